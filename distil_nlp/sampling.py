@@ -1,0 +1,125 @@
+"""The order of rows as a pure function of (seed, epoch), the same on any number of processes and after a resume.
+
+An index handed to the dataset is `epoch · stride + row`, so that worker processes need no shared state to know
+the epoch. Rows from `len(dataset)` on are fillers, which make the last batch even: they are computed with
+everybody else's and belong to no row set, instead of being counted twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, Sampler
+from transformers import TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from distil_nlp.errors import UserError
+from distil_nlp.rows import EPOCH, FILLER
+
+_STRIDE = 2**40
+"""More rows than any dataset has; Python integers do not overflow."""
+
+
+class EpochSampler(Sampler[int]):
+    """Yields encoded indices, shuffled anew each epoch or in order, filled up to a multiple.
+
+    Args:
+        num_rows: rows of the dataset.
+        multiple: rows that one round of all processes takes.
+        order: (epoch) → row numbers; None for 0, 1, 2, …
+    """
+
+    def __init__(self, num_rows: int, multiple: int, order: Callable[[int], list[int]] | None = None):
+        self.num_rows, self.order, self.epoch = num_rows, order, 0
+        self.num_fillers = math.ceil(num_rows / multiple) * multiple - num_rows
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_rows + self.num_fillers
+
+    def __iter__(self) -> Iterator[int]:
+        rows = self.order(self.epoch) if self.order else range(self.num_rows)
+        base = self.epoch * _STRIDE
+        yield from (base + row for row in rows)
+        yield from (base + self.num_rows + filler for filler in range(self.num_fillers))
+
+
+def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[int]] | None:
+    """(epoch) → row numbers, by `train_sampling_strategy`: `random`, `group_by_length` (rows of like length side
+    by side, so that batches need little padding) or `sequential` (None).
+
+    Raises:
+        UserError: if rows have no length column to group by, or for a strategy that is none of these.
+    """
+    seed = args.data_seed if args.data_seed is not None else args.seed
+    if args.train_sampling_strategy == "sequential":
+        return None
+    if args.train_sampling_strategy == "random":
+        return lambda epoch: torch.randperm(len(rows), generator=_generator(seed, epoch)).tolist()
+    if args.train_sampling_strategy == "group_by_length":
+        lengths = _lengths(rows, args.length_column_name)
+        size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return lambda epoch: get_length_grouped_indices(lengths, size, generator=_generator(seed, epoch))
+    raise UserError(
+        "training.train_sampling_strategy: expected random, group_by_length or sequential / got "
+        f"{args.train_sampling_strategy} / its batches cannot be resumed exactly / choose one of those"
+    )
+
+
+def _lengths(rows: Any, column: str) -> list[int]:
+    """Lengths of rows by their column, which avoids reading every row."""
+    if column not in getattr(rows, "column_names", ()):
+        raise UserError(
+            f"training.train_sampling_strategy=group_by_length: expected a column {column!r} with each row's "
+            f"number of tokens / got columns {getattr(rows, 'column_names', None)} / finding lengths row by row "
+            "is very slow / add the column"
+        )
+    return list(rows[column])
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+
+
+class EpochRows(Dataset):
+    """A dataset that is read through the indices of `EpochSampler`; adds `epoch` and `filler` to each row."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        places = [index % _STRIDE for index in indices]
+        wrapped = [place % len(self.rows) for place in places]
+        many = getattr(self.rows, "__getitems__", None)
+        rows = many(wrapped) if many else [self.rows[place] for place in wrapped]
+        return [
+            {**row, EPOCH: index // _STRIDE, FILLER: place >= len(self.rows)}
+            for row, index, place in zip(rows, indices, places, strict=True)
+        ]
+
+
+class EpochStream(IterableDataset):
+    """A stream whose rows know their epoch."""
+
+    def __init__(self, stream: Any):
+        self.stream, self.epoch = stream, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        if hasattr(self.stream, "set_epoch"):
+            self.stream.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self.stream:
+            yield {**row, EPOCH: self.epoch}
