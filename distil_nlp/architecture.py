@@ -1,0 +1,50 @@
+"""Where a model keeps its stack of transformer blocks."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from distil_nlp.errors import UserError
+
+
+def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer blocks in order of execution; ALBERT's one shared block appears once per layer.
+
+    Raises:
+        UserError: if no stack of `config.num_hidden_layers` blocks can be found.
+    """
+    name = _stack_name(model)
+    if name is not None:
+        return list(model.get_submodule(name))
+    for path, module in model.named_modules():
+        if path.endswith("albert_layer_groups.0.albert_layers") and len(module) == 1:
+            return [module[0]] * model.config.num_hidden_layers
+    raise UserError(
+        f"expected a stack of {model.config.num_hidden_layers} layers in {type(model).__name__} / got none of "
+        "that length / its layers cannot be copied or compared / use an encoder such as BERT, RoBERTa or ELECTRA"
+    )
+
+
+def stack_prefix(model: PreTrainedModel) -> str:
+    """What the names of all block parameters begin with, such as `bert.encoder.layer.`.
+
+    Raises:
+        UserError: if the blocks share their weights (ALBERT) or cannot be found.
+    """
+    name = _stack_name(model)
+    if name is None:
+        raise UserError(
+            f"expected separate layers to copy / got {type(model).__name__}, whose layers share their weights or "
+            "cannot be found / a shallower student cannot be made of some of them / use student.layers=random "
+            "or another teacher"
+        )
+    return f"{name}."
+
+
+def _stack_name(model: PreTrainedModel) -> str | None:
+    depth = model.config.num_hidden_layers
+    base = {id(module) for module in model.base_model.modules()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in base:
+            is_shared = model.config.model_type == "albert"
+            return None if is_shared else name
+    return None

@@ -1,0 +1,239 @@
+"""What one forward pass shows of a model: logits, hidden states, attention. Nothing that nobody asked for.
+
+A `Recorder` sits on a model as hooks, so that everything happens *inside* the model's own forward: what DDP,
+FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of rows and the projections. It
+acts only when the forward is given `rows`; called without them, the model behaves as if nothing were attached.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from distil_nlp.architecture import layer_stack
+from distil_nlp.errors import UserError
+from distil_nlp.losses import attention_log_probabilities
+
+RECORDING_SDPA = "distil_nlp_sdpa"
+_KEEP = "_distil_nlp_keep"
+EMBEDDINGS = -1
+"""The number of the embedding output, `hidden_states[0]` of transformers; block i is `hidden_states[i + 1]`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the terms of an objective need to see of one model.
+
+    Attributes:
+        logits: whether any term looks at the output.
+        hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
+        attention: layers whose attention distributions are compared.
+    """
+
+    logits: bool = False
+    hidden: frozenset[tuple[int, str]] = frozenset()
+    attention: frozenset[int] = frozenset()
+
+
+@dataclass
+class Signals:
+    """What was seen. `hidden` maps (layer, row set) to (rows, width); `projected` a projection's name to
+    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities."""
+
+    logits: Tensor | None = None
+    hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    projected: dict[str, Tensor] = field(default_factory=dict)
+    attention: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def attention_log_probabilities(self, layer: int) -> Tensor:
+        """log attention distributions of one layer before dropout, (batch, heads, seq, seq), in fp32."""
+        seen = self.attention[layer]
+        if "probabilities" in seen:
+            return seen["probabilities"].float().clamp_min(torch.finfo(torch.float32).tiny).log()
+        return attention_log_probabilities(seen["query"], seen["key"], seen["scaling"], seen["mask"])
+
+
+def observe(model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Signals:
+    """One forward pass of a model (wrapped or not) that carries a `Recorder`."""
+    return Signals(**model(**inputs, rows=rows))
+
+
+class Recorder:
+    """Shows the signals of a `Request` in place of the model's output, whenever `rows` are passed to forward.
+
+    Args:
+        model: a model with a head (`…ForMaskedLM`, `…ForSequenceClassification`).
+        request: what to show.
+        head_rows: run the head on the token positions `rows["head"]` only (language modelling).
+        projections: name → (layer, row set); the modules themselves hang at `model.<projections_name>`.
+
+    Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
+    cannot re-route (DeBERTa, MPNet) are read at their eager attention instead, with a warning.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        request: Request,
+        *,
+        head_rows: bool = False,
+        projections: dict[str, tuple[int, str]] | None = None,
+        projections_name: str = "distillation_projections",
+    ):
+        self.request, self.head_rows = request, head_rows
+        self.projections, self.projections_name = projections or {}, projections_name
+        self.layers = layer_stack(model)
+        self._rows: dict[str, Tensor] | None = None
+        self._handles = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
+            model.register_forward_hook(self._finish),
+            model.base_model.register_forward_hook(self._keep_last),
+        ]
+        self._watch_hidden()
+        if request.attention:
+            self._watch_attention(model)
+
+    def remove(self) -> None:
+        """Takes every hook off again; the model is as it was, but for its attention implementation."""
+        for handle in self._handles:
+            handle.remove()
+        for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
+            module.__dict__.pop(_KEEP, None)
+
+    # What is watched ---------------------------------------------------------------------------------------
+
+    def _watch_hidden(self) -> None:
+        wanted = {layer for layer, _ in self.request.hidden} - {len(self.layers) - 1}
+        if wanted:
+            for module in {id(m): m for m in self.layers}.values():
+                self._handles.append(module.register_forward_hook(self._keep_hidden))
+        if EMBEDDINGS in wanted:
+            self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
+
+    def _watch_attention(self, model: PreTrainedModel) -> None:
+        routed = model._can_set_attn_implementation()
+        if routed:
+            model.set_attn_implementation(RECORDING_SDPA)
+        else:
+            warnings.warn(
+                f"{type(model).__name__} cannot run a registered attention function, so attention terms read "
+                "its own eager attention: right, but the (batch, heads, seq, seq) maps stay in memory",
+                stacklevel=3,
+            )
+        for layer in {id(m): m for m in self.layers}.values():
+            keep = partial(self._keep_attention, layer)
+            for module in layer.modules():
+                if routed:
+                    module.__dict__[_KEEP] = keep
+                elif "dropout" in type(module).__name__.lower():
+                    self._handles.append(module.register_forward_pre_hook(partial(_show_probabilities, keep)))
+
+    # What the hooks do. Under activation checkpointing they may only keep references: an operation here would
+    # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        self._rows = kwargs.pop("rows", None)
+        self._hidden: dict[int, Tensor] = {}
+        self._attention: dict[int, dict[str, Any]] = {}
+        self._calls: dict[str, int] = defaultdict(int)
+        return args, kwargs
+
+    def _keep_embeddings(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self._rows is not None and EMBEDDINGS not in self._hidden:
+            self._hidden[EMBEDDINGS] = args[0] if args else kwargs["hidden_states"]
+
+    def _keep_hidden(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._rows is None:
+            return
+        layer = self._nth(module, "hidden")
+        if any(layer == wanted for wanted, _ in self.request.hidden):
+            self._hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+    def _keep_attention(self, owner: nn.Module, **seen: Any) -> None:
+        """Called from within a layer, by the attention function or a dropout's hook, with what it was given."""
+        if self._rows is None:
+            return
+        layer = self._nth(owner, "attention")
+        if layer in self.request.attention:
+            self._attention[layer] = seen
+
+    def _nth(self, module: nn.Module, kind: str) -> int:
+        """The number of the layer that runs now; ALBERT runs one module many times."""
+        places = [i for i, layer in enumerate(self.layers) if layer is module]
+        place = places[min(self._calls[f"{kind}{id(module)}"], len(places) - 1)]
+        self._calls[f"{kind}{id(module)}"] += 1
+        return place
+
+    def _keep_last(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Keeps the encoder's output and, for language modelling, hands only the head's rows on."""
+        if self._rows is None:
+            return None
+        states = output[0]
+        last = len(self.layers) - 1
+        if any(last == wanted for wanted, _ in self.request.hidden):
+            self._hidden[last] = states
+        if not self.head_rows:
+            return None
+        chosen = states.flatten(0, 1).index_select(0, self._rows["head"]).unsqueeze(0)
+        if isinstance(output, tuple):
+            return (chosen, *output[1:])
+        first = next(iter(output))
+        return type(output)(**{**output, first: chosen})
+
+    def _finish(self, module: nn.Module, args: tuple, output: Any) -> dict[str, Any] | None:
+        """The signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
+        if self._rows is None:
+            return None
+        rows, self._rows = self._rows, None
+        hidden = {
+            (layer, name): self._hidden[layer].flatten(0, 1).index_select(0, rows[name])
+            for layer, name in self.request.hidden
+        }
+        self._complain_if_missing(module)
+        bank = getattr(module, self.projections_name, None)
+        signals = {
+            "logits": (output.logits.squeeze(0) if self.head_rows else output.logits) if self.request.logits else None,
+            "hidden": hidden,
+            "projected": {name: bank[name](hidden[source]) for name, source in self.projections.items()},
+            "attention": self._attention,
+        }
+        self._hidden, self._attention = {}, {}
+        return signals
+
+    def _complain_if_missing(self, model: nn.Module) -> None:
+        missing = self.request.attention - self._attention.keys()
+        if missing:
+            raise UserError(
+                f"expected attention of layers {sorted(missing)} of {type(model).__name__} / got none: its "
+                "attention neither calls a registered function nor drops out probabilities / the attention "
+                "terms cannot see it / set their weight to 0"
+            )
+
+
+def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """SDPA as transformers runs it, which also shows queries and keys to a `Recorder` that waits for them."""
+    keep = module.__dict__.get(_KEEP)
+    if keep is not None:
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        keep(query=query, key=key, scaling=scale, mask=attention_mask)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:
+    """A hook on a dropout: its input, if it is an attention map, is the map before dropout."""
+    if args[0].dim() == 4 and args[0].shape[-1] == args[0].shape[-2]:
+        keep(probabilities=args[0])
+
+
+AttentionInterface.register(RECORDING_SDPA, _recording_sdpa)
+AttentionMaskInterface.register(RECORDING_SDPA, sdpa_mask)
