@@ -1,0 +1,93 @@
+"""The objective: named, weighted terms, each a sum over rows, divided once by the rows of the whole step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distil_nlp.errors import UserError
+from distil_nlp.rows import RowSets
+from distil_nlp.signals import Request, Signals
+from distil_nlp.tasks import Kind
+from distil_nlp.terms import TERMS, OutputTerm, Role, Shape, Term
+
+
+class Objective:
+    """Σ_terms weight · (Σ_rows term ÷ rows of the whole optimiser step).
+
+    Args:
+        terms: at most one of each name. Those whose weight is 0 throughout are dropped: they cost nothing.
+        kind: what the rows are: `mlm`, `classification` or `regression`.
+
+    Raises:
+        UserError: if no term with a weight is left, or a name comes twice.
+    """
+
+    def __init__(self, terms: Sequence[Term], kind: Kind = "mlm"):
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names):
+            raise UserError(f"objective: expected each term once / got {names}")
+        self.terms = [term for term in terms if not term.weight.always_zero]
+        if not self.terms:
+            raise UserError(
+                f"objective: expected a term with a weight above 0 / got {names or 'none'} / there would be "
+                f"nothing to learn / weigh one of {', '.join(TERMS)}"
+            )
+        self.kind: Kind = kind
+
+    @property
+    def names(self) -> list[str]:
+        return [term.name for term in self.terms]
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.needs_teacher for term in self.terms)
+
+    def bind(self, teacher: Shape | None, student: Shape) -> None:
+        """Fits the terms to the models; called once by the trainer.
+
+        Raises:
+            UserError: if a layer does not exist, heads do not match, or a term lacks its teacher.
+        """
+        if teacher is None and self.needs_teacher:
+            lacking = [term.name for term in self.terms if term.needs_teacher]
+            raise UserError(f"objective: expected a teacher for {', '.join(lacking)} / got none / pass teacher=…")
+        for term in self.terms:
+            term.bind(self.kind, teacher, student)
+        self._projections = {k: v for term in self.terms for k, v in term.projections().items()}
+
+    def request(self, role: Role) -> Request:
+        """What all terms together need to see of one model."""
+        wanted = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]
+        return Request(
+            logits=any(one.logits for one in wanted),
+            hidden=frozenset().union(*(one.hidden for one in wanted)),
+            attention=frozenset().union(*(one.attention for one in wanted)),
+        )
+
+    def projections(self) -> nn.ModuleDict:
+        """The modules that only training needs; empty where all widths agree."""
+        return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()})
+
+    def projection_sources(self) -> dict[str, tuple[int, str]]:
+        return {name: source for name, (source, _) in self._projections.items()}
+
+    def row_sets(self) -> RowSets:
+        """The rows that a collator must draw for this objective."""
+        output = {term.rows() for term in self.terms if isinstance(term, OutputTerm)}
+        return RowSets(self.kind, frozenset(term.rows() for term in self.terms), frozenset(output))
+
+    def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
+        """Rows of one micro-batch for each term, read from shapes (no device sync)."""
+        return [rows[term.rows()].numel() for term in self.terms]
+
+    def sums(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        """Each term's sum over this micro-batch, (terms,), in the order of `names`."""
+        values = [term.sum(student, teacher, batch, progress) for term in self.terms]
+        return torch.stack([value.float() for value in values])
+
+    def weights(self, progress: float) -> list[float]:
+        return [term.weight(progress) for term in self.terms]
