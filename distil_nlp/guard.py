@@ -1,0 +1,91 @@
+"""What a trainer refuses, and what guards its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from distil_nlp.errors import UserError
+
+COMPLETE = "complete.json"
+"""Written into a checkpoint last: without it, or with other file sizes, the checkpoint is half-written."""
+
+
+def refuse_arguments(args: TrainingArguments) -> None:
+    """Names the arguments that would change the objective without anybody seeing it.
+
+    Raises:
+        UserError: for label smoothing, NEFTune or Liger, and for several GPUs without a launcher.
+    """
+    silent = {
+        "label_smoothing_factor": "it would replace hard_label by another loss",
+        "neftune_noise_alpha": "the noise would disturb the student's embeddings, which the terms compare",
+        "use_liger_kernel": "it replaces the model's own loss and layers, which the signals read",
+    }
+    for name, consequence in silent.items():
+        if getattr(args, name, None):
+            raise UserError(
+                f"training.{name}: expected it unset / got {getattr(args, name)} / {consequence} / leave it out"
+            )
+    if args.n_gpu > 1:
+        raise UserError(
+            f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "
+            "by the wrong row counts / start with `accelerate launch scripts/distill.py …`, or show one GPU "
+            "only (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
+class CheckpointGuard(TrainerCallback):
+    """Lets no checkpoint be written after a non-finite term, and marks complete ones."""
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.start_meter(state.global_step)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.set_epoch(int(state.epoch or 0))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.trainer.stop_if_not_finite()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save:
+            self.trainer.stop_if_not_finite()
+
+    on_epoch_end = on_step_end
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.trainer.stop_if_not_finite()
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.trainer.accelerator.wait_for_everyone()
+        if args.should_save and folder.is_dir():
+            sizes = {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
+            partial = folder / f"{COMPLETE}.partial"
+            partial.write_text(json.dumps(sizes, indent=1))
+            partial.rename(folder / COMPLETE)
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint whose files are all there with the sizes they were written with."""
+    found = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
+    for folder in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+        if _is_complete(folder):
+            return folder
+    return None
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / COMPLETE).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False

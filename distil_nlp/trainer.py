@@ -1,0 +1,321 @@
+"""`DistillationTrainer`: a `transformers.Trainer` whose loss is an `Objective`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from distil_nlp.errors import UserError
+from distil_nlp.guard import CheckpointGuard, refuse_arguments
+from distil_nlp.meter import Meter
+from distil_nlp.objective import Objective
+from distil_nlp.progress import TermProgress
+from distil_nlp.rows import RowCollator
+from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
+from distil_nlp.signals import Recorder, Signals, observe
+from distil_nlp.terms import Shape
+
+PROJECTIONS = "distillation_projections"
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student to match a teacher, by the terms of an objective.
+
+    ```python
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        objective=Objective([SoftTargetKL(5.0), HiddenCosine(1.0)], "mlm"),
+        args=TrainingArguments("runs/mine"),
+        train_dataset=rows,
+        data_collator=DataCollatorForLanguageModeling(tokenizer),
+    )
+    trainer.train()
+    trainer.detach().save_pretrained("runs/mine/student")
+    ```
+
+    The loss of an optimiser step is Σ_terms weight · (Σ rows ÷ the term's rows in the whole step, over all
+    micro-batches and processes), so that 8×1, 4×2 and two processes give the same gradient. Each term is
+    logged by its own name, in training and evaluation, unweighted.
+
+    Args:
+        model: the student, with the head that the objective's kind needs.
+        teacher: frozen, in eval mode and in its own dtype; moved to the device, never wrapped, trained or
+            saved. May be None if no term needs it.
+        objective: the terms; bound to the two models here.
+        data_collator: any; it is wrapped to draw the rows that the terms look at. Columns that neither
+            model knows do not reach it.
+        **kwargs: `Trainer`'s own.
+
+    Raises:
+        UserError: for several GPUs without a launcher, for arguments that would change the objective unseen
+            (label smoothing, NEFTune, Liger), and whatever `Objective.bind` finds.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        objective: Objective,
+        teacher: PreTrainedModel | None = None,
+        data_collator: Callable | None = None,
+        **kwargs: Any,
+    ):
+        refuse_arguments(args)
+        args.remove_unused_columns = False  # the teacher needs columns that the student does not know
+        args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
+        args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
+        if teacher is not None and not objective.needs_teacher:
+            teacher = None
+        objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
+        self.objective, self.teacher = objective, teacher
+        self._attach(model, teacher)
+        super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
+        self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
+        self._student_inputs = _forward_names(model)
+        self._teacher_inputs = _forward_names(teacher) if teacher is not None else frozenset()
+        self.data_collator = RowCollator(
+            self.data_collator,
+            objective.row_sets(),
+            self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"},
+            seed=args.seed,
+        )
+        if teacher is not None:
+            teacher.to(args.device)
+        self._train_meter = Meter(len(objective.terms), args.device)
+        self._eval_meter: Meter | None = None
+        self.tokens_seen = 0
+        self.add_callback(CheckpointGuard(self))
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(TermProgress())
+
+    def _attach(self, model: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Hangs projections and recorders on the models; the projections leave again in `detach`."""
+        objective, head_rows = self.objective, self.objective.kind == "mlm"
+        projections = objective.projections()
+        if len(projections):
+            model.add_module(PROJECTIONS, projections)
+        self._student_recorder = Recorder(
+            model,
+            objective.request("student"),
+            head_rows=head_rows,
+            projections=objective.projection_sources(),
+            projections_name=PROJECTIONS,
+        )
+        self._teacher_recorder = None
+        if teacher is not None:
+            teacher.requires_grad_(False).eval()
+            self._teacher_recorder = Recorder(teacher, objective.request("teacher"), head_rows=head_rows)
+
+    def detach(self) -> PreTrainedModel:
+        """Takes everything that training added off both models, and returns the plain student."""
+        self._student_recorder.remove()
+        if self._teacher_recorder is not None:
+            self._teacher_recorder.remove()
+        student = self.accelerator.unwrap_model(self.model)
+        if hasattr(student, PROJECTIONS):
+            delattr(student, PROJECTIONS)
+        return student
+
+    # The loss ----------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """The micro-batches of one optimiser step and the row counts of its terms over all processes."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        self.tokens_seen += sum(batch["tokens"] for batch in batches)
+        counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
+        counts = counts.sum(0).to(device) if batches else torch.zeros(len(self.objective.terms), device=device)
+        return batches, self.accelerator.reduce(counts, "sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Σ weight · sum ÷ count of this micro-batch, times the number of processes, over which DDP averages.
+
+        `num_items_in_batch` is what `get_batch_samples` counted, (terms,); without it (a caller's own loop)
+        the batch is taken for the whole step.
+        """
+        sums, student = self._sums(model, inputs)
+        counts = num_items_in_batch
+        if counts is None:
+            counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
+        shares = sums / counts.clamp_min(1)
+        weights = shares.new_tensor(self.objective.weights(self._progress))
+        self._train_meter.add(shares.detach())
+        loss = (weights * shares).sum() * self.accelerator.num_processes
+        return (loss, {"logits": student.logits}) if return_outputs else loss
+
+    def _sums(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Signals]:
+        rows, teacher = inputs["rows"], Signals()
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher = observe(self.teacher, _only(inputs, self._teacher_inputs), rows)
+        student = observe(model, _only(inputs, self._student_inputs), rows)
+        return self.objective.sums(student, teacher, inputs, self._progress), student
+
+    @property
+    def _progress(self) -> float:
+        """The share of training done, 0 to 1: where schedules stand."""
+        return self.state.global_step / max(self.state.max_steps - 1, 1)
+
+    # Logging -----------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the terms (means per step since the last log) and scheduled weights to the training log.
+
+        Raises:
+            UserError: if a term was not finite since the last log.
+        """
+        if "loss" in logs:
+            logs = {**logs, **self._read_terms()}
+            scheduled = [term for term in self.objective.terms if term.weight.changes]
+            logs |= {f"{term.name}_weight": term.weight(self._progress) for term in scheduled}
+        super().log(logs, start_time)
+
+    def start_meter(self, step: int) -> None:
+        self._train_meter.start(step)
+
+    def _read_terms(self) -> dict[str, float]:
+        means = self._train_meter.read(self.accelerator, self.state.global_step)
+        return dict(zip(self.objective.names, means, strict=True))
+
+    def stop_if_not_finite(self) -> None:
+        """Raises UserError naming the terms that were NaN or infinite since the last log; called before a save."""
+        bad = self._train_meter.not_finite(self.accelerator, self.objective.names)
+        if bad:
+            last = self.state.global_step
+            raise UserError(
+                f"expected a finite loss / got NaN or infinity in {', '.join(bad)} by step {last} / training "
+                "would go on with a broken student, so it stopped; checkpoints up to the last log are good / "
+                "lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16"
+            )
+
+    # Evaluation --------------------------------------------------------------------------------------------
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        """Adds the batch to the exact sums; hands on logits and labels except for language modelling."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            sums, student = self._sums(model, inputs)
+        counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
+        if self.objective.kind == "mlm":
+            self._eval_meter.add(*self._with_masked_accuracy(student, inputs, sums, counts))
+            return None, None, None
+        self._eval_meter.add(sums, counts)
+        if prediction_loss_only or student.logits is None:
+            return None, None, None
+        labels = inputs.get("labels")
+        return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
+
+    def _with_masked_accuracy(
+        self, student: Signals, inputs: dict[str, Any], sums: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums and counts with one more column: masked tokens whose most likely word is the right one."""
+        rows = inputs["rows"]
+        if "logits/masked" not in rows:
+            return torch.cat([sums, sums.new_zeros(1)]), torch.cat([counts, counts.new_zeros(1)])
+        guesses = student.logits.index_select(0, rows["logits/masked"]).argmax(-1)
+        right = guesses == inputs["labels"].flatten().index_select(0, rows["masked"])
+        return torch.cat([sums, right.sum().float()[None]]), torch.cat([counts, counts.new_tensor([len(right)])])
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        *args: Any,
+        metric_key_prefix: str = "eval",
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
+        """`Trainer`'s loop with the exact loss and terms: Σ ÷ rows over all batches and processes."""
+        masked = self.objective.kind == "mlm"
+        self._eval_meter = Meter(len(self.objective.terms) + masked, self.args.device, counted=True)
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._eval_meter.read(self.accelerator)
+        terms = dict(zip(self.objective.names, means, strict=False))
+        weights = self.objective.weights(self._progress if self.state.max_steps else 0.0)
+        loss = sum(weight * value for weight, value in zip(weights, terms.values(), strict=True))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
+        if masked and "hard_label" in terms:
+            metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
+            metrics[f"{metric_key_prefix}_accuracy"] = means[-1]
+        output.metrics.update(metrics, **{f"{metric_key_prefix}_loss": loss})
+        return output
+
+    # Data --------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Shuffled by (seed, epoch) alone; the last batch is filled up with rows of weight 0."""
+        if self.train_dataset is None:
+            raise ValueError("Trainer: training requires a train_dataset.")
+        rows = self.train_dataset
+        if isinstance(rows, IterableDataset):
+            self._sampler = EpochStream(rows)
+            return self._get_dataloader(self._sampler, "Training", self._train_batch_size, is_training=True)
+        return self._get_dataloader(
+            EpochRows(rows),
+            "Training",
+            self._train_batch_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """In order; rows that only fill up the last batch belong to no row set."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if isinstance(rows, IterableDataset):
+            return super().get_eval_dataloader(rows)
+        return super().get_eval_dataloader(EpochRows(rows))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return self.get_eval_dataloader(test_dataset)
+
+    def _get_train_sampler(self, train_dataset: EpochRows | None = None) -> Sampler:
+        rows, args = train_dataset.rows, self.args
+        order = training_order(rows, args)
+        fill = 1 if args.dataloader_drop_last else args.train_batch_size * args.world_size
+        self._sampler = EpochSampler(len(rows), fill, order)
+        return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: EpochRows) -> Sampler:
+        return EpochSampler(len(eval_dataset), self.args.eval_batch_size * self.args.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells the sampler (or stream) which epoch begins; called by the guard, whatever wraps the loader."""
+        self._sampler.set_epoch(epoch)
+
+
+def _forward_names(model: PreTrainedModel) -> frozenset[str]:
+    """Inputs that a model's forward names, other than labels: what of a batch it is shown."""
+    return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
+
+
+def _only(inputs: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def _no_labels(logits: Tensor) -> Tensor:
+    return torch.full((logits.shape[0],), -100, device=logits.device)
