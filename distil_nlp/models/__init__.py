@@ -1,0 +1,20 @@
+"""The frozen teacher, and the student that is built from it."""
+
+from distil_nlp.models.checks import check_labels, check_vocabulary
+from distil_nlp.models.loading import Head, load_model, load_tokenizer
+from distil_nlp.models.size import Size, size_of
+from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
+
+__all__ = [
+    "Head",
+    "Size",
+    "StudentReport",
+    "build_student",
+    "check_labels",
+    "check_vocabulary",
+    "choose_layers",
+    "load_model",
+    "load_tokenizer",
+    "size_of",
+    "start_from_checkpoint",
+]

@@ -1,0 +1,118 @@
+"""Models and tokenizers from a folder or the Hub, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from distil_nlp.errors import UserError
+from distil_nlp.models.checks import check_labels
+from distil_nlp.tasks import Kind
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head that a job needs.
+
+    Attributes:
+        kind: language modelling, classification or regression.
+        labels: class names in the order of the data's ids; None if the data does not name its classes.
+        num_labels: classes, or 1 for regression; None for language modelling.
+    """
+
+    kind: Kind
+    labels: tuple[str, ...] | None = None
+    num_labels: int | None = None
+
+    def config(self) -> dict[str, Any]:
+        """What a model's configuration must say for a new head of this kind."""
+        if self.kind == "mlm":
+            return {}
+        names = self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels))
+        problem = "regression" if self.kind == "regression" else "single_label_classification"
+        return {
+            "num_labels": self.num_labels,
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "problem_type": problem,
+        }
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with no truncation or padding left over in its file.
+
+    Raises:
+        UserError: if there is none at that name.
+    """
+    tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, name, revision=revision)
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    head: Head,
+    *,
+    new_head: bool = False,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A model with the head that the job needs, in eval mode; weights as safetensors only.
+
+    Args:
+        name: a folder, or a name on the Hub.
+        head: what it must predict.
+        new_head: whether a missing head may start untrained, because it will be trained next.
+
+    Raises:
+        UserError: if the model cannot be had, has no trained head of this kind, or names other labels.
+    """
+    auto = AutoModelForMaskedLM if head.kind == "mlm" else AutoModelForSequenceClassification
+    options: dict[str, Any] = {"revision": revision, "dtype": dtype, "use_safetensors": True}
+    load = auto.from_pretrained
+    model, info = fetch("model", name, load, name, output_loading_info=True, **options)
+    missing = sorted(info["missing_keys"])
+    if missing and not new_head:
+        raise UserError(
+            f"expected a trained {_head_name(head)} head in {name} / got none ({', '.join(missing[:3])} "
+            f"{'and more ' if len(missing) > 3 else ''}missing) / its outputs would be noise, and the student "
+            "would learn noise / set teacher.finetune={} to train the teacher on this data first, or name a "
+            "teacher that has the head"
+        )
+    if missing and head.kind != "mlm":
+        model = fetch("model", name, load, name, ignore_mismatched_sizes=True, **options, **head.config())
+    elif head.kind != "mlm":
+        check_labels(model.config, head.labels, head.num_labels, name)
+    return model.eval()
+
+
+def _head_name(head: Head) -> str:
+    return "masked-LM" if head.kind == "mlm" else head.kind
+
+
+def fetch(what: str, name: str, load: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message."""
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).expanduser().is_dir():
+        raise UserError(f"expected a {what} folder / got {name}, which does not exist / check the path")
+    try:
+        return load(*args, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
+            f"distilled without it / check the name, the network (or HF_HUB_OFFLINE) and, for private models, "
+            "HF_TOKEN; weights must be model.safetensors"
+        ) from error

@@ -1,0 +1,35 @@
+"""How large a model is."""
+
+from dataclasses import asdict, dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from distil_nlp.architecture import layer_stack
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters (tied ones once) and megabytes of 10⁶ bytes in the model's dtype.
+
+    The encoder's share is told apart: of a 3-layer MiniLM half the parameters are embeddings.
+    """
+
+    parameters: int
+    encoder_parameters: int
+    embedding_parameters: int
+    size_mb: float
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def size_of(model: PreTrainedModel) -> Size:
+    encoder = nn.ModuleList(layer_stack(model))
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Size(_count(model), _count(encoder), _count(nn.ModuleList(embeddings)), round(size / 1e6, 2))
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,249 @@
+"""A student made of its teacher: which layers, which classes, and what is copied.
+
+Initialisation is the largest single factor in DistilBERT's ablation (−3.69 GLUE points with random weights).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+)
+
+from distil_nlp.architecture import stack_prefix
+from distil_nlp.errors import UserError
+from distil_nlp.models.loading import Head, load_model
+
+Choice = Literal["every_other", "first", "last", "random"] | Sequence[int]
+
+
+@dataclass
+class StudentReport:
+    """What became of the student's parameters: names of the copied and of the newly drawn ones.
+
+    Attributes:
+        layers: the teacher's block for each of the student's, or None if nothing was taken from blocks.
+    """
+
+    layers: list[int] | None
+    copied: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new}
+
+    def __str__(self) -> str:
+        source = "from no teacher layer" if self.layers is None else f"from teacher layers {self.layers}"
+        new = ", ".join(self.new[:4]) + (" …" if len(self.new) > 4 else "")
+        return f"student {source}: {len(self.copied)} tensors copied, {len(self.new)} new{f' ({new})' if new else ''}"
+
+
+def choose_layers(choice: Choice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
+    """The teacher block (0-based) for each student block; None for random weights.
+
+    `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. Half the
+    teacher's depth unless `num_layers` says otherwise. Teacher layers may repeat, not run backwards.
+
+    Raises:
+        UserError: if the student is deeper than the teacher, or a number is out of range.
+    """
+    listed = not isinstance(choice, str)
+    depth = num_layers or (len(choice) if listed else max(teacher_layers // 2, 1))
+    if listed and len(choice) != depth:
+        raise UserError(
+            f"expected as many student.layers as student.num_layers={depth} / got {list(choice)} / the depth is "
+            "ambiguous / leave student.num_layers out"
+        )
+    if depth > teacher_layers:
+        raise UserError(
+            f"expected at most the teacher's {teacher_layers} layers / got a student of {depth} / it would not be "
+            "smaller / lower student.num_layers"
+        )
+    if listed:
+        wrong = [layer for layer in choice if not 0 <= layer < teacher_layers]
+        if wrong:
+            raise UserError(
+                f"student.layers: expected numbers from 0 to {teacher_layers - 1} / got {wrong} in {list(choice)} / "
+                "the teacher has no such layer / blocks count from 0"
+            )
+        return list(choice)
+    return {
+        "every_other": [(i + 1) * teacher_layers // depth - 1 for i in range(depth)],
+        "first": list(range(depth)),
+        "last": list(range(teacher_layers - depth, teacher_layers)),
+        "random": None,
+    }[choice]
+
+
+def build_student(
+    teacher: PreTrainedModel,
+    layers: list[int] | None,
+    *,
+    num_layers: int | None = None,
+    architecture: Literal["same", "distilbert"] = "same",
+    config_changes: dict[str, Any] | None = None,
+) -> tuple[PreTrainedModel, StudentReport]:
+    """A student in float32 and train mode, and what was copied into it.
+
+    Args:
+        teacher: with the head that the student needs too.
+        layers: the teacher block for each student block (`choose_layers`); None leaves all weights random.
+        num_layers: the depth, where `layers` does not tell.
+        architecture: the teacher's own classes, or `distilbert` for a BERT (its segment 0 is folded into the
+            position table: DistilBERT has no segments, and dropping them would shift every embedding).
+        config_changes: fields of the student's configuration, such as a smaller `hidden_size`. What then
+            does not fit starts new.
+
+    Raises:
+        UserError: if the architecture cannot be had from this teacher, or the configuration is impossible.
+    """
+    depth = num_layers if layers is None else len(layers)
+    student = _empty(teacher, depth, layers, architecture, config_changes or {})
+    report = StudentReport(layers)
+    if layers is None:
+        report.new = [name for name, _ in student.named_parameters()]
+        return student, report
+    sources = _distilbert_sources if architecture == "distilbert" else _same_sources
+    _copy(student, sources(teacher, student, layers), report)
+    return student, report
+
+
+def start_from_checkpoint(name: str, head: Head, revision: str | None = None) -> tuple[PreTrainedModel, StudentReport]:
+    """A student that exists already, for instance one distilled on text and now meant for a task."""
+    student = load_model(name, head, new_head=True, revision=revision).float().train()
+    return student, StudentReport(None, copied=[key for key, _ in student.named_parameters()])
+
+
+def _empty(
+    teacher: PreTrainedModel, depth: int, layers: list[int] | None, architecture: str, changes: dict[str, Any]
+) -> PreTrainedModel:
+    """The student with random weights."""
+    config = copy.deepcopy(teacher.config)
+    if architecture == "distilbert":
+        config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
+    else:
+        cls = type(teacher)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in layers or range(depth)]
+    config.num_hidden_layers = depth
+    unknown = [name for name in changes if not hasattr(config, name)]
+    if unknown:
+        raise UserError(
+            f"student.config: expected fields of {type(config).__name__} / got {', '.join(unknown)} / they would "
+            f"have no effect / see the fields in the teacher's config.json"
+        )
+    for name, value in changes.items():
+        setattr(config, name, value)
+    try:
+        return cls._from_config(config, dtype=torch.float32).train()
+    except ValueError as error:
+        raise UserError(f"student.config: expected a possible configuration / got: {error}") from error
+
+
+def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentReport) -> None:
+    """Fills every parameter that has a source of its own shape."""
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            source = sources.get(name)
+            fits = source is not None and source.shape == parameter.shape
+            (report.copied if fits else report.new).append(name)
+            if fits:
+                parameter.copy_(source)
+    buffers = dict(student.named_buffers())
+    for name in buffers.keys() & sources.keys():
+        if buffers[name].shape == sources[name].shape:
+            buffers[name].copy_(sources[name])
+    student.tie_weights()
+
+
+def _same_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
+    """Student name → teacher tensor, for one and the same architecture."""
+    prefix, state = stack_prefix(teacher), teacher.state_dict()
+    sources = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+    for ours, theirs in enumerate(layers):
+        block = f"{prefix}{theirs}."
+        sources |= {
+            f"{prefix}{ours}.{name.removeprefix(block)}": tensor
+            for name, tensor in state.items()
+            if name.startswith(block)
+        }
+    return sources
+
+
+_BLOCK = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+_AROUND = {
+    "distilbert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
+    "distilbert.embeddings.LayerNorm.weight": "bert.embeddings.LayerNorm.weight",
+    "distilbert.embeddings.LayerNorm.bias": "bert.embeddings.LayerNorm.bias",
+    "vocab_transform.weight": "cls.predictions.transform.dense.weight",
+    "vocab_transform.bias": "cls.predictions.transform.dense.bias",
+    "vocab_layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
+    "vocab_layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "vocab_projector.bias": "cls.predictions.bias",
+}
+
+
+def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
+    """Student name → teacher tensor, from BERT to DistilBERT classes.
+
+    A classifier is not among them: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
+    """
+    state = teacher.state_dict()
+    sources = {ours: state[theirs] for ours, theirs in _AROUND.items() if theirs in state}
+    positions = state["bert.embeddings.position_embeddings.weight"]
+    segment = state["bert.embeddings.token_type_embeddings.weight"][0]
+    sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
+    for i, theirs in enumerate(layers):
+        for ours, part in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                source = state[f"bert.encoder.layer.{theirs}.{part}.{kind}"]
+                sources[f"distilbert.transformer.layer.{i}.{ours}.{kind}"] = source
+    return sources
+
+
+def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
+    config = teacher.config
+    if config.model_type != "bert":
+        raise UserError(
+            f"student.architecture=distilbert: expected a BERT teacher / got {config.model_type} / its parts have "
+            "no counterpart in DistilBERT / use student.architecture=same"
+        )
+    return DistilBertConfig(
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        dim=config.hidden_size,
+        hidden_dim=config.intermediate_size,
+        dropout=config.hidden_dropout_prob,
+        attention_dropout=config.attention_probs_dropout_prob,
+        activation=config.hidden_act,
+        initializer_range=config.initializer_range,
+        pad_token_id=config.pad_token_id,
+        id2label=config.id2label,
+        label2id=config.label2id,
+        problem_type=config.problem_type,
+    )
+
+
+def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
+    is_mlm = type(teacher).__name__.endswith("ForMaskedLM")
+    return DistilBertForMaskedLM if is_mlm else DistilBertForSequenceClassification
