@@ -1,0 +1,163 @@
+"""`load_recipe`: a YAML file and `section.key=value` overrides → a `Recipe`, or one message with all mistakes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from distil_nlp.errors import UserError
+from distil_nlp.recipe.sections import Recipe
+from distil_nlp.recipe.training_fields import training_mistakes
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a file, with overrides such as `training.learning_rate=5e-5` merged in.
+
+    Values are YAML: `[1, 3, 5]`, `true`, `null`, `5e-5`.
+
+    Raises:
+        UserError: listing every mistake, each with the nearest right key where one is unknown.
+    """
+    tree = _read(Path(path))
+    mistakes = [mistake for text in overrides if (mistake := _override(tree, text))]
+    recipe, found = _validate(tree)
+    mistakes += found
+    for where, fields in (
+        ("training", tree.get("training")),
+        ("teacher.finetune", _get(tree, "teacher", "finetune")),
+    ):
+        if isinstance(fields, dict):
+            mistakes += training_mistakes(where, fields)
+    if mistakes or recipe is None:
+        listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        raise UserError(f"{path}: {count} in the recipe, nothing was run\n{listed}")
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back; defaults written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers (`5e-5` is one), and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"the key {', '.join(twice)} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), known, 1)
+        hint = f"did you mean {near[0]}?" if near else "give the path of a .yaml file, such as recipes/glue.yaml"
+        raise UserError(f"expected a recipe at {path} / got no such file / {hint}")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: expected YAML / got: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections {', '.join(Recipe.model_fields)} / got {type(tree).__name__}")
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> str | None:
+    """Merges one `section.key=value`; returns what is wrong with it, if anything."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) < 2:
+        return f"{text!r}: expected section.key=value, such as training.learning_rate=5e-5"
+    try:
+        parsed = yaml.load(value, Loader=_Loader) if value else None
+    except (yaml.YAMLError, ValueError) as error:
+        return f"{text!r}: expected a YAML value / got: {' '.join(str(error).split())}"
+    section = tree
+    for part in parts[:-1]:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            return f"{text!r}: {part} is a value, not a section"
+    section[parts[-1]] = parsed
+    return None
+
+
+def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    try:
+        return Recipe.model_validate(tree), []
+    except ValidationError as error:
+        by_place: dict[str, list[dict[str, Any]]] = {}
+        for one in error.errors(include_url=False):
+            by_place.setdefault(_place(one["loc"]), []).append(one)
+        return None, [_describe(place, ones) for place, ones in by_place.items()]
+
+
+def _describe(place: str, errors: list[dict[str, Any]]) -> str:
+    """One line for all that pydantic says about one key (a union says something for each member)."""
+    first = errors[0]
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(place.split(".")[:-1])
+        near = difflib.get_close_matches(place.split(".")[-1], known, 1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        return f"{place}: unknown key; {hint}"
+    if first["type"] == "missing":
+        return f"{place}: missing"
+    wanted = " or ".join(dict.fromkeys(_lower(one["msg"].removeprefix("Input should be ")) for one in errors))
+    return f"{place}: expected {wanted} / got {first['input']!r}"
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The key as the recipe spells it: pydantic adds the union member it tried, and list positions."""
+    parts: list[str] = []
+    model: Any = Recipe
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            parts.append(str(part))
+            field = model.model_fields.get(str(part))
+            model = _section_of(field.annotation) if field else None
+        else:
+            break
+    return ".".join(parts)
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class in an annotation such as `HiddenSection | None`."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: Any = Recipe
+    for part in path:
+        model = _section_of(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _get(tree: dict[str, Any], *keys: str) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

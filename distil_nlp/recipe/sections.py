@@ -1,0 +1,149 @@
+"""One typed section per stage. A recipe is data: numbers, names, lists; no class paths."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from distil_nlp.schedule import Shape
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
+Pairs = Literal["last", "uniform", "all"] | list[tuple[Block, Block]]
+TrainingFields = dict[str, Any]
+"""Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
+
+
+class Section(BaseModel):
+    """Strict: an unknown key is a mistake, and so is a number where a list is meant."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TeacherSection(Section):
+    """The model to learn from.
+
+    `finetune: {}` trains it on this data first, once, with `training`'s own fields unless it names others;
+    null uses it as it is.
+    """
+
+    name: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    finetune: TrainingFields | None = None
+    folder: str = "runs/teachers"
+
+
+class StudentSection(Section):
+    """The model to make. `name` starts from a checkpoint instead of the teacher's layers."""
+
+    name: str | None = None
+    revision: str | None = None
+    architecture: Literal["same", "distilbert"] = "same"
+    num_layers: PositiveInt | None = None
+    layers: Literal["every_other", "first", "last", "random"] | list[NonNegativeInt] = "every_other"
+    config: dict[str, Any] = {}
+
+
+class MaskingSection(Section):
+    """Dynamic masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay."""
+
+    probability: Share = 0.15
+    whole_words: bool = False
+    rare_token_power: Annotated[float, Field(ge=0)] = 0.0
+
+
+class DataSection(Section):
+    """The transfer set: `task: mlm` for text, a GLUE task, or `classification` / `regression` on named columns."""
+
+    path: str = Field(min_length=1)
+    name: str | None = None
+    revision: str | None = None
+    task: str
+    text_columns: Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
+    label_column: str = "label"
+    train_split: str = "train"
+    evaluation_splits: list[str] | None = None
+    held_out_share: Share = 0.02
+    selection_share: Share = 0.1
+    max_length: Annotated[int, Field(ge=8)] = 128
+    max_train_rows: PositiveInt | None = None
+    max_evaluation_rows: PositiveInt | None = None
+    streaming: bool = False
+    num_proc: PositiveInt | None = None
+    masking: MaskingSection = MaskingSection()
+
+
+class Change(Section):
+    """How a number changes from its start value to `end` over training."""
+
+    shape: Shape
+    end: Annotated[float, Field(ge=0)]
+
+
+class WeightSchedule(Section):
+    weight: Change | None = None
+
+
+class TemperatureSchedule(WeightSchedule):
+    temperature: Change | None = None
+
+
+class TermSection(Section):
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    schedule: WeightSchedule = WeightSchedule()
+
+
+class SoftTargetSection(TermSection):
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    rows: Literal["masked", "all"] | Share = "masked"
+    schedule: TemperatureSchedule = TemperatureSchedule()
+
+
+class HiddenSection(TermSection):
+    layers: Pairs = "uniform"
+    rows: Literal["masked", "all"] | Share = "all"
+
+
+class AttentionSection(HiddenSection):
+    heads: Literal["each", "average"] = "each"
+
+
+class ObjectiveSection(Section):
+    """The terms. One left out, or of weight 0, is not computed."""
+
+    soft_target_kl: SoftTargetSection | None = None
+    hard_label: TermSection | None = None
+    hidden_cosine: HiddenSection | None = None
+    hidden_mse: HiddenSection | None = None
+    attention_kl: AttentionSection | None = None
+    attention_mse: AttentionSection | None = None
+
+
+class EvaluationSection(Section):
+    batch_size: PositiveInt = 32
+
+
+class HubSection(Section):
+    repo_id: str | None = None
+    push: bool = False
+
+
+class RunSection(Section):
+    """About this run, not about its result: not compared when a run is taken up again."""
+
+    overwrite: bool = False
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    teacher: TeacherSection
+    student: StudentSection = StudentSection()
+    data: DataSection
+    objective: ObjectiveSection
+    training: TrainingFields = {}
+    evaluation: EvaluationSection = EvaluationSection()
+    hub: HubSection = HubSection()
+    run: RunSection = RunSection()
