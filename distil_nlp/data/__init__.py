@@ -1,0 +1,19 @@
+"""Transfer sets: text packed into blocks and masked, or the rows of a task."""
+
+from distil_nlp.data.corpus import load_corpus
+from distil_nlp.data.masking import MaskingCollator, token_frequencies
+from distil_nlp.data.source import load_splits
+from distil_nlp.data.task import TaskCollator, TaskData, load_task
+from distil_nlp.data.transfer import Split, carve
+
+__all__ = [
+    "MaskingCollator",
+    "Split",
+    "TaskCollator",
+    "TaskData",
+    "carve",
+    "load_corpus",
+    "load_splits",
+    "load_task",
+    "token_frequencies",
+]

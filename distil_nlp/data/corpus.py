@@ -1,0 +1,157 @@
+"""Text → full blocks of tokens, without padding."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, IterableDataset, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out
+from distil_nlp.errors import UserError
+
+_COLUMNS = Features({"input_ids": List(Value("int32")), "word_ids": List(Value("int32"))})
+
+
+def load_corpus(
+    splits: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str = "text",
+    train_split: str = "train",
+    evaluation_splits: list[str] | None = None,
+    max_length: int = 128,
+    held_out_share: float = 0.02,
+    selection_share: float | None = None,
+    max_train_rows: int | None = None,
+    max_evaluation_rows: int | None = None,
+    num_proc: int | None = None,
+    seed: int = 42,
+) -> Split:
+    """Blocks of exactly `max_length` tokens, `[CLS] … [SEP]`, with documents joined by the separator.
+
+    Tokenised in parallel and cached by `datasets`; a stream is tokenised as it flows. Each row has
+    `input_ids` and `word_ids` (which word a token belongs to; −1 for special tokens).
+
+    Args:
+        splits: a `DatasetDict`, or an `IterableDatasetDict` to stream.
+        evaluation_splits: what perplexity is reported on; by default `validation`, or else `held_out_share`
+            of the documents, chosen by their content.
+        selection_share: carved off the training blocks if given.
+        max_train_rows, max_evaluation_rows: at most so many blocks.
+
+    Raises:
+        UserError: if a split or the column is missing, or no text is left.
+    """
+    train = _split(splits, train_split)
+    names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
+    _check_column(train, text_column, train_split)
+    if names is None:
+        evaluation = {"held_out": _held(train, text_column, held_out_share, inside=True)}
+        train = _held(train, text_column, held_out_share, inside=False)
+    else:
+        evaluation = {name: _split(splits, name) for name in names}
+    pack = partial(_pack_all, tokenizer=tokenizer, column=text_column, max_length=max_length, num_proc=num_proc)
+    blocks = pack(train)
+    held_out = {name: _materialise(pack(rows), max_evaluation_rows, seed, name) for name, rows in evaluation.items()}
+    if isinstance(blocks, IterableDataset):
+        return _split_stream(blocks, selection_share, max_train_rows, held_out)
+    blocks = first_rows(_not_empty(blocks, train_split), max_train_rows, seed)
+    selection = None
+    if selection_share:
+        blocks, selection = carve(blocks, selection_share, seed, "choosing the best checkpoint")
+    return Split(blocks, selection, held_out)
+
+
+def _split_stream(stream: IterableDataset, selection_share: float | None, limit: int | None, held_out: dict) -> Split:
+    """A stream has no length to take a share of: the first blocks serve for selection."""
+    selection = None
+    if selection_share:
+        size = 512
+        selection = Dataset.from_list(list(islice(stream, size)), features=_COLUMNS)
+        stream = stream.skip(size)
+    return Split(stream.take(limit) if limit else stream, selection, held_out)
+
+
+def _materialise(blocks: Any, limit: int | None, seed: int, name: str) -> Dataset:
+    """Held-out blocks as a dataset with a length; of a stream the first 1,000 unless told otherwise."""
+    if isinstance(blocks, IterableDataset):
+        blocks = Dataset.from_list(list(islice(blocks, limit or 1_000)), features=_COLUMNS)
+    return first_rows(_not_empty(blocks, name), limit, seed)
+
+
+def _split(splits: Any, name: str) -> Any:
+    if name not in splits:
+        raise UserError(
+            f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
+            "data.train_split or data.evaluation_splits"
+        )
+    return splits[name]
+
+
+def _check_column(rows: Any, column: str, split: str) -> None:
+    columns = rows.column_names or list(next(iter(rows)))
+    if column not in columns:
+        raise UserError(
+            f"data.text_columns: expected a column of text / got {column!r}, but {split} has "
+            f"{', '.join(columns)} / there is nothing to read / name one of them"
+        )
+
+
+def _held(rows: Any, column: str, share: float, inside: bool) -> Any:
+    return rows.filter(lambda text: goes_to_held_out(text or "", share) == inside, input_columns=column)
+
+
+def _not_empty(blocks: Dataset, name: str) -> Dataset:
+    if len(blocks) == 0:
+        raise UserError(
+            f"data: expected text in {name} / got none that fills a block / there is nothing to learn from / check "
+            "data.text_columns, or lower data.max_length"
+        )
+    return blocks
+
+
+def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_length: int, num_proc: int | None) -> Any:
+    options: dict[str, Any] = {
+        "batched": True,
+        "batch_size": 1000,
+        "remove_columns": rows.column_names or None,
+    }
+    if isinstance(rows, Dataset):
+        options |= {
+            "num_proc": num_proc if len(rows) > 5000 else None,
+            "desc": "tokenising",
+            "features": _COLUMNS,
+        }
+    return rows.map(partial(pack, tokenizer=tokenizer, column=column, max_length=max_length), **options)
+
+
+def pack(
+    batch: dict[str, list[str | None]], tokenizer: PreTrainedTokenizerBase, column: str, max_length: int
+) -> dict[str, list[np.ndarray]]:
+    """Documents of one batch → full blocks; what does not fill a last block (less than one per 1,000
+    documents) is dropped."""
+    texts = [text for text in batch[column] if text and not text.isspace()]
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if not texts:
+        return {"input_ids": [], "word_ids": []}
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    words = [_word_ids(encoded, i, len(ids)) for i, ids in enumerate(encoded["input_ids"])]
+    ids = np.fromiter(chain.from_iterable((*one, sep) for one in encoded["input_ids"]), dtype=np.int32)
+    starts = np.fromiter(chain.from_iterable((*one, -1) for one in words), dtype=np.int32)
+    inner = max_length - 2
+    blocks = len(ids) // inner
+    return {
+        "input_ids": [np.concatenate(([cls], ids[i * inner : (i + 1) * inner], [sep])) for i in range(blocks)],
+        "word_ids": [np.concatenate(([-1], starts[i * inner : (i + 1) * inner], [-1])) for i in range(blocks)],
+    }
+
+
+def _word_ids(encoded: Any, row: int, length: int) -> list[int]:
+    """The word of each token, from the fast tokenizer; each token its own word where there is none."""
+    if not encoded.is_fast:
+        return list(range(length))
+    return [-1 if word is None else word for word in encoded.word_ids(row)]

@@ -1,0 +1,119 @@
+"""Dynamic masking as a pure function of (seed, epoch, row): the same after a resume, in any worker or process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.errors import UserError
+from distil_nlp.rows import EPOCH, row_generator
+
+
+@dataclass
+class MaskingCollator:
+    """Rows of `input_ids` (and `word_ids`) → masked batch with `labels` (−100 where nothing was masked).
+
+    In each row ⌊probability · maskable tokens + ½⌋ tokens are chosen, at least one: a fixed number, so that
+    packed blocks keep their shapes. Of those 80 % become the mask token, 10 % a random one, 10 % stay
+    (BERT, arXiv:1810.04805, appendix A.1). Special tokens are never chosen.
+
+    Args:
+        whole_words: choose words, not tokens, until the number is reached (the last word that would exceed
+            it is left out, unless it is the first).
+        log_weights: (vocabulary,), the log of how much a token is favoured; DistilBERT takes
+            −0.7 · log count, so that rare tokens are masked more often. Words take the mean of their tokens.
+
+    Raises:
+        UserError: if the tokenizer has no mask token.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    probability: float = 0.15
+    whole_words: bool = False
+    log_weights: np.ndarray | None = None
+    seed: int = 0
+
+    wants_epoch = True
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.mask_token_id is None:
+            raise UserError(
+                f"expected a tokenizer with a mask token / got {type(self.tokenizer).__name__} without one / "
+                "masked language modelling needs it / take a masked language model as the teacher"
+            )
+        self._special = np.array(sorted(self.tokenizer.all_special_ids))
+        self._ordinary = np.setdiff1d(np.arange(len(self.tokenizer)), self._special)
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [np.asarray(feature["input_ids"], dtype=np.int64) for feature in features]
+        length = max(len(row) for row in rows)
+        ids = np.full((len(rows), length), self.tokenizer.pad_token_id or 0)
+        labels, attended = np.full_like(ids, -100), np.zeros_like(ids)
+        for i, (row, feature) in enumerate(zip(rows, features, strict=True)):
+            words = feature.get("word_ids") if self.whole_words else None
+            ids[i, : len(row)], labels[i, : len(row)] = self._mask(row, words, feature.get(EPOCH, 0))
+            attended[i, : len(row)] = 1
+        batch = {"input_ids": ids, "attention_mask": attended, "labels": labels}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            batch["token_type_ids"] = np.zeros_like(ids)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def _mask(self, row: np.ndarray, words: Sequence[int] | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = row_generator(self.seed, epoch, row, salt=0)
+        chosen = self._choose(row, words, generator)
+        labels = np.full_like(row, -100)
+        labels[chosen] = row[chosen]
+        masked, fate = row.copy(), generator.random(len(chosen))
+        masked[chosen[fate < 0.8]] = self.tokenizer.mask_token_id
+        random = chosen[(fate >= 0.8) & (fate < 0.9)]
+        masked[random] = generator.choice(self._ordinary, size=len(random))
+        return masked, labels
+
+    def _choose(self, row: np.ndarray, words: Sequence[int] | None, generator: np.random.Generator) -> np.ndarray:
+        """Places of the chosen tokens: the top ones by Gumbel noise + log weight, which is drawing without
+        replacement in proportion to the weights."""
+        maskable = np.flatnonzero(~np.isin(row, self._special))
+        wanted = max(1, int(self.probability * len(maskable) + 0.5))
+        if len(maskable) == 0:
+            return maskable
+        units = _units(maskable, words)
+        scores = generator.gumbel(size=len(units))
+        if self.log_weights is not None:
+            scores += np.array([self.log_weights[row[unit]].mean() for unit in units])
+        chosen: list[np.ndarray] = []
+        left = wanted
+        for place in np.argsort(-scores):
+            if len(units[place]) <= left or not chosen:
+                chosen.append(units[place])
+                left -= len(units[place])
+            if left <= 0:
+                break
+        return np.sort(np.concatenate(chosen))
+
+
+def _units(maskable: np.ndarray, words: Sequence[int] | None) -> list[np.ndarray]:
+    """What is chosen as one: single tokens, or runs of neighbours with the same word number."""
+    if words is None:
+        return [maskable[i : i + 1] for i in range(len(maskable))]
+    numbers = np.asarray(words)[maskable]
+    breaks = np.flatnonzero((np.diff(numbers) != 0) | (np.diff(maskable) != 1)) + 1
+    return np.split(maskable, breaks)
+
+
+def token_frequencies(rows: Iterable[dict[str, Any]], vocabulary: int, limit: int = 20_000) -> np.ndarray:
+    """How often each token occurs in (at most `limit`) rows, plus one, (vocabulary,)."""
+    counts: Counter[int] = Counter()
+    for number, row in enumerate(rows):
+        if number == limit:
+            break
+        counts.update(row["input_ids"])
+    frequencies = np.ones(vocabulary)
+    for token, count in counts.items():
+        frequencies[token] += count
+    return frequencies

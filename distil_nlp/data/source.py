@@ -1,0 +1,64 @@
+"""Datasets from the Hub, a folder or files, through `datasets.load_dataset`, with errors that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from distil_nlp.errors import UserError
+
+_BUILDERS = {
+    ".txt": "text",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+
+
+def load_splits(
+    path: str, name: str | None = None, revision: str | None = None, streaming: bool = False
+) -> DatasetDict | IterableDatasetDict:
+    """All splits of a dataset.
+
+    Args:
+        path: a name on the Hub, a folder in a Hub repository's layout, or one .txt, .json, .jsonl, .csv, .tsv
+            or .parquet file.
+        name: the configuration, for datasets that have several.
+
+    Raises:
+        UserError: if there is nothing at that path, or the configuration does not exist.
+    """
+    place = Path(path).expanduser()
+    looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix in _BUILDERS
+    if looks_local and not place.exists():
+        raise UserError(f"data.path: expected a dataset at {path} / got no such file or folder / check the path")
+    options: dict[str, Any] = {"streaming": streaming}
+    try:
+        if place.is_file():
+            return _load_file(place, options)
+        return load_dataset(str(place) if place.is_dir() else path, name, revision=revision, **options)
+    except UserError:
+        raise
+    except (DatasetNotFoundError, DatasetGenerationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
+            f"{reason} / there is nothing to train on / check the names and the network (or HF_HUB_OFFLINE)"
+        ) from error
+
+
+def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDatasetDict:
+    builder = _BUILDERS.get(file.suffix)
+    if builder is None:
+        raise UserError(
+            f"data.path: expected a file of {', '.join(_BUILDERS)} / got {file.name} / its format is unknown / "
+            "convert it, or give a folder"
+        )
+    if file.suffix == ".tsv":
+        options["sep"] = "\t"
+    return load_dataset(builder, data_files=str(file), **options)

@@ -1,0 +1,234 @@
+"""Rows of a task → tokens and labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.data.transfer import Split, carve, first_rows
+from distil_nlp.errors import UserError
+from distil_nlp.tasks import GLUE, Kind, Task
+
+
+@dataclass
+class TaskData:
+    """A task's splits, tokenised, and what its labels are.
+
+    Attributes:
+        task: the task's name in the metrics table (a GLUE task, `classification` or `regression`).
+        labels: class names in the order of their ids; None where the data does not name them.
+    """
+
+    task: str
+    kind: Kind
+    labels: tuple[str, ...] | None
+    num_labels: int
+    split: Split
+
+
+def load_task(
+    splits: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    train_split: str = "train",
+    evaluation_splits: list[str] | None = None,
+    max_length: int = 128,
+    selection_share: float | None = None,
+    max_train_rows: int | None = None,
+    max_evaluation_rows: int | None = None,
+    num_proc: int | None = None,
+    seed: int = 42,
+) -> TaskData:
+    """Tokenised rows with `input_ids`, `length` and `labels`; rows without a label get −100 (classes) or NaN.
+
+    Args:
+        task: from the table `GLUE`, or made of the recipe's columns (`labels=()` is regression).
+        evaluation_splits: the task's own, where they exist, unless named here.
+        selection_share: carved off the training rows if given; `validation` is used instead where scores are
+            reported on another split.
+
+    Raises:
+        UserError: for missing splits or columns, an empty split, labels that are no numbers or out of range.
+    """
+    names = _evaluation_splits(splits, task, train_split, evaluation_splits)
+    chosen = {name: splits[name] for name in (train_split, *names)}
+    for name, rows in chosen.items():
+        _check_columns(rows, task, name, needs_labels=name != train_split)
+    labels, num_labels = _classes(chosen[train_split], task)
+    seen: dict[str, Dataset] = {}
+    limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
+    if selection_share and "validation" in splits and "validation" not in names:
+        chosen["validation"] = splits["validation"]
+    for name, rows in chosen.items():
+        rows = first_rows(rows, limits.get(name), seed)
+        _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
+        seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc)
+    train, selection = seen[train_split], None
+    if selection_share:
+        selection = seen.pop("validation", None) if "validation" not in names else None
+        if selection is None:
+            train, selection = carve(train, selection_share, seed, "choosing the best checkpoint")
+    split = Split(train, selection, {name: seen[name] for name in names})
+    metric = task.name if task.name in GLUE else task.kind
+    return TaskData(metric, task.kind, labels, num_labels, split)
+
+
+def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
+    """The splits that scores are reported on: those asked for, the task's own, or test, or validation."""
+    for name in (train, *(named or ())):
+        if name not in splits:
+            raise UserError(
+                f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
+                "data.train_split or data.evaluation_splits"
+            )
+    if named:
+        return named
+    own = [name for name in task.evaluation_splits if name in splits]
+    if not own:
+        raise UserError(
+            f"data: expected a labelled split to report scores on ({', '.join(task.evaluation_splits)}) / got "
+            f"{', '.join(splits)} / there would be no score / name one with data.evaluation_splits"
+        )
+    return own if task.name in GLUE else own[:1]
+
+
+def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
+    missing = [name for name in task.text_columns if name not in rows.column_names]
+    if missing:
+        raise UserError(
+            f"data.text_columns: expected columns {', '.join(task.text_columns)} / got {', '.join(rows.column_names)} "
+            f"in {split} / {', '.join(missing)} cannot be read / name the dataset's own text columns"
+        )
+    if len(rows) == 0:
+        raise UserError(f"data: expected rows in {split} / got none / there is nothing to learn from or to score")
+    if needs_labels and task.label_column not in rows.column_names:
+        raise UserError(
+            f"data.label_column: expected a column {task.label_column!r} in {split} / got "
+            f"{', '.join(rows.column_names)} / scores need labels / name the label column"
+        )
+
+
+def _classes(rows: Dataset, task: Task) -> tuple[tuple[str, ...] | None, int]:
+    """Class names and their number: from the task table, from ClassLabel, or from the values."""
+    feature = rows.features.get(task.label_column)
+    if task.kind == "regression":
+        return None, 1
+    if isinstance(feature, ClassLabel):
+        names = tuple(feature.names)
+        if task.name in GLUE and names != task.labels:
+            raise UserError(
+                f"data: expected the labels {', '.join(task.labels)} of {task.name} in this order / got "
+                f"{', '.join(names)} / classes would be mixed up / cast the label column to GLUE's order"
+            )
+        return names, len(names)
+    if task.name in GLUE:
+        return task.labels, len(task.labels)
+    if feature is None:
+        raise UserError(
+            f"data.label_column: expected a column {task.label_column!r} in the training split / got "
+            f"{', '.join(rows.column_names)} / the number of classes is unknown / name the label column (unlabelled "
+            "rows may have −100 or null there)"
+        )
+    values = {value for value in rows[task.label_column] if not _is_missing(value)}
+    if all(isinstance(value, str) for value in values):
+        return tuple(sorted(values)), len(values)
+    if not all(isinstance(value, int) for value in values):
+        some = sorted(map(str, values))[:5]
+        raise UserError(
+            f"data.label_column: expected whole numbers or names of classes / got {', '.join(some)} … / these are "
+            "no classes / use data.task=regression for numbers"
+        )
+    return None, max(values, default=0) + 1
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == -100 or (isinstance(value, float) and math.isnan(value))
+
+
+def _check_labels(
+    rows: Dataset, task: Task, labels: tuple[str, ...] | None, num_labels: int, split: str, complete: bool
+) -> None:
+    """Labels are in range; splits that scores come from (`complete`) have one in every row."""
+    if task.label_column not in rows.column_names:
+        return
+    values = [value for value in rows[task.label_column] if not _is_missing(value)]
+    if complete and len(values) < len(rows):
+        raise UserError(
+            f"data: expected every row of {split} labelled / got {len(rows) - len(values)} of {len(rows)} without a "
+            "label / scores need labels / name another split with data.evaluation_splits"
+        )
+    if task.kind == "regression":
+        bad = [value for value in values if not isinstance(value, (int, float)) or math.isinf(value)]
+    elif labels and values and isinstance(values[0], str):
+        bad = [value for value in values if value not in labels]
+    else:
+        bad = [value for value in values if not isinstance(value, int) or not 0 <= value < num_labels]
+    if bad:
+        shown = ", ".join(map(repr, bad[:3]))
+        wanted = "numbers" if task.kind == "regression" else f"labels from 0 to {num_labels - 1}"
+        if labels:
+            wanted += f" ({', '.join(labels)})"
+        raise UserError(
+            f"data.{task.label_column}: expected {wanted} / got {shown} in {split} ({len(bad)} rows) / they "
+            "teach nothing that can be learnt / mend those rows; −100 or null marks an unlabelled one"
+        )
+
+
+def _tokenise(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    labels: tuple[str, ...] | None,
+    max_length: int,
+    num_proc: int | None,
+) -> Dataset:
+    regression = task.kind == "regression"
+    features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
+    features |= {"length": Value("int32"), "labels": Value("float32" if regression else "int64")}
+    return rows.map(
+        _encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        num_proc=num_proc if len(rows) > 5000 else None,
+        features=Features(features),
+        fn_kwargs={"tokenizer": tokenizer, "task": task, "labels": labels, "max_length": max_length},
+        desc="tokenising",
+    )
+
+
+def _encode(
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int
+) -> dict[str, Any]:
+    texts = [[text if text is not None else "" for text in batch[column]] for column in task.text_columns]
+    encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length, verbose=False))
+    count = len(texts[0])
+    given = batch.get(task.label_column, [None] * count)
+    missing = math.nan if task.kind == "regression" else -100
+    ids = {name: i for i, name in enumerate(labels or ())}
+    encoded["labels"] = [missing if _is_missing(v) else ids[v] if isinstance(v, str) else v for v in given]
+    encoded["length"] = [len(one) for one in encoded["input_ids"]]
+    return {name: encoded[name] for name in (*tokenizer.model_input_names, "length", "labels")}
+
+
+@dataclass
+class TaskCollator:
+    """Pads rows to the longest of the batch; labels as int64 (classes) or float32 (regression)."""
+
+    tokenizer: PreTrainedTokenizerBase
+    kind: Kind
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        inputs = [{k: v for k, v in one.items() if k in self.tokenizer.model_input_names} for one in features]
+        batch = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
+        if "labels" in features[0]:
+            kind = np.float32 if self.kind == "regression" else np.int64
+            batch["labels"] = torch.from_numpy(np.array([one["labels"] for one in features], dtype=kind))
+        return batch

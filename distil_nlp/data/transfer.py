@@ -1,0 +1,57 @@
+"""Splits of a transfer set, and how a part is carved off."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from distil_nlp.errors import UserError
+
+
+@dataclass
+class Split:
+    """What a run trains on, chooses by and reports.
+
+    Attributes:
+        train: what the student (and a fine-tuned teacher) sees.
+        selection: for best-checkpoint choice and early stopping; None where nothing is chosen. No score
+            is reported on it.
+        evaluation: name → rows that scores are reported on.
+    """
+
+    train: Any
+    selection: Any | None
+    evaluation: dict[str, Any]
+
+
+def carve(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, Dataset]:
+    """(rest, carved): a share of rows, drawn by seed; at least one row on either side.
+
+    Raises:
+        UserError: if there are fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise UserError(
+            f"expected rows enough to set a share of {share:g} aside for {what} / got {len(rows)} / nothing would "
+            "be left / give more data"
+        )
+    size = min(max(round(share * len(rows)), 1), len(rows) - 1)
+    parts = rows.train_test_split(test_size=size, seed=seed, shuffle=True)
+    return parts["train"], parts["test"]
+
+
+def goes_to_held_out(text: str, share: float) -> bool:
+    """Whether a document belongs to the held-out share, by its content: needs no pass over the data, and equal
+    documents fall on the same side."""
+    number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    return number < share * 2**64
+
+
+def first_rows(rows: Dataset, limit: int | None, seed: int) -> Dataset:
+    """At most `limit` rows, drawn by seed, because files are often sorted."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return rows.shuffle(seed=seed).select(range(limit)).flatten_indices()
