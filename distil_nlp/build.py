@@ -1,0 +1,188 @@
+"""The one place that knows both recipes and parts: recipe section → plain values → built object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from distil_nlp.data import (
+    MaskingCollator,
+    Split,
+    TaskCollator,
+    load_corpus,
+    load_splits,
+    load_task,
+    token_frequencies,
+)
+from distil_nlp.errors import UserError
+from distil_nlp.models import (
+    Head,
+    StudentReport,
+    build_student,
+    check_vocabulary,
+    choose_layers,
+    load_tokenizer,
+    start_from_checkpoint,
+)
+from distil_nlp.objective import Objective
+from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import Change, ObjectiveSection
+from distil_nlp.schedule import Schedule
+from distil_nlp.tasks import GLUE, OWN, Kind, Task
+from distil_nlp.terms import TERMS, Term
+
+DEFAULT_SEED = 42
+
+
+@dataclass
+class TransferSet:
+    """The data of a run: rows, what head they need, and how rows become batches."""
+
+    task: str
+    head: Head
+    split: Split
+    collator: Callable
+
+
+def output_folder(recipe: Recipe, recipe_name: str) -> Path:
+    """`training.output_dir`, or `runs/<recipe>-<task or corpus>-<seed>`."""
+    named = recipe.training.get("output_dir")
+    if named:
+        return Path(named)
+    what = Path(recipe.data.path).name if recipe.data.task == "mlm" else recipe.data.task
+    return Path("runs") / f"{recipe_name}-{what}-{recipe.training.get('seed', DEFAULT_SEED)}"
+
+
+def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> TrainingArguments:
+    """`TrainingArguments` from a recipe's fields.
+
+    Raises:
+        UserError: with transformers' own words for combinations that it refuses.
+    """
+    defaults = {"per_device_eval_batch_size": recipe.evaluation.batch_size, "seed": DEFAULT_SEED}
+    try:
+        return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"training: expected fields that go together / got: {error}") from error
+
+
+def transfer_set(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, max_positions: int, selects: bool, seed: int
+) -> TransferSet:
+    """The recipe's data, tokenised.
+
+    Args:
+        max_positions: the longest input that teacher and student can read.
+        selects: whether rows must be set aside to choose a checkpoint by.
+    """
+    data = recipe.data
+    if data.max_length > max_positions:
+        raise UserError(
+            f"data.max_length: expected at most {max_positions}, the positions of teacher and student / got "
+            f"{data.max_length} / longer inputs have no position embedding / lower data.max_length"
+        )
+    splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
+    common = {
+        "train_split": data.train_split,
+        "evaluation_splits": data.evaluation_splits,
+        "max_length": data.max_length,
+        "selection_share": data.selection_share if selects else None,
+        "max_train_rows": data.max_train_rows,
+        "max_evaluation_rows": data.max_evaluation_rows,
+        "num_proc": data.num_proc,
+        "seed": DEFAULT_SEED,
+    }
+    if data.task == "mlm":
+        column = (data.text_columns or ["text"])[0]
+        split = load_corpus(splits, tokenizer, text_column=column, held_out_share=data.held_out_share, **common)
+        return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, seed))
+    if data.streaming:
+        raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
+    found = load_task(splits, tokenizer, _task(recipe), **common)
+    head = Head(found.kind, found.labels, found.num_labels)
+    return TransferSet(found.task, head, found.split, TaskCollator(tokenizer, found.kind))
+
+
+def _configuration(task: str) -> str | None:
+    return task if task in GLUE else None
+
+
+def task_kind(recipe: Recipe) -> Kind:
+    return "mlm" if recipe.data.task == "mlm" else _task(recipe).kind
+
+
+def _task(recipe: Recipe) -> Task:
+    """The task table's entry, with the recipe's own columns.
+
+    Raises:
+        UserError: if there is no such task, or no columns for a dataset of one's own.
+    """
+    data, known = recipe.data, GLUE | OWN
+    if data.task not in known:
+        raise UserError(f"data.task: expected mlm, {', '.join(known)} / got {data.task!r} / there is no such task")
+    task = known[data.task]
+    if data.task in OWN and not data.text_columns:
+        raise UserError(
+            f"data.text_columns: expected the text column (or two, for pairs) for data.task={data.task} / got none / "
+            "nothing tells what to read / set data.text_columns=[…] and data.label_column=…"
+        )
+    if data.task in GLUE:
+        return task
+    return dataclasses.replace(task, text_columns=tuple(data.text_columns), label_column=data.label_column)
+
+
+def _masking(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, split: Split, seed: int) -> MaskingCollator:
+    masking, log_weights = recipe.data.masking, None
+    if masking.rare_token_power:
+        log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, len(tokenizer)))
+    return MaskingCollator(tokenizer, masking.probability, masking.whole_words, log_weights, seed)
+
+
+def student_from(
+    recipe: Recipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: Head
+) -> tuple[PreTrainedModel, StudentReport]:
+    """The student, built from the teacher or loaded."""
+    section = recipe.student
+    if section.name is not None:
+        check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
+        return start_from_checkpoint(section.name, head, section.revision)
+    layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
+    depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
+    return build_student(
+        teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
+    )
+
+
+def objective_from(section: ObjectiveSection, kind: Kind) -> Objective:
+    """The recipe's terms, with their schedules."""
+    return Objective([_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)], kind)
+
+
+def _term(name: str, section: Any) -> Term:
+    fields = section.model_dump(exclude={"schedule", "weight", "temperature"})
+    if "rows" in fields:
+        fields["row_set"] = fields.pop("rows")
+    for scheduled in ("weight", "temperature"):
+        if hasattr(section, scheduled):
+            fields[scheduled] = _schedule(getattr(section, scheduled), getattr(section.schedule, scheduled))
+    return TERMS[name](**fields)
+
+
+def _schedule(start: float, change: Change | None) -> Schedule:
+    return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
+
+
+def teacher_dtype(recipe: Recipe) -> torch.dtype:
+    """The teacher's own precision: bfloat16 where the student trains in it, since accelerate does not autocast
+    the teacher."""
+    named = recipe.teacher.dtype
+    if named == "auto":
+        return torch.bfloat16 if recipe.training.get("bf16") else torch.float32
+    return getattr(torch, named)

@@ -1,0 +1,79 @@
+"""The command line: `distil-nlp distill …` and `distil-nlp evaluate-glue …`, which the scripts call too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distil_nlp.errors import UserError
+
+
+def distill(argv: Sequence[str] | None = None) -> int:
+    """Runs a recipe; the last line on stdout is the path of `results.json`."""
+    parser = argparse.ArgumentParser(
+        prog="distill", description="Distil a teacher into a student, as a recipe says.",
+        epilog="example: accelerate launch scripts/distill.py recipes/glue.yaml data.task=mrpc training.seed=1",
+    )  # fmt: skip
+    parser.add_argument("recipe", help="a YAML file; see recipes/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
+    options = parser.parse_args(argv)
+
+    def run() -> Path:
+        from distil_nlp.recipe import load_recipe
+        from distil_nlp.stages import distil
+
+        return distil(load_recipe(options.recipe, options.overrides), Path(options.recipe).stem)
+
+    return _guarded(run)
+
+
+def evaluate_glue(argv: Sequence[str] | None = None) -> int:
+    """Scores a model on GLUE tasks with their official metrics."""
+    from distil_nlp.tasks import GLUE
+
+    parser = argparse.ArgumentParser(prog="evaluate_glue", description="Score a model on GLUE tasks.")
+    parser.add_argument("model", help="a folder such as runs/x/student, or a name on the Hub")
+    parser.add_argument("--mode", choices=["score"], default="score", help="score: as it is, on its own task")
+    parser.add_argument("--tasks", nargs="+", choices=[*GLUE], required=True, metavar="TASK", help=", ".join(GLUE))
+    parser.add_argument("--data", default="nyu-mll/glue", help="a folder or Hub name in the layout of nyu-mll/glue")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--output", type=Path, help="also write the scores to this JSON file")
+    options = parser.parse_args(argv)
+
+    def run() -> Path | None:
+        from distil_nlp.glue import score_on_glue
+
+        return score_on_glue(**vars(options))
+
+    return _guarded(run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command `distil-nlp`."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {"distill": distill, "evaluate-glue": evaluate_glue}
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in commands:
+        print(f"usage: distil-nlp {{{','.join(commands)}}} …   (each with --help)", file=sys.stderr)
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    return commands[arguments[0]](arguments[1:])
+
+
+def _guarded(run: Callable[[], Path | None]) -> int:
+    """Runs; a user's mistake is one message on stderr and exit code 2."""
+    try:
+        path = run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if path is not None and _is_main():
+        print(path)
+    return 0
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process

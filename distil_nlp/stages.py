@@ -1,0 +1,213 @@
+"""What happens in which order: data, teacher, student, training, scores, results. What is done is not done again."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from distil_nlp import build
+from distil_nlp.build import TransferSet
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation import (
+    headline,
+    majority_metrics,
+    metric_function,
+    retention,
+    retention_above_majority,
+    score,
+    unigram_metrics,
+)
+from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
+from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
+from distil_nlp.models import StudentReport, load_model, load_tokenizer, size_of
+from distil_nlp.models.loading import fetch
+from distil_nlp.recipe import Recipe
+from distil_nlp.results import environment, peak_memory_mib, write_results
+from distil_nlp.summary import summary_table
+from distil_nlp.teacher import finetuned_teacher
+from distil_nlp.trainer import DistillationTrainer
+
+
+def distil(recipe: Recipe, recipe_name: str) -> Path:
+    """A whole run, or the rest of one: returns the path of `results.json`.
+
+    Raises:
+        UserError: for everything the user can mend.
+    """
+    folder = build.output_folder(recipe, recipe_name)
+    args = _arguments(recipe, folder)
+    say = PartialState().print
+    state = look_at(folder, recipe)
+    if state == "finished":
+        say(f"{folder}: this run is finished; run.overwrite=true would start it again")
+        return folder / RESULTS
+    set_seed(args.seed)
+    tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
+    positions = _max_positions(recipe)
+    with args.main_process_first(desc="data"):
+        data = build.transfer_set(recipe, tokenizer, positions, selects=args.eval_strategy != "no", seed=args.seed)
+    teacher = _teacher(recipe, data, tokenizer, say)
+    student, report = build.student_from(recipe, teacher, tokenizer, data.head)
+    objective = build.objective_from(recipe.objective, data.head.kind)
+    say(str(report))
+    if args.should_save:
+        claim(folder, recipe)
+    run = _Run(recipe, folder, args, tokenizer, data, teacher, student, report)
+    floor, teacher_metrics, initial_metrics = run.floor(), run.score(teacher), run.score(student)
+    trainer = run.trainer(objective)
+    say(f"training the student: {len(data.split.train) if not recipe.data.streaming else 'streamed'} rows")
+    training = run.train(trainer)
+    student = trainer.detach()
+    if args.should_save:
+        run.save(student)
+    results = run.results(floor, teacher_metrics, initial_metrics, run.score(student), training)
+    if args.should_save:
+        write_results(folder / RESULTS, results)
+    say(summary_table(results, data.task))
+    say(f"student: {folder / STUDENT}\nresults: {folder / RESULTS}")
+    return folder / RESULTS
+
+
+def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
+    """The student's training arguments, checked against the rest of the recipe."""
+    args = build.training_arguments(recipe.training, folder, recipe)
+    refuse_arguments(args)
+    if recipe.hub.push:
+        raise UserError(
+            "hub.push: expected false / got true / this version does not push / after the run: hf upload "
+            f"{recipe.hub.repo_id or 'me/my-student'} {folder / STUDENT}"
+        )
+    if recipe.data.streaming and args.max_steps <= 0:
+        raise UserError(
+            "training.max_steps: expected a number of steps for a streamed corpus / got none / a stream has no "
+            "length, so nothing would tell when to stop / set training.max_steps"
+        )
+    build.objective_from(recipe.objective, build.task_kind(recipe))
+    return args
+
+
+def _max_positions(recipe: Recipe) -> int:
+    """Tokens that both models can read, known before any weights are loaded."""
+    name, revision = recipe.teacher.name, recipe.teacher.revision
+    config = fetch("model", name, AutoConfig.from_pretrained, name, revision=revision)
+    positions = getattr(config, "max_position_embeddings", None) or 10**6
+    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0  # RoBERTa counts from 2
+    return positions - offset
+
+
+def _teacher(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase, say: Any) -> PreTrainedModel:
+    """The teacher: fine-tuned first if the recipe says so, else as it is; in its own dtype."""
+    if recipe.teacher.finetune is not None:
+        say("fine-tuning the teacher first, or taking it from an earlier run")
+        teacher, _ = finetuned_teacher(recipe, data, tokenizer)
+    else:
+        teacher = load_model(recipe.teacher.name, data.head, revision=recipe.teacher.revision)
+    return teacher
+
+
+@dataclass
+class _Run:
+    """The parts of one run, and the steps that use them."""
+
+    recipe: Recipe
+    folder: Path
+    args: TrainingArguments
+    tokenizer: PreTrainedTokenizerBase
+    data: TransferSet
+    teacher: PreTrainedModel
+    student: PreTrainedModel
+    report: StudentReport
+
+    def score(self, model: PreTrainedModel) -> dict[str, float]:
+        args = build.training_arguments(
+            {
+                name: getattr(self.args, name)
+                for name in ("use_cpu", "bf16", "fp16", "seed", "disable_tqdm", "dataloader_num_workers")
+            },
+            self.folder,
+            self.recipe,
+        )
+        split = self.data.split.evaluation
+        return score(model, self.data.task, self.data.head.kind, split, self.data.collator, args)
+
+    def floor(self) -> dict[str, float]:
+        """What one gets without a model: the commonest class, or token frequencies."""
+        rows = next(iter(self.data.split.evaluation.values()))
+        if self.data.head.kind == "mlm":
+            return unigram_metrics(self.data.split.train, rows, self.data.collator)
+        return majority_metrics(self.data.task, self.data.split.train["labels"], rows["labels"])
+
+    def trainer(self, objective: Any) -> DistillationTrainer:
+        self.teacher.to(build.teacher_dtype(self.recipe))
+        return DistillationTrainer(
+            model=self.student,
+            teacher=self.teacher,
+            objective=objective,
+            args=self.args,
+            train_dataset=self.data.split.train,
+            eval_dataset=self.data.split.selection,
+            data_collator=self.data.collator,
+            compute_metrics=None if self.data.head.kind == "mlm" else metric_function(self.data.task),
+        )
+
+    def train(self, trainer: DistillationTrainer) -> dict[str, Any]:
+        """Trains, or carries on from the last complete checkpoint; what it took."""
+        checkpoint = last_complete_checkpoint(self.folder)
+        output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = output.metrics["train_runtime"]
+        tokens = trainer.accelerator.reduce(torch.tensor(float(trainer.tokens_seen)).to(self.args.device)).item()
+        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+        return {
+            "seconds": seconds,
+            "steps": trainer.state.global_step,
+            "resumed_from": checkpoint.name if checkpoint else None,
+            "tokens": int(tokens),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "peak_memory_mib": peak_memory_mib(self.args.device),
+            "final_terms": {name: logged[-1][name] for name in trainer.objective.names} if logged else {},
+            "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
+        }
+
+    def save(self, student: PreTrainedModel) -> None:
+        """`student/`: what plain transformers loads, whole or not at all."""
+        partial = self.folder / f"{STUDENT}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        student.save_pretrained(partial)
+        if student.config.model_type == "distilbert":  # it has no segments: the tokenizer must not make any
+            self.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        self.tokenizer.save_pretrained(partial)
+        shutil.rmtree(self.folder / STUDENT, ignore_errors=True)
+        partial.rename(self.folder / STUDENT)
+
+    def results(
+        self,
+        floor: dict[str, float],
+        teacher: dict[str, float],
+        initial: dict[str, float],
+        student: dict[str, float],
+        training: dict[str, Any],
+    ) -> dict[str, Any]:
+        task = self.data.task
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "environment": environment(self.args.seed, self.args.device, self.args.world_size),
+            "task": task,
+            "headline": headline(task),
+            "teacher": {**size_of(self.teacher).to_dict(), "metrics": teacher},
+            "student": {
+                **size_of(self.student).to_dict(),
+                "metrics": student,
+                "initialisation": self.report.to_dict(),
+            },
+            "baselines": {"majority": {"metrics": floor}, "copied_only": {"metrics": initial}},
+            "retention": retention(student, teacher, task),
+            "retention_above_majority": retention_above_majority(student, teacher, floor, task),
+            "training": training,
+        }

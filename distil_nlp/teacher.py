@@ -1,0 +1,97 @@
+"""A teacher fine-tuned on the run's own data: once, then reused by every run that would train the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil_nlp.build import TransferSet, training_arguments
+from distil_nlp.evaluation import metric_function
+from distil_nlp.guard import last_complete_checkpoint
+from distil_nlp.models import load_model
+from distil_nlp.objective import Objective
+from distil_nlp.recipe import Recipe
+from distil_nlp.results import write_atomically
+from distil_nlp.terms import HardLabel
+from distil_nlp.trainer import DistillationTrainer
+
+DONE = "teacher.json"
+
+_SHARED = (
+    "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16", "tf32", "use_cpu", "optim",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile", "train_sampling_strategy",
+    "dataloader_num_workers", "dataloader_pin_memory", "logging_steps", "disable_tqdm", "ddp_backend", "deepspeed",
+    "fsdp", "fsdp_config", "accelerator_config", "full_determinism",
+)  # fmt: skip
+"""Fields of `training` that also hold for the teacher: how and where to compute. Length, learning rate, seed and
+checkpoint choice are the student's own."""
+
+
+def finetuned_teacher(
+    recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel, bool]:
+    """(teacher, whether it was trained now). An unfinished fine-tuning is carried on."""
+    fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
+    folder = teacher_folder(recipe, fields)
+    if (folder / DONE).is_file():
+        return load_model(str(folder / "model"), data.head), False
+    args = training_arguments({"save_total_limit": 1, **fields}, folder, recipe)
+    with args.main_process_first(desc="teacher"):
+        folder.mkdir(parents=True, exist_ok=True)
+    set_seed(args.seed)
+    model = load_model(recipe.teacher.name, data.head, new_head=True, revision=recipe.teacher.revision)
+    trainer = DistillationTrainer(
+        model=model.train(),
+        args=args,
+        objective=Objective([HardLabel()], data.head.kind),
+        train_dataset=data.split.train,
+        eval_dataset=data.split.selection,
+        data_collator=data.collator,
+        compute_metrics=None if data.head.kind == "mlm" else metric_function(data.task),
+    )
+    checkpoint = last_complete_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    teacher = trainer.detach()
+    if args.should_save:
+        _keep(teacher, tokenizer, folder, fields)
+    trainer.accelerator.wait_for_everyone()
+    return teacher.eval(), True
+
+
+def _keep(teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, fields: dict[str, Any]) -> None:
+    partial = folder / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    teacher.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder / "model")
+    write_atomically(folder / DONE, json.dumps(fields, indent=2))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def teacher_folder(recipe: Recipe, fields: dict[str, Any]) -> Path:
+    """`<teacher.folder>/<name>-<task>-<fingerprint>`: another teacher, other data or other training is another
+    folder. A local teacher is known by its weights, so that a changed one is noticed."""
+    data = recipe.data.model_dump(
+        mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming"}
+    )
+    key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": fields}
+    key["weights"] = _weights_hash(Path(recipe.teacher.name))
+    fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:10]
+    what = Path(recipe.data.path).name if recipe.data.task == "mlm" else recipe.data.task
+    return Path(recipe.teacher.folder) / f"{Path(recipe.teacher.name).name}-{what}-{fingerprint}"
+
+
+def _weights_hash(folder: Path) -> str | None:
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
