@@ -29,6 +29,7 @@ from distil_nlp.models import (
     check_vocabulary,
     choose_layers,
     load_tokenizer,
+    max_positions,
     start_from_checkpoint,
 )
 from distil_nlp.objective import Objective
@@ -66,26 +67,29 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
     Raises:
         UserError: with transformers' own words for combinations that it refuses.
     """
-    defaults = {"per_device_eval_batch_size": recipe.evaluation.batch_size, "seed": DEFAULT_SEED}
+    defaults = {
+        "per_device_eval_batch_size": recipe.evaluation.batch_size,
+        "seed": DEFAULT_SEED,
+        "logging_steps": 50,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
     try:
         return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"training: expected fields that go together / got: {error}") from error
 
 
-def transfer_set(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, max_positions: int, selects: bool, seed: int
-) -> TransferSet:
-    """The recipe's data, tokenised.
+def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> TransferSet:
+    """The recipe's data, tokenised. Rows to choose a checkpoint by are set aside where training evaluates.
 
-    Args:
-        max_positions: the longest input that teacher and student can read.
-        selects: whether rows must be set aside to choose a checkpoint by.
+    Raises:
+        UserError: if inputs are longer than the models' positions, and what the loaders find.
     """
     data = recipe.data
-    if data.max_length > max_positions:
+    positions = max_positions(recipe.teacher.name, recipe.teacher.revision)
+    if data.max_length > positions:
         raise UserError(
-            f"data.max_length: expected at most {max_positions}, the positions of teacher and student / got "
+            f"data.max_length: expected at most {positions}, the positions of {recipe.teacher.name} / got "
             f"{data.max_length} / longer inputs have no position embedding / lower data.max_length"
         )
     splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
@@ -93,7 +97,7 @@ def transfer_set(
         "train_split": data.train_split,
         "evaluation_splits": data.evaluation_splits,
         "max_length": data.max_length,
-        "selection_share": data.selection_share if selects else None,
+        "selection_share": data.selection_share if args.eval_strategy != "no" else None,
         "max_train_rows": data.max_train_rows,
         "max_evaluation_rows": data.max_evaluation_rows,
         "num_proc": data.num_proc,
@@ -102,7 +106,7 @@ def transfer_set(
     if data.task == "mlm":
         column = (data.text_columns or ["text"])[0]
         split = load_corpus(splits, tokenizer, text_column=column, held_out_share=data.held_out_share, **common)
-        return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, seed))
+        return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, args.seed))
     if data.streaming:
         raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
     found = load_task(splits, tokenizer, _task(recipe), **common)

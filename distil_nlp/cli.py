@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
 
 
@@ -66,14 +67,9 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     try:
         path = run()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr)
         return 2
-    if path is not None and _is_main():
-        print(path)
+    if path is not None:
+        say(str(path))
     return 0
-
-
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process

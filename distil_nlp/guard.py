@@ -64,6 +64,10 @@ class CheckpointGuard(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         self.trainer.stop_if_not_finite()
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.stop_if_not_finite()
+        self.trainer.read_terms()
+
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.trainer.accelerator.wait_for_everyone()

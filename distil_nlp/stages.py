@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import set_seed
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from distil_nlp import build
 from distil_nlp.build import TransferSet
+from distil_nlp.console import say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import (
     headline,
@@ -27,7 +27,6 @@ from distil_nlp.evaluation import (
 from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
 from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
 from distil_nlp.models import StudentReport, load_model, load_tokenizer, size_of
-from distil_nlp.models.loading import fetch
 from distil_nlp.recipe import Recipe
 from distil_nlp.results import environment, peak_memory_mib, write_results
 from distil_nlp.summary import summary_table
@@ -43,31 +42,28 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     """
     folder = build.output_folder(recipe, recipe_name)
     args = _arguments(recipe, folder)
-    say = PartialState().print
-    state = look_at(folder, recipe)
-    if state == "finished":
+    if look_at(folder, recipe) == "finished":
         say(f"{folder}: this run is finished; run.overwrite=true would start it again")
         return folder / RESULTS
-    set_seed(args.seed)
     tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
-    positions = _max_positions(recipe)
     with args.main_process_first(desc="data"):
-        data = build.transfer_set(recipe, tokenizer, positions, selects=args.eval_strategy != "no", seed=args.seed)
-    teacher = _teacher(recipe, data, tokenizer, say)
+        data = build.transfer_set(recipe, tokenizer, args)
+    teacher = _teacher(recipe, data, tokenizer)
+    set_seed(args.seed)  # whether or not the teacher was trained just now
     student, report = build.student_from(recipe, teacher, tokenizer, data.head)
-    objective = build.objective_from(recipe.objective, data.head.kind)
     say(str(report))
     if args.should_save:
         claim(folder, recipe)
     run = _Run(recipe, folder, args, tokenizer, data, teacher, student, report)
-    floor, teacher_metrics, initial_metrics = run.floor(), run.score(teacher), run.score(student)
-    trainer = run.trainer(objective)
-    say(f"training the student: {len(data.split.train) if not recipe.data.streaming else 'streamed'} rows")
+    floor, teacher_metrics, initial_metrics = run.floor(), run.score(teacher, "teacher"), run.score(student, "copy")
+    sizes = {"teacher": size_of(teacher).to_dict(), "student": size_of(student).to_dict()}
+    trainer = run.trainer()
     training = run.train(trainer)
     student = trainer.detach()
     if args.should_save:
         run.save(student)
-    results = run.results(floor, teacher_metrics, initial_metrics, run.score(student), training)
+    student_metrics = run.score(student, "student")
+    results = run.results(sizes, floor, teacher_metrics, initial_metrics, student_metrics, training)
     if args.should_save:
         write_results(folder / RESULTS, results)
     say(summary_table(results, data.task))
@@ -76,9 +72,10 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
 
 
 def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
-    """The student's training arguments, checked against the rest of the recipe."""
+    """The student's training arguments, checked against the rest of the recipe before anything is loaded."""
     args = build.training_arguments(recipe.training, folder, recipe)
     refuse_arguments(args)
+    build.objective_from(recipe.objective, build.task_kind(recipe))
     if recipe.hub.push:
         raise UserError(
             "hub.push: expected false / got true / this version does not push / after the run: hf upload "
@@ -89,26 +86,20 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
             "training.max_steps: expected a number of steps for a streamed corpus / got none / a stream has no "
             "length, so nothing would tell when to stop / set training.max_steps"
         )
-    build.objective_from(recipe.objective, build.task_kind(recipe))
+    if recipe.evaluation.early_stopping_patience and not args.load_best_model_at_end:
+        raise UserError(
+            "evaluation.early_stopping_patience: expected training.load_best_model_at_end=true / got false / the "
+            "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
+        )
     return args
 
 
-def _max_positions(recipe: Recipe) -> int:
-    """Tokens that both models can read, known before any weights are loaded."""
-    name, revision = recipe.teacher.name, recipe.teacher.revision
-    config = fetch("model", name, AutoConfig.from_pretrained, name, revision=revision)
-    positions = getattr(config, "max_position_embeddings", None) or 10**6
-    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0  # RoBERTa counts from 2
-    return positions - offset
-
-
-def _teacher(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase, say: Any) -> PreTrainedModel:
-    """The teacher: fine-tuned first if the recipe says so, else as it is; in its own dtype."""
-    if recipe.teacher.finetune is not None:
-        say("fine-tuning the teacher first, or taking it from an earlier run")
-        teacher, _ = finetuned_teacher(recipe, data, tokenizer)
-    else:
-        teacher = load_model(recipe.teacher.name, data.head, revision=recipe.teacher.revision)
+def _teacher(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The teacher: fine-tuned first if the recipe says so, else as it is."""
+    if recipe.teacher.finetune is None:
+        return load_model(recipe.teacher.name, data.head, revision=recipe.teacher.revision)
+    teacher, is_new = finetuned_teacher(recipe, data, tokenizer)
+    say(f"teacher: {recipe.teacher.name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
     return teacher
 
 
@@ -125,15 +116,11 @@ class _Run:
     student: PreTrainedModel
     report: StudentReport
 
-    def score(self, model: PreTrainedModel) -> dict[str, float]:
-        args = build.training_arguments(
-            {
-                name: getattr(self.args, name)
-                for name in ("use_cpu", "bf16", "fp16", "seed", "disable_tqdm", "dataloader_num_workers")
-            },
-            self.folder,
-            self.recipe,
-        )
+    def score(self, model: PreTrainedModel, what: str) -> dict[str, float]:
+        say(f"scoring the {what} on {', '.join(self.data.split.evaluation)}")
+        kept = ("use_cpu", "bf16", "fp16", "seed", "dataloader_num_workers")
+        fields = {name: getattr(self.args, name) for name in kept} | {"disable_tqdm": True}
+        args = build.training_arguments(fields, self.folder, self.recipe)
         split = self.data.split.evaluation
         return score(model, self.data.task, self.data.head.kind, split, self.data.collator, args)
 
@@ -144,26 +131,27 @@ class _Run:
             return unigram_metrics(self.data.split.train, rows, self.data.collator)
         return majority_metrics(self.data.task, self.data.split.train["labels"], rows["labels"])
 
-    def trainer(self, objective: Any) -> DistillationTrainer:
-        self.teacher.to(build.teacher_dtype(self.recipe))
+    def trainer(self) -> DistillationTrainer:
+        patience = self.recipe.evaluation.early_stopping_patience
         return DistillationTrainer(
             model=self.student,
-            teacher=self.teacher,
-            objective=objective,
+            teacher=self.teacher.to(build.teacher_dtype(self.recipe)),
+            objective=build.objective_from(self.recipe.objective, self.data.head.kind),
             args=self.args,
             train_dataset=self.data.split.train,
             eval_dataset=self.data.split.selection,
             data_collator=self.data.collator,
             compute_metrics=None if self.data.head.kind == "mlm" else metric_function(self.data.task),
+            callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
 
     def train(self, trainer: DistillationTrainer) -> dict[str, Any]:
         """Trains, or carries on from the last complete checkpoint; what it took."""
         checkpoint = last_complete_checkpoint(self.folder)
+        say(f"training the student{f', from {checkpoint.name} on' if checkpoint else ''}")
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = output.metrics["train_runtime"]
         tokens = trainer.accelerator.reduce(torch.tensor(float(trainer.tokens_seen)).to(self.args.device)).item()
-        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
         return {
             "seconds": seconds,
             "steps": trainer.state.global_step,
@@ -171,7 +159,7 @@ class _Run:
             "tokens": int(tokens),
             "tokens_per_second": round(tokens / seconds, 1),
             "peak_memory_mib": peak_memory_mib(self.args.device),
-            "final_terms": {name: logged[-1][name] for name in trainer.objective.names} if logged else {},
+            "final_terms": trainer.last_terms,
             "best_checkpoint": trainer.state.best_model_checkpoint and Path(trainer.state.best_model_checkpoint).name,
         }
 
@@ -188,6 +176,7 @@ class _Run:
 
     def results(
         self,
+        sizes: dict[str, dict[str, float]],
         floor: dict[str, float],
         teacher: dict[str, float],
         initial: dict[str, float],
@@ -200,9 +189,9 @@ class _Run:
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
             "task": task,
             "headline": headline(task),
-            "teacher": {**size_of(self.teacher).to_dict(), "metrics": teacher},
+            "teacher": {**sizes["teacher"], "metrics": teacher},
             "student": {
-                **size_of(self.student).to_dict(),
+                **sizes["student"],
                 "metrics": student,
                 "initialisation": self.report.to_dict(),
             },

@@ -77,7 +77,9 @@ class DistillationTrainer(Trainer):
         args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
         if teacher is not None and not objective.needs_teacher:
             teacher = None
-        objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(args.seed)  # the same projections in every process and every run
+            objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
         self.objective, self.teacher = objective, teacher
         self._attach(model, teacher)
         super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
@@ -95,6 +97,7 @@ class DistillationTrainer(Trainer):
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
+        self.last_terms: dict[str, float] = {}
         self.add_callback(CheckpointGuard(self))
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgress())
@@ -171,8 +174,11 @@ class DistillationTrainer(Trainer):
 
     @property
     def _progress(self) -> float:
-        """The share of training done, 0 to 1: where schedules stand."""
-        return self.state.global_step / max(self.state.max_steps - 1, 1)
+        """Where schedules stand: 0 at the first step, 1 at the last."""
+        return self._progress_at(self.state.global_step)
+
+    def _progress_at(self, step: int) -> float:
+        return step / max(self.state.max_steps - 1, 1)
 
     # Logging -----------------------------------------------------------------------------------------------
 
@@ -183,17 +189,21 @@ class DistillationTrainer(Trainer):
             UserError: if a term was not finite since the last log.
         """
         if "loss" in logs:
-            logs = {**logs, **self._read_terms()}
+            logs = {**logs, **self.read_terms()}
+            done = self._progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
             scheduled = [term for term in self.objective.terms if term.weight.changes]
-            logs |= {f"{term.name}_weight": term.weight(self._progress) for term in scheduled}
+            logs |= {f"{term.name}_weight": term.weight(done) for term in scheduled}
         super().log(logs, start_time)
 
     def start_meter(self, step: int) -> None:
         self._train_meter.start(step)
 
-    def _read_terms(self) -> dict[str, float]:
-        means = self._train_meter.read(self.accelerator, self.state.global_step)
-        return dict(zip(self.objective.names, means, strict=True))
+    def read_terms(self) -> dict[str, float]:
+        """Each term's mean over the steps since it was last read; kept as `last_terms`."""
+        if self._train_meter.last_step < self.state.global_step:
+            means = self._train_meter.read(self.accelerator, self.state.global_step)
+            self.last_terms = dict(zip(self.objective.names, means, strict=True))
+        return self.last_terms
 
     def stop_if_not_finite(self) -> None:
         """Raises UserError naming the terms that were NaN or infinite since the last log; called before a save."""

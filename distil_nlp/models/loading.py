@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -16,9 +17,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from distil_nlp.console import quiet_transformers
 from distil_nlp.errors import UserError
 from distil_nlp.models.checks import check_labels
 from distil_nlp.tasks import Kind
+
+_POSITIONS_FROM_TWO = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Families whose first position has number 2, after the padding's."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,13 @@ def load_model(
     return model.eval()
 
 
+def max_positions(name: str, revision: str | None = None) -> int:
+    """The longest input, in tokens, that a model has position embeddings for; read from its configuration alone."""
+    config = fetch("model", name, AutoConfig.from_pretrained, name, revision=revision)
+    positions = getattr(config, "max_position_embeddings", None) or 10**6
+    return positions - (2 if config.model_type in _POSITIONS_FROM_TWO else 0)
+
+
 def _head_name(head: Head) -> str:
     return "masked-LM" if head.kind == "mlm" else head.kind
 
@@ -108,7 +120,8 @@ def fetch(what: str, name: str, load: Callable, *args: Any, **kwargs: Any) -> An
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).expanduser().is_dir():
         raise UserError(f"expected a {what} folder / got {name}, which does not exist / check the path")
     try:
-        return load(*args, **kwargs)
+        with quiet_transformers():
+            return load(*args, **kwargs)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -122,7 +122,10 @@ class ObjectiveSection(Section):
 
 
 class EvaluationSection(Section):
+    """How scores are taken. `early_stopping_patience` counts evaluations without a better checkpoint."""
+
     batch_size: PositiveInt = 32
+    early_stopping_patience: PositiveInt | None = None
 
 
 class HubSection(Section):

@@ -1,0 +1,42 @@
+# Everything runs in its own virtual environment, made on first use and pinned to constraints.txt.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: help install test test-slow test-oldest lint quickstart prepare-quickstart clean
+
+help:                 ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
+
+install: $(VENV)/.installed ## the virtual environment
+
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-quickstart.txt
+	touch $@
+
+test: install         ## the tests, a few minutes on 2 cores
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: install    ## the tests that take minutes each
+	$(BIN)/python -m pytest -q -m slow
+
+test-oldest:          ## the tests on the oldest supported versions
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	.venv-oldest/bin/python -m pytest -q -m 'not slow'
+
+lint: install         ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+prepare-quickstart: install
+	$(BIN)/python scripts/prepare_quickstart.py --out build/quickstart
+
+quickstart: prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"
+	$(RUN) scripts/distill.py recipes/quickstart.yaml $(ARGS)
+
+clean:                ## removes what the targets made, but no runs
+	rm -rf $(VENV) .venv-oldest build .pytest_cache .ruff_cache

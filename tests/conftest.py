@@ -1,0 +1,26 @@
+"""Tests run on the CPU, offline, and speak to no Hub."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+import transformers
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+transformers.logging.disable_progress_bar()
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and weights beside the checkout; skipped where they are absent, but never in CI."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"expected real data in {SHARED} / got none / CI must not skip it")
+        pytest.skip(f"no real data in {SHARED}")
+    return SHARED
