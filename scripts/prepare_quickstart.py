@@ -1,0 +1,38 @@
+"""Writes `<out>/teacher` and `<out>/data`, what the quickstart recipe starts from; done once.
+
+Needs no network: `python scripts/prepare_quickstart.py --out build/quickstart`.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from distil_nlp.embedded import build_once
+from distil_nlp.embedded.docs import DocsParameters, fingerprint, write_docs
+from distil_nlp.embedded.teacher import WEIGHTS_SHA256, write_teacher
+from distil_nlp.errors import UserError
+
+
+def main() -> None:
+    """Prepares both folders and says for each whether it is new."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("build/quickstart"), help="default: %(default)s")
+    out = parser.parse_args().out
+    parameters = DocsParameters()
+    parts = {
+        "teacher": ({"sha256": WEIGHTS_SHA256}, write_teacher),
+        "data": (fingerprint(parameters), lambda folder: write_docs(folder, parameters)),
+    }
+    for name, (made_of, build) in parts.items():
+        is_new = build_once(out / name, made_of, build)
+        print(f"{name}: {out / name} ({'written' if is_new else 'already there'})")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # three bars for three small files
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
