@@ -168,8 +168,8 @@ class _Run:
         partial = self.folder / f"{STUDENT}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         student.save_pretrained(partial)
-        if student.config.model_type == "distilbert":  # it has no segments: the tokenizer must not make any
-            self.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        if student.config.model_type == "distilbert":  # it has no segments: its tokenizer must not make any
+            self.tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
         self.tokenizer.save_pretrained(partial)
         shutil.rmtree(self.folder / STUDENT, ignore_errors=True)
         partial.rename(self.folder / STUDENT)

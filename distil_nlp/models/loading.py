@@ -67,15 +67,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_model(
-    name: str,
-    head: Head,
-    *,
-    new_head: bool = False,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> PreTrainedModel:
-    """A model with the head that the job needs, in eval mode; weights as safetensors only.
+def load_model(name: str, head: Head, *, new_head: bool = False, revision: str | None = None) -> PreTrainedModel:
+    """A model with the head that the job needs, in float32 and eval mode; weights as safetensors only.
 
     Args:
         name: a folder, or a name on the Hub.
@@ -85,8 +78,15 @@ def load_model(
     Raises:
         UserError: if the model cannot be had, has no trained head of this kind, or names other labels.
     """
+    return load_and_tell(name, head, new_head=new_head, revision=revision)[0]
+
+
+def load_and_tell(
+    name: str, head: Head, *, new_head: bool = False, revision: str | None = None
+) -> tuple[PreTrainedModel, list[str]]:
+    """`load_model`, with the names of the parameters that start untrained."""
     auto = AutoModelForMaskedLM if head.kind == "mlm" else AutoModelForSequenceClassification
-    options: dict[str, Any] = {"revision": revision, "dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
     load = auto.from_pretrained
     model, info = fetch("model", name, load, name, output_loading_info=True, **options)
     missing = sorted(info["missing_keys"])
@@ -101,7 +101,7 @@ def load_model(
         model = fetch("model", name, load, name, ignore_mismatched_sizes=True, **options, **head.config())
     elif head.kind != "mlm":
         check_labels(model.config, head.labels, head.num_labels, name)
-    return model.eval()
+    return model.eval(), missing
 
 
 def max_positions(name: str, revision: str | None = None) -> int:

@@ -21,7 +21,7 @@ from transformers import (
 
 from distil_nlp.architecture import stack_prefix
 from distil_nlp.errors import UserError
-from distil_nlp.models.loading import Head, load_model
+from distil_nlp.models.loading import Head, load_and_tell
 
 Choice = Literal["every_other", "first", "last", "random"] | Sequence[int]
 
@@ -32,17 +32,21 @@ class StudentReport:
 
     Attributes:
         layers: the teacher's block for each of the student's, or None if nothing was taken from blocks.
+        source: the checkpoint the student started from, if it was not made of the teacher.
     """
 
     layers: list[int] | None
     copied: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    source: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new}
+        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new, "checkpoint": self.source}
 
     def __str__(self) -> str:
-        source = "from no teacher layer" if self.layers is None else f"from teacher layers {self.layers}"
+        source = f"from {self.source or 'no teacher layer'}"
+        if self.layers is not None:
+            source = f"from teacher layers {self.layers}"
         new = ", ".join(self.new[:4]) + (" …" if len(self.new) > 4 else "")
         return f"student {source}: {len(self.copied)} tensors copied, {len(self.new)} new{f' ({new})' if new else ''}"
 
@@ -119,8 +123,9 @@ def build_student(
 
 def start_from_checkpoint(name: str, head: Head, revision: str | None = None) -> tuple[PreTrainedModel, StudentReport]:
     """A student that exists already, for instance one distilled on text and now meant for a task."""
-    student = load_model(name, head, new_head=True, revision=revision).float().train()
-    return student, StudentReport(None, copied=[key for key, _ in student.named_parameters()])
+    student, new = load_and_tell(name, head, new_head=True, revision=revision)
+    names = [key for key, _ in student.named_parameters()]
+    return student.train(), StudentReport(None, [key for key in names if key not in new], new, source=name)
 
 
 def _empty(

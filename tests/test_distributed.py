@@ -1,0 +1,43 @@
+"""Two real processes over gloo give what one process gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int) -> dict:
+    """What two processes found; fails, rather than passing as one, if there were not two under DDP."""
+    out = tmp_path / "two" / "found.json"
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["world_size"] == 2
+    assert found["wrapper"] == "DistributedDataParallel"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rows", "alone", "each"),
+    [(24, (8, 1), (4, 1)), (24, (8, 1), (2, 2)), (21, (6, 1), (3, 1))],
+    ids=["even", "accumulated", "uneven-last-batch"],
+)
+def test_two_processes_equal_one(tmp_path, rows, alone, each):
+    """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows."""
+    one = train(tmp_path / "one", *alone, rows)
+    two = two_processes(tmp_path, *each, rows)
+    assert two["tokens"] == one["tokens"]
+    for name, values in one["curves"].items():
+        assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
+    for name, value in one["eval"].items():
+        assert two["eval"][name] == pytest.approx(value, rel=2e-4), name

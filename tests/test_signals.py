@@ -1,0 +1,131 @@
+"""Signals: what hooks show is what the model computes, for every family of encoders, and nothing stays behind."""
+
+import warnings
+
+import pytest
+import torch
+import transformers
+
+from distil_nlp.errors import UserError
+from distil_nlp.signals import EMBEDDINGS, Recorder, Request, observe
+
+FAMILIES = {
+    "Bert": {},
+    "Roberta": {},
+    "Electra": {"embedding_size": 16},
+    "DistilBert": {},
+    "Albert": {"embedding_size": 16},
+    "MobileBert": {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
+    "ModernBert": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "DebertaV2": {},
+    "MPNet": {},
+}
+LAYERS = 4
+ROWS = {"head": torch.tensor([0, 3, 12]), "all": torch.tensor([*range(9), *range(9, 15)])}
+REQUEST = Request(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")}), frozenset({0, 2, 3}))
+
+
+def model_of(family, **changes):
+    sizes = {"vocab_size": 100, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": 64}
+    sizes |= {"dim": 32, "hidden_dim": 64} if family == "DistilBert" else {"hidden_size": 32, "intermediate_size": 64}
+    config = getattr(transformers, f"{family}Config")(**sizes, **FAMILIES[family], **changes)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        return getattr(transformers, f"{family}ForMaskedLM")(config).eval()
+
+
+def batch():
+    ids = torch.randint(5, 100, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_signals_are_the_models_own(family):
+    """Prevents an off-by-one in layers, maps of another layer, scores with padding, or logits of other rows."""
+    model, inputs = model_of(family), batch()
+    plain = model(**inputs, output_hidden_states=True)
+    model.set_attn_implementation("eager")
+    maps = model(**inputs, output_attentions=True).attentions
+    Recorder(model, REQUEST, head_rows=True)
+    seen = observe(model, inputs, ROWS)
+    torch.testing.assert_close(seen.logits, plain.logits.flatten(0, 1)[ROWS["head"]], atol=1e-5, rtol=1e-4)
+    for layer, name in REQUEST.hidden:
+        expected = plain.hidden_states[layer + 1].flatten(0, 1)[ROWS["all"]]
+        torch.testing.assert_close(seen.hidden[layer, name], expected, atol=1e-5, rtol=1e-4)
+    for layer in REQUEST.attention:
+        ours = seen.attention_log_probabilities(layer).exp()
+        torch.testing.assert_close(ours[0], maps[layer][0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours[1, :, :6], maps[layer][1, :, :6], atol=1e-5, rtol=1e-4)
+        assert ours[1, :, :6, 6:].max() < 1e-30  # padded keys
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
+@pytest.mark.parametrize("family", ["Bert", "DebertaV2"])
+def test_attention_is_before_dropout(family):
+    """Prevents matching maps with holes: rows that do not sum to one, 10 % exact zeros."""
+    model = model_of(family, attention_probs_dropout_prob=0.5).train()
+    Recorder(model, REQUEST, head_rows=True)
+    maps = observe(model, batch(), ROWS).attention_log_probabilities(2).exp()
+    torch.testing.assert_close(maps.sum(-1)[0], torch.ones(4, 9), atol=1e-5, rtol=0)
+    assert (maps[0] > 0).all()
+
+
+def test_sdpa_stays_and_only_mapped_layers_are_kept():
+    """Prevents eager attention everywhere, and keeping what no term needs."""
+    model = model_of("Bert")
+    recorder = Recorder(model, Request(attention=frozenset({1}), hidden=frozenset({(2, "all")})), head_rows=True)
+    seen = observe(model, batch(), ROWS)
+    assert model.config._attn_implementation == "distil_nlp_sdpa"
+    assert set(seen.attention) == {1}
+    assert set(seen.attention[1]) == {"query", "key", "scaling", "mask"}
+    assert set(seen.hidden) == {(2, "all")}
+    assert seen.logits is None
+    assert not recorder._hidden
+    assert not recorder._attention
+
+
+def test_without_rows_the_model_is_its_plain_self():
+    """Prevents a model that can no longer be evaluated or exported while a recorder hangs on it."""
+    model, inputs = model_of("Bert"), batch()
+    before = model(**inputs).logits
+    recorder = Recorder(model, REQUEST, head_rows=True)
+    torch.testing.assert_close(model(**inputs).logits, before)
+    recorder.remove()
+    torch.testing.assert_close(model(**inputs).logits, before)
+
+
+def test_saved_configuration_names_no_attention_of_ours(tmp_path):
+    """Prevents an exported student that plain transformers cannot load."""
+    model = model_of("Bert")
+    Recorder(model, REQUEST, head_rows=True).remove()
+    model.save_pretrained(tmp_path)
+    assert "distil_nlp" not in (tmp_path / "config.json").read_text()
+
+
+def test_eager_fallback_says_what_it_costs():
+    """Prevents a silent switch to eager attention."""
+    with pytest.warns(UserWarning, match=r"DebertaV2ForMaskedLM.*stay in memory"):
+        Recorder(model_of("DebertaV2"), REQUEST, head_rows=True)
+
+
+def test_a_model_without_a_stack_of_layers_is_refused():
+    """Prevents an obscure failure deep in a hook."""
+    model = model_of("Bert")
+    model.config.num_hidden_layers = 7
+    with pytest.raises(UserError, match="stack of 7 layers"):
+        Recorder(model, REQUEST)
+
+
+def test_attention_that_cannot_be_seen_is_an_error():
+    """Prevents an attention term that is silently without maps."""
+    model = model_of("DebertaV2")
+    for layer in model.base_model.encoder.layer:
+        layer.attention.self.dropout = torch.nn.Identity()
+    with pytest.warns(UserWarning, match="eager"):
+        Recorder(model, REQUEST, head_rows=True)
+    with pytest.raises(UserError, match=r"attention of layers \[0, 2, 3\]"):
+        observe(model, batch(), ROWS)

@@ -1,0 +1,356 @@
+"""Whole runs through the command line, on tiny models and data written to disk: what a user types and gets."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+import transformers
+import yaml
+from datasets import ClassLabel, Dataset
+
+from distil_nlp.cli import distill, evaluate_glue, main
+from distil_nlp.teacher import DONE
+from tests import tiny
+
+RECIPE = """
+teacher: {name: TEACHER, folder: TEACHERS}
+data: {path: DATA, task: classification, text_columns: [text], max_length: 32}
+objective:
+  soft_target_kl: {weight: 1.0}
+  hard_label: {weight: 1.0}
+  hidden_cosine: {weight: 1.0}
+  attention_kl: {weight: 1.0}
+training:
+  per_device_train_batch_size: 4
+  num_train_epochs: 1
+  logging_steps: 2
+  save_steps: 2
+  train_sampling_strategy: group_by_length
+  use_cpu: true
+  disable_tqdm: true
+"""
+
+
+class Place:
+    """A folder with a teacher, data, a recipe, and a way to run it."""
+
+    def __init__(self, folder):
+        self.folder, self.out = folder, folder / "run"
+        self.texts = [f"{text} {word}" for text in tiny.SENTENCES for word in ["the", "a", "cat", "dog", "bird", "fish"]]
+
+    def teacher(self, model):
+        model.save_pretrained(self.folder / "teacher")
+        tiny.tokenizer().save_pretrained(self.folder / "teacher")
+
+    def classes(self, **columns):
+        """Rows with two named classes."""
+        rows = Dataset.from_dict({"text": self.texts, "label": [i % 2 for i in range(len(self.texts))], **columns})
+        rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
+        self.save({"train": rows, "validation": rows.select(range(7)), "test": rows.select(range(9))})
+
+    def save(self, splits):
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        (self.folder / "data").mkdir()
+        for name, rows in splits.items():
+            rows.to_parquet(self.folder / "data" / f"{name}-00000-of-00001.parquet")
+
+    def run(self, *overrides, out=True):
+        names = {"TEACHERS": "teachers", "TEACHER": "teacher", "DATA": "data"}
+        text = RECIPE
+        for name, folder in names.items():
+            text = text.replace(name, str(self.folder / folder))
+        path = self.folder / "tiny.yaml"
+        path.write_text(text)
+        where = [f"training.output_dir={self.out}"] if out else []
+        return distill([str(path), *where, *overrides])
+
+    @property
+    def results(self):
+        return json.loads((self.out / "results.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path):
+    made = Place(tmp_path)
+    model = tiny.classifier(4)
+    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    made.teacher(model)
+    made.classes()
+    return made
+
+
+def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
+    """Prevents a run that ends without student, scores or the path of its results."""
+    assert place.run() == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[-1] == str(place.out / "results.json")
+    assert any(line.startswith("student  ") for line in printed)
+    results = place.results
+    assert results["schema_version"] == 1
+    assert results["task"] == "classification"
+    for role in ("teacher", "student"):
+        assert {"parameters", "encoder_parameters", "size_mb", "metrics"} <= results[role].keys()
+    assert results["student"]["encoder_parameters"] * 2 == results["teacher"]["encoder_parameters"]
+    assert results["student"]["initialisation"]["teacher_layers"] == [1, 3]
+    assert results["retention"] == results["student"]["metrics"]["accuracy"] / results["teacher"]["metrics"]["accuracy"]
+    assert results["baselines"].keys() == {"majority", "copied_only"}
+    assert results["training"]["steps"] == 6
+    assert results["training"]["tokens"] == sum(len(tiny.tokenizer()(text)["input_ids"]) for text in place.texts)
+    assert results["training"]["final_terms"].keys() == {
+        "soft_target_kl",
+        "hard_label",
+        "hidden_cosine",
+        "attention_kl",
+    }
+    assert yaml.safe_load((place.out / "recipe.yaml").read_text())["student"]["layers"] == "every_other"
+
+
+def test_plain_transformers_loads_the_student(place):
+    """Prevents a student that only this package can read, or one with keys of the training in it."""
+    assert place.run() == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(place.out / "student")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place.out / "student")
+    assert model.config.num_hidden_layers == 2
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    from safetensors.torch import load_file
+
+    saved = load_file(place.out / "student" / "model.safetensors")
+    assert saved.keys() == tiny.classifier(2).state_dict().keys()
+    assert not (place.out / "student" / "training_args.bin").exists()
+    classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    assert classify("the cat sees the dog .")[0]["label"] in ("no", "yes")
+
+
+def test_the_same_command_again_is_finished(place, capsys):
+    """Prevents a finished run from being trained again, or overwritten."""
+    place.run()
+    before = (place.out / "results.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert place.run() == 0
+    printed = capsys.readouterr().out
+    assert "finished" in printed
+    assert printed.strip().splitlines()[-1] == str(place.out / "results.json")
+    assert (place.out / "results.json").stat().st_mtime_ns == before
+
+
+def test_another_recipes_folder_is_refused(place, capsys):
+    """Prevents two runs mixed in one folder: the message names what differs, and nothing is lost."""
+    place.run()
+    assert place.run("training.learning_rate=3e-4") == 2
+    assert "training.learning_rate was None, is 0.0003" in capsys.readouterr().err
+    assert (place.out / "results.json").is_file()
+    assert place.run("training.learning_rate=3e-4", "run.overwrite=true") == 0
+    assert place.results["recipe"]["training"]["learning_rate"] == 3e-4
+
+
+def test_a_folder_with_other_files_is_refused(place, capsys):
+    """Prevents a run from being poured over somebody's files."""
+    place.out.mkdir()
+    (place.out / "thesis.tex").write_text("years of work")
+    assert place.run() == 2
+    assert "with other files" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
+    """Prevents starting over after an interruption, or ending with other weights than an uninterrupted run."""
+    from distil_nlp import stages
+
+    place.run()
+    whole = (place.out / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(place.out)
+    monkeypatch.setattr(stages._Run, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    shutil.rmtree(place.out / "checkpoint-6")
+    monkeypatch.undo()
+    assert place.run() == 0
+    assert place.results["training"]["resumed_from"] == "checkpoint-4"
+    assert (place.out / "student" / "model.safetensors").read_bytes() == whole
+
+
+def test_the_teacher_is_fine_tuned_once_and_reused(place, capsys):
+    """Prevents paying for the teacher in every run, and reusing one that was trained otherwise."""
+    tiny.mlm_model(4).save_pretrained(place.folder / "teacher")
+    assert place.run("teacher.finetune={max_steps: 2}") == 0
+    assert "fine-tuned now" in capsys.readouterr().out
+    assert place.run("teacher.finetune={max_steps: 2}", "run.overwrite=true", "training.seed=1") == 0
+    assert "fine-tuned by an earlier run" in capsys.readouterr().out
+    assert place.run("teacher.finetune={max_steps: 3}", "run.overwrite=true") == 0
+    assert "fine-tuned now" in capsys.readouterr().out
+    assert len(list((place.folder / "teachers").glob(f"*/{DONE}"))) == 2
+
+
+def test_without_a_head_the_teacher_must_be_trained(place, capsys):
+    """Prevents distilling noise; the message names the remedy."""
+    tiny.mlm_model(4).save_pretrained(place.folder / "teacher")
+    assert place.run() == 2
+    assert "teacher.finetune" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_is_chosen_on_rows_of_no_score(place):
+    """Prevents choosing by the very rows that the score is reported on."""
+    often = ["training.eval_strategy=steps", "training.eval_steps=2", "training.load_best_model_at_end=true"]
+    assert place.run(*often, "evaluation.early_stopping_patience=2") == 0
+    assert place.results["training"]["best_checkpoint"].startswith("checkpoint-")
+
+
+def test_early_stopping_needs_a_best_checkpoint(place, capsys):
+    """Prevents early stopping that keeps the last checkpoint."""
+    assert place.run("evaluation.early_stopping_patience=2") == 2
+    assert "load_best_model_at_end" in capsys.readouterr().err
+
+
+def test_segments_and_pairs_in_distilbert_classes(place):
+    """Prevents a pair task on a student without segments from failing, or its tokenizer from making them."""
+    rows = Dataset.from_dict({"a": place.texts, "b": place.texts[::-1], "label": [0.5 * i for i in range(24)]})
+    place.save({"train": rows, "validation": rows})
+    place.teacher(tiny.classifier(4, num_labels=1))
+    pair = ["data.task=regression", "data.text_columns=[a, b]", "student.architecture=distilbert", "data.max_length=48"]
+    assert place.run(*pair) == 0
+    assert place.results["headline"] == "pearson"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place.out / "student")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(place.out / "student")
+    encoded = tokenizer("the cat", "a dog", return_tensors="pt")
+    assert "token_type_ids" not in encoded
+    assert model(**encoded).logits.shape == (1, 1)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
+def test_language_modelling_end_to_end(place, streaming):
+    """Prevents a corpus that works only as a file or only as a stream; the floor is a unigram model."""
+    text = Dataset.from_dict({"text": place.texts * 60})
+    place.save({"train": text})
+    place.teacher(tiny.mlm_model(4))
+    options = [
+        "data.task=mlm",
+        "data.max_length=16",
+        f"data.streaming={str(streaming).lower()}",
+        "training.max_steps=4",
+    ]
+    options += ["data.held_out_share=0.3", "data.max_evaluation_rows=20", "training.train_sampling_strategy=random"]
+    assert place.run(*options, "data.masking={whole_words: true, rare_token_power: 0.7}") == 0
+    results = place.results
+    assert results["headline"] == "accuracy"
+    assert results["student"]["metrics"]["perplexity"] > 1
+    assert 1 < results["baselines"]["majority"]["metrics"]["perplexity"] < len(tiny.VOCABULARY)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(place.out / "student")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place.out / "student")
+    assert transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer)("the [MASK] sees")
+
+
+def test_a_narrower_random_student(place):
+    """Prevents projections of other widths from reaching the exported student."""
+    narrow = ["student.layers=random", "student.num_layers=1", "objective.attention_kl.heads=average"]
+    assert place.run(*narrow, "student.config={hidden_size: 16, num_attention_heads: 2}") == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(place.out / "student")
+    assert model.config.hidden_size == 16
+    assert not [name for name in model.state_dict() if "projection" in name]
+
+
+def test_a_student_from_a_checkpoint_goes_on(place):
+    """Prevents two-stage distillation from needing a hand-made script."""
+    place.run()
+    shutil.copytree(place.out / "student", place.folder / "stage1")
+    assert place.run("run.overwrite=true", f"student.name={place.folder / 'stage1'}") == 0
+    assert place.results["student"]["initialisation"]["checkpoint"].endswith("stage1")
+
+
+MISTAKES = {
+    "unknown task": (["data.task=mrpcc"], r"data.task: expected mlm, .*got 'mrpcc'"),
+    "no columns": (["data.text_columns=null"], r"data.text_columns: expected the text column"),
+    "missing column": (["data.text_columns=[sentence]"], r"sentence cannot be read"),
+    "missing data": (["data.path=./nowhere"], r"\./nowhere / got no such file"),
+    "missing teacher": (["teacher.name=./nowhere"], r"\./nowhere, which does not exist"),
+    "too deep": (["student.num_layers=9"], r"at most the teacher's 4 layers / got a student of 9"),
+    "no such layer": (["student.layers=[1, 7]"], r"numbers from 0 to 3 / got \[7\]"),
+    "no such pair": (
+        ["objective.hidden_cosine.layers=[[9, 1]]"],
+        r"hidden_cosine.layers: expected teacher layers 0 to 3",
+    ),
+    "too long": (["data.max_length=65"], r"data.max_length: expected at most 64"),
+    "nothing to learn": (
+        [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hard_label", "hidden_cosine", "attention_kl")],
+        r"a term with a weight above 0",
+    ),
+    "heads": (["student.config={num_attention_heads: 2}"], r"got teacher 4, student 2.*heads=average"),
+    "masked rows": (["objective.hidden_cosine.rows=masked"], r"classification masks no tokens"),
+    "stream of a task": (["data.streaming=true", "training.max_steps=1"], r"data.streaming: expected false"),
+    "stream without steps": (["data.streaming=true", "data.task=mlm"], r"training.max_steps: expected a number"),
+    "label smoothing": (["training.label_smoothing_factor=0.1"], r"label_smoothing_factor"),
+    "pushing": (["hub.push=true", "hub.repo_id=me/x"], r"hf upload me/x"),
+    "clash": (["training.load_best_model_at_end=true"], r"training: expected fields that go together"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_one_message_and_exit_code_2(place, capsys, name):
+    """Prevents tracebacks for what a user can mend, and folders left behind by runs that never began."""
+    overrides, message = MISTAKES[name]
+    assert place.run(*overrides) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")  # after the progress bars
+    assert "Traceback" not in error
+    assert not (place.out / "results.json").exists()
+    assert re.search(message, " ".join(error.split())), error
+
+
+def test_other_labels_than_the_teachers_are_refused(place, capsys):
+    """Prevents classes mixed up between teacher and data."""
+    rows = Dataset.from_dict({"text": place.texts, "label": ["yes", "maybe"] * 12})
+    place.save({"train": rows, "test": rows})
+    assert place.run() == 2
+    assert "maybe, yes" in capsys.readouterr().err
+
+
+def test_another_vocabulary_is_refused(place, capsys):
+    """Prevents a student that reads other words than its teacher."""
+    other = place.folder / "other"
+    tiny.classifier(2).save_pretrained(other)
+    swapped = tiny.tokenizer().get_vocab()
+    swapped["cat"], swapped["dog"] = swapped["dog"], swapped["cat"]
+    transformers.BertTokenizerFast(vocab=swapped).save_pretrained(other)
+    assert place.run(f"student.name={other}") == 2
+    assert "2 differ" in capsys.readouterr().err
+
+
+def test_a_student_is_scored_on_glue(place, capsys):
+    """Prevents a score that needs the training script; labels are GLUE's own."""
+    place.folder.joinpath("glue").mkdir()
+    rows = Dataset.from_dict({"sentence": place.texts, "label": [i % 2 for i in range(24)]})
+    rows = rows.cast_column("label", ClassLabel(names=["negative", "positive"]))
+    rows.to_parquet(place.folder / "glue" / "sst2.parquet")
+    (place.folder / "glue" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: sst2\n  data_files:\n  - {split: train, path: sst2.parquet}\n"
+        "  - {split: validation, path: sst2.parquet}\n---\n"
+    )
+    model = tiny.classifier(2)
+    names = ["negative", "positive"]
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {n: i for i, n in enumerate(names)}
+    place.teacher(model)
+    out = place.folder / "scores.json"
+    command = [
+        str(place.folder / "teacher"),
+        "--tasks",
+        "sst2",
+        "--data",
+        str(place.folder / "glue"),
+        "--output",
+        str(out),
+    ]
+    assert evaluate_glue(command) == 0
+    with torch.no_grad():
+        encoded = tiny.tokenizer()(place.texts, padding=True, return_tensors="pt")
+        guesses = model(**encoded).logits.argmax(-1)
+    right = (guesses == torch.arange(24) % 2).float().mean().item()
+    assert json.loads(out.read_text())["tasks"]["sst2"]["accuracy"] == pytest.approx(right)
+    assert f"accuracy {right:.4f}" in capsys.readouterr().out
+
+
+def test_the_console_command_has_both_jobs(place, capsys):
+    """Prevents a command that is installed and does nothing."""
+    assert main([]) == 2
+    assert "distill,evaluate-glue" in capsys.readouterr().err
+    assert main(["distill", str(place.folder / "missing.yaml")]) == 2
+    assert "no such file" in capsys.readouterr().err

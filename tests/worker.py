@@ -1,0 +1,53 @@
+"""One process of a distributed run, started by torchrun: trains, and writes what the test compares."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
+from tests import tiny
+from tests.training import curve, text_rows, trainer
+
+
+def train(folder: Path, batch: int, accumulation: int, rows: int) -> dict:
+    """Curves of a run of two epochs over ragged rows, with a projection."""
+    student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
+    terms = [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0), HiddenMSE(1.0), HiddenCosine(1.0, "last", 0.5)]
+    terms.append(AttentionKL(3.0))
+    run = trainer(
+        folder,
+        student,
+        tiny.mlm_model(4),
+        terms,
+        rows=text_rows(rows),
+        eval_rows=text_rows(7, seed=9),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=2,
+        gradient_accumulation_steps=accumulation,
+        max_steps=-1,
+        num_train_epochs=2,
+    )
+    run.train()
+    metrics = run.evaluate()
+    wrapper = type(run.model_wrapped).__name__
+    tokens = run.accelerator.reduce(torch.tensor(float(run.tokens_seen))).item()
+    names = ["loss", "grad_norm", *run.objective.names]
+    return {
+        "world_size": run.args.world_size,
+        "wrapper": wrapper,
+        "tokens": tokens,
+        "curves": {name: curve(run, name) for name in names},
+        "eval": {name: value for name, value in metrics.items() if name[5:] in names or name == "eval_accuracy"},
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out, batch, accumulation, rows = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    found = train(out.parent / "run", batch, accumulation, rows)
+    if int(dist.get_rank()) == 0:
+        out.write_text(json.dumps(found))
+    dist.destroy_process_group()
