@@ -85,14 +85,16 @@ def _plain(metrics: dict[str, float], prefix: str, kind: Kind) -> dict[str, floa
 
 
 def majority_metrics(task: str, train_labels: Iterable[float], references: Iterable[float]) -> dict[str, float]:
-    """The metrics of always predicting the commonest training class (the mean, for regression): the floor that
-    a score must be seen against. On MRPC its F1 is 0.812."""
+    """The metrics of always predicting the commonest training class (the mean, for regression; class 0 or 0 without
+    labels): the floor that a score must be seen against. On MRPC its F1 is 0.812."""
     labels = np.asarray(list(train_labels))
     references = np.asarray(list(references))
     if (GLUE | OWN)[task].kind == "regression":
-        constant = np.full(len(references), np.nanmean(labels))
+        known = labels[~np.isnan(labels)]
+        constant = np.full(len(references), known.mean() if len(known) else 0.0)
     else:
-        constant = np.full(len(references), np.bincount(labels[labels >= 0]).argmax())
+        known = labels[labels >= 0]
+        constant = np.full(len(references), np.bincount(known).argmax() if len(known) else 0)
     metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
     return metric.compute(predictions=constant, references=references)
 

@@ -68,8 +68,7 @@ def test_prose_keeps_sentences_only_and_masks_the_names(tmp_path):
     assert read_file(str(path), min_words=15) == [
         "This is the first paragraph, and it is about library.Tensor as it is used in library for the sum of "
         "x and of y, see for more.",
-        "The description of the parameter is a paragraph of its own, because it is prose as well as others "
-        "are.",
+        "The description of the parameter is a paragraph of its own, because it is prose as well as others are.",
     ]
 
 
@@ -115,9 +114,7 @@ def test_splits_share_no_file_and_no_wording(tmp_path):
 
 def test_rows_depend_neither_on_order_nor_on_place(tmp_path):
     """Folders list their files in any order, and virtual environments lie anywhere."""
-    parameters = DocsParameters(
-        libraries=("aa", "bb"), min_words=5, train=9, validation=2, test=3, max_files=20
-    )
+    parameters = DocsParameters(libraries=("aa", "bb"), min_words=5, train=9, validation=2, test=3, max_files=20)
     here = {name: tiny_library(tmp_path / "x", name) for name in parameters.libraries}
     there = {name: tiny_library(tmp_path / "y", name) for name in reversed(parameters.libraries)}
     rows = extract(here, parameters)

@@ -38,7 +38,8 @@ class Place:
 
     def __init__(self, folder):
         self.folder, self.out = folder, folder / "run"
-        self.texts = [f"{text} {word}" for text in tiny.SENTENCES for word in ["the", "a", "cat", "dog", "bird", "fish"]]
+        words = ["the", "a", "cat", "dog", "bird", "fish"]
+        self.texts = [f"{text} {word}" for text in tiny.SENTENCES for word in words]
 
     def teacher(self, model):
         model.save_pretrained(self.folder / "teacher")

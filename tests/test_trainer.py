@@ -19,7 +19,6 @@ from distil_nlp.trainer import PROJECTIONS, DistillationTrainer
 from tests import tiny
 from tests.training import all_terms, curve, task_rows, text_rows, trainer
 
-
 CHECKPOINTING = "activation_checkpointing"
 if CHECKPOINTING not in TrainingArguments.__dataclass_fields__:
     CHECKPOINTING = "gradient_checkpointing"  # its name before transformers 5.20

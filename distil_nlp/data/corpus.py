@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out
 from distil_nlp.errors import UserError
 
+_SELECTION_BLOCKS = 512
 _COLUMNS = Features({"input_ids": List(Value("int32")), "word_ids": List(Value("int32"))})
 
 
@@ -70,17 +71,32 @@ def _split_stream(stream: IterableDataset, selection_share: float | None, limit:
     """A stream has no length to take a share of: the first blocks serve for selection."""
     selection = None
     if selection_share:
-        size = 512
-        selection = Dataset.from_list(list(islice(stream, size)), features=_COLUMNS)
-        stream = stream.skip(size)
+        selection = _take(stream, _SELECTION_BLOCKS)
+        stream = stream.skip(_SELECTION_BLOCKS)
+        if next(iter(stream), None) is None:
+            raise UserError(
+                f"expected a stream of more than the {_SELECTION_BLOCKS} blocks set aside for choosing the best "
+                f"checkpoint / got {len(selection)} / nothing would be left to train on / set data.streaming=false"
+            )
     return Split(stream.take(limit) if limit else stream, selection, held_out)
 
 
 def _materialise(blocks: Any, limit: int | None, seed: int, name: str) -> Dataset:
     """Held-out blocks as a dataset with a length; of a stream the first 1,000 unless told otherwise."""
     if isinstance(blocks, IterableDataset):
-        blocks = Dataset.from_list(list(islice(blocks, limit or 1_000)), features=_COLUMNS)
+        blocks = _take(blocks, limit or 1_000)
     return first_rows(_not_empty(blocks, name), limit, seed)
+
+
+def _take(stream: IterableDataset, limit: int) -> Dataset:
+    blocks = list(islice(stream, limit))
+    columns = {name: [block[name] for block in blocks] for name in _COLUMNS}
+    return Dataset.from_dict(columns, features=_COLUMNS)
+
+
+def _columns(rows: Any) -> list[str]:
+    """Column names; a stream may know them only from its first row."""
+    return rows.column_names or list(next(iter(rows), {}))
 
 
 def _split(splits: Any, name: str) -> Any:
@@ -93,7 +109,9 @@ def _split(splits: Any, name: str) -> Any:
 
 
 def _check_column(rows: Any, column: str, split: str) -> None:
-    columns = rows.column_names or list(next(iter(rows)))
+    columns = _columns(rows)
+    if not columns:
+        raise UserError(f"data: expected text in {split} / got no rows / there is nothing to learn from")
     if column not in columns:
         raise UserError(
             f"data.text_columns: expected a column of text / got {column!r}, but {split} has "
@@ -118,7 +136,7 @@ def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_le
     options: dict[str, Any] = {
         "batched": True,
         "batch_size": 1000,
-        "remove_columns": rows.column_names or None,
+        "remove_columns": _columns(rows),
     }
     if isinstance(rows, Dataset):
         options |= {
@@ -134,7 +152,12 @@ def pack(
 ) -> dict[str, list[np.ndarray]]:
     """Documents of one batch → full blocks; what does not fill a last block (less than one per 1,000
     documents) is dropped."""
-    texts = [text for text in batch[column] if text and not text.isspace()]
+    texts = [text for text in batch[column] if text and not str(text).isspace()]
+    if texts and not isinstance(texts[0], str):
+        raise UserError(
+            f"data.text_columns: expected text in {column!r} / got {type(texts[0]).__name__} / it cannot be "
+            "tokenised / name a column of text"
+        )
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     if not texts:
         return {"input_ids": [], "word_ids": []}

@@ -56,13 +56,22 @@ class MaskingCollator:
         ids = np.full((len(rows), length), self.tokenizer.pad_token_id or 0)
         labels, attended = np.full_like(ids, -100), np.zeros_like(ids)
         for i, (row, feature) in enumerate(zip(rows, features, strict=True)):
-            words = feature.get("word_ids") if self.whole_words else None
+            words = self._words(feature) if self.whole_words else None
             ids[i, : len(row)], labels[i, : len(row)] = self._mask(row, words, feature.get(EPOCH, 0))
             attended[i, : len(row)] = 1
         batch = {"input_ids": ids, "attention_mask": attended, "labels": labels}
         if "token_type_ids" in self.tokenizer.model_input_names:
             batch["token_type_ids"] = np.zeros_like(ids)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    @staticmethod
+    def _words(feature: dict[str, Any]) -> Sequence[int]:
+        if "word_ids" not in feature:
+            raise UserError(
+                f"data.masking.whole_words: expected rows with word_ids / got {', '.join(feature)} / single tokens "
+                "would be masked instead / load the text with load_corpus, or mask tokens"
+            )
+        return feature["word_ids"]
 
     def _mask(self, row: np.ndarray, words: Sequence[int] | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = row_generator(self.seed, epoch, row, salt=0)

@@ -60,22 +60,22 @@ def load_task(
     """
     names = _evaluation_splits(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
+    uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
+    if uses_validation:
+        chosen["validation"] = splits["validation"]
     for name, rows in chosen.items():
         _check_columns(rows, task, name, needs_labels=name != train_split)
     labels, num_labels = _classes(chosen[train_split], task)
+    _check_label_names(chosen, task, labels)
     seen: dict[str, Dataset] = {}
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
-    if selection_share and "validation" in splits and "validation" not in names:
-        chosen["validation"] = splits["validation"]
     for name, rows in chosen.items():
         rows = first_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc)
-    train, selection = seen[train_split], None
-    if selection_share:
-        selection = seen.pop("validation", None) if "validation" not in names else None
-        if selection is None:
-            train, selection = carve(train, selection_share, seed, "choosing the best checkpoint")
+    train, selection = seen[train_split], seen["validation"] if uses_validation else None
+    if selection_share and selection is None:
+        train, selection = carve(train, selection_share, seed, "choosing the best checkpoint")
     split = Split(train, selection, {name: seen[name] for name in names})
     metric = task.name if task.name in GLUE else task.kind
     return TaskData(metric, task.kind, labels, num_labels, split)
@@ -101,6 +101,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
 
 
 def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
+    """Text columns are there and hold text; labels where scores come from, in the task's order."""
     missing = [name for name in task.text_columns if name not in rows.column_names]
     if missing:
         raise UserError(
@@ -109,6 +110,12 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
         )
     if len(rows) == 0:
         raise UserError(f"data: expected rows in {split} / got none / there is nothing to learn from or to score")
+    for name in task.text_columns:
+        if not all(isinstance(text, str) or text is None for text in rows[:100][name]):
+            raise UserError(
+                f"data.text_columns: expected text in {name!r} of {split} / got {type(rows[0][name]).__name__} / it "
+                "cannot be tokenised / name a column of text"
+            )
     if needs_labels and task.label_column not in rows.column_names:
         raise UserError(
             f"data.label_column: expected a column {task.label_column!r} in {split} / got "
@@ -125,28 +132,45 @@ def _classes(rows: Dataset, task: Task) -> tuple[tuple[str, ...] | None, int]:
         names = tuple(feature.names)
         if task.name in GLUE and names != task.labels:
             raise UserError(
-                f"data: expected the labels {', '.join(task.labels)} of {task.name} in this order / got "
-                f"{', '.join(names)} / classes would be mixed up / cast the label column to GLUE's order"
+                f"data: expected the labels {', '.join(task.labels)} of {task.name} in this order / "
+                f"got {', '.join(names)} / classes would be mixed up / cast the label column to GLUE's order"
             )
         return names, len(names)
     if task.name in GLUE:
         return task.labels, len(task.labels)
-    if feature is None:
+    values = {value for value in rows[task.label_column] if not _is_missing(value)} if feature is not None else set()
+    if not values:
         raise UserError(
-            f"data.label_column: expected a column {task.label_column!r} in the training split / got "
-            f"{', '.join(rows.column_names)} / the number of classes is unknown / name the label column (unlabelled "
-            "rows may have −100 or null there)"
+            f"data.label_column: expected labels in {task.label_column!r} of the training split / got "
+            f"{'no such column, but ' + ', '.join(rows.column_names) if feature is None else 'unlabelled rows only'} / "
+            "the number of classes is unknown / name the label column (−100, NaN or null mark an unlabelled row), or "
+            "store it as a ClassLabel"
         )
-    values = {value for value in rows[task.label_column] if not _is_missing(value)}
     if all(isinstance(value, str) for value in values):
         return tuple(sorted(values)), len(values)
-    if not all(isinstance(value, int) for value in values):
+    if not all(_is_whole(value) for value in values):
         some = sorted(map(str, values))[:5]
         raise UserError(
             f"data.label_column: expected whole numbers or names of classes / got {', '.join(some)} … / these are "
             "no classes / use data.task=regression for numbers"
         )
-    return None, max(values, default=0) + 1
+    return None, int(max(values)) + 1
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a label is a class number; a column with an empty cell comes as floats."""
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+
+
+def _check_label_names(splits: dict[str, Dataset], task: Task, labels: tuple[str, ...] | None) -> None:
+    """Splits that name their classes name them alike, in one order."""
+    for split, rows in splits.items():
+        feature = rows.features.get(task.label_column)
+        if isinstance(feature, ClassLabel) and tuple(feature.names) != labels:
+            raise UserError(
+                f"data.label_column: expected the classes {', '.join(labels or ())} in {split} too, in this order / "
+                f"got {', '.join(feature.names)} / scores would be those of the wrong classes / cast the column"
+            )
 
 
 def _is_missing(value: Any) -> bool:
@@ -170,7 +194,7 @@ def _check_labels(
     elif labels and values and isinstance(values[0], str):
         bad = [value for value in values if value not in labels]
     else:
-        bad = [value for value in values if not isinstance(value, int) or not 0 <= value < num_labels]
+        bad = [value for value in values if not _is_whole(value) or not 0 <= value < num_labels]
     if bad:
         shown = ", ".join(map(repr, bad[:3]))
         wanted = "numbers" if task.kind == "regression" else f"labels from 0 to {num_labels - 1}"
@@ -213,7 +237,8 @@ def _encode(
     given = batch.get(task.label_column, [None] * count)
     missing = math.nan if task.kind == "regression" else -100
     ids = {name: i for i, name in enumerate(labels or ())}
-    encoded["labels"] = [missing if _is_missing(v) else ids[v] if isinstance(v, str) else v for v in given]
+    number = float if task.kind == "regression" else int
+    encoded["labels"] = [missing if _is_missing(v) else ids[v] if isinstance(v, str) else number(v) for v in given]
     encoded["length"] = [len(one) for one in encoded["input_ids"]]
     return {name: encoded[name] for name in (*tokenizer.model_input_names, "length", "labels")}
 

@@ -43,7 +43,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that `load_recipe` reads back; defaults written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,17 +59,24 @@ class _Loader(yaml.SafeLoader):
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise yaml.YAMLError(f"the key {', '.join(twice)} stands twice{node.start_mark}")
+        if "<<" in keys:
+            raise yaml.YAMLError(f"merge keys (<<) are not supported{node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would take for a number, such as the revision 7e12345."""
+
+
+_BOOL = ("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
 )
+_Loader.add_implicit_resolver(*_BOOL)
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,9 +89,9 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: expected YAML / got: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected sections {', '.join(Recipe.model_fields)} / got {type(tree).__name__}")
-    return tree
+    if isinstance(tree, dict):
+        return {name: {} if section is None else section for name, section in tree.items()}
+    raise UserError(f"{path}: expected sections {', '.join(Recipe.model_fields)} / got {type(tree).__name__}")
 
 
 def _override(tree: dict[str, Any], text: str) -> str | None:

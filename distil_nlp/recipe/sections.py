@@ -10,15 +10,15 @@ from distil_nlp.schedule import Shape
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
-Pairs = Literal["last", "uniform", "all"] | list[tuple[Block, Block]]
+Pairs = Literal["last", "uniform", "all"] | list[Annotated[list[Block], Field(min_length=2, max_length=2)]]
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
 
 
 class Section(BaseModel):
-    """Strict: an unknown key is a mistake, and so is a number where a list is meant."""
+    """Strict: an unknown key is a mistake, and so is a word, or true, where a number is meant."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class TeacherSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import math
 import typing
 from typing import Any
 
@@ -41,7 +42,9 @@ def _type_mistake(kind: Any, value: Any) -> str | None:
         adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
     except TypeError:  # a dataclass: pydantic does not take a config beside its own
         adapter = TypeAdapter(kind)
-    strict = kind in (int, float, bool)
+    strict = bool({int, float, bool} & {kind, *typing.get_args(kind)}) and str not in typing.get_args(kind)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
     try:
         adapter.validate_python(value, strict=strict)
     except ValidationError as error:
