@@ -33,6 +33,13 @@ _SHARED = (
 checkpoint choice are the student's own."""
 
 
+_NO_MATTER = (
+    "logging_steps", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory", "save_strategy", "save_steps",
+    "save_total_limit", "report_to", "run_name", "ddp_backend", "use_cpu",
+)  # fmt: skip
+"""Fields that make no other teacher."""
+
+
 def finetuned_teacher(
     recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, bool]:
@@ -82,7 +89,8 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any]) -> Path:
     data = recipe.data.model_dump(
         mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming"}
     )
-    key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": fields}
+    training = {name: value for name, value in fields.items() if name not in _NO_MATTER}
+    key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
     key["weights"] = _weights_hash(Path(recipe.teacher.name))
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:10]
     what = Path(recipe.data.path).name if recipe.data.task == "mlm" else recipe.data.task
