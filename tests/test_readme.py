@@ -1,0 +1,72 @@
+"""What the README tells a stranger to type works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def test_the_notebook_example_runs(tmp_path, monkeypatch):
+    """Prevents an example that no longer matches the code."""
+    monkeypatch.chdir(tmp_path)
+    tiny.mlm_model(6).save_pretrained(tmp_path / "teacher")
+    tiny.tokenizer().save_pretrained(tmp_path / "teacher")
+    example = blocks("python")[0].replace("max_steps=100", "max_steps=2, use_cpu=True")
+    exec(compile(example, "README.md", "exec"), {"name": str(tmp_path / "teacher"), "texts": list(tiny.SENTENCES) * 4})
+    assert (tmp_path / "runs" / "mine" / "student" / "model.safetensors").is_file()
+
+
+def test_the_recipe_shown_is_a_recipe(tmp_path):
+    """Prevents a recipe in the README with keys that are refused."""
+    from distil_nlp.recipe import load_recipe
+
+    path = tmp_path / "shown.yaml"
+    path.write_text(blocks("yaml")[0])
+    shown, shipped = load_recipe(path), load_recipe(ROOT / "recipes" / "glue.yaml")
+    assert shown.objective == shipped.objective
+    assert shown.teacher == shipped.teacher
+
+
+def test_commands_name_files_and_targets_that_exist():
+    """Prevents a README that points at what was renamed."""
+    commands = [line.split("#")[0].strip() for block in blocks() for line in block.splitlines()]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    found = 0
+    for command in commands:
+        if command.startswith("make "):
+            assert command.split()[1] in targets
+            found += 1
+        for path in re.findall(r"\b(?:scripts|recipes)/[\w./]+", command):
+            assert (ROOT / path).is_file(), path
+            found += 1
+    assert found >= 6
+    for path in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("script", ["distill", "evaluate_glue"])
+def test_scripts_explain_themselves(script):
+    """Prevents a script that fails before it can say how to use it."""
+    done = subprocess.run([sys.executable, ROOT / "scripts" / f"{script}.py", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "usage" in done.stdout
+
+
+def test_a_users_mistake_exits_with_2():
+    """Prevents a traceback, and exit code 0 or 1, from the script itself."""
+    command = [sys.executable, ROOT / "scripts" / "distill.py", "recipes/glu.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "did you mean recipes/glue.yaml?" in done.stderr
+    assert "Traceback" not in done.stderr

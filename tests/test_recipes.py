@@ -1,0 +1,74 @@
+"""Every shipped recipe builds, every accelerate configuration parses, and the docs know every key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from distil_nlp import build
+from distil_nlp.models import Head, choose_layers
+from distil_nlp.recipe import load_recipe
+from distil_nlp.recipe.sections import Recipe
+from distil_nlp.terms import TERMS, Shape
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+TEACHER_DEPTH = {"quickstart": 6}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds(path, tmp_path):
+    """Prevents a shipped recipe whose layers, terms or arguments do not fit together."""
+    recipe = load_recipe(path, ["training.use_cpu=true"])
+    args = build.training_arguments(recipe.training, tmp_path, recipe)
+    assert args.learning_rate == recipe.training["learning_rate"]
+    depth, kind = TEACHER_DEPTH.get(path.stem, 12), build.task_kind(recipe)
+    teacher = tiny.mlm_model(depth) if kind == "mlm" else tiny.classifier(depth)
+    head = Head("mlm") if kind == "mlm" else Head(kind, None, 2)
+    student, report = build.student_from(recipe, teacher, tiny.tokenizer(), head)
+    assert student.config.num_hidden_layers == depth // 2
+    assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
+    build.objective_from(recipe.objective, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_header_is_a_run_book(path):
+    """Prevents a recipe that does not say what it needs, how to launch it and what to expect."""
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("# Needs ", "# Launch ", "# Expect "):
+        assert any(line.startswith(word) for line in header), word
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_accelerate_configuration_parses(path):
+    """Prevents a launcher configuration with a key that accelerate does not know."""
+    found = load_config_from_file(str(path))
+    assert found.num_processes >= 1
+    assert found.mixed_precision == yaml.safe_load(path.read_text())["mixed_precision"]
+
+
+def test_distilbert_is_as_published():
+    """Prevents the recipe from drifting from the paper's terms, layers and optimiser."""
+    recipe = load_recipe(ROOT / "recipes" / "distilbert_base.yaml")
+    objective, training = recipe.objective, recipe.training
+    weights = [term.weight for term in (objective.soft_target_kl, objective.hard_label, objective.hidden_cosine)]
+    assert weights == [5.0, 2.0, 1.0]
+    assert (objective.soft_target_kl.rows, objective.hidden_cosine.layers) == ("all", "last")
+    assert recipe.student.layers == [0, 2, 4, 7, 9, 11]
+    assert recipe.student.architecture == "distilbert"
+    adam = [training[f"adam_{name}"] for name in ("beta1", "beta2", "epsilon")]
+    assert adam == [0.9, 0.98, 1e-6]
+    assert (training["learning_rate"], training["max_grad_norm"], training["warmup_steps"]) == (5e-4, 5.0, 0.05)
+
+
+def test_the_docs_name_every_key():
+    """Prevents keys that only the source tells of."""
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    for name, field in Recipe.model_fields.items():
+        assert f"## `{name}`" in text
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"`{key}" in text, f"{name}.{key}"
+    for name in TERMS:
+        assert f"| `{name}` |" in text
