@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
@@ -82,7 +83,7 @@ class DistillationTrainer(Trainer):
             objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
         self.objective, self.teacher = objective, teacher
         self._attach(model, teacher)
-        super().__init__(model=model, args=args, data_collator=data_collator, **kwargs)
+        super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self._student_inputs = _forward_names(model)
         self._teacher_inputs = _forward_names(teacher) if teacher is not None else frozenset()
@@ -125,7 +126,7 @@ class DistillationTrainer(Trainer):
         self._student_recorder.remove()
         if self._teacher_recorder is not None:
             self._teacher_recorder.remove()
-        student = self.accelerator.unwrap_model(self.model)
+        student = _unprepared(self.accelerator.unwrap_model(self.model))
         if hasattr(student, PROJECTIONS):
             delattr(student, PROJECTIONS)
         return student
@@ -316,6 +317,14 @@ class DistillationTrainer(Trainer):
     def set_epoch(self, epoch: int) -> None:
         """Tells the sampler (or stream) which epoch begins; called by the guard, whatever wraps the loader."""
         self._sampler.set_epoch(epoch)
+
+
+def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
+    """The model as it was before accelerate prepared it, for an evaluation say: a prepared one would not be wrapped in
+    DDP again, and train without exchanging gradients."""
+    model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    model.__dict__.pop("_is_accelerate_prepared", None)
+    return model
 
 
 def _forward_names(model: PreTrainedModel) -> frozenset[str]:

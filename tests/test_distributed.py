@@ -8,19 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_stages import Place
 from tests.worker import train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def torchrun(*arguments: str) -> str:
+    """Runs two processes; what they print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int) -> dict:
     """What two processes found; fails, rather than passing as one, if there were not two under DDP."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun("-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows))
     found = json.loads(out.read_text())
     assert found["world_size"] == 2
     assert found["wrapper"] == "DistributedDataParallel"
@@ -41,3 +47,20 @@ def test_two_processes_equal_one(tmp_path, rows, alone, each):
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+
+
+def test_a_whole_run_in_two_processes(tmp_path):
+    """Prevents two processes that write over each other, speak at once, or score filler rows."""
+    one, two = Place(tmp_path / "one"), Place(tmp_path / "two")
+    for place in (one, two):
+        place.prepare()
+    assert one.run("training.per_device_train_batch_size=4", "teacher.finetune={max_steps: 2}") == 0
+    command = two.command("training.per_device_train_batch_size=2", "teacher.finetune={max_steps: 2}")
+    printed = torchrun("scripts/distill.py", *command)
+    assert printed.strip().splitlines()[-1] == str(two.out / "results.json")
+    assert printed.count("training the student") == 1
+    assert two.results["environment"]["processes"] == 2
+    assert two.results["training"]["tokens"] == one.results["training"]["tokens"]
+    assert two.results["student"]["metrics"] == one.results["student"]["metrics"]
+    for name, value in one.results["training"]["final_terms"].items():
+        assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name

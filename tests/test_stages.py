@@ -57,29 +57,35 @@ class Place:
         for name, rows in splits.items():
             rows.to_parquet(self.folder / "data" / f"{name}-00000-of-00001.parquet")
 
-    def run(self, *overrides, out=True):
+    def command(self, *overrides):
         names = {"TEACHERS": "teachers", "TEACHER": "teacher", "DATA": "data"}
         text = RECIPE
         for name, folder in names.items():
             text = text.replace(name, str(self.folder / folder))
         path = self.folder / "tiny.yaml"
         path.write_text(text)
-        where = [f"training.output_dir={self.out}"] if out else []
-        return distill([str(path), *where, *overrides])
+        return [str(path), f"training.output_dir={self.out}", *overrides]
+
+    def run(self, *overrides):
+        return distill(self.command(*overrides))
 
     @property
     def results(self):
         return json.loads((self.out / "results.json").read_text())
 
+    def prepare(self):
+        """A teacher of the two classes, and rows of them."""
+        model = tiny.classifier(4)
+        model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+        self.folder.mkdir(exist_ok=True)
+        self.teacher(model)
+        self.classes()
+        return self
+
 
 @pytest.fixture
 def place(tmp_path):
-    made = Place(tmp_path)
-    model = tiny.classifier(4)
-    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
-    made.teacher(model)
-    made.classes()
-    return made
+    return Place(tmp_path).prepare()
 
 
 def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
@@ -190,11 +196,21 @@ def test_without_a_head_the_teacher_must_be_trained(place, capsys):
     assert "teacher.finetune" in capsys.readouterr().err
 
 
-def test_the_best_checkpoint_is_chosen_on_rows_of_no_score(place):
+def test_the_best_checkpoint_is_chosen_on_rows_of_no_score(place, monkeypatch):
     """Prevents choosing by the very rows that the score is reported on."""
+    from distil_nlp import stages
+
+    chosen_by, build_trainer = [], stages.DistillationTrainer
+
+    def spy(**arguments):
+        chosen_by.append(len(arguments["eval_dataset"]))
+        return build_trainer(**arguments)
+
+    monkeypatch.setattr(stages, "DistillationTrainer", spy)
     often = ["training.eval_strategy=steps", "training.eval_steps=2", "training.load_best_model_at_end=true"]
     assert place.run(*often, "evaluation.early_stopping_patience=2") == 0
     assert place.results["training"]["best_checkpoint"].startswith("checkpoint-")
+    assert chosen_by == [7]  # validation; the score is that of the nine rows of test
 
 
 def test_early_stopping_needs_a_best_checkpoint(place, capsys):
