@@ -76,7 +76,8 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
     try:
         return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"training: expected fields that go together / got: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"training: expected fields that go together / got: {reason}") from error
 
 
 def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> TransferSet:

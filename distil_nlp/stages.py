@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,9 +169,11 @@ class _Run:
         partial = self.folder / f"{STUDENT}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         student.save_pretrained(partial)
+        tokenizer = copy.deepcopy(self.tokenizer)
         if student.config.model_type == "distilbert":  # it has no segments: its tokenizer must not make any
-            self.tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
-        self.tokenizer.save_pretrained(partial)
+            tokenizer.model_input_names = ["input_ids", "attention_mask"]
+            tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+        tokenizer.save_pretrained(partial)
         shutil.rmtree(self.folder / STUDENT, ignore_errors=True)
         partial.rename(self.folder / STUDENT)
 
