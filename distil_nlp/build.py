@@ -31,6 +31,7 @@ from distil_nlp.models import (
     load_tokenizer,
     max_positions,
     start_from_checkpoint,
+    usable_positions,
 )
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
@@ -40,6 +41,9 @@ from distil_nlp.tasks import GLUE, OWN, Kind, Task
 from distil_nlp.terms import TERMS, Term
 
 DEFAULT_SEED = 42
+
+
+_LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
 
 
 @dataclass
@@ -73,6 +77,8 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         "logging_steps": 50,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    if fields.get("metric_for_best_model", "").removeprefix("eval_") in _LOWER_IS_BETTER:
+        defaults["greater_is_better"] = False  # transformers knows that of losses alone
     try:
         return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
     except (ValueError, TypeError, ImportError) as error:
@@ -106,7 +112,8 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
     }
     if data.task == "mlm":
         column = (data.text_columns or ["text"])[0]
-        split = load_corpus(splits, tokenizer, text_column=column, held_out_share=data.held_out_share, **common)
+        common |= {"held_out_share": data.held_out_share, "shuffle_buffer": data.shuffle_buffer}
+        split = load_corpus(splits, tokenizer, text_column=column, **common)
         return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, args.seed))
     if data.streaming:
         raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
@@ -156,6 +163,12 @@ def student_from(
     """The student, built from the teacher or loaded."""
     section = recipe.student
     if section.name is not None:
+        ignored = [key for key in ("layers", "num_layers", "architecture", "config") if _is_set(section, key)]
+        if ignored:
+            raise UserError(
+                f"student.name: expected no other description of the student / got {', '.join(ignored)} too / the "
+                "checkpoint tells its own / leave one of the two out"
+            )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         return start_from_checkpoint(section.name, head, section.revision)
     layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
@@ -163,6 +176,30 @@ def student_from(
     return build_student(
         teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
     )
+
+
+def _is_set(section: Any, key: str) -> bool:
+    """Whether a recipe gives another value than the default."""
+    return getattr(section, key) != type(section).model_fields[key].default
+
+
+def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The student can number the tokens' positions and knows all words.
+
+    Raises:
+        UserError: if `data.max_length` or the vocabulary is too large for it.
+    """
+    positions, length = usable_positions(student.config), recipe.data.max_length
+    if length > positions:
+        raise UserError(
+            f"data.max_length: expected at most {positions}, the positions of the student / got {length} / longer "
+            "inputs have no position embedding / lower data.max_length"
+        )
+    if len(tokenizer) > student.config.vocab_size:
+        raise UserError(
+            f"expected embeddings for all {len(tokenizer):,} tokens / got {student.config.vocab_size:,} in the "
+            "student / some words would have none / take model and tokenizer from one place"
+        )
 
 
 def objective_from(section: ObjectiveSection, kind: Kind) -> Objective:

@@ -39,8 +39,8 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=["score"], default="score", help="score: as it is, on its own task")
     parser.add_argument("--tasks", nargs="+", choices=[*GLUE], required=True, metavar="TASK", help=", ".join(GLUE))
     parser.add_argument("--data", default="nyu-mll/glue", help="a folder or Hub name in the layout of nyu-mll/glue")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=_count, default=128, help="tokens; at most the model's positions")
+    parser.add_argument("--batch-size", type=_count, default=32)
     parser.add_argument("--output", type=Path, help="also write the scores to this JSON file")
     options = parser.parse_args(argv)
 
@@ -50,6 +50,12 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
         return score_on_glue(**vars(options))
 
     return _guarded(run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0 / got {text}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,8 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(run: Callable[[], Path | None]) -> int:
     """Runs; a user's mistake is one message on stderr and exit code 2."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "─" must not end a finished run
     try:
         path = run()
+    except KeyboardInterrupt:
+        print("interrupted; the same command carries on from the last checkpoint", file=sys.stderr)
+        return 130
     except UserError as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)

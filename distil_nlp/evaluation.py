@@ -8,14 +8,19 @@ from typing import Any
 
 import evaluate
 import numpy as np
-from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, send_to_device
+from torch.utils.data import DataLoader, Subset
+from transformers import EvalPrediction, PreTrainedModel
 
 from distil_nlp.data import MaskingCollator, token_frequencies
-from distil_nlp.metrics import GLUE_METRIC
+from distil_nlp.metrics import GLUE_METRIC, glue_metric
 from distil_nlp.objective import Objective
+from distil_nlp.rows import RowCollator
+from distil_nlp.signals import Recorder, forward_names, observe
 from distil_nlp.tasks import GLUE, OWN, Kind
-from distil_nlp.terms import HardLabel
-from distil_nlp.trainer import DistillationTrainer
+from distil_nlp.terms import HardLabel, Shape
 
 MLM_HEADLINE = "accuracy"
 
@@ -25,15 +30,21 @@ def headline(task: str) -> str:
     return MLM_HEADLINE if task == "mlm" else (GLUE | OWN)[task].headline
 
 
+def metric_names(task: str) -> list[str]:
+    """What evaluation reports for a task, besides the loss and its terms."""
+    return ["perplexity", MLM_HEADLINE] if task == "mlm" else glue_metric.TASKS[task]
+
+
 def metric_function(task: str) -> Callable[[EvalPrediction], dict[str, float]]:
     """What `Trainer` calls on gathered logits and labels."""
     metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
     is_regression = (GLUE | OWN)[task].kind == "regression"
 
     def compute(seen: EvalPrediction) -> dict[str, float]:
-        outputs = np.asarray(seen.predictions)
+        outputs, labels = np.asarray(seen.predictions), np.asarray(seen.label_ids)
         predictions = outputs.reshape(-1) if is_regression else outputs.argmax(-1)
-        return metric.compute(predictions=predictions, references=np.asarray(seen.label_ids))
+        known = ~np.isnan(labels) if is_regression else labels != -100
+        return metric.compute(predictions=predictions[known], references=labels[known])
 
     return compute
 
@@ -44,44 +55,61 @@ def score(
     kind: Kind,
     splits: Mapping[str, Any],
     collator: Callable,
-    args: TrainingArguments,
+    *,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
 ) -> dict[str, float]:
-    """The metrics of a model on labelled splits, as fractions.
+    """The metrics of a model on labelled splits, as fractions; each process scores its share of the rows.
 
     One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
     each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`.
     """
-    compute = None if kind == "mlm" else metric_function(task)
-    scorer = DistillationTrainer(
-        model=model,
-        args=args,
-        objective=Objective([HardLabel()], kind),
-        data_collator=collator,
-        compute_metrics=compute,
-    )
-    scorer.model.eval()
-    found = {name: _plain(scorer.evaluate(rows, metric_key_prefix=name), name, kind) for name, rows in splits.items()}
-    scorer.detach()
+    objective = Objective([HardLabel()], kind)
+    objective.bind(None, Shape.of(model.config))
+    recorder, was_training = Recorder(model, objective.request("student"), head_rows=kind == "mlm"), model.training
+    model.to(device).eval()
+    collate = RowCollator(collator, objective.row_sets(), forward_names(model) | {"labels", "word_ids"})
+    found = {}
+    for name, rows in splits.items():
+        loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
+        seen = [_look(model, batch, kind, device, bf16) for batch in loader]
+        outputs, labels = (np.concatenate(parts) for parts in zip(*gather_object(seen), strict=True))
+        found[name] = _mlm_metrics(outputs) if kind == "mlm" else metric_function(task)(EvalPrediction(outputs, labels))
+    recorder.remove()
+    model.train(was_training)
     metrics = dict(next(iter(found.values())))
     if len(found) > 1:
         metrics |= {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
     return metrics
 
 
-def _plain(metrics: dict[str, float], prefix: str, kind: Kind) -> dict[str, float]:
-    """Trainer's metrics without its prefix, and without what is about time."""
-    plain = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    about_time = (
-        "runtime",
-        "samples_per_second",
-        "steps_per_second",
-        "model_preparation_time",
-        "epoch",
-        "hard_label",
-    )
-    if kind != "mlm":
-        about_time += ("loss",)
-    return {name: value for name, value in plain.items() if name not in about_time}
+def _share(rows: Any) -> Subset:
+    """The rows that this process scores."""
+    state = PartialState()
+    return Subset(rows, range(state.process_index, len(rows), state.num_processes))
+
+
+@torch.no_grad()
+def _look(
+    model: PreTrainedModel, batch: dict[str, Any], kind: Kind, device: torch.device | str, bf16: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(logits, labels) of a batch; for `mlm` (loss and whether right, of each masked token; labels)."""
+    batch = send_to_device(batch, device)
+    inputs = {name: value for name, value in batch.items() if name in forward_names(model)}
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+        logits = observe(model, inputs, batch["rows"]).logits.float()
+    labels = batch["labels"]
+    if kind == "mlm":
+        labels = labels.flatten()[batch["rows"]["masked"]]
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        logits = torch.stack([loss, (logits.argmax(-1) == labels).float()], dim=1)
+    return logits.cpu().numpy(), labels.cpu().numpy()
+
+
+def _mlm_metrics(tokens: np.ndarray) -> dict[str, float]:
+    loss, accuracy = tokens.astype(np.float64).mean(0).tolist()
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": accuracy}
 
 
 def majority_metrics(task: str, train_labels: Iterable[float], references: Iterable[float]) -> dict[str, float]:

@@ -20,33 +20,43 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
     """What a run finds in its output folder.
 
     Raises:
-        UserError: if the folder holds another recipe's run, or something that is no run, and
-            `run.overwrite` is not set; nothing is touched.
+        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, or files that no run
+            wrote; nothing is touched.
     """
-    saved = folder / RECIPE
-    if recipe.run.overwrite or not folder.exists() or not any(folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"training.output_dir: expected a folder / got {folder}, a file / name another place")
+    if not folder.exists() or not any(folder.iterdir()):
         return "new"
+    saved = folder / RECIPE
     if not saved.is_file():
         raise UserError(
             f"expected an empty output folder or a run of this recipe / got {folder} with other files / they would be "
-            "mixed up / set training.output_dir to another folder, or run.overwrite=true"
+            "mixed up / set training.output_dir to another folder"
         )
-    theirs = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
-    different = _differences(theirs, yaml.safe_load(dump_recipe(recipe)))
+    if recipe.run.overwrite or not _has_something_to_lose(folder):
+        return "new"
+    different = _differences(_saved_recipe(saved), yaml.safe_load(dump_recipe(recipe)))
     if different:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
         raise UserError(
-            f"expected a run of this recipe in {folder} / got another recipe's: {shown} / its results would be lost or "
-            "mixed / set training.output_dir to another folder, or run.overwrite=true"
+            f"expected a run of this recipe in {folder} / got another recipe's: {shown} / its results would be "
+            f"mixed with these / set training.output_dir to another folder, or run.overwrite=true (which "
+            f"moves the old run to {_previous(folder)})"
         )
-    return "finished" if (folder / RESULTS).is_file() else "unfinished"
+    finished = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
+    return "finished" if finished else "unfinished"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
-    """Marks the folder as this recipe's; with `run.overwrite` what an earlier run left is removed first."""
-    if recipe.run.overwrite and folder.exists():
-        _remove_run(folder)
+    """Makes the folder this recipe's; with `run.overwrite` an earlier run in it is moved to `<folder>.previous`.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
     try:
+        if recipe.run.overwrite and folder.exists() and _has_something_to_lose(folder):
+            shutil.rmtree(_previous(folder), ignore_errors=True)
+            folder.rename(_previous(folder))
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
     except OSError as error:
@@ -56,13 +66,20 @@ def claim(folder: Path, recipe: Recipe) -> None:
         ) from error
 
 
-def _remove_run(folder: Path) -> None:
-    """Removes what runs write, and nothing else that may lie there."""
-    for place in (*folder.glob("checkpoint-*"), folder / STUDENT, folder / "report"):
-        if place.is_dir():
-            shutil.rmtree(place)
-    for name in (RESULTS, RECIPE):
-        (folder / name).unlink(missing_ok=True)
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def _has_something_to_lose(folder: Path) -> bool:
+    return any(folder.glob("checkpoint-*")) or (folder / RESULTS).exists() or (folder / STUDENT).exists()
+
+
+def _saved_recipe(path: Path) -> dict[str, Any]:
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"expected the recipe of a run in {path} / got no YAML / set another output_dir") from error
+    return saved if isinstance(saved, dict) else {}
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from accelerate import PartialState
 
 from distil_nlp.data import TaskCollator, load_splits, load_task
+from distil_nlp.errors import UserError
 from distil_nlp.evaluation import headline, score
-from distil_nlp.models import Head, load_model, load_tokenizer
+from distil_nlp.models import Head, load_model, load_tokenizer, max_positions
 from distil_nlp.results import write_atomically
 from distil_nlp.tasks import GLUE
 
@@ -30,17 +30,31 @@ def score_on_glue(
     Raises:
         UserError: if the model has no head for a task, or other labels.
     """
-    tokenizer = load_tokenizer(model)
+    if output is not None:
+        _check_writable(output)
+    tokenizer, max_length = load_tokenizer(model), min(max_length, max_positions(model))
     scores: dict[str, Any] = {}
     for name in tasks:
         found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
         scorer = load_model(model, Head(found.kind, found.labels, found.num_labels))
-        with tempfile.TemporaryDirectory() as folder:
-            args = TrainingArguments(folder, per_device_eval_batch_size=batch_size, report_to="none")
-            collator = TaskCollator(tokenizer, found.kind)
-            scores[name] = score(scorer, found.task, found.kind, found.split.evaluation, collator, args)
+        collator, device = TaskCollator(tokenizer, found.kind), PartialState().device
+        splits = found.split.evaluation
+        scores[name] = score(scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=device)
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
         print(f"{name} (headline: {headline(name)}): {shown}")
-    if output is not None:
-        write_atomically(output, json.dumps({"model": model, "data": data, "mode": mode, "tasks": scores}, indent=2))
+        if output is not None:
+            found = {"model": model, "data": data, "mode": mode, "tasks": scores}
+            write_atomically(output, json.dumps(found, indent=2))
     return output
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder")
+        file.touch()
+    except OSError as error:
+        raise UserError(
+            f"--output: expected a file that can be written / got {error} / scores would be lost"
+        ) from error

@@ -10,9 +10,12 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.errors import UserError
+from distil_nlp.signals import Request
 
 COMPLETE = "complete.json"
 """Written into a checkpoint last: without it, or with other file sizes, the checkpoint is half-written."""
+SPENT = "spent.json"
+"""In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them."""
 
 
 def refuse_arguments(args: TrainingArguments) -> None:
@@ -36,6 +39,20 @@ def refuse_arguments(args: TrainingArguments) -> None:
             f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "
             "by the wrong row counts / start with `accelerate launch scripts/distill.py …`, or show one GPU "
             "only (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
+def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) -> None:
+    """Reentrant checkpointing runs the first forward without a graph: queries and keys kept from it have no gradient.
+
+    Raises:
+        UserError: if attention terms would lose their gradient.
+    """
+    fields = [getattr(args, f"{name}_checkpointing_kwargs", None) for name in ("gradient", "activation")]
+    if request.attention and any(isinstance(one, dict) and one.get("use_reentrant") for one in fields):
+        raise UserError(
+            "training.gradient_checkpointing_kwargs: expected use_reentrant=false / got true / attention terms would "
+            "have no gradient / leave it out"
         )
 
 
@@ -65,17 +82,29 @@ class CheckpointGuard(TrainerCallback):
         self.trainer.stop_if_not_finite()
 
     def on_train_end(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            raise UserError(
+                "expected at least one training step / got none / nothing was learnt / check training.max_steps, "
+                "num_train_epochs, and dataloader_drop_last with a batch larger than the data"
+            )
         self.trainer.stop_if_not_finite()
         self.trainer.read_terms()
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.trainer.accelerator.wait_for_everyone()
+        spent = self.trainer.spent()
         if args.should_save and folder.is_dir():
+            (folder / SPENT).write_text(json.dumps(spent))
             sizes = {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
             partial = folder / f"{COMPLETE}.partial"
             partial.write_text(json.dumps(sizes, indent=1))
             partial.rename(folder / COMPLETE)
+
+
+def spent_until(checkpoint: Path | None) -> dict[str, float]:
+    """Seconds and tokens that training had taken when a checkpoint was written."""
+    return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:

@@ -24,6 +24,7 @@ class Meter:
 
     def start(self, step: int) -> None:
         """Training begins, or goes on, at this step."""
+        self.sums.zero_()
         self.last_step = step
 
     def add(self, sums: Tensor, counts: Tensor | None = None) -> None:
@@ -36,7 +37,7 @@ class Meter:
         """The means over all processes: by rows if counted, else by steps since the last read. Starts anew."""
         sums = accelerator.reduce(self.sums.clone(), "sum")
         if self.counts is not None:
-            return (sums / accelerator.reduce(self.counts.clone(), "sum").clamp_min(1)).tolist()
+            return (sums / accelerator.reduce(self.counts.clone(), "sum")).tolist()  # NaN where there was no row
         means = (sums / max(step - self.last_step, 1)).tolist()
         self.sums.zero_()
         self.last_step = step

@@ -7,11 +7,14 @@ everybody else's and belong to no row set, instead of being counted twice.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import datasets
 import torch
+from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset, IterableDataset, Sampler
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -110,16 +113,31 @@ class EpochRows(Dataset):
 
 
 class EpochStream(IterableDataset):
-    """A stream whose rows know their epoch."""
+    """A stream without end, pass after pass, whose rows know their epoch; one process's part of it.
 
-    def __init__(self, stream: Any):
-        self.stream, self.epoch = stream, 0
+    Args:
+        stream: an iterable of rows; a `datasets.IterableDataset` is shuffled anew each pass (if it shuffles) and
+            split by its shards where they go round, else row by row.
+        rank, world_size: which part.
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        if hasattr(self.stream, "set_epoch"):
-            self.stream.set_epoch(epoch)
+    Raises:
+        UserError: if a pass yields nothing.
+    """
+
+    def __init__(self, stream: Any, rank: int = 0, world_size: int = 1):
+        self.rank, self.world_size = rank, world_size
+        self._split_here = world_size > 1 and not isinstance(stream, datasets.IterableDataset)
+        if world_size > 1 and not self._split_here:
+            stream = split_dataset_by_node(stream, rank=rank, world_size=world_size)
+        self.stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in self.stream:
-            yield {**row, EPOCH: self.epoch}
+        for epoch in itertools.count():
+            if hasattr(self.stream, "set_epoch"):
+                self.stream.set_epoch(epoch)
+            seen = 0
+            for seen, row in enumerate(self.stream, 1):
+                if not self._split_here or (seen - 1) % self.world_size == self.rank:
+                    yield {**row, EPOCH: epoch}
+            if seen == 0:
+                raise UserError("data: expected rows in the stream / got none / there is nothing to learn from")

@@ -7,6 +7,7 @@ acts only when the forward is given `rows`; called without them, the model behav
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -66,6 +67,11 @@ class Signals:
 def observe(model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Signals:
     """One forward pass of a model (wrapped or not) that carries a `Recorder`."""
     return Signals(**model(**inputs, rows=rows))
+
+
+def forward_names(model: nn.Module) -> frozenset[str]:
+    """Inputs that a model's forward names, other than labels: what of a batch it is shown."""
+    return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
 
 
 class Recorder:
@@ -184,7 +190,8 @@ class Recorder:
             self._hidden[last] = states
         if not self.head_rows:
             return None
-        chosen = states.flatten(0, 1).index_select(0, self._rows["head"]).unsqueeze(0)
+        rows = self._rows["head"] if self.request.logits else self._rows["head"][:0]
+        chosen = states.flatten(0, 1).index_select(0, rows).unsqueeze(0)
         if isinstance(output, tuple):
             return (chosen, *output[1:])
         first = next(iter(output))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.build import TransferSet, training_arguments
@@ -45,7 +47,7 @@ def finetuned_teacher(
 ) -> tuple[PreTrainedModel, bool]:
     """(teacher, whether it was trained now). An unfinished fine-tuning is carried on."""
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
-    folder = teacher_folder(recipe, fields)
+    folder = teacher_folder(recipe, fields, data.split.train)
     if (folder / DONE).is_file():
         return load_model(str(folder / "model"), data.head), False
     args = training_arguments({"save_total_limit": 1, **fields}, folder, recipe)
@@ -64,18 +66,25 @@ def finetuned_teacher(
     )
     checkpoint = last_complete_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    state = trainer.student_state()
     teacher = trainer.detach()
     if args.should_save:
-        _keep(teacher, tokenizer, folder, fields)
+        _keep(teacher, state, tokenizer, folder, fields)
     trainer.accelerator.wait_for_everyone()
-    return teacher.eval(), True
+    return load_model(str(folder / "model"), data.head), True
 
 
-def _keep(teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, fields: dict[str, Any]) -> None:
+def _keep(
+    teacher: PreTrainedModel,
+    state: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    fields: dict[str, Any],
+) -> None:
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder / "model", ignore_errors=True)
-    teacher.save_pretrained(partial)
+    teacher.save_pretrained(partial, state_dict=state)
     tokenizer.save_pretrained(partial)
     partial.rename(folder / "model")
     write_atomically(folder / DONE, json.dumps(fields, indent=2))
@@ -83,18 +92,27 @@ def _keep(teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
         shutil.rmtree(checkpoint)
 
 
-def teacher_folder(recipe: Recipe, fields: dict[str, Any]) -> Path:
+def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     """`<teacher.folder>/<name>-<task>-<fingerprint>`: another teacher, other data or other training is another
-    folder. A local teacher is known by its weights, so that a changed one is noticed."""
+    folder. A local teacher is known by its weights, and data by its first rows, so that changed ones are noticed."""
     data = recipe.data.model_dump(
         mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming"}
     )
     training = {name: value for name, value in fields.items() if name not in _NO_MATTER}
     key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
-    key["weights"] = _weights_hash(Path(recipe.teacher.name))
+    key |= {"weights": _weights_hash(Path(recipe.teacher.name)), "rows": _rows_hash(rows)}
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:10]
     what = Path(recipe.data.path).name if recipe.data.task == "mlm" else recipe.data.task
     return Path(recipe.teacher.folder) / f"{Path(recipe.teacher.name).name}-{what}-{fingerprint}"
+
+
+def _rows_hash(rows: Any, limit: int = 20_000) -> str:
+    """Of the number of rows and the first ones; of a stream the first 100."""
+    count = len(rows) if hasattr(rows, "__len__") else None
+    digest = hashlib.sha256(str(count).encode())
+    for row in islice(rows, limit if count else 100):
+        digest.update(repr((list(row["input_ids"]), row.get("labels"))).encode())
+    return digest.hexdigest()
 
 
 def _weights_hash(folder: Path) -> str | None:

@@ -24,15 +24,19 @@ Role = Literal["teacher", "student"]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a term must know of a model to pair its layers: depth, width and number of attention heads."""
+    """What a term must know of a model to pair its layers: depth, width, number of attention heads, and which layers
+    see a window only (ModernBERT)."""
 
     num_layers: int
     hidden_size: int
     num_heads: int
+    layer_types: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        return cls(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+        types = getattr(config, "layer_types", None)
+        shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+        return cls(*shape, tuple(types) if types else None)
 
 
 def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> list[tuple[int, int]]:
@@ -45,6 +49,11 @@ def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> l
         UserError: if a number is outside the model.
     """
     depth_t, depth_s = teacher.num_layers, student.num_layers
+    if depth_s > depth_t:
+        raise UserError(
+            f"expected at most the teacher's {depth_t} layers / got a student of {depth_s} / layers cannot be paired / "
+            "take a shallower student"
+        )
     uniform = [((i + 1) * depth_t // depth_s - 1, i) for i in range(depth_s)]
     if layers == "last":
         return [(depth_t - 1, depth_s - 1)]
@@ -149,6 +158,8 @@ class HardLabel(OutputTerm):
         return "masked" if self.kind == "mlm" else "labelled"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        if "labels" not in batch:
+            return self.logits(student, batch).sum() * 0.0
         labels = batch["labels"].flatten().index_select(0, batch["rows"][self.rows()])
         loss = losses.hard_mse if self.kind == "regression" else losses.hard_cross_entropy
         return loss(self.logits(student, batch), labels)
@@ -252,6 +263,14 @@ class _AttentionTerm(_LayerTerm):
                 raise UserError(
                     f"objective.{self.name}.layers: expected blocks / got embeddings / embeddings attend to "
                     "nothing / take that pair out"
+                )
+        if teacher.layer_types and student.layer_types:
+            unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
+            if unlike:
+                raise UserError(
+                    f"objective.{self.name}.layers: expected layers that see the same tokens / got {list(unlike[0])}, "
+                    f"{teacher.layer_types[unlike[0][0]]} and {student.layer_types[unlike[0][1]]} / a distribution "
+                    "over all tokens cannot be matched within a window / pair layers of one type"
                 )
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(

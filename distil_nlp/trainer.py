@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
@@ -15,13 +16,13 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_utils import EvalLoopOutput
 
 from distil_nlp.errors import UserError
-from distil_nlp.guard import CheckpointGuard, refuse_arguments
+from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
 from distil_nlp.meter import Meter
 from distil_nlp.objective import Objective
 from distil_nlp.progress import TermProgress
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
-from distil_nlp.signals import Recorder, Signals, observe
+from distil_nlp.signals import Recorder, Signals, forward_names, observe
 from distil_nlp.terms import Shape
 
 PROJECTIONS = "distillation_projections"
@@ -81,12 +82,15 @@ class DistillationTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
+        if not objective.request("student").logits and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # the head gets no gradient
+        refuse_reentrant_checkpointing(args, objective.request("student"))
         self.objective, self.teacher = objective, teacher
         self._attach(model, teacher)
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
-        self._student_inputs = _forward_names(model)
-        self._teacher_inputs = _forward_names(teacher) if teacher is not None else frozenset()
+        self._student_inputs = forward_names(model)
+        self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
         self.data_collator = RowCollator(
             self.data_collator,
             objective.row_sets(),
@@ -98,6 +102,8 @@ class DistillationTrainer(Trainer):
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
+        self.spent_before = {"seconds": 0.0, "tokens": 0}
+        self._sampler: EpochSampler | None = None
         self.last_terms: dict[str, float] = {}
         self.add_callback(CheckpointGuard(self))
         if self.pop_callback(ProgressCallback) is not None:
@@ -131,6 +137,11 @@ class DistillationTrainer(Trainer):
             delattr(student, PROJECTIONS)
         return student
 
+    def student_state(self) -> dict[str, Tensor]:
+        """The student's weights, whole on the main process whatever sharded them; every process must call it."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        return {name: value for name, value in state.items() if not name.startswith(PROJECTIONS)}
+
     # The loss ----------------------------------------------------------------------------------------------
 
     def get_batch_samples(
@@ -155,23 +166,24 @@ class DistillationTrainer(Trainer):
         `num_items_in_batch` is what `get_batch_samples` counted, (terms,); without it (a caller's own loop)
         the batch is taken for the whole step.
         """
-        sums, student = self._sums(model, inputs)
+        sums, student = self._sums(model, inputs, self._progress)
         counts = num_items_in_batch
         if counts is None:
             counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
         shares = sums / counts.clamp_min(1)
-        weights = shares.new_tensor(self.objective.weights(self._progress))
+        weights = self.objective.weights(self._progress)
         self._train_meter.add(shares.detach())
-        loss = (weights * shares).sum() * self.accelerator.num_processes
+        loss = sum(weight * share for weight, share in zip(weights, shares.unbind(), strict=True))
+        loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
-    def _sums(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Signals]:
+    def _sums(self, model: torch.nn.Module, inputs: dict[str, Any], progress: float) -> tuple[Tensor, Signals]:
         rows, teacher = inputs["rows"], Signals()
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = observe(self.teacher, _only(inputs, self._teacher_inputs), rows)
         student = observe(model, _only(inputs, self._student_inputs), rows)
-        return self.objective.sums(student, teacher, inputs, self._progress), student
+        return self.objective.sums(student, teacher, inputs, progress), student
 
     @property
     def _progress(self) -> float:
@@ -197,7 +209,18 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def start_meter(self, step: int) -> None:
+        """Training begins (or begins again, with another batch size) at this step."""
         self._train_meter.start(step)
+        self.tokens_seen, self._began = 0, time.monotonic()
+
+    def spent(self) -> dict[str, float]:
+        """Seconds and tokens (of all processes, without padding) that training took, earlier legs included."""
+        tokens = torch.tensor(float(self.tokens_seen), device=self.args.device)
+        tokens = int(self.accelerator.reduce(tokens, "sum").item())
+        return {
+            "seconds": self.spent_before["seconds"] + time.monotonic() - self._began,
+            "tokens": self.spent_before["tokens"] + tokens,
+        }
 
     def read_terms(self) -> dict[str, float]:
         """Each term's mean over the steps since it was last read; kept as `last_terms`."""
@@ -229,7 +252,7 @@ class DistillationTrainer(Trainer):
         """Adds the batch to the exact sums; hands on logits and labels except for language modelling."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            sums, student = self._sums(model, inputs)
+            sums, student = self._sums(model, inputs, progress=1.0)
         counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
         if self.objective.kind == "mlm":
             self._eval_meter.add(*self._with_masked_accuracy(student, inputs, sums, counts))
@@ -265,8 +288,9 @@ class DistillationTrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._eval_meter.read(self.accelerator)
         terms = dict(zip(self.objective.names, means, strict=False))
-        weights = self.objective.weights(self._progress if self.state.max_steps else 0.0)
-        loss = sum(weight * value for weight, value in zip(weights, terms.values(), strict=True))
+        weights = self.objective.weights(1.0)  # where schedules end, so that all evaluations compare
+        weighed = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
+        loss = sum(value for value in weighed if not math.isnan(value))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
         if masked and "hard_label" in terms:
             metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
@@ -282,8 +306,7 @@ class DistillationTrainer(Trainer):
             raise ValueError("Trainer: training requires a train_dataset.")
         rows = self.train_dataset
         if isinstance(rows, IterableDataset):
-            self._sampler = EpochStream(rows)
-            return self._get_dataloader(self._sampler, "Training", self._train_batch_size, is_training=True)
+            return self._stream_dataloader(rows)
         return self._get_dataloader(
             EpochRows(rows),
             "Training",
@@ -291,6 +314,20 @@ class DistillationTrainer(Trainer):
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
+
+    def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
+        """A stream without end: passes follow each other, each process reads its own part."""
+        args = self.args
+        loader = DataLoader(
+            EpochStream(rows, args.process_index, args.world_size),
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        return prepare_data_loader(loader, device=args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """In order; rows that only fill up the last batch belong to no row set."""
@@ -307,7 +344,7 @@ class DistillationTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: EpochRows | None = None) -> Sampler:
         rows, args = train_dataset.rows, self.args
         order = training_order(rows, args)
-        fill = 1 if args.dataloader_drop_last else args.train_batch_size * args.world_size
+        fill = 1 if args.dataloader_drop_last else self._train_batch_size * args.world_size
         self._sampler = EpochSampler(len(rows), fill, order)
         return self._sampler
 
@@ -315,8 +352,9 @@ class DistillationTrainer(Trainer):
         return EpochSampler(len(eval_dataset), self.args.eval_batch_size * self.args.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the sampler (or stream) which epoch begins; called by the guard, whatever wraps the loader."""
-        self._sampler.set_epoch(epoch)
+        """Tells the sampler which epoch begins; called by the guard, whatever wraps the loader."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
 
 
 def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
@@ -325,11 +363,6 @@ def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
     model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
     model.__dict__.pop("_is_accelerate_prepared", None)
     return model
-
-
-def _forward_names(model: PreTrainedModel) -> frozenset[str]:
-    """Inputs that a model's forward names, other than labels: what of a batch it is shown."""
-    return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
 
 
 def _only(inputs: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

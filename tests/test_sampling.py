@@ -1,5 +1,6 @@
 """The order of rows, and how they learn their epoch."""
 
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -129,21 +130,38 @@ def test_rows_may_come_one_by_one():
     assert Counted.calls == 1
 
 
-def test_a_stream_knows_its_epoch_and_shuffles_anew():
-    """A stream whose `set_epoch` nobody calls repeats one order and one mask."""
-    base = IterableDataset.from_generator(lambda: ({"value": i} for i in range(100))).shuffle(seed=1, buffer_size=100)
-    stream = EpochStream(base)
-    first = list(stream)
-    stream.set_epoch(2)
-    second = list(stream)
+def numbers(count: int = 100, shards: int = 1) -> IterableDataset:
+    def rows(shard):
+        for one in shard:
+            yield from ({"value": i} for i in range(one, count, shards))
+
+    return IterableDataset.from_generator(rows, gen_kwargs={"shard": list(range(shards))})
+
+
+def test_a_stream_goes_on_with_another_order_each_pass():
+    """A stream whose epoch nobody sets repeats one order and one mask, or ends in a ragged step."""
+    seen = list(islice(EpochStream(numbers().shuffle(seed=1, buffer_size=100)), 200))
+    first, second = seen[:100], seen[100:]
     assert {row[EPOCH] for row in first} == {0}
-    assert {row[EPOCH] for row in second} == {2}
+    assert {row[EPOCH] for row in second} == {1}
     assert [row["value"] for row in first] != [row["value"] for row in second]
     assert sorted(row["value"] for row in second) == list(range(100))
 
 
-def test_a_stream_without_epochs_of_its_own_is_taken_as_it_is():
-    """A plain iterable has no `set_epoch`."""
-    stream = EpochStream([{"a": 1}])
-    stream.set_epoch(1)
-    assert list(stream) == [{"a": 1, EPOCH: 1}]
+@pytest.mark.parametrize("shards", [1, 4])
+def test_processes_read_their_own_part_of_a_stream(shards):
+    """Every process that reads everything, or rows that are read twice or by nobody."""
+    parts = [list(islice(EpochStream(numbers(100, shards), rank, 2), 50)) for rank in range(2)]
+    assert sorted(row["value"] for part in parts for row in part) == list(range(100))
+
+
+def test_a_plain_iterable_is_split_row_by_row():
+    """A stream that is no dataset must be shared out all the same."""
+    parts = [[row["a"] for row in islice(EpochStream([{"a": i} for i in range(4)], rank, 2), 4)] for rank in range(2)]
+    assert parts == [[0, 2, 0, 2], [1, 3, 1, 3]]
+
+
+def test_an_empty_stream_is_an_error():
+    """An endless loop over nothing."""
+    with pytest.raises(UserError, match="rows in the stream / got none"):
+        next(iter(EpochStream([])))

@@ -166,15 +166,61 @@ def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
 
     place.run()
     whole = (place.out / "student" / "model.safetensors").read_bytes()
+    tokens = place.results["training"]["tokens"]
     shutil.rmtree(place.out)
     monkeypatch.setattr(stages._Run, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        place.run()
+    assert place.run() == 130
     shutil.rmtree(place.out / "checkpoint-6")
     monkeypatch.undo()
     assert place.run() == 0
     assert place.results["training"]["resumed_from"] == "checkpoint-4"
+    assert place.results["training"]["tokens"] == tokens
     assert (place.out / "student" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_run_stopped_after_training_is_only_scored(place, monkeypatch):
+    """Prevents training again, or a training of no seconds in the results, where only the score was missing."""
+    from distil_nlp import stages
+
+    place.run()
+    before = place.results["training"]
+    (place.out / "results.json").unlink()
+    monkeypatch.setattr(stages._Run, "trainer", lambda *args: pytest.fail("trained again"))
+    assert place.run() == 0
+    assert place.results["training"] == before
+
+
+def test_a_run_that_failed_early_can_be_mended(place):
+    """Prevents a folder that is locked by a recipe which never trained."""
+    assert place.run("training.train_sampling_strategy=batch_rebalance") == 2
+    assert place.run() == 0
+
+
+def test_overwriting_moves_the_old_run_away(place):
+    """Prevents the loss of a student, or of somebody's files, by one switch."""
+    place.run()
+    (place.out / "notes.txt").write_text("mine")
+    student = (place.out / "student" / "model.safetensors").read_bytes()
+    assert place.run("run.overwrite=true", "student.layers=first") == 0
+    old = place.out.with_name("run.previous")
+    assert (old / "notes.txt").read_text() == "mine"
+    assert (old / "student" / "model.safetensors").read_bytes() == student
+    shutil.rmtree(place.out)
+    place.out.mkdir()
+    (place.out / "thesis.tex").write_text("years of work")
+    assert place.run("run.overwrite=true") == 2
+
+
+def test_edited_data_is_another_teacher(place, capsys):
+    """Prevents a teacher of the old labels from teaching the new ones."""
+    once = ["teacher.finetune={max_steps: 2}", "run.overwrite=true"]
+    assert place.run(*once) == 0
+    rows = Dataset.from_dict({"text": place.texts, "label": [(i + 1) % 2 for i in range(24)]})
+    rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
+    place.save({"train": rows, "test": rows})
+    capsys.readouterr()
+    assert place.run(*once) == 0
+    assert "fine-tuned now" in capsys.readouterr().out
 
 
 def test_the_teacher_is_fine_tuned_once_and_reused(place, capsys):
@@ -297,6 +343,13 @@ MISTAKES = {
     "stream without steps": (["data.streaming=true", "data.task=mlm"], r"training.max_steps: expected a number"),
     "label smoothing": (["training.label_smoothing_factor=0.1"], r"label_smoothing_factor"),
     "pushing": (["hub.push=true", "hub.repo_id=me/x"], r"hf upload me/x"),
+    "unknown metric": (
+        ["training.metric_for_best_model=acuracy", "training.eval_strategy=epoch"],
+        r"metric_for_best_model: expected one of accuracy, .*got acuracy",
+    ),
+    "student twice described": (["student.name=TEACHER", "student.layers=first"], r"student.name: .*got layers too"),
+    "changed depth": (["student.config={num_hidden_layers: 3}"], r"student.config: .*got num_hidden_layers"),
+    "impossible width": (["student.config={hidden_size: abc}"], r"student.config: expected a possible configuration"),
     "clash": (["training.load_best_model_at_end=true"], r"training: expected fields that go together"),
 }
 

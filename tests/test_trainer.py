@@ -201,7 +201,7 @@ def test_regression_learns_by_squared_errors(tmp_path):
     run = trainer(tmp_path, tiny.classifier(2, num_labels=1), teacher, [SoftTargetKL(1.0), HardLabel(1.0)],
                   kind="regression", rows=rows)  # fmt: skip
     batch = run.data_collator(rows)
-    sums, student = run._sums(run.model, batch)
+    sums, student = run._sums(run.model, batch, progress=0.0)
     with torch.no_grad():
         theirs = teacher(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
     assert sums[0].item() == pytest.approx((student.logits - theirs).square().sum().item(), rel=1e-4)

@@ -30,6 +30,7 @@ def load_corpus(
     max_train_rows: int | None = None,
     max_evaluation_rows: int | None = None,
     num_proc: int | None = None,
+    shuffle_buffer: int = 2000,
     seed: int = 42,
 ) -> Split:
     """Blocks of exactly `max_length` tokens, `[CLS] … [SEP]`, with documents joined by the separator.
@@ -43,10 +44,16 @@ def load_corpus(
             of the documents, chosen by their content.
         selection_share: carved off the training blocks if given.
         max_train_rows, max_evaluation_rows: at most so many blocks.
+        shuffle_buffer: blocks of a stream that are held to draw the next one from, anew each pass.
 
     Raises:
         UserError: if a split or the column is missing, or no text is left.
     """
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise UserError(
+            f"expected a tokenizer with [CLS] and [SEP] tokens / got {type(tokenizer).__name__} without / blocks "
+            "cannot be framed as an encoder reads them / take an encoder as the teacher"
+        )
     train = _split(splits, train_split)
     names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
     _check_column(train, text_column, train_split)
@@ -59,7 +66,9 @@ def load_corpus(
     blocks = pack(train)
     held_out = {name: _materialise(pack(rows), max_evaluation_rows, seed, name) for name, rows in evaluation.items()}
     if isinstance(blocks, IterableDataset):
-        return _split_stream(blocks, selection_share, max_train_rows, held_out)
+        split = _split_stream(blocks, selection_share, max_train_rows, held_out)
+        split.train = split.train.shuffle(seed=seed, buffer_size=shuffle_buffer)
+        return split
     blocks = first_rows(_not_empty(blocks, train_split), max_train_rows, seed)
     selection = None
     if selection_share:
@@ -120,7 +129,7 @@ def _check_column(rows: Any, column: str, split: str) -> None:
 
 
 def _held(rows: Any, column: str, share: float, inside: bool) -> Any:
-    return rows.filter(lambda text: goes_to_held_out(text or "", share) == inside, input_columns=column)
+    return rows.filter(lambda text: goes_to_held_out(str(text or ""), share) == inside, input_columns=column)
 
 
 def _not_empty(blocks: Dataset, name: str) -> Dataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError
 
 from distil_nlp.errors import UserError
 
@@ -34,7 +34,7 @@ def load_splits(
         UserError: if there is nothing at that path, or the configuration does not exist.
     """
     place = Path(path).expanduser()
-    looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix in _BUILDERS
+    looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix.lower() in _BUILDERS
     if looks_local and not place.exists():
         raise UserError(f"data.path: expected a dataset at {path} / got no such file or folder / check the path")
     options: dict[str, Any] = {"streaming": streaming}
@@ -44,21 +44,24 @@ def load_splits(
         return load_dataset(str(place) if place.is_dir() else path, name, revision=revision, **options)
     except UserError:
         raise
-    except (DatasetNotFoundError, DatasetGenerationError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # builders raise whatever their parsers raise
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        remedy = "check the names and the network (or HF_HUB_OFFLINE)"
+        if place.exists():
+            remedy = "check its files: UTF-8, the same columns throughout; for a GLUE task a configuration of its name"
         raise UserError(
             f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
-            f"{reason} / there is nothing to train on / check the names and the network (or HF_HUB_OFFLINE)"
+            f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]} / there is nothing to train on / {remedy}"
         ) from error
 
 
 def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDatasetDict:
-    builder = _BUILDERS.get(file.suffix)
+    builder = _BUILDERS.get(file.suffix.lower())
     if builder is None:
         raise UserError(
             f"data.path: expected a file of {', '.join(_BUILDERS)} / got {file.name} / its format is unknown / "
             "convert it, or give a folder"
         )
-    if file.suffix == ".tsv":
-        options["sep"] = "\t"
+    if builder == "csv":
+        options |= {"keep_default_na": False, "sep": "\t" if file.suffix.lower() == ".tsv" else ","}
     return load_dataset(builder, data_files=str(file), **options)

@@ -58,6 +58,11 @@ def load_task(
     Raises:
         UserError: for missing splits or columns, an empty split, labels that are no numbers or out of range.
     """
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"expected a tokenizer with a padding token / got {type(tokenizer).__name__} without one / rows of unlike "
+            "length cannot share a batch / set pad_token in the teacher's tokenizer_config.json"
+        )
     names = _evaluation_splits(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
     uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
@@ -138,6 +143,11 @@ def _classes(rows: Dataset, task: Task) -> tuple[tuple[str, ...] | None, int]:
         return names, len(names)
     if task.name in GLUE:
         return task.labels, len(task.labels)
+    if feature is not None and not isinstance(feature, Value):
+        raise UserError(
+            f"data.label_column: expected one label a row / got {feature} in {task.label_column!r} / several labels a "
+            "row are not supported / name a column of classes or numbers"
+        )
     values = {value for value in rows[task.label_column] if not _is_missing(value)} if feature is not None else set()
     if not values:
         raise UserError(
@@ -154,7 +164,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[tuple[str, ...] | None, int]:
             f"data.label_column: expected whole numbers or names of classes / got {', '.join(some)} … / these are "
             "no classes / use data.task=regression for numbers"
         )
-    return None, int(max(values)) + 1
+    return None, max(int(max(values)) + 1, 1)
 
 
 def _is_whole(value: Any) -> bool:
@@ -164,6 +174,8 @@ def _is_whole(value: Any) -> bool:
 
 def _check_label_names(splits: dict[str, Dataset], task: Task, labels: tuple[str, ...] | None) -> None:
     """Splits that name their classes name them alike, in one order."""
+    if task.kind == "regression":
+        return
     for split, rows in splits.items():
         feature = rows.features.get(task.label_column)
         if isinstance(feature, ClassLabel) and tuple(feature.names) != labels:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,6 +24,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.checks import check_labels
 from distil_nlp.tasks import Kind
 
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _POSITIONS_FROM_TWO = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Families whose first position has number 2, after the padding's."""
 
@@ -60,6 +63,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         UserError: if there is none at that name.
     """
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+        raise UserError(
+            f"expected a tokenizer in {name} / got none of {', '.join(_TOKENIZER_FILES)} / every word would be "
+            "unknown / save the teacher's tokenizer into its folder"
+        )
     tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, name, revision=revision)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
@@ -89,6 +98,8 @@ def load_and_tell(
     options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
     load = auto.from_pretrained
     model, info = fetch("model", name, load, name, output_loading_info=True, **options)
+    if model.config.is_encoder_decoder:
+        raise UserError(f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which also decodes")
     missing = sorted(info["missing_keys"])
     if missing and not new_head:
         raise UserError(
@@ -107,6 +118,11 @@ def load_and_tell(
 def max_positions(name: str, revision: str | None = None) -> int:
     """The longest input, in tokens, that a model has position embeddings for; read from its configuration alone."""
     config = fetch("model", name, AutoConfig.from_pretrained, name, revision=revision)
+    return usable_positions(config)
+
+
+def usable_positions(config: PretrainedConfig) -> int:
+    """Positions that a model of this configuration can number."""
     positions = getattr(config, "max_position_embeddings", None) or 10**6
     return positions - (2 if config.model_type in _POSITIONS_FROM_TWO else 0)
 
@@ -122,10 +138,15 @@ def fetch(what: str, name: str, load: Callable, *args: Any, **kwargs: Any) -> An
     try:
         with quiet_transformers():
             return load(*args, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
+        remedy = "check its files; weights must be model.safetensors, whole and as config.json says"
+        if not Path(name).expanduser().is_dir():
+            remedy = (
+                "check the name, the network (or HF_HUB_OFFLINE) and, for private models, HF_TOKEN; weights must be "
+                "model.safetensors"
+            )
         raise UserError(
             f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
-            f"distilled without it / check the name, the network (or HF_HUB_OFFLINE) and, for private models, "
-            "HF_TOKEN; weights must be model.safetensors"
+            f"distilled without it / {remedy}"
         ) from error

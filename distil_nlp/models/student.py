@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import (
     DistilBertConfig,
@@ -55,7 +56,7 @@ def choose_layers(choice: Choice, teacher_layers: int, num_layers: int | None) -
     """The teacher block (0-based) for each student block; None for random weights.
 
     `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. Half the
-    teacher's depth unless `num_layers` says otherwise. Teacher layers may repeat, not run backwards.
+    teacher's depth unless `num_layers` says otherwise. A list is taken as it stands.
 
     Raises:
         UserError: if the student is deeper than the teacher, or a number is out of range.
@@ -128,6 +129,12 @@ def start_from_checkpoint(name: str, head: Head, revision: str | None = None) ->
     return student.train(), StudentReport(None, [key for key in names if key not in new], new, source=name)
 
 
+_NOT_TO_CHANGE = ("num_hidden_layers", "n_layers", "vocab_size", "num_labels", "id2label", "label2id", "layer_types")
+
+
+_IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, AssertionError, StrictDataclassError)
+
+
 def _empty(
     teacher: PreTrainedModel, depth: int, layers: list[int] | None, architecture: str, changes: dict[str, Any]
 ) -> PreTrainedModel:
@@ -146,12 +153,19 @@ def _empty(
             f"student.config: expected fields of {type(config).__name__} / got {', '.join(unknown)} / they would "
             f"have no effect / see the fields in the teacher's config.json"
         )
-    for name, value in changes.items():
-        setattr(config, name, value)
+    fixed = [name for name in changes if name in _NOT_TO_CHANGE]
+    if fixed:
+        raise UserError(
+            f"student.config: expected fields of its shape / got {', '.join(fixed)} / depth, words and labels come "
+            "from student.num_layers, the teacher and the data / leave them out"
+        )
     try:
+        for name, value in changes.items():
+            setattr(config, name, value)
         return cls._from_config(config, dtype=torch.float32).train()
-    except ValueError as error:
-        raise UserError(f"student.config: expected a possible configuration / got: {error}") from error
+    except _IMPOSSIBLE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"student.config: expected a possible configuration / got {changes}: {reason}") from error
 
 
 def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentReport) -> None:

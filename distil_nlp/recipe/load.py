@@ -80,6 +80,8 @@ _Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise UserError(f"expected a recipe at {path} / got a folder / give the path of a .yaml file in it")
     if not path.is_file():
         known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), known, 1)

@@ -10,7 +10,10 @@ from distil_nlp.schedule import Shape
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
-Pairs = Literal["last", "uniform", "all"] | list[Annotated[list[Block], Field(min_length=2, max_length=2)]]
+Pair = Annotated[list[Block], Field(min_length=2, max_length=2)]
+Pairs = Literal["last", "uniform", "all"] | Annotated[list[Pair], Field(min_length=1)]
+Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
+LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
 
@@ -42,7 +45,7 @@ class StudentSection(Section):
     revision: str | None = None
     architecture: Literal["same", "distilbert"] = "same"
     num_layers: PositiveInt | None = None
-    layers: Literal["every_other", "first", "last", "random"] | list[NonNegativeInt] = "every_other"
+    layers: LayerChoice = "every_other"
     config: dict[str, Any] = {}
 
 
@@ -71,6 +74,7 @@ class DataSection(Section):
     max_train_rows: PositiveInt | None = None
     max_evaluation_rows: PositiveInt | None = None
     streaming: bool = False
+    shuffle_buffer: PositiveInt = 2000
     num_proc: PositiveInt | None = None
     masking: MaskingSection = MaskingSection()
 
@@ -82,12 +86,18 @@ class Change(Section):
     end: Annotated[float, Field(ge=0)]
 
 
+class PositiveChange(Change):
+    """A change of a number that must stay above 0."""
+
+    end: Annotated[float, Field(gt=0)]
+
+
 class WeightSchedule(Section):
     weight: Change | None = None
 
 
 class TemperatureSchedule(WeightSchedule):
-    temperature: Change | None = None
+    temperature: PositiveChange | None = None
 
 
 class TermSection(Section):

@@ -12,18 +12,58 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "adam_beta1": (0, 0.999999),
+    "adam_beta2": (0, 0.999999),
+    "adam_epsilon": (1e-20, 1),
+    "dataloader_num_workers": (0, 1024),
+    "eval_steps": (1e-9, 1e12),
+    "gradient_accumulation_steps": (1, 1e9),
+    "learning_rate": (0, 1e3),
+    "logging_steps": (1e-9, 1e12),
+    "max_grad_norm": (0, 1e12),
+    "num_train_epochs": (1e-9, 1e9),
+    "per_device_eval_batch_size": (1, 1e9),
+    "per_device_train_batch_size": (1, 1e9),
+    "save_steps": (1e-9, 1e12),
+    "seed": (0, 2**32 - 1),
+    "warmup_steps": (0, 1e12),
+    "weight_decay": (0, 1e3),
+}
+"""Fields that transformers takes at any value and fails on later."""
+
+_NOT_HERE = {
+    "push_to_hub": "the Hub is the recipe's section hub",
+    "resume_from_checkpoint": "the same command carries on by itself",
+    "save_only_model": "such a checkpoint cannot be carried on from exactly",
+    "do_train": "a recipe trains",
+    "do_eval": "scores are always taken",
+    "do_predict": "scores are always taken",
+    "remove_unused_columns": "columns are chosen by what teacher and student read",
+    "label_names": "the label column is data.label_column",
+}
+
+
+_NOT_FOR_THE_TEACHER = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "output_dir")
+
 
 def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
     """What is wrong with a dict of training fields: one line per mistake, empty if nothing is."""
     types = training_types()
     mistakes = []
     for name, value in fields.items():
-        if name not in types:
+        if not isinstance(name, str) or name not in types:
             near = difflib.get_close_matches(str(name), types, 1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else "; see transformers.TrainingArguments"
             mistakes.append(f"{where}.{name}: unknown key{hint}")
             continue
-        wrong = _type_mistake(types[name], value)
+        if where != "training" and name in _NOT_FOR_THE_TEACHER:
+            mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {value!r}")
+            continue
+        if name in _NOT_HERE:
+            mistakes.append(f"{where}.{name}: expected it left out, since {_NOT_HERE[name]} / got {value!r}")
+            continue
+        wrong = _type_mistake(types[name], value) or _range_mistake(name, value)
         if wrong:
             mistakes.append(f"{where}.{name}: expected {wrong} / got {value!r}")
     return mistakes
@@ -37,7 +77,7 @@ def training_types() -> dict[str, Any]:
 
 def _type_mistake(kind: Any, value: Any) -> str | None:
     if value is None:
-        return None
+        return None if type(None) in typing.get_args(kind) else "a value"
     try:
         adapter = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
     except TypeError:  # a dataclass: pydantic does not take a config beside its own
@@ -53,6 +93,13 @@ def _type_mistake(kind: Any, value: Any) -> str | None:
     if typing.get_args(kind) and str in typing.get_args(kind) and isinstance(value, str):
         return _enum_mistake(kind, value)
     return None
+
+
+def _range_mistake(name: str, value: Any) -> str | None:
+    low, high = _RANGES.get(name, (-math.inf, math.inf))
+    if value is None or not isinstance(value, (int, float)) or low <= value <= high:
+        return None
+    return f"a number from {low:g} to {high:g}"
 
 
 def _enum_mistake(kind: Any, value: str) -> str | None:
