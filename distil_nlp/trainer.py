@@ -327,7 +327,9 @@ class DistillationTrainer(Trainer):
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
-        return prepare_data_loader(loader, device=args.device, num_processes=1, process_index=0, put_on_device=True)
+        # one process of one, since the stream is split already; dispatching would cut the rows to the batch size
+        alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
+        return prepare_data_loader(loader, device=args.device, put_on_device=True, **alone)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """In order; rows that only fill up the last batch belong to no row set."""

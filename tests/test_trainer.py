@@ -14,7 +14,7 @@ from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
 from distil_nlp.schedule import Schedule
-from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
+from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, Shape, SoftTargetKL
 from distil_nlp.trainer import PROJECTIONS, DistillationTrainer
 from tests import tiny
 from tests.training import all_terms, curve, task_rows, text_rows, trainer
@@ -422,3 +422,75 @@ def test_a_checkpoint_says_which_files_it_has(tmp_path):
     trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), save_strategy="steps", save_steps=3).train()
     listed = json.loads((tmp_path / "checkpoint-3" / "complete.json").read_text())
     assert {"model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"} <= listed.keys()
+
+
+def test_a_head_that_no_term_asks_for_does_not_run(tmp_path):
+    """Prevents the teacher's vocabulary projection where the student alone needs logits."""
+    teacher, rows_seen = tiny.mlm_model(4), []
+    teacher.cls.register_forward_hook(lambda module, args, out: rows_seen.append(args[0].shape[:-1].numel()))
+    run = trainer(tmp_path, tiny.mlm_model(2), teacher, [HardLabel(1.0), HiddenCosine(1.0)])
+    run.compute_loss(run.model, run.data_collator(text_rows()))
+    assert rows_seen == [0]
+
+
+def test_reentrant_checkpointing_is_refused_with_attention(tmp_path):
+    """Prevents attention terms that silently have no gradient."""
+    with pytest.raises(UserError, match="use_reentrant=false / got true"):
+        trainer(
+            tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), [AttentionKL(1.0), HardLabel(1.0)],
+            gradient_checkpointing_kwargs={"use_reentrant": True},
+        )  # fmt: skip
+
+
+def test_a_training_of_no_steps_is_an_error(tmp_path):
+    """Prevents an untrained copy from being reported as a distillation."""
+    with pytest.raises(UserError, match="at least one training step / got none"):
+        trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), max_steps=-1, num_train_epochs=0).train()
+
+
+def test_layers_that_see_other_tokens_are_not_paired():
+    """Prevents an infinite KL between attention to all tokens and attention within a window (ModernBERT)."""
+    whole, window = Shape(2, 32, 4, ("full", "full")), Shape(2, 32, 4, ("full", "window"))
+    with pytest.raises(UserError, match=r"got \[1, 1\], full and window"):
+        Objective([AttentionKL(1.0)]).bind(whole, window)
+    Objective([AttentionKL(1.0, [[0, 0]])]).bind(whole, window)
+
+
+def test_evaluations_under_a_schedule_compare(tmp_path):
+    """Prevents a best checkpoint that is best because its weights had fallen."""
+    run = trainer(tmp_path, tiny.mlm_model(2, seed=1), tiny.mlm_model(4), [SoftTargetKL(Schedule(1.0, 0.1, "linear"))],
+                  eval_rows=text_rows(5, seed=3), eval_strategy="steps", eval_steps=1, learning_rate=0.0)  # fmt: skip
+    run.train()
+    seen = [entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry]
+    assert seen == pytest.approx([seen[0]] * 3, rel=1e-6)
+
+
+def test_a_model_that_was_evaluated_before_is_trained_alike(tmp_path):
+    """Prevents a model that accelerate takes for prepared: in two processes it would not exchange gradients."""
+    student = tiny.mlm_model(2, seed=1)
+    plain = Trainer(student, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), eval_dataset=[])
+    plain.accelerator.prepare_model(student, evaluation_mode=True)
+    assert student._is_accelerate_prepared
+    trainer(tmp_path, student, tiny.mlm_model(4))
+    assert not hasattr(student, "_is_accelerate_prepared")
+
+
+def test_a_stream_trains_and_resumes_in_its_second_pass(tmp_path):
+    """Prevents a ragged step at the end of a pass, and a resume that begins the stream anew."""
+    import datasets
+
+    def new(folder, **arguments):
+        rows = text_rows(22)
+        stream = datasets.IterableDataset.from_generator(lambda: iter(rows)).shuffle(seed=1, buffer_size=30)
+        often = {"save_strategy": "steps", "save_steps": 3, "max_steps": 5, "gradient_accumulation_steps": 4}
+        model = tiny.mlm_model(2, seed=1, hidden_dropout_prob=0.1)
+        arguments |= {**often, "per_device_train_batch_size": 2}
+        return trainer(folder, model, tiny.mlm_model(4), rows=stream, **arguments)
+
+    whole = new(tmp_path / "whole")
+    whole.train()
+    new(tmp_path / "stopped", callbacks=[StopAt(3)]).train()
+    resumed = new(tmp_path / "stopped")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / "checkpoint-3"))
+    assert curve(resumed) == curve(whole)
+    assert max(curve(whole, "grad_norm")) < 2 * min(curve(whole, "grad_norm"))
