@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.build import TransferSet, training_arguments
+from distil_nlp.console import say
 from distil_nlp.evaluation import metric_function
 from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.models import load_model
@@ -50,6 +51,7 @@ def finetuned_teacher(
     folder = teacher_folder(recipe, fields, data.split.train)
     if (folder / DONE).is_file():
         return load_model(str(folder / "model"), data.head), False
+    say(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 1, **fields}, folder, recipe)
     with args.main_process_first(desc="teacher"):
         folder.mkdir(parents=True, exist_ok=True)
