@@ -122,6 +122,31 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
     return TransferSet(found.task, head, found.split, TaskCollator(tokenizer, found.kind))
 
 
+def refuse_keys_without_effect(recipe: Recipe) -> None:
+    """Keys that the task at hand would not look at are mistakes, not decoration.
+
+    Raises:
+        UserError: naming them all.
+    """
+    data, soft, is_mlm = recipe.data, recipe.objective.soft_target_kl, recipe.data.task == "mlm"
+    idle = {
+        "data.masking": not is_mlm and _is_set(data, "masking"),
+        "objective.soft_target_kl.rows": not is_mlm and soft is not None and _is_set(soft, "rows"),
+        "data.held_out_share": not is_mlm and _is_set(data, "held_out_share"),
+        "data.shuffle_buffer": not data.streaming and _is_set(data, "shuffle_buffer"),
+        "data.text_columns": data.task in GLUE and _is_set(data, "text_columns"),
+        "data.label_column": (is_mlm or data.task in GLUE) and _is_set(data, "label_column"),
+        "a second of data.text_columns": is_mlm and len(data.text_columns or []) > 1,
+        "student.revision": recipe.student.name is None and _is_set(recipe.student, "revision"),
+    }
+    named = [key for key, is_idle in idle.items() if is_idle]
+    if named:
+        raise UserError(
+            f"expected keys that data.task={data.task} looks at / got {', '.join(named)} too / they would have no "
+            "effect / leave them out"
+        )
+
+
 def _configuration(task: str) -> str | None:
     return task if task in GLUE else None
 

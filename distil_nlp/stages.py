@@ -86,6 +86,7 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
     """The student's training arguments, checked against the rest of the recipe before anything is loaded."""
     args = build.training_arguments(recipe.training, folder, recipe)
     refuse_arguments(args)
+    build.refuse_keys_without_effect(recipe)
     objective = build.objective_from(recipe.objective, build.task_kind(recipe))
     if recipe.hub.push:
         raise UserError(
