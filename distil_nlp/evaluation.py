@@ -96,7 +96,8 @@ def _look(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(logits, labels) of a batch; for `mlm` (loss and whether right, of each masked token; labels)."""
     batch = send_to_device(batch, device)
-    inputs = {name: value for name, value in batch.items() if name in forward_names(model)}
+    known = forward_names(model)
+    inputs = {name: value for name, value in batch.items() if name in known}
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
         logits = observe(model, inputs, batch["rows"]).logits.float()
     labels = batch["labels"]

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out
+from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out, named_split
 from distil_nlp.errors import UserError
 
 _SELECTION_BLOCKS = 512
@@ -54,14 +54,14 @@ def load_corpus(
             f"expected a tokenizer with [CLS] and [SEP] tokens / got {type(tokenizer).__name__} without / blocks "
             "cannot be framed as an encoder reads them / take an encoder as the teacher"
         )
-    train = _split(splits, train_split)
+    train = named_split(splits, train_split)
     names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
     _check_column(train, text_column, train_split)
     if names is None:
         evaluation = {"held_out": _held(train, text_column, held_out_share, inside=True)}
         train = _held(train, text_column, held_out_share, inside=False)
     else:
-        evaluation = {name: _split(splits, name) for name in names}
+        evaluation = {name: named_split(splits, name) for name in names}
     pack = partial(_pack_all, tokenizer=tokenizer, column=text_column, max_length=max_length, num_proc=num_proc)
     blocks = pack(train)
     held_out = {name: _materialise(pack(rows), max_evaluation_rows, seed, name) for name, rows in evaluation.items()}
@@ -106,15 +106,6 @@ def _take(stream: IterableDataset, limit: int) -> Dataset:
 def _columns(rows: Any) -> list[str]:
     """Column names; a stream may know them only from its first row."""
     return rows.column_names or list(next(iter(rows), {}))
-
-
-def _split(splits: Any, name: str) -> Any:
-    if name not in splits:
-        raise UserError(
-            f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
-            "data.train_split or data.evaluation_splits"
-        )
-    return splits[name]
 
 
 def _check_column(rows: Any, column: str, split: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.transfer import Split, carve, first_rows
+from distil_nlp.data.transfer import Split, carve, first_rows, named_split
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import GLUE, Kind, Task
 
@@ -89,11 +89,7 @@ def load_task(
 def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
     """The splits that scores are reported on: those asked for, the task's own, or test, or validation."""
     for name in (train, *(named or ())):
-        if name not in splits:
-            raise UserError(
-                f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
-                "data.train_split or data.evaluation_splits"
-            )
+        named_split(splits, name)
     if named:
         return named
     own = [name for name in task.evaluation_splits if name in splits]

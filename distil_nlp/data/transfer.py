@@ -27,6 +27,20 @@ class Split:
     evaluation: dict[str, Any]
 
 
+def named_split(splits: Any, name: str) -> Any:
+    """A split by its name.
+
+    Raises:
+        UserError: naming the splits that there are.
+    """
+    if name not in splits:
+        raise UserError(
+            f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
+            "data.train_split or data.evaluation_splits"
+        )
+    return splits[name]
+
+
 def carve(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, Dataset]:
     """(rest, carved): a share of rows, drawn by seed; at least one row on either side.
 
