@@ -258,6 +258,15 @@ def test_an_unknown_format_is_an_error(tmp_path):
         load_splits(str(tmp_path / "rows.docx"))
 
 
+def test_edited_files_of_a_folder_are_read_anew(tmp_path, own_cache):
+    """Prevents `datasets`' stale cache where a README.md lists the files: a run on yesterday's rows."""
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.jsonl\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    for count in (2, 3):
+        (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' * count)
+        assert len(load_splits(str(tmp_path))["train"]) == count
+
+
 def test_an_empty_folder_and_an_unknown_configuration_are_errors(tmp_path, own_cache):
     """What `datasets` throws is a page of traceback."""
     with pytest.raises(UserError, match=f"expected a dataset at '{tmp_path}'"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
@@ -41,7 +43,9 @@ def load_splits(
     try:
         if place.is_file():
             return _load_file(place, options)
-        return load_dataset(str(place) if place.is_dir() else path, name, revision=revision, **options)
+        if place.is_dir():
+            return load_dataset(str(place), name, cache_dir=_cache_of(place), **options)
+        return load_dataset(path, name, revision=revision, **options)
     except UserError:
         raise
     except Exception as error:  # builders raise whatever their parsers raise
@@ -53,6 +57,15 @@ def load_splits(
             f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
             f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]} / there is nothing to train on / {remedy}"
         ) from error
+
+
+def _cache_of(folder: Path) -> str:
+    """A cache for this state of a local folder: `datasets` takes edited files for the cached ones where a README.md
+    lists them."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    state = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    digest = hashlib.sha256(repr((str(folder.resolve()), state)).encode()).hexdigest()[:16]
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / f"local-{digest}")
 
 
 def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDatasetDict:
