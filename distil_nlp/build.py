@@ -16,6 +16,7 @@ from distil_nlp.data import (
     MaskingCollator,
     Split,
     TaskCollator,
+    labelled_rows,
     load_corpus,
     load_splits,
     load_task,
@@ -35,7 +36,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.sections import Change, ObjectiveSection
+from distil_nlp.recipe.sections import Change, ObjectiveSection, StudentSection, TermSection
 from distil_nlp.schedule import Schedule
 from distil_nlp.tasks import GLUE, OWN, Kind, Task
 from distil_nlp.terms import TERMS, Term
@@ -54,6 +55,33 @@ class TransferSet:
     head: Head
     split: Split
     collator: Callable
+
+    def labelled(self) -> Any:
+        """The training rows that labels alone can teach: all text, and a task's labelled rows."""
+        return self.split.train if self.head.kind == "mlm" else labelled_rows(self.split.train)
+
+
+def seeds(recipe: Recipe) -> list[int]:
+    """The seeds of the students, the run's own first.
+
+    Raises:
+        UserError: if a seed comes twice, or `training.seed` is another than the first of the list.
+    """
+    named, own = recipe.evaluation.seeds, recipe.training.get("seed")
+    if isinstance(named, int):
+        first = DEFAULT_SEED if own is None else own
+        return list(range(first, first + named))
+    if len(set(named)) < len(named) or own not in (None, named[0]):
+        raise UserError(
+            f"evaluation.seeds: expected different seeds, training.seed the first of them / got {named} and "
+            f"training.seed={own} / the run's own student would not be one of them / leave training.seed out"
+        )
+    return named
+
+
+def with_first_seed(recipe: Recipe) -> Recipe:
+    """The recipe that says its own student's seed, whether or not it was written down."""
+    return recipe.model_copy(update={"training": recipe.training | {"seed": seeds(recipe)[0]}})
 
 
 def output_folder(recipe: Recipe, recipe_name: str) -> Path:
@@ -244,6 +272,22 @@ def _term(name: str, section: Any) -> Term:
 
 def _schedule(start: float, change: Change | None) -> Schedule:
     return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
+
+
+def labels_alone(section: ObjectiveSection) -> ObjectiveSection:
+    """The objective without a teacher: the hard labels, weighed as they are."""
+    return ObjectiveSection(hard_label=section.hard_label or TermSection())
+
+
+def random_student(section: StudentSection) -> StudentSection:
+    """The same student with random weights."""
+    depth = section.num_layers or (len(section.layers) if isinstance(section.layers, list) else None)
+    return section.model_copy(update={"layers": "random", "num_layers": depth})
+
+
+def reseeded(collator: Callable, seed: int) -> Callable:
+    """The collator with another seed for what it draws."""
+    return dataclasses.replace(collator, seed=seed) if isinstance(collator, MaskingCollator) else collator
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import evaluate
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, send_to_device
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from transformers import EvalPrediction, PreTrainedModel
 
@@ -23,6 +25,7 @@ from distil_nlp.tasks import GLUE, OWN, Kind
 from distil_nlp.terms import HardLabel, Shape
 
 MLM_HEADLINE = "accuracy"
+Metrics = dict[str, float]
 
 
 def headline(task: str) -> str:
@@ -35,12 +38,12 @@ def metric_names(task: str) -> list[str]:
     return ["perplexity", MLM_HEADLINE] if task == "mlm" else glue_metric.TASKS[task]
 
 
-def metric_function(task: str) -> Callable[[EvalPrediction], dict[str, float]]:
+def metric_function(task: str) -> Callable[[EvalPrediction], Metrics]:
     """What `Trainer` calls on gathered logits and labels."""
     metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
     is_regression = (GLUE | OWN)[task].kind == "regression"
 
-    def compute(seen: EvalPrediction) -> dict[str, float]:
+    def compute(seen: EvalPrediction) -> Metrics:
         outputs, labels = np.asarray(seen.predictions), np.asarray(seen.label_ids)
         predictions = outputs.reshape(-1) if is_regression else outputs.argmax(-1)
         known = ~np.isnan(labels) if is_regression else labels != -100
@@ -49,9 +52,29 @@ def metric_function(task: str) -> Callable[[EvalPrediction], dict[str, float]]:
     return compute
 
 
+@dataclass
+class Outputs:
+    """What a model says of one split, in the order of its rows.
+
+    Attributes:
+        predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, tokens
+            that were right, masked tokens.
+        labels: (rows,); for `mlm` unused.
+    """
+
+    predictions: np.ndarray
+    labels: np.ndarray
+
+
 def score(
+    model: PreTrainedModel, task: str, kind: Kind, splits: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> Metrics:
+    """The metrics of a model on labelled splits, as fractions; arguments as for `predict`."""
+    return metrics_of(task, predict(model, kind, splits, *args, **kwargs))
+
+
+def predict(
     model: PreTrainedModel,
-    task: str,
     kind: Kind,
     splits: Mapping[str, Any],
     collator: Callable,
@@ -59,12 +82,8 @@ def score(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     bf16: bool = False,
-) -> dict[str, float]:
-    """The metrics of a model on labelled splits, as fractions; each process scores its share of the rows.
-
-    One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
-    each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`.
-    """
+) -> dict[str, Outputs]:
+    """The outputs of a model on each split; each process looks at its share of the rows, and all get the whole."""
     objective = Objective([HardLabel()], kind)
     objective.bind(None, Shape.of(model.config))
     recorder, was_training = Recorder(model, objective.request("student"), head_rows=kind == "mlm"), model.training
@@ -74,10 +93,17 @@ def score(
     for name, rows in splits.items():
         loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
         seen = [_look(model, batch, kind, device, bf16) for batch in loader]
-        outputs, labels = (np.concatenate(parts) for parts in zip(*gather_object(seen), strict=True))
-        found[name] = _mlm_metrics(outputs) if kind == "mlm" else metric_function(task)(EvalPrediction(outputs, labels))
+        found[name] = Outputs(*(_in_order(parts, len(rows)) for parts in zip(*seen, strict=True)))
     recorder.remove()
     model.train(was_training)
+    return found
+
+
+def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
+    """One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
+    each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`."""
+    function = _mlm_metrics if task == "mlm" else metric_function(task)
+    found = {name: function(EvalPrediction(seen.predictions, seen.labels)) for name, seen in outputs.items()}
     metrics = dict(next(iter(found.values())))
     if len(found) > 1:
         metrics |= {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
@@ -85,16 +111,25 @@ def score(
 
 
 def _share(rows: Any) -> Subset:
-    """The rows that this process scores."""
+    """The rows that this process looks at."""
     state = PartialState()
     return Subset(rows, range(state.process_index, len(rows), state.num_processes))
+
+
+def _in_order(parts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """What all processes saw of their shares, in the order of the rows."""
+    shares = gather_object([np.concatenate(parts)])
+    whole = np.empty((count, *shares[0].shape[1:]), dtype=shares[0].dtype)
+    for i, share in enumerate(shares):
+        whole[i :: len(shares)] = share
+    return whole
 
 
 @torch.no_grad()
 def _look(
     model: PreTrainedModel, batch: dict[str, Any], kind: Kind, device: torch.device | str, bf16: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(logits, labels) of a batch; for `mlm` (loss and whether right, of each masked token; labels)."""
+    """(predictions, labels) of a batch, as `Outputs` has them."""
     batch = send_to_device(batch, device)
     known = forward_names(model)
     inputs = {name: value for name, value in batch.items() if name in known}
@@ -102,18 +137,26 @@ def _look(
         logits = observe(model, inputs, batch["rows"]).logits.float()
     labels = batch["labels"]
     if kind == "mlm":
-        labels = labels.flatten()[batch["rows"]["masked"]]
-        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        logits = torch.stack([loss, (logits.argmax(-1) == labels).float()], dim=1)
+        logits, labels = _by_block(logits, labels, batch["rows"]["masked"]), labels[:, 0]
     return logits.cpu().numpy(), labels.cpu().numpy()
 
 
-def _mlm_metrics(tokens: np.ndarray) -> dict[str, float]:
-    loss, accuracy = tokens.astype(np.float64).mean(0).tolist()
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": accuracy}
+def _by_block(logits: Tensor, labels: Tensor, masked: Tensor) -> Tensor:
+    """(blocks, 3): loss, right and masked tokens of each block, from the logits of the masked tokens."""
+    truth, block = labels.flatten()[masked], masked // labels.shape[1]
+    loss = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+    right = (logits.argmax(-1) == truth).float()
+    found = torch.stack([loss, right, torch.ones_like(loss)], dim=1).cpu().double()
+    return found.new_zeros(len(labels), 3).index_add_(0, block.cpu(), found)
 
 
-def majority_metrics(task: str, train_labels: Iterable[float], references: Iterable[float]) -> dict[str, float]:
+def _mlm_metrics(seen: EvalPrediction) -> Metrics:
+    loss, right, tokens = seen.predictions.sum(0).tolist()
+    loss = loss / tokens
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / tokens}
+
+
+def majority_metrics(task: str, train_labels: Iterable[float], references: Iterable[float]) -> Metrics:
     """The metrics of always predicting the commonest training class (the mean, for regression; class 0 or 0 without
     labels): the floor that a score must be seen against. On MRPC its F1 is 0.812."""
     labels = np.asarray(list(train_labels))
@@ -128,7 +171,7 @@ def majority_metrics(task: str, train_labels: Iterable[float], references: Itera
     return metric.compute(predictions=constant, references=references)
 
 
-def unigram_metrics(train: Iterable[dict], held_out: Iterable[dict], collator: MaskingCollator) -> dict[str, float]:
+def unigram_metrics(train: Iterable[dict], held_out: Iterable[dict], collator: MaskingCollator) -> Metrics:
     """Perplexity and accuracy of a model that knows only how frequent each token is in training: no teacher
     should be near it."""
     frequencies = token_frequencies(train, len(collator.tokenizer))

@@ -10,10 +10,12 @@ import yaml
 
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, dump_recipe
-from distil_nlp.results import write_atomically
+from distil_nlp.results import read_results, write_atomically
 
 RECIPE, RESULTS, STUDENT = "recipe.yaml", "results.json", "student"
-_NOT_COMPARED = ("run", "hub")
+_NOT_COMPARED = ("run.", "hub.")
+_EXTENDED = ("evaluation.seeds", "evaluation.baselines")
+"""Keys that ask for further students: a run that lacks some is unfinished, not another."""
 
 
 def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
@@ -35,7 +37,8 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
         )
     if recipe.run.overwrite or not _has_something_to_lose(folder):
         return "new"
-    different = _differences(_saved_recipe(saved), yaml.safe_load(dump_recipe(recipe)))
+    wanted = yaml.safe_load(dump_recipe(recipe))
+    different = _differences(_saved_recipe(saved), wanted, _NOT_COMPARED + _EXTENDED)
     if different:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
         raise UserError(
@@ -43,8 +46,9 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
             f"mixed with these / set training.output_dir to another folder, or run.overwrite=true (which "
             f"moves the old run to {_previous(folder)})"
         )
-    finished = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
-    return "finished" if finished else "unfinished"
+    is_scored = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
+    has_all = is_scored and not _differences(read_results(folder / RESULTS).get("recipe", {}), wanted, _NOT_COMPARED)
+    return "finished" if has_all else "unfinished"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
@@ -82,10 +86,10 @@ def _saved_recipe(path: Path) -> dict[str, Any]:
     return saved if isinstance(saved, dict) else {}
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """`section.key: theirs → ours` for every value that differs."""
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
+    """`section.key: theirs → ours` for every value that differs, but for the ignored beginnings of keys."""
     flat_theirs, flat_ours = dict(_flatten(theirs)), dict(_flatten(ours))
-    keys = [key for key in flat_theirs | flat_ours if key.split(".")[0] not in _NOT_COMPARED]
+    keys = [key for key in flat_theirs | flat_ours if not key.startswith(ignored)]
     return [
         f"{key} was {flat_theirs.get(key)!r}, is {flat_ours.get(key)!r}"
         for key in keys

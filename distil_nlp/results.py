@@ -55,6 +55,15 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(_finite(json.loads(text)), indent=2) + "\n")
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """What `write_results` wrote; {} where a file cannot be read as that."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}

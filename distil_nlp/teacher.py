@@ -48,7 +48,8 @@ def finetuned_teacher(
 ) -> tuple[PreTrainedModel, bool]:
     """(teacher, whether it was trained now). An unfinished fine-tuning is carried on."""
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
-    folder = teacher_folder(recipe, fields, data.split.train)
+    rows = data.labelled()
+    folder = teacher_folder(recipe, fields, rows)
     if (folder / DONE).is_file():
         return load_model(str(folder / "model"), data.head), False
     say(f"fine-tuning the teacher first; it is kept in {folder}")
@@ -61,7 +62,7 @@ def finetuned_teacher(
         model=model.train(),
         args=args,
         objective=Objective([HardLabel()], data.head.kind),
-        train_dataset=data.split.train,
+        train_dataset=rows,
         eval_dataset=data.split.selection,
         data_collator=data.collator,
         compute_metrics=None if data.head.kind == "mlm" else metric_function(data.task),

@@ -16,6 +16,7 @@ from distil_nlp.embedded.docs import (
     DocsParameters,
     extract,
     fingerprint,
+    first_labels,
     majority_rate,
     select,
     split_of,
@@ -179,6 +180,13 @@ def test_load_dataset_gives_splits_and_label_names(tmp_path, monkeypatch):
     assert all(row["text"].lower().count(["aa", "bb"][row["label"]]) > 5 for row in data["test"])
     readme = (tmp_path / "data" / "README.md").read_text()
     assert "| aa | 1.2.3 | " in readme
+
+
+def test_the_first_rows_of_each_library_keep_their_label():
+    """Prevents a training split whose labels are all of one class, or that are all there."""
+    rows = [Paragraph(name, "file", "text") for name in "aabab"]
+    assert first_labels(rows, 2) == ["a", "a", "b", None, "b"]
+    assert first_labels(rows, None) == list("aabab")
 
 
 def test_majority_rate():

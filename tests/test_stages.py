@@ -73,6 +73,10 @@ class Place:
     def results(self):
         return json.loads((self.out / "results.json").read_text())
 
+    @property
+    def variants(self):
+        return sorted((self.out / "variants").iterdir())
+
     def prepare(self):
         """A teacher of the two classes, and rows of them."""
         model = tiny.classifier(4)
@@ -162,13 +166,13 @@ def test_a_folder_with_other_files_is_refused(place, capsys):
 
 def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
     """Prevents starting over after an interruption, or ending with other weights than an uninterrupted run."""
-    from distil_nlp import stages
+    from distil_nlp import variants
 
     place.run()
     whole = (place.out / "student" / "model.safetensors").read_bytes()
     tokens = place.results["training"]["tokens"]
     shutil.rmtree(place.out)
-    monkeypatch.setattr(stages._Run, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(variants.Workshop, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert place.run() == 130
     shutil.rmtree(place.out / "checkpoint-6")
     monkeypatch.undo()
@@ -180,12 +184,12 @@ def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
 
 def test_a_run_stopped_after_training_is_only_scored(place, monkeypatch):
     """Prevents training again, or a training of no seconds in the results, where only the score was missing."""
-    from distil_nlp import stages
+    from distil_nlp import variants
 
     place.run()
     before = place.results["training"]
     (place.out / "results.json").unlink()
-    monkeypatch.setattr(stages._Run, "trainer", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(variants.Workshop, "trainer", lambda *args: pytest.fail("trained again"))
     assert place.run() == 0
     assert place.results["training"] == before
 
@@ -209,6 +213,90 @@ def test_overwriting_moves_the_old_run_away(place):
     place.out.mkdir()
     (place.out / "thesis.tex").write_text("years of work")
     assert place.run("run.overwrite=true") == 2
+
+
+ALL_BASELINES = "evaluation.baselines=[no_distillation, random_init, copied_only]"
+
+
+def test_seeds_and_baselines_are_trained_and_compared(place):
+    """Prevents a gain that is claimed of one lucky seed, or over a baseline of other steps, rows or weights."""
+    assert place.run("evaluation.seeds=2", ALL_BASELINES) == 0
+    results = place.results
+    assert results["seeds"]["accuracy"]["seeds"] == [42, 43]
+    assert results["seeds"]["accuracy"]["values"][0] == results["student"]["metrics"]["accuracy"]
+    assert results["baselines"].keys() == {"majority", "copied_only", "no_distillation", "random_init"}
+    for name in ("no_distillation", "random_init"):
+        baseline = results["baselines"][name]
+        assert baseline["seeds"]["accuracy"]["seeds"] == [42, 43]
+        gain = baseline["gain"]
+        ours, theirs = results["seeds"]["accuracy"]["values"], baseline["seeds"]["accuracy"]["values"]
+        assert gain["mean"] == pytest.approx((sum(ours) - sum(theirs)) / 2)
+        assert gain["low"] <= gain["mean"] <= gain["high"]
+        assert (gain["rows"], gain["seeds"]) == (9, 2)
+    seeded = [f"{name}-{seed}" for name in ("no_distillation", "random_init") for seed in (42, 43)]
+    assert [folder.name for folder in place.variants] == ["distilled-43", *seeded]
+    assert all(
+        {file.name for file in folder.iterdir()} == {"outputs.npz", "training.json"} for folder in place.variants
+    )
+    spent = {folder.name: json.loads((folder / "training.json").read_text()) for folder in place.variants}
+    assert all(training["steps"] == results["training"]["steps"] for training in spent.values())
+    assert spent["no_distillation-42"]["final_terms"].keys() == {"hard_label"}
+    assert spent["random_init-42"]["final_terms"].keys() == results["training"]["final_terms"].keys()
+
+
+def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
+    """Prevents paying twice after an interruption, or for the first student when more are asked for later."""
+    from distil_nlp import variants
+
+    trained, train = [], variants.Workshop.train
+
+    def spy(workshop, *args, **kwargs):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append((workshop.folder.name, workshop.args.seed, workshop.args.max_steps))
+        return train(workshop, *args, **kwargs)
+
+    monkeypatch.setattr(variants.Workshop, "train", spy)
+    assert place.run() == 0
+    single = place.results["student"]["metrics"]
+    assert place.run("evaluation.seeds=2", "evaluation.baselines=[no_distillation]") == 130
+    assert trained == [("run", 42, -1), ("distilled-43", 43, -1)]
+    trained.clear()
+    assert place.run("evaluation.seeds=2", "evaluation.baselines=[no_distillation]") == 0
+    assert trained == [("no_distillation-42", 42, 6), ("no_distillation-43", 43, 6)]
+    assert place.results["student"]["metrics"] == single
+    assert place.run("evaluation.seeds=2", "evaluation.baselines=[no_distillation]") == 0
+    assert len(trained) == 2
+
+
+def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
+    """Prevents a teacher and a baseline whose batches are half empty, which would make distillation look good."""
+    from distil_nlp import teacher, variants
+
+    labels = [i % 2 if i < 10 else None for i in range(len(place.texts))]
+    place.classes(label=labels)
+    tested = Dataset.from_dict({"text": place.texts, "label": [i % 2 for i in range(len(place.texts))]})
+    tested.cast_column("label", ClassLabel(names=["no", "yes"])).to_parquet(
+        place.folder / "data" / "test-00000-of-00001.parquet"
+    )
+    seen, build_trainer = [], variants.DistillationTrainer
+
+    def spy(**arguments):
+        seen.append(len(arguments["train_dataset"]))
+        return build_trainer(**arguments)
+
+    monkeypatch.setattr(variants, "DistillationTrainer", spy)
+    monkeypatch.setattr(teacher, "DistillationTrainer", spy)
+    assert place.run("teacher.finetune={max_steps: 2}", "evaluation.baselines=[no_distillation]") == 0
+    assert seen == [10, 24, 10]
+
+
+def test_each_seed_may_have_its_own_teacher(place):
+    """Prevents `reseed` from being a word without effect."""
+    own = ["teacher.finetune={max_steps: 2}", "teacher.reseed=true", "evaluation.seeds=2"]
+    assert place.run(*own) == 0
+    assert len(list((place.folder / "teachers").glob(f"*/{DONE}"))) == 2
+    assert place.results["teacher"]["seeds"]["accuracy"]["seeds"] == [42, 43]
 
 
 def test_edited_data_is_another_teacher(place, capsys):
@@ -244,15 +332,15 @@ def test_without_a_head_the_teacher_must_be_trained(place, capsys):
 
 def test_the_best_checkpoint_is_chosen_on_rows_of_no_score(place, monkeypatch):
     """Prevents choosing by the very rows that the score is reported on."""
-    from distil_nlp import stages
+    from distil_nlp import variants
 
-    chosen_by, build_trainer = [], stages.DistillationTrainer
+    chosen_by, build_trainer = [], variants.DistillationTrainer
 
     def spy(**arguments):
         chosen_by.append(len(arguments["eval_dataset"]))
         return build_trainer(**arguments)
 
-    monkeypatch.setattr(stages, "DistillationTrainer", spy)
+    monkeypatch.setattr(variants, "DistillationTrainer", spy)
     often = ["training.eval_strategy=steps", "training.eval_steps=2", "training.load_best_model_at_end=true"]
     assert place.run(*often, "evaluation.early_stopping_patience=2") == 0
     assert place.results["training"]["best_checkpoint"].startswith("checkpoint-")
@@ -342,7 +430,11 @@ MISTAKES = {
     "stream of a task": (["data.streaming=true", "training.max_steps=1"], r"data.streaming: expected false"),
     "stream without steps": (["data.streaming=true", "data.task=mlm"], r"training.max_steps: expected a number"),
     "label smoothing": (["training.label_smoothing_factor=0.1"], r"label_smoothing_factor"),
-    "pushing": (["hub.push=true", "hub.repo_id=me/x"], r"hf upload me/x"),
+    "pushing nowhere": (["hub.push=true"], r"hub.repo_id: expected a name such as me/my-student"),
+    "a seed twice": (["evaluation.seeds=[1, 1]"], r"evaluation.seeds: expected different seeds"),
+    "two first seeds": (["evaluation.seeds=[1, 2]", "training.seed=3"], r"training.seed the first of them"),
+    "reseeded, not trained": (["teacher.reseed=true"], r"teacher.reseed: expected a teacher that is fine-tuned"),
+    "random beside random": (["student.layers=random", "evaluation.baselines=[random_init]"], r"leave random_init out"),
     "unknown metric": (
         ["training.metric_for_best_model=acuracy", "training.eval_strategy=epoch"],
         r"metric_for_best_model: expected one of accuracy, .*got acuracy",

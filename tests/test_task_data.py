@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from distil_nlp.data import TaskCollator, carve, load_task
+from distil_nlp.data import TaskCollator, carve, labelled_rows, load_task
 from distil_nlp.data.transfer import first_rows
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import GLUE, OWN, Task
@@ -332,3 +332,10 @@ def test_the_collator_pads_and_types_labels(kind, labels, dtype):
 def test_the_collator_takes_rows_without_labels():
     """Prediction has none."""
     assert "labels" not in TaskCollator(TOKENIZER, "classification")([dict(TOKENIZER("the cat"))])
+
+
+@pytest.mark.parametrize("task", [OWN_TASK, REGRESSION], ids=["classes", "numbers"])
+def test_labelled_rows_are_those_with_a_label(task):
+    """Prevents batches of a fine-tuned teacher that are mostly rows it cannot learn from."""
+    train = load(task, {"train": rows([0, None, 1, None]), "test": rows()}).split.train
+    assert labels_of(labelled_rows(train)) == [0, 1]

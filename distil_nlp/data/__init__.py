@@ -3,7 +3,7 @@
 from distil_nlp.data.corpus import load_corpus
 from distil_nlp.data.masking import MaskingCollator, token_frequencies
 from distil_nlp.data.source import load_splits
-from distil_nlp.data.task import TaskCollator, TaskData, load_task
+from distil_nlp.data.task import TaskCollator, TaskData, labelled_rows, load_task, unlabelled_rows
 from distil_nlp.data.transfer import Split, carve
 
 __all__ = [
@@ -12,8 +12,10 @@ __all__ = [
     "TaskCollator",
     "TaskData",
     "carve",
+    "labelled_rows",
     "load_corpus",
     "load_splits",
     "load_task",
     "token_frequencies",
+    "unlabelled_rows",
 ]

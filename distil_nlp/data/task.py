@@ -86,6 +86,26 @@ def load_task(
     return TaskData(metric, task.kind, labels, num_labels, split)
 
 
+def labelled_rows(rows: Dataset) -> Dataset:
+    """The tokenised rows that have a label; the rows themselves where all have one."""
+    labels = np.asarray(rows["labels"], dtype=np.float64)
+    known = ~np.isnan(labels) & (labels != -100)
+    return rows if known.all() else rows.select(np.flatnonzero(known))
+
+
+def unlabelled_rows(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, *, max_length: int = 128
+) -> Dataset:
+    """A split whose labels are not public, such as GLUE's `test`, tokenised like the others; whatever stands in its
+    label column is not read.
+
+    Raises:
+        UserError: for missing text columns, or an empty split.
+    """
+    _check_columns(rows, task, split, needs_labels=False)
+    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, None, max_length, None)
+
+
 def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
     """The splits that scores are reported on: those asked for, the task's own, or test, or validation."""
     for name in (train, *(named or ())):

@@ -22,7 +22,7 @@ import dataclasses
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from distil_nlp.embedded.prose import Paragraph, read_file, without_shared_wording
@@ -41,7 +41,7 @@ configs:
 
 English prose from the docstrings of installed Python packages, read from their sources. Each text remains
 under the licence of its package. The libraries' names are masked with the word "library", the splits share
-no file, and no two files share a run of eight words.
+no file, and no two files share a run of eight words. The first {labelled} training rows of each library have a label.
 
 | label | version | train | validation | test |
 |---|---|---|---|---|
@@ -57,12 +57,14 @@ Made by `distil_nlp.embedded.docs` with `{parameters}`.
 class DocsParameters:
     """What the dataset is made of; `train`, `validation` and `test` count rows per library.
 
+    Of the training rows `labelled` per library keep their label; the others are text without one, as most text is.
     Too few long paragraphs in a library give fewer rows. `max_files` bounds the reading time: torch alone has
     thousands of files.
     """
 
     libraries: tuple[str, ...] = ("networkx", "sklearn", STDLIB, "sympy", "torch")
-    train: int = 400
+    train: int = 500
+    labelled: int = 100
     validation: int = 100
     test: int = 200
     min_words: int = 35
@@ -88,11 +90,22 @@ def write_docs(folder: Path, parameters: DocsParameters = DocsParameters()) -> d
     features = datasets.Features({"text": datasets.Value("string"), "label": label})
     folder.mkdir(parents=True, exist_ok=True)
     for split, paragraphs in rows.items():
-        columns = {"text": [row.text for row in paragraphs], "label": [row.library for row in paragraphs]}
+        labels = first_labels(paragraphs, parameters.labelled if split == "train" else None)
+        columns = {"text": [row.text for row in paragraphs], "label": labels}
         datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
     counts = {split: Counter(row.library for row in paragraphs) for split, paragraphs in rows.items()}
     (folder / "README.md").write_text(card(parameters, counts), encoding="utf-8")
     return counts
+
+
+def first_labels(paragraphs: Sequence[Paragraph], limit: int | None) -> list[str | None]:
+    """The libraries' names, each at most `limit` times and None after that."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for paragraph in paragraphs:
+        seen[paragraph.library] += 1
+        labels.append(paragraph.library if limit is None or seen[paragraph.library] <= limit else None)
+    return labels
 
 
 def extract(roots: Mapping[str, Path], parameters: DocsParameters) -> list[Paragraph]:
@@ -150,7 +163,9 @@ def card(parameters: DocsParameters, counts: Mapping[str, Mapping[str, int]]) ->
     ]
     files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in SPLITS)
     majority = majority_rate(counts["test"])
-    return CARD.format(files=files, rows="\n".join(rows), majority=majority, parameters=parameters)
+    return CARD.format(
+        files=files, rows="\n".join(rows), majority=majority, labelled=parameters.labelled, parameters=parameters
+    )
 
 
 def majority_rate(counts: Mapping[str, int]) -> float:

@@ -13,6 +13,7 @@ Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
 Pair = Annotated[list[Block], Field(min_length=2, max_length=2)]
 Pairs = Literal["last", "uniform", "all"] | Annotated[list[Pair], Field(min_length=1)]
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
@@ -28,13 +29,14 @@ class TeacherSection(Section):
     """The model to learn from.
 
     `finetune: {}` trains it on this data first, once, with `training`'s own fields unless it names others;
-    null uses it as it is.
+    null uses it as it is. `reseed` trains one for each of `evaluation.seeds`.
     """
 
     name: str = Field(min_length=1)
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     finetune: TrainingFields | None = None
+    reseed: bool = False
     folder: str = "runs/teachers"
 
 
@@ -132,8 +134,13 @@ class ObjectiveSection(Section):
 
 
 class EvaluationSection(Section):
-    """How scores are taken. `early_stopping_patience` counts evaluations without a better checkpoint."""
+    """How scores are taken. `early_stopping_patience` counts evaluations without a better checkpoint.
 
+    `seeds` is how many students are trained, with `training.seed` and the numbers after it, or a list of seeds.
+    """
+
+    seeds: PositiveInt | Seeds = 1
+    baselines: list[Literal["no_distillation", "random_init", "copied_only"]] = []
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
 
@@ -141,6 +148,7 @@ class EvaluationSection(Section):
 class HubSection(Section):
     repo_id: str | None = None
     push: bool = False
+    private: bool = False
 
 
 class RunSection(Section):
