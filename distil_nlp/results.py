@@ -23,7 +23,7 @@ def environment(seed: int, device: torch.device, processes: int) -> dict[str, An
     """Versions, device, commit and seed: what a reader needs to run it again."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "processes": processes,
         "commit": _commit(),
@@ -79,9 +79,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
