@@ -1,0 +1,99 @@
+"""What changed over training: the terms of the loss, and scheduled weights."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
+
+from distil_nlp.report.drawing import INK, MUTED, SERIES, STUDENT, TEACHER, Picture, canvas, picture
+from distil_nlp.report.read import Run, pick
+from distil_nlp.report.scores import metric_name
+from distil_nlp.report.units import plain
+
+_WIDE_RANGE = 4
+"""A term that falls by more than this factor gets a log axis."""
+_UNITS = {
+    "soft_target_kl": "nats × T²",
+    "hard_label": "nats",
+    "hidden_cosine": "1 − cosine",
+    "hidden_mse": "squared difference",
+    "attention_kl": "nats",
+    "attention_mse": "squared difference",
+}
+
+
+def terms_figure(run: Run) -> Picture | None:
+    """A panel for the total loss, one for each term, one for the headline metric where it was taken on the way."""
+    panels = [("loss", "total loss", INK)]
+    panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT) for term in _terms(run)]
+    panels += [(f"eval_{run.metric}", f"{metric_name(run.metric, run.kind)}, held out", TEACHER)]
+    found = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
+    if not found:
+        return None
+    lines = (len(found) + 1) // 2
+    figure = canvas("Loss terms over training" if len(found) > 1 else "Loss over training", 64 + 96 * lines)
+    grid = figure.subplots(lines, 2 if len(found) > 1 else 1, squeeze=False, sharex=True).flat
+    for axes, panel in zip_longest(grid, found):
+        axes.set_visible(panel is not None)
+        if panel:
+            _panel(axes, *panel)
+    figure.supxlabel("step", fontsize=10, color=MUTED)
+    said = "; ".join(f"{title} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for curve, title, _ in found)
+    note = "Terms before their weights, means since the log before. What changes more than fourfold has a log axis."
+    return picture(figure, "terms", f"Over training steps: {said}.", note)
+
+
+def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) -> None:
+    """One curve over steps, with few ticks."""
+    steps, values = zip(*curve, strict=True)
+    axes.plot(steps, values, color=colour)
+    axes.set_title(title, fontsize=9.5)
+    axes.tick_params(labelbottom=True)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
+        axes.yaxis.set_minor_locator(LogLocator(subs=()))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def weights_figure(run: Run) -> Picture | None:
+    """Scheduled weights over steps."""
+    found = [(name, curve) for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1]
+    if not found:
+        return None
+    figure = canvas("Weights over training", 210)
+    axes = figure.subplots()
+    for (name, curve), colour in zip(found, SERIES, strict=False):
+        axes.plot(*zip(*curve, strict=True), color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel("weight")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
+    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in found)
+    return picture(figure, "weights", f"Scheduled weights: {said}.")
+
+
+def _terms(run: Run) -> list[str]:
+    """Names that the history may have, in the recipe's order."""
+    return list({**(run.get("recipe", "objective") or {}), **(run.get("training", "final_terms") or {})})
+
+
+def _curve(run: Run, key: str) -> list[tuple[int, float]]:
+    """(step, value) wherever the history has both."""
+    entries = run.get("training", "history") or []
+    both = ((pick(entry, "step"), pick(entry, key)) for entry in entries)
+    return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
+
+
+def _unit(term: str, kind: str) -> str:
+    if kind == "regression" and term in ("hard_label", "soft_target_kl"):
+        return "squared error"
+    return _UNITS.get(term, "")

@@ -1,0 +1,101 @@
+"""A finished run as the report sees it: its name, its folder, and `results.json` where keys may be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distil_nlp.errors import UserError
+from distil_nlp.results import SCHEMA_VERSION
+from distil_nlp.tasks import GLUE, OWN
+
+_NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
+
+
+def pick(tree: Any, *keys: str) -> Any:
+    """The value at a path of keys; None where any of them is missing or null."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `results.json`. `name` is the folder's, made unique among the runs of a comparison."""
+
+    name: str
+    folder: Path
+    results: dict[str, Any]
+
+    def get(self, *keys: str) -> Any:
+        """`pick` on the results."""
+        return pick(self.results, *keys)
+
+    @property
+    def task(self) -> str:
+        return self.results["task"]
+
+    @property
+    def metric(self) -> str:
+        """The headline metric."""
+        return self.results["headline"]
+
+    @property
+    def kind(self) -> str:
+        """mlm, classification or regression."""
+        if self.task == "mlm":
+            return "mlm"
+        task = (GLUE | OWN).get(self.task)
+        return task.kind if task else "classification"
+
+    @property
+    def evaluation_rows(self) -> dict[str, int]:
+        """Rows by split, those of unknown length left out."""
+        rows = self.get("rows", "evaluation")
+        return {split: count for split, count in rows.items() if count} if isinstance(rows, dict) else {}
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Runs in the order given, a folder named twice taken once.
+
+    Raises:
+        UserError: if a folder holds no `results.json` that this version can read.
+    """
+    unique = list({folder.resolve(): folder for folder in folders}.values())
+    found = [_read(folder) for folder in unique]
+    names = [folder.resolve().name for folder in unique]
+    return [
+        Run(name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, results)
+        for name, folder, results in zip(names, unique, found, strict=True)
+    ]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except OSError as error:
+        raise UserError(
+            f"expected the folder of a finished run / got {folder}, where results.json cannot be read "
+            f"({error.strerror}) / there would be nothing to show / name a folder such as runs/glue-mrpc-42"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected JSON / got {error} / its figures cannot be read / run the recipe again"
+        ) from error
+    version = pick(results, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
+            "make the report with the version of distil_nlp that wrote it"
+        )
+    wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
+    if wrong:
+        raise UserError(
+            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / the report would "
+            "have no subject / run the recipe again"
+        )
+    return results

@@ -1,0 +1,93 @@
+"""Numbers as a reader wants them. None gives an empty string; figures and their units stay on one line."""
+
+from __future__ import annotations
+
+import math
+
+GAP = "\u00a0"
+"""A space that does not break, between a figure and its unit."""
+
+
+def plain(value: float | None, digits: int = 3) -> str:
+    """0.837, −0.012; digits before the point cost digits after it: 2.11, 23.4, 1,234; a small one keeps its first."""
+    if value is None:
+        return ""
+    if 0 < abs(value) < 10**-digits:
+        return _minus(f"{value:.1g}")
+    if abs(value) > 1:
+        digits = min(digits, 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0)
+    return _minus(f"{value:,.{digits}f}")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as 99.4 %."""
+    return "" if value is None else _minus(f"{100 * value:.{digits}f}{GAP}%")
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in hundredths: 7.7."""
+    return "" if value is None else _minus(f"{100 * value:.1f}")
+
+
+def signed_points(value: float | None) -> str:
+    """+7.7 or −0.4."""
+    return "" if value is None else _minus(f"{100 * value:+.1f}")
+
+
+def count(value: float | None) -> str:
+    """12,345."""
+    return "" if value is None else f"{value:,.0f}"
+
+
+def large(value: float | None) -> str:
+    """22.7 M, 1.2 G, 23.0 k."""
+    if value is None:
+        return ""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.1f}{GAP}{letter}"
+    return f"{value:.0f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three figures or so: 5.31, 14.8, 148."""
+    return "" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def times(value: float | None) -> str:
+    """A factor: 1.9×."""
+    return "" if value is None else f"{value:.{2 if value < 1.2 else 1}f}×"
+
+
+def duration(seconds: float | None) -> str:
+    """45 s, 6 min 52 s, 1 h 12 min."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{GAP}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}{GAP}min {rest}{GAP}s"
+    return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
+
+
+def plural(number: int, word: str) -> str:
+    """1 seed, 3 seeds, 9,815 rows."""
+    return f"{number:,}{GAP}{word}{'' if number == 1 else 's'}"
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """part ÷ whole; None where that says nothing."""
+    if part is None or not whole or not math.isfinite(part / whole):
+        return None
+    return part / whole
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,102 @@
+"""A `results.json` as a run of three seeds leaves it, for the tests of what shows it. The figures are made up."""
+
+import copy
+from typing import Any
+
+_SIZE = {
+    "size_mb": 90.85,
+    "parameters": 22_713_986,
+    "encoder_parameters": 10_646_784,
+    "embedding_parameters": 11_918_592,
+}
+_SMALL = {
+    "size_mb": 69.56,
+    "parameters": 17_390_594,
+    "encoder_parameters": 5_323_392,
+    "embedding_parameters": 11_918_592,
+}
+
+
+def _seeds(*values: float) -> dict[str, Any]:
+    ordered = sorted(values)
+    found = {"median": ordered[len(ordered) // 2], "minimum": ordered[0], "maximum": ordered[-1]}
+    return {"seeds": [42, 1, 2][: len(values)], "values": list(values), **found}
+
+
+def _gain(mean: float, low: float, high: float) -> dict[str, Any]:
+    interval = {"metric": "f1", "mean": mean, "low": low, "high": high, "level": 0.95}
+    return {**interval, "resamples": 1000, "rows": 408, "seeds": 3, "outside_noise": low > 0 or high < 0}
+
+
+def _cost(milliseconds: float, rate: float) -> dict[str, Any]:
+    latency = {batch: {"median": milliseconds * n, "p95": milliseconds * n * 1.1, "repeats": 30}
+               for batch, n in (("1", 1), ("32", 28))}  # fmt: skip
+    return {"latency_ms": latency, "tokens_per_second": {"1": rate, "32": rate * 1.15}, "peak_memory_mib": 190.5,
+            "flops_per_token": milliseconds * 2e6}  # fmt: skip
+
+
+_HISTORY = [
+    {"step": step, "loss": 2 / step**0.3, "soft_target_kl": 0.6 / step**0.4, "hard_label": 0.7 / step**0.2,
+     "hidden_cosine": 0.4 / step**0.3, "attention_kl": 0.5 / step**0.3, "soft_target_kl_weight": 1 - step / 920}
+    for step in range(20, 461, 20)
+]  # fmt: skip
+
+_RESULTS: dict[str, Any] = {
+    "schema_version": 1,
+    "recipe": {
+        "teacher": {"name": "google-bert/bert-base-uncased", "revision": None, "finetune": {"num_train_epochs": 3}},
+        "student": {"name": None, "layers": "every_other", "architecture": "same", "num_layers": None},
+        "data": {"path": "nyu-mll/glue", "name": None, "task": "mrpc", "max_length": 128},
+        "objective": {
+            "soft_target_kl": {"weight": 1.0, "temperature": 2.0,
+                               "schedule": {"weight": {"shape": "linear", "end": 0.5}, "temperature": None}},
+            "hard_label": {"weight": 1.0},
+            "hidden_cosine": {"weight": 1.0, "layers": "uniform"},
+            "attention_kl": {"weight": 1.0, "layers": "uniform"},
+        },
+        "training": {"num_train_epochs": 4, "learning_rate": 1e-4, "per_device_train_batch_size": 32},
+        "evaluation": {"batch_size": 32, "seeds": [42, 1, 2], "baselines": ["no_distillation", "copied_only"]},
+        "hub": {"push": False, "repo_id": None, "private": False},
+        "run": {"overwrite": False},
+    },
+    "environment": {
+        "versions": {"python": "3.11.9", "distil-nlp": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "device": "x86_64 CPU, 2 cores", "threads": 2, "processes": 1, "commit": "0123abc", "seed": 42,
+    },
+    "task": "mrpc",
+    "headline": "f1",
+    "labels": ["not_equivalent", "equivalent"],
+    "rows": {"train": 3668, "evaluation": {"validation": 408}},
+    "teacher": {"name": "google-bert/bert-base-uncased", **_SIZE, "metrics": {"accuracy": 0.765, "f1": 0.842},
+                **_cost(10.0, 12_000)},
+    "student": {"name": None, **_SMALL, "metrics": {"accuracy": 0.75, "f1": 0.837}, **_cost(5.3, 23_000),
+                "initialisation": {"teacher_layers": [1, 3, 5], "copied": 50, "new": []}},
+    "seeds": {"f1": _seeds(0.837, 0.835, 0.839), "accuracy": _seeds(0.75, 0.75, 0.757)},
+    "baselines": {
+        "majority": {"metrics": {"accuracy": 0.684, "f1": 0.812}},
+        "copied_only": {"metrics": {"accuracy": 0.696, "f1": 0.817}, "gain": _gain(0.02, -0.004, 0.044)},
+        "no_distillation": {"metrics": {"accuracy": 0.664, "f1": 0.754},
+                            "seeds": {"f1": _seeds(0.754, 0.769, 0.757), "accuracy": _seeds(0.664, 0.679, 0.664)},
+                            "gain": _gain(0.077, 0.046, 0.108)},
+    },
+    "retention": 0.994,
+    "retention_above_majority": 0.833,
+    "fidelity": {
+        "rows": 408, "agreement": 0.941, "kl": 0.031, "ece": {"teacher": 0.052, "student": 0.064},
+        "confusion": {"teacher": [[60, 69], [27, 252]], "student": [[55, 74], [28, 251]]},
+        "cka": {"teacher_layers": ["embeddings", 0, 1, 2, 3, 4, 5], "student_layers": ["embeddings", 0, 1, 2],
+                "values": [[round(max(0.05, 1 - abs(2 * s - t) / 7), 3) for t in range(7)] for s in range(4)],
+                "tokens": 2048},
+    },
+    "efficiency": {"device": "x86_64 CPU, 2 cores", "threads": 2, "dtype": "float32", "sequence_length": 128,
+                   "warm_up": 3, "speed_up": {"1": 1.89, "32": 1.92}},
+    "training": {"seconds": 412.3, "steps": 460, "tokens": 401_234, "tokens_per_second": 973.1, "resumed_from": None,
+                 "peak_memory_mib": 1500.0, "best_checkpoint": None,
+                 "final_terms": {"soft_target_kl": 0.02, "hard_label": 0.2}, "history": _HISTORY},
+}  # fmt: skip
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """A copy of the example, its top-level keys replaced by `changes`; a key set to None is left out."""
+    results = {**copy.deepcopy(_RESULTS), **changes}
+    return {key: value for key, value in results.items() if value is not None}
