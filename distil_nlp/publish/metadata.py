@@ -1,0 +1,80 @@
+"""The YAML part of a model card: what the Hub filters by and shows beside the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from distil_nlp.publish.facts import METRICS, Facts, is_number
+from distil_nlp.publish.sources import hub_id
+from distil_nlp.tasks import GLUE
+
+
+def card_data(facts: Facts, name: str) -> ModelCardData:
+    """The metadata of a run's student, as far as the run knows it.
+
+    Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
+    `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
+    `adapter`, `merge` and `quantized`.
+
+    Args:
+        name: the model's name in `model-index`.
+    """
+    dataset, bases, scores = hub_id(facts("recipe.data.path")), _bases(facts), list(_scores(facts))
+    return ModelCardData(
+        language=facts("teacher.card.language"),
+        license=facts("teacher.card.license"),
+        license_name=facts("teacher.card.license_name"),
+        license_link=facts("teacher.card.license_link"),
+        library_name="transformers",
+        pipeline_tag=pipeline_tag(facts),
+        base_model=bases[0] if len(bases) == 1 else bases or None,
+        base_model_relation="finetune" if bases else None,
+        datasets=[dataset] if dataset else None,
+        metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
+        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts.task)],
+        model_name=name if scores else None,
+        eval_results=scores or None,
+    )
+
+
+def pipeline_tag(facts: Facts) -> str:
+    """The pipeline that runs the student."""
+    return "fill-mask" if facts.kind == "mlm" else "text-classification"
+
+
+def _scores(facts: Facts) -> Iterator[EvalResult]:
+    """One for each metric and split."""
+    metrics, dataset = facts("student.metrics") or {}, hub_id(facts("recipe.data.path"))
+    several = any("/" in name for name in metrics)
+    for name, value in metrics.items():
+        split, _, metric = name.rpartition("/")
+        if metric not in METRICS or (several and not split) or not is_number(value):
+            continue
+        identifier, label, arguments = METRICS[metric]
+        yield EvalResult(
+            task_type=pipeline_tag(facts),
+            dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
+            dataset_name=facts.dataset,
+            dataset_config=facts("recipe.data.name") or (facts.task if facts.task in GLUE else None),
+            dataset_split=split or next(iter(facts.splits), None),
+            dataset_revision=facts("recipe.data.revision"),
+            metric_type=identifier,
+            metric_name=label,
+            metric_value=round(value, 4),
+            metric_args=arguments,
+        )
+
+
+def _bases(facts: Facts) -> list[str]:
+    """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
+    start, known = hub_id(facts("recipe.student.name")), facts("teacher.card.base_model")
+    teachers = known if isinstance(known, list) else [known or hub_id(facts("recipe.teacher.name"))]
+    return list(dict.fromkeys(filter(None, [start, *teachers])))
+
+
+def _task_tags(task: str) -> list[str]:
+    if task in GLUE:
+        return ["glue", task]
+    return {"mlm": ["masked-language-modeling"], "regression": ["regression"]}.get(task, [])

@@ -1,0 +1,171 @@
+"""The sections of a model card that tell how the student was made: loss, start, training, data, recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from distil_nlp.publish.facts import Facts, joined
+from distil_nlp.publish.markdown import code, fence, model_link, table
+from distil_nlp.publish.privacy import hide, last_component
+from distil_nlp.publish.sources import hub_id
+
+TERMS = {
+    "soft_target_kl": ("KL(teacher ‖ student) of the softened outputs, times T²", "1503.02531"),
+    "hard_label": ("cross-entropy with the data's own labels", None),
+    "hidden_cosine": ("1 − cosine of the hidden states", "1910.01108"),
+    "hidden_mse": ("squared error of the hidden states", "1909.10351"),
+    "attention_kl": ("KL(teacher ‖ student) of the attention distributions", "2002.10957"),
+    "attention_mse": ("squared error of the attention distributions", "1909.10351"),
+}
+"""Term → (what the student matches, the paper on arXiv)."""
+_FOR_REGRESSION = {
+    "soft_target_kl": ("squared error to the teacher's output", None),
+    "hard_label": ("squared error to the data's own values", None),
+}
+_PAIRINGS = {
+    "uniform": "`uniform` pairs each student layer with the teacher's at the same relative depth",
+    "last": "`last` pairs the last layers",
+    "all": "`all` is `uniform` and the embedding outputs",
+}
+_HYPERPARAMETERS = (
+    "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "weight_decay", "max_grad_norm", "bf16", "fp16", "train_sampling_strategy", "load_best_model_at_end",
+)  # fmt: skip
+"""Fields of `TrainingArguments` that change the result; the recipe below has the others too."""
+
+
+def method(facts: Facts) -> str:
+    """Loss, initialisation, hyperparameters, hardware and time."""
+    found = _terms(facts)
+    loss = f"The loss is the weighted sum of these terms.\n\n{found}" if found else ""
+    parts = (loss, _pairings(facts), _start(facts), _hyperparameters(facts), _effort(facts))
+    return joined(*parts, by="\n\n")
+
+
+def training_data(facts: Facts) -> str:
+    """Which rows, how cut, how masked."""
+    if not facts("recipe.data.path"):
+        return ""
+    rows, length, masking = (facts(key) for key in ("rows.train", "recipe.data.max_length", "recipe.data.masking"))
+    named = {"configuration": "name", "revision": "revision", "split": "train_split"}
+    found = {word: facts(f"recipe.data.{key}") for word, key in named.items()}
+    parts = [f"{word} {code(value)}" for word, value in found.items() if value]
+    sentences = [joined(facts.linked_dataset, *parts, f"{rows:,} rows" if rows else "", by=", ") + "."]
+    if length:
+        sentences.append(f"Texts were {'packed into blocks of' if facts.kind == 'mlm' else 'cut at'} {length} tokens.")
+    if facts.kind == "mlm" and masking:
+        whole = " (whole words)" if masking.get("whole_words") else ""
+        sentences.append(
+            f"{masking['probability']:.0%} of the tokens were chosen for masking{whole}, anew in each pass."
+        )
+    return joined(*sentences)
+
+
+def reproduction(facts: Facts) -> str:
+    """The recipe, folded away, and the command that runs it."""
+    sections = hide(facts("recipe") or {})
+    recipe = {name: section for name, section in sections.items() if name not in ("hub", "run")}
+    if not recipe:
+        return ""
+    commit = f" at commit {code(facts('environment.commit'))}" if facts("environment.commit") else ""
+    sources = filter(None, (facts(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
+    local = [code(last_component(name)) for name in sources if not hub_id(name)]
+    yours = f" Put your own in place of {' and '.join(local)}, which lay on the author's disk." if local else ""
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=1000)
+    return (
+        f"Save the recipe as `recipe.yaml` and, with distil_nlp{commit}, run `distil-nlp distill recipe.yaml`.{yours}"
+        f"\n\n<details>\n<summary>recipe.yaml</summary>\n\n{fence(text, 'yaml')}\n\n</details>"
+    )
+
+
+def _terms(facts: Facts) -> str:
+    """The loss: each term with weight, temperature, layers and source."""
+    described = TERMS | (_FOR_REGRESSION if facts.kind == "regression" else {})
+    rows = []
+    for name, term in facts.terms.items():
+        what, paper = described.get(name, ("", None))
+        change, heated = term.get("schedule") or {}, what.endswith("T²")
+        rows.append([
+            code(name), what, _scheduled(term.get("weight", 1.0), change.get("weight")),
+            _scheduled(term.get("temperature"), change.get("temperature")) if heated else "",
+            _layers(term.get("layers")), _tokens(term, facts.kind),
+            f"[{paper}](https://arxiv.org/abs/{paper})" if paper else "",
+        ])  # fmt: skip
+    return table(["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"], rows)
+
+
+def _scheduled(start: float | None, change: Mapping[str, Any] | None) -> str:
+    if start is None:
+        return ""
+    return f"{start:g} → {change['end']:g}, {change['shape']}" if change else f"{start:g}"
+
+
+def _layers(layers: Any) -> str:
+    if isinstance(layers, list | tuple):
+        return ", ".join(f"{teacher}→{student}" for teacher, student in layers)
+    return layers or ""
+
+
+def _tokens(term: Mapping[str, Any], kind: str) -> str:
+    """Which tokens a term looks at; outputs of whole sequences have none to choose from."""
+    rows = term.get("rows")
+    if rows is None or (kind != "mlm" and not term.get("layers")):
+        return ""
+    return rows if isinstance(rows, str) else f"{rows:.0%}, drawn anew"
+
+
+def _pairings(facts: Facts) -> str:
+    used = [term.get("layers") for term in facts.terms.values()]
+    found = [text for name, text in _PAIRINGS.items() if name in used]
+    if any(isinstance(layers, list | tuple) for layers in used):
+        found.append("`t→s` pairs teacher layer t with student layer s, counted from 0")
+    return f"Layers: {'; '.join(found)}." if found else ""
+
+
+def _start(facts: Facts) -> str:
+    found = facts("student.initialisation") or {}
+    if found.get("teacher_layers"):
+        layers = ", ".join(map(str, found["teacher_layers"]))
+        return f"The student's layers started as the teacher's layers {layers} (counted from 0)."
+    if found.get("checkpoint"):
+        return f"The student started from {model_link(found['checkpoint'])}."
+    return "The student started from random weights." if "teacher_layers" in found else ""
+
+
+def _hyperparameters(facts: Facts) -> str:
+    fields, seeds = facts("recipe.training") or {}, facts.seeds or [facts("environment.seed")]
+    shown = [f"{code(name)} {fields[name]}" for name in _HYPERPARAMETERS if fields.get(name) is not None]
+    if seeds[0] is not None:
+        shown.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
+    if (facts("environment.processes") or 1) > 1:
+        shown.append(f"{facts('environment.processes')} processes")
+    own = f"Training: {', '.join(shown)}; all else as `TrainingArguments` has it." if shown else ""
+    tuning = facts("recipe.teacher.finetune")
+    if tuning is None:
+        return own
+    given = ", ".join(f"{code(name)} {value}" for name, value in hide(tuning).items())
+    return joined(own, f"The teacher was fine-tuned on the same data first{f': {given}' if given else ''}.")
+
+
+def _effort(facts: Facts) -> str:
+    """Hardware, time and versions."""
+    forms = {"steps": "{:,} steps", "tokens": "{:,} tokens", "peak_memory_mib": "peak memory {:,.0f} MiB"}
+    parts = [text.format(facts(f"training.{name}")) for name, text in forms.items() if facts(f"training.{name}")]
+    if facts("training.seconds") is not None:
+        parts.insert(0, _duration(facts("training.seconds")))
+    if facts("environment.device"):
+        parts.append(f"on {facts('environment.device')}")
+    known = {name: version for name, version in (facts("environment.versions") or {}).items() if version}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
+    effort = f"One training of the student: {', '.join(parts)}." if parts else ""
+    return joined(effort, f"Versions: {versions}." if versions else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

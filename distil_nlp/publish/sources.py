@@ -1,0 +1,55 @@
+"""Where a model or a dataset comes from, and what its own card says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, constants, hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+_KEPT = ("license", "license_name", "license_link", "language", "base_model")
+
+
+def hub_id(name: str | None) -> str | None:
+    """The name, where it is one on the Hub; None for a path. Something on this disk wins over the Hub, as in
+    transformers and datasets."""
+    if not name or Path(name).expanduser().exists():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
+    """What a model's own card says: `license`, `license_name`, `license_link`, `language`, `base_model`, as far as it
+    does. A name on the Hub is itself the `base_model`. Without a card, or without a network: nothing more.
+
+    Args:
+        name: a folder, whose README.md is read, or a name on the Hub.
+    """
+    on_hub = hub_id(name)
+    try:
+        path = Path(name).expanduser() / constants.REPOCARD_NAME
+        if on_hub:
+            path = hf_hub_download(name, constants.REPOCARD_NAME, revision=revision)
+        card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # missing, offline, gated, not YAML, not UTF-8: no card is worth a run
+        card = {}
+    found = {key: _without_yes_and_no(card[key]) for key in _KEPT if card.get(key) is not None}
+    link = found.get("license_link")
+    if link and "://" not in str(link):  # a file beside the teacher
+        found["license_link"] = on_hub and f"https://huggingface.co/{on_hub}/blob/{revision or 'main'}/{link}"
+    if on_hub:
+        found["base_model"] = on_hub
+    return {key: value for key, value in found.items() if value}
+
+
+def _without_yes_and_no(value: Any) -> Any:
+    """YAML 1.1 reads the language code of Norwegian, `no`, as false."""
+    if isinstance(value, list):
+        return [_without_yes_and_no(one) for one in value]
+    return "no" if value is False else value
