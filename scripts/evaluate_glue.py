@@ -1,4 +1,8 @@
-"""Scores a model on GLUE:  python scripts/evaluate_glue.py runs/x/student --mode score --tasks mrpc --data DATA"""
+"""Scores a model on GLUE.
+
+As it is, on its own task:          python scripts/evaluate_glue.py runs/x/student --mode score --tasks mrpc
+Fine-tuned on each, several seeds:  python scripts/evaluate_glue.py runs/x/student --mode finetune --tasks all --seeds 5
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Scoring a finished model on GLUE."""
+"""Scoring a model as it is, on its own task."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
+from distil_nlp.console import is_main_process, say
 from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import headline, score
+from distil_nlp.glue.processes import processes
 from distil_nlp.models import Head, load_model, load_tokenizer, max_positions
 from distil_nlp.results import write_atomically
 from distil_nlp.tasks import GLUE
@@ -20,7 +20,6 @@ def score_on_glue(
     model: str,
     tasks: list[str],
     data: str,
-    mode: str = "score",
     max_length: int = 128,
     batch_size: int = 32,
     output: Path | None = None,
@@ -32,18 +31,21 @@ def score_on_glue(
     """
     if output is not None:
         _check_writable(output)
+    state = processes()
     tokenizer, max_length = load_tokenizer(model), min(max_length, max_positions(model))
     scores: dict[str, Any] = {}
     for name in tasks:
-        found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
+        with state.main_process_first():
+            found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
         scorer = load_model(model, Head(found.kind, found.labels, found.num_labels))
-        collator, device = TaskCollator(tokenizer, found.kind), PartialState().device
-        splits = found.split.evaluation
-        scores[name] = score(scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=device)
+        collator, splits = TaskCollator(tokenizer, found.kind), found.split.evaluation
+        scores[name] = score(
+            scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device
+        )
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
-        print(f"{name} (headline: {headline(name)}): {shown}")
-        if output is not None:
-            found = {"model": model, "data": data, "mode": mode, "tasks": scores}
+        say(f"{name} (headline: {headline(name)}): {shown}")
+        if output is not None and is_main_process():
+            found = {"model": model, "data": data, "mode": "score", "tasks": scores}
             write_atomically(output, json.dumps(found, indent=2))
     return output
 
