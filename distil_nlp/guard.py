@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def refuse_arguments(args: TrainingArguments) -> None:
     """Names the arguments that would change the objective without anybody seeing it.
 
     Raises:
-        UserError: for label smoothing, NEFTune or Liger, and for several GPUs without a launcher.
+        UserError: for label smoothing, NEFTune or Liger, for several GPUs without a launcher, and for launched
+            processes that do not know of each other.
     """
     silent = {
         "label_smoothing_factor": "it would replace hard_label by another loss",
@@ -39,6 +41,14 @@ def refuse_arguments(args: TrainingArguments) -> None:
             f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "
             "by the wrong row counts / start with `accelerate launch scripts/distill.py …`, or show one GPU "
             "only (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != args.world_size:
+        raise UserError(
+            f"expected {launched} processes that train together, as they were launched / got processes that each take "
+            "themselves for the only one / they would overwrite each other's results / on the CPU: set "
+            "training.use_cpu=true"
         )
 
 

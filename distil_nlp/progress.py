@@ -6,13 +6,14 @@ from typing import Any
 
 from transformers import ProgressCallback
 
-_NOT_TERMS = ("learning_rate", "grad_norm", "epoch", "step", "train_", "eval_", "total_flos")
+_NOT_TERMS = ("learning_rate", "grad_norm", "epoch", "step", "tokens_per_second", "train_", "eval_", "total_flos")
 
 
 class TermProgress(ProgressCallback):
-    """`Trainer`'s bar with loss and terms beside it, in place of a printed dict per log."""
+    """`Trainer`'s bar with loss, terms and speed beside it, in place of a printed dict per log."""
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs) -> None:
         if state.is_world_process_zero and self.training_bar is not None and logs and "loss" in logs:
             terms = {k: v for k, v in logs.items() if not k.startswith(_NOT_TERMS) and isinstance(v, float)}
-            self.training_bar.set_postfix_str("  ".join(f"{name} {value:.3g}" for name, value in terms.items()))
+            shown = [f"{name} {value:.3g}" for name, value in terms.items()]
+            self.training_bar.set_postfix_str("  ".join([*shown, f"{logs['tokens_per_second']:,.0f} tokens/s"]))

@@ -196,7 +196,7 @@ class DistillationTrainer(Trainer):
     # Logging -----------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the terms (means per step since the last log) and scheduled weights to the training log.
+        """Adds the terms (means per step since the last log), scheduled weights and speed to the training log.
 
         Raises:
             UserError: if a term was not finite since the last log.
@@ -206,12 +206,14 @@ class DistillationTrainer(Trainer):
             done = self._progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
             scheduled = [term for term in self.objective.terms if term.weight.changes]
             logs |= {f"{term.name}_weight": term.weight(done) for term in scheduled}
+            logs["tokens_per_second"] = self._speed()
         super().log(logs, start_time)
 
     def start_meter(self, step: int) -> None:
         """Training begins (or begins again, with another batch size) at this step."""
         self._train_meter.start(step)
         self.tokens_seen, self._began = 0, time.monotonic()
+        self._logged = self.spent_before
 
     def spent(self) -> dict[str, float]:
         """Seconds and tokens (of all processes, without padding) that training took, earlier legs included."""
@@ -221,6 +223,12 @@ class DistillationTrainer(Trainer):
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._began,
             "tokens": self.spent_before["tokens"] + tokens,
         }
+
+    def _speed(self) -> float:
+        """Tokens per second since the last log, of all processes, without padding."""
+        now, last = self.spent(), self._logged
+        self._logged = now
+        return (now["tokens"] - last["tokens"]) / max(now["seconds"] - last["seconds"], 1e-9)
 
     def read_terms(self) -> dict[str, float]:
         """Each term's mean over the steps since it was last read; kept as `last_terms`."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 
 from distil_nlp import losses
 from distil_nlp.errors import UserError
-from distil_nlp.guard import last_complete_checkpoint
+from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
 from distil_nlp.schedule import Schedule
@@ -352,6 +353,15 @@ def test_several_gpus_without_a_launcher_are_refused(tmp_path, monkeypatch):
         trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4))
 
 
+def test_launched_processes_must_know_of_each_other(tmp_path, monkeypatch):
+    """Prevents two processes that each train alone and overwrite each other, as torchrun on the CPU gives."""
+    args = TrainingArguments(str(tmp_path), use_cpu=True)
+    refuse_arguments(args)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"expected 2 processes .*training\.use_cpu=true"):
+        refuse_arguments(args)
+
+
 def test_it_works_from_a_notebook_with_stock_collators(tmp_path):
     """Prevents a trainer that only its own data feeds: columns nobody knows are dropped, terms still exact."""
     tokenizer = tiny.tokenizer()
@@ -415,6 +425,17 @@ def test_the_progress_bar_shows_the_terms(tmp_path, capfd):
     run.train()
     shown = capfd.readouterr().err
     assert all(f"{name} " in shown for name in run.objective.names)
+    assert re.search(r"[\d,]+ tokens/s", shown)
+
+
+def test_the_speed_in_the_log_adds_up_to_all_tokens(tmp_path, monkeypatch):
+    """Prevents a speed that counts padding, or tokens of earlier logs again."""
+    clock = iter(range(1000))
+    monkeypatch.setattr("distil_nlp.trainer.time.monotonic", lambda: next(clock))
+    run = trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), num_train_epochs=1, max_steps=-1)
+    run.train()
+    per_log = [entry["tokens_per_second"] for entry in run.state.log_history if "loss" in entry]
+    assert sum(per_log) == sum(len(row["input_ids"]) for row in text_rows())  # a log each second of this clock
 
 
 def test_a_checkpoint_says_which_files_it_has(tmp_path):
