@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from distil_nlp.console import is_main_process, say
@@ -31,23 +32,123 @@ def distill(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate_glue(argv: Sequence[str] | None = None) -> int:
-    """Scores a model on GLUE tasks with their official metrics."""
+    """Scores a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
+    from distil_nlp.glue.settings import Settings
     from distil_nlp.tasks import GLUE
 
-    parser = argparse.ArgumentParser(prog="evaluate_glue", description="Score a model on GLUE tasks.")
+    parser = argparse.ArgumentParser(
+        prog="evaluate_glue", description="Score a model on GLUE tasks.",
+        epilog="example: accelerate launch scripts/evaluate_glue.py runs/x/student --mode finetune --tasks all",
+    )  # fmt: skip
     parser.add_argument("model", help="a folder such as runs/x/student, or a name on the Hub")
-    parser.add_argument("--mode", choices=["score"], default="score", help="score: as it is, on its own task")
-    parser.add_argument("--tasks", nargs="+", choices=[*GLUE], required=True, metavar="TASK", help=", ".join(GLUE))
+    parser.add_argument("--mode", choices=["score", "finetune"], default="score",
+                        help="score: as it is, on its own task; finetune: each task anew, on the labels")  # fmt: skip
+    parser.add_argument("--tasks", nargs="+", choices=[*GLUE, "all"], required=True, metavar="TASK",
+                        help=f"all, or {', '.join(GLUE)}")  # fmt: skip
     parser.add_argument("--data", default="nyu-mll/glue", help="a folder or Hub name in the layout of nyu-mll/glue")
     parser.add_argument("--max-length", type=_count, default=128, help="tokens; at most the model's positions")
-    parser.add_argument("--batch-size", type=_count, default=32)
-    parser.add_argument("--output", type=Path, help="also write the scores to this JSON file")
-    options = parser.parse_args(argv)
+    parser.add_argument("--batch-size", type=_count, default=32, help="rows; of a training step over all processes")
+    parser.add_argument("--output", type=Path, help="score: also write the scores to this JSON file; finetune: "
+                        "the folder, instead of runs/x/glue or runs/glue-<name>")  # fmt: skip
+    finetuning = _finetuning_options(parser)
+    options = vars(parser.parse_args(argv))
+    chosen = {name: options.pop(name) for name in finetuning if name in options}
+    options["tasks"] = list(GLUE) if "all" in options["tasks"] else list(dict.fromkeys(options["tasks"]))
+    mode = options.pop("mode")
+    if chosen and mode != "finetune":
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        parser.error(f"{names}: expected with --mode finetune / got --mode {mode} / they would have no effect")
 
     def run() -> Path | None:
-        from distil_nlp.glue import score_on_glue
+        if mode == "score":
+            from distil_nlp.glue.scoring import score_on_glue
 
-        return score_on_glue(**vars(options))
+            return score_on_glue(**options)
+        from distil_nlp.glue.protocol import finetune_on_glue
+
+        own = {name: chosen.pop(name) for name in ("seeds", "submission") if name in chosen}
+        settings = Settings(max_length=options.pop("max_length"), batch_size=options.pop("batch_size"), **chosen)
+        return finetune_on_glue(**options, **own, settings=settings)
+
+    return _guarded(run)
+
+
+def _finetuning_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Adds what only `--mode finetune` takes; the options' names. They are absent where they are not given."""
+    from distil_nlp.glue.settings import SEEDS, Settings, parse_seeds
+
+    def seeds(text: str) -> list[int]:
+        try:
+            return parse_seeds(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f"expected a count such as 5, or a list such as 1,2,3 / got {text}"
+            ) from error
+
+    group = parser.add_argument_group("with --mode finetune")
+    add = partial(group.add_argument, default=argparse.SUPPRESS)
+    actions = [
+        add(
+            "--seeds",
+            type=seeds,
+            help=f"a count (5: 42 to 46) or a list (1,2,3; one alone: 7,); {len(SEEDS)} if left out",
+        ),
+        add("--epochs", type=_number, help=f"{Settings.epochs:g} if left out"),
+        add("--learning-rate", type=_number, help=f"{Settings.learning_rate:g} if left out"),
+        add("--warmup", type=_share, help=f"share of the steps; {Settings.warmup:g} if left out"),
+        add("--weight-decay", type=_share, help=f"{Settings.weight_decay:g} if left out"),
+        add("--max-train-rows", type=_count, help="at most as many training rows, for trying out"),
+        add("--max-steps", type=_count, help="instead of epochs, for trying out"),
+        add("--from-mnli", action="store_true", help="RTE, MRPC and STS-B start from the model fine-tuned on MNLI"),
+        add("--bf16", action="store_true", help="mixed precision"),
+        add("--submission", action="store_true", help="also write predictions on the test splits for GLUE's server"),
+    ]
+    return [action.dest for action in actions]
+
+
+def push_to_hub(argv: Sequence[str] | None = None) -> int:
+    """Uploads a finished run to the Hub, after showing what would go where; the last line on stdout is the commit."""
+    parser = argparse.ArgumentParser(
+        prog="push_to_hub", description="Upload a finished run's student, model card and report to the Hub.",
+        epilog="example: python scripts/push_to_hub.py runs/glue-mrpc-42 --repo-id me/my-distilbert --private",
+    )  # fmt: skip
+    parser.add_argument("run", type=Path, help="a run's folder, with results.json and student/")
+    parser.add_argument("--repo-id", required=True, metavar="ID", help="name or namespace/name, new or existing")
+    parser.add_argument("--private", action="store_true", help="make a new repository private; fill no public one")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(argv)
+
+    def run() -> None:
+        from distil_nlp.publish import plan, upload
+
+        planned = plan(options.run, options.repo_id, private=options.private)
+        say(str(planned))
+        if not options.yes:
+            if not sys.stdin.isatty():
+                raise UserError("--yes: expected where nobody can answer / got no terminal / nothing went up / add it")
+            print("\nUpload? [y/N] ", end="", flush=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                return say("nothing was uploaded")
+        say(upload(planned))
+
+    return _guarded(run)
+
+
+def make_report(argv: Sequence[str] | None = None) -> int:
+    """Writes the report of a run, or the comparison of several; the last line on stdout is the path of the page."""
+    parser = argparse.ArgumentParser(
+        prog="make_report", description="Write the report of a finished run, or compare several.",
+        epilog="example: python scripts/make_report.py runs/glue-mrpc-42 runs/glue-mrpc-43",
+    )  # fmt: skip
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, with results.json")
+    parser.add_argument("--output", type=Path, help="folder of report.html, report.md and the plots; if left out: "
+                        "report/ in the run's folder, for several runs comparison/ beside the first")  # fmt: skip
+    options = parser.parse_args(argv)
+
+    def run() -> Path:
+        from distil_nlp.report import write_report
+
+        return write_report(options.runs, options.output)
 
     return _guarded(run)
 
@@ -58,9 +159,26 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> float:
+    if not 0 < float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 / got {text}")
+    return float(text)
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1 / got {text}")
+    return float(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command `distil-nlp`."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"distill": distill, "evaluate-glue": evaluate_glue}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "distill": distill,
+        "evaluate-glue": evaluate_glue,
+        "push-to-hub": push_to_hub,
+        "make-report": make_report,
+    }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in commands:
         print(f"usage: distil-nlp {{{','.join(commands)}}} …   (each with --help)", file=sys.stderr)

@@ -7,9 +7,11 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from distil_nlp import build
+from distil_nlp.console import is_main_process
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import metric_names
 from distil_nlp.guard import refuse_arguments
+from distil_nlp.publish import check_repository
 from distil_nlp.recipe import Recipe
 
 
@@ -70,6 +72,8 @@ def _check_hub(recipe: Recipe) -> None:
             "hub.repo_id: expected a name such as me/my-student for hub.push=true / got none / the student would go "
             "nowhere / set hub.repo_id"
         )
+    if recipe.hub.push and is_main_process():
+        check_repository(recipe.hub.repo_id, private=recipe.hub.private)
 
 
 def _check_folder(recipe: Recipe, folder: Path) -> None:

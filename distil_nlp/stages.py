@@ -11,11 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from distil_nlp import build, preflight
 from distil_nlp.build import TransferSet
 from distil_nlp.console import say
+from distil_nlp.efficiency import measure
 from distil_nlp.evaluation import Metrics, majority_metrics, unigram_metrics
+from distil_nlp.fidelity import compare
 from distil_nlp.findings import Findings
 from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
 from distil_nlp.models import load_model, load_tokenizer, size_of
+from distil_nlp.publish import push, teacher_metadata, write_card
 from distil_nlp.recipe import Recipe
+from distil_nlp.report import write_report
 from distil_nlp.results import environment, write_results
 from distil_nlp.summary import summary_table
 from distil_nlp.teacher import finetuned_teacher
@@ -36,7 +40,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     state = look_at(folder, recipe)
     if state == "finished":
         say(f"{folder}: this run is finished; run.overwrite=true would start it again")
-        return folder / RESULTS
+        return _published(recipe, folder, args)
     tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
     with args.main_process_first(desc="data"):
         data = build.transfer_set(recipe, tokenizer, args)
@@ -47,11 +51,26 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     for number, variant in enumerate(others, start=2):
         say(f"student {number} of {len(others) + 1}: {variant}")
         findings.students.setdefault(variant.name, {})[variant.seed] = run.further(variant, findings)
-    results = run.results(findings, initialisation)
+    run.teacher_of(main, run.workshop(main, findings), findings)  # its own again, where each seed has one
     if args.should_save:
+        results = run.results(findings, initialisation)
         write_results(folder / RESULTS, results)
-    say(summary_table(results, data.task))
-    say(f"student: {folder / STUDENT}\nresults: {folder / RESULTS}")
+        _show(folder, results)
+    return _published(recipe, folder, args)
+
+
+def _show(folder: Path, results: dict[str, Any]) -> None:
+    """Card, report and the table at the end."""
+    write_card(results, folder / STUDENT)
+    report = write_report([folder])
+    say(summary_table(results))
+    say(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
+
+
+def _published(recipe: Recipe, folder: Path, args: TrainingArguments) -> Path:
+    """`results.json`, once the student is on the Hub, if that is asked for."""
+    if recipe.hub.push and args.should_save:
+        say(f"pushed: {push(folder, recipe.hub.repo_id, private=recipe.hub.private)}")
     return folder / RESULTS
 
 
@@ -126,10 +145,11 @@ class _Run:
             claim(self.folder, self.recipe)
 
     def results(self, findings: Findings, initialisation: dict[str, Any]) -> dict[str, Any]:
-        """`results.json`, but for its version."""
-        student = load_model(str(self.folder / STUDENT), self.data.head)
-        own, split = next(iter(findings.students[DISTILLED].values())), self.data.split
-        scores = findings.student_scores()
+        """`results.json`, but for its version. One process does it, without talking to others."""
+        self.teacher.float()  # training may have made it bfloat16
+        student, split = load_model(str(self.folder / STUDENT), self.data.head), self.data.split
+        costs, alike = self.costs(student), self.fidelity(student)
+        own, scores = next(iter(findings.students[DISTILLED].values())), findings.student_scores()
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
@@ -142,12 +162,39 @@ class _Run:
             },
             "teacher": {
                 "name": self.recipe.teacher.name,
+                "card": teacher_metadata(self.recipe.teacher.name, self.recipe.teacher.revision),
                 **size_of(self.teacher).to_dict(),
+                **costs["teacher"],
                 **findings.teacher_scores(),
             },
-            "student": {**size_of(student).to_dict(), "metrics": scores["metrics"], "initialisation": initialisation},
+            "student": {
+                **size_of(student).to_dict(),
+                **costs["student"],
+                "metrics": scores["metrics"],
+                "initialisation": initialisation,
+            },
             "seeds": scores["seeds"],
             "baselines": findings.baselines(),
             **findings.retention(),
+            "fidelity": alike,
+            "efficiency": costs["efficiency"],
             "training": own.training,
         }
+
+    def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
+        say("measuring time and memory of teacher and student")
+        return measure(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
+
+    def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
+        """On the first evaluation split."""
+        say("comparing the student with the teacher, layer by layer")
+        return compare(
+            self.teacher,
+            student,
+            self.data.head.kind,
+            next(iter(self.data.split.evaluation.values())),
+            self.data.collator,
+            batch_size=self.args.per_device_eval_batch_size,
+            device=self.args.device,
+            bf16=self.args.bf16,
+        )

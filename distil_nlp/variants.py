@@ -220,7 +220,14 @@ def load_outputs(path: Path) -> dict[str, Outputs]:
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
     """What was logged in training and evaluation: step, loss, terms, weights that change, metrics."""
-    skipped = ("train_", "total_flos", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    skipped = (
+        "train_",
+        "total_flos",
+        "tokens_per_second",
+        "eval_runtime",
+        "eval_samples_per_second",
+        "eval_steps_per_second",
+    )
     rows = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
     return [{name: value for name, value in entry.items() if not name.startswith(skipped)} for entry in rows]
 

@@ -9,7 +9,9 @@ import torch
 import transformers
 import yaml
 from datasets import ClassLabel, Dataset
+from huggingface_hub import ModelCard
 
+from distil_nlp import preflight, stages
 from distil_nlp.cli import distill, evaluate_glue, main
 from distil_nlp.teacher import DONE
 from tests import tiny
@@ -87,6 +89,13 @@ class Place:
         return self
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch, request):
+    """Reports take seconds; `test_a_run_ends_with_report_and_card` sees them."""
+    if "with_pictures" not in request.keywords:
+        monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+
+
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path).prepare()
@@ -116,6 +125,34 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
         "attention_kl",
     }
     assert yaml.safe_load((place.out / "recipe.yaml").read_text())["student"]["layers"] == "every_other"
+
+
+@pytest.mark.with_pictures
+def test_a_run_ends_with_report_and_card(place, capsys):
+    """Prevents figures that nobody sees: what a run found is shown without being asked for."""
+    assert place.run("evaluation.baselines=[no_distillation]") == 0
+    results = place.results
+    assert {"latency_ms", "flops_per_token", "peak_memory_mib"} <= results["student"].keys() & results["teacher"].keys()
+    assert results["efficiency"]["speed_up"].keys() == {"1", "32"}
+    assert {"agreement", "kl", "ece", "cka", "confusion"} <= results["fidelity"].keys()
+    assert [entry["step"] for entry in results["training"]["history"]] == [2, 4, 6]
+    assert (place.out / "report" / "report.html").is_file()
+    assert (place.out / "report" / "report.md").is_file()
+    card = ModelCard.load(place.out / "student" / "README.md")
+    assert card.data.eval_results[0].metric_value == pytest.approx(results["student"]["metrics"]["accuracy"], abs=1e-4)
+    assert "not distilled" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_pushed(place, monkeypatch, capsys):
+    """Prevents a push that needs another training, or that goes without being asked for."""
+    pushed = []
+    monkeypatch.setattr(preflight, "check_repository", lambda name, private: None)
+    monkeypatch.setattr(stages, "push", lambda folder, name, private: pushed.append((folder, name, private)))
+    assert place.run() == 0
+    assert pushed == []
+    assert place.run("hub.push=true", "hub.repo_id=me/x", "hub.private=true") == 0
+    assert pushed == [(place.out, "me/x", True)]
+    assert "finished" in capsys.readouterr().out
 
 
 def test_plain_transformers_loads_the_student(place):

@@ -34,6 +34,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _NOT_HERE = {
     "push_to_hub": "the Hub is the recipe's section hub",
+    "hub_model_id": "the Hub is the recipe's section hub",
+    "hub_token": "a token does not belong into a file; hf auth login keeps it",
     "resume_from_checkpoint": "the same command carries on by itself",
     "save_only_model": "such a checkpoint cannot be carried on from exactly",
     "do_train": "a recipe trains",
