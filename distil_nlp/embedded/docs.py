@@ -63,11 +63,11 @@ class DocsParameters:
     """
 
     libraries: tuple[str, ...] = ("networkx", "sklearn", STDLIB, "sympy", "torch")
-    train: int = 500
-    labelled: int = 100
+    train: int = 320
+    labelled: int = 60
     validation: int = 100
-    test: int = 200
-    min_words: int = 35
+    test: int = 400
+    min_words: int = 30
     max_words: int = 120
     max_per_file: int = 20
     max_files: int = 1000
