@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
 from distil_nlp import build
-from distil_nlp.console import is_main_process
+from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import metric_names
 from distil_nlp.guard import refuse_arguments
@@ -24,6 +26,7 @@ def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     _check_baselines(recipe)
     _check_hub(recipe)
     _check_folder(recipe, folder)
+    _say_idle_cores(args)
 
 
 def _check_lengths(recipe: Recipe, args: TrainingArguments) -> None:
@@ -89,3 +92,10 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
 def _is_inside(name: str, folder: Path) -> bool:
     """Whether a local path that a recipe names lies in the output folder."""
     return Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve())
+
+
+def _say_idle_cores(args: TrainingArguments) -> None:
+    """`accelerate launch` gives a process one thread unless told otherwise: half the speed of two cores, or worse."""
+    used, there = torch.get_num_threads(), os.cpu_count() or 1
+    if args.device.type == "cpu" and args.world_size == 1 and used < there:
+        say(f"using {used} of {there} CPU cores; with OMP_NUM_THREADS={there} before the command it would be faster")

@@ -336,6 +336,14 @@ def test_each_seed_may_have_its_own_teacher(place):
     assert place.results["teacher"]["seeds"]["accuracy"]["seeds"] == [42, 43]
 
 
+def test_idle_cores_are_told(place, monkeypatch, capsys):
+    """Prevents hours at half speed: `accelerate launch` gives one thread."""
+    monkeypatch.setattr(preflight.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(preflight.torch, "get_num_threads", lambda: 1)
+    assert place.run("data.path=./nowhere") == 2
+    assert "using 1 of 64 CPU cores; with OMP_NUM_THREADS=64" in capsys.readouterr().out
+
+
 def test_edited_data_is_another_teacher(place, capsys):
     """Prevents a teacher of the old labels from teaching the new ones."""
     once = ["teacher.finetune={max_steps: 2}", "run.overwrite=true"]
