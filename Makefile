@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 	touch $@
 
 test: install         ## the tests, a few minutes on 2 cores
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
 
 test-slow: install    ## the tests that take minutes each
 	$(BIN)/python -m pytest -q -m slow
@@ -28,7 +28,7 @@ test-slow: install    ## the tests that take minutes each
 test-oldest:          ## the tests on the oldest supported versions
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
-	.venv-oldest/bin/python -m pytest -q -m 'not slow'
+	.venv-oldest/bin/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
 
 lint: install         ## ruff
 	$(BIN)/ruff check .

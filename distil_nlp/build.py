@@ -57,8 +57,18 @@ class TransferSet:
     collator: Callable
 
     def labelled(self) -> Any:
-        """The training rows that labels alone can teach: all text, and a task's labelled rows."""
-        return self.split.train if self.head.kind == "mlm" else labelled_rows(self.split.train)
+        """The training rows that labels alone can teach: all text, and a task's labelled rows.
+
+        Raises:
+            UserError: if there are none.
+        """
+        rows = self.split.train if self.head.kind == "mlm" else labelled_rows(self.split.train)
+        if self.head.kind != "mlm" and not len(rows):
+            raise UserError(
+                "data.label_column: expected some labelled training rows / got none / labels could teach nothing / "
+                "leave out teacher.finetune and the baseline no_distillation, or label some rows"
+            )
+        return rows
 
 
 def seeds(recipe: Recipe) -> list[int]:
@@ -274,9 +284,9 @@ def _schedule(start: float, change: Change | None) -> Schedule:
     return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
 
 
-def labels_alone(section: ObjectiveSection) -> ObjectiveSection:
-    """The objective without a teacher: the hard labels, weighed as they are."""
-    return ObjectiveSection(hard_label=section.hard_label or TermSection())
+def labels_alone() -> ObjectiveSection:
+    """The objective without a teacher."""
+    return ObjectiveSection(hard_label=TermSection())
 
 
 def random_student(section: StudentSection) -> StudentSection:

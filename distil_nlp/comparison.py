@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from distil_nlp.errors import UserError
 from distil_nlp.evaluation import Outputs, headline
 
 
@@ -47,10 +48,17 @@ def paired_gain(
     Args:
         ours, theirs: one for each seed, on the same rows in the same order. Theirs may be a single one, for what has no
             seed.
+
+    In each resample of the rows, what another choice of seeds would give is drawn from Student's t around the mean over
+    seeds: so few seeds, resampled, would be far too sure.
+
+    Raises:
+        UserError: if the rows are not the same.
     """
     if len(theirs) == 1:
         theirs = list(theirs) * len(ours)
     features, metric = _METRICS["mlm" if task == "mlm" else headline(task)]
+    _check_rows([*ours, *theirs], task)
     pairs = [(features(a), features(b)) for a, b in zip(ours, theirs, strict=True)]
     rows, generator = len(pairs[0][0]), np.random.default_rng(seed)
 
@@ -61,11 +69,27 @@ def paired_gain(
     drawn = []
     for _ in range(resamples // _DRAWS):
         found = differences(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
-        shares = generator.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), _DRAWS) / len(pairs)
-        drawn.append((found * shares).sum(1))
-    low, high = np.nanquantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
+        drawn.append(found.mean(1) + _of_other_seeds(found, generator))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
     mean = float(differences(np.ones((1, rows))).mean())
     return Gain(headline(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
+
+
+def _check_rows(outputs: Sequence[Outputs], task: str) -> None:
+    marks = [one.predictions[:, 2] if task == "mlm" else one.labels for one in outputs]
+    if any(not np.array_equal(mark, marks[0], equal_nan=True) for mark in marks):
+        raise UserError(
+            "expected the same evaluation rows for all students / got others than when this run began / the comparison "
+            "would be of unlike rows / set run.overwrite=true, or another training.output_dir"
+        )
+
+
+def _of_other_seeds(found: np.ndarray, generator: np.random.Generator) -> np.ndarray | float:
+    """How far the mean over as many other seeds might lie from the mean over these; `found` is (draws, seeds)."""
+    draws, seeds = found.shape
+    if seeds == 1:
+        return 0.0
+    return generator.standard_t(seeds - 1, draws) * found.std(1, ddof=1) / np.sqrt(seeds)
 
 
 _DRAWS = 100
@@ -111,7 +135,7 @@ def _matthews(sums: np.ndarray) -> np.ndarray:
 def _pearson(sums: np.ndarray) -> np.ndarray:
     n, x, y, xx, yy, xy = sums.T
     root = np.sqrt(np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0))
-    return np.divide(n * xy - x * y, root, out=np.full_like(root, np.nan), where=root > 0)
+    return np.divide(n * xy - x * y, root, out=np.zeros_like(root), where=root > 0)
 
 
 _METRICS: dict[str, tuple[Callable[[Outputs], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {

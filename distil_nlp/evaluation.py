@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ def predict(
     for name, rows in splits.items():
         loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
         seen = [_look(model, batch, kind, device, bf16) for batch in loader]
-        found[name] = Outputs(*(_in_order(parts, len(rows)) for parts in zip(*seen, strict=True)))
+        found[name] = _in_order(seen, len(rows))
     recorder.remove()
     model.train(was_training)
     return found
@@ -116,13 +116,15 @@ def _share(rows: Any) -> Subset:
     return Subset(rows, range(state.process_index, len(rows), state.num_processes))
 
 
-def _in_order(parts: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """What all processes saw of their shares, in the order of the rows."""
-    shares = gather_object([np.concatenate(parts)])
-    whole = np.empty((count, *shares[0].shape[1:]), dtype=shares[0].dtype)
+def _in_order(seen: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
+    """What all processes saw of their shares, in batches, as outputs in the order of the rows."""
+    shares = gather_object([seen])
+    some = next(batch for share in shares for batch in share)
+    whole = [np.empty((count, *part.shape[1:]), dtype=part.dtype) for part in some]
     for i, share in enumerate(shares):
-        whole[i :: len(shares)] = share
-    return whole
+        for array, parts in zip(whole, zip(*share, strict=True), strict=False):  # none, where there were too few rows
+            array[i :: len(shares)] = np.concatenate(parts)
+    return Outputs(*whole)
 
 
 @torch.no_grad()

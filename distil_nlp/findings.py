@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -74,7 +75,9 @@ def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "minimum": min(values), "maximum": max(values)}
+    """A correlation that is not a number, because all predictions are the same, counts as 0."""
+    counted = [0.0 if math.isnan(value) else value for value in values]
+    return {"median": median(counted), "minimum": min(counted), "maximum": max(counted)}
 
 
 def _typical(scores: Mapping[str, Any]) -> Metrics:

@@ -12,8 +12,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, dump_recipe
 from distil_nlp.results import read_results, write_atomically
 
-RECIPE, RESULTS, STUDENT = "recipe.yaml", "results.json", "student"
-_NOT_COMPARED = ("run.", "hub.")
+RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
+_NOT_COMPARED = ("run.", "hub.", "training.output_dir")
 _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that ask for further students: a run that lacks some is unfinished, not another."""
 
@@ -59,8 +59,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     """
     try:
         if recipe.run.overwrite and folder.exists() and _has_something_to_lose(folder):
-            shutil.rmtree(_previous(folder), ignore_errors=True)
-            folder.rename(_previous(folder))
+            _put_away(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
     except OSError as error:
@@ -70,12 +69,21 @@ def claim(folder: Path, recipe: Recipe) -> None:
         ) from error
 
 
+def _put_away(folder: Path) -> None:
+    """Moves a run to `<folder>.previous`; one that never finished does not push a finished one out of there."""
+    if (folder / RESULTS).is_file() or not (_previous(folder) / RESULTS).is_file():
+        shutil.rmtree(_previous(folder), ignore_errors=True)
+        folder.rename(_previous(folder))
+    else:
+        shutil.rmtree(folder)
+
+
 def _previous(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.previous")
 
 
 def _has_something_to_lose(folder: Path) -> bool:
-    return any(folder.glob("checkpoint-*")) or (folder / RESULTS).exists() or (folder / STUDENT).exists()
+    return any(folder.glob("checkpoint-*")) or any((folder / name).exists() for name in (RESULTS, STUDENT, VARIANTS))
 
 
 def _saved_recipe(path: Path) -> dict[str, Any]:

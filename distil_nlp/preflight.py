@@ -44,7 +44,8 @@ def _check_choice_of_checkpoint(recipe: Recipe, args: TrainingArguments) -> None
             "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
         )
     objective = build.objective_from(recipe.objective, build.task_kind(recipe))
-    known = {"loss", *objective.names, *metric_names(recipe.data.task)}
+    terms = ["hard_label"] if "no_distillation" in recipe.evaluation.baselines else objective.names
+    known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
     if best and best not in known:
         raise UserError(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from distil_nlp import build, preflight
 from distil_nlp.build import TransferSet
 from distil_nlp.console import say
+from distil_nlp.data import labelled_rows
 from distil_nlp.efficiency import measure
 from distil_nlp.evaluation import Metrics, majority_metrics, unigram_metrics
 from distil_nlp.fidelity import compare
@@ -20,11 +21,13 @@ from distil_nlp.models import load_model, load_tokenizer, size_of
 from distil_nlp.publish import push, teacher_metadata, write_card
 from distil_nlp.recipe import Recipe
 from distil_nlp.report import write_report
-from distil_nlp.results import environment, write_results
+from distil_nlp.results import environment, read_results, write_results
 from distil_nlp.summary import summary_table
 from distil_nlp.teacher import finetuned_teacher
 from distil_nlp.terms import Shape
-from distil_nlp.variants import DISTILLED, Trained, Variant, Workshop, plan
+from distil_nlp.variants import DISTILLED, NO_DISTILLATION, Trained, Variant, Workshop, plan
+
+CARD, REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")
 
 
 def distil(recipe: Recipe, recipe_name: str) -> Path:
@@ -40,10 +43,14 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     state = look_at(folder, recipe)
     if state == "finished":
         say(f"{folder}: this run is finished; run.overwrite=true would start it again")
+        if args.should_save and not all((folder / name).is_file() for name in (CARD, REPORT)):
+            _show(folder, read_results(folder / RESULTS))  # it was stopped there
         return _published(recipe, folder, args)
     tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
     with args.main_process_first(desc="data"):
         data = build.transfer_set(recipe, tokenizer, args)
+    if NO_DISTILLATION in recipe.evaluation.baselines:
+        data.labelled()  # complains now rather than after hours
     run = _Run(recipe, folder, args, tokenizer, data)
     main, *others = plan(recipe, folder)
     findings = Findings(data.task, run.floor())
@@ -61,9 +68,9 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
     """Card, report and the table at the end."""
+    say(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    say(summary_table(results))
     say(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
 
 
@@ -146,7 +153,6 @@ class _Run:
 
     def results(self, findings: Findings, initialisation: dict[str, Any]) -> dict[str, Any]:
         """`results.json`, but for its version. One process does it, without talking to others."""
-        self.teacher.float()  # training may have made it bfloat16
         student, split = load_model(str(self.folder / STUDENT), self.data.head), self.data.split
         costs, alike = self.costs(student), self.fidelity(student)
         own, scores = next(iter(findings.students[DISTILLED].values())), findings.student_scores()
@@ -158,6 +164,7 @@ class _Run:
             "labels": self.data.head.labels,
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
+                "labelled": None if findings.task == "mlm" else len(labelled_rows(split.train)),
                 "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
             },
             "teacher": {

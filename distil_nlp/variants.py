@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import set_seed
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
@@ -19,7 +21,7 @@ from distil_nlp.build import TransferSet
 from distil_nlp.console import say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import Metrics, Outputs, metric_function, metrics_of, predict
-from distil_nlp.folder import STUDENT
+from distil_nlp.folder import STUDENT, VARIANTS
 from distil_nlp.guard import last_complete_checkpoint, spent_until
 from distil_nlp.models import load_model
 from distil_nlp.recipe import Recipe
@@ -27,7 +29,6 @@ from distil_nlp.results import peak_memory_mib, write_atomically
 from distil_nlp.trainer import DistillationTrainer
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
-VARIANTS = "variants"
 TRAINING = "training.json"
 """What training took: kept beside the student, so that a run stopped while scoring need not train again."""
 OUTPUTS = "outputs.npz"
@@ -51,10 +52,11 @@ class Variant:
         changed.training["seed"] = self.seed
         if self.name != DISTILLED:
             changed.training["max_steps"] = max_steps
+            changed.evaluation.early_stopping_patience = None
         if not self.is_main:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
-            changed.objective = build.labels_alone(recipe.objective)
+            changed.objective = build.labels_alone()
         if self.name == RANDOM_INIT:
             changed.student = build.random_student(recipe.student)
         if recipe.teacher.reseed:
@@ -117,20 +119,25 @@ class Workshop:
         """
         trainer = self.trainer(student, teacher)
         before()
+        trainer.accelerator.wait_for_everyone()
         checkpoint = last_complete_checkpoint(self.folder)
         say(f"training the student{f', from {checkpoint.name} on' if checkpoint else ''}")
+        if self.args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         trainer.spent_before = spent_until(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         training = self.training(trainer, checkpoint)
         self.save(trainer, training)
+        del trainer
+        gc.collect()  # it holds itself, and with it the optimiser
         return training
 
     def trainer(self, student: PreTrainedModel, teacher: PreTrainedModel) -> DistillationTrainer:
-        patience = self.recipe.evaluation.early_stopping_patience
+        patience, dtype = self.recipe.evaluation.early_stopping_patience, build.teacher_dtype(self.recipe)
         objective = build.objective_from(self.recipe.objective, self.data.head.kind)
         parts = dict(
             model=student,
-            teacher=teacher.to(build.teacher_dtype(self.recipe)),
+            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),
             objective=objective,
             args=self.args,
             train_dataset=self.data.split.train if objective.needs_teacher else self.data.labelled(),
@@ -189,6 +196,7 @@ class Workshop:
         """A further student of the run: trained, scored and put away, or read if an earlier start did that. Only its
         outputs stay."""
         if (self.folder / OUTPUTS).is_file():
+            self.put_away()
             outputs = load_outputs(self.folder / OUTPUTS)
             training = json.loads((self.folder / TRAINING).read_text())
             return Trained(metrics_of(self.data.task, outputs), outputs, training)
@@ -199,9 +207,14 @@ class Workshop:
         trained = self.scored(training)
         if self.args.should_save:
             save_outputs(self.folder / OUTPUTS, trained.outputs)
-            for folder in (self.folder / STUDENT, *self.folder.glob("checkpoint-*")):
-                shutil.rmtree(folder)
+        self.put_away()
         return trained
+
+    def put_away(self) -> None:
+        """Of a further student only what it said is of use."""
+        if self.args.should_save:
+            for folder in (self.folder / STUDENT, *self.folder.glob("checkpoint-*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:

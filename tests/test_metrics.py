@@ -7,6 +7,7 @@ import evaluate
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 from scipy import stats
 from transformers import EvalPrediction
 
@@ -182,3 +183,26 @@ def test_the_unigram_floor_is_the_entropy_of_masked_tokens():
     total = 40 + len(tokenizer) - len(tokenizer.all_special_ids)  # each token once more than it occurs
     loss = -(3 * math.log(31 / total) + math.log(11 / total) + math.log(1 / total)) / 5
     assert found == pytest.approx({"loss": loss, "perplexity": math.exp(loss), "accuracy": 0.6})
+
+
+def test_outputs_of_processes_come_in_the_order_of_the_rows(monkeypatch):
+    """Prevents rows that are paired with other rows' outputs, and a crash where a process had no row."""
+    from distil_nlp import evaluation
+
+    def share(*rows):
+        return [(np.array([[row]]), np.array([row])) for row in rows]
+
+    monkeypatch.setattr(evaluation, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
+    seen = evaluation._in_order(share(0, 3), 5)
+    assert seen.labels.tolist() == seen.predictions[:, 0].tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setattr(evaluation, "gather_object", lambda own: [share(0), []])
+    assert evaluation._in_order(share(0), 1).labels.tolist() == [0]
+
+
+def test_a_gpu_is_called_by_its_name(monkeypatch):
+    """Prevents results of a GPU that are told as a CPU's, or not at all."""
+    from distil_nlp.results import device_name
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert device_name(torch.device("cuda", 0)) == "NVIDIA H200"
+    assert "CPU" in device_name(torch.device("cpu"))

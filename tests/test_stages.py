@@ -246,6 +246,9 @@ def test_overwriting_moves_the_old_run_away(place):
     old = place.out.with_name("run.previous")
     assert (old / "notes.txt").read_text() == "mine"
     assert (old / "student" / "model.safetensors").read_bytes() == student
+    (place.out / "results.json").unlink()
+    assert place.run("run.overwrite=true", "student.layers=last") == 0  # an unfinished run does not push it out
+    assert (old / "notes.txt").read_text() == "mine"
     shutil.rmtree(place.out)
     place.out.mkdir()
     (place.out / "thesis.tex").write_text("years of work")
@@ -304,6 +307,35 @@ def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
     assert place.results["student"]["metrics"] == single
     assert place.run("evaluation.seeds=2", "evaluation.baselines=[no_distillation]") == 0
     assert len(trained) == 2
+
+
+def test_the_command_of_the_report_adds_seeds(place, monkeypatch):
+    """Prevents advice that is refused, and that an overwrite would then follow: the folder may be named or not."""
+    monkeypatch.chdir(place.folder)
+    recipe = place.command()[0]
+    assert distill([recipe]) == 0
+    (folder,) = (place.folder / "runs").iterdir()
+    before = (folder / "student" / "model.safetensors").stat().st_mtime_ns
+    assert distill([str(folder / "recipe.yaml"), f"training.output_dir={folder}", "evaluation.seeds=2"]) == 0
+    assert json.loads((folder / "results.json").read_text())["seeds"]["accuracy"]["seeds"] == [42, 43]
+    assert (folder / "student" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_stopped_before_its_report_gets_it(place):
+    """Prevents a finished run that is never shown."""
+    place.run()
+    (place.out / "student" / "README.md").unlink()
+    assert place.run() == 0
+    assert (place.out / "student" / "README.md").is_file()
+
+
+def test_labels_alone_need_labels(place, capsys):
+    """Prevents a baseline that fails after hours of training."""
+    rows = Dataset.from_dict({"text": place.texts, "label": [None] * len(place.texts)})
+    rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
+    rows.to_parquet(place.folder / "data" / "train-00000-of-00001.parquet")
+    assert place.run("evaluation.baselines=[no_distillation]") == 2
+    assert "expected some labelled training rows" in capsys.readouterr().err
 
 
 def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
@@ -476,6 +508,14 @@ MISTAKES = {
     "stream without steps": (["data.streaming=true", "data.task=mlm"], r"training.max_steps: expected a number"),
     "label smoothing": (["training.label_smoothing_factor=0.1"], r"label_smoothing_factor"),
     "pushing nowhere": (["hub.push=true"], r"hub.repo_id: expected a name such as me/my-student"),
+    "best by a term of the teacher": (
+        [
+            "evaluation.baselines=[no_distillation]",
+            "training.eval_strategy=epoch",
+            "training.metric_for_best_model=hidden_cosine",
+        ],
+        r"metric_for_best_model: expected one of accuracy, f1_macro, hard_label, loss / got hidden_cosine",
+    ),
     "a seed twice": (["evaluation.seeds=[1, 1]"], r"evaluation.seeds: expected different seeds"),
     "two first seeds": (["evaluation.seeds=[1, 2]", "training.seed=3"], r"training.seed the first of them"),
     "reseeded, not trained": (["teacher.reseed=true"], r"teacher.reseed: expected a teacher that is fine-tuned"),

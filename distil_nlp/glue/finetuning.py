@@ -53,8 +53,6 @@ def finetune(
         shutil.rmtree(folder / MODEL, ignore_errors=True)
         model.save_pretrained(folder / MODEL, state_dict=state)
         tokenizer.save_pretrained(folder / MODEL)
-        for old in folder.glob("checkpoint-*"):
-            shutil.rmtree(old)
     trainer.accelerator.wait_for_everyone()
     return load_model(str(folder / MODEL), head)
 

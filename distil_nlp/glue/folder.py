@@ -84,7 +84,7 @@ class Folder:
                 "add mnli to --tasks"
             )
         if needed - there:
-            plan["mnli"] = sorted({*plan["mnli"], *needed} - there)
+            plan["mnli"] = sorted({*plan["mnli"], *(needed - there)})
         return {task: seeds for task, seeds in plan.items() if seeds}
 
     def summarise(self, environment: dict[str, Any]) -> dict[str, Any]:

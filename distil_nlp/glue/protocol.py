@@ -140,6 +140,8 @@ class _Run:
             if not (settings.from_mnli and task == "mnli"):
                 shutil.rmtree(place / MODEL)
             write_atomically(place / SCORES, json.dumps(record, indent=2) + "\n")
+            for checkpoint in place.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
         say(_line(record, f"{record['seconds']:.0f} s"))
         del model
         gc.collect()  # a trainer and its callbacks hold each other, and with them the GPU's memory

@@ -82,7 +82,8 @@ def _summary(facts: Facts, student: Path) -> str:
         beside = f" ({floor[1]}, without a model, would reach {floor[0]:.1%})" if floor else ""
         smaller = f" with {sizes[0] / sizes[1]:.0%} of its parameters" if all(sizes) else ""
         score = metric_label(facts("headline"))
-        sentences.append(f"It keeps **{kept:.1%}** of the teacher's {score}{smaller}{beside}.")
+        median = f", in the median of {len(facts.seeds)} seeds," if len(facts.seeds) > 1 else ""
+        sentences.append(f"It keeps{median} **{kept:.1%}** of the teacher's {score}{smaller}{beside}.")
     speed_up = facts("efficiency.speed_up")
     if speed_up:
         batch, factor = next(iter(speed_up.items()))

@@ -55,6 +55,9 @@ def training_data(facts: Facts) -> str:
     found = {word: facts(f"recipe.data.{key}") for word, key in named.items()}
     parts = [f"{word} {code(value)}" for word, value in found.items() if value]
     sentences = [joined(facts.linked_dataset, *parts, f"{rows:,} rows" if rows else "", by=", ") + "."]
+    labelled = facts("rows.labelled")
+    if rows and labelled is not None and labelled < rows:
+        sentences.append(f"{labelled:,} of them have a label, which is all that a student without a teacher sees.")
     if length:
         sentences.append(f"Texts were {'packed into blocks of' if facts.kind == 'mlm' else 'cut at'} {length} tokens.")
     if facts.kind == "mlm" and masking:
@@ -153,7 +156,11 @@ def _hyperparameters(facts: Facts) -> str:
 
 def _effort(facts: Facts) -> str:
     """Hardware, time and versions."""
-    forms = {"steps": "{:,} steps", "tokens": "{:,} tokens", "peak_memory_mib": "peak memory {:,.0f} MiB"}
+    forms = {
+        "steps": "{:,} steps",
+        "tokens": "{:,} tokens",
+        "peak_memory_mib": "peak memory of the process {:,.0f} MiB",
+    }
     parts = [text.format(facts(f"training.{name}")) for name, text in forms.items() if facts(f"training.{name}")]
     if facts("training.seconds") is not None:
         parts.insert(0, _duration(facts("training.seconds")))

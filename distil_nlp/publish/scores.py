@@ -101,7 +101,7 @@ def _spread(found: Mapping[str, Any], name: str) -> str:
 
 
 def _gain(found: Mapping[str, Any] | None) -> str:
-    if not found:
+    if not found or found.get("mean") is None:
         return ""
     mean, low, high = (f"{found[key]:+.3f}".replace("-", "−") for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high}){'' if found.get('outside_noise') else ', within noise'}"

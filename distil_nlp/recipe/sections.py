@@ -13,7 +13,7 @@ Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
 Pair = Annotated[list[Block], Field(min_length=2, max_length=2)]
 Pairs = Literal["last", "uniform", "all"] | Annotated[list[Pair], Field(min_length=1)]
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""

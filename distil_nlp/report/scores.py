@@ -60,7 +60,7 @@ class Scored:
 def scored(run: Run) -> list[Scored]:
     """Teacher, student, and the baselines there are, the floor last."""
     rows = [
-        Scored("teacher", "Teacher", run.get("teacher", "metrics") or {}, {}),
+        Scored("teacher", "Teacher", run.get("teacher", "metrics") or {}, run.get("teacher", "seeds") or {}),
         Scored("student", "Student, distilled", run.get("student", "metrics") or {}, run.get("seeds") or {}),
     ]
     found = run.get("baselines") or {}

@@ -187,7 +187,7 @@ def training(run: Run) -> Table | None:
         ("Training rows", count(run.get("rows", "train"))),
         ("Tokens", large(found.get("tokens"))),
         ("Tokens per second", count(found.get("tokens_per_second"))),
-        ("Peak memory, MiB", plain(found.get("peak_memory_mib"))),
+        ("Peak memory of the process, MiB", plain(found.get("peak_memory_mib"))),
         ("Device", around.get("device")),
         ("Processes", count(around.get("processes"))),
         ("Threads", count(around.get("threads"))),

@@ -57,9 +57,9 @@ def _speed(run: Run) -> str:
         return ""
     told = "no faster"
     if value >= SMALL_SPEED_UP:
-        told = f"{times(value)} faster"
+        told = f"{times(value)} as fast"
     elif value <= 1 / SMALL_SPEED_UP:
-        told = f"{times(1 / value)} slower"
+        told = f"{times(1 / value)} as slow"
     return f"{told} at batch {batch}"
 
 
@@ -80,7 +80,9 @@ def worth(run: Run) -> str:
         return f"Whether distillation was worth it is not known: no {lacking}."
     verb = "adds" if gain["mean"] >= 0 else "costs"
     told = f"Distillation {verb} {points(abs(gain['mean']))} points of {metric_name(run.metric, run.kind)}"
-    return f"{told} over the same student trained on labels alone{_interval(gain)}"
+    rows, labelled = run.get("rows", "train"), run.get("rows", "labelled")
+    few = f" ({labelled:,} of {rows:,} rows have one)" if rows and labelled and labelled < rows else ""
+    return f"{told} over the same student trained on labels alone{few}{_interval(gain)}"
 
 
 def _interval(gain: dict[str, Any]) -> str:
@@ -88,11 +90,12 @@ def _interval(gain: dict[str, Any]) -> str:
     if inside is None:
         return "."
     over = [plural(gain[what], what.rstrip("s")) for what in ("rows", "seeds") if gain.get(what)]
-    low, high = points(gain["low"]), points(gain["high"])
+    ends = (gain["low"], gain["high"]) if gain["mean"] >= 0 else (-gain["high"], -gain["low"])  # of what it costs
+    low, high = map(points, ends)
     text = f" ({percent(gain.get('level', 0.95), 0)} interval {low} to {high}, paired bootstrap"
     text += f" over {' and '.join(over)})" if over else ")"
-    text += ": within the noise, the interval includes 0." if inside else ": outside the noise."
-    return text + " It covers the choice of rows only, not of seeds." * (gain.get("seeds") == 1)
+    noise = "the noise of the rows (one seed: that of seeds is unknown)" if gain.get("seeds") == 1 else "the noise"
+    return f"{text}: within {noise}, the interval includes 0." if inside else f"{text}: outside {noise}."
 
 
 def is_noise(gain: dict[str, Any] | None) -> bool | None:
