@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from distil_nlp.comparison import paired_gain
 from distil_nlp.evaluation import Metrics, Outputs, headline, metrics_of, retention, retention_above_majority
+from distil_nlp.results import spread
 from distil_nlp.variants import COPIED_ONLY, DISTILLED, Trained
 
 
@@ -70,14 +69,8 @@ def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:
     """The first seed's metrics, and of each metric every seed's value."""
     seeds, first = list(by_seed), next(iter(by_seed.values()))
     values = {name: [metrics[name] for metrics in by_seed.values()] for name in first}
-    told = {name: {"seeds": seeds, "values": found, **_spread(found)} for name, found in values.items()}
+    told = {name: spread(seeds, found) for name, found in values.items()}
     return {"metrics": first, "seeds": told}
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """A correlation that is not a number, because all predictions are the same, counts as 0."""
-    counted = [0.0 if math.isnan(value) else value for value in values]
-    return {"median": median(counted), "minimum": min(counted), "maximum": max(counted)}
 
 
 def _typical(scores: Mapping[str, Any]) -> Metrics:

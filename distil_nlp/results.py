@@ -10,7 +10,9 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -51,8 +53,20 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Writes `results.json`; NaN and infinity, which JSON does not know, become null."""
-    text = json.dumps({**results, "schema_version": SCHEMA_VERSION}, indent=2, default=str)
-    write_atomically(path, json.dumps(_finite(json.loads(text)), indent=2) + "\n")
+    write_atomically(path, json.dumps(finite({**results, "schema_version": SCHEMA_VERSION}), indent=2) + "\n")
+
+
+def finite(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results as `results.json` has them."""
+    return json.loads(json.dumps(results, default=str), parse_constant=lambda _: None)
+
+
+def spread(seeds: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+    """A metric's value with each seed. A correlation that is not a number, because all predictions are the same, counts
+    as 0 in median, minimum and maximum."""
+    counted = [0.0 if math.isnan(value) else value for value in values]
+    found = {"median": median(counted), "minimum": min(counted), "maximum": max(counted)}
+    return {"seeds": seeds, "values": values, **found}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -62,14 +76,6 @@ def read_results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _version(package: str) -> str | None:

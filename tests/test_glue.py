@@ -25,6 +25,7 @@ from distil_nlp.glue.summary import averages, over_seeds, with_score
 from distil_nlp.guard import CheckpointGuard
 from distil_nlp.models import Head
 from distil_nlp.tasks import GLUE
+from distil_nlp.telling.numbers import plain
 from tests import tiny
 from tests.test_distributed import torchrun
 
@@ -179,16 +180,16 @@ def test_an_evaluation_leaves_what_it_promises(place, capsys):
         for name, one in summary["tasks"][task].items():
             assert one["values"] == [place.scores(task, seed)["metrics"][name] for seed in (42, 43, 44)]
             assert one["median"] == statistics.median(one["values"])
-            assert f"{one['median']:.3f}" in printed
+            assert plain(one["median"]) in printed
     assert len(set(summary["tasks"]["stsb"]["pearson"]["values"])) == 3
     (name,) = summary["averages"]
     assert name == "mean of 2 tasks on dev, a trial (mrpc, stsb)"
-    assert f"{name}: {summary['averages'][name]:.3f}" in printed
+    assert f"{name}: {plain(summary['averages'][name])}" in printed
     assert summary["rows"]["mrpc"] == {"train": 24, "validation": 12}
     assert summary["settings"]["learning_rate"] == 1e-2
     assert "versions" in summary["environment"]
     assert (
-        f"| stsb | pearson | {summary['tasks']['stsb']['pearson']['median']:.3f} |"
+        f"| stsb | Pearson correlation | {plain(summary['tasks']['stsb']['pearson']['median'])} |"
         in (place.out / "glue.md").read_text()
     )
     assert printed.count("mrpc  seed 4") == 3

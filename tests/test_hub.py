@@ -175,7 +175,7 @@ def test_an_existing_repository_is_announced_and_keeps_its_history(hub, api, run
     assert f"→ {hub.url}/me/x (exists, private)" in str(planned)
     assert "It replaces: config.json.\n" in str(planned)
     assert "left as they are: .gitattributes, notes.md." in str(planned)
-    assert re.search(r"^ +\d+\.\d kB  model.safetensors$", str(planned), re.M)
+    assert re.search(r"^ +\d+\.\d\skB  model.safetensors$", str(planned), re.M)
     push(run, "x", api=api)
     repo = hub.repos["me/x"]
     assert repo.files.keys() == UPLOADED | {".gitattributes", "notes.md"}

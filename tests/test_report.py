@@ -17,12 +17,11 @@ from distil_nlp.report.curves import terms_figure
 from distil_nlp.report.drawing import SERIES, style
 from distil_nlp.report.matrices import confusion_figure, matrix_figures
 from distil_nlp.report.pages import run_page
-from distil_nlp.report.read import Run
-from distil_nlp.report.tables import cost, quality
-from distil_nlp.report.tables import fidelity as fidelity_table
-from distil_nlp.report.tables import training as training_table
-from distil_nlp.report.units import GAP, duration, plain
-from distil_nlp.report.words import fidelity, floor, lead, worth
+from distil_nlp.report.tables import training
+from distil_nlp.telling.numbers import GAP, duration, plain
+from distil_nlp.telling.run import Run
+from distil_nlp.telling.tables import cost, quality
+from distil_nlp.telling.words import fidelity, floor, lead, worth
 from tests.showcase import example
 
 NEEDED = {"schema_version", "task", "headline", "teacher", "student"}
@@ -98,7 +97,7 @@ def test_a_run_leaves_a_page_a_text_and_its_plots(report):
     pictures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == len(plots)
     assert all(pictures)
-    for told in ("Keeps 99.4", "Distillation adds 7.7 points of F1", "Student, labels alone", "+7.7 (+4.6 to +10.8)"):
+    for told in ("keeps 99.4", "Distillation adds 7.7 points of F1", "labels alone", "+7.7 (+4.6 to +10.8)"):
         assert told in page.text.replace(GAP, " ")
         assert told in markdown.replace(GAP, " ")
 
@@ -175,7 +174,7 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
             del tree[path[-1]]
         run = Run("mine", tmp_path, results)
         words = [lead(run), worth(run), floor(run), *fidelity(run)]
-        tables = [quality(run), cost(run), fidelity_table(run), training_table(run)]
+        tables = [quality(run), cost(run), training(run)]
         told = [*words, *(cell for table in tables if table for row in table.rows for cell in row)]
         assert all(isinstance(text, str) and "None" not in text for text in told), path
         assert advice(run), path
@@ -230,18 +229,18 @@ def told(text):
 def test_the_lead_is_made_of_the_figures(tmp_path):
     """Prevents a headline that says more than was measured."""
     assert told(lead(run_of(tmp_path))) == (
-        "Keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters (50 % of the encoder’s), "
-        "1.9× faster at batch 32."
+        "The student keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters (50 % of the "
+        "encoder’s), 1.9× as fast at batch 32."
     )
     assert told(lead(run_of(tmp_path, seeds=None, efficiency=None))) == (
-        "Keeps 99.4 % of the teacher’s F1 with 77 % of the parameters (50 % of the encoder’s)."
+        "The student keeps 99.4 % of the teacher’s F1 with 77 % of the parameters (50 % of the encoder’s)."
     )
     assert told(lead(run_of(tmp_path, retention=None, efficiency=None, seeds=None))).startswith(
-        "Reaches F1 0.837 against the teacher’s 0.842 with 77 %"
+        "The student reaches F1 0.837 against the teacher’s 0.842 with 77 %"
     )
-    assert told(lead(run_of(tmp_path, retention=1.012))).startswith("Reaches 101.2 % of")
+    assert told(lead(run_of(tmp_path, retention=1.012))).startswith("The student reaches 101.2 % of")
     slow = told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"1": 2.0, "32": 0.5}))))
-    assert slow.endswith("2.0× slower at batch 32.")
+    assert slow.endswith("2.0× as slow at batch 32.")
     assert told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"32": 1.0})))).endswith(
         "no faster at batch 32."
     )
@@ -264,7 +263,7 @@ def test_the_verdict_follows_the_interval(tmp_path):
     )
     assert told(worth(run_of(tmp_path, **gain(-0.03, -0.05, -0.01)))).startswith("Distillation costs 3.0 points of F1")
     one = told(worth(run_of(tmp_path, **gain(0.07, 0.04, 0.1, seeds=1))))
-    assert one.endswith("1 seed): outside the noise. It covers the choice of rows only, not of seeds.")
+    assert one.endswith("1 seed): outside the noise of the rows (one seed: that of seeds is unknown).")
     assert "no student was trained on labels alone" in worth(run_of(tmp_path, baselines=None))
     unmeasured = run_of(tmp_path, **changed("baselines.no_distillation.gain", None))
     assert "no gain over a student trained on labels alone was measured" in worth(unmeasured)
@@ -273,8 +272,8 @@ def test_the_verdict_follows_the_interval(tmp_path):
 def test_guessing_is_named(tmp_path):
     """Prevents a retention that looks high because guessing already scores high."""
     assert told(floor(run_of(tmp_path))) == (
-        "Giving one class to all has 96.4 % of the teacher’s F1; of what the teacher has above that, the student keeps "
-        "83.3 %."
+        "Without a model, one class for all would reach 96.4 % of the teacher’s F1; of what the teacher has above "
+        "that, the student keeps 83.3 %."
     )
     assert floor(run_of(tmp_path, retention_above_majority=-0.1)).endswith("the student does not get above that.")
     assert floor(run_of(tmp_path, **changed("baselines.majority.metrics.f1", None))) == ""
@@ -284,12 +283,12 @@ def test_fidelity_of_each_kind_of_task(tmp_path):
     """Prevents classes where there are numbers or tokens."""
     regression = run_of(tmp_path, task="stsb", fidelity={"pearson": 0.98, "mean_absolute_difference": 0.11})
     assert fidelity(regression) == [
-        "The outputs of teacher and student correlate at 0.980 and differ by 0.110 on average."
+        "The outputs of teacher and student correlate at 0.980 (Pearson) and differ by 0.110 on average."
     ]
     tokens = run_of(tmp_path, task="mlm", headline="accuracy", fidelity={"agreement": 0.7, "kl": 0.4, "tokens": 3841})
     assert told(fidelity(tokens)[0]) == (
-        "Teacher and student predict the same token for 70.0 % of 3,841 masked tokens; the teacher’s distribution is "
-        "0.400 nats from the student’s on average."
+        "Teacher and student predict the same token for 70.0 % of 3,841 masked tokens. KL(teacher ‖ student) is "
+        "0.400 nats on average, at temperature 1."
     )
     assert "top-1 accuracy" in lead(tokens)
 
@@ -319,8 +318,8 @@ def test_advice_follows_the_figures(tmp_path):
         (gain(0.01, -0.004, 0.024), "within the noise"),
         (gain(-0.03, -0.05, -0.01), "costs quality"),
         ({"retention": 0.9}, "clearly below its teacher"),
-        ({"retention_above_majority": 0.8}, "above guessing the student keeps 80"),
-        (changed("teacher.metrics.f1", 0.815), "hardly beats guessing"),
+        ({"retention_above_majority": 0.8}, "above one class for all the student keeps 80"),
+        (changed("teacher.metrics.f1", 0.815), "hardly beats one class"),
         (changed("fidelity.ece", {"teacher": 0.05, "student": 0.12}), "soft targets"),
         (changed("fidelity.cka.values", [[0.2, 0.4]]), "CKA 0.40"),
     ):

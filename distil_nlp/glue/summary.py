@@ -7,7 +7,11 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from distil_nlp.results import spread
 from distil_nlp.tasks import GLUE
+from distil_nlp.telling import layout
+from distil_nlp.telling.numbers import plain, span
+from distil_nlp.telling.scores import metric_name
 
 SCORE = "score"
 """A task's own mean over its metrics, beside them: what the leaderboard averages."""
@@ -33,18 +37,8 @@ def over_seeds(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         runs = sorted((one for one in records if one["task"] == task), key=lambda one: one["seed"])
         if runs:
             seeds = [one["seed"] for one in runs]
-            found[task] = {name: _spread(seeds, [one["metrics"][name] for one in runs]) for name in runs[0]["metrics"]}
+            found[task] = {name: spread(seeds, [one["metrics"][name] for one in runs]) for name in runs[0]["metrics"]}
     return found
-
-
-def _spread(seeds: list[int], values: list[float]) -> dict[str, Any]:
-    return {
-        "seeds": seeds,
-        "values": values,
-        "median": statistics.median(values),
-        "minimum": min(values),
-        "maximum": max(values),
-    }
 
 
 def averages(tasks: Mapping[str, Mapping[str, Any]], is_trial: bool) -> dict[str, float]:
@@ -64,36 +58,32 @@ def averages(tasks: Mapping[str, Mapping[str, Any]], is_trial: bool) -> dict[str
 
 def table(summary: Mapping[str, Any]) -> str:
     """The table at the end, aligned."""
-    rows = _rows(summary)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])]) for row in rows]
-    means = [f"{name}: {value:.3f}" for name, value in summary["averages"].items()]
-    return "\n".join(["", lines[0], "─" * len(lines[0]), *lines[1:], "", *means, *_notes(summary), ""])
+    means = [f"{name}: {plain(value)}" for name, value in summary["averages"].items()]
+    return "\n".join(["", layout.aligned(_rows(summary), names=2), "", *means, *_notes(summary), ""])
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """`glue.md`."""
-    rows = ["| " + " | ".join(row) + " |" for row in _rows(summary)]
-    means = [f"- {name}: **{value:.3f}**" for name, value in summary["averages"].items()]
+    means = [f"- {name}: **{plain(value)}**" for name, value in summary["averages"].items()]
     settings = ", ".join(f"{name} {value}" for name, value in summary["settings"].items() if value not in (None, False))
     return "\n".join([
         f"# GLUE: {summary['model']['name']}", "",
         "Fine-tuned on each task and scored on its labelled validation (dev) splits; fractions, medians over seeds.",
         f"Data: {summary['data']}. Settings: {settings}.", "",
-        rows[0], "|---|---|---:|---:|---:|", *rows[1:], "",
+        layout.markdown(_rows(summary)), "",
         *means, *(f"- {note}" for note in _notes(summary)), "",
     ])  # fmt: skip
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(task, metric, median, min–max, n); the score only where it is a mean of several metrics."""
-    rows = [("task", "metric", "median", "min – max", "seeds")]
+    """(task, metric, median, range, n); the score only where it is a mean of several metrics."""
+    rows = [("task", "metric", "median", "range", "seeds")]
     for task, metrics in summary["tasks"].items():
         shown = metrics if len(metrics) > 2 else {name: one for name, one in metrics.items() if name != SCORE}
         for name, one in shown.items():
-            spread = f"{one['minimum']:.3f} – {one['maximum']:.3f}"
-            label = f"{SCORE}: mean of these" if name == SCORE else name
-            rows.append((task, label, f"{one['median']:.3f}", spread, str(len(one["seeds"]))))
+            label = f"{SCORE}: mean of these" if name == SCORE else metric_name(name, task)
+            low_to_high = span(one["minimum"], one["maximum"])
+            rows.append((task, label, plain(one["median"]), low_to_high, str(len(one["seeds"]))))
     return rows
 
 

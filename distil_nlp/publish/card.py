@@ -14,15 +14,19 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from distil_nlp.publish.citations import bibtex
-from distil_nlp.publish.facts import Facts, joined, metric_label
-from distil_nlp.publish.markdown import code, fence, model_link
+from distil_nlp.publish.facts import Facts, code, model_link
 from distil_nlp.publish.metadata import card_data, pipeline_tag
 from distil_nlp.publish.method import method, reproduction, training_data
 from distil_nlp.publish.privacy import last_component
-from distil_nlp.publish.scores import floor_share, quality, size_and_speed
 from distil_nlp.publish.sources import hub_id
-from distil_nlp.results import write_atomically
+from distil_nlp.results import finite, write_atomically
 from distil_nlp.tasks import GLUE
+from distil_nlp.telling.layout import fence, markdown
+from distil_nlp.telling.numbers import percent, plain, plural
+from distil_nlp.telling.run import pick
+from distil_nlp.telling.scores import metric_name, other_metrics
+from distil_nlp.telling.tables import cost, quality
+from distil_nlp.telling.words import fidelity, floor, joined, lead, worth
 
 CARD = "README.md"
 PLACEHOLDER = "path/to/student"
@@ -46,12 +50,12 @@ def write_card(results: Mapping[str, Any], student: Path) -> Path:
 
 def render_card(results: Mapping[str, Any], student: Path) -> str:
     """The model card as text; see `write_card`."""
-    facts = Facts(results)
+    facts = Facts(student.resolve().parent.name, student.parent, finite(results))
     sections = {
         f"# {_title(facts)}": _summary(facts, student),
         "## How to use": _usage(facts),
-        "## Quality": quality(facts),
-        "## Size and speed": size_and_speed(facts),
+        "## Quality": _quality(facts),
+        "## Size and speed": _cost(facts),
         "## How it was distilled": method(facts),
         "## Training data": training_data(facts),
         "## Intended use and limits": _limits(facts),
@@ -59,7 +63,7 @@ def render_card(results: Mapping[str, Any], student: Path) -> str:
         "## Citation": fence(bibtex(facts.terms), "bibtex"),
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
-    metadata = card_data(facts, student.resolve().parent.name).to_yaml()
+    metadata = card_data(facts).to_yaml()
     return str(ModelCard(f"---\n{metadata}\n---\n\n{body}\n"))
 
 
@@ -72,24 +76,35 @@ def _title(facts: Facts) -> str:
 
 
 def _summary(facts: Facts, student: Path) -> str:
-    """Two or three sentences: what it is, and what was kept of the teacher."""
+    """What it is, what was kept of the teacher, and what one would have without a model."""
     teacher = model_link(facts("recipe.teacher.name")) or "its teacher"
     tuned = " (fine-tuned on the same data first)" if facts("recipe.teacher.finetune") is not None else ""
-    sentences = [f"{_shape(student)} distilled from {teacher}{tuned} on {facts.linked_dataset} with distil_nlp."]
-    kept, floor = facts("retention"), floor_share(facts)
-    sizes = [facts(f"{role}.parameters") for role in ("student", "teacher")]
-    if kept is not None:
-        beside = f" ({floor[1]}, without a model, would reach {floor[0]:.1%})" if floor else ""
-        smaller = f" with {sizes[0] / sizes[1]:.0%} of its parameters" if all(sizes) else ""
-        score = metric_label(facts("headline"))
-        median = f", in the median of {len(facts.seeds)} seeds," if len(facts.seeds) > 1 else ""
-        sentences.append(f"It keeps{median} **{kept:.1%}** of the teacher's {score}{smaller}{beside}.")
-    speed_up = facts("efficiency.speed_up")
-    if speed_up:
-        batch, factor = next(iter(speed_up.items()))
-        where = joined(f"batch {batch}", facts("efficiency.device"), by=", ")
-        sentences.append(f"It answers **{factor:.1f}×** as fast ({where}).")
-    return joined(*sentences)
+    made = f"{_shape(student)} distilled from {teacher}{tuned} on {facts.linked_dataset} with distil_nlp."
+    return joined(made, f"**{lead(facts)}**", floor(facts))
+
+
+def _quality(facts: Facts) -> str:
+    """What was measured on what, the table, and what its comparisons say."""
+    found = quality(facts)
+    if not found:
+        return ""
+    rows = [joined(code(name), rows and f"({plural(rows, 'row')})") for name, rows in facts.splits.items()]
+    units = {
+        "mlm": "Accuracy is top-1 on masked tokens; a lower perplexity is better.",
+        "classification": "Metrics are fractions of 1.",
+        "regression": "Correlations are fractions of 1; a lower mean squared error is better.",
+    }
+    where = f"Measured on {', '.join([facts.linked_dataset, *rows])}. {units[facts.kind]}"
+    scores = ((name, pick(facts("student.metrics"), name)) for name in (facts.metric, *other_metrics(facts)))
+    this = [f"{metric_name(name, facts.kind)} {plain(value)}" for name, value in scores if value is not None]
+    seed = f"The weights here are those of seed {facts.seeds[0]}: {', '.join(this)}." if len(facts.seeds) > 1 else ""
+    verdict = joined(worth(facts), *fidelity(facts))
+    return joined(where, markdown([found.head, *found.rows]), joined(found.note, seed), verdict, by="\n\n")
+
+
+def _cost(facts: Facts) -> str:
+    found = cost(facts)
+    return f"{markdown([found.head, *found.rows])}\n\n{found.note}" if found else ""
 
 
 def _shape(student: Path) -> str:
@@ -137,19 +152,20 @@ def _limits(facts: Facts) -> str:
     lines = [
         f"Meant for {purpose}, on text like that of {facts.linked_dataset}. It was evaluated on nothing but "
         f"{measured}: other domains, styles and languages were not looked at.",
-        "It was trained to agree with its teacher, so it inherits the teacher's errors and biases, and those of the "
+        "It was trained to agree with its teacher, so it inherits the teacher’s errors and biases, and those of the "
         "data of both. Bias and fairness were not measured.",
     ]
     language, length = facts("teacher.card.language"), facts("recipe.data.max_length")
     if language:
         named = language if isinstance(language, str) else ", ".join(map(str, language))
-        lines.append(f"Language, by the teacher's card: {named}.")
+        lines.append(f"Language, by the teacher’s card: {named}.")
     if length:
         lines.append(f"It learned from at most {length} tokens at once; longer texts were not tried.")
     accuracy, count = facts("student.metrics.accuracy"), next(iter(facts.splits.values()), None)
     if count and accuracy is not None and facts.kind == "classification":
         margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
-        lines.append(f"From {count:,} rows its accuracy is known to ±{margin:.3f} (95% interval of a binomial share).")
+        known = f"±{margin:.3f} ({percent(0.95, 0)} interval of a binomial share)"
+        lines.append(f"From {count:,} rows its accuracy is known to {known}.")
     if len(facts.seeds) < 2:
         lines.append("It was trained with one seed; how much another would change was not measured.")
     if facts.kind == "mlm":

@@ -23,6 +23,8 @@ from huggingface_hub.utils import validate_repo_id
 from distil_nlp.errors import UserError
 from distil_nlp.publish.card import CARD, PLACEHOLDER, render_card
 from distil_nlp.publish.privacy import hide, hide_in_text
+from distil_nlp.telling.numbers import large
+from distil_nlp.telling.run import read_run
 
 _STUDENT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
@@ -57,8 +59,8 @@ class Plan:
         seen = {True: "private", False: "public", None: "public, unless your organisation's default is private"}
         state = "new" if self.present is None else "exists"
         lines = [f"{self.run} → {self.url} ({state}, {seen[self.private]})", ""]
-        lines += [f"{_readable(size):>10}  {name}" for name, size in sizes.items()]
-        lines.append(f"{_readable(sum(sizes.values())):>10}  in {len(sizes)} files")
+        lines += [f"{large(size, 'B'):>10}  {name}" for name, size in sizes.items()]
+        lines.append(f"{large(sum(sizes.values()), 'B'):>10}  in {len(sizes)} files")
         if self.present is not None:
             replaced, others = sorted(self.present & self.files.keys()), sorted(self.present - self.files.keys())
             lines += ["", f"One commit. It replaces: {', '.join(replaced) or 'nothing'}."]
@@ -166,7 +168,7 @@ def _finished(run: Path) -> dict[str, Any]:
             f"expected a finished run in {run} / got {got} / there is nothing to publish / give a training.output_dir "
             "that holds results.json and student/; the command that began the run finishes it"
         )
-    return json.loads((run / "results.json").read_text(encoding="utf-8"))
+    return read_run(run)
 
 
 def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path | bytes]:
@@ -253,11 +255,3 @@ def _answer(error: BaseException | None) -> HfHubHTTPError | None:
 
 def _size(one: Path | bytes) -> int:
     return len(one) if isinstance(one, bytes) else one.stat().st_size
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.1f} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -6,20 +6,22 @@ from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distil_nlp.publish.facts import METRICS, Facts, is_number
+from distil_nlp.publish.facts import Facts
 from distil_nlp.publish.sources import hub_id
 from distil_nlp.tasks import GLUE
+from distil_nlp.telling.scores import metric_name
+
+_ON_HUB = {name: name for name in ("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity")}
+_ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
+"""Name in `results.json` → id on the Hub."""
 
 
-def card_data(facts: Facts, name: str) -> ModelCardData:
+def card_data(facts: Facts) -> ModelCardData:
     """The metadata of a run's student, as far as the run knows it.
 
     Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
     `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
     `adapter`, `merge` and `quantized`.
-
-    Args:
-        name: the model's name in `model-index`.
     """
     dataset, bases, scores = hub_id(facts("recipe.data.path")), _bases(facts), list(_scores(facts))
     return ModelCardData(
@@ -34,7 +36,7 @@ def card_data(facts: Facts, name: str) -> ModelCardData:
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
         tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts.task)],
-        model_name=name if scores else None,
+        model_name=facts.name if scores else None,
         eval_results=scores or None,
     )
 
@@ -50,9 +52,8 @@ def _scores(facts: Facts) -> Iterator[EvalResult]:
     several = any("/" in name for name in metrics)
     for name, value in metrics.items():
         split, _, metric = name.rpartition("/")
-        if metric not in METRICS or (several and not split) or not is_number(value):
+        if metric not in _ON_HUB or (several and not split) or value is None:
             continue
-        identifier, label, arguments = METRICS[metric]
         yield EvalResult(
             task_type=pipeline_tag(facts),
             dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
@@ -60,10 +61,10 @@ def _scores(facts: Facts) -> Iterator[EvalResult]:
             dataset_config=facts("recipe.data.name") or (facts.task if facts.task in GLUE else None),
             dataset_split=split or next(iter(facts.splits), None),
             dataset_revision=facts("recipe.data.revision"),
-            metric_type=identifier,
-            metric_name=label,
+            metric_type=_ON_HUB[metric],
+            metric_name=metric_name(metric, facts.kind),
             metric_value=round(value, 4),
-            metric_args=arguments,
+            metric_args={"average": "macro"} if metric == "f1_macro" else None,
         )
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import yaml
 
-from distil_nlp.publish.facts import Facts, joined
-from distil_nlp.publish.markdown import code, fence, model_link, table
+from distil_nlp.publish.facts import Facts, code, model_link
 from distil_nlp.publish.privacy import hide, last_component
 from distil_nlp.publish.sources import hub_id
+from distil_nlp.telling.layout import fence, filled, markdown
+from distil_nlp.telling.numbers import duration, percent, plain, plural
+from distil_nlp.telling.words import joined
 
 TERMS = {
     "soft_target_kl": ("KL(teacher ‖ student) of the softened outputs, times T²", "1503.02531"),
-    "hard_label": ("cross-entropy with the data's own labels", None),
+    "hard_label": ("cross-entropy with the data’s own labels", None),
     "hidden_cosine": ("1 − cosine of the hidden states", "1910.01108"),
     "hidden_mse": ("squared error of the hidden states", "1909.10351"),
     "attention_kl": ("KL(teacher ‖ student) of the attention distributions", "2002.10957"),
@@ -22,11 +24,11 @@ TERMS = {
 }
 """Term → (what the student matches, the paper on arXiv)."""
 _FOR_REGRESSION = {
-    "soft_target_kl": ("squared error to the teacher's output", None),
-    "hard_label": ("squared error to the data's own values", None),
+    "soft_target_kl": ("squared error to the teacher’s output", None),
+    "hard_label": ("squared error to the data’s own values", None),
 }
 _PAIRINGS = {
-    "uniform": "`uniform` pairs each student layer with the teacher's at the same relative depth",
+    "uniform": "`uniform` pairs each student layer with the teacher’s at the same relative depth",
     "last": "`last` pairs the last layers",
     "all": "`all` is `uniform` and the embedding outputs",
 }
@@ -54,7 +56,7 @@ def training_data(facts: Facts) -> str:
     named = {"configuration": "name", "revision": "revision", "split": "train_split"}
     found = {word: facts(f"recipe.data.{key}") for word, key in named.items()}
     parts = [f"{word} {code(value)}" for word, value in found.items() if value]
-    sentences = [joined(facts.linked_dataset, *parts, f"{rows:,} rows" if rows else "", by=", ") + "."]
+    sentences = [joined(facts.linked_dataset, *parts, plural(rows, "row") if rows else "", by=", ") + "."]
     labelled = facts("rows.labelled")
     if rows and labelled is not None and labelled < rows:
         sentences.append(f"{labelled:,} of them have a label, which is all that a student without a teacher sees.")
@@ -63,7 +65,7 @@ def training_data(facts: Facts) -> str:
     if facts.kind == "mlm" and masking:
         whole = " (whole words)" if masking.get("whole_words") else ""
         sentences.append(
-            f"{masking['probability']:.0%} of the tokens were chosen for masking{whole}, anew in each pass."
+            f"{percent(masking['probability'], 0)} of the tokens were chosen for masking{whole}, anew in each pass."
         )
     return joined(*sentences)
 
@@ -77,7 +79,7 @@ def reproduction(facts: Facts) -> str:
     commit = f" at commit {code(facts('environment.commit'))}" if facts("environment.commit") else ""
     sources = filter(None, (facts(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
     local = [code(last_component(name)) for name in sources if not hub_id(name)]
-    yours = f" Put your own in place of {' and '.join(local)}, which lay on the author's disk." if local else ""
+    yours = f" Put your own in place of {' and '.join(local)}, which lay on the author’s disk." if local else ""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=1000)
     return (
         f"Save the recipe as `recipe.yaml` and, with distil_nlp{commit}, run `distil-nlp distill recipe.yaml`.{yours}"
@@ -98,7 +100,8 @@ def _terms(facts: Facts) -> str:
             _layers(term.get("layers")), _tokens(term, facts.kind),
             f"[{paper}](https://arxiv.org/abs/{paper})" if paper else "",
         ])  # fmt: skip
-    return table(["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"], rows)
+    head = ["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"]
+    return markdown(filled([head, *rows]))
 
 
 def _scheduled(start: float | None, change: Mapping[str, Any] | None) -> str:
@@ -118,7 +121,7 @@ def _tokens(term: Mapping[str, Any], kind: str) -> str:
     rows = term.get("rows")
     if rows is None or (kind != "mlm" and not term.get("layers")):
         return ""
-    return rows if isinstance(rows, str) else f"{rows:.0%}, drawn anew"
+    return rows if isinstance(rows, str) else f"{percent(rows, 0)}, drawn anew"
 
 
 def _pairings(facts: Facts) -> str:
@@ -133,7 +136,7 @@ def _start(facts: Facts) -> str:
     found = facts("student.initialisation") or {}
     if found.get("teacher_layers"):
         layers = ", ".join(map(str, found["teacher_layers"]))
-        return f"The student's layers started as the teacher's layers {layers} (counted from 0)."
+        return f"The student’s layers started as the teacher’s layers {layers} (counted from 0)."
     if found.get("checkpoint"):
         return f"The student started from {model_link(found['checkpoint'])}."
     return "The student started from random weights." if "teacher_layers" in found else ""
@@ -156,23 +159,16 @@ def _hyperparameters(facts: Facts) -> str:
 
 def _effort(facts: Facts) -> str:
     """Hardware, time and versions."""
-    forms = {
-        "steps": "{:,} steps",
-        "tokens": "{:,} tokens",
-        "peak_memory_mib": "peak memory of the process {:,.0f} MiB",
-    }
-    parts = [text.format(facts(f"training.{name}")) for name, text in forms.items() if facts(f"training.{name}")]
-    if facts("training.seconds") is not None:
-        parts.insert(0, _duration(facts("training.seconds")))
-    if facts("environment.device"):
-        parts.append(f"on {facts('environment.device')}")
+    steps, tokens, memory = (facts(f"training.{name}") for name in ("steps", "tokens", "peak_memory_mib"))
+    parts = [
+        duration(facts("training.seconds")),
+        steps and plural(steps, "step"),
+        tokens and plural(tokens, "token"),
+        memory and f"peak memory of the process {plain(memory)} MiB",
+        facts("environment.device") and f"on {facts('environment.device')}",
+    ]
+    found = joined(*parts, by=", ")
     known = {name: version for name, version in (facts("environment.versions") or {}).items() if version}
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
-    effort = f"One training of the student: {', '.join(parts)}." if parts else ""
+    effort = f"One training of the student: {found}." if found else ""
     return joined(effort, f"Versions: {versions}." if versions else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

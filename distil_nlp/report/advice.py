@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil_nlp.report.read import Run
-from distil_nlp.report.scores import MAJORITY, NO_DISTILLATION, headline_score, retention
-from distil_nlp.report.units import percent, plain, plural
-from distil_nlp.report.words import is_noise, last_layer_cka
+from distil_nlp.telling.numbers import percent, plain, plural
+from distil_nlp.telling.run import Run
+from distil_nlp.telling.scores import LABELS_ALONE, MAJORITY, floor_name, headline_score, is_noise
+from distil_nlp.telling.words import last_layer_cka
 
 ENOUGH, NEARLY_ALL = 0.95, 0.99
 """Retention below the first is called a loss; above the second there is room for a smaller student."""
@@ -34,7 +34,7 @@ def advice(run: Run) -> list[Advice]:
     """At most three rules that apply, then how to use, share or compare the student."""
     rules = (_weak_teacher, _labels_alone, _more_seeds, _no_gain, _lost, _room, _last_layer, _calibration)
     told = [found for found in (rule(run) for rule in rules) if found][:_MOST]
-    last = [_load(run), *([] if run.get("recipe", "hub", "push") else [_push(run)])]
+    last = [_load(run), *([] if run("recipe.hub.push") else [_push(run)])]
     if len(told) + len(last) < _LEAST:
         last.append(_compare(run))
     return [Advice(text, _again(run, *overrides)) for text, *overrides in told] + last
@@ -58,13 +58,13 @@ def _weak_teacher(run: Run) -> _Told:
     teacher, guess = headline_score(run, "teacher"), headline_score(run, MAJORITY)
     if teacher is None or guess is None or teacher.median > guess.median + ABOVE_FLOOR:
         return None
-    epochs = run.get("recipe", "teacher", "finetune", "num_train_epochs") or _EPOCHS
-    text = "The teacher hardly beats guessing: fine-tune it first, or longer."
+    epochs = run("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
+    text = f"The teacher hardly beats {floor_name(run)}: fine-tune it first, or longer."
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
 
 
 def _labels_alone(run: Run) -> _Told:
-    if run.get("baselines", NO_DISTILLATION):
+    if run(LABELS_ALONE):
         return None
     text = "Find out whether distillation was worth it: train the same student on labels alone as well."
     return text, "evaluation.baselines=[no_distillation]"
@@ -78,7 +78,7 @@ def _more_seeds(run: Run) -> _Told:
 
 
 def _no_gain(run: Run) -> _Told:
-    gain = run.get("baselines", NO_DISTILLATION, "gain")
+    gain = run(f"{LABELS_ALONE}.gain")
     if is_noise(gain) is None or gain["low"] > 0:
         return None
     if not is_noise(gain):
@@ -89,10 +89,10 @@ def _no_gain(run: Run) -> _Told:
 
 
 def _lost(run: Run) -> _Told:
-    kept, above = retention(run), run.get("retention_above_majority")
+    kept, above = run("retention"), run("retention_above_majority")
     if kept is None or min(kept, kept if above is None else above) >= ENOUGH:
         return None
-    lost = f"Of what the teacher has above guessing the student keeps {percent(above)}"
+    lost = f"Of what the teacher has above {floor_name(run)} the student keeps {percent(above)}"
     if kept < ENOUGH:
         lost = "The student is clearly below its teacher"
     text = f"{lost}: train longer, keep more layers, or start from a student that was distilled on plain text."
@@ -100,10 +100,10 @@ def _lost(run: Run) -> _Told:
 
 
 def _room(run: Run) -> _Told:
-    above = run.get("retention_above_majority")
-    kept = retention(run) if above is None else above
-    depth = len(run.get("fidelity", "cka", "student_layers") or ()) - 1
-    if kept is None or kept < NEARLY_ALL or depth < 2 or run.get("recipe", "student", "name"):
+    above = run("retention_above_majority")
+    kept = run("retention") if above is None else above
+    depth = len(run("fidelity.cka.student_layers") or ()) - 1
+    if kept is None or kept < NEARLY_ALL or depth < 2 or run("recipe.student.name"):
         return None
     text = f"With {plural(depth, 'layer')} the student keeps nearly all: fewer may do."
     return text, "student.layers=every_other", f"student.num_layers={depth - 1}"
@@ -119,7 +119,7 @@ def _last_layer(run: Run) -> _Told:
 
 
 def _calibration(run: Run) -> _Told:
-    teacher, student = (run.get("fidelity", "ece", who) for who in ("teacher", "student"))
+    teacher, student = run("fidelity.ece.teacher"), run("fidelity.ece.student")
     if teacher is None or student is None or student <= teacher + WORSE_ECE:
         return None
     text = "The student’s confidence is further off than the teacher’s: give the soft targets more weight."
@@ -127,7 +127,7 @@ def _calibration(run: Run) -> _Told:
 
 
 def _weight(run: Run, term: str) -> float | None:
-    return run.get("recipe", "objective", term, "weight")
+    return run(f"recipe.objective.{term}.weight")
 
 
 def _doubled(run: Run, term: str) -> str:
@@ -137,10 +137,10 @@ def _doubled(run: Run, term: str) -> str:
 
 def _longer(run: Run) -> str:
     """Twice the steps or epochs."""
-    steps = run.get("recipe", "training", "max_steps") or 0
+    steps = run("recipe.training.max_steps") or 0
     if steps > 0:
         return f"training.max_steps={2 * steps}"
-    return f"training.num_train_epochs={2 * (run.get('recipe', 'training', 'num_train_epochs') or _EPOCHS):g}"
+    return f"training.num_train_epochs={2 * (run('recipe.training.num_train_epochs') or _EPOCHS):g}"
 
 
 def _load(run: Run) -> Advice:
@@ -155,7 +155,7 @@ def _load(run: Run) -> Advice:
 
 
 def _push(run: Run) -> Advice:
-    name = run.get("recipe", "hub", "repo_id") or "me/my-student"
+    name = run("recipe.hub.repo_id") or "me/my-student"
     folder = shlex.quote(_path(run).as_posix())
     return Advice("Share it on the Hub.", f"python scripts/push_to_hub.py {folder} --repo-id {shlex.quote(name)}")
 

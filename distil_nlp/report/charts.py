@@ -8,28 +8,27 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from distil_nlp.report.drawing import INK, MUTED, STUDENT, TEACHER, Picture, canvas, picture
-from distil_nlp.report.read import Run
-from distil_nlp.report.scores import MAJORITY, Score, headline_score, metric_name, scored
-from distil_nlp.report.units import plain, shorten
+from distil_nlp.report.drawing import INK, MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten
+from distil_nlp.telling.numbers import plain
+from distil_nlp.telling.run import Run
+from distil_nlp.telling.scores import MAJORITY, Score, floor_name, headline_name, headline_score, scored
 
 
 def scores_figure(run: Run) -> Picture | None:
     """Every seed a dot and the median a bar, for teacher, student and baselines; the floor a line."""
-    name = metric_name(run.metric, run.kind)
+    name = headline_name(run)
     found = [(row, score) for row in scored(run) if row.role != MAJORITY and (score := row.score(run.metric))]
     if not found:
         return None
     colours = {"teacher": TEACHER, "student": STUDENT}
     rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in found]
-    floor = headline_score(run, MAJORITY)
     said = "; ".join(f"{label} {plain(score.median)}" for label, score, _ in rows)
     return strip(
         "scores",
         "Scores",
         rows,
         name,
-        floor and ("guessing", floor.median),
+        _floor(run),
         f"{name}, each seed a dot: {said}.",
     )
 
@@ -82,18 +81,22 @@ def trade_figure(run: Run) -> Picture | None:
     """Headline metric over latency: teacher and student."""
     batch = common_batch([run])
     marks = [
-        Mark(role.capitalize(), run.get(role, "latency_ms", batch, "median"), headline_score(run, role), colour)
+        Mark(role, run(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
         for role, colour in (("teacher", TEACHER), ("student", STUDENT))
     ]
     if not all(mark.time and mark.score for mark in marks):
         return None
-    floor = headline_score(run, MAJORITY)
-    return trade(marks, batch, metric_name(run.metric, run.kind), floor and floor.median)
+    return trade(marks, batch, headline_name(run), _floor(run))
+
+
+def _floor(run: Run) -> tuple[str, float] | None:
+    score = headline_score(run, MAJORITY)
+    return score and (floor_name(run), score.median)
 
 
 def common_batch(runs: Sequence[Run]) -> str:
     """The largest batch that all students with latencies were timed at; empty if there is none."""
-    timed = [{batch for batch, found in (run.get("student", "latency_ms") or {}).items() if found} for run in runs]
+    timed = [{batch for batch, found in (run("student.latency_ms") or {}).items() if found} for run in runs]
     return max(set.intersection(*(filter(None, timed) if any(timed) else [set()])), key=int, default="")
 
 
@@ -107,7 +110,7 @@ class Mark(NamedTuple):
     marker: str = "o"
 
 
-def trade(marks: Sequence[Mark], batch: str, axis: str, floor: float | None = None) -> Picture:
+def trade(marks: Sequence[Mark], batch: str, axis: str, floor: tuple[str, float] | None = None) -> Picture:
     """Quality over latency: a mark for each, the range of its seeds as a bar."""
     columns = 3 if len(marks) < 3 else 2  # teacher, student and floor in one line
     figure = canvas(f"Quality against latency, batch {batch}", 240 + 13 * (len(marks) // columns + 1))
@@ -116,8 +119,8 @@ def trade(marks: Sequence[Mark], batch: str, axis: str, floor: float | None = No
         axes.plot([time] * 2, score.span, color=colour, linewidth=1.6, alpha=0.6)
         axes.plot(time, score.median, marker=marker, color=colour, markersize=7, linestyle="", label=shorten(label, 24))
     axes.margins(y=0.12)
-    if floor is not None:
-        axes.axhline(floor, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label="guessing")
+    if floor:
+        axes.axhline(floor[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=floor[0])
     axes.set_xlim(0, 1.12 * max(mark.time for mark in marks))
     axes.set_xlabel(f"median latency of a batch of {batch}, ms")
     axes.set_ylabel(axis)

@@ -7,11 +7,11 @@ from typing import Any
 
 from distil_nlp.report.charts import Mark, common_batch, strip, trade
 from distil_nlp.report.drawing import SERIES, TEACHER, Picture
-from distil_nlp.report.read import Run
-from distil_nlp.report.scores import NO_DISTILLATION, Score, headline_score, metric_name, retention
-from distil_nlp.report.tables import Table, gain, span, table
-from distil_nlp.report.units import duration, large, milliseconds, percent, plain, times
-from distil_nlp.report.words import speed_up
+from distil_nlp.telling.numbers import duration, large, milliseconds, percent, plain, times
+from distil_nlp.telling.run import Run
+from distil_nlp.telling.scores import LABELS_ALONE, Score, headline_name, headline_score
+from distil_nlp.telling.tables import Table, gain, median, seeds, table
+from distil_nlp.telling.words import speed_up
 
 _MARKERS = "osD^vP"
 _NOT_COMPARED = ("run.", "hub.", "training.output_dir")
@@ -22,11 +22,11 @@ def lead(runs: Sequence[Run]) -> str:
     best = _ranked(runs)[:1]
     if not best:
         return f"{len(runs)} runs side by side."
-    return f"{best[0].name} keeps most: {percent(retention(best[0]))} of its teacher’s {_metric(best[0])}."
+    return f"{best[0].name} keeps most: {percent(best[0]('retention'))} of its teacher’s {headline_name(best[0])}."
 
 
 def _ranked(runs: Sequence[Run]) -> list[Run]:
-    return sorted((run for run in runs if retention(run) is not None), key=retention, reverse=True)
+    return sorted((run for run in runs if run("retention") is not None), key=lambda run: run("retention"), reverse=True)
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
@@ -36,7 +36,7 @@ def remarks(runs: Sequence[Run]) -> list[str]:
         found.append("The runs are on different tasks: compare retention, not scores.")
     elif len(_teacher_scores(runs)) > 1:
         found.append("The teachers’ scores differ: other teachers, or other evaluation rows.")
-    if len({run.get("efficiency", "device") for run in runs} - {None}) > 1:
+    if len({run("efficiency.device") for run in runs} - {None}) > 1:
         found.append("Latencies were taken on different devices.")
     if any((score := headline_score(run, "student")) and len(score.values) == 1 for run in runs):
         found.append("Where a run has one seed, small differences may be chance.")
@@ -63,33 +63,33 @@ def overview(runs: Sequence[Run]) -> Table | None:
     """A line for each run."""
     batch = common_batch(runs)
     same, teacher = same_task(runs), _teacher_scores(runs)
-    head = ["run", "task", "metric", _metric(runs[0]) if same else "student", "range (seeds)", "teacher", "retention",
-            "distillation’s gain, points", "parameters", f"latency, batch {batch}, ms", "speed-up",
+    head = ["run", "task", "metric", _axis(runs) if same else "student", "range (seeds)", "teacher", "retention",
+            "student’s gain, points", "parameters", f"latency, batch {batch}, ms", "speed-up",
             "training"]  # fmt: skip
     rows = [
         (
             run.name,
             "" if same else run.task,
-            "" if same else _metric(run),
-            _figure(headline_score(run, "student")),
-            span(headline_score(run, "student")),
-            "" if len(teacher) == 1 else _figure(headline_score(run, "teacher")),
-            percent(retention(run)),
-            gain(run.get("baselines", NO_DISTILLATION, "gain")),
-            large(run.get("student", "parameters")),
-            milliseconds(run.get("student", "latency_ms", batch, "median")) if batch else "",
+            "" if same else headline_name(run),
+            median(headline_score(run, "student")),
+            seeds(headline_score(run, "student")),
+            "" if len(teacher) == 1 else median(headline_score(run, "teacher")),
+            percent(run("retention")),
+            gain(run(f"{LABELS_ALONE}.gain")),
+            large(run("student.parameters")),
+            milliseconds(run(f"student.latency_ms.{batch}.median")),
             times(speed_up(run)[1]),
-            duration(run.get("training", "seconds")),
+            duration(run("training.seconds")),
         )
         for run in runs
     ]
-    note = "Scores: median of the seeds. Gain: over the same student trained on labels alone."
+    note = "Scores: median of the seeds. Gain: over labels alone, the same student after the same steps."
     return table("Runs", head, rows, f"{note} Teacher: {teacher.pop()}." if len(teacher) == 1 else note)
 
 
 def differences(runs: Sequence[Run]) -> Table | None:
     """The keys of the recipes that are not the same in all."""
-    recipes = [dict(_flat(run.get("recipe") or {})) for run in runs]
+    recipes = [dict(_flat(run("recipe") or {})) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe if not key.startswith(_NOT_COMPARED))
     rows = [(key, *(recipe.get(key, "") for recipe in recipes)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
@@ -122,11 +122,11 @@ def scores_figure(runs: Sequence[Run]) -> Picture | None:
 def trade_figure(runs: Sequence[Run]) -> Picture | None:
     """Students, and the teacher where all have the same."""
     batch = common_batch(runs)
-    found = [(run.name, run.get("student", "latency_ms", batch, "median"), _comparable(run, runs)) for run in runs]
+    found = [(run.name, run(f"student.latency_ms.{batch}.median"), _comparable(run, runs)) for run in runs]
     marks = [Mark(*one, *_look(i)) for i, one in enumerate(found) if one[1] and one[2]]
-    time = runs[0].get("teacher", "latency_ms", batch, "median")
+    time = runs[0](f"teacher.latency_ms.{batch}.median")
     if len(_teacher_scores(runs)) == 1 and time:
-        marks.append(Mark("Teacher", time, headline_score(runs[0], "teacher"), TEACHER, "*"))
+        marks.append(Mark("teacher", time, headline_score(runs[0], "teacher"), TEACHER, "*"))
     return trade(marks, batch, _axis(runs)) if marks else None
 
 
@@ -147,16 +147,8 @@ def _comparable(run: Run, runs: Sequence[Run]) -> Score | None:
 
 def _teacher_scores(runs: Sequence[Run]) -> set[str]:
     """The teachers' scores as they are shown; none where they do not compare."""
-    return {_figure(headline_score(run, "teacher")) for run in runs if same_task(runs)} - {""}
+    return {median(headline_score(run, "teacher")) for run in runs if same_task(runs)} - {""}
 
 
 def _axis(runs: Sequence[Run]) -> str:
-    return _metric(runs[0]) if same_task(runs) else "share of the teacher’s score"
-
-
-def _metric(run: Run) -> str:
-    return metric_name(run.metric, run.kind)
-
-
-def _figure(score: Score | None) -> str:
-    return plain(score.median) if score else ""
+    return headline_name(runs[0]) if same_task(runs) else "share of the teacher’s score"

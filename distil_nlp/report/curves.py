@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
 
 from distil_nlp.report.drawing import INK, MUTED, SERIES, STUDENT, TEACHER, Picture, canvas, picture
-from distil_nlp.report.read import Run, pick
-from distil_nlp.report.scores import metric_name
-from distil_nlp.report.units import plain
+from distil_nlp.telling.numbers import plain
+from distil_nlp.telling.run import Run, pick
+from distil_nlp.telling.scores import headline_name
 
 _WIDE_RANGE = 4
 """A term that falls by more than this factor gets a log axis."""
@@ -28,7 +28,7 @@ def terms_figure(run: Run) -> Picture | None:
     """A panel for the total loss, one for each term, one for the headline metric where it was taken on the way."""
     panels = [("loss", "total loss", INK)]
     panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT) for term in _terms(run)]
-    panels += [(f"eval_{run.metric}", f"{metric_name(run.metric, run.kind)}, held out", TEACHER)]
+    panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER)]
     found = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
     if not found:
         return None
@@ -83,12 +83,12 @@ def weights_figure(run: Run) -> Picture | None:
 
 def _terms(run: Run) -> list[str]:
     """Names that the history may have, in the recipe's order."""
-    return list({**(run.get("recipe", "objective") or {}), **(run.get("training", "final_terms") or {})})
+    return list({**(run("recipe.objective") or {}), **(run("training.final_terms") or {})})
 
 
 def _curve(run: Run, key: str) -> list[tuple[int, float]]:
     """(step, value) wherever the history has both."""
-    entries = run.get("training", "history") or []
+    entries = run("training.history") or []
     both = ((pick(entry, "step"), pick(entry, key)) for entry in entries)
     return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
 

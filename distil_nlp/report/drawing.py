@@ -93,6 +93,11 @@ def canvas(title: str, height: float, width: float = WIDTH) -> Figure:
     return figure
 
 
+def shorten(text: str, length: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def bare(axes: Axes) -> None:
     """No frame, no tick marks, no grid: for matrices."""
     axes.grid(False)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import yaml
 
-from distil_nlp.report import advice, charts, compare, curves, matrices, tables, words
+from distil_nlp.report import advice, charts, compare, curves, matrices
 from distil_nlp.report.advice import Advice
 from distil_nlp.report.drawing import Picture, style
-from distil_nlp.report.read import Run
-from distil_nlp.report.tables import Table
+from distil_nlp.report.tables import training
+from distil_nlp.telling import tables, words
+from distil_nlp.telling.numbers import plural
+from distil_nlp.telling.run import Run
+from distil_nlp.telling.tables import Table
 
 MOST_COLUMNS = 4
 """Of a table that fits beside a picture."""
@@ -60,14 +63,14 @@ def run_page(run: Run) -> Page:
         sections = [
             Section("Quality", (), [tables.quality(run)], [charts.scores_figure(run), charts.trade_figure(run)]),
             Section("Cost", (), [tables.cost(run)]),
-            Section("Fidelity", words.fidelity(run), [tables.fidelity(run)], matrices.matrix_figures(run)),
-            Section("Training", (), [tables.training(run)], [curves.terms_figure(run), curves.weights_figure(run)]),
+            Section("Fidelity", words.fidelity(run), (), matrices.matrix_figures(run)),
+            Section("Training", (), [training(run)], [curves.terms_figure(run), curves.weights_figure(run)]),
             Section("What to do next", advice=advice.advice(run)),
         ]
-    recipe = run.get("recipe")
+    recipe = run("recipe")
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
     remarks = [remark for remark in (words.worth(run), words.floor(run)) if remark]
-    return Page(run.name, words.subject(run), words.lead(run), remarks, _filled(sections), text)
+    return Page(run.name, _subject(run), words.lead(run), remarks, _filled(sections), text)
 
 
 def comparison_page(runs: Sequence[Run]) -> Page:
@@ -81,6 +84,20 @@ def comparison_page(runs: Sequence[Run]) -> Page:
     title = f"{len(runs)} runs"
     return Page(
         title, ", ".join(run.name for run in runs), compare.lead(runs), compare.remarks(runs), _filled(sections)
+    )
+
+
+def _subject(run: Run) -> str:
+    """Teacher, task and what was scored, in one line."""
+    teacher = run("teacher.name") or run("recipe.teacher.name")
+    student = run("student.name") or run("recipe.student.name")
+    splits = ", ".join(f"{split} ({plural(rows, 'row')})" if rows else split for split, rows in run.splits.items())
+    return words.joined(
+        teacher and f"teacher {teacher}",
+        student and f"student from {student}",
+        f"task {run.task}",
+        splits and f"scored on {splits}",
+        by=" · ",
     )
 
 

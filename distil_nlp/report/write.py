@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from distil_nlp.errors import UserError
 from distil_nlp.report.pages import Page, comparison_page, run_page
-from distil_nlp.report.read import read_runs
 from distil_nlp.results import write_atomically
+from distil_nlp.telling.layout import fence
+from distil_nlp.telling.run import read_runs
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -59,7 +60,7 @@ def _template(name: str, markdown: bool = False) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fence"] = _fence
+    environment.filters["fence"] = lambda *text: Markup(fence(*text))
     return environment.get_template(name)
 
 
@@ -70,9 +71,3 @@ def _escape_markdown(value: Any) -> Any:
     line = " ".join(str(value).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", line)
-
-
-def _fence(code: str, language: str = "") -> Markup:
-    """A code block that its own text cannot close."""
-    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
-    return Markup(f"{ticks}{language}\n{code.rstrip()}\n{ticks}")

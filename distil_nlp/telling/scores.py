@@ -1,17 +1,15 @@
-"""Who was scored, and what came out: teacher, student and baselines with the values of every seed."""
+"""Who was scored, by one name each, and what came out: teacher, student and baselines with the values of every seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from distil_nlp.report.read import Run, pick
-from distil_nlp.report.units import ratio
+from distil_nlp.telling.run import Run, pick
 
-MAJORITY, NO_DISTILLATION = "majority", "no_distillation"
+MAJORITY, LABELS_ALONE = "majority", "baselines.no_distillation"
 
 _METRICS = {
-    "accuracy": "accuracy",
     "f1": "F1",
     "f1_macro": "macro F1",
     "matthews_correlation": "Matthews correlation",
@@ -20,12 +18,12 @@ _METRICS = {
     "mse": "mean squared error",
     "loss": "loss (nats)",
 }
-_FLOORS = {"mlm": "Token frequencies alone", "regression": "The mean for all", "classification": "One class for all"}
 _BASELINES = {
-    NO_DISTILLATION: "Student, labels alone",
-    "random_init": "Student, from random weights",
-    "copied_only": "Student, untrained copy",
+    "no_distillation": "labels alone",
+    "random_init": "from random weights",
+    "copied_only": "untrained copy",
 }
+_FLOORS = {"mlm": "token frequencies", "regression": "the mean for all", "classification": "one class for all"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scored:
-    """A row of the quality table. `role`: teacher, student, or a baseline's key."""
+    """One of those that were scored. `role`: teacher, student, or a baseline's key."""
 
     role: str
     label: str
@@ -59,44 +57,41 @@ class Scored:
 
 def scored(run: Run) -> list[Scored]:
     """Teacher, student, and the baselines there are, the floor last."""
-    rows = [
-        Scored("teacher", "Teacher", run.get("teacher", "metrics") or {}, run.get("teacher", "seeds") or {}),
-        Scored("student", "Student, distilled", run.get("student", "metrics") or {}, run.get("seeds") or {}),
+    found = run("baselines") or {}
+    parts = {"teacher": run("teacher") or {}, "student": (run("student") or {}) | {"seeds": run("seeds")}} | found
+    order = ["teacher", "student", *_BASELINES, *sorted(found, key=MAJORITY.__eq__)]
+    labels = _BASELINES | {MAJORITY: floor_name(run)}
+    return [
+        Scored(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
+        for role in dict.fromkeys(order)
+        if isinstance(part := parts.get(role), dict)
     ]
-    found = run.get("baselines") or {}
-    known = [*_BASELINES, *(name for name in found if name not in _BASELINES and name != MAJORITY), MAJORITY]
-    for name in known:
-        part = found.get(name)
-        if isinstance(part, dict):
-            label = _FLOORS[run.kind] if name == MAJORITY else _BASELINES.get(name, name)
-            rows.append(Scored(name, label, part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain")))
-    return rows
 
 
-def by_role(run: Run) -> dict[str, Scored]:
-    """`scored`, to look one up."""
-    return {row.role: row for row in scored(run)}
+def floor_name(run: Run) -> str:
+    """What one gets without a model."""
+    return _FLOORS[run.kind]
 
 
 def headline_score(run: Run, role: str) -> Score | None:
     """The headline metric of teacher, student or a baseline."""
-    row = by_role(run).get(role)
-    return row.score(run.metric) if row else None
-
-
-def retention(run: Run) -> float | None:
-    """Student ÷ teacher on the headline metric, as `results.json` has it."""
-    return run.get("retention")
+    return next((row.score(run.metric) for row in scored(run) if row.role == role), None)
 
 
 def retention_of(run: Run, row: Scored) -> float | None:
     """Its share of the teacher's headline metric; None for the teacher itself."""
     if row.role == "student":
-        return retention(run)
+        return run("retention")
     score, teacher = row.score(run.metric), headline_score(run, "teacher")
     if row.role == "teacher" or score is None or teacher is None or teacher.median <= 0:
         return None
-    return ratio(score.median, teacher.median)
+    return score.median / teacher.median
+
+
+def is_noise(gain: dict[str, Any] | None) -> bool | None:
+    """Whether a gain's interval includes 0; None without an interval."""
+    low, high = pick(gain, "low"), pick(gain, "high")
+    return None if low is None or high is None else low <= 0 <= high
 
 
 def metric_name(metric: str, kind: str) -> str:
@@ -104,6 +99,11 @@ def metric_name(metric: str, kind: str) -> str:
     split, _, name = metric.rpartition("/")
     words = "top-1 accuracy" if kind == "mlm" and name == "accuracy" else _METRICS.get(name, name)
     return f"{words} ({split})" if split else words
+
+
+def headline_name(run: Run) -> str:
+    """The headline metric in words."""
+    return metric_name(run.metric, run.kind)
 
 
 def other_metrics(run: Run) -> list[str]:

@@ -1,4 +1,4 @@
-"""A finished run as the report sees it: its name, its folder, and `results.json` where keys may be missing."""
+"""A run as those see it who show it: its name, its folder, and `results.json` where keys may be missing."""
 
 from __future__ import annotations
 
@@ -24,15 +24,22 @@ def pick(tree: Any, *keys: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """One `results.json`. `name` is the folder's, made unique among the runs of a comparison."""
+    """`run("teacher.metrics.f1")` is that value of `results.json`, or None where any step of the way is missing.
+
+    Attributes:
+        name: the folder's, made unique among the runs of a comparison.
+    """
 
     name: str
     folder: Path
     results: dict[str, Any]
 
-    def get(self, *keys: str) -> Any:
-        """`pick` on the results."""
-        return pick(self.results, *keys)
+    def __call__(self, path: str) -> Any:
+        return pick(self.results, *path.split("."))
+
+    def both(self, path: str) -> tuple[Any, Any]:
+        """The teacher's value and the student's."""
+        return self(f"teacher.{path}"), self(f"student.{path}")
 
     @property
     def task(self) -> str:
@@ -41,7 +48,7 @@ class Run:
     @property
     def metric(self) -> str:
         """The headline metric."""
-        return self.results["headline"]
+        return self("headline") or "score"
 
     @property
     def kind(self) -> str:
@@ -52,10 +59,10 @@ class Run:
         return task.kind if task else "classification"
 
     @property
-    def evaluation_rows(self) -> dict[str, int]:
-        """Rows by split, those of unknown length left out."""
-        rows = self.get("rows", "evaluation")
-        return {split: count for split, count in rows.items() if count} if isinstance(rows, dict) else {}
+    def splits(self) -> dict[str, int | None]:
+        """The splits that were scored, with their rows if known; the first one's scores have plain names."""
+        named = dict.fromkeys(name.rpartition("/")[0] for name in self("student.metrics") or {} if "/" in name)
+        return self("rows.evaluation") or named
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -65,15 +72,19 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         UserError: if a folder holds no `results.json` that this version can read.
     """
     unique = list({folder.resolve(): folder for folder in folders}.values())
-    found = [_read(folder) for folder in unique]
     names = [folder.resolve().name for folder in unique]
     return [
-        Run(name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, results)
-        for name, folder, results in zip(names, unique, found, strict=True)
+        Run(name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, read_run(folder))
+        for name, folder in zip(names, unique, strict=True)
     ]
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """The results in a finished run's folder, NaN as null.
+
+    Raises:
+        UserError: if there are none that this version can read.
+    """
     path = folder / "results.json"
     try:
         results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
@@ -90,12 +101,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
-            "make the report with the version of distil_nlp that wrote it"
+            "read them with the version of distil_nlp that wrote them"
         )
     wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
     if wrong:
         raise UserError(
-            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / the report would "
-            "have no subject / run the recipe again"
+            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
+            "nothing to tell / run the recipe again"
         )
     return results

@@ -19,19 +19,19 @@ def plain(value: float | None, digits: int = 3) -> str:
     return _minus(f"{value:,.{digits}f}")
 
 
+def span(low: float, high: float) -> str:
+    """0.835 to 0.839."""
+    return f"{plain(low)} to {plain(high)}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as 99.4 %."""
     return "" if value is None else _minus(f"{100 * value:.{digits}f}{GAP}%")
 
 
-def points(value: float | None) -> str:
-    """A difference of fractions in hundredths: 7.7."""
-    return "" if value is None else _minus(f"{100 * value:.1f}")
-
-
-def signed_points(value: float | None) -> str:
-    """+7.7 or −0.4."""
-    return "" if value is None else _minus(f"{100 * value:+.1f}")
+def points(value: float, sign: str = "") -> str:
+    """A difference of fractions in hundredths: 7.7, or +7.7 where `sign` is `+`."""
+    return _minus(f"{100 * value:{sign}.1f}")
 
 
 def count(value: float | None) -> str:
@@ -39,14 +39,14 @@ def count(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def large(value: float | None) -> str:
-    """22.7 M, 1.2 G, 23.0 k."""
+def large(value: float | None, unit: str = "") -> str:
+    """22.7 M, 1.2 G, 23.0 k; with the unit B, 69.6 MB."""
     if value is None:
         return ""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.1f}{GAP}{letter}"
-    return f"{value:.0f}"
+            return f"{value / size:.1f}{GAP}{letter}{unit}"
+    return f"{value:.0f}{GAP * bool(unit)}{unit}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -82,11 +82,6 @@ def ratio(part: float | None, whole: float | None) -> float | None:
     if part is None or not whole or not math.isfinite(part / whole):
         return None
     return part / whole
-
-
-def shorten(text: str, length: int) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _minus(text: str) -> str:
