@@ -63,8 +63,8 @@ class DocsParameters:
     """
 
     libraries: tuple[str, ...] = ("networkx", "sklearn", STDLIB, "sympy", "torch")
-    train: int = 300
-    labelled: int = 80
+    train: int = 320
+    labelled: int = 60
     validation: int = 100
     test: int = 400
     min_words: int = 30
