@@ -66,7 +66,7 @@ _RESULTS: dict[str, Any] = {
     "task": "mrpc",
     "headline": "f1",
     "labels": ["not_equivalent", "equivalent"],
-    "rows": {"train": 3668, "evaluation": {"validation": 408}},
+    "rows": {"train": 3668, "labelled": 3668, "evaluation": {"validation": 408}},
     "teacher": {"name": "google-bert/bert-base-uncased", **_SIZE, "metrics": {"accuracy": 0.765, "f1": 0.842},
                 **_cost(10.0, 12_000)},
     "student": {"name": None, **_SMALL, "metrics": {"accuracy": 0.75, "f1": 0.837}, **_cost(5.3, 23_000),

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -456,3 +457,11 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "report.html")
     assert main(["make-report", str(tmp_path / "nowhere")]) == 2
     assert "error: expected the folder of a finished run" in capsys.readouterr().err
+
+
+def test_labels_that_are_few_are_told():
+    """Prevents a gain that looks as if both students had seen as much."""
+    rows = {"train": 1600, "labelled": 300, "evaluation": {"test": 1213}}
+    told = worth(Run("", Path(), example(rows=rows)))
+    assert "labels alone, which 300 of 1,600 rows have (95" in told
+    assert "rows have" not in worth(Run("", Path(), example()))

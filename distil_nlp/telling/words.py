@@ -68,7 +68,7 @@ def worth(run: Run) -> str:
     verb = "adds" if gain["mean"] >= 0 else "costs"
     told = f"Distillation {verb} {points(abs(gain['mean']))} points of {headline_name(run)}"
     rows, labelled = run("rows.train"), run("rows.labelled")
-    few = f" ({labelled:,} of {rows:,} rows have one)" if rows and labelled and labelled < rows else ""
+    few = f", which {labelled:,} of {rows:,} rows have" if rows and labelled and labelled < rows else ""
     return f"{told} over the same student trained on labels alone{few}{_interval(gain)}"
 
 
