@@ -42,15 +42,15 @@ def paired_gain(
     level: float = 0.95,
     seed: int = 0,
 ) -> Gain:
-    """Mean over seeds of ours − theirs, with a paired percentile bootstrap (Efron & Tibshirani 1993, ch. 13; for NLP
-    Koehn 2004) over rows and, where there are several, over seeds.
+    """Mean over seeds of ours − theirs, with a paired percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13;
+    for NLP Koehn 2004).
+
+    Where there are several seeds, each resample of the rows adds what another choice of seeds would give, drawn from
+    Student's t: so few seeds, themselves resampled, would be far too sure.
 
     Args:
         ours, theirs: one for each seed, on the same rows in the same order. Theirs may be a single one, for what has no
             seed.
-
-    In each resample of the rows, what another choice of seeds would give is drawn from Student's t around the mean over
-    seeds: so few seeds, resampled, would be far too sure.
 
     Raises:
         UserError: if the rows are not the same.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distil_nlp.comparison import paired_gain
-from distil_nlp.evaluation import Metrics, Outputs, headline, metrics_of, retention, retention_above_majority
+from distil_nlp.evaluation import Metrics, Outputs, metrics_of, retention, retention_above_majority
 from distil_nlp.results import spread
 from distil_nlp.variants import COPIED_ONLY, DISTILLED, Trained
 
@@ -47,16 +47,13 @@ class Findings:
                 found[name] = scores | {"gain": self._gain([trained.outputs for trained in students.values()])}
         return found
 
-    def retention(self) -> dict[str, float | None]:
-        """Of the median student, against the (median) teacher."""
-        student, teacher = _typical(self.student_scores()), _typical(self.teacher_scores())
+    def retention(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, float | None]:
+        """Of the median student, against the (median) teacher; the arguments are their scores."""
+        student, teacher = _typical(student), _typical(teacher)
         return {
             "retention": retention(student, teacher, self.task),
             "retention_above_majority": retention_above_majority(student, teacher, self.floor, self.task),
         }
-
-    def headline(self) -> str:
-        return headline(self.task)
 
     def _gain(self, theirs: Sequence[Mapping[str, Outputs]]) -> dict[str, Any]:
         """On the first evaluation split."""

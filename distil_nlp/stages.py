@@ -13,7 +13,7 @@ from distil_nlp.build import TransferSet
 from distil_nlp.console import say
 from distil_nlp.data import labelled_rows
 from distil_nlp.efficiency import measure
-from distil_nlp.evaluation import Metrics, majority_metrics, unigram_metrics
+from distil_nlp.evaluation import Metrics, headline, majority_metrics, unigram_metrics
 from distil_nlp.fidelity import compare
 from distil_nlp.findings import Findings
 from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
@@ -124,7 +124,7 @@ class _Run:
         return workshop.once(self.teacher_of(variant, workshop, findings))
 
     def workshop(self, variant: Variant, findings: Findings) -> Workshop:
-        own = findings.students.get(DISTILLED, {}).get(build.seeds(self.recipe)[0])
+        own = findings.students.get(DISTILLED, {}).get(self.args.seed)
         recipe = variant.recipe(self.recipe, own and own.training["max_steps"])
         args = self.args if variant.is_main else build.training_arguments(recipe.training, variant.folder, recipe)
         return Workshop(recipe, variant.folder, args, self.tokenizer, self.data)
@@ -155,12 +155,13 @@ class _Run:
         """`results.json`, but for its version. One process does it, without talking to others."""
         student, split = load_model(str(self.folder / STUDENT), self.data.head), self.data.split
         costs, alike = self.costs(student), self.fidelity(student)
-        own, scores = next(iter(findings.students[DISTILLED].values())), findings.student_scores()
+        own = next(iter(findings.students[DISTILLED].values()))
+        scores, taught = findings.student_scores(), findings.teacher_scores()
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
             "task": findings.task,
-            "headline": findings.headline(),
+            "headline": headline(findings.task),
             "labels": self.data.head.labels,
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
@@ -172,7 +173,7 @@ class _Run:
                 "card": teacher_metadata(self.recipe.teacher.name, self.recipe.teacher.revision),
                 **size_of(self.teacher).to_dict(),
                 **costs["teacher"],
-                **findings.teacher_scores(),
+                **taught,
             },
             "student": {
                 **size_of(student).to_dict(),
@@ -182,7 +183,7 @@ class _Run:
             },
             "seeds": scores["seeds"],
             "baselines": findings.baselines(),
-            **findings.retention(),
+            **findings.retention(scores, taught),
             "fidelity": alike,
             "efficiency": costs["efficiency"],
             "training": own.training,
