@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil_nlp import losses
 from distil_nlp.errors import UserError
 from distil_nlp.rows import RowSets
-from distil_nlp.signals import Request, Signals
+from distil_nlp.signals import Measure, Request, Signals
 from distil_nlp.tasks import Kind
 from distil_nlp.terms import TERMS, OutputTerm, Role, Shape, Term
 
@@ -75,19 +76,59 @@ class Objective:
     def projection_sources(self) -> dict[str, tuple[int, str]]:
         return {name: source for name, (source, _) in self._projections.items()}
 
-    def row_sets(self) -> RowSets:
-        """The rows that a collator must draw for this objective."""
+    def row_sets(self, chunk: int | None = None) -> RowSets:
+        """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
         output = {term.rows() for term in self.terms if isinstance(term, OutputTerm)}
-        return RowSets(self.kind, frozenset(term.rows() for term in self.terms), frozenset(output))
+        return RowSets(self.kind, frozenset(term.rows() for term in self.terms), frozenset(output), chunk)
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
         """Rows of one micro-batch for each term, read from shapes (no device sync)."""
         return [rows[term.rows()].numel() for term in self.terms]
 
-    def sums(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        """Each term's sum over this micro-batch, (terms,), in the order of `names`."""
-        values = [term.sum(student, teacher, batch, progress) for term in self.terms]
-        return torch.stack([value.float() for value in values])
-
     def weights(self, progress: float) -> list[float]:
         return [term.weight(progress) for term in self.terms]
+
+    def factors(self, progress: float, counts: Tensor) -> Tensor:
+        """What a row of each term weighs in the loss, (terms,): its weight ÷ its rows in the whole step."""
+        both = zip(self.weights(progress), counts.clamp_min(1).unbind(), strict=True)
+        return torch.stack([weight / count for weight, count in both])  # no list goes to the device, which would sync
+
+    def measure(
+        self,
+        teacher: Signals,
+        batch: Mapping[str, Any],
+        progress: float,
+        factors: Tensor,
+        further: Sequence[OutputTerm] = (),
+    ) -> Measure:
+        """What the student's recorder makes of its vocabulary: (Σ factor · sum, sums) of the output terms, chunk by
+        chunk; `further` ones are summed too, and weigh nothing."""
+        terms = [term for term in self.terms if isinstance(term, OutputTerm)]
+        weighed = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
+        weighed = torch.stack([*weighed, *(torch.zeros_like(factors[0]) for _ in further)])
+        chunks = batch["chunks"]
+
+        def look(logits: Tensor, number: int) -> Tensor:
+            part, start = {**batch, "rows": chunks.rows(batch["rows"], number)}, number * chunks.size
+            theirs = teacher.vocabulary and teacher.vocabulary.logits(start, start + len(logits))
+            both = Signals(logits=logits), Signals(logits=theirs)
+            return torch.stack([term.sum(*both, part, progress).float() for term in (*terms, *further)])
+
+        return lambda seen: losses.weighed_sums(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
+
+    def loss(
+        self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float, factors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(Σ_terms factor · sum, the sums without gradient) of this micro-batch, in the order of `names`; behind them
+        what else was measured."""
+        loss, measured = student.measured or (0.0, None)
+        ahead = iter(() if measured is None else measured.unbind())
+        sums = []
+        for term, factor in zip(self.terms, factors.unbind(), strict=True):
+            if measured is not None and isinstance(term, OutputTerm):
+                sums.append(next(ahead))
+                continue
+            value = term.sum(student, teacher, batch, progress).float()
+            sums.append(value.detach())
+            loss = loss + factor * value
+        return loss, torch.stack([*sums, *ahead])

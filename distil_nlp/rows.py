@@ -9,7 +9,7 @@ are a set's places among the logits. Integer positions, not boolean masks: those
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,35 @@ EPOCH, FILLER = "epoch", "filler"
 
 @dataclass(frozen=True)
 class RowSets:
-    """The row sets that an objective needs: by name, and which of them need logits."""
+    """The row sets that an objective needs: by name, and which of them need logits.
+
+    `chunk`: of how many rows the vocabulary is looked at at a time; None where the head runs on all of them at once.
+    """
 
     kind: Kind
     names: frozenset[str]
     logits: frozenset[str]
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How the head's rows fall into chunks: `cuts` has, for each set with logits, the place where each chunk begins.
+
+    Numbers of the host, so that nothing must be read from a device to cut a set.
+    """
+
+    size: int
+    cuts: dict[str, list[int]]
+
+    def rows(self, rows: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
+        """The row sets of one chunk, whose logits are counted from its first row."""
+        found = {}
+        for name, cuts in self.cuts.items():
+            part = slice(cuts[number], cuts[number + 1])
+            found[name] = rows[name][part]
+            found[f"logits/{name}"] = rows[f"logits/{name}"][part] - number * self.size
+        return found
 
 
 def row_generator(seed: int, epoch: int, token_ids: np.ndarray, salt: int) -> np.random.Generator:
@@ -60,11 +84,21 @@ class RowCollator:
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
         batch = dict(self.collate([{k: v for k, v in one.items() if k in known} for one in features]))
         attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
+        if attended.all():
+            batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
         attended = attended & ~fillers[:, None]
         rows = self._draw(batch, attended, fillers, epochs)
         batch["rows"] = {name: torch.from_numpy(np.asarray(where, dtype=np.int64)) for name, where in rows.items()}
         batch["tokens"] = int(attended.sum())
+        if self.sets.chunk and self.sets.logits and "head" in rows:
+            batch["chunks"] = self._chunks(rows)
         return batch
+
+    def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:
+        size = self.sets.chunk
+        edges = np.arange(0, len(rows["head"]) + size, size)
+        cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
+        return Chunks(size, cuts)
 
     def _draw(self, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
         rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}

@@ -3,6 +3,10 @@
 A `Recorder` sits on a model as hooks, so that everything happens *inside* the model's own forward: what DDP,
 FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of rows and the projections. It
 acts only when the forward is given `rows`; called without them, the model behaves as if nothing were attached.
+
+The vocabulary's logits are the largest tensor of a step. Where a `Recorder` is told to, the output projection hands on
+what it was given instead of projecting it (`Vocabulary`), so that losses can go through the logits chunk by chunk: the
+teacher's leave the forward like that, the student's are measured within it.
 """
 
 from __future__ import annotations
@@ -10,12 +14,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -23,7 +29,8 @@ from transformers.masking_utils import sdpa_mask
 
 from distil_nlp.architecture import layer_stack
 from distil_nlp.errors import UserError
-from distil_nlp.losses import attention_log_probabilities
+from distil_nlp.losses import Probabilities, QueriesKeys
+from distil_nlp.losses.attention import Attention
 
 RECORDING_SDPA = "distil_nlp_sdpa"
 _KEEP = "_distil_nlp_keep"
@@ -46,22 +53,41 @@ class Request:
     attention: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Logits that nobody has computed yet: `states` · `weight`ᵀ + `bias`; or `states`, if there is no weight.
+
+    Attributes:
+        states: (rows, width), or (rows, vocabulary) logits. weight: (vocabulary, width). bias: (vocabulary,).
+    """
+
+    states: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """Of some rows, in the precision of the states, whatever autocast is on."""
+        if self.weight is None:
+            return self.states[start:stop]
+        with torch.autocast(self.states.device.type, enabled=False):
+            return F.linear(self.states[start:stop], self.weight, self.bias)
+
+
+Measure = Callable[[Vocabulary], Any]
+
+
 @dataclass
 class Signals:
     """What was seen. `hidden` maps (layer, row set) to (rows, width); `projected` a projection's name to
-    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities."""
+    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities. Instead of `logits` there
+    may be `vocabulary`, which they can be computed from, or `measured`, what was made of that in the forward."""
 
     logits: Tensor | None = None
     hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
-    attention: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def attention_log_probabilities(self, layer: int) -> Tensor:
-        """log attention distributions of one layer before dropout, (batch, heads, seq, seq), in fp32."""
-        seen = self.attention[layer]
-        if "probabilities" in seen:
-            return seen["probabilities"].float().clamp_min(torch.finfo(torch.float32).tiny).log()
-        return attention_log_probabilities(seen["query"], seen["key"], seen["scaling"], seen["mask"])
+    attention: dict[int, Attention] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+    measured: Any = None
 
 
 def observe(model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Signals:
@@ -81,6 +107,7 @@ class Recorder:
         model: a model with a head (`…ForMaskedLM`, `…ForSequenceClassification`).
         request: what to show.
         head_rows: run the head on the token positions `rows["head"]` only (language modelling).
+        projects: whether the head projects to the vocabulary; else `Signals.vocabulary` stands for the logits.
         projections: name → (layer, row set); the modules themselves hang at `model.<projections_name>`.
 
     Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
@@ -93,28 +120,54 @@ class Recorder:
         request: Request,
         *,
         head_rows: bool = False,
+        projects: bool = True,
         projections: dict[str, tuple[int, str]] | None = None,
         projections_name: str = "distillation_projections",
     ):
-        self.request, self.head_rows = request, head_rows
+        self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections, self.projections_name = projections or {}, projections_name
         self.layers = layer_stack(model)
         self._rows: dict[str, Tensor] | None = None
+        self._measure: Measure | None = None
+        self._decoder = model.get_output_embeddings() if head_rows and request.logits else None
+        self._embedding = None
+        if isinstance(self._decoder, nn.Linear):
+            self._decoder.forward = self._decode
+            embedding = model.get_input_embeddings()
+            self._embedding = embedding if embedding.weight is self._decoder.weight else None
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
             model.base_model.register_forward_hook(self._keep_last),
         ]
         self._watch_hidden()
+        self._model, self._attention_before = model, model.config._attn_implementation
+        routed = model._can_set_attn_implementation()
+        if routed and (request.attention or self._attention_before == "sdpa"):
+            model.set_attn_implementation(RECORDING_SDPA)
         if request.attention:
-            self._watch_attention(model)
+            self._watch_attention(model, routed)
 
     def remove(self) -> None:
-        """Takes every hook off again; the model is as it was, but for its attention implementation."""
+        """Takes every hook off again; the model is as it was."""
         for handle in self._handles:
             handle.remove()
+        if self._decoder is not None:
+            self._decoder.__dict__.pop("forward", None)
         for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
             module.__dict__.pop(_KEEP, None)
+        if self._model.config._attn_implementation == RECORDING_SDPA:
+            self._model.set_attn_implementation(self._attention_before)
+
+    @contextmanager
+    def measuring(self, measure: Measure) -> Iterator[None]:
+        """Within this, the vocabulary's logits go to `measure`, inside the forward, and come back as
+        `Signals.measured`: where the model is wrapped, its weights are whole only there."""
+        self._measure = measure
+        try:
+            yield
+        finally:
+            self._measure = None
 
     # What is watched ---------------------------------------------------------------------------------------
 
@@ -126,11 +179,8 @@ class Recorder:
         if EMBEDDINGS in wanted:
             self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
 
-    def _watch_attention(self, model: PreTrainedModel) -> None:
-        routed = model._can_set_attn_implementation()
-        if routed:
-            model.set_attn_implementation(RECORDING_SDPA)
-        else:
+    def _watch_attention(self, model: PreTrainedModel, routed: bool) -> None:
+        if not routed:
             warnings.warn(
                 f"{type(model).__name__} cannot run a registered attention function, so attention terms read "
                 "its own eager attention: right, but the (batch, heads, seq, seq) maps stay in memory",
@@ -149,6 +199,8 @@ class Recorder:
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         self._rows = kwargs.pop("rows", None)
+        self._vocabulary = self._measured = None
+        self._add_embedding_gradient_by_rows(self._measure is not None)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, dict[str, Any]] = {}
         self._calls: dict[str, int] = defaultdict(int)
@@ -171,7 +223,7 @@ class Recorder:
             return
         layer = self._nth(owner, "attention")
         if layer in self.request.attention:
-            self._attention[layer] = seen
+            self._attention[layer] = Probabilities(**seen) if "whole" in seen else QueriesKeys(**seen)
 
     def _nth(self, module: nn.Module, kind: str) -> int:
         """The number of the layer that runs now; ALBERT runs one module many times."""
@@ -197,24 +249,54 @@ class Recorder:
         first = next(iter(output))
         return type(output)(**{**output, first: chosen})
 
+    def _decode(self, states: Tensor) -> Tensor:
+        """In place of the output projection's forward: its input, if the logits are not wanted as they are."""
+        decoder = self._decoder
+        if self._rows is None or (self.projects and self._measure is None):
+            return F.linear(states, decoder.weight, decoder.bias)
+        self._hand_on(Vocabulary(states.squeeze(0), decoder.weight, decoder.bias))
+        return states
+
+    def _hand_on(self, vocabulary: Vocabulary) -> None:
+        if self._measure is None:
+            self._vocabulary = vocabulary
+        else:
+            self._measured = self._measure(vocabulary)
+
+    def _add_embedding_gradient_by_rows(self, wanted: bool) -> None:
+        """On the CPU, where the embedding's weights are the output projection's too: the words of a batch are added to
+        its gradient, which is whole already, instead of a second table of mostly zeros. Set for the forward alone,
+        since DDP would take the sum for sparse."""
+        if self._embedding is not None:
+            self._embedding.sparse = wanted and self._embedding.weight.device.type == "cpu"
+
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> dict[str, Any] | None:
         """The signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
         if self._rows is None:
             return None
         rows, self._rows = self._rows, None
+        self._add_embedding_gradient_by_rows(False)
         hidden = {
             (layer, name): self._hidden[layer].flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.hidden
         }
         self._complain_if_missing(module)
+        logits = None
+        if self.request.logits and self._vocabulary is None and self._measured is None:
+            logits = output.logits.squeeze(0) if self.head_rows else output.logits
+            if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
+                self._hand_on(Vocabulary(logits))
+                logits = None
         bank = getattr(module, self.projections_name, None)
         signals = {
-            "logits": (output.logits.squeeze(0) if self.head_rows else output.logits) if self.request.logits else None,
+            "logits": logits,
             "hidden": hidden,
             "projected": {name: bank[name](hidden[source]) for name, source in self.projections.items()},
             "attention": self._attention,
+            "vocabulary": self._vocabulary,
+            "measured": self._measured,
         }
-        self._hidden, self._attention = {}, {}
+        self._hidden, self._attention, self._vocabulary, self._measured = {}, {}, None, None
         return signals
 
     def _complain_if_missing(self, model: nn.Module) -> None:
@@ -239,8 +321,14 @@ def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **k
 def _show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:
     """A hook on a dropout: its input, if it is an attention map, is the map before dropout."""
     if args[0].dim() == 4 and args[0].shape[-1] == args[0].shape[-2]:
-        keep(probabilities=args[0])
+        keep(whole=args[0])
+
+
+def _mask(*, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **kwargs: Any) -> Any:
+    """`sdpa_mask`, but for its look at the values: a mask that is given has padding, and to ask would synchronise."""
+    skip = allow_is_bidirectional_skip and attention_mask is None
+    return sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **kwargs)
 
 
 AttentionInterface.register(RECORDING_SDPA, _recording_sdpa)
-AttentionMaskInterface.register(RECORDING_SDPA, sdpa_mask)
+AttentionMaskInterface.register(RECORDING_SDPA, _mask)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from distil_nlp import losses
@@ -105,7 +106,7 @@ class Term:
         return {}
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        """Σ over the rows of this micro-batch. `batch` holds `rows` and `labels`."""
+        """Σ over the rows of this micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
         raise NotImplementedError
 
 
@@ -163,6 +164,23 @@ class HardLabel(OutputTerm):
         labels = batch["labels"].flatten().index_select(0, batch["rows"][self.rows()])
         loss = losses.hard_mse if self.kind == "regression" else losses.hard_cross_entropy
         return loss(self.logits(student, batch), labels)
+
+
+class RightGuesses(OutputTerm):
+    """`accuracy`, for evaluation: how often the most likely word is the masked one."""
+
+    name = "accuracy"
+    needs_teacher = False
+
+    def __init__(self):
+        super().__init__(weight=0.0)
+
+    def rows(self) -> str:
+        return "masked"
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        labels = batch["labels"].flatten().index_select(0, batch["rows"]["masked"])
+        return (self.logits(student, batch).argmax(-1) == labels).sum()
 
 
 class _LayerTerm(Term):
@@ -283,12 +301,12 @@ class _AttentionTerm(_LayerTerm):
         return Request(attention=self.blocks(role))
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total, rows = 0.0, batch["rows"][self.rows()]
+        tokens, average = batch["input_ids"], self.heads == "average"
+        chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
+        total = 0.0
         for theirs, ours in self.pairs:
-            maps = student.attention_log_probabilities(ours), teacher.attention_log_probabilities(theirs)
-            if self.heads == "average":
-                maps = tuple(losses.average_heads(one) for one in maps)
-            total = total + type(self).loss(*maps, rows)
+            both = student.attention[ours], teacher.attention[theirs]
+            total = total + losses.attention_sum(type(self).loss, *both, chosen, average)
         return total / len(self.pairs)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -23,9 +24,11 @@ from distil_nlp.progress import TermProgress
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.signals import Recorder, Signals, forward_names, observe
-from distil_nlp.terms import Shape
+from distil_nlp.terms import OutputTerm, RightGuesses, Shape
 
 PROJECTIONS = "distillation_projections"
+_CHUNK_BYTES = {"cpu": 2**25, "gpu": 2**29}
+"""Of one model's logits in fp32, which the vocabulary's losses hold at a time."""
 
 
 class DistillationTrainer(Trainer):
@@ -93,7 +96,7 @@ class DistillationTrainer(Trainer):
         self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
         self.data_collator = RowCollator(
             self.data_collator,
-            objective.row_sets(),
+            objective.row_sets(_chunk(model, args)),
             self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"},
             seed=args.seed,
         )
@@ -125,7 +128,9 @@ class DistillationTrainer(Trainer):
         self._teacher_recorder = None
         if teacher is not None:
             teacher.requires_grad_(False).eval()
-            self._teacher_recorder = Recorder(teacher, objective.request("teacher"), head_rows=head_rows)
+            self._teacher_recorder = Recorder(
+                teacher, objective.request("teacher"), head_rows=head_rows, projects=False
+            )
 
     def detach(self) -> PreTrainedModel:
         """Takes everything that training added off both models, and returns the plain student."""
@@ -166,24 +171,34 @@ class DistillationTrainer(Trainer):
         `num_items_in_batch` is what `get_batch_samples` counted, (terms,); without it (a caller's own loop)
         the batch is taken for the whole step.
         """
-        sums, student = self._sums(model, inputs, self._progress)
         counts = num_items_in_batch
         if counts is None:
-            counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
-        shares = sums / counts.clamp_min(1)
-        weights = self.objective.weights(self._progress)
-        self._train_meter.add(shares.detach())
-        loss = sum(weight * share for weight, share in zip(weights, shares.unbind(), strict=True))
+            counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
+        factors = self.objective.factors(self._progress, counts)
+        loss, sums, student = self._measure(model, inputs, self._progress, factors)
+        self._train_meter.add(sums / counts.clamp_min(1))
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
-    def _sums(self, model: torch.nn.Module, inputs: dict[str, Any], progress: float) -> tuple[Tensor, Signals]:
+    def _measure(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        progress: float,
+        factors: Tensor,
+        further: Sequence[OutputTerm] = (),
+    ) -> tuple[Tensor, Tensor, Signals]:
+        """(Σ factor · sum, the terms' sums and those of `further`, what was seen of the student)."""
         rows, teacher = inputs["rows"], Signals()
         if self.teacher is not None:
             with torch.no_grad():
                 teacher = observe(self.teacher, _only(inputs, self._teacher_inputs), rows)
-        student = observe(model, _only(inputs, self._student_inputs), rows)
-        return self.objective.sums(student, teacher, inputs, progress), student
+        with ExitStack() as stack:
+            if "chunks" in inputs:
+                measure = self.objective.measure(teacher, inputs, progress, factors, further)
+                stack.enter_context(self._student_recorder.measuring(measure))
+            student = observe(model, _only(inputs, self._student_inputs), rows)
+        return *self.objective.loss(student, teacher, inputs, progress, factors), student
 
     @property
     def _progress(self) -> float:
@@ -260,27 +275,19 @@ class DistillationTrainer(Trainer):
         """Adds the batch to the exact sums; hands on logits and labels except for language modelling."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            sums, student = self._sums(model, inputs, progress=1.0)
-        counts = sums.new_tensor(self.objective.counts(inputs["rows"]))
-        if self.objective.kind == "mlm":
-            self._eval_meter.add(*self._with_masked_accuracy(student, inputs, sums, counts))
-            return None, None, None
-        self._eval_meter.add(sums, counts)
-        if prediction_loss_only or student.logits is None:
+            factors = torch.zeros(len(self.objective.terms), device=self.args.device)
+            _, sums, student = self._measure(model, inputs, 1.0, factors, self._guesses)
+        counts = [*self.objective.counts(inputs["rows"]), *(len(inputs["rows"][one.rows()]) for one in self._guesses)]
+        self._eval_meter.add(sums, sums.new_tensor(counts))
+        if self.objective.kind == "mlm" or prediction_loss_only or student.logits is None:
             return None, None, None
         labels = inputs.get("labels")
         return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
 
-    def _with_masked_accuracy(
-        self, student: Signals, inputs: dict[str, Any], sums: Tensor, counts: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sums and counts with one more column: masked tokens whose most likely word is the right one."""
-        rows = inputs["rows"]
-        if "logits/masked" not in rows:
-            return torch.cat([sums, sums.new_zeros(1)]), torch.cat([counts, counts.new_zeros(1)])
-        guesses = student.logits.index_select(0, rows["logits/masked"]).argmax(-1)
-        right = guesses == inputs["labels"].flatten().index_select(0, rows["masked"])
-        return torch.cat([sums, right.sum().float()[None]]), torch.cat([counts, counts.new_tensor([len(right)])])
+    @property
+    def _guesses(self) -> list[OutputTerm]:
+        """What evaluation counts besides the terms: right guesses of masked tokens, where a term looks at those."""
+        return [RightGuesses()] if self.objective.kind == "mlm" and "hard_label" in self.objective.names else []
 
     def evaluation_loop(
         self,
@@ -291,8 +298,8 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> EvalLoopOutput:
         """`Trainer`'s loop with the exact loss and terms: Σ ÷ rows over all batches and processes."""
-        masked = self.objective.kind == "mlm"
-        self._eval_meter = Meter(len(self.objective.terms) + masked, self.args.device, counted=True)
+        size = len(self.objective.terms) + len(self._guesses)
+        self._eval_meter = Meter(size, self.args.device, counted=True)
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._eval_meter.read(self.accelerator)
         terms = dict(zip(self.objective.names, means, strict=False))
@@ -300,7 +307,7 @@ class DistillationTrainer(Trainer):
         weighed = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
         loss = sum(value for value in weighed if not math.isnan(value))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
-        if masked and "hard_label" in terms:
+        if self._guesses:
             metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
             metrics[f"{metric_key_prefix}_accuracy"] = means[-1]
         output.metrics.update(metrics, **{f"{metric_key_prefix}_loss": loss})
@@ -373,6 +380,12 @@ def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
     model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
     model.__dict__.pop("_is_accelerate_prepared", None)
     return model
+
+
+def _chunk(model: PreTrainedModel, args: TrainingArguments) -> int:
+    """How many rows of the vocabulary's logits are looked at at a time."""
+    held = _CHUNK_BYTES["cpu" if args.device.type == "cpu" else "gpu"]
+    return max(held // (4 * model.config.vocab_size), 1)
 
 
 def _only(inputs: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

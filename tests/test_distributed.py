@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from distil_nlp.trainer import PROJECTIONS
+from tests.sharded import gradient
 from tests.test_stages import Place
 from tests.worker import train
 
@@ -47,6 +50,18 @@ def test_two_processes_equal_one(tmp_path, rows, alone, each):
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+
+
+def test_sharded_parameters_give_the_gradient_of_one_process(tmp_path):
+    """Prevents a vocabulary, projections or an embedding that are read where their shards are not together."""
+    out = tmp_path / "two" / "gradient.pt"
+    out.parent.mkdir()
+    torchrun("-m", "tests.sharded", str(out))
+    found, expected = torch.load(out), gradient(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    assert any(name.startswith(PROJECTIONS) for name in found)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-6)
 
 
 def test_a_whole_run_in_two_processes(tmp_path):

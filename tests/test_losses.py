@@ -1,6 +1,7 @@
 """The losses: each against naive float64 arithmetic, one row at a time."""
 
 import math
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -47,8 +48,8 @@ ROWS = [  # (loss, naive, argument beside the student)
     pytest.param(losses.hard_cross_entropy, naive_cross_entropy, LABELS, id="cross-entropy"),
 ]
 TEACHERS = [case.values[0] for case in ROWS[:-1]] + [
-    lambda s, t: losses.attention_kl(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.arange(5)),
-    lambda s, t: losses.attention_mse(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.arange(5)),
+    lambda s, t: losses.attention_kl(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.ones(1, 5)),
+    lambda s, t: losses.attention_mse(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.ones(1, 5)),
 ]
 TEACHER_IDS = [case.id for case in ROWS[:-1]] + ["attention kl", "attention mse"]
 
@@ -114,7 +115,7 @@ def test_unequal_numbers_of_outputs_and_labels_are_an_error():
 def test_unequal_numbers_of_heads_are_an_error(loss):
     """12 against 16 heads is the commonest complaint; the message must say what to do."""
     with pytest.raises(ValueError, match=r"student \(1, 12, 2, 2\), teacher \(1, 16, 2, 2\).*average the heads"):
-        loss(torch.zeros(1, 12, 2, 2), torch.zeros(1, 16, 2, 2), torch.arange(2))
+        loss(torch.zeros(1, 12, 2, 2), torch.zeros(1, 16, 2, 2), torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("loss", TEACHERS[:-2], ids=TEACHER_IDS[:-2])
@@ -210,6 +211,11 @@ def test_attention_is_computed_in_fp32():
     torch.testing.assert_close(found, losses.attention_log_probabilities(query.float(), key.float(), 1.0))
 
 
+def chosen(rows: Iterable[int]) -> Tensor:
+    """1 at the given flat positions of two sequences."""
+    return torch.zeros(2 * SEQ).index_fill_(0, torch.tensor([*rows]), 1).view(2, SEQ)
+
+
 def naive_attention_loss(student: Tensor, teacher: Tensor, rows: list[int], squared: bool) -> float:
     total = 0.0
     for row in rows:
@@ -228,7 +234,7 @@ def test_attention_loss_is_its_definition_over_the_given_rows(loss, squared, mas
     rows = [0, 3, 5, 6, 9]
     student, teacher = maps(1, mask)[0], maps(2, mask)[0]
     expected = naive_attention_loss(student.detach().exp().double(), teacher.exp().double(), rows, squared)
-    assert loss(student, teacher, torch.tensor(rows)).item() == pytest.approx(expected, rel=1e-4)
+    assert loss(student, teacher, chosen(rows)).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", [losses.attention_kl, losses.attention_mse])
@@ -237,12 +243,12 @@ def test_attention_loss_is_its_definition_over_the_given_rows(loss, squared, mas
 def test_masked_keys_never_become_nan(loss, student_mask, teacher_mask):
     """−inf × 0 is NaN in the loss or, worse, in the gradient alone; the two models may mask differently."""
     (student, query), (teacher, _) = maps(1, student_mask), maps(2, teacher_mask)
-    value = loss(student, teacher, torch.arange(2 * SEQ))
+    value = loss(student, teacher, torch.ones(2, SEQ))
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(query.grad).all()
     assert query.grad.abs().max() > 0
-    same = loss(maps(1, student_mask)[0], maps(1, MASKS["bool"])[0], torch.arange(2 * SEQ))
+    same = loss(maps(1, student_mask)[0], maps(1, MASKS["bool"])[0], torch.ones(2, SEQ))
     assert same.item() == pytest.approx(0, abs=1e-5)
 
 
@@ -256,8 +262,8 @@ def test_padded_queries_and_keys_do_not_count(loss):
         )
         visible = (torch.arange(4 + extra) < 4)[None, None, None]
         both = [losses.attention_log_probabilities(query, key * factor, 0.3, visible) for factor in (1.0, 0.5)]
-        rows = torch.tensor([0, 1, 2, 3, 4 + extra, 6 + extra])
-        values.append(loss(*both, rows).item())
+        queries = torch.tensor([[1, 1, 1, 1, *[0] * extra], [1, 0, 1, 0, *[0] * extra]])
+        values.append(loss(*both, queries).item())
     assert values[1] == pytest.approx(values[0], rel=1e-6)
     assert values[0] > 0
 
@@ -269,7 +275,7 @@ def test_heads_are_averaged_as_probabilities():
     for one, mean in zip((student, teacher), averaged, strict=True):
         torch.testing.assert_close(mean.exp(), one.exp().mean(1, keepdim=True))
     assert (averaged[0].exp()[1, ..., 4:] == 0).all()
-    value = losses.attention_kl(*averaged, torch.arange(2 * SEQ))
+    value = losses.attention_kl(*averaged, torch.ones(2, SEQ))
     expected = naive_attention_loss(*(one.detach().exp().double() for one in averaged), range(2 * SEQ), False)
     assert value.item() == pytest.approx(expected, rel=1e-4)
 
@@ -291,8 +297,8 @@ def test_sums_over_a_split_of_rows_add_up(rows, cut, seed, temperature):
         lambda at: losses.hard_mse(student[at, :1], labels[at]),
         lambda at: losses.hidden_cosine(student[at], teacher[at]),
         lambda at: losses.hidden_mse(student[at], teacher[at]),
-        lambda at: losses.attention_kl(*attention, at),
-        lambda at: losses.attention_mse(*attention, at),
+        lambda at: losses.attention_kl(*attention, torch.zeros(2, rows).index_fill_(1, at, 1)),
+        lambda at: losses.attention_mse(*attention, torch.zeros(2, rows).index_fill_(1, at, 1)),
     ]
     everything = torch.arange(rows)
     for loss in cases:

@@ -48,6 +48,29 @@ def test_a_batch_without_an_attention_mask_is_all_attended():
     assert batch["rows"]["all"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_mask_goes_only_where_there_is_padding():
+    """Looking at a mask of ones synchronises a GPU, and attention with a mask runs slower kernels."""
+    assert "attention_mask" not in collator("classification", {"all"})([feature("the cat"), feature("a dog")])
+    assert "attention_mask" in collator("classification", {"all"})([feature("the cat"), feature("a")])
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_chunks_cut_every_set_where_the_heads_rows_are_cut(size):
+    """A row that falls between two chunks, or into both, is lost or counted twice."""
+    inner = transformers.DataCollatorForLanguageModeling(TOKENIZER, mlm_probability=0.4, seed=1)
+    sets = RowSets("mlm", frozenset({"masked", "0.3", "all"}), frozenset({"masked", "0.3"}), size)
+    batch = RowCollator(inner, sets, COLUMNS)([feature(text) for text in tiny.SENTENCES])
+    rows, chunks = batch["rows"], batch["chunks"]
+    assert set(chunks.cuts) == {"masked", "0.3"}
+    seen = {name: [] for name in chunks.cuts}
+    for number, head in enumerate(rows["head"].split(size)):
+        part = chunks.rows(rows, number)
+        for name in seen:
+            assert head[part[f"logits/{name}"]].tolist() == part[name].tolist()
+            seen[name] += part[name].tolist()
+    assert seen == {name: rows[name].tolist() for name in seen}
+
+
 def test_masked_are_the_tokens_with_a_label():
     """Row sets and labels must name the same tokens, with transformers' own collator."""
     batch = mlm_batch([feature(text) for text in tiny.SENTENCES], {"masked"}, {"masked"})
@@ -126,7 +149,7 @@ def sampled(features: list[dict], row: int, share: str = "0.4", pad: str = "righ
     inner = transformers.DataCollatorWithPadding(tiny.tokenizer(padding_side=pad))
     batch = collator("classification", {share}, seed=seed, inner=inner)(features)
     length = batch["input_ids"].shape[1]
-    start = int(batch["attention_mask"][row].argmax())
+    start = length - len(features[row]["input_ids"]) if pad == "left" else 0
     return [at - row * length - start for at in batch["rows"][share].tolist() if at // length == row]
 
 
@@ -160,7 +183,7 @@ def test_unknown_columns_are_dropped_and_known_ones_kept():
     """Text reaching a stock collator fails; segments lost on the way make the teacher read one segment."""
     features = [{**TOKENIZER("the cat", "a dog"), "text": "the cat", "idx": 7, EPOCH: 3, FILLER: False}]
     batch = collator("classification", {"all"})(features)
-    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "rows", "tokens"}
+    assert set(batch) == {"input_ids", "token_type_ids", "rows", "tokens"}
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
 
 

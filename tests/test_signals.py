@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from distil_nlp.errors import UserError
+from distil_nlp.losses import QueriesKeys
 from distil_nlp.signals import EMBEDDINGS, Recorder, Request, observe
 
 FAMILIES = {
@@ -57,10 +58,39 @@ def test_signals_are_the_models_own(family):
         expected = plain.hidden_states[layer + 1].flatten(0, 1)[ROWS["all"]]
         torch.testing.assert_close(seen.hidden[layer, name], expected, atol=1e-5, rtol=1e-4)
     for layer in REQUEST.attention:
-        ours = seen.attention_log_probabilities(layer).exp()
+        ours = seen.attention[layer].log_probabilities().exp()
         torch.testing.assert_close(ours[0], maps[layer][0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(ours[1, :, :6], maps[layer][1, :, :6], atol=1e-5, rtol=1e-4)
         assert ours[1, :, :6, 6:].max() < 1e-30  # padded keys
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_vocabulary_stands_for_the_logits(family):
+    """Prevents logits of other rows or without their bias, where the head hands on what it would have projected."""
+    model, inputs = model_of(family), batch()
+    plain = model(**inputs).logits.flatten(0, 1)[ROWS["head"]]
+    recorder = Recorder(model, Request(logits=True), head_rows=True, projects=False)
+    seen = observe(model, inputs, ROWS)
+    assert seen.logits is None
+    parts = [seen.vocabulary.logits(0, 2), seen.vocabulary.logits(2, 3)]
+    torch.testing.assert_close(torch.cat(parts), plain, atol=1e-5, rtol=1e-4)
+    with recorder.measuring(lambda vocabulary: vocabulary.logits(0, 3).sum()):
+        measured = observe(model, inputs, ROWS)
+    torch.testing.assert_close(measured.measured, plain.sum(), atol=1e-4, rtol=1e-4)
+    assert measured.vocabulary is measured.logits is None
+    recorder.remove()
+    torch.testing.assert_close(model(**inputs).logits.flatten(0, 1)[ROWS["head"]], plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_mask_is_a_mask_of_ones(family):
+    """Prevents a family that reads something else into a missing mask: batches without padding come without one."""
+    model, inputs = model_of(family), batch()
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    expected = model(**inputs).logits
+    Recorder(model, Request(logits=True), head_rows=True)
+    found = observe(model, {"input_ids": inputs["input_ids"]}, {"head": torch.arange(18)}).logits
+    torch.testing.assert_close(found, expected.flatten(0, 1), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
@@ -69,7 +99,7 @@ def test_attention_is_before_dropout(family):
     """Prevents matching maps with holes: rows that do not sum to one, 10 % exact zeros."""
     model = model_of(family, attention_probs_dropout_prob=0.5).train()
     Recorder(model, REQUEST, head_rows=True)
-    maps = observe(model, batch(), ROWS).attention_log_probabilities(2).exp()
+    maps = observe(model, batch(), ROWS).attention[2].log_probabilities().exp()
     torch.testing.assert_close(maps.sum(-1)[0], torch.ones(4, 9), atol=1e-5, rtol=0)
     assert (maps[0] > 0).all()
 
@@ -81,7 +111,7 @@ def test_sdpa_stays_and_only_mapped_layers_are_kept():
     seen = observe(model, batch(), ROWS)
     assert model.config._attn_implementation == "distil_nlp_sdpa"
     assert set(seen.attention) == {1}
-    assert set(seen.attention[1]) == {"query", "key", "scaling", "mask"}
+    assert isinstance(seen.attention[1], QueriesKeys)
     assert set(seen.hidden) == {(2, "all")}
     assert seen.logits is None
     assert not recorder._hidden
@@ -96,6 +126,8 @@ def test_without_rows_the_model_is_its_plain_self():
     torch.testing.assert_close(model(**inputs).logits, before)
     recorder.remove()
     torch.testing.assert_close(model(**inputs).logits, before)
+    assert model.config._attn_implementation == "sdpa"
+    assert "forward" not in model.get_output_embeddings().__dict__
 
 
 def test_saved_configuration_names_no_attention_of_ours(tmp_path):

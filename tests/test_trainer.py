@@ -7,9 +7,11 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
 from distil_nlp import losses
+from distil_nlp import trainer as training
 from distil_nlp.errors import UserError
 from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
 from distil_nlp.models import build_student
@@ -101,6 +103,47 @@ def test_the_head_runs_on_the_rows_asked_for_only(tmp_path):
     batch = run.data_collator(text_rows())
     run.compute_loss(run.model, batch)
     assert rows_seen == [int((batch["labels"] != -100).sum())] * 2
+
+
+@pytest.mark.parametrize("rows", ["all", "masked", 0.4])
+def test_the_size_of_a_chunk_changes_no_gradient(tmp_path, monkeypatch, rows):
+    """Prevents rows lost or counted twice where the vocabulary is cut; about three rows a chunk against all at once."""
+
+    def gradient(size):
+        monkeypatch.setattr(training, "_CHUNK_BYTES", {"cpu": size})
+        keep = KeepGradients()
+        student, terms = tiny.mlm_model(2, seed=1), [SoftTargetKL(5.0, 2.0, rows), HardLabel(2.0)]
+        run = trainer(tmp_path, student, tiny.mlm_model(4), terms, callbacks=[keep], max_steps=1, max_grad_norm=0)
+        run.train()
+        return keep.gradients
+
+    assert_close(gradient(3 * 4 * len(tiny.VOCABULARY)), gradient(2**20))
+
+
+class NoSync(TorchDispatchMode):
+    """Refuses what reads a value from the device, and what has a shape that only a look at values tells."""
+
+    names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.names, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classification"])
+def test_a_micro_step_waits_for_nothing(tmp_path, kind):
+    """Prevents a host that waits for the GPU at every micro-step, where the GPU then waits for the host."""
+    student, teacher = (
+        (tiny.mlm_model(2, seed=1), tiny.mlm_model(4)) if kind == "mlm" else (tiny.classifier(2), tiny.classifier(4))
+    )
+    terms = [SoftTargetKL(1.0), HardLabel(1.0), HiddenCosine(1.0), AttentionKL(1.0)]
+    run = trainer(tmp_path, student, teacher, terms, kind=kind)
+    run.model_wrapped = run.accelerator.prepare_model(run.model)
+    batches, counts = run.get_batch_samples(iter(run.get_train_dataloader()), 2, run.args.device)
+    assert all("attention_mask" in batch for batch in batches), "padding is what tempts models to look at the mask"
+    with NoSync():
+        for batch in batches:
+            run.training_step(run.model_wrapped, batch, counts)
 
 
 def test_a_term_of_weight_zero_costs_nothing(tmp_path, monkeypatch):
@@ -202,7 +245,7 @@ def test_regression_learns_by_squared_errors(tmp_path):
     run = trainer(tmp_path, tiny.classifier(2, num_labels=1), teacher, [SoftTargetKL(1.0), HardLabel(1.0)],
                   kind="regression", rows=rows)  # fmt: skip
     batch = run.data_collator(rows)
-    sums, student = run._sums(run.model, batch, progress=0.0)
+    _, sums, student = run._measure(run.model, batch, 0.0, torch.ones(2))
     with torch.no_grad():
         theirs = teacher(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
     assert sums[0].item() == pytest.approx((student.logits - theirs).square().sum().item(), rel=1e-4)

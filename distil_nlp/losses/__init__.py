@@ -6,18 +6,25 @@ here, because rows are selected before. One file per thing matched; this package
 """
 
 from distil_nlp.losses.attention import (
+    Probabilities,
+    QueriesKeys,
     attention_kl,
     attention_log_probabilities,
     attention_mse,
+    attention_sum,
     average_heads,
 )
 from distil_nlp.losses.hidden import hidden_cosine, hidden_mse
 from distil_nlp.losses.logits import hard_cross_entropy, hard_mse, soft_target_kl, soft_target_mse
+from distil_nlp.losses.vocabulary import weighed_sums
 
 __all__ = [
+    "Probabilities",
+    "QueriesKeys",
     "attention_kl",
     "attention_log_probabilities",
     "attention_mse",
+    "attention_sum",
     "average_heads",
     "hard_cross_entropy",
     "hard_mse",
@@ -25,4 +32,5 @@ __all__ = [
     "hidden_mse",
     "soft_target_kl",
     "soft_target_mse",
+    "weighed_sums",
 ]

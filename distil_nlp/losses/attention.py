@@ -1,10 +1,135 @@
-"""Matching attention maps: distributions before dropout, computed in fp32 from queries and keys."""
+"""Matching attention maps: distributions before dropout, computed in fp32 from queries and keys, block by block."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`attention_kl` or `attention_mse`: (student, teacher, chosen) → sum."""
+
+_BLOCK_BYTES = {"cpu": 2**22, "gpu": 2**28}
+"""Of one model's distributions in fp32: small enough for a processor's cache, large enough to fill a GPU."""
+
+
+@dataclass(frozen=True)
+class QueriesKeys:
+    """What a layer's attention distributions are made of.
+
+    Attributes:
+        query, key: (batch, heads, seq, head width).
+        scaling, mask: see `attention_log_probabilities`.
+    """
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+    mask: Tensor | None = None
+
+    def log_probabilities(self) -> Tensor:
+        """(batch, heads, seq, seq), in fp32."""
+        return attention_log_probabilities(self.query, self.key, self.scaling, self.mask)
+
+    def part(self, sequences: slice, queries: slice) -> QueriesKeys:
+        """Some queries of some sequences, with all keys."""
+        mask = self.mask
+        if mask is not None:
+            mask = mask[sequences if len(mask) > 1 else slice(None)]
+            mask = mask[:, :, queries if mask.shape[2] > 1 else slice(None)]
+        return QueriesKeys(self.query[sequences, :, queries], self.key[sequences], self.scaling, mask)
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """A layer's attention distributions where nothing smaller can be had: `whole`, (batch, heads, seq, seq)."""
+
+    whole: Tensor
+
+    def log_probabilities(self) -> Tensor:
+        """In fp32; probability 0 becomes a finite number, so that 0 · log 0 is 0."""
+        return self.whole.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+Attention = QueriesKeys | Probabilities
+
+for _kind in (QueriesKeys, Probabilities):
+    torch.export.register_dataclass(_kind)  # so that what wraps a model finds the tensors in its output
+
+
+def attention_sum(loss: Loss, student: Attention, teacher: Attention, chosen: Tensor, average: bool = False) -> Tensor:
+    """Σ over the chosen queries of a loss between two layers' attention.
+
+    From queries and keys a (batch, heads, seq, seq) tensor is never whole: it goes block by block, the gradient of a
+    block is taken in the forward, where its distributions are at hand, and only that of queries and keys is kept. It
+    can be differentiated once.
+
+    Args:
+        loss: `attention_kl` or `attention_mse`.
+        student, teacher: with equal numbers of sequences and tokens.
+        chosen: (batch, seq), 1 for queries that count and 0 for the others, such as padding.
+        average: compare means over heads, for unequal numbers of them.
+
+    Raises:
+        ValueError: if the heads differ and are not averaged.
+    """
+    if isinstance(student, Probabilities) or isinstance(teacher, Probabilities):
+        return loss(_maps(student, average), _maps(teacher, average), chosen)
+    return _BlockSum.apply(student.query, student.key, student, teacher, chosen, loss, average, torch.is_grad_enabled())
+
+
+class _BlockSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, student, teacher, chosen, loss, average, has_graph):
+        ctx.gradients = None
+        if has_graph and any(ctx.needs_input_grad[:2]):
+            ctx.gradients = [torch.zeros_like(one, dtype=torch.float32) for one in (query, key)]
+        total = query.new_zeros((), dtype=torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            for sequences, queries in _blocks(query, max(query.shape[1], teacher.query.shape[1])):
+                ours, theirs = (one.part(sequences, queries) for one in (student, teacher))
+                target, counted = _maps(theirs, average), chosen[sequences, queries]
+                if ctx.gradients is None:
+                    total += loss(_maps(ours, average), target, counted)
+                    continue
+                with torch.enable_grad():
+                    leaves = [one.detach().float().requires_grad_() for one in (ours.query, ours.key)]
+                    value = loss(_maps(QueriesKeys(*leaves, ours.scaling, ours.mask), average), target, counted)
+                    slopes = torch.autograd.grad(value, leaves)
+                total += value.detach()
+                ctx.gradients[0][sequences, :, queries] = slopes[0]
+                ctx.gradients[1][sequences] += slopes[1]
+        ctx.dtypes = query.dtype, key.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        if ctx.gradients is None:
+            raise RuntimeError("expected one backward through attention_sum / got a second / its gradients are spent")
+        gradients, ctx.gradients = ctx.gradients, None
+        done = [one.mul_(slope).to(dtype) for one, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        return (*done, None, None, None, None, None, None)
+
+
+def _maps(seen: Attention, average: bool) -> Tensor:
+    found = seen.log_probabilities()
+    return average_heads(found) if average else found
+
+
+def _blocks(query: Tensor, heads: int) -> Iterator[tuple[slice, slice]]:
+    """(sequences, queries) of blocks of about `_BLOCK_BYTES`: whole sequences, or runs of queries of one."""
+    batch, _, length, _ = query.shape
+    per_query = 4 * heads * length
+    fit = max(_BLOCK_BYTES["cpu" if query.device.type == "cpu" else "gpu"] // per_query, 1)
+    sequences, queries = max(fit // max(length, 1), 1), min(fit, length)
+    for first in range(0, batch, sequences):
+        for start in range(0, length, queries):
+            yield slice(first, first + sequences), slice(start, start + queries)
 
 
 def attention_log_probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
@@ -35,27 +160,26 @@ def average_heads(log_probabilities: Tensor) -> Tensor:
     return torch.logsumexp(log_probabilities, dim=1, keepdim=True) - math.log(heads)
 
 
-def attention_kl(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
+def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
     """Σ_rows mean_heads KL(teacher ‖ student) between attention distributions, in nats.
 
     A row is one query token; its distribution runs over the keys it may see. 0 at equality. Keys that the
     teacher gives probability 0 (padding among them) add nothing.
 
     Args:
-        student, teacher: log-probabilities, (batch, heads, seq, seq), with the same number of heads.
-        rows: flat positions of query tokens in (batch × seq); padded queries are simply not among them.
+        student, teacher: log-probabilities, (batch, heads, queries, keys), with the same number of heads.
+        chosen: (batch, queries), 1 for rows that count and 0 for the others, such as padded queries.
 
     Raises:
         ValueError: if the shapes differ (`average_heads` on both sides where the heads do).
 
     Reference: MiniLM, arXiv:2002.10957, equation 5, for any mapped layer.
     """
-    student, teacher = _select(student, teacher, rows)
-    per_key = F.kl_div(student, teacher, reduction="none", log_target=True)
-    return per_key.sum(-1).mean(1).sum()
+    _same_shape(student, teacher)
+    return _chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
 
 
-def attention_mse(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
+def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
     """Σ_rows mean_heads Σ_keys (student − teacher)² between probabilities.
 
     Keys are summed, not averaged: a mean over keys would shrink with padding and sequence length.
@@ -63,16 +187,19 @@ def attention_mse(student: Tensor, teacher: Tensor, rows: Tensor) -> Tensor:
 
     Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
     """
-    student, teacher = _select(student, teacher, rows)
-    return (student.exp() - teacher.exp()).square().sum(-1).mean(1).sum()
+    _same_shape(student, teacher)
+    return _chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
 
 
-def _select(student: Tensor, teacher: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The chosen queries of both maps, (rows, heads, keys); the teacher's without gradient."""
+def _chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
+    """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
+    per_query = per_key.sum(-1).mean(1)
+    return per_query.masked_fill(chosen == 0, 0).sum()
+
+
+def _same_shape(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
             f"expected (batch, heads, seq, seq) alike / got student {tuple(student.shape)}, "
             f"teacher {tuple(teacher.shape)} / average the heads on both sides if their numbers differ"
         )
-    batch_query = (rows // student.shape[2], slice(None), rows % student.shape[2])
-    return student[batch_query], teacher.detach()[batch_query]
