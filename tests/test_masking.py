@@ -46,6 +46,17 @@ def test_random_replacements_are_ordinary_tokens_of_all_kinds():
     assert len(set(replaced)) > 45
 
 
+def test_separators_within_a_block_change_no_number():
+    """Packed blocks would differ in shape by the documents that end in them, and each shape is compiled anew."""
+    rows = random_rows(20, 62)
+    for i, row in enumerate(rows):
+        for place in range(1, i + 1):
+            row["input_ids"][3 * place] = TOKENIZER.sep_token_id
+    labels = MaskingCollator(TOKENIZER)(rows)["labels"]
+    assert (labels != -100).sum(1).tolist() == [9] * 20
+    assert not np.isin(labels, TOKENIZER.all_special_ids).any()
+
+
 @pytest.mark.parametrize(("tokens", "wanted"), [(1, 1), (3, 1), (10, 2), (16, 2), (17, 3), (20, 3), (100, 15)])
 def test_the_number_of_chosen_tokens_is_exact(tokens, wanted):
     """Counts that vary from row to row would change shapes in every step."""
@@ -107,8 +118,8 @@ def test_whole_words_are_masked_whole():
     chosen = (labels != -100).numpy()
     for start, end in ((2, 4), (5, 8), (12, 14)):
         assert set(chosen[:, start:end].sum(1).tolist()) == {0, end - start}
-    assert chosen.sum(1).max() <= 4
-    assert chosen.sum(1).mean() > 3.5
+    assert chosen.sum(1).max() <= 5
+    assert chosen.sum(1).mean() > 4.5
     assert (chosen[:, 9] != chosen[:, 11]).any(), "words of two documents are not one"
 
 

@@ -19,9 +19,10 @@ from distil_nlp.rows import EPOCH, row_generator
 class MaskingCollator:
     """Rows of `input_ids` (and `word_ids`) → masked batch with `labels` (−100 where nothing was masked).
 
-    In each row ⌊probability · maskable tokens + ½⌋ tokens are chosen, at least one: a fixed number, so that
-    packed blocks keep their shapes. Of those 80 % become the mask token, 10 % a random one, 10 % stay
-    (BERT, arXiv:1810.04805, appendix A.1). Special tokens are never chosen.
+    In each row ⌊probability · tokens + ½⌋ tokens are chosen, at least one, of all but the row's first and last: a
+    number that depends on the row's length alone, so that packed blocks keep their shapes however many separators they
+    hold. Of those 80 % become the mask token, 10 % a random one, 10 % stay (BERT, arXiv:1810.04805, appendix A.1).
+    Special tokens are never chosen.
 
     Args:
         whole_words: choose words, not tokens, until the number is reached (the last word that would exceed
@@ -88,9 +89,10 @@ class MaskingCollator:
         """Places of the chosen tokens: the top ones by Gumbel noise + log weight, which is drawing without
         replacement in proportion to the weights."""
         maskable = np.flatnonzero(~np.isin(row, self._special))
-        wanted = max(1, int(self.probability * len(maskable) + 0.5))
         if len(maskable) == 0:
             return maskable
+        inner = len(row) - np.isin(row[[0, -1]], self._special).sum()
+        wanted = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
         units = _units(maskable, words)
         scores = generator.gumbel(size=len(units))
         if self.log_weights is not None:
