@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distil_nlp.cache import Cache
 from distil_nlp.data import (
     MaskingCollator,
     Split,
@@ -175,6 +176,9 @@ def refuse_keys_without_effect(recipe: Recipe) -> None:
         "data.text_columns": data.task in GLUE and _is_set(data, "text_columns"),
         "data.label_column": (is_mlm or data.task in GLUE) and _is_set(data, "label_column"),
         "a second of data.text_columns": is_mlm and len(data.text_columns or []) > 1,
+        "teacher.cache.top_k": not is_mlm
+        and recipe.teacher.cache is not None
+        and _is_set(recipe.teacher.cache, "top_k"),
         "student.revision": recipe.student.name is None and _is_set(recipe.student, "revision"),
     }
     named = [key for key, is_idle in idle.items() if is_idle]
@@ -298,6 +302,12 @@ def random_student(section: StudentSection) -> StudentSection:
 def reseeded(collator: Callable, seed: int) -> Callable:
     """The collator with another seed for what it draws."""
     return dataclasses.replace(collator, seed=seed) if isinstance(collator, MaskingCollator) else collator
+
+
+def teacher_cache(recipe: Recipe) -> Cache | None:
+    """Where the teacher's answers are kept, if they are; a folder's name begins with teacher and task."""
+    section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"
+    return section and Cache(name=name, **section.model_dump())
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

@@ -24,6 +24,7 @@ def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     _check_lengths(recipe, args)
     _check_choice_of_checkpoint(recipe, args)
     _check_baselines(recipe)
+    _check_cache(recipe)
     _check_hub(recipe)
     _check_folder(recipe, folder)
     _say_idle_cores(args)
@@ -67,6 +68,14 @@ def _check_baselines(recipe: Recipe) -> None:
         raise UserError(
             f"evaluation.baselines: expected random_init for a student copied from the teacher / got {got} / there is "
             "no such student to compare with / leave random_init out"
+        )
+
+
+def _check_cache(recipe: Recipe) -> None:
+    if recipe.teacher.cache is not None and recipe.data.streaming:
+        raise UserError(
+            "teacher.cache: expected data.streaming=false / got true / a stream's rows cannot be found again / leave "
+            "one of the two out"
         )
 
 

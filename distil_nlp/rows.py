@@ -18,8 +18,8 @@ import torch
 
 from distil_nlp.tasks import Kind
 
-EPOCH, FILLER = "epoch", "filler"
-"""Columns that the trainer adds to a row: the epoch it is drawn in, and whether it only fills up a batch."""
+EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
+"""Columns that the trainer adds to a row: the epoch it is drawn in, whether it only fills up a batch, its number."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,15 @@ class RowCollator:
         sets: what to draw.
         columns: names that may reach the collator (what teacher and student take, and the labels).
         seed: of the sampled shares.
+        answers: (numbers of the rows, their epochs, row sets, attended tokens) → what a teacher said of them, for rows
+            that have a number.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     sets: RowSets
     columns: frozenset[str]
     seed: int = 0
+    answers: Callable[..., dict[str, torch.Tensor]] | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
@@ -92,6 +95,9 @@ class RowCollator:
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
             batch["chunks"] = self._chunks(rows)
+        if self.answers and NUMBER in features[0]:
+            numbers = [feature[NUMBER] for feature in features]
+            batch["answers"] = self.answers(numbers, epochs, batch["rows"], attended)
         return batch
 
     def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:

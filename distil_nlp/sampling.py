@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from distil_nlp.errors import UserError
-from distil_nlp.rows import EPOCH, FILLER
+from distil_nlp.rows import EPOCH, FILLER, NUMBER
 
 _STRIDE = 2**40
 """More rows than any dataset has; Python integers do not overflow."""
@@ -47,7 +47,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rows = self.order(self.epoch) if self.order else range(self.num_rows)
-        base = self.epoch * _STRIDE
+        base = encoded(self.epoch, 0)
         yield from (base + row for row in rows)
         yield from (base + self.num_rows + filler for filler in range(self.num_fillers))
 
@@ -89,11 +89,21 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
 
 
-class EpochRows(Dataset):
-    """A dataset that is read through the indices of `EpochSampler`; adds `epoch` and `filler` to each row."""
+def encoded(epoch: int, row: int) -> int:
+    """The index by which `EpochRows` knows a row in an epoch."""
+    return epoch * _STRIDE + row
 
-    def __init__(self, rows: Any):
-        self.rows = rows
+
+class EpochRows(Dataset):
+    """A dataset that is read through the indices of `EpochSampler`; adds `epoch` and `filler` to each row.
+
+    Args:
+        kept_epochs: of how many epochs' draws a teacher's answers are kept: a row then also has its `number`, and is
+            drawn as in epoch 0 again when they are through.
+    """
+
+    def __init__(self, rows: Any, kept_epochs: int | None = None):
+        self.rows, self.kept_epochs = rows, kept_epochs
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,9 +117,13 @@ class EpochRows(Dataset):
         many = getattr(self.rows, "__getitems__", None)
         rows = many(wrapped) if many else [self.rows[place] for place in wrapped]
         return [
-            {**row, EPOCH: index // _STRIDE, FILLER: place >= len(self.rows)}
+            {**row, **self._about(index // _STRIDE, place)}
             for row, index, place in zip(rows, indices, places, strict=True)
         ]
+
+    def _about(self, epoch: int, place: int) -> dict[str, Any]:
+        about = {EPOCH: epoch, FILLER: place >= len(self.rows)}
+        return about | {EPOCH: epoch % self.kept_epochs, NUMBER: place} if self.kept_epochs else about
 
 
 class EpochStream(IterableDataset):

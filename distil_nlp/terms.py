@@ -145,6 +145,8 @@ class SoftTargetKL(OutputTerm):
         ours, theirs = self.logits(student, batch), self.logits(teacher, batch)
         if self.kind == "regression":
             return losses.soft_target_mse(ours, theirs)
+        if isinstance(theirs, losses.TopLogits):
+            return losses.soft_target_kl_top(ours, theirs, self.temperature(progress))
         return losses.soft_target_kl(ours, theirs, self.temperature(progress))
 
 

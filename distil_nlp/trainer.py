@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.errors import UserError
 from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
 from distil_nlp.meter import Meter
@@ -24,7 +25,7 @@ from distil_nlp.progress import TermProgress
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.signals import Recorder, Signals, forward_names, observe
-from distil_nlp.terms import OutputTerm, RightGuesses, Shape
+from distil_nlp.terms import OutputTerm, RightGuesses, Shape, SoftTargetKL
 
 PROJECTIONS = "distillation_projections"
 _CHUNK_BYTES = {"cpu": 2**25, "gpu": 2**29}
@@ -55,6 +56,8 @@ class DistillationTrainer(Trainer):
         model: the student, with the head that the objective's kind needs.
         teacher: frozen, in eval mode and in its own dtype; moved to the device, never wrapped, trained or
             saved. May be None if no term needs it.
+        cache: where the teacher's answers about the training rows are kept. They are read from there, or asked for
+            first; the teacher itself then runs in evaluation alone.
         objective: the terms; bound to the two models here.
         data_collator: any; it is wrapped to draw the rows that the terms look at. Columns that neither
             model knows do not reach it.
@@ -74,6 +77,7 @@ class DistillationTrainer(Trainer):
         objective: Objective,
         teacher: PreTrainedModel | None = None,
         data_collator: Callable | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ):
         refuse_arguments(args)
@@ -102,6 +106,7 @@ class DistillationTrainer(Trainer):
         )
         if teacher is not None:
             teacher.to(args.device)
+        self._cache = self._answers(cache) if teacher is not None and cache is not None else None
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
@@ -131,6 +136,35 @@ class DistillationTrainer(Trainer):
             self._teacher_recorder = Recorder(
                 teacher, objective.request("teacher"), head_rows=head_rows, projects=False
             )
+
+    def _answers(self, cache: Cache) -> TeacherCache:
+        """The teacher's answers about the training rows, on disk."""
+        args, rows = self.args, self.train_dataset
+        if not hasattr(rows, "__len__"):
+            raise UserError(
+                "teacher.cache: expected training rows with a length / got a stream / its rows cannot be found again / "
+                "set data.streaming=false, or leave teacher.cache out"
+            )
+        contents = Contents.of(
+            self.objective.request("teacher"), self.objective.kind, cache.dtype, cache.top_k, self._temperature()
+        )
+        how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
+        found = cached_answers(self.teacher, rows, self.data_collator, contents, cache, **how)
+        self.data_collator.answers = found.answers
+        if self.eval_dataset is None:
+            self.teacher.to("cpu")  # it is not asked again
+        return found
+
+    def _temperature(self) -> float:
+        """That of the soft targets."""
+        soft = [term.temperature for term in self.objective.terms if isinstance(term, SoftTargetKL)]
+        if soft and soft[0].changes and self.objective.kind == "mlm":
+            raise UserError(
+                "teacher.cache: expected a constant temperature of soft_target_kl / got one that changes / the mass of "
+                "the words that are not kept would be that of another temperature / drop its schedule, or leave "
+                "teacher.cache out"
+            )
+        return soft[0].start if soft else 1.0
 
     def detach(self) -> PreTrainedModel:
         """Takes everything that training added off both models, and returns the plain student."""
@@ -190,7 +224,9 @@ class DistillationTrainer(Trainer):
     ) -> tuple[Tensor, Tensor, Signals]:
         """(Σ factor · sum, the terms' sums and those of `further`, what was seen of the student)."""
         rows, teacher = inputs["rows"], Signals()
-        if self.teacher is not None:
+        if "answers" in inputs:
+            teacher = self._cache.signals(inputs["answers"], inputs.get("attention_mask"))
+        elif self.teacher is not None:
             with torch.no_grad():
                 teacher = observe(self.teacher, _only(inputs, self._teacher_inputs), rows)
         with ExitStack() as stack:
@@ -323,7 +359,7 @@ class DistillationTrainer(Trainer):
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(rows),
+            EpochRows(rows, self._cache and self._cache.layout.epochs),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,

@@ -139,6 +139,7 @@ class Workshop:
             model=student,
             teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),
             objective=objective,
+            cache=build.teacher_cache(self.recipe),
             args=self.args,
             train_dataset=self.data.split.train if objective.needs_teacher else self.data.labelled(),
             eval_dataset=self.data.split.selection,

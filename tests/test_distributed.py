@@ -25,11 +25,11 @@ def torchrun(*arguments: str) -> str:
     return done.stdout
 
 
-def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int) -> dict:
+def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int, *caches: str) -> dict:
     """What two processes found; fails, rather than passing as one, if there were not two under DDP."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows))
+    torchrun("-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows), *caches)
     found = json.loads(out.read_text())
     assert found["world_size"] == 2
     assert found["wrapper"] == "DistributedDataParallel"
@@ -50,6 +50,20 @@ def test_two_processes_equal_one(tmp_path, rows, alone, each):
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+
+
+def test_two_processes_fill_one_cache_and_read_it(tmp_path):
+    """Prevents processes that write each other's shards, or read answers of rows that are not theirs."""
+    caches = str(tmp_path / "caches")
+    two = two_processes(tmp_path, 3, 1, 21, caches)
+    (folder,) = Path(caches).iterdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    one = train(tmp_path / "one", 6, 1, 21)
+    for name, values in one["curves"].items():
+        assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
+    again = train(tmp_path / "again", 6, 1, 21, caches)
+    assert again["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-4)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
 def test_sharded_parameters_give_the_gradient_of_one_process(tmp_path):

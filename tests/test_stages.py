@@ -605,3 +605,45 @@ def test_the_console_command_has_both_jobs(place, capsys):
     assert "distill,evaluate-glue" in capsys.readouterr().err
     assert main(["distill", str(place.folder / "missing.yaml")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_one_cache_serves_all_students(place, capsys):
+    """Prevents a teacher that is asked anew by every seed and baseline, or a cache that changes what they learn."""
+    students = ("evaluation.seeds=2", "evaluation.baselines=[random_init,no_distillation]")
+    assert place.run(*students) == 0
+    plain = place.results
+    shutil.rmtree(place.out)
+    caches = place.folder / "caches"
+    capsys.readouterr()
+    assert place.run(*students, f"teacher.cache={{folder: {caches}, dtype: float32}}") == 0
+    said = capsys.readouterr().out
+    (folder,) = caches.iterdir()
+    assert folder.name.startswith("teacher-classification-")
+    assert said.count("asking") == 0
+    assert said.count(f"teacher cache: {folder}\n") == 3
+    for name, value in plain["training"]["final_terms"].items():
+        assert place.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+    assert place.results["baselines"]["random_init"]["metrics"] == plain["baselines"]["random_init"]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.cache.top_k=8", "data.task=classification looks at / got teacher.cache.top_k too"),
+        (
+            "teacher.cache.dtype=float8",
+            "teacher.cache.dtype: expected 'float32', 'float16' or 'bfloat16' / got 'float8'",
+        ),
+        ("teacher.cache.topk=8", "teacher.cache.topk: unknown key; did you mean top_k"),
+    ],
+)
+def test_mistakes_about_the_cache_are_told(place, capsys, override, message):
+    """Prevents a setting that is silently without effect."""
+    assert place.run(override) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_cache_of_a_stream(place, capsys):
+    """Prevents a stop after the corpus was opened."""
+    assert place.run("data.task=mlm", "data.streaming=true", "training.max_steps=2", "teacher.cache={}") == 2
+    assert "teacher.cache: expected data.streaming=false / got true" in capsys.readouterr().err

@@ -56,6 +56,7 @@ def trainer(
     eval_rows: Any = None,
     compute_metrics: Any = None,
     callbacks: Any = None,
+    cache: Any = None,
     **arguments: Any,
 ) -> DistillationTrainer:
     """A trainer on the CPU; eight rows a step and three steps unless told otherwise."""
@@ -82,6 +83,7 @@ def trainer(
         data_collator=collator,
         compute_metrics=compute_metrics,
         callbacks=callbacks,
+        cache=cache,
     )
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from distil_nlp.cache import Cache
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
 from tests.training import curve, text_rows, trainer
 
 
-def train(folder: Path, batch: int, accumulation: int, rows: int) -> dict:
-    """Curves of a run of two epochs over ragged rows, with a projection."""
+def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | None = None) -> dict:
+    """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`."""
     student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
     terms = [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0), HiddenMSE(1.0), HiddenCosine(1.0, "last", 0.5)]
     terms.append(AttentionKL(3.0))
@@ -24,6 +25,7 @@ def train(folder: Path, batch: int, accumulation: int, rows: int) -> dict:
         terms,
         rows=text_rows(rows),
         eval_rows=text_rows(7, seed=9),
+        cache=caches and Cache(caches, dtype="float32", top_k=len(tiny.VOCABULARY), mask_epochs=2),
         per_device_train_batch_size=batch,
         per_device_eval_batch_size=2,
         gradient_accumulation_steps=accumulation,
@@ -47,7 +49,7 @@ def train(folder: Path, batch: int, accumulation: int, rows: int) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out, batch, accumulation, rows = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    found = train(out.parent / "run", batch, accumulation, rows)
+    found = train(out.parent / "run", batch, accumulation, rows, *sys.argv[5:])
     if int(dist.get_rank()) == 0:
         out.write_text(json.dumps(found))
     dist.destroy_process_group()

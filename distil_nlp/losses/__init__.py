@@ -15,12 +15,20 @@ from distil_nlp.losses.attention import (
     average_heads,
 )
 from distil_nlp.losses.hidden import hidden_cosine, hidden_mse
-from distil_nlp.losses.logits import hard_cross_entropy, hard_mse, soft_target_kl, soft_target_mse
+from distil_nlp.losses.logits import (
+    TopLogits,
+    hard_cross_entropy,
+    hard_mse,
+    soft_target_kl,
+    soft_target_kl_top,
+    soft_target_mse,
+)
 from distil_nlp.losses.vocabulary import weighed_sums
 
 __all__ = [
     "Probabilities",
     "QueriesKeys",
+    "TopLogits",
     "attention_kl",
     "attention_log_probabilities",
     "attention_mse",
@@ -31,6 +39,7 @@ __all__ = [
     "hidden_cosine",
     "hidden_mse",
     "soft_target_kl",
+    "soft_target_kl_top",
     "soft_target_mse",
     "weighed_sums",
 ]

@@ -25,11 +25,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
+class CacheSection(Section):
+    """Where the teacher's answers are kept; see `distil_nlp.cache.Cache`."""
+
+    folder: str = "runs/caches"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    top_k: PositiveInt = 128
+    mask_epochs: PositiveInt = 1
+
+
 class TeacherSection(Section):
     """The model to learn from.
 
     `finetune: {}` trains it on this data first, once, with `training`'s own fields unless it names others;
-    null uses it as it is. `reseed` trains one for each of `evaluation.seeds`.
+    null uses it as it is. `reseed` trains one for each of `evaluation.seeds`. `cache: {}` keeps its answers on disk.
     """
 
     name: str = Field(min_length=1)
@@ -38,6 +47,7 @@ class TeacherSection(Section):
     finetune: TrainingFields | None = None
     reseed: bool = False
     folder: str = "runs/teachers"
+    cache: CacheSection | None = None
 
 
 class StudentSection(Section):
