@@ -153,6 +153,38 @@ def make_report(argv: Sequence[str] | None = None) -> int:
     return _guarded(run)
 
 
+def benchmark(argv: Sequence[str] | None = None) -> int:
+    """Times steps beside those of others; the last line on stdout is the path of `benchmark.json`."""
+    parts = ("mlm", "memory", "attention", "task", "scaling", "inference")
+    parser = argparse.ArgumentParser(
+        prog="benchmark", description="Time distillation beside DistilBERT's loop, TextBrewer and plain fine-tuning.",
+        epilog="example: python scripts/benchmark.py --parts mlm task --model bert-base-uncased --glue nyu-mll/glue",
+    )  # fmt: skip
+    parser.add_argument("--parts", nargs="+", choices=parts, default=["mlm", "attention", "inference"], metavar="PART",
+                        help=f"of {', '.join(parts)}; mlm, attention and inference if left out")  # fmt: skip
+    parser.add_argument("--size", choices=["base", "mini", "tiny"], default="base",
+                        help="of the teacher: BERT-base, MiniLM-L6, or one for trying out")  # fmt: skip
+    parser.add_argument("--batch", type=_count, default=8, help="rows of a step")
+    parser.add_argument("--length", type=_count, default=128, help="tokens of a row")
+    parser.add_argument("--rounds", type=_count, default=7, help="steps that count, of each contender")
+    parser.add_argument("--threads", type=_count, help="of the CPU")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--bf16", action="store_true", help="mixed precision, for all contenders")
+    parser.add_argument("--model", help="part task: a folder or a name on the Hub")
+    parser.add_argument("--glue", help="part task: a folder or Hub name in the layout of nyu-mll/glue")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder; default: %(default)s")
+    options = vars(parser.parse_args(argv))
+
+    def run() -> Path:
+        from distil_nlp.benchmark.parts import Settings
+        from distil_nlp.benchmark.run import benchmark
+
+        folder, chosen = options.pop("output"), tuple(dict.fromkeys(options.pop("parts")))
+        return benchmark(Settings(parts=chosen, **options), folder, say)
+
+    return _guarded(run)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0 / got {text}")
@@ -178,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate-glue": evaluate_glue,
         "push-to-hub": push_to_hub,
         "make-report": make_report,
+        "benchmark": benchmark,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in commands:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -12,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from distil_nlp.memory import LiveBytes
 from distil_nlp.models import usable_positions
 from distil_nlp.results import device_name
 
@@ -130,7 +128,7 @@ def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
 @torch.no_grad()
 def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> int:
     """Weights and the highest sum of what a forward holds besides them."""
-    live = _LiveBytes()
+    live = LiveBytes()
     for weight in (*model.parameters(), *model.buffers()):
         live.see(weight)
     if model.device.type == "cuda":
@@ -141,27 +139,3 @@ def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -
     with live:
         _forward(model, inputs, bf16)
     return live.peak
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operators hand on and that are still alive, and the highest they have been."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return tree_map_only(Tensor, self.see, func(*args, **(kwargs or {})))
-
-    def see(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage not in self._known:
-            self._known.add(storage)
-            self._change(storage.nbytes())
-            weakref.finalize(storage, self._change, -storage.nbytes())
-        return tensor
-
-    def _change(self, size: int) -> None:
-        self.now += size
-        self.peak = max(self.peak, self.now)

@@ -1,0 +1,54 @@
+"""`DistillationTrainer` as it is, data loading, clipping and logging included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from distil_nlp.benchmark.contest import Turns
+from distil_nlp.benchmark.work import TEMPERATURE, WEIGHTS, Work
+from distil_nlp.objective import Objective
+from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, SoftTargetKL, Term
+from distil_nlp.trainer import DistillationTrainer
+
+
+class TakesTurns(TrainerCallback):
+    """A `Trainer` that stops after each step (or epoch) until its turn comes."""
+
+    def __init__(self, turns: Turns, each: str = "step"):
+        self.turns, self.each = turns, each
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.turns()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        if self.each == "step":
+            self.turns()
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self.each == "epoch":
+            self.turns()
+
+
+def play(turns: Turns, work: Work, rows: str | float = "masked", attention: Sequence[tuple[int, int]] = ()) -> None:
+    """DistilBERT's objective with the KL on these rows, and attention maps of some layers if named."""
+    student, teacher = work.models()
+    found: list[Term] = [
+        SoftTargetKL(WEIGHTS["soft_target_kl"], TEMPERATURE, rows),
+        HardLabel(WEIGHTS["hard_label"]),
+        HiddenCosine(WEIGHTS["hidden_cosine"], "last"),
+    ]
+    if attention:
+        found.append(AttentionKL(1.0, list(attention)))
+    DistillationTrainer(
+        model=student,
+        teacher=teacher.to(torch.bfloat16) if work.bf16 else teacher,
+        objective=Objective(found, "mlm"),
+        args=work.arguments(),
+        train_dataset=work.rows(64 * work.batch),
+        data_collator=work.collator(),
+        callbacks=[TakesTurns(turns)],
+    ).train()

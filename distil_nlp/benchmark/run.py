@@ -1,0 +1,39 @@
+"""Measures the parts one after the other, and writes after each what is known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distil_nlp.benchmark import show
+from distil_nlp.benchmark.parts import PARTS, Settings
+from distil_nlp.errors import UserError
+from distil_nlp.results import environment
+
+
+def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
+    """Returns the path of `benchmark.json`, beside which lie tables and plots.
+
+    Raises:
+        UserError: if a part lacks its data.
+    """
+    if "task" in settings.parts and not (settings.model and settings.glue):
+        raise UserError(
+            "--model, --glue: expected a model with its tokenizer and GLUE's data for the part task / got "
+            f"{settings.model} and {settings.glue} / lengths of real sentences are what it is about / name both, or "
+            "leave the part out"
+        )
+    told = {**asdict(settings), "model": settings.model and Path(settings.model).name, "glue": None}
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    found: dict[str, Any] = {"settings": told, "environment": environment(0, torch.device(settings.device), 1)}
+    for part in settings.parts:
+        say(f"measuring {part}")
+        found[part] = PARTS[part](settings, say)
+        table = show.write(found, folder)
+    say(f"\n{table}")
+    return folder / "benchmark.json"

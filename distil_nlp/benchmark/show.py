@@ -1,0 +1,135 @@
+"""What was measured, as tables and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.ticker import NullLocator
+
+from distil_nlp.report.drawing import MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten, style
+from distil_nlp.telling.layout import aligned, markdown
+
+Rows = list[list[str]]
+_SECTIONS = {
+    "mlm": "Language modelling, a step",
+    "memory": "Freed memory kept, or given back",
+    "attention": "Attention maps of three layers, 512 tokens",
+    "task": "A task, an epoch",
+    "scaling": "A step as it grows",
+    "inference": "Answering",
+}
+
+
+def write(found: Mapping[str, Any], folder: Path) -> str:
+    """Writes `benchmark.json`, `benchmark.md` and the plots; returns the tables for a terminal."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    tables = list(_tables(found))
+    text = [f"{title}\n\n{markdown(rows)}\n" for title, rows in tables]
+    (folder / "benchmark.md").write_text("\n".join(text), encoding="utf-8")
+    with style():
+        for one in _pictures(found):
+            (folder / one.file).write_bytes(one.png)
+    return "\n\n".join(f"{title}\n{aligned(rows)}" for title, rows in tables)
+
+
+def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    for part, title in _SECTIONS.items():
+        if part not in found:
+            continue
+        for name, scores in _contests(part, found[part]):
+            yield f"{title}{f': {name}' if name else ''}", _table(scores, found[part].get("utilisation", {}))
+
+
+def _contests(part: str, found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(what is told apart, scores) of a part."""
+    if part == "scaling":
+        for axis, points in found.items():
+            for value, scores in points.items():
+                yield f"{axis} {value}", scores
+    elif part == "task":
+        for name, one in found.items():
+            yield f"{name.upper()}, {one['padding_share']:.1%} padding", one["epochs"]
+    elif part == "inference":
+        for batch, scores in found.items():
+            yield f"batch {batch}", scores
+    else:
+        yield "", found["steps"]
+
+
+def _table(scores: Mapping[str, Any], utilisation: Mapping[str, Any]) -> Rows:
+    head = ["", "median, s", "range, s", "times as fast", "peak, MiB", "besides what is held, MiB"]
+    rows = [[name, *_cells(score)] for name, score in scores.items()]
+    if utilisation:
+        head.append("of the peak")
+        rows = [[*row, f"{utilisation[row[0]]['share']:.0%}" if row[0] in utilisation else ""] for row in rows]
+    return [head, *rows]
+
+
+def _cells(score: Mapping[str, Any]) -> list[str]:
+    if "median_s" not in score:
+        return [shorten(score.get("problem", "–").strip().splitlines()[-1], 60), "", "", "", ""]
+    seconds, peak, held = score["seconds"], score.get("peak_mib"), score.get("held_mib")
+    return [
+        f"{score['median_s']:.3g}",
+        f"{min(seconds):.3g} to {max(seconds):.3g}",
+        f"{score['speed_up']:.2f}" if "speed_up" in score else "",
+        f"{peak:,.0f}" if peak else "",
+        f"{peak - held:,.0f}" if peak else "",
+    ]
+
+
+def _pictures(found: Mapping[str, Any]) -> Iterator[Picture]:
+    if "mlm" in found:
+        yield bars("mlm", "A language-modelling step", found["mlm"]["steps"])
+    for name, one in found.get("task", {}).items():
+        yield bars(f"task-{name}", f"An epoch of {name.upper()}", one["epochs"])
+    if "scaling" in found:
+        yield growth(found["scaling"])
+
+
+def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
+    """The median of each contender as a bar, and every step as a dot."""
+    shown = [(label, score) for label, score in scores.items() if score.get("seconds")]
+    figure = canvas(title, 66 + 30 * len(shown), 560)
+    axes = figure.subplots()
+    for y, (label, score) in enumerate(shown):
+        axes.barh(y, score["median_s"], color=STUDENT if label.startswith("ours") else MUTED, height=0.6, alpha=0.85)
+        axes.plot(score["seconds"], [y] * len(score["seconds"]), "|", color="black", markersize=7)
+        axes.annotate(
+            f"{score['median_s']:.3g}", (max(score["seconds"]), y), (6, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds; median as a bar, each step as a line")
+    said = "; ".join(f"{label} {score['median_s']:.3g} s" for label, score in shown)
+    return picture(figure, name, f"{title}: {said}.")
+
+
+def growth(found: Mapping[str, Any]) -> Picture:
+    """Seconds of a step against length, batch and depth, on logarithmic axes."""
+    figure = canvas("A step as it grows", 230, 760)
+    panels = figure.subplots(1, len(found), sharey=True)
+    units = {"length": "tokens of a row", "batch": "rows", "depth": "teacher’s layers"}
+    for axes, (axis, points) in zip(panels, found.items(), strict=True):
+        names = next(iter(points.values()))
+        for contender in names:
+            line = [(int(value), scores[contender]["median_s"]) for value, scores in points.items()
+                    if "median_s" in scores[contender]]  # fmt: skip
+            colour = STUDENT if contender.startswith("ours") else TEACHER
+            axes.plot(*zip(*line, strict=True), "o-", color=colour, label=contender, markersize=4)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks([int(value) for value in points], [str(value) for value in points])
+        axes.set_xlabel(units[axis])
+    panels[0].set_ylabel("seconds")
+    panels[0].legend()
+    return picture(figure, "scaling", "Seconds of a step against its length, batch and depth.")

@@ -1,0 +1,127 @@
+"""What the contenders work on: the same weights, batches and terms for all of them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizerFast,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+)
+
+from distil_nlp.data import MaskingCollator
+from distil_nlp.models import build_student, choose_layers
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TEMPERATURE = 2.0
+WEIGHTS = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_cosine": 1.0}
+"""DistilBERT's (arXiv:1910.01108 and its authors' code)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A BERT's shape."""
+
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    inner: int = 3072
+    words: int = 30522
+
+
+SIZES = {"base": Size(), "mini": Size(6, 384, 12, 1536), "tiny": Size(4, 32, 4, 64, 100)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A language-modelling step: sizes, batch and where it runs.
+
+    Attributes:
+        size: of the teacher; the student has half its layers, in DistilBERT's classes.
+        batch, length: rows of packed tokens, 15 % of them masked.
+        device, bf16: where and in which precision; the teacher is bf16 too then.
+    """
+
+    size: Size = Size()
+    batch: int = 8
+    length: int = 128
+    device: str = "cpu"
+    bf16: bool = False
+
+    def models(self, attention: str = "sdpa") -> tuple[PreTrainedModel, PreTrainedModel]:
+        """(student, teacher) with the same random weights each time."""
+        size = self.size
+        config = BertConfig(
+            vocab_size=size.words, hidden_size=size.width, num_hidden_layers=size.layers,
+            num_attention_heads=size.heads, intermediate_size=size.inner,
+            max_position_embeddings=max(512, self.length),
+        )  # fmt: skip
+        torch.manual_seed(0)
+        teacher = BertForMaskedLM(config).eval()
+        layers = choose_layers("every_other", size.layers, None)
+        student, _ = build_student(teacher, layers, architecture="distilbert")
+        for model in (student, teacher):
+            model.set_attn_implementation(attention)
+        return student.to(self.device), teacher.to(self.device).requires_grad_(False)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        words = [*SPECIALS, *(f"w{i}" for i in range(self.size.words - len(SPECIALS)))]
+        return BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+
+    def rows(self, count: int) -> list[dict[str, Any]]:
+        """Full blocks of random tokens."""
+        ids = np.random.default_rng(0).integers(len(SPECIALS), self.size.words, (count, self.length))
+        ids[:, 0], ids[:, -1] = SPECIALS.index("[CLS]"), SPECIALS.index("[SEP]")
+        return [{"input_ids": row} for row in ids.tolist()]
+
+    def collator(self) -> MaskingCollator:
+        return MaskingCollator(self.tokenizer)
+
+    def loader(self) -> DataLoader:
+        """Batches without end, for loops that are not ours."""
+        return DataLoader(self.rows(64 * self.batch), batch_size=self.batch, collate_fn=self.collator())
+
+    def arguments(self, **changes: Any) -> TrainingArguments:
+        """DistilBERT's training, for loops that are `Trainer`'s."""
+        fields = {
+            "per_device_train_batch_size": self.batch,
+            "max_steps": 10_000,
+            "learning_rate": 5e-4,
+            "adam_beta2": 0.98,
+            "adam_epsilon": 1e-6,
+            "max_grad_norm": 5.0,
+            "logging_steps": 50,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "bf16": self.bf16,
+            "use_cpu": self.device == "cpu",
+            "dataloader_pin_memory": self.device != "cpu",
+        }
+        return TrainingArguments(tempfile.mkdtemp(prefix="benchmark-"), **{**fields, **changes})
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+    @property
+    def masked(self) -> int:
+        """Tokens of a step that the head must run on if it looks at masked ones only."""
+        return self.batch * int(0.15 * (self.length - 2) + 0.5)
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """As `Work.arguments` has it: no loop is slowed by an older kernel."""
+    return torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True)

@@ -1,0 +1,8 @@
+"""Times training and answering beside others' ways:  python scripts/benchmark.py [--parts mlm attention …]"""
+
+import sys
+
+from distil_nlp.cli import benchmark
+
+if __name__ == "__main__":
+    sys.exit(benchmark())

@@ -1,0 +1,223 @@
+"""The benchmark measures what it says, and slows no baseline."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from distil_nlp.benchmark import limits, ours, show
+from distil_nlp.benchmark.contest import Contender, contest
+from distil_nlp.benchmark.parts import FINETUNING, MASKED, REFERENCE, Settings
+from distil_nlp.benchmark.reference import play as reference_play
+from distil_nlp.benchmark.reference import reference_loss
+from distil_nlp.benchmark.task import TaskWork, padding_share, share_of_padding
+from distil_nlp.benchmark.work import SIZES, TEMPERATURE, WEIGHTS, Work
+from distil_nlp.cli import benchmark
+from distil_nlp.terms import HardLabel, HiddenCosine, SoftTargetKL
+from tests.training import trainer
+
+WORK = Work(SIZES["tiny"], batch=4, length=32)
+
+
+def batch_of(work=WORK):
+    return work.collator()(work.rows(work.batch))
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_the_reference_has_distilberts_loss(only_masked):
+    """A baseline with another loss is another job: 5 · T² · KL + 2 · MLM + 1 · cosine, token by token in float64."""
+    (student, teacher), batch = WORK.models("eager"), batch_of()
+    student.double().eval(), teacher.double()
+    found = reference_loss(student, teacher, batch, only_masked)
+    ours, theirs = (one(input_ids=batch["input_ids"], output_hidden_states=True) for one in (student, teacher))
+    labels = batch["labels"].flatten()
+    soft, hard, cosine, counted = 0.0, 0.0, 0.0, 0
+    for i, label in enumerate(labels.tolist()):
+        z, t = (one.logits.flatten(0, 1)[i] for one in (ours, theirs))
+        if label >= 0 or not only_masked:
+            p, q = (t / TEMPERATURE).softmax(0), (z / TEMPERATURE).softmax(0)
+            soft, counted = soft + TEMPERATURE**2 * (p * (p.log() - q.log())).sum(), counted + 1
+        if label >= 0:
+            hard = hard - z.log_softmax(0)[label]
+        h, g = (one.hidden_states[-1].flatten(0, 1)[i] for one in (ours, theirs))
+        cosine = cosine + 1 - F.cosine_similarity(h, g, dim=0)
+    masked = int((labels >= 0).sum())
+    parts = {"soft_target_kl": soft / counted, "hard_label": hard / masked, "hidden_cosine": cosine / len(labels)}
+    expected = sum(WEIGHTS[name] * value for name, value in parts.items())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", ["all", "masked"])
+def test_ours_has_the_loss_of_the_reference(tmp_path, rows):
+    """Otherwise the two would not do the same work."""
+    (student, teacher), batch = WORK.models("eager"), batch_of()
+    student.eval()
+    expected = reference_loss(student, teacher, batch, only_masked=rows == "masked").item()
+    student, teacher = WORK.models()
+    terms = [SoftTargetKL(5.0, TEMPERATURE, rows), HardLabel(2.0), HiddenCosine(1.0, "last")]
+    run = trainer(tmp_path, student, teacher, terms, rows=WORK.rows(WORK.batch))
+    run.data_collator.collate = WORK.collator()
+    student.eval()
+    found = run.compute_loss(student, run.data_collator([{**row, "epoch": 0} for row in WORK.rows(WORK.batch)]))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_useful_arithmetic_is_that_of_the_models():
+    """Utilisation above 1, or too low, by a forgotten product; counted by PyTorch in a forward of each model."""
+    student, teacher = WORK.models()
+    student.eval()
+    ids = torch.tensor([row["input_ids"] for row in WORK.rows(WORK.batch)])
+    counts = []
+    for model in (teacher, student):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(input_ids=ids)
+        counts.append(counter.get_total_flops())
+    assert limits.step_flops(WORK, WORK.tokens) == counts[0] + 3 * counts[1]
+    spared = (WORK.tokens - WORK.masked) * (2 * 32 * 32 + 2 * 32 * 100)
+    assert limits.step_flops(WORK, WORK.masked) == counts[0] + 3 * counts[1] - 4 * spared
+
+
+def test_masked_tokens_are_as_many_as_said():
+    """The head's part of the work depends on it."""
+    for length in (32, 128, 512):
+        work = Work(SIZES["tiny"], batch=2, length=length)
+        assert int((batch_of(work)["labels"] != -100).sum()) == work.masked
+
+
+# Turns -------------------------------------------------------------------------------------------------------
+
+
+def counting(turns, path, name):
+    """Writes down when it was its turn."""
+    held = torch.zeros(2**18)
+    while True:
+        turns(name=name)
+        with open(path, "a") as file:
+            file.write(name)
+        del held
+        held = torch.zeros(2**18) + torch.ones(2**18)
+
+
+def failing(turns):
+    turns()
+    turns()
+    raise ValueError("a peer broke")
+
+
+def lacking(turns):
+    import not_there  # noqa: F401
+
+
+def test_contenders_take_turns(tmp_path):
+    """Prevents one contender that runs while the machine is quiet, and another while it is not."""
+    path = tmp_path / "order"
+    players = {name: Contender(counting, {"path": str(path), "name": name}) for name in "ab"}
+    players |= {"broken": Contender(failing), "absent": Contender(lacking)}
+    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    assert path.read_text() == "abababab"
+    for name in "ab":
+        assert len(scores[name].seconds) == 2
+        assert scores[name].told == {"name": name}
+        assert scores[name].held_mib == pytest.approx(1, abs=0.3)
+        assert scores[name].peak_mib == pytest.approx(3, abs=0.3), "two summands and their sum"
+    assert "ValueError: a peer broke" in scores["broken"].problem
+    assert scores["absent"].problem == "not installed: not_there"
+
+
+def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():
+    """Prevents a contest in which `Trainer` runs on by itself."""
+    players = {
+        REFERENCE: Contender(reference_play, {"work": WORK}, keeps_memory=False),
+        MASKED: Contender(ours.play, {"work": WORK}),
+        "products": Contender(limits.play, {"work": WORK, "head_rows": WORK.masked}),
+    }
+    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    for name in (REFERENCE, MASKED):
+        assert scores[name].problem is None
+        assert len(scores[name].seconds) == 2
+        assert scores[name].peak_mib > scores[name].held_mib > 0
+    rates = scores["products"].told["gflops"]
+    assert len(rates) == len(set(limits.step_shapes(WORK, WORK.masked)))
+    assert min(rates.values()) > 0
+
+
+# Tasks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_share_of_padding_counts_filled_up_places():
+    """3 + 1 tokens in 2 × 3 places, 4 in 1 × 4."""
+    assert share_of_padding([3, 1, 4], 2) == pytest.approx(1 - 8 / 10)
+
+
+@pytest.mark.parametrize("name", ["mrpc", "sst2"])
+def test_little_is_padded(shared, name):
+    """At most 5 % of the places of a batch of 32, as rows are grouped by length."""
+    work = TaskWork(str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue"), name)
+    assert padding_share(work) <= 0.05
+
+
+# What is shown -----------------------------------------------------------------------------------------------
+
+
+def score(*seconds, **more):
+    return {
+        "median_s": sorted(seconds)[len(seconds) // 2],
+        "seconds": list(seconds),
+        "peak_mib": 50.0,
+        "held_mib": 20.0,
+        **more,
+    }
+
+
+def test_tables_and_plots_come_of_the_numbers(tmp_path):
+    """Prevents a benchmark that ends in a file nobody reads."""
+    steps = {REFERENCE: score(6.0, 5.0, 5.5, speed_up=1.0), MASKED: score(2.0, 2.2, 2.1, speed_up=2.62)}
+    steps["TextBrewer"] = {"seconds": [], "problem": "not installed: textbrewer"}
+    used = {MASKED: {"gflop": 476.0, "gflops": 227.0, "share": 0.65}}
+    epochs = {"epochs": {FINETUNING: score(1.0, speed_up=1.0)}, "padding_share": 0.031}
+    found = {
+        "mlm": {"steps": steps, "utilisation": used},
+        "task": {"mrpc": epochs},
+        "scaling": {"length": {128: steps, 256: steps}, "batch": {2: steps, 4: steps}, "depth": {4: steps, 8: steps}},
+        "inference": {"1": {"teacher": score(0.02, speed_up=1.0)}},
+    }
+    printed = show.write(found, tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text())["mlm"]["steps"][MASKED]["median_s"] == 2.1
+    table = (tmp_path / "benchmark.md").read_text()
+    assert f"| {MASKED} | 2.1 | 2 to 2.2 | 2.62 | 50 | 30 | 65% |" in table
+    assert "| TextBrewer | not installed: textbrewer |" in table
+    assert "A task, an epoch: MRPC, 3.1% padding" in table
+    assert MASKED in printed
+    assert {path.name for path in tmp_path.glob("*.png")} == {"mlm.png", "task-mrpc.png", "scaling.png"}
+
+
+def test_a_part_without_its_data_is_refused(tmp_path, capsys):
+    """Prevents an hour of measuring before the missing option is noticed."""
+    assert benchmark(["--parts", "mlm", "task", "--output", str(tmp_path)]) == 2
+    assert "--model, --glue: expected a model with its tokenizer" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
+    """Every part runs from the command line to its tables."""
+    model, glue = str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue")
+    parts = ["mlm", "memory", "attention", "task", "scaling", "inference"]
+    assert benchmark(["--parts", *parts, "--size", "tiny", "--batch", "4", "--length", "32", "--rounds", "1",
+                      "--model", model, "--glue", glue, "--output", str(tmp_path)]) == 0  # fmt: skip
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "benchmark.json")
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert set(found) == {"settings", "environment", *parts}
+    for name, one in found["mlm"]["steps"].items():
+        assert one.get("problem") is None or name == "TextBrewer", one["problem"]
+    assert 0 < found["mlm"]["utilisation"][MASKED]["share"] < 1
+    assert glue not in json.dumps(found)
+
+
+def test_settings_make_the_work():
+    """Prevents a size, batch or length that is named and not used."""
+    work = Settings(size="mini", batch=2, length=64).work(length=256)
+    assert (work.size.width, work.batch, work.length) == (384, 2, 256)
