@@ -24,6 +24,16 @@ def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
     )
 
 
+def members(model: nn.Module) -> list[nn.Module]:
+    """The models of an ensemble, or the model itself."""
+    return list(getattr(model, "members", [model]))
+
+
+def all_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer blocks of all members."""
+    return [layer for member in members(model) for layer in layer_stack(member)]
+
+
 def stack_prefix(model: PreTrainedModel) -> str:
     """What the names of all block parameters begin with, such as `bert.encoder.layer.`.
 

@@ -27,7 +27,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from distil_nlp.architecture import layer_stack
+from distil_nlp.architecture import layer_stack, members
 from distil_nlp.errors import UserError
 from distil_nlp.losses import Probabilities, QueriesKeys
 from distil_nlp.losses.attention import Attention
@@ -126,7 +126,7 @@ class Recorder:
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections, self.projections_name = projections or {}, projections_name
-        self.layers = layer_stack(model)
+        self.layers, self._model = layer_stack(members(model)[0]), model
         self._rows: dict[str, Tensor] | None = None
         self._measure: Measure | None = None
         self._decoder = model.get_output_embeddings() if head_rows and request.logits else None
@@ -138,10 +138,10 @@ class Recorder:
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
-            model.base_model.register_forward_hook(self._keep_last),
+            *(one.base_model.register_forward_hook(self._keep_last) for one in members(model)),
         ]
         self._watch_hidden()
-        self._model, self._attention_before = model, model.config._attn_implementation
+        self._attention_before = model.config._attn_implementation
         routed = model._can_set_attn_implementation()
         if routed and (request.attention or self._attention_before == "sdpa"):
             model.set_attn_implementation(RECORDING_SDPA)
@@ -238,7 +238,7 @@ class Recorder:
             return None
         states = output[0]
         last = len(self.layers) - 1
-        if any(last == wanted for wanted, _ in self.request.hidden):
+        if module is self._model.base_model and any(last == wanted for wanted, _ in self.request.hidden):
             self._hidden[last] = states
         if not self.head_rows:
             return None
@@ -311,11 +311,15 @@ class Recorder:
 
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """SDPA as transformers runs it, which also shows queries and keys to a `Recorder` that waits for them."""
-    keep = module.__dict__.get(_KEEP)
-    if keep is not None:
-        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        keep(query=query, key=key, scaling=scale, mask=attention_mask)
+    if _KEEP in module.__dict__:
+        _show(module, query, key, scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+@torch.compiler.disable
+def _show(module: nn.Module, query: Tensor, key: Tensor, scaling: float | None, mask: Tensor | None) -> None:
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    module.__dict__[_KEEP](query=query, key=key, scaling=scale, mask=mask)
 
 
 def _show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:

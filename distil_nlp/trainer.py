@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_utils import EvalLoopOutput
 
 from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
+from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.errors import UserError
 from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
 from distil_nlp.meter import Meter
@@ -95,6 +96,8 @@ class DistillationTrainer(Trainer):
         self.objective, self.teacher = objective, teacher
         self._attach(model, teacher)
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
+        if args.torch_compile:
+            compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self._student_inputs = forward_names(model)
         self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
@@ -171,7 +174,9 @@ class DistillationTrainer(Trainer):
         self._student_recorder.remove()
         if self._teacher_recorder is not None:
             self._teacher_recorder.remove()
+            restore_blocks(self.teacher)
         student = _unprepared(self.accelerator.unwrap_model(self.model))
+        restore_blocks(student)
         if hasattr(student, PROJECTIONS):
             delattr(student, PROJECTIONS)
         return student

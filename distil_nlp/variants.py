@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 
 from distil_nlp import build
 from distil_nlp.build import TransferSet
+from distil_nlp.compiling import compiled_graphs
 from distil_nlp.console import say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import Metrics, Outputs, metric_function, metrics_of, predict
@@ -163,6 +164,7 @@ class Workshop:
             "max_steps": trainer.state.max_steps,
             "resumed_from": checkpoint.name if checkpoint else None,
             "peak_memory_mib": peak_memory_mib(self.args.device),
+            "compiled_graphs": compiled_graphs() if self.args.torch_compile else None,
             "final_terms": trainer.last_terms,
             "best_checkpoint": best and Path(best).name,
             "history": _history(trainer.state.log_history),

@@ -12,6 +12,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 
 from distil_nlp import losses
 from distil_nlp import trainer as training
+from distil_nlp.compiling import compiled_graphs
 from distil_nlp.errors import UserError
 from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
 from distil_nlp.models import build_student
@@ -327,6 +328,38 @@ class StopAt(TrainerCallback):
 def test_activation_checkpointing_changes_no_gradient(tmp_path):
     """Prevents signals captured twice, or lost, when layers are recomputed in the backward."""
     assert_close(first_gradient(tmp_path, 8, 1), first_gradient(tmp_path, 8, 1, **{CHECKPOINTING: True}))
+
+
+def test_compiled_blocks_learn_the_same_and_no_step_compiles_anew(tmp_path):
+    """Prevents graphs by the step (a shape, a layer's number or a counter that is compiled in), and hooks lost."""
+
+    class Count(TrainerCallback):
+        def __init__(self):
+            self.graphs = []
+
+        def on_step_end(self, *args, **kwargs):
+            self.graphs.append(compiled_graphs())
+
+    def run(folder, **arguments):
+        rows = [{"input_ids": [2, *range(10, 38), 3]} for _ in range(64)]
+        terms = [SoftTargetKL(1.0, 2.0, "all"), HardLabel(1.0), HiddenCosine(1.0), AttentionKL(1.0, [(3, 1)])]
+        student, count = tiny.mlm_model(4, seed=1), Count()
+        found = trainer(
+            folder, student, tiny.mlm_model(8), terms, rows=rows, max_steps=6, callbacks=[count], **arguments
+        )
+        found.train()
+        return found, count.graphs
+
+    plain, _ = run(tmp_path / "plain")
+    before = compiled_graphs()
+    compiled, graphs = run(tmp_path / "compiled", torch_compile=True, torch_compile_backend="aot_eager")
+    assert curve(compiled) == pytest.approx(curve(plain), rel=1e-5)
+    assert 2 <= graphs[0] - before <= 12, "one for the blocks of each model, a few more where attention is shown"
+    assert graphs == [graphs[0]] * 6
+    teacher = compiled.teacher
+    student = compiled.detach()
+    assert not [m for model in (student, teacher) for m in model.modules() if "forward" in m.__dict__]
+    assert not [name for name in student.state_dict() if "_orig_mod" in name]
 
 
 def test_bf16_stays_near_fp32(tmp_path):

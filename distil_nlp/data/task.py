@@ -273,14 +273,16 @@ def _encode(
 
 @dataclass
 class TaskCollator:
-    """Pads rows to the longest of the batch; labels as int64 (classes) or float32 (regression)."""
+    """Pads rows to the longest of the batch, or on to a multiple, so that batches have few shapes; labels as int64
+    (classes) or float32 (regression)."""
 
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
+    pad_to_multiple_of: int | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         inputs = [{k: v for k, v in one.items() if k in self.tokenizer.model_input_names} for one in features]
-        batch = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
+        batch = dict(self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))
         if "labels" in features[0]:
             kind = np.float32 if self.kind == "regression" else np.int64
             batch["labels"] = torch.from_numpy(np.array([one["labels"] for one in features], dtype=kind))
