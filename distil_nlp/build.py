@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distil_nlp.architecture import members
 from distil_nlp.cache import Cache
 from distil_nlp.data import (
     MaskingCollator,
@@ -43,6 +44,8 @@ from distil_nlp.tasks import GLUE, OWN, Kind, Task
 from distil_nlp.terms import TERMS, Term
 
 DEFAULT_SEED = 42
+_SEEDS_APART = 1000
+"""Between the teachers of an ensemble: more than there are seeds of students, each of which may have its own."""
 
 
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
@@ -132,11 +135,13 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
         UserError: if inputs are longer than the models' positions, and what the loaders find.
     """
     data = recipe.data
-    positions = max_positions(recipe.teacher.name, recipe.teacher.revision)
-    if data.max_length > positions:
+    positions, multiple = max_positions(recipe.teacher.name, recipe.teacher.revision), data.pad_to_multiple_of or 1
+    longest = -(-data.max_length // multiple) * multiple
+    if longest > positions:
+        padded = f", padded to {longest}" if longest > data.max_length else ""
         raise UserError(
             f"data.max_length: expected at most {positions}, the positions of {recipe.teacher.name} / got "
-            f"{data.max_length} / longer inputs have no position embedding / lower data.max_length"
+            f"{data.max_length}{padded} / longer inputs have no position embedding / lower data.max_length"
         )
     splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
     common = {
@@ -158,7 +163,7 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
         raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
     found = load_task(splits, tokenizer, _task(recipe), **common)
     head = Head(found.kind, found.labels, found.num_labels)
-    return TransferSet(found.task, head, found.split, TaskCollator(tokenizer, found.kind))
+    return TransferSet(found.task, head, found.split, TaskCollator(tokenizer, found.kind, data.pad_to_multiple_of))
 
 
 def refuse_keys_without_effect(recipe: Recipe) -> None:
@@ -175,6 +180,7 @@ def refuse_keys_without_effect(recipe: Recipe) -> None:
         "data.shuffle_buffer": not data.streaming and _is_set(data, "shuffle_buffer"),
         "data.text_columns": data.task in GLUE and _is_set(data, "text_columns"),
         "data.label_column": (is_mlm or data.task in GLUE) and _is_set(data, "label_column"),
+        "data.pad_to_multiple_of": is_mlm and _is_set(data, "pad_to_multiple_of"),
         "a second of data.text_columns": is_mlm and len(data.text_columns or []) > 1,
         "teacher.cache.top_k": not is_mlm
         and recipe.teacher.cache is not None
@@ -238,6 +244,7 @@ def student_from(
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         return start_from_checkpoint(section.name, head, section.revision)
+    teacher = members(teacher)[0]
     layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
     depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
     return build_student(
@@ -302,6 +309,18 @@ def random_student(section: StudentSection) -> StudentSection:
 def reseeded(collator: Callable, seed: int) -> Callable:
     """The collator with another seed for what it draws."""
     return dataclasses.replace(collator, seed=seed) if isinstance(collator, MaskingCollator) else collator
+
+
+def single_teachers(recipe: Recipe) -> list[Recipe]:
+    """The recipe of each teacher by itself; of an ensemble all are fine-tuned, with seeds of their own."""
+    section, found = recipe.teacher, []
+    for number, name in enumerate([section.name, *(section.ensemble or [])]):
+        tuning = section.finetune
+        if tuning is not None and number:
+            tuning = {**tuning, "seed": tuning.get("seed", DEFAULT_SEED) + _SEEDS_APART * number}
+        own = {"name": name, "ensemble": None, "finetune": tuning, "revision": None if number else section.revision}
+        found.append(recipe.model_copy(update={"teacher": section.model_copy(update=own)}))
+    return found
 
 
 def teacher_cache(recipe: Recipe) -> Cache | None:

@@ -17,7 +17,7 @@ from distil_nlp.evaluation import Metrics, headline, majority_metrics, unigram_m
 from distil_nlp.fidelity import compare
 from distil_nlp.findings import Findings
 from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
-from distil_nlp.models import load_model, load_tokenizer, size_of
+from distil_nlp.models import Ensemble, check_vocabulary, load_model, load_tokenizer, size_of
 from distil_nlp.publish import push, teacher_metadata, write_card
 from distil_nlp.recipe import Recipe
 from distil_nlp.report import write_report
@@ -138,9 +138,16 @@ class _Run:
             findings.teacher[variant.seed] = workshop.predict(self.teacher, "teacher")
         return self.teacher
 
-    def _load_teacher(self, recipe: Recipe) -> PreTrainedModel:
-        """The teacher: fine-tuned first if the recipe says so, else as it is."""
+    def _load_teacher(self, recipe: Recipe) -> PreTrainedModel | Ensemble:
+        """The teacher, or all that speak as one."""
+        found = [self._load_one(one) for one in build.single_teachers(recipe)]
+        return Ensemble(found) if len(found) > 1 else found[0]
+
+    def _load_one(self, recipe: Recipe) -> PreTrainedModel:
+        """A teacher: fine-tuned first if the recipe says so, else as it is."""
         name = recipe.teacher.name
+        if name != self.recipe.teacher.name:
+            check_vocabulary(self.tokenizer, load_tokenizer(name))
         if recipe.teacher.finetune is None:
             return load_model(name, self.data.head, revision=recipe.teacher.revision)
         teacher, is_new = finetuned_teacher(recipe, self.data, self.tokenizer)
@@ -170,6 +177,7 @@ class _Run:
             },
             "teacher": {
                 "name": self.recipe.teacher.name,
+                "ensemble": self.recipe.teacher.ensemble,
                 "card": teacher_metadata(self.recipe.teacher.name, self.recipe.teacher.revision),
                 **size_of(self.teacher).to_dict(),
                 **costs["teacher"],

@@ -19,6 +19,7 @@ from distil_nlp.cache import Cache, build, store
 from distil_nlp.cache.key import hash_rows, make_key
 from distil_nlp.data import MaskingCollator
 from distil_nlp.errors import UserError
+from distil_nlp.models import Ensemble
 from distil_nlp.schedule import Schedule
 from distil_nlp.terms import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
@@ -128,6 +129,28 @@ def test_masks_repeat_after_the_epochs_that_are_kept(tmp_path):
     assert curve(
         run(tmp_path / "two", "mlm", Cache(tmp_path / "caches", mask_epochs=2, **EVERY_WORD))
     ) == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classification", "mlm"])
+def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
+    """Prevents the first teacher's answers in place of the mean, and one ensemble's answers for another's."""
+
+    def ensemble(*seeds):
+        kinds = {
+            "classification": lambda seed: tiny.classifier(4, 3, seed),
+            "mlm": lambda seed: tiny.mlm_model(4, seed),
+        }
+        return Ensemble([kinds[kind](seed) for seed in seeds])
+
+    how = {"num_train_epochs": 1}
+    alone = curve(run(tmp_path / "alone", kind, **how), "soft_target_kl")
+    plain = curve(run(tmp_path / "plain", kind, teacher=ensemble(0, 5), **how), "soft_target_kl")
+    cache = Cache(tmp_path / "caches", **EVERY_WORD)
+    cached = curve(run(tmp_path / "cached", kind, cache, ensemble(0, 5), **how), "soft_target_kl")
+    assert cached == pytest.approx(plain, rel=1e-4)
+    assert plain != pytest.approx(alone, rel=1e-2)
+    run(tmp_path / "other", kind, cache, ensemble(0, 6), **how)
+    assert len(caches(tmp_path / "caches")) == 2
 
 
 def test_draws_count_only_where_something_is_drawn(tmp_path):

@@ -6,6 +6,7 @@ import transformers
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import (
+    Ensemble,
     Head,
     build_student,
     check_labels,
@@ -17,6 +18,7 @@ from distil_nlp.models import (
     size_of,
     start_from_checkpoint,
 )
+from distil_nlp.signals import Recorder, Request, observe
 from tests import tiny
 from tests.test_signals import model_of
 
@@ -258,3 +260,22 @@ def test_positions_that_can_be_used(tmp_path, family, expected):
     """Prevents inputs longer than the position table; RoBERTa's begins at 2."""
     model_of(family).config.save_pretrained(tmp_path)
     assert max_positions(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("kind", ["classifier", "mlm_model"])
+def test_an_ensemble_gives_the_mean_of_its_logits(kind):
+    """Prevents one member's logits, or a mean of unlike rows where the head runs on some."""
+    one, other = getattr(tiny, kind)(4), getattr(tiny, kind)(2, seed=3)
+    batch = {"input_ids": torch.arange(5, 21).view(2, 8), "token_type_ids": torch.ones(2, 8, dtype=torch.long)}
+    expected = (one(**batch).logits + other(**batch).logits) / 2
+    both = Ensemble([one, other])
+    torch.testing.assert_close(both(**batch).logits, expected)
+    is_mlm, head = kind == "mlm_model", torch.tensor([1, 9, 14])
+    recorder = Recorder(both, Request(True, frozenset({(3, "all")}), frozenset({1})), head_rows=is_mlm, projects=False)
+    seen = observe(both, batch, {"head": head, "all": torch.arange(16)})
+    logits = seen.vocabulary.logits(0, 3) if is_mlm else seen.logits
+    torch.testing.assert_close(logits, expected.flatten(0, 1)[head] if is_mlm else expected)
+    states = one(**batch, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(seen.hidden[3, "all"], states.flatten(0, 1), atol=1e-5, rtol=1e-4)
+    recorder.remove()
+    torch.testing.assert_close(both(**batch).logits, expected)

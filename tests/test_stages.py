@@ -647,3 +647,28 @@ def test_no_cache_of_a_stream(place, capsys):
     """Prevents a stop after the corpus was opened."""
     assert place.run("data.task=mlm", "data.streaming=true", "training.max_steps=2", "teacher.cache={}") == 2
     assert "teacher.cache: expected data.streaming=false / got true" in capsys.readouterr().err
+
+
+def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
+    """Prevents a second teacher that is loaded and not asked; three fine-tunings of one model, each with its seed."""
+    teacher = str(place.folder / "teacher")
+    tuned = ("teacher.finetune={max_steps: 2}", "teacher.cache={folder: " + str(place.folder / "caches") + "}")
+    assert place.run(f"teacher.ensemble=[{teacher}, {teacher}]", *tuned) == 0
+    assert capsys.readouterr().out.count("fine-tuned now") == 3
+    folders = list((place.folder / "teachers").iterdir())
+    assert len(folders) == 3
+    single = transformers.AutoModelForSequenceClassification.from_pretrained(folders[0] / "model")
+    assert place.results["teacher"]["parameters"] == 3 * sum(one.numel() for one in single.parameters())
+    assert place.results["teacher"]["encoder_parameters"] > 2 * place.results["student"]["encoder_parameters"]
+    assert "an ensemble of 3 teachers" in (place.out / "student" / "README.md").read_text()
+
+
+def test_an_ensemble_of_other_words_is_refused(place, capsys):
+    """Prevents teachers that number their words differently from being averaged."""
+    other = place.folder / "other"
+    tiny.classifier(4).save_pretrained(other)
+    words = list(tiny.VOCABULARY)
+    words[7], words[8] = words[8], words[7]
+    transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}).save_pretrained(other)
+    assert place.run(f"teacher.ensemble=[{other}]") == 2
+    assert "expected one vocabulary for teacher and student" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.architecture import members
 from distil_nlp.cache.contents import Contents
 from distil_nlp.rows import RowCollator
 
@@ -75,9 +76,12 @@ def hash_rows(rows: Any, columns: Sequence[str]) -> str:
 
 
 def _hash_model(model: nn.Module) -> str:
-    """Of its class, its configuration and every weight."""
-    told = {name: value for name, value in model.config.to_dict().items() if name not in _NO_MATTER}
-    digest = hashlib.sha256(_hash_json([type(model).__name__, told]).encode())
+    """Of its class, its configuration and every weight; of an ensemble, of all its members."""
+    told = [
+        [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
+        for one in members(model)
+    ]
+    digest = hashlib.sha256(_hash_json(told).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from distil_nlp.architecture import layer_stack
+from distil_nlp.architecture import all_layers
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Size:
 
 
 def size_of(model: PreTrainedModel) -> Size:
-    encoder = nn.ModuleList(layer_stack(model))
+    encoder = nn.ModuleList(all_layers(model))
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return Size(_count(model), _count(encoder), _count(nn.ModuleList(embeddings)), round(size / 1e6, 2))

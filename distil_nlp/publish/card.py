@@ -77,7 +77,9 @@ def _title(facts: Facts) -> str:
 
 def _summary(facts: Facts, student: Path) -> str:
     """What it is, what was kept of the teacher, and what one would have without a model."""
-    teacher = model_link(facts("recipe.teacher.name")) or "its teacher"
+    teacher, others = model_link(facts("recipe.teacher.name")) or "its teacher", facts("recipe.teacher.ensemble")
+    if others:
+        teacher = f"an ensemble of {len(others) + 1} teachers, whose logits were averaged ({teacher} the first)"
     tuned = " (fine-tuned on the same data first)" if facts("recipe.teacher.finetune") is not None else ""
     made = f"{_shape(student)} distilled from {teacher}{tuned} on {facts.linked_dataset} with distil_nlp."
     return joined(made, f"**{lead(facts)}**", floor(facts))

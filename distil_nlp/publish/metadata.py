@@ -72,7 +72,8 @@ def _bases(facts: Facts) -> list[str]:
     """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
     start, known = hub_id(facts("recipe.student.name")), facts("teacher.card.base_model")
     teachers = known if isinstance(known, list) else [known or hub_id(facts("recipe.teacher.name"))]
-    return list(dict.fromkeys(filter(None, [start, *teachers])))
+    others = [hub_id(name) for name in facts("recipe.teacher.ensemble") or []]
+    return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
 
 def _task_tags(task: str) -> list[str]:

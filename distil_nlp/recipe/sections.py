@@ -39,6 +39,7 @@ class TeacherSection(Section):
 
     `finetune: {}` trains it on this data first, once, with `training`'s own fields unless it names others;
     null uses it as it is. `reseed` trains one for each of `evaluation.seeds`. `cache: {}` keeps its answers on disk.
+    `ensemble` names more teachers, whose logits are averaged with its own.
     """
 
     name: str = Field(min_length=1)
@@ -47,6 +48,7 @@ class TeacherSection(Section):
     finetune: TrainingFields | None = None
     reseed: bool = False
     folder: str = "runs/teachers"
+    ensemble: Annotated[list[str], Field(min_length=1)] | None = None
     cache: CacheSection | None = None
 
 
@@ -83,6 +85,7 @@ class DataSection(Section):
     held_out_share: Share = 0.02
     selection_share: Share = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128
+    pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
     max_evaluation_rows: PositiveInt | None = None
     streaming: bool = False
