@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
+from distil_nlp.memory import keep_freed_memory
 
 
 def distill(argv: Sequence[str] | None = None) -> int:
@@ -223,6 +226,8 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     """Runs; a user's mistake is one message on stderr and exit code 2."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "─" must not end a finished run
+    if not torch.accelerator.is_available():
+        keep_freed_memory()
     try:
         path = run()
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distil_nlp.benchmark import limits, ours, show
 from distil_nlp.benchmark.contest import Contender, contest
 from distil_nlp.benchmark.parts import FINETUNING, MASKED, REFERENCE, Settings
+from distil_nlp.benchmark.profile import kind_of
 from distil_nlp.benchmark.reference import play as reference_play
 from distil_nlp.benchmark.reference import reference_loss
 from distil_nlp.benchmark.task import TaskWork, padding_share, share_of_padding
@@ -142,6 +143,28 @@ def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():
     rates = scores["products"].told["gflops"]
     assert len(rates) == len(set(limits.step_shapes(WORK, WORK.masked)))
     assert min(rates.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::addmm", "matrix products"),
+        ("aten::mm", "matrix products"),
+        ("aten::addmm_", "matrix products"),
+        ("aten::bmm", "attention"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+        ("aten::_softmax_backward_data", "attention"),
+        ("aten::_log_softmax", "losses"),
+        ("aten::bernoulli_", "dropout"),
+        ("aten::native_layer_norm", "activation and norm"),
+        ("aten::_fused_adamw_", "optimiser and clipping"),
+        ("aten::copy_", "copies and fills"),
+        ("aten::add", "other"),
+    ],
+)
+def test_operators_are_told_apart(operator, kind):
+    """Prevents batched products of attention from passing for the matrix products that the peak is measured on."""
+    assert kind_of(operator) == kind
 
 
 # Tasks -------------------------------------------------------------------------------------------------------

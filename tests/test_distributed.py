@@ -52,6 +52,12 @@ def test_two_processes_equal_one(tmp_path, rows, alone, each):
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
 
 
+def test_gradients_are_exchanged_once_a_step(tmp_path):
+    """Prevents an exchange at every micro-step of an accumulated step: twice the network for the same gradient."""
+    two = two_processes(tmp_path, 2, 2, 24)
+    assert two["exchanges"] == two["steps"] == 6
+
+
 def test_two_processes_fill_one_cache_and_read_it(tmp_path):
     """Prevents processes that write each other's shards, or read answers of rows that are not theirs."""
     caches = str(tmp_path / "caches")

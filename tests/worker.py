@@ -6,11 +6,30 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainerCallback
 
 from distil_nlp.cache import Cache
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
 from tests.training import curve, text_rows, trainer
+
+
+class CountExchanges(TrainerCallback):
+    """Counts how often DDP exchanges gradients, all of which fit into one bucket."""
+
+    def __init__(self):
+        self.count, self.model = 0, None
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        if self.model is None and isinstance(self.trainer.model_wrapped, DistributedDataParallel):
+            self.model = self.trainer.model_wrapped
+            self.model.register_comm_hook(None, self.exchange)
+
+    def exchange(self, state, bucket):
+        self.count += 1
+        return allreduce_hook(None, bucket)
 
 
 def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | None = None) -> dict:
@@ -31,7 +50,9 @@ def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | 
         gradient_accumulation_steps=accumulation,
         max_steps=-1,
         num_train_epochs=2,
+        callbacks=[exchanges := CountExchanges()],
     )
+    exchanges.trainer = run
     run.train()
     metrics = run.evaluate()
     wrapper = type(run.model_wrapped).__name__
@@ -41,6 +62,8 @@ def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | 
         "world_size": run.args.world_size,
         "wrapper": wrapper,
         "tokens": tokens,
+        "steps": run.state.global_step,
+        "exchanges": exchanges.count,
         "curves": {name: curve(run, name) for name in names},
         "eval": {name: value for name, value in metrics.items() if name[5:] in names or name == "eval_accuracy"},
     }

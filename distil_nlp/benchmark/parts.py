@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distil_nlp.benchmark import brewer, inference, limits, ours, reference, task
+from distil_nlp.benchmark import brewer, inference, limits, ours, profile, reference, task
 from distil_nlp.benchmark.contest import Contender, Score, contest
 from distil_nlp.benchmark.task import TaskWork
 from distil_nlp.benchmark.work import SIZES, Work
 
-REFERENCE, FINETUNING, MATMUL = "DistilBERT’s loop", "fine-tuning", "matrix products"
+REFERENCE, FINETUNING, MATMUL, PROFILED = "DistilBERT’s loop", "fine-tuning", "matrix products", "profile"
 MASKED = "ours, masked tokens"
 Say = Callable[[str], None]
 
@@ -62,15 +62,18 @@ def mlm(settings: Settings, say: Say) -> dict[str, Any]:
             "ours, all tokens": Contender(ours.play, {"work": work, "rows": "all"}),
             "ours, 30 % of the tokens": Contender(ours.play, {"work": work, "rows": 0.3}),
             MASKED: Contender(ours.play, {"work": work}),
+            PROFILED: Contender(profile.play, {"work": work}),
             MATMUL: Contender(limits.play, {"work": work, "head_rows": work.masked}),
         },
         say,
     )
     rates = scores.pop(MATMUL).told.get("gflops", {})
+    shares = scores.pop(PROFILED).told.get("shares", {})
     head_rows = {"ours, all tokens": work.tokens, "ours, 30 % of the tokens": round(0.405 * work.tokens)}
     head_rows[MASKED] = work.masked
     flops = {name: limits.step_flops(work, rows) for name, rows in head_rows.items()}
     found = {"steps": _told(scores, REFERENCE), "tokens": work.tokens, "matrix_products_gflops": rates}
+    found["shares_of_time"] = shares
     return found | _utilisation(scores, rates, flops)
 
 

@@ -42,6 +42,11 @@ def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
             continue
         for name, scores in _contests(part, found[part]):
             yield f"{title}{f': {name}' if name else ''}", _table(scores, found[part].get("utilisation", {}))
+        if shares := found[part].get("shares_of_time"):
+            yield (
+                "Where the time of a step on masked tokens goes",
+                [["", "share"], *([k, f"{v:.1%}"] for k, v in shares.items())],
+            )
 
 
 def _contests(part: str, found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
