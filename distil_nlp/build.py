@@ -44,6 +44,8 @@ from distil_nlp.tasks import GLUE, OWN, Kind, Task
 from distil_nlp.terms import TERMS, Term
 
 DEFAULT_SEED = 42
+_WORKERS = 2
+"""Processes that prepare batches while a GPU works; a CPU has better use for its cores."""
 _SEEDS_APART = 1000
 """Between the teachers of an ensemble: more than there are seeds of students, each of which may have its own."""
 
@@ -118,7 +120,9 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         "seed": DEFAULT_SEED,
         "logging_steps": 50,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_num_workers": _WORKERS if torch.cuda.is_available() else 0,
     }
+    defaults["dataloader_persistent_workers"] = bool((defaults | fields)["dataloader_num_workers"])
     if fields.get("metric_for_best_model", "").removeprefix("eval_") in _LOWER_IS_BETTER:
         defaults["greater_is_better"] = False  # transformers knows that of losses alone
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import torch
 from datasets.distributed import split_dataset_by_node
-from torch.utils.data import Dataset, IterableDataset, Sampler
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -127,7 +127,8 @@ class EpochRows(Dataset):
 
 
 class EpochStream(IterableDataset):
-    """A stream without end, pass after pass, whose rows know their epoch; one process's part of it.
+    """A stream without end, pass after pass, whose rows know their epoch; one process's part of it, which the workers
+    of its loader share.
 
     Args:
         stream: an iterable of rows; a `datasets.IterableDataset` is shuffled anew each pass (if it shuffles) and
@@ -140,18 +141,26 @@ class EpochStream(IterableDataset):
 
     def __init__(self, stream: Any, rank: int = 0, world_size: int = 1):
         self.rank, self.world_size = rank, world_size
-        self._split_here = world_size > 1 and not isinstance(stream, datasets.IterableDataset)
-        if world_size > 1 and not self._split_here:
+        self._splits_itself = isinstance(stream, datasets.IterableDataset)
+        if world_size > 1 and self._splits_itself:
             stream = split_dataset_by_node(stream, rank=rank, world_size=world_size)
         self.stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
         for epoch in itertools.count():
             if hasattr(self.stream, "set_epoch"):
                 self.stream.set_epoch(epoch)
             seen = 0
             for seen, row in enumerate(self.stream, 1):
-                if not self._split_here or (seen - 1) % self.world_size == self.rank:
+                if self._splits_itself or self._is_mine(seen - 1, worker):
                     yield {**row, EPOCH: epoch}
+            if seen == 0 and worker is not None:
+                return  # fewer shards than workers
             if seen == 0:
                 raise UserError("data: expected rows in the stream / got none / there is nothing to learn from")
+
+    def _is_mine(self, row: int, worker: Any) -> bool:
+        """Whether a row of a stream that does not split itself belongs to this worker of this process."""
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        return row % (self.world_size * workers) == self.rank * workers + number

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from torch.utils.data import DataLoader
 
 from distil_nlp.errors import UserError
 from distil_nlp.rows import EPOCH, FILLER
@@ -159,6 +160,16 @@ def test_a_plain_iterable_is_split_row_by_row():
     """A stream that is no dataset must be shared out all the same."""
     parts = [[row["a"] for row in islice(EpochStream([{"a": i} for i in range(4)], rank, 2), 4)] for rank in range(2)]
     assert parts == [[0, 2, 0, 2], [1, 3, 1, 3]]
+
+
+@pytest.mark.parametrize("stream", [numbers(40, 4), numbers(40, 1), [{"value": i} for i in range(40)]],
+                         ids=["shards", "one shard", "plain"])  # fmt: skip
+def test_workers_share_a_stream(stream):
+    """Each worker of the loader would read all of it, and every row come twice; one without a shard would complain."""
+    loader = DataLoader(EpochStream(stream), batch_size=5, num_workers=2, collate_fn=list)
+    rows = [row for batch in islice(loader, 16) for row in batch]
+    assert sorted(row["value"] for row in rows if row[EPOCH] == 0) == list(range(40))
+    assert {row[EPOCH] for row in rows} == {0, 1}
 
 
 def test_an_empty_stream_is_an_error():
