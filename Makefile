@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-slow test-oldest lint quickstart prepare-quickstart clean
+.PHONY: help install test test-slow test-oldest lint quickstart prepare-quickstart benchmark clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -39,6 +39,10 @@ prepare-quickstart: install
 
 quickstart: prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"
 	$(RUN) scripts/distill.py recipes/quickstart.yaml $(ARGS)
+
+benchmark: install    ## steps beside DistilBERT's loop, TextBrewer and fine-tuning, half an hour; ARGS="--parts task …"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
+	$(BIN)/python scripts/benchmark.py --threads $(CORES) $(ARGS)
 
 clean:                ## removes what the targets made, but no runs
 	rm -rf $(VENV) .venv-oldest build .pytest_cache .ruff_cache

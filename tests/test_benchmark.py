@@ -228,7 +228,7 @@ def test_a_part_without_its_data_is_refused(tmp_path, capsys):
 def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
     """Every part runs from the command line to its tables."""
     model, glue = str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue")
-    parts = ["mlm", "memory", "attention", "task", "scaling", "inference"]
+    parts = ["mlm", "options", "attention", "task", "scaling", "inference"]
     assert benchmark(["--parts", *parts, "--size", "tiny", "--batch", "4", "--length", "32", "--rounds", "1",
                       "--model", model, "--glue", glue, "--output", str(tmp_path)]) == 0  # fmt: skip
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "benchmark.json")

@@ -55,7 +55,7 @@ def test_commands_name_files_and_targets_that_exist():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("script", ["distill", "evaluate_glue", "make_report", "push_to_hub"])
+@pytest.mark.parametrize("script", ["distill", "evaluate_glue", "make_report", "push_to_hub", "benchmark"])
 def test_scripts_explain_themselves(script):
     """Prevents a script that fails before it can say how to use it."""
     done = subprocess.run([sys.executable, ROOT / "scripts" / f"{script}.py", "--help"], capture_output=True, text=True)

@@ -33,7 +33,13 @@ class TakesTurns(TrainerCallback):
             self.turns()
 
 
-def play(turns: Turns, work: Work, rows: str | float = "masked", attention: Sequence[tuple[int, int]] = ()) -> None:
+def play(
+    turns: Turns,
+    work: Work,
+    rows: str | float = "masked",
+    attention: Sequence[tuple[int, int]] = (),
+    compiled: bool = False,
+) -> None:
     """DistilBERT's objective with the KL on these rows, and attention maps of some layers if named."""
     student, teacher = work.models()
     found: list[Term] = [
@@ -47,7 +53,7 @@ def play(turns: Turns, work: Work, rows: str | float = "masked", attention: Sequ
         model=student,
         teacher=teacher.to(torch.bfloat16) if work.bf16 else teacher,
         objective=Objective(found, "mlm"),
-        args=work.arguments(),
+        args=work.arguments(torch_compile=compiled),
         train_dataset=work.rows(64 * work.batch),
         data_collator=work.collator(),
         callbacks=[TakesTurns(turns)],

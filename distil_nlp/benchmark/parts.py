@@ -77,16 +77,17 @@ def mlm(settings: Settings, say: Say) -> dict[str, Any]:
     return found | _utilisation(scores, rates, flops)
 
 
-def memory(settings: Settings, say: Say) -> dict[str, Any]:
-    """What keeping freed memory brings, to ours and to DistilBERT's loop."""
+def options(settings: Settings, say: Say) -> dict[str, Any]:
+    """What keeping freed memory brings, to ours and to DistilBERT's loop, and what compiling brings to ours."""
     work = settings.work()
     plays = {REFERENCE: Contender(reference.play, {"work": work}), MASKED: Contender(ours.play, {"work": work})}
-    both = {
+    found = {
         f"{name}, {how}": dataclasses.replace(one, keeps_memory=keeps)
         for name, one in plays.items()
         for how, keeps in (("memory given back", False), ("memory kept", True))
     }
-    return {"steps": _told(settings.play(both, say), f"{REFERENCE}, memory given back")}
+    found[f"{MASKED}, memory kept, compiled"] = Contender(ours.play, {"work": work, "compiled": True})
+    return {"steps": _told(settings.play(found, say), f"{REFERENCE}, memory given back")}
 
 
 def attention(settings: Settings, say: Say) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def answering(settings: Settings, say: Say) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Settings, Say], dict[str, Any]]] = {
     "mlm": mlm,
-    "memory": memory,
+    "options": options,
     "attention": attention,
     "task": task_stage,
     "scaling": scaling,

@@ -15,7 +15,7 @@ from distil_nlp.telling.layout import aligned, markdown
 Rows = list[list[str]]
 _SECTIONS = {
     "mlm": "Language modelling, a step",
-    "memory": "Freed memory kept, or given back",
+    "options": "Freed memory kept or given back; blocks compiled",
     "attention": "Attention maps of three layers, 512 tokens",
     "task": "A task, an epoch",
     "scaling": "A step as it grows",
