@@ -122,7 +122,6 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataloader_num_workers": _WORKERS if torch.cuda.is_available() else 0,
     }
-    defaults["dataloader_persistent_workers"] = bool((defaults | fields)["dataloader_num_workers"])
     if fields.get("metric_for_best_model", "").removeprefix("eval_") in _LOWER_IS_BETTER:
         defaults["greater_is_better"] = False  # transformers knows that of losses alone
     try:
@@ -139,14 +138,8 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
         UserError: if inputs are longer than the models' positions, and what the loaders find.
     """
     data = recipe.data
-    positions, multiple = max_positions(recipe.teacher.name, recipe.teacher.revision), data.pad_to_multiple_of or 1
-    longest = -(-data.max_length // multiple) * multiple
-    if longest > positions:
-        padded = f", padded to {longest}" if longest > data.max_length else ""
-        raise UserError(
-            f"data.max_length: expected at most {positions}, the positions of {recipe.teacher.name} / got "
-            f"{data.max_length}{padded} / longer inputs have no position embedding / lower data.max_length"
-        )
+    for one in single_teachers(recipe):
+        _check_positions(recipe, max_positions(one.teacher.name, one.teacher.revision), one.teacher.name)
     splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
     common = {
         "train_split": data.train_split,
@@ -261,18 +254,24 @@ def _is_set(section: Any, key: str) -> bool:
     return getattr(section, key) != type(section).model_fields[key].default
 
 
+def _check_positions(recipe: Recipe, positions: int, whose: str) -> None:
+    length, multiple = recipe.data.max_length, recipe.data.pad_to_multiple_of or 1
+    longest = -(-length // multiple) * multiple
+    if longest > positions:
+        padded = f", padded to {longest}" if longest > length else ""
+        raise UserError(
+            f"data.max_length: expected at most {positions}, the positions of {whose} / got {length}{padded} / longer "
+            "inputs have no position embedding / lower data.max_length"
+        )
+
+
 def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     """The student can number the tokens' positions and knows all words.
 
     Raises:
         UserError: if `data.max_length` or the vocabulary is too large for it.
     """
-    positions, length = usable_positions(student.config), recipe.data.max_length
-    if length > positions:
-        raise UserError(
-            f"data.max_length: expected at most {positions}, the positions of the student / got {length} / longer "
-            "inputs have no position embedding / lower data.max_length"
-        )
+    _check_positions(recipe, usable_positions(student.config), "the student")
     if len(tokenizer) > student.config.vocab_size:
         raise UserError(
             f"expected embeddings for all {len(tokenizer):,} tokens / got {student.config.vocab_size:,} in the "

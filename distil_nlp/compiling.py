@@ -33,5 +33,5 @@ def restore_blocks(model: PreTrainedModel) -> None:
 
 
 def compiled_graphs() -> int:
-    """How many graphs were compiled in this process so far: each shape or layer that needs its own counts."""
+    """How many graphs this process has compiled: each shape or layer that needs its own counts."""
     return counters["stats"]["unique_graphs"]

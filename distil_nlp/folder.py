@@ -13,7 +13,7 @@ from distil_nlp.recipe import Recipe, dump_recipe
 from distil_nlp.results import read_results, write_atomically
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
-_NOT_COMPARED = ("run.", "hub.", "training.output_dir")
+_NOT_COMPARED = ("run.", "hub.", "training.output_dir", "teacher.cache.folder")
 _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that ask for further students: a run that lacks some is unfinished, not another."""
 

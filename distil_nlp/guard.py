@@ -15,6 +15,7 @@ from distil_nlp.signals import Request
 
 COMPLETE = "complete.json"
 """Written into a checkpoint last: without it, or with other file sizes, the checkpoint is half-written."""
+_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 SPENT = "spent.json"
 """In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them."""
 
@@ -23,8 +24,8 @@ def refuse_arguments(args: TrainingArguments) -> None:
     """Names the arguments that would change the objective without anybody seeing it.
 
     Raises:
-        UserError: for label smoothing, NEFTune or Liger, for several GPUs without a launcher, and for launched
-            processes that do not know of each other.
+        UserError: for label smoothing, NEFTune or Liger, for CUDA graphs, for several GPUs without a launcher, and
+            for launched processes that do not know of each other.
     """
     silent = {
         "label_smoothing_factor": "it would replace hard_label by another loss",
@@ -36,6 +37,12 @@ def refuse_arguments(args: TrainingArguments) -> None:
             raise UserError(
                 f"training.{name}: expected it unset / got {getattr(args, name)} / {consequence} / leave it out"
             )
+    if args.torch_compile and args.torch_compile_mode in _CUDA_GRAPHS:
+        raise UserError(
+            f"training.torch_compile_mode: expected a mode without CUDA graphs / got {args.torch_compile_mode} / a "
+            "graph's output is overwritten by the next one, while terms still look at it / leave it out, or use "
+            "max-autotune-no-cudagraphs"
+        )
     if args.n_gpu > 1:
         raise UserError(
             f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "

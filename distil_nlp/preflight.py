@@ -90,7 +90,9 @@ def _check_hub(recipe: Recipe) -> None:
 
 
 def _check_folder(recipe: Recipe, folder: Path) -> None:
-    sources = (recipe.teacher.name, recipe.student.name, recipe.data.path)
+    cache = recipe.teacher.cache and recipe.teacher.cache.folder
+    teachers = (recipe.teacher.name, *(recipe.teacher.ensemble or []))
+    sources = (*teachers, recipe.student.name, recipe.data.path, cache)
     inside = [name for name in sources if name and _is_inside(name, folder)]
     if inside:
         raise UserError(

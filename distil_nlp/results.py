@@ -43,7 +43,7 @@ def peak_memory_mib(device: torch.device) -> float:
 
 def write_atomically(path: Path, text: str) -> None:
     """A file that is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -71,8 +71,8 @@ class RowCollator:
         sets: what to draw.
         columns: names that may reach the collator (what teacher and student take, and the labels).
         seed: of the sampled shares.
-        answers: (numbers of the rows, their epochs, row sets, attended tokens) → what a teacher said of them, for rows
-            that have a number.
+        answers: (numbers of the rows, their epochs, the batch, tokens that are no padding) → what a teacher said of
+            them, for rows that have a number.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -86,10 +86,10 @@ class RowCollator:
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
         batch = dict(self.collate([{k: v for k, v in one.items() if k in known} for one in features]))
-        attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
-        if attended.all():
+        present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
+        if present.all():
             batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
-        attended = attended & ~fillers[:, None]
+        attended = present & ~fillers[:, None]
         rows = self._draw(batch, attended, fillers, epochs)
         batch["rows"] = {name: torch.from_numpy(np.asarray(where, dtype=np.int64)) for name, where in rows.items()}
         batch["tokens"] = int(attended.sum())
@@ -97,7 +97,7 @@ class RowCollator:
             batch["chunks"] = self._chunks(rows)
         if self.answers and NUMBER in features[0]:
             numbers = [feature[NUMBER] for feature in features]
-            batch["answers"] = self.answers(numbers, epochs, batch["rows"], attended)
+            batch["answers"] = self.answers(numbers, epochs, batch, present)
         return batch
 
     def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:

@@ -129,9 +129,9 @@ class Recorder:
         self.layers, self._model = layer_stack(members(model)[0]), model
         self._rows: dict[str, Tensor] | None = None
         self._measure: Measure | None = None
-        self._decoder = model.get_output_embeddings() if head_rows and request.logits else None
+        self._decoder = _projection(model) if head_rows and request.logits else None
         self._embedding = None
-        if isinstance(self._decoder, nn.Linear):
+        if self._decoder is not None:
             self._decoder.forward = self._decode
             embedding = model.get_input_embeddings()
             self._embedding = embedding if embedding.weight is self._decoder.weight else None
@@ -186,7 +186,7 @@ class Recorder:
                 "its own eager attention: right, but the (batch, heads, seq, seq) maps stay in memory",
                 stacklevel=3,
             )
-        for layer in {id(m): m for m in self.layers}.values():
+        for layer in {id(self.layers[i]): self.layers[i] for i in self.request.attention}.values():
             keep = partial(self._keep_attention, layer)
             for module in layer.modules():
                 if routed:
@@ -309,9 +309,23 @@ class Recorder:
             )
 
 
+@torch.no_grad()
+def _projection(model: nn.Module) -> nn.Linear | None:
+    """The layer whose output is the logits, as it is; None where a head projects in another way (DeBERTa's newer head,
+    ESM, MobileBERT). A forward of two tokens tells."""
+    decoder, seen = model.get_output_embeddings(), []
+    if not isinstance(decoder, nn.Linear) or decoder.out_features != model.config.vocab_size:
+        return None
+    handle, was_training = decoder.register_forward_hook(lambda *one: seen.append(one[-1])), model.training
+    logits = model.eval()(input_ids=torch.ones(1, 2, dtype=torch.long, device=decoder.weight.device)).logits
+    handle.remove()
+    model.train(was_training)
+    return decoder if len(seen) == 1 and seen[0] is logits else None
+
+
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """SDPA as transformers runs it, which also shows queries and keys to a `Recorder` that waits for them."""
-    if _KEEP in module.__dict__:
+    if hasattr(module, _KEEP):
         _show(module, query, key, scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 

@@ -85,6 +85,7 @@ class DistillationTrainer(Trainer):
         args.remove_unused_columns = False  # the teacher needs columns that the student does not know
         args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
         args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
+        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
         if teacher is not None and not objective.needs_teacher:
             teacher = None
         with torch.random.fork_rng(devices=[]):
@@ -103,13 +104,14 @@ class DistillationTrainer(Trainer):
         self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
         self.data_collator = RowCollator(
             self.data_collator,
-            objective.row_sets(_chunk(model, args)),
+            objective.row_sets(_chunk(model, args) if objective.kind == "mlm" else None),
             self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"},
             seed=args.seed,
         )
         if teacher is not None:
             teacher.to(args.device)
-        self._cache = self._answers(cache) if teacher is not None and cache is not None else None
+        self._cache_wanted = cache if teacher is not None else None
+        self._cache: TeacherCache | None = None
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
@@ -140,9 +142,11 @@ class DistillationTrainer(Trainer):
                 teacher, objective.request("teacher"), head_rows=head_rows, projects=False
             )
 
-    def _answers(self, cache: Cache) -> TeacherCache:
-        """The teacher's answers about the training rows, on disk."""
-        args, rows = self.args, self.train_dataset
+    def _ask_teacher(self) -> None:
+        """Finds the teacher's answers about the training rows on disk, or asks for them."""
+        args, rows, cache = self.args, self.train_dataset, self._cache_wanted
+        if cache is None or self._cache is not None:
+            return
         if not hasattr(rows, "__len__"):
             raise UserError(
                 "teacher.cache: expected training rows with a length / got a stream / its rows cannot be found again / "
@@ -152,11 +156,11 @@ class DistillationTrainer(Trainer):
             self.objective.request("teacher"), self.objective.kind, cache.dtype, cache.top_k, self._temperature()
         )
         how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
-        found = cached_answers(self.teacher, rows, self.data_collator, contents, cache, **how)
-        self.data_collator.answers = found.answers
+        self.teacher.to(args.device)
+        self._cache = cached_answers(self.teacher, rows, self.data_collator, contents, cache, **how)
+        self.data_collator.answers = self._cache.answers
         if self.eval_dataset is None:
-            self.teacher.to("cpu")  # it is not asked again
-        return found
+            self.teacher.to("cpu")  # it is not asked again in training
 
     def _temperature(self) -> float:
         """That of the soft targets."""
@@ -195,8 +199,10 @@ class DistillationTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self.tokens_seen += sum(batch["tokens"] for batch in batches)
         counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
-        counts = counts.sum(0).to(device) if batches else torch.zeros(len(self.objective.terms), device=device)
-        return batches, self.accelerator.reduce(counts, "sum")
+        counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
+        if device.type == "cuda":
+            counts = counts.pin_memory()
+        return batches, self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
 
     def compute_loss(
         self,
@@ -341,6 +347,8 @@ class DistillationTrainer(Trainer):
         """`Trainer`'s loop with the exact loss and terms: Σ ÷ rows over all batches and processes."""
         size = len(self.objective.terms) + len(self._guesses)
         self._eval_meter = Meter(size, self.args.device, counted=True)
+        if self.teacher is not None:
+            self.teacher.to(self.args.device)
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._eval_meter.read(self.accelerator)
         terms = dict(zip(self.objective.names, means, strict=False))
@@ -360,6 +368,7 @@ class DistillationTrainer(Trainer):
         """Shuffled by (seed, epoch) alone; the last batch is filled up with rows of weight 0."""
         if self.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset.")
+        self._ask_teacher()
         rows = self.train_dataset
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
@@ -392,9 +401,10 @@ class DistillationTrainer(Trainer):
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
-        if isinstance(rows, IterableDataset):
+        if rows is None or isinstance(rows, IterableDataset):
             return super().get_eval_dataloader(rows)
-        return super().get_eval_dataloader(EpochRows(rows))
+        size, sampler = self.args.eval_batch_size, self._get_eval_sampler
+        return self._get_dataloader(EpochRows(rows), "Evaluation", size, sampler_fn=sampler)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         return self.get_eval_dataloader(test_dataset)

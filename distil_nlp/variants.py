@@ -123,11 +123,14 @@ class Workshop:
         trainer.accelerator.wait_for_everyone()
         checkpoint = last_complete_checkpoint(self.folder)
         say(f"training the student{f', from {checkpoint.name} on' if checkpoint else ''}")
+        graphs = compiled_graphs()
         if self.args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.spent_before = spent_until(checkpoint)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         training = self.training(trainer, checkpoint)
+        if self.args.torch_compile:
+            training["compiled_graphs"] = compiled_graphs() - graphs
         self.save(trainer, training)
         del trainer
         gc.collect()  # it holds itself, and with it the optimiser
@@ -164,7 +167,6 @@ class Workshop:
             "max_steps": trainer.state.max_steps,
             "resumed_from": checkpoint.name if checkpoint else None,
             "peak_memory_mib": peak_memory_mib(self.args.device),
-            "compiled_graphs": compiled_graphs() if self.args.torch_compile else None,
             "final_terms": trainer.last_terms,
             "best_checkpoint": best and Path(best).name,
             "history": _history(trainer.state.log_history),

@@ -1,6 +1,9 @@
 """The benchmark measures what it says, and slows no baseline."""
 
 import json
+import os
+import threading
+from itertools import islice
 
 import pytest
 import torch
@@ -108,6 +111,12 @@ def failing(turns):
     raise ValueError("a peer broke")
 
 
+def dying(turns):
+    threading.Timer(0.5, os._exit, (1,)).start()
+    while True:
+        turns()
+
+
 def lacking(turns):
     import not_there  # noqa: F401
 
@@ -126,6 +135,20 @@ def test_contenders_take_turns(tmp_path):
         assert scores[name].peak_mib == pytest.approx(3, abs=0.3), "two summands and their sum"
     assert "ValueError: a peer broke" in scores["broken"].problem
     assert scores["absent"].problem == "not installed: not_there"
+
+
+def test_a_contender_that_dies_ends_no_contest(tmp_path):
+    """Prevents an hour's scores lost with one process that the system ended, often while it was idle."""
+    path = tmp_path / "order"
+    players = {"dying": Contender(dying), "a": Contender(counting, {"path": str(path), "name": "a"})}
+    scores = contest(players, rounds=40, warm_up=0, threads=1)
+    assert scores["dying"].problem == "its process ended, perhaps for want of memory"
+    assert len(scores["a"].seconds) == 40
+
+
+def test_batches_never_end():
+    """Prevents peers that drop out after an epoch, while ours goes on."""
+    assert len(list(islice(Work(SIZES["tiny"], batch=2, length=8).batches(), 70))) == 70
 
 
 def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():

@@ -6,18 +6,25 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, ModernBertConfig
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    ModernBertConfig,
+)
 from transformers import ModernBertForSequenceClassification as ModernBert
 
 from distil_nlp import losses
 from distil_nlp.cache import Cache, build, store
 from distil_nlp.cache.key import hash_rows, make_key
-from distil_nlp.data import MaskingCollator
+from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.errors import UserError
 from distil_nlp.models import Ensemble
 from distil_nlp.schedule import Schedule
@@ -64,8 +71,12 @@ def caches(folder):
 
 
 def mute(teacher):
-    """A teacher that must not be asked."""
-    teacher.register_forward_pre_hook(lambda *_: pytest.fail("the teacher was asked"))
+    """A teacher that must not be asked; its head may be tried out on two tokens."""
+
+    def listen(module, args, kwargs):
+        assert kwargs["input_ids"].numel() == 2, "the teacher was asked"
+
+    teacher.register_forward_pre_hook(listen, with_kwargs=True)
     return teacher
 
 
@@ -317,8 +328,6 @@ def test_masking_is_part_of_the_key(changes):
 
 def test_rows_are_known_by_all_their_tokens():
     """Prevents a fingerprint of the first rows only; `datasets` and lists are told apart row by row alike."""
-    from datasets import Dataset
-
     rows = [{"input_ids": [i, i + 1], "labels": 0} for i in range(25_000)]
     changed = [*rows[:-1], {"input_ids": [7, 7], "labels": 0}]
     for kind in (list, Dataset.from_list):
@@ -350,8 +359,58 @@ def test_other_masks_than_the_teacher_was_asked_about_are_refused(tmp_path):
     """Prevents answers of one masked token for another, should the draws ever differ from those of the key."""
     cached = run(tmp_path / "run", "mlm", Cache(tmp_path / "caches", **EVERY_WORD))
     cached.data_collator.collate = MaskingCollator(tiny.tokenizer(), seed=99)
-    with pytest.raises(UserError, match=r"teacher\.cache: expected the \d+ (head|masked|all) tokens of row \d+"):
+    with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ as the teacher saw it / got it with other"):
         next(iter(cached.get_train_dataloader()))
+
+
+def test_a_collator_that_masks_as_it_likes_is_refused(tmp_path):
+    """Prevents answers about masks that no batch will have again: transformers' own collator draws anew each time."""
+    cached = trainer(tmp_path, *models("mlm"), [SoftTargetKL(1.0, 2.0, "all")], rows=text_rows(6),
+                     cache=Cache(tmp_path / "caches"))  # fmt: skip
+    cached.data_collator.collate = DataCollatorForLanguageModeling(tiny.tokenizer())
+    with pytest.raises(UserError, match=r"got two from DataCollatorForLanguageModeling .*MaskingCollator"):
+        cached.train()
+    assert not caches(tmp_path / "caches")
+
+
+def test_rows_that_are_transformed_when_read_are_known_by_what_they_become():
+    """Prevents one cache for two corpora whose raw columns the teacher never sees."""
+    raw = Dataset.from_dict({"text": ["a", "b"]})
+    found = []
+    for shift in (5, 6):
+        rows = raw.with_transform(lambda batch, shift=shift: {"input_ids": [[2, shift, 3]] * len(batch["text"])})
+        found.append(hash_rows(rows, ["input_ids"]))
+    assert found[0] != found[1]
+    long = [[{"input_ids": np.arange(5000) + (np.arange(5000) == place)}] for place in (2000, 3000)]
+    assert hash_rows(long[0], ["input_ids"]) != hash_rows(long[1], ["input_ids"])
+
+
+def test_padding_on_the_left_is_refused(tmp_path):
+    """Prevents answers at positions that a row has in the teacher's batch only."""
+    cached = trainer(tmp_path, *models("classification"), terms(), kind="classification", rows=task_rows(8, 3),
+                     cache=Cache(tmp_path / "caches"))  # fmt: skip
+    cached.data_collator.collate = TaskCollator(tiny.tokenizer(padding_side="left"), "classification")
+    with pytest.raises(UserError, match=r"teacher\.cache: expected padding on the right / got padding on the left"):
+        cached.train()
+
+
+def test_recipes_that_look_at_other_tokens_have_caches_of_their_own(tmp_path):
+    """Prevents two recipes that refuse each other's cache."""
+    for rows in ("masked", "all", "masked"):
+        run(tmp_path / "run", "mlm", Cache(tmp_path / "caches"), terms=[SoftTargetKL(1.0, 2.0, rows)])
+    assert len(caches(tmp_path / "caches")) == 2
+
+
+def test_masked_rows_are_drawn_even_where_no_term_looks_at_the_masks(tmp_path):
+    """Prevents one epoch's masks for ever, where several epochs' were asked for."""
+    found = run(tmp_path, "mlm", Cache(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)])
+    assert found._cache.layout.epochs == 3
+
+
+def test_nothing_is_asked_before_training(tmp_path):
+    """Prevents a failure while the teacher is asked from being told as a mistake in the training fields."""
+    trainer(tmp_path, *models("classification"), terms(), kind="classification", cache=Cache(tmp_path / "caches"))
+    assert not (tmp_path / "caches").exists()
 
 
 # Whole -------------------------------------------------------------------------------------------------------
@@ -404,7 +463,6 @@ def cut_off(folder, shards):
 def test_a_harmed_cache_is_mended_and_no_more(tmp_path, monkeypatch, capsys, harm):
     """Prevents answers that are half there, or a whole teacher pass for one lost shard."""
     cache, first, folder, shards = in_parts(tmp_path, monkeypatch)
-    store._open.cache_clear()
     harm(folder, shards)
     capsys.readouterr()
     seen = asked_rows(monkeypatch)
@@ -424,6 +482,23 @@ def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
     store._open.cache_clear()
     with pytest.raises(UserError, match=r"teacher\.cache: expected a shard at .*what is missing is built anew"):
         next(iter(cached.get_train_dataloader()))
+
+
+def test_of_two_runs_that_begin_at_once_both_go_by_one_layout(tmp_path):
+    """Prevents shards that one run cuts otherwise than the other reads them."""
+    for text in ("first", "second"):
+        store.write_first(tmp_path / "cache.json", text)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
+
+
+def test_a_shard_of_another_layout_is_built_anew(tmp_path, monkeypatch):
+    """Prevents rows read at offsets that are not theirs."""
+    _, _, folder, shards = in_parts(tmp_path, monkeypatch)
+    told = json.loads(shards[1].with_suffix(".json").read_text())
+    shards[1].with_suffix(".json").write_text(json.dumps(told | {"rows": told["rows"] + 1}))
+    about = json.loads((folder / store.ABOUT).read_text())
+    contents = build.Contents(**{**about["key"]["contents"], "hidden": (), "attention": ()})
+    assert store.TeacherCache(folder, about["key"], contents).missing() == [(0, 1)]
 
 
 def test_a_disk_without_room_is_found_before(tmp_path, monkeypatch):

@@ -262,6 +262,13 @@ def test_positions_that_can_be_used(tmp_path, family, expected):
     assert max_positions(str(tmp_path)) == expected
 
 
+def test_an_ensemble_of_unlike_outputs_is_an_error():
+    """Logits of unlike numbers of classes have no mean; other sizes may differ."""
+    Ensemble([tiny.classifier(2, 3), tiny.classifier(4, 3, hidden_size=16, vocab_size=99)])
+    with pytest.raises(UserError, match="got 2, 3 / their logits have no mean"):
+        Ensemble([tiny.classifier(2, 2), tiny.classifier(2, 3)])
+
+
 @pytest.mark.parametrize("kind", ["classifier", "mlm_model"])
 def test_an_ensemble_gives_the_mean_of_its_logits(kind):
     """Prevents one member's logits, or a mean of unlike rows where the head runs on some."""

@@ -29,7 +29,7 @@ REQUEST = Request(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")})
 def model_of(family, **changes):
     sizes = {"vocab_size": 100, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": 64}
     sizes |= {"dim": 32, "hidden_dim": 64} if family == "DistilBert" else {"hidden_size": 32, "intermediate_size": 64}
-    config = getattr(transformers, f"{family}Config")(**sizes, **FAMILIES[family], **changes)
+    config = getattr(transformers, f"{family}Config")(**sizes, **FAMILIES.get(family, {}), **changes)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -80,6 +80,20 @@ def test_the_vocabulary_stands_for_the_logits(family):
     assert measured.vocabulary is measured.logits is None
     recorder.remove()
     torch.testing.assert_close(model(**inputs).logits.flatten(0, 1)[ROWS["head"]], plain, atol=1e-5, rtol=1e-4)
+
+
+ESM = {"pad_token_id": 1, "mask_token_id": 2, "position_embedding_type": "rotary", "token_dropout": False}
+
+
+@pytest.mark.parametrize(("family", "changes"), [("DebertaV2", {"legacy": False}), ("Esm", ESM)])
+def test_a_head_that_projects_in_its_own_way_is_left_alone(family, changes):
+    """Prevents the hidden layer of a newer head from passing for the vocabulary, and a bias that is added behind."""
+    model, inputs = model_of(family, **changes), batch()
+    plain = model(**inputs).logits.flatten(0, 1)[ROWS["head"]]
+    Recorder(model, Request(logits=True), head_rows=True, projects=False)
+    seen = observe(model, inputs, ROWS)
+    assert seen.vocabulary.weight is None
+    torch.testing.assert_close(seen.vocabulary.logits(0, 3), plain, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

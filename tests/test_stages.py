@@ -663,6 +663,21 @@ def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
     assert "an ensemble of 3 teachers" in (place.out / "student" / "README.md").read_text()
 
 
+def test_a_run_may_move_to_another_cache_folder(place, capsys):
+    """Prevents advice (name a larger disk) that ends in "another recipe's run"."""
+    for folder in ("one", "two"):
+        assert place.run(f"teacher.cache={{folder: {place.folder / folder}}}") == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert not (place.folder / "two").exists()
+
+
+def test_all_teachers_of_an_ensemble_need_the_positions(place, capsys):
+    """Prevents an index error on a device, deep in training."""
+    tiny.classifier(2, max_position_embeddings=16).save_pretrained(place.folder / "short")
+    assert place.run(f"teacher.ensemble=[{place.folder / 'short'}]") == 2
+    assert "data.max_length: expected at most 16, the positions of" in capsys.readouterr().err
+
+
 def test_an_ensemble_of_other_words_is_refused(place, capsys):
     """Prevents teachers that number their words differently from being averaged."""
     other = place.folder / "other"

@@ -98,9 +98,9 @@ def test_the_head_runs_on_the_rows_asked_for_only(tmp_path):
     """Prevents the vocabulary projection over all tokens where the terms look at masked ones."""
     student, teacher = tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
     rows_seen = []
+    run = trainer(tmp_path, student, teacher, [SoftTargetKL(1.0, 2.0, "masked"), HardLabel(1.0), HiddenCosine(1.0)])
     for model in (student, teacher):
         model.cls.register_forward_hook(lambda module, args, out: rows_seen.append(args[0].shape[:-1].numel()))
-    run = trainer(tmp_path, student, teacher, [SoftTargetKL(1.0, 2.0, "masked"), HardLabel(1.0), HiddenCosine(1.0)])
     batch = run.data_collator(text_rows())
     run.compute_loss(run.model, batch)
     assert rows_seen == [int((batch["labels"] != -100).sum())] * 2
@@ -210,6 +210,17 @@ def test_terms_are_logged_by_name_in_training_and_evaluation(tmp_path):
         total = sum(weight * entry[prefix + name] for name, weight in weights.items())
         assert entry[f"{prefix}loss"] == pytest.approx(total, rel=1e-5)
     assert metrics["eval_perplexity"] == pytest.approx(math.exp(metrics["eval_hard_label"]))
+
+
+def test_each_evaluation_set_is_read_by_itself(tmp_path):
+    """Prevents a loader that is kept for one set, with its workers, and serves the next."""
+    sets = {"a": text_rows(8, seed=3), "b": text_rows(5, seed=4)}
+    kept = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    run = trainer(tmp_path, tiny.mlm_model(2, seed=1), tiny.mlm_model(4), eval_rows=sets, **kept)
+    together = run.evaluate()
+    for name, rows in sets.items():
+        assert together[f"eval_{name}_loss"] == pytest.approx(run.evaluate(rows)["eval_loss"], rel=1e-6)
+    assert together["eval_a_loss"] != pytest.approx(together["eval_b_loss"], rel=1e-3)
 
 
 def test_evaluation_is_exact_whatever_the_batch_size(tmp_path):
@@ -354,7 +365,7 @@ def test_compiled_blocks_learn_the_same_and_no_step_compiles_anew(tmp_path):
     before = compiled_graphs()
     compiled, graphs = run(tmp_path / "compiled", torch_compile=True, torch_compile_backend="aot_eager")
     assert curve(compiled) == pytest.approx(curve(plain), rel=1e-5)
-    assert 2 <= graphs[0] - before <= 12, "one for the blocks of each model, a few more where attention is shown"
+    assert 2 <= graphs[0] - before <= 16, "one for the blocks of each model, a few more where attention is shown"
     assert graphs == [graphs[0]] * 6
     teacher = compiled.teacher
     student = compiled.detach()

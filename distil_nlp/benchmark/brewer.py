@@ -19,7 +19,7 @@ def play(turns: Turns, work: Work) -> None:
     match = {"layer_T": work.size.layers, "layer_S": len(student.distilbert.transformer.layer)}
     brewer = distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
     optimiser = optimizer(student)
-    batches = iter(work.loader())
+    batches = work.batches()
     while True:
         turns()
         batch = next(batches)

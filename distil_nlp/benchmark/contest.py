@@ -33,11 +33,13 @@ class Contender:
     Attributes:
         play: module-level, since it is called in another process as `play(turns, **arguments)`.
         keeps_memory: whether freed memory is kept (`keep_freed_memory`), as `distill` does; else PyTorch's default.
+        tells_memory: whether the memory of a step is measured; compiled code on the CPU does not show it.
     """
 
     play: Callable[..., None]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     keeps_memory: bool = True
+    tells_memory: bool = True
 
 
 @dataclass
@@ -95,7 +97,7 @@ class _Watch:
 
     def __init__(self):
         self._live = None
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
             self._held = torch.cuda.memory_allocated()
         else:
@@ -107,7 +109,7 @@ class _Watch:
     def end(self) -> dict[str, float]:
         if self._live is not None:
             self._live.__exit__(None, None, None)
-        peak = torch.cuda.max_memory_allocated() if self._live is None else self._live.peak
+        peak = self._live.peak if self._live is not None else torch.cuda.max_memory_allocated()
         return {"peak_mib": round(peak / 2**20, 1), "held_mib": round(self._held / 2**20, 1)}
 
 
@@ -137,7 +139,8 @@ def contest(
         for number in range(-warm_up, rounds + 1):
             for name, player in players.items():
                 if scores[name].problem is None:
-                    player.step(scores[name], counted=0 <= number < rounds, watched=number == rounds)
+                    watched = number == rounds and contenders[name].tells_memory
+                    player.step(scores[name], counted=0 <= number < rounds, watched=watched)
             say(f"round {number + warm_up + 1} of {rounds + warm_up + 1}")
     finally:
         for player in players.values():
@@ -158,14 +161,15 @@ class _Player:
     def wait(self, score: Score) -> dict[str, Any]:
         try:
             said = self._line.recv()
-        except EOFError:
+        except (EOFError, OSError):
             said = {"problem": "its process ended, perhaps for want of memory"}
         score.problem = said.get("problem")
         return said
 
     def step(self, score: Score, counted: bool, watched: bool) -> None:
         time.sleep(PAUSE)
-        self._line.send("watch" if watched else "go")
+        with contextlib.suppress(OSError):  # if it died meanwhile, it says so by saying nothing
+            self._line.send("watch" if watched else "go")
         said = self.wait(score)
         score.told |= said.get("told", {})
         if counted and "seconds" in said:
@@ -188,6 +192,7 @@ def _play(line: Connection, contender: Contender, threads: int | None) -> None:
     if contender.keeps_memory:
         keep_freed_memory()
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, for all alike
     try:
         contender.play(Turns(line), **contender.arguments)
         line.send({"problem": "it stopped by itself"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from distil_nlp.benchmark.contest import Turns
@@ -51,7 +50,7 @@ def play(
         found.append(AttentionKL(1.0, list(attention)))
     DistillationTrainer(
         model=student,
-        teacher=teacher.to(torch.bfloat16) if work.bf16 else teacher,
+        teacher=teacher,
         objective=Objective(found, "mlm"),
         args=work.arguments(torch_compile=compiled),
         train_dataset=work.rows(64 * work.batch),

@@ -15,12 +15,12 @@ from distil_nlp.benchmark.contest import Turns
 from distil_nlp.benchmark.work import TEMPERATURE, WEIGHTS, Work, optimizer
 
 
-def play(turns: Turns, work: Work, only_masked: bool = False) -> None:
+def play(turns: Turns, work: Work, only_masked: bool = False, attention: str = "eager") -> None:
     """Steps of the reference loop; `only_masked` takes the KL on masked tokens (its option `restrict_ce_to_mask`)."""
-    student, teacher = work.models("eager")
+    student, teacher = work.models(attention)
     student.train()
     optimiser = optimizer(student)
-    batches = iter(work.loader())
+    batches = work.batches()
     while True:
         turns()
         batch = {name: value.to(work.device) for name, value in next(batches).items()}

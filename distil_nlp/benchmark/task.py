@@ -60,7 +60,8 @@ class TaskWork:
         torch.manual_seed(0)
         teacher = load_model(self.model, head, new_head=True)
         student, _ = build_student(teacher, choose_layers("every_other", teacher.config.num_hidden_layers, None))
-        return student.to(self.device), teacher.to(self.device).requires_grad_(False)
+        teacher = teacher.to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
+        return student.to(self.device), teacher.requires_grad_(False)
 
     def arguments(self, **changes: Any) -> TrainingArguments:
         fields = {
@@ -95,7 +96,7 @@ def distilling(turns: Turns, work: TaskWork, cached: bool = False, attention: bo
     terms = [SoftTargetKL(1.0, 2.0), HardLabel(1.0), HiddenCosine(1.0, "uniform")]
     DistillationTrainer(
         model=student,
-        teacher=teacher.to(torch.bfloat16) if work.bf16 else teacher,
+        teacher=teacher,
         objective=Objective([*terms, *([AttentionKL(1.0)] if attention else [])], head.kind),
         cache=Cache(tempfile.mkdtemp(prefix="benchmark-")) if cached else None,
         args=work.arguments(),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
     BertConfig,
@@ -73,7 +75,8 @@ class Work:
         student, _ = build_student(teacher, layers, architecture="distilbert")
         for model in (student, teacher):
             model.set_attn_implementation(attention)
-        return student.to(self.device), teacher.to(self.device).requires_grad_(False)
+        teacher = teacher.to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
+        return student.to(self.device), teacher.requires_grad_(False)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -89,9 +92,10 @@ class Work:
     def collator(self) -> MaskingCollator:
         return MaskingCollator(self.tokenizer)
 
-    def loader(self) -> DataLoader:
+    def batches(self) -> Iterator[dict[str, Tensor]]:
         """Batches without end, for loops that are not ours."""
-        return DataLoader(self.rows(64 * self.batch), batch_size=self.batch, collate_fn=self.collator())
+        loader = DataLoader(self.rows(64 * self.batch), batch_size=self.batch, collate_fn=self.collator())
+        return chain.from_iterable(repeat(loader))
 
     def arguments(self, **changes: Any) -> TrainingArguments:
         """DistilBERT's training, for loops that are `Trainer`'s."""

@@ -22,10 +22,9 @@ from transformers import PreTrainedModel
 
 from distil_nlp.cache.contents import Contents, Fields, Places
 from distil_nlp.cache.key import fingerprint_of, make_key
-from distil_nlp.cache.store import ABOUT, Layout, TeacherCache, write_shard
+from distil_nlp.cache.store import ABOUT, CHECKSUMS, Layout, TeacherCache, write_first, write_shard
 from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
-from distil_nlp.results import write_atomically
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, encoded
 from distil_nlp.signals import forward_names, observe
@@ -77,13 +76,15 @@ def cached_answers(
     Raises:
         UserError: if the disk is too small, the teacher's numbers cannot be kept, or a folder holds something else.
     """
-    epochs = cache.mask_epochs if contents.draws() else 1
+    is_drawn = contents.draws() or getattr(collator.collate, "wants_epoch", False)
+    epochs = cache.mask_epochs if is_drawn else 1
     key = make_key(teacher, rows, collator, contents, epochs)
     folder = Path(cache.folder) / f"{cache.name}-{fingerprint_of(key)}"
     asking = _Asking(teacher, rows, collator, contents, device, batch_size, workers)
     is_new, state = not (folder / ABOUT).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
+        asking.refuse_random_batches()
         _found(folder, key, asking.estimate(Path(cache.folder)), len(rows), epochs)
     state.wait_for_everyone()
     found = TeacherCache(folder, key, contents)
@@ -137,7 +138,7 @@ def _found(folder: Path, key: dict[str, Any], estimate: Estimate, rows: int, epo
         )
     layout = Layout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / estimate.row_bytes))))
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / ABOUT, json.dumps({"key": key, "layout": vars(layout)}, indent=1))
+    write_first(folder / ABOUT, json.dumps({"key": key, "layout": vars(layout)}, indent=1))
 
 
 def _human(size: float) -> str:
@@ -167,11 +168,13 @@ class _Asking:
         """From a few batches of rows spread over the whole set."""
         count = min(len(self.rows), _SAMPLED_BATCHES * self.batch_size)
         rows = [i * len(self.rows) // count for i in range(count)]
-        self._answers(rows[: self.batch_size], 0)  # a first forward takes longer
+        batches = list(self._batches(rows, 0, workers=0))
+        self._ask(batches[0][1])  # a first forward takes longer
         times = [time.perf_counter()]
-        found, _ = self._answers(rows, 0)
-        fields = joined([found[row] for row in rows], self.contents)
+        asked = [self._ask(batch) for _, batch in batches]
         times.append(time.perf_counter())
+        parts = [split(one[0], one[2], self.contents, len(seen[0])) for one, seen in zip(asked, batches, strict=True)]
+        fields = joined([row for part in parts for row in part], self.contents)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as probe:
             path = Path(probe) / "probe.safetensors"
@@ -182,28 +185,43 @@ class _Asking:
         size = sum(value.nbytes for value in read)
         return Estimate(size / count, *(np.diff(times) / count).tolist())
 
+    def refuse_random_batches(self) -> None:
+        """Raises UserError if a row is masked otherwise each time that it is looked at, unknown to us."""
+        rows = range(min(len(self.rows), self.batch_size))
+        one, other = (next(iter(self._batches(rows, 0, workers=0)))[1]["input_ids"] for _ in range(2))
+        if not torch.equal(one, other):
+            raise UserError(
+                "teacher.cache: expected a collator that gives the same batch for the same rows and epoch / got two "
+                f"from {type(self.collator.collate).__name__} / the teacher would be asked about other masks / use "
+                "distil_nlp.data.MaskingCollator, or leave the cache out"
+            )
+
     def _answers(self, rows: Sequence[int], epoch: int) -> tuple[dict[int, Fields], dict[str, float]]:
-        """Row → its fields, and the attention's scalings. Rows are asked about by length, so that little is padded."""
+        """Row → its fields, and the attention's scalings."""
+        found: dict[int, Fields] = {}
+        scalings: dict[str, float] = {}
+        for numbers, batch in self._batches(rows, epoch, self.workers):
+            fields, told, places = self._ask(batch)
+            scalings |= told
+            found |= zip(numbers, split(fields, places, self.contents, len(numbers)), strict=True)
+        return found, scalings
+
+    def _batches(self, rows: Sequence[int], epoch: int, workers: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """(numbers of the rows, batch), ordered by length, so that little is padded."""
         order = sorted(rows, key=lambda row: len(self.rows[row]["input_ids"]))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         loader = DataLoader(
             EpochRows(self.rows),
             batch_sampler=[[encoded(epoch, row) for row in batch] for batch in batches],
             collate_fn=self.collator,
-            num_workers=self.workers,
+            num_workers=workers,
             generator=torch.Generator(),  # a loader draws from torch's otherwise
         )
-        found: dict[int, Fields] = {}
-        scalings: dict[str, float] = {}
-        for numbers, batch in zip(batches, loader, strict=True):
-            fields, told, places = self._ask(batch)
-            scalings |= told
-            found |= zip(numbers, split(fields, places, self.contents, len(numbers)), strict=True)
-        return found, scalings
+        return zip(batches, loader, strict=True)
 
     @torch.no_grad()
     def _ask(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], Places]:
-        places = Places.of(batch["rows"], self.contents, attended_tokens(batch))
+        places = Places.of(batch, self.contents, attended_tokens(batch))
         there = send_to_device(batch, self.device)
         known = forward_names(self.teacher)
         seen = observe(self.teacher, {k: v for k, v in there.items() if k in known}, there["rows"])
@@ -221,13 +239,14 @@ def split(fields: Fields, places: Places, contents: Contents, size: int) -> Iter
     parts = {
         name: value.split(places.counts[contents.set_of(name)].tolist()) for name, value in (fields | drawn).items()
     }
+    parts[CHECKSUMS] = torch.from_numpy(places.checksums).split(1)
     return ({name: part[i].clone() for name, part in parts.items()} for i in range(size))
 
 
 def joined(rows: Sequence[Fields], contents: Contents) -> Fields:
     """The fields of single rows, one after the other, with the offsets at which each row's begin."""
     found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    counted = {contents.set_of(name): name for name in rows[0]}
+    counted = {contents.set_of(name): name for name in rows[0] if name != CHECKSUMS}
     for name, field in counted.items():
         lengths = torch.tensor([0, *(len(row[field]) for row in rows)])
         found[f"offsets/{name}"] = lengths.cumsum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -166,26 +167,39 @@ def _layer_name(layer: int) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a batch's rows of each set lie.
+    """Where a batch's rows of each set lie, and what the batch says.
 
     Attributes:
         counts: set → how many each sequence has, (sequences,).
-        drawn: set that is drawn at random → token positions, counted from the sequence's first attended token.
+        drawn: set that is drawn at random → token positions within their sequences.
+        checksums: of each sequence's tokens as the models see them, masks and all, (sequences,).
     """
 
     counts: dict[str, np.ndarray]
     drawn: dict[str, np.ndarray]
+    checksums: np.ndarray
 
     @classmethod
-    def of(cls, rows: Mapping[str, Tensor], contents: Contents, attended: np.ndarray) -> Places:
-        """Args: rows: as the collator drew them. attended: (batch, seq)."""
+    def of(cls, batch: Mapping[str, Any], contents: Contents, attended: np.ndarray) -> Places:
+        """Args: batch: with its row sets, as the collator made it. attended: (batch, seq).
+
+        Raises:
+            UserError: for padding on the left, which moves the positions of a row from batch to batch.
+        """
         size, length = attended.shape
-        starts = attended.argmax(1)
+        if attended.argmax(1).any():
+            raise UserError(
+                "teacher.cache: expected padding on the right / got padding on the left / a row's answers would depend "
+                "on the rows beside it / set padding_side=right in the teacher's tokenizer_config.json, or leave "
+                "teacher.cache out"
+            )
         counts, drawn = {}, {}
         for name in contents.sets():
-            places = rows[name].numpy()
+            places = batch["rows"][name].numpy()
             sequence = places if name == "sequences" else places // length
             counts[name] = np.bincount(sequence, minlength=size)
             if name in contents.draws():
-                drawn[name] = (places - sequence * length - starts[sequence]).astype(np.int32)
-        return cls(counts, drawn)
+                drawn[name] = (places % length).astype(np.int32)
+        tokens = np.ascontiguousarray(batch["input_ids"].numpy(), dtype=np.int32)
+        checksums = [zlib.crc32(row[seen].tobytes()) for row, seen in zip(tokens, attended, strict=True)]
+        return cls(counts, drawn, np.array(checksums, dtype=np.int64))

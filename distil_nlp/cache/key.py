@@ -42,6 +42,7 @@ def make_key(teacher: nn.Module, rows: Any, collator: RowCollator, contents: Con
         "collator": _settings(collator.collate),
         "tokenizer": _hash_tokenizer(getattr(collator.collate, "tokenizer", None)),
         "contents": contents.to_dict(),
+        "head": sorted(collator.sets.logits) if contents.logits == "head" else None,
         "epochs": epochs,
         "seed": collator.seed if contents.draws() else None,
     }
@@ -59,12 +60,15 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def hash_rows(rows: Any, columns: Sequence[str]) -> str:
-    """Of some columns of all rows, in their order. Of a `datasets.Dataset` in Arrow's own bytes, a gigabyte in about a
-    second; of a list of dicts row by row."""
+    """Of some columns of all rows, in their order. Of a plain `datasets.Dataset` in Arrow's own bytes, a gigabyte in
+    about a second; of anything else, such as a list or rows that are transformed when they are read, row by row."""
     digest = hashlib.sha256()
-    if not isinstance(rows, datasets.Dataset):
-        for row in rows:
-            digest.update(_hash_json({name: row[name] for name in columns if name in row}).encode())
+    if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
+        for i in range(len(rows)):
+            row = rows[i]
+            for name in (name for name in columns if name in row):
+                values = np.asarray(row[name])
+                digest.update(f"{name} {values.shape} {values.dtype}".encode() + values.tobytes())
         return digest.hexdigest()
     rows = rows.select_columns([name for name in columns if name in rows.column_names])
     for table in rows.with_format("arrow").iter(batch_size=10_000):

@@ -8,13 +8,16 @@
 ```
 
 A shard holds each field for all its rows, one after the other, and for each row set the offsets at which its rows begin
-(`offsets/<set>`); of sets that are drawn at random also which tokens they were (`places/<set>`).
+(`offsets/<set>`); of sets that are drawn at random also which tokens they were (`places/<set>`), and of each row a
+checksum of the tokens that the teacher saw (`checksums`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -36,6 +39,9 @@ from distil_nlp.signals import Signals
 ABOUT = "cache.json"
 _OPEN_SHARDS = 256
 _NOTHING = np.empty(0, np.int32)
+CHECKSUMS = "checksums"
+_ABOUT_ROWS = ("offsets/", "places/", CHECKSUMS)
+"""Beginnings of the names of what is no field."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class TeacherCache:
         try:
             told = json.loads(about.read_text())
             with data.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == told["sha256"]
+                same = hashlib.file_digest(file, "sha256").hexdigest() == told["sha256"]
+            return same and told["rows"] == len(self.layout.rows_of(shard[1]))
         except (OSError, ValueError, KeyError):
             return False
 
@@ -100,22 +107,24 @@ class TeacherCache:
         data, told = self._paths(shard)
         data.parent.mkdir(parents=True, exist_ok=True)
         size, checksum = write_shard(data, fields)
-        write_atomically(told, json.dumps({"bytes": size, "sha256": checksum, **about}))
+        count = len(self.layout.rows_of(shard[1]))
+        write_atomically(told, json.dumps({"bytes": size, "sha256": checksum, "rows": count, **about}))
+        _open.cache_clear()  # what it had been is another file
         return size
 
-    def answers(self, rows: Sequence[int], epochs: Sequence[int], drawn: Mapping[str, Tensor], attended: Any) -> Fields:
+    def answers(self, rows: Sequence[int], epochs: Sequence[int], batch: Mapping[str, Any], attended: Any) -> Fields:
         """What the teacher says of a batch: each field's rows one after the other; queries and keys padded.
 
         Args:
             rows: numbers of training rows; one that only fills up a batch has no tokens, and is not read.
             epochs: the epoch that each is drawn in.
-            drawn: the batch's row sets.
+            batch: with its row sets, as the collator made it.
             attended: which tokens count, (batch, seq).
 
         Raises:
-            UserError: if other tokens were drawn than the teacher was asked about.
+            UserError: if the teacher was asked about other tokens, or other ones of them.
         """
-        places = Places.of(drawn, self.contents, attended)
+        places = Places.of(batch, self.contents, attended)
         seen: dict[str, list[Tensor]] = {}
         begun = dict.fromkeys(places.counts, 0)
         for i, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
@@ -124,22 +133,31 @@ class TeacherCache:
                 continue
             number, at = divmod(row, self.layout.shard_rows)
             shard = self._shard((epoch % self.layout.epochs, number))
+            self._check_tokens(row, shard, at, places.checksums[i])
             slices = {name: slice(*shard[f"offsets/{name}"][at : at + 2].tolist()) for name in counts}
             for name, count in counts.items():
                 here = slice(begun[name], begun[name] + count)
                 self._check(row, name, count, places.drawn.get(name, _NOTHING)[here], slices[name], shard)
                 begun[name] = here.stop
             for field, values in shard.items():
-                if not field.startswith(("offsets/", "places/")):
+                if not field.startswith(_ABOUT_ROWS):
                     seen.setdefault(field, []).append(values[slices[self.contents.set_of(field)]])
         fields = {field: torch.cat(parts) for field, parts in seen.items()} or self._nothing()
         is_layer = [name for name in fields if name.startswith(("query/", "key/"))]
-        return fields | {name: _padded(fields[name], drawn["all"], attended.shape) for name in is_layer}
+        return fields | {name: _padded(fields[name], batch["rows"]["all"], attended.shape) for name in is_layer}
 
     def _nothing(self) -> Fields:
         """The fields of no rows, for a batch that only fills up."""
         shard = self._shard(self.layout.shards()[0])
-        return {name: value[:0] for name, value in shard.items() if not name.startswith(("offsets/", "places/"))}
+        return {name: value[:0].clone() for name, value in shard.items() if not name.startswith(_ABOUT_ROWS)}
+
+    def _check_tokens(self, row: int, shard: Fields, at: int, checksum: int) -> None:
+        if int(shard[CHECKSUMS][at]) != checksum:
+            raise UserError(
+                f"teacher.cache: expected row {row} as the teacher saw it / got it with other tokens or masks / it "
+                f"would learn answers to another question / delete {self.folder}; masks must be a function of epoch "
+                "and row"
+            )
 
     def _check(self, row: int, name: str, count: int, drawn: np.ndarray, where: slice, shard: Fields) -> None:
         kept = where.stop - where.start
@@ -185,13 +203,22 @@ def _open(path: str) -> Fields:
 
 def write_shard(path: Path, fields: Fields) -> tuple[int, str]:
     """(bytes, checksum) of a file that is there whole or not at all."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file(fields, partial)
     with partial.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     size = partial.stat().st_size
     partial.replace(path)
     return size, checksum
+
+
+def write_first(path: Path, text: str) -> None:
+    """A file as the first to write it wrote it: of two runs that begin at once both go by one layout."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    with contextlib.suppress(FileExistsError):
+        os.link(partial, path)
+    partial.unlink()
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from distil_nlp.errors import UserError
+
 
 class Ensemble(nn.Module):
     """Teachers whose logits are averaged; hidden states and attention are those of the first.
@@ -18,12 +20,22 @@ class Ensemble(nn.Module):
     arXiv:1503.02531, section 5, has it beside the arithmetic one), at every temperature.
 
     Args:
-        teachers: with heads of one kind, for the same words and labels.
+        teachers: with heads of one kind, for the same words and labels; in eval mode from here on.
+
+    Raises:
+        UserError: if their outputs differ in number.
     """
 
     def __init__(self, teachers: Sequence[PreTrainedModel]):
         super().__init__()
+        sizes = [_outputs(one) for one in teachers]
+        if len(set(sizes)) > 1:
+            raise UserError(
+                f"teacher.ensemble: expected models with equally many outputs / got {', '.join(map(str, sizes))} / "
+                "their logits have no mean / take models of one vocabulary and one task"
+            )
         self.members = nn.ModuleList(teachers)
+        self.eval()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -66,3 +78,8 @@ class Ensemble(nn.Module):
 
     def _can_set_attn_implementation(self) -> bool:
         return all(one._can_set_attn_implementation() for one in self.members)
+
+
+def _outputs(model: PreTrainedModel) -> int:
+    """Words or labels."""
+    return model.config.vocab_size if model.get_output_embeddings() is not None else model.config.num_labels
