@@ -29,7 +29,7 @@ from distil_nlp.signals import Recorder, Signals, forward_names, observe
 from distil_nlp.terms import OutputTerm, RightGuesses, Shape, SoftTargetKL
 
 PROJECTIONS = "distillation_projections"
-_CHUNK_BYTES = {"cpu": 2**25, "gpu": 2**29}
+_CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Of one model's logits in fp32, which the vocabulary's losses hold at a time."""
 
 

@@ -433,6 +433,13 @@ def test_arguments_that_change_the_objective_are_refused(tmp_path, name, value):
         trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), **{name: value})
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_cuda_graphs_are_refused(tmp_path, mode):
+    """Prevents terms that look at what the next graph has overwritten."""
+    with pytest.raises(UserError, match=f"got {mode} .*max-autotune-no-cudagraphs"):
+        trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), torch_compile=True, torch_compile_mode=mode)
+
+
 def test_several_gpus_without_a_launcher_are_refused(tmp_path, monkeypatch):
     """Prevents DataParallel, whose row counts are wrong."""
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
