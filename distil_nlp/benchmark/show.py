@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from distil_nlp.report.drawing import MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten, style
 from distil_nlp.telling.layout import aligned, markdown
@@ -97,21 +97,18 @@ def _pictures(found: Mapping[str, Any]) -> Iterator[Picture]:
 
 
 def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
-    """The median of each contender as a bar, and every step as a dot."""
+    """The median of each contender as a bar, and every step as a line."""
     shown = [(label, score) for label, score in scores.items() if score.get("seconds")]
     figure = canvas(title, 66 + 30 * len(shown), 560)
     axes = figure.subplots()
     for y, (label, score) in enumerate(shown):
         axes.barh(y, score["median_s"], color=STUDENT if label.startswith("ours") else MUTED, height=0.6, alpha=0.85)
         axes.plot(score["seconds"], [y] * len(score["seconds"]), "|", color="black", markersize=7)
-        axes.annotate(
-            f"{score['median_s']:.3g}", (max(score["seconds"]), y), (6, 0), textcoords="offset points", va="center"
-        )
+        axes.annotate(f"{score['median_s']:.3g}", (0, y), (6, 0), textcoords="offset points", va="center", color="white")
     axes.set_yticks(range(len(shown)), [label for label, _ in shown])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds; median as a bar, each step as a line")
     said = "; ".join(f"{label} {score['median_s']:.3g} s" for label, score in shown)
@@ -135,6 +132,9 @@ def growth(found: Mapping[str, Any]) -> Picture:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks([int(value) for value in points], [str(value) for value in points])
         axes.set_xlabel(units[axis])
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[0].yaxis.set_minor_locator(NullLocator())
     panels[0].set_ylabel("seconds")
     panels[0].legend()
     return picture(figure, "scaling", "Seconds of a step against its length, batch and depth.")
