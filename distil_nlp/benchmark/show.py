@@ -104,7 +104,8 @@ def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
     for y, (label, score) in enumerate(shown):
         axes.barh(y, score["median_s"], color=STUDENT if label.startswith("ours") else MUTED, height=0.6, alpha=0.85)
         axes.plot(score["seconds"], [y] * len(score["seconds"]), "|", color="black", markersize=7)
-        axes.annotate(f"{score['median_s']:.3g}", (0, y), (6, 0), textcoords="offset points", va="center", color="white")
+        inside = {"textcoords": "offset points", "va": "center", "color": "white"}
+        axes.annotate(f"{score['median_s']:.3g}", (0, y), (6, 0), **inside)
     axes.set_yticks(range(len(shown)), [label for label, _ in shown])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
