@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
+from distil_nlp.failures import writable_disk
 from distil_nlp.memory import keep_freed_memory
+from distil_nlp.preemption import Preempted
 
 
 def distill(argv: Sequence[str] | None = None) -> int:
@@ -229,7 +234,8 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     if not torch.accelerator.is_available():
         keep_freed_memory()
     try:
-        path = run()
+        with writable_disk():
+            path = run()
     except KeyboardInterrupt:
         print("interrupted; the same command carries on from the last checkpoint", file=sys.stderr)
         return 130
@@ -237,6 +243,18 @@ def _guarded(run: Callable[[], Path | None]) -> int:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except Preempted as told:
+        if is_main_process():
+            print(told, file=sys.stderr)
+        return 128 + signal.SIGTERM
     if path is not None:
         say(str(path))
+    _part()
     return 0
+
+
+def _part() -> None:
+    """Ends the processes' connection while Python is whole; left to the interpreter's end, its threads may abort it."""
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # trainers hold themselves, and with them the connection
+        distributed.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from distil_nlp.console import say
 from distil_nlp.errors import UserError
+from distil_nlp.results import write_atomically
 from distil_nlp.signals import Request
 
 COMPLETE = "complete.json"
-"""Written into a checkpoint last: without it, or with other file sizes, the checkpoint is half-written."""
+"""Written into a checkpoint last, with the size and checksum of every file: what differs is half-written or damaged."""
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 SPENT = "spent.json"
-"""In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them."""
+"""In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them; who took them."""
 
 
 def refuse_arguments(args: TrainingArguments) -> None:
@@ -110,32 +113,73 @@ class CheckpointGuard(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.trainer.accelerator.wait_for_everyone()
-        spent = self.trainer.spent()
+        spent = self.trainer.spent() | _company(args)
         if args.should_save and folder.is_dir():
             (folder / SPENT).write_text(json.dumps(spent))
-            sizes = {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
-            partial = folder / f"{COMPLETE}.partial"
-            partial.write_text(json.dumps(sizes, indent=1))
-            partial.rename(folder / COMPLETE)
+            mark_as_complete(folder)
 
 
 def spent_until(checkpoint: Path | None) -> dict[str, float]:
     """Seconds and tokens that training had taken when a checkpoint was written."""
-    return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
+    spent = json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
+    return {name: spent[name] for name in ("seconds", "tokens")}
+
+
+def say_what_changes(checkpoint: Path, args: TrainingArguments) -> None:
+    """Tells, where other processes wrote a checkpoint, what of the rest is as if nobody had stopped and what is not."""
+    now, then = _company(args), json.loads((checkpoint / SPENT).read_text())
+    if now["processes"] == then.get("processes"):
+        return
+    text = f"{checkpoint.name} was written by {then.get('processes')} processes, this run has {now['processes']}: "
+    if now["rows_per_step"] == then.get("rows_per_step"):
+        text += "each step takes the rows it would have taken; dropout and the split of a stream are drawn anew"
+    else:
+        text += (
+            f"a step takes {now['rows_per_step']} rows, it took {then.get('rows_per_step')}, so what is left of this "
+            f"epoch is other rows, and the schedule is stretched or cut; on {then.get('processes')} processes all "
+            "would be as if nobody had stopped"
+        )
+    say(text)
+
+
+def _company(args: TrainingArguments) -> dict[str, int]:
+    rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return {"processes": args.world_size, "rows_per_step": rows}
+
+
+def mark_as_complete(folder: Path) -> None:
+    """Says of a checkpoint that it is written, and by what its files are known."""
+    files = {str(file.relative_to(folder)): _mark(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    write_atomically(folder / COMPLETE, json.dumps(files, indent=1))
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint whose files are all there with the sizes they were written with."""
+    """The newest checkpoint whose files are all there as they were written; says which ones it passes over."""
     found = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
     for folder in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
-        if _is_complete(folder):
+        problem = _problem(folder)
+        if problem is None:
             return folder
+        say(f"{folder}: {problem}; passed over")
     return None
 
 
-def _is_complete(folder: Path) -> bool:
+def _problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint."""
     try:
-        sizes = json.loads((folder / COMPLETE).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        files = json.loads((folder / COMPLETE).read_text())
     except (OSError, ValueError):
-        return False
+        return "it was not written to the end"
+    for name, mark in files.items():
+        try:
+            if _mark(folder / name) != mark:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    """By what a file is known: bytes and checksum."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -103,7 +103,7 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
 
 def _is_inside(name: str, folder: Path) -> bool:
     """Whether a local path that a recipe names lies in the output folder."""
-    return Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve())
+    return os.path.exists(name) and Path(name).resolve().is_relative_to(folder.resolve())
 
 
 def _say_idle_cores(args: TrainingArguments) -> None:

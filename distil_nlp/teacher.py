@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distil_nlp.build import TransferSet, training_arguments
 from distil_nlp.console import say
 from distil_nlp.evaluation import metric_function
+from distil_nlp.failures import enough_memory
 from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.models import load_model
 from distil_nlp.objective import Objective
@@ -53,7 +54,7 @@ def finetuned_teacher(
     if (folder / DONE).is_file():
         return load_model(str(folder / "model"), data.head), False
     say(f"fine-tuning the teacher first; it is kept in {folder}")
-    args = training_arguments({"save_total_limit": 1, **fields}, folder, recipe)
+    args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
     with args.main_process_first(desc="teacher"):
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
@@ -68,7 +69,8 @@ def finetuned_teacher(
         compute_metrics=None if data.head.kind == "mlm" else metric_function(data.task),
     )
     checkpoint = last_complete_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with enough_memory(args):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.student_state()
     teacher = trainer.detach()
     if args.should_save:

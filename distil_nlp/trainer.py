@@ -14,7 +14,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
@@ -22,6 +22,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
 from distil_nlp.meter import Meter
 from distil_nlp.objective import Objective
+from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
@@ -118,7 +119,9 @@ class DistillationTrainer(Trainer):
         self.spent_before = {"seconds": 0.0, "tokens": 0}
         self._sampler: EpochSampler | None = None
         self.last_terms: dict[str, float] = {}
+        self._stop = StopsWhenTold(self)
         self.add_callback(CheckpointGuard(self))
+        self.add_callback(self._stop)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgress())
 
@@ -189,6 +192,15 @@ class DistillationTrainer(Trainer):
         """The student's weights, whole on the main process whatever sharded them; every process must call it."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         return {name: value for name, value in state.items() if not name.startswith(PROJECTIONS)}
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """`Trainer.train`, which SIGTERM ends with a checkpoint.
+
+        Raises:
+            Preempted: once that is saved.
+        """
+        with self._stop.listening():
+            return super().train(*args, **kwargs)
 
     # The loss ----------------------------------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ from distil_nlp.compiling import compiled_graphs
 from distil_nlp.console import say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import Metrics, Outputs, metric_function, metrics_of, predict
+from distil_nlp.failures import enough_memory
 from distil_nlp.folder import STUDENT, VARIANTS
-from distil_nlp.guard import last_complete_checkpoint, spent_until
+from distil_nlp.guard import last_complete_checkpoint, say_what_changes, spent_until
 from distil_nlp.models import load_model
 from distil_nlp.recipe import Recipe
 from distil_nlp.results import peak_memory_mib, write_atomically
@@ -127,7 +128,10 @@ class Workshop:
         if self.args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer.spent_before = spent_until(checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint:
+            say_what_changes(checkpoint, self.args)
+        with enough_memory(self.args):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         training = self.training(trainer, checkpoint)
         if self.args.torch_compile:
             training["compiled_graphs"] = compiled_graphs() - graphs

@@ -57,6 +57,7 @@ class Hub:
     Attributes:
         tokens: token → the account it is of, which may write to its own namespace.
         fail: the name of a handler → the status with which it answers instead.
+        flaky: the name of a handler → what it does the first times instead: answer with a status, or hang up (0).
         elsewhere: the same server under another name; large files are there, as the Hub's are on a CDN.
         unknown: requests that this stand-in does not speak.
     """
@@ -67,6 +68,7 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     fail: dict[str, int] = field(default_factory=dict)
+    flaky: dict[str, list[int]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def create(self, repo_id: str, private: bool = False) -> Repo:
@@ -110,6 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
             name, arguments = self._route()
             if name in self.hub.fail:
                 raise Refusal(self.hub.fail[name], f"{name} was made to fail")
+            if self.hub.flaky.get(name):
+                status = self.hub.flaky[name].pop(0)
+                if not status:
+                    return self.connection.close()
+                raise Refusal(status, f"{name} was made to stumble")
             getattr(self, name)(**arguments)
         except Refusal as refusal:
             headers = {"X-Error-Message": refusal.message, **({"X-Error-Code": refusal.code} if refusal.code else {})}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,25 +11,32 @@ import pytest
 import torch
 
 from distil_nlp.trainer import PROJECTIONS
-from tests.sharded import gradient
+from tests.sharded import steps
 from tests.test_stages import Place
 from tests.worker import train
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def launch(*arguments: str) -> subprocess.Popen:
+    """Starts torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes)
+
+
 def torchrun(*arguments: str) -> str:
     """Runs two processes; what they print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    started = launch("--standalone", "--nproc_per_node", "2", *arguments)
+    printed, complained = started.communicate()
+    assert started.returncode == 0, complained[-3000:]
+    return printed
 
 
 def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int, *caches: str) -> dict:
     """What two processes found; fails, rather than passing as one, if there were not two under DDP."""
     out = tmp_path / "two" / "found.json"
-    out.parent.mkdir()
+    out.parent.mkdir(exist_ok=True)
     torchrun("-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows), *caches)
     found = json.loads(out.read_text())
     assert found["world_size"] == 2
@@ -38,8 +46,8 @@ def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int, *cac
 
 @pytest.mark.parametrize(
     ("rows", "alone", "each"),
-    [(24, (8, 1), (4, 1)), (24, (8, 1), (2, 2)), (21, (6, 1), (3, 1))],
-    ids=["even", "accumulated", "uneven-last-batch"],
+    [(120, (8, 1), (4, 1)), (24, (8, 1), (2, 2)), (21, (6, 1), (3, 1))],
+    ids=["thirty-steps", "accumulated", "uneven-last-batch"],
 )
 def test_two_processes_equal_one(tmp_path, rows, alone, each):
     """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows."""
@@ -50,6 +58,23 @@ def test_two_processes_equal_one(tmp_path, rows, alone, each):
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+
+
+def test_two_nodes_equal_one_process(tmp_path):
+    """Prevents ranks and devices that are told by the local rank alone: two launchers that meet over a socket."""
+    out = tmp_path / "two" / "found.json"
+    out.parent.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    worker = ["-m", "tests.worker", str(out), "4", "1", "24"]
+    nodes = [launch(*meet, "--node_rank", str(rank), *worker) for rank in (0, 1)]
+    for node in nodes:
+        assert node.wait(300) == 0, node.stderr.read()[-3000:]
+    found, one = json.loads(out.read_text()), train(tmp_path / "one", 8, 1, 24)
+    assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")
+    assert found["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-4)
 
 
 def test_gradients_are_exchanged_once_a_step(tmp_path):
@@ -72,16 +97,19 @@ def test_two_processes_fill_one_cache_and_read_it(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
-def test_sharded_parameters_give_the_gradient_of_one_process(tmp_path):
-    """Prevents a vocabulary, projections or an embedding that are read where their shards are not together."""
-    out = tmp_path / "two" / "gradient.pt"
+def test_sharded_parameters_give_the_gradient_and_losses_of_one_process(tmp_path):
+    """Prevents a vocabulary, projections or an embedding that are read where their shards are not together; for 30
+    steps."""
+    out = tmp_path / "two" / "found.pt"
     out.parent.mkdir()
     torchrun("-m", "tests.sharded", str(out))
-    found, expected = torch.load(out), gradient(tmp_path / "one")
+    (found, losses), (expected, alone) = torch.load(out), steps(tmp_path / "one")
     assert found.keys() == expected.keys()
     assert any(name.startswith(PROJECTIONS) for name in found)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-6)
+    assert len(losses) == 30
+    assert losses == pytest.approx(alone, rel=2e-4)
 
 
 def test_a_whole_run_in_two_processes(tmp_path):
@@ -99,3 +127,15 @@ def test_a_whole_run_in_two_processes(tmp_path):
     assert two.results["student"]["metrics"] == one.results["student"]["metrics"]
     for name, value in one.results["training"]["final_terms"].items():
         assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+
+
+def test_another_number_of_processes_goes_on_with_the_same_rows(tmp_path):
+    """Prevents rows learnt from twice, or never, where a run goes on with other processes than it began with."""
+    whole = train(tmp_path / "whole", 6, 1, 21)
+    stopped = tmp_path / "two" / "run"
+    trained = train(stopped, 6, 1, 21, stop_at=3)
+    assert trained["steps"] == 3
+    two = two_processes(tmp_path, 3, 1, 21)
+    assert two["steps"] == whole["steps"] == 8
+    for name, values in whole["curves"].items():
+        assert two["curves"][name] == pytest.approx(values, rel=2e-4), name

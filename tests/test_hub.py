@@ -33,6 +33,7 @@ UPLOADED = {
 def hub(monkeypatch):
     """A running Hub, which this process may speak to."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("distil_nlp.publish.hub.PAUSES", (0, 0, 0))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
@@ -220,6 +221,16 @@ def test_an_upload_that_breaks_off_can_be_finished(hub, api, run, call, status):
     assert hub.repos["me/x"].files.keys() == {".gitattributes"}
     hub.fail.clear()
     push(run, "me/x", private=True, api=api)
+    assert hub.repos["me/x"].files.keys() == UPLOADED | {".gitattributes"}
+
+
+@pytest.mark.parametrize("call", ["preupload", "lfs_batch", "lfs_upload", "commit"])
+@pytest.mark.parametrize("trouble", [[503], [429], [0], [500, 0]], ids=str)
+def test_an_upload_outlives_a_stumble(hub, api, run, call, trouble):
+    """Prevents hours of training that end in "try again" for one overloaded moment or a dropped connection."""
+    hub.flaky[call] = list(trouble)
+    push(run, "me/x", api=api)
+    assert not hub.flaky[call]
     assert hub.repos["me/x"].files.keys() == UPLOADED | {".gitattributes"}
 
 

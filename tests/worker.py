@@ -1,5 +1,6 @@
 """One process of a distributed run, started by torchrun: trains, and writes what the test compares."""
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
 from distil_nlp.cache import Cache
+from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
 from tests.training import curve, text_rows, trainer
@@ -32,8 +34,22 @@ class CountExchanges(TrainerCallback):
         return allreduce_hook(None, bucket)
 
 
-def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | None = None) -> dict:
-    """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`."""
+class StopAt(TrainerCallback):
+    """Ends a run after a step, with a checkpoint."""
+
+    def __init__(self, step: int | None):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def train(
+    folder: Path, batch: int, accumulation: int, rows: int, caches: str | None = None, stop_at: int | None = None
+) -> dict:
+    """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`. Goes
+    on from a checkpoint that is there."""
     student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
     terms = [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0), HiddenMSE(1.0), HiddenCosine(1.0, "last", 0.5)]
     terms.append(AttentionKL(3.0))
@@ -50,10 +66,11 @@ def train(folder: Path, batch: int, accumulation: int, rows: int, caches: str | 
         gradient_accumulation_steps=accumulation,
         max_steps=-1,
         num_train_epochs=2,
-        callbacks=[exchanges := CountExchanges()],
+        callbacks=[exchanges := CountExchanges(), StopAt(stop_at)],
     )
     exchanges.trainer = run
-    run.train()
+    checkpoint = last_complete_checkpoint(folder)
+    run.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     metrics = run.evaluate()
     wrapper = type(run.model_wrapped).__name__
     tokens = run.accelerator.reduce(torch.tensor(float(run.tokens_seen))).item()
@@ -75,4 +92,5 @@ if __name__ == "__main__":
     found = train(out.parent / "run", batch, accumulation, rows, *sys.argv[5:])
     if int(dist.get_rank()) == 0:
         out.write_text(json.dumps(found))
+    gc.collect()  # trainers hold themselves, and with them the connection
     dist.destroy_process_group()

@@ -83,7 +83,7 @@ def _arguments(settings: Settings, seed: int, folder: Path, rows: int) -> Traini
         seed=seed,
         save_strategy="steps" if steps > CHECKPOINT_STEPS else "no",
         save_steps=CHECKPOINT_STEPS,
-        save_total_limit=1,
+        save_total_limit=2,
         logging_steps=50,
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ _STUDENT = (
 """What of `student/` is the student: weights, configuration, tokenizer. Nothing else of the folder goes up."""
 _REPORT = ("report.md", "*.png")
 """What of `report/` goes up. The Hub shows Markdown with its pictures; an HTML file it would only offer to download."""
+
+
+PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before the commit is tried again."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,31 @@ def upload(planned: Plan, *, api: HfApi | None = None) -> str:
     with _explained(planned.repo_id, _finish(planned.run, planned.repo_id, bool(planned.private))):
         if planned.present is None:
             api.create_repo(planned.repo_id, private=planned.private)
-        commit = api.create_commit(
-            planned.repo_id, operations, commit_message="Upload a student distilled by distil_nlp"
+        commit = _persistently(
+            api.create_commit, planned.repo_id, operations, commit_message="Upload a student distilled by distil_nlp"
         )
     return commit.commit_url
+
+
+def _persistently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls, and again where the Hub is overloaded or hangs up, as the client itself does for all but the commit. What
+    went up already is not sent twice."""
+    for seconds in PAUSES:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:  # transports raise whatever theirs raise
+            if not _is_passing(error):
+                raise
+        time.sleep(seconds)
+    return call(*args, **kwargs)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether the same call may well succeed in a moment."""
+    answer = _answer(error)
+    if answer is None:
+        return type(error).__module__.startswith("httpx")  # no answer: a timeout, a dropped connection
+    return answer.response.status_code in (429, 500, 502, 503, 504)
 
 
 def _look(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None, frozenset[str] | None]:

@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"expected a recipe at {path} / got no such file / {hint}")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected YAML / got: {' '.join(str(error).split())}") from error
     if isinstance(tree, dict):
         return {name: {} if section is None else section for name, section in tree.items()}
@@ -104,7 +104,7 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
         return f"{text!r}: expected section.key=value, such as training.learning_rate=5e-5"
     try:
         parsed = yaml.load(value, Loader=_Loader) if value else None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         return f"{text!r}: expected a YAML value / got: {' '.join(str(error).split())}"
     section = tree
     for part in parts[:-1]:
@@ -121,18 +121,18 @@ def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
     try:
         return Recipe.model_validate(tree), []
     except ValidationError as error:
-        by_place: dict[str, list[dict[str, Any]]] = {}
+        by_place: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for one in error.errors(include_url=False):
             by_place.setdefault(_place(one["loc"]), []).append(one)
-        return None, [_describe(place, ones) for place, ones in by_place.items()]
+        return None, [_describe(keys, ones) for keys, ones in by_place.items()]
 
 
-def _describe(place: str, errors: list[dict[str, Any]]) -> str:
+def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
     """One line for all that pydantic says about one key (a union says something for each member)."""
-    first = errors[0]
+    first, place = errors[0], ".".join(keys)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(place.split(".")[:-1])
-        near = difflib.get_close_matches(place.split(".")[-1], known, 1, cutoff=0.5)
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         return f"{place}: unknown key; {hint}"
     if first["type"] == "missing":
@@ -141,8 +141,8 @@ def _describe(place: str, errors: list[dict[str, Any]]) -> str:
     return f"{place}: expected {wanted} / got {first['input']!r}"
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """The key as the recipe spells it: pydantic adds the union member it tried, and list positions."""
+def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The keys as the recipe spells them: pydantic adds the union member it tried, and list positions."""
     parts: list[str] = []
     model: Any = Recipe
     for part in location:
@@ -152,7 +152,7 @@ def _place(location: tuple[int | str, ...]) -> str:
             model = _section_of(field.annotation) if field else None
         else:
             break
-    return ".".join(parts)
+    return tuple(parts)
 
 
 def _section_of(annotation: Any) -> Any:
@@ -163,7 +163,7 @@ def _section_of(annotation: Any) -> Any:
     return None
 
 
-def _known_keys(path: list[str]) -> list[str]:
+def _known_keys(path: tuple[str, ...]) -> list[str]:
     model: Any = Recipe
     for part in path:
         model = _section_of(model.model_fields[part].annotation)
