@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 test: install         ## the tests, a few minutes on 2 cores
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
 
-test-slow: install    ## the tests that take minutes each
+test-slow: install    ## what takes minutes each: kills, half an hour; a run of an hour (LONG_RUN_MINUTES=60)
 	$(BIN)/python -m pytest -q -m slow
 
 test-oldest:          ## the tests on the oldest supported versions

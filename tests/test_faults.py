@@ -57,6 +57,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("spot", SPOTS)
 def test_a_killed_run_carries_on_and_ends_with_the_same_weights(tmp_path, spot, whole, capsys):
     """Prevents a half-written file that is taken for whole, a step taken twice, and a night lost: five kills inside the

@@ -44,6 +44,7 @@ class Watch(TrainerCallback):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 * MINUTES + 600)
 def test_an_hour_leaves_memory_files_and_logs_as_they_were(tmp_path, capsys):
     """Prevents a leak that ends a run of days: checkpoints, evaluations and epochs come by the hundred."""
     watch = Watch()
