@@ -1,9 +1,7 @@
 """A run left alone: memory, open files and logs stay as they are. `LONG_RUN_MINUTES=3` makes it shorter."""
 
-import json
 import os
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -57,14 +55,12 @@ def test_an_hour_leaves_memory_files_and_logs_as_they_were(tmp_path, capsys):
     early, late = watch.tenth(1), watch.tenth(9)
     memory = [sum(look["mib"] for look in part) / len(part) for part in (early, late)]
     speeds = [(part[-1]["tokens"] - part[0]["tokens"]) / (part[-1]["cpu"] - part[0]["cpu"]) for part in (early, late)]
-    state = next(Path(tmp_path).glob("checkpoint-*/trainer_state.json"))
-    entry = len(json.dumps(run.state.log_history[-1]))
     with capsys.disabled():
         print(
             f"\n{watch.looks[-1]['seconds'] / 60:.1f} minutes, {run.state.global_step:,} steps: "
             f"{memory[0]:.1f} → {memory[1]:.1f} MiB, {early[0]['files']} → {late[-1]['files']} open files, "
-            f"{speeds[1] / speeds[0]:.3f} of the early tokens per CPU second, {state.stat().st_size:,} bytes of log"
+            f"{speeds[1] / speeds[0]:.3f} of the early tokens per CPU second, {len(run.state.log_history)} log entries"
         )
     assert memory[1] < memory[0] * 1.02 + 2
     assert max(look["files"] for look in late) <= max(look["files"] for look in early)
-    assert state.stat().st_size < (run.state.global_step // 250 + 10) * 2 * entry
+    assert len(run.state.log_history) <= 2 * (run.state.global_step // 500 + 1)
