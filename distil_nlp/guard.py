@@ -149,6 +149,7 @@ def _company(args: TrainingArguments) -> dict[str, int]:
 
 def mark_as_complete(folder: Path) -> None:
     """Says of a checkpoint that it is written, and by what its files are known."""
+    (folder / COMPLETE).unlink(missing_ok=True)  # of an earlier writing of the same step
     files = {str(file.relative_to(folder)): _mark(file) for file in sorted(folder.rglob("*")) if file.is_file()}
     write_atomically(folder / COMPLETE, json.dumps(files, indent=1))
 

@@ -1,7 +1,9 @@
 """Machines that run out of memory or disk, and what their users are told."""
 
 import errno
+import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -11,11 +13,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
 
 from distil_nlp.cli import distill
 from distil_nlp.errors import UserError
 from distil_nlp.failures import writable_disk
-from distil_nlp.guard import last_complete_checkpoint, mark_as_complete
+from distil_nlp.guard import last_complete_checkpoint, mark_as_complete, say_what_changes
 from distil_nlp.trainer import DistillationTrainer
 from tests.test_exactness import Case, distance, expected, run
 from tests.test_stages import Place
@@ -114,6 +117,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
         folder.mkdir()
         save_file({"weight": torch.zeros(8)}, folder / "model.safetensors")
         mark_as_complete(folder)
+        mark_as_complete(folder)  # a step that is saved twice
     assert last_complete_checkpoint(tmp_path).name == "checkpoint-4"
     weights = tmp_path / "checkpoint-4" / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -121,3 +125,21 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):
     weights.write_bytes(content)
     assert last_complete_checkpoint(tmp_path).name == "checkpoint-2"
     assert "checkpoint-4: model.safetensors is damaged; passed over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("processes", "rows", "said"),
+    [
+        (1, 8, ""),
+        (2, 8, "by 2 processes, this run has 1: each step takes the rows it would have taken"),
+        (2, 16, r"a step takes 8 rows, it took 16.* on 2 processes all would be as if nobody had stopped"),
+    ],
+)
+def test_a_checkpoint_of_other_processes_says_what_changes(tmp_path, capsys, processes, rows, said):
+    """Prevents a schedule that is silently cut in half by a second GPU."""
+    (tmp_path / "spent.json").write_text(json.dumps({"processes": processes, "rows_per_step": rows}))
+    args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, gradient_accumulation_steps=2, use_cpu=True)
+    say_what_changes(tmp_path, args)
+    printed = capsys.readouterr().out
+    assert re.search(said, printed)
+    assert bool(printed) == bool(said)

@@ -1,5 +1,7 @@
 """Students made of teachers, and the checks between models, words and classes."""
 
+import json
+
 import pytest
 import torch
 import transformers
@@ -207,8 +209,26 @@ def test_pickled_weights_are_refused(tmp_path):
     model = tiny.mlm_model(2)
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"model\.safetensors"):
+    with pytest.raises(UserError, match=r"are a pickle.*save_pretrained.*model\.safetensors"):
         load_model(str(tmp_path), Head("mlm"))
+
+
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    """Prevents a stranger's Python on this machine, by default or by a `y` on a terminal."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
+    auto = {name: f"evil.{name}" for name in ("AutoConfig", "AutoModelForMaskedLM")}
+    config = {"model_type": "evil", "auto_map": auto}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tiny.tokenizer().save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["evil.A", "evil.B"]}}))
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked"))
+    name = str(tmp_path)
+    for load in (lambda: load_model(name, Head("mlm")), lambda: max_positions(name)):
+        with pytest.raises(UserError, match="never run here"):
+            load()
+    load_tokenizer(name)  # by a class of transformers' own
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_missing_folder_is_said_at_once():

@@ -132,21 +132,34 @@ def _head_name(head: Head) -> str:
 
 
 def fetch(what: str, name: str, load: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message."""
+    """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message.
+
+    No Python code that comes with a model is run; transformers by itself would ask on a terminal whether to.
+    """
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).expanduser().is_dir():
         raise UserError(f"expected a {what} folder / got {name}, which does not exist / check the path")
     try:
         with quiet_transformers():
-            return load(*args, **kwargs)
+            return load(*args, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        remedy = "check its files; weights must be model.safetensors, whole and as config.json says"
-        if not Path(name).expanduser().is_dir():
-            remedy = (
-                "check the name, the network (or HF_HUB_OFFLINE) and, for private models, HF_TOKEN; weights must be "
-                "model.safetensors"
-            )
         raise UserError(
             f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
-            f"distilled without it / {remedy}"
+            f"distilled without it / {_remedy(Path(name).expanduser(), reason)}"
         ) from error
+
+
+def _remedy(folder: Path, reason: str) -> str:
+    if "custom code" in reason:
+        return "Python code that comes with a model is never run here: take one of a class that transformers has"
+    if not folder.is_dir():
+        return (
+            "check the name, the network (or HF_HUB_OFFLINE) and, for private models, HF_TOKEN; weights must be "
+            "model.safetensors"
+        )
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        return (
+            "its weights are a pickle, which can run code when it is read: if you trust it, load it with transformers' "
+            f"class and call save_pretrained({str(folder)!r}), which writes model.safetensors"
+        )
+    return "check its files; weights must be model.safetensors, whole and as config.json says"
