@@ -21,8 +21,8 @@ def keep_freed_memory() -> bool:
     """Lets the C library keep what tensors give back, so that the next step does not ask the system for it again.
 
     By default glibc returns every large tensor at once, and the system hands out zeroed pages for the next: on a CPU a
-    sixth of a training step. The process then holds its peak until it ends. Returns whether it could be set: only
-    glibc has it, and a smaller allocation than before is all that goes wrong elsewhere.
+    sixth of a training step. The process then holds its peak until it ends, and for its largest tensors up to seven
+    spare places, which glibc does not join at first. Returns whether it could be set: only glibc has it.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -45,7 +46,7 @@ def left_behind(place: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """(what an uninterrupted run leaves, spot → seconds that it takes)."""
+    """(what an uninterrupted run leaves, spot → seconds that it takes each time)."""
     place = tmp_path_factory.mktemp("whole")
     Place(place).prepare()
     assert start(place, "every", 0, 0, place / "log") == 0
@@ -53,7 +54,7 @@ def whole(tmp_path_factory):
     for word, spot, seconds in (line.split("/") for line in (place / "log").read_text().splitlines()):
         if word == "leave":
             times.setdefault(spot, []).append(float(seconds))
-    return left_behind(place), {spot: sorted(seen)[len(seen) // 2] for spot, seen in times.items()}
+    return left_behind(place), times
 
 
 @pytest.mark.slow
@@ -68,12 +69,12 @@ def test_a_killed_run_carries_on_and_ends_with_the_same_weights(tmp_path, spot, 
     place = Place(tmp_path / "0").prepare().folder
     while len(inside) < KILLS:
         starts += 1
-        assert starts < 6 * KILLS, "the kills do not hit"
+        assert starts < 10 * KILLS, "the kills do not hit"
         log.write_text("")
         if spot == "student’s step" and not (place / "run" / "recipe.yaml").exists():
             start(place, "cache shard", 1, 0.0, log)  # the teacher is done
-        delay = draw.uniform(0, times[spot])
-        code = start(place, spot, draw.choice([1, 1, 2, 3]), delay, log)
+        delay = draw.uniform(0, median(times[spot]))
+        code = start(place, spot, min(draw.choice([1, 1, 2, 3]), len(times[spot])), delay, log)
         last = log.read_text().splitlines()[-1:]
         if code == 0:
             assert left_behind(place) == expected
