@@ -12,6 +12,7 @@ from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.preemption import Preempted
 from distil_nlp.trainer import DistillationTrainer
 from tests import tiny
+from tests.test_distributed import torchrun
 from tests.test_stages import Place
 from tests.training import trainer
 
@@ -76,3 +77,10 @@ def test_a_run_that_is_told_to_stop_says_so_and_carries_on(tmp_path, monkeypatch
     assert not (place.out / "results.json").exists()
     assert place.run() == 0
     assert place.results["training"]["resumed_from"] == "checkpoint-3"
+
+
+def test_two_processes_stop_at_the_same_step_though_one_alone_was_told(tmp_path):
+    """Prevents a process that waits for ever in an exchange with one that has gone."""
+    torchrun("-m", "tests.preempted", str(tmp_path))
+    assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["10", "10"]
+    assert last_complete_checkpoint(tmp_path / "run").name == "checkpoint-10"
