@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,11 +12,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.console import say
 from distil_nlp.errors import UserError
-from distil_nlp.results import write_atomically
+from distil_nlp.results import checksum, write_atomically
 from distil_nlp.signals import Request
 
 COMPLETE = "complete.json"
-"""Written into a checkpoint last, with the size and checksum of every file: what differs is half-written or damaged."""
+"""Written into a checkpoint last, with the checksum of every file: what differs is half-written or damaged."""
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 SPENT = "spent.json"
 """In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them; who took them."""
@@ -121,22 +120,21 @@ class CheckpointGuard(TrainerCallback):
 
 def spent_until(checkpoint: Path | None) -> dict[str, float]:
     """Seconds and tokens that training had taken when a checkpoint was written."""
-    spent = json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
-    return {name: spent[name] for name in ("seconds", "tokens")}
+    return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
 
 
 def say_what_changes(checkpoint: Path, args: TrainingArguments) -> None:
     """Tells, where other processes wrote a checkpoint, what of the rest is as if nobody had stopped and what is not."""
     now, then = _company(args), json.loads((checkpoint / SPENT).read_text())
-    if now["processes"] == then.get("processes"):
+    if now["processes"] == then["processes"]:
         return
-    text = f"{checkpoint.name} was written by {then.get('processes')} processes, this run has {now['processes']}: "
-    if now["rows_per_step"] == then.get("rows_per_step"):
+    text = f"{checkpoint.name} was written by {then['processes']} processes, this run has {now['processes']}: "
+    if now["rows_per_step"] == then["rows_per_step"]:
         text += "each step takes the rows it would have taken; dropout and the split of a stream are drawn anew"
     else:
         text += (
-            f"a step takes {now['rows_per_step']} rows, it took {then.get('rows_per_step')}, so what is left of this "
-            f"epoch is other rows, and the schedule is stretched or cut; on {then.get('processes')} processes all "
+            f"a step takes {now['rows_per_step']} rows, it took {then['rows_per_step']}, so what is left of this "
+            f"epoch is other rows, and the schedule is stretched or cut; on {then['processes']} processes all "
             "would be as if nobody had stopped"
         )
     say(text)
@@ -150,7 +148,7 @@ def _company(args: TrainingArguments) -> dict[str, int]:
 def mark_as_complete(folder: Path) -> None:
     """Says of a checkpoint that it is written, and by what its files are known."""
     (folder / COMPLETE).unlink(missing_ok=True)  # of an earlier writing of the same step
-    files = {str(file.relative_to(folder)): _mark(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {str(file.relative_to(folder)): checksum(file) for file in sorted(folder.rglob("*")) if file.is_file()}
     write_atomically(folder / COMPLETE, json.dumps(files, indent=1))
 
 
@@ -173,14 +171,8 @@ def _problem(folder: Path) -> str | None:
         return "it was not written to the end"
     for name, mark in files.items():
         try:
-            if _mark(folder / name) != mark:
+            if checksum(folder / name) != mark:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return None
-
-
-def _mark(path: Path) -> dict[str, Any]:
-    """By what a file is known: bytes and checksum."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -21,7 +21,7 @@ from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.models import load_model
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
-from distil_nlp.results import write_atomically
+from distil_nlp.results import checksum, write_atomically
 from distil_nlp.terms import HardLabel
 from distil_nlp.trainer import DistillationTrainer
 
@@ -122,7 +122,4 @@ def _rows_hash(rows: Any, limit: int = 20_000) -> str:
 
 def _weights_hash(folder: Path) -> str | None:
     weights = folder / "model.safetensors"
-    if not weights.is_file():
-        return None
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(weights) if weights.is_file() else None

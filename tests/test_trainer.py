@@ -21,7 +21,7 @@ from distil_nlp.schedule import Schedule
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, Shape, SoftTargetKL
 from distil_nlp.trainer import PROJECTIONS, DistillationTrainer
 from tests import tiny
-from tests.training import all_terms, curve, task_rows, text_rows, trainer
+from tests.training import StopAt, all_terms, curve, task_rows, text_rows, trainer
 
 CHECKPOINTING = "activation_checkpointing"
 if CHECKPOINTING not in TrainingArguments.__dataclass_fields__:
@@ -326,14 +326,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert curve(whole) == curve(resumed)
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step >= self.step
 
 
 def test_activation_checkpointing_changes_no_gradient(tmp_path):

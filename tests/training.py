@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.objective import Objective
@@ -85,6 +85,17 @@ def trainer(
         callbacks=callbacks,
         cache=cache,
     )
+
+
+class StopAt(TrainerCallback):
+    """Ends a run after a step, with a checkpoint."""
+
+    def __init__(self, step: int | None):
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
 
 
 def curve(trained: DistillationTrainer, name: str = "loss") -> list[float]:

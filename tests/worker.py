@@ -15,7 +15,7 @@ from distil_nlp.cache import Cache
 from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
-from tests.training import curve, text_rows, trainer
+from tests.training import StopAt, curve, text_rows, trainer
 
 
 class CountExchanges(TrainerCallback):
@@ -32,17 +32,6 @@ class CountExchanges(TrainerCallback):
     def exchange(self, state, bucket):
         self.count += 1
         return allreduce_hook(None, bucket)
-
-
-class StopAt(TrainerCallback):
-    """Ends a run after a step, with a checkpoint."""
-
-    def __init__(self, step: int | None):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
 
 
 def train(

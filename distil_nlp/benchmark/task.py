@@ -16,7 +16,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, Trai
 from distil_nlp.benchmark import brewer
 from distil_nlp.benchmark.contest import Turns
 from distil_nlp.benchmark.ours import TakesTurns
-from distil_nlp.benchmark.work import optimizer
+from distil_nlp.benchmark.work import bare_arguments, optimizer
 from distil_nlp.cache import Cache
 from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.models import Head, build_student, choose_layers, load_model, load_tokenizer
@@ -63,22 +63,16 @@ class TaskWork:
         teacher = teacher.to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
         return student.to(self.device), teacher.requires_grad_(False)
 
-    def arguments(self, **changes: Any) -> TrainingArguments:
-        fields = {
-            "per_device_train_batch_size": self.batch,
-            "per_device_eval_batch_size": self.batch,
-            "num_train_epochs": 1000,
-            "learning_rate": 1e-4,
-            "train_sampling_strategy": "group_by_length",
-            "logging_steps": 50,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "bf16": self.bf16,
-            "use_cpu": self.device == "cpu",
-            "dataloader_pin_memory": self.device != "cpu",
-        }
-        return TrainingArguments(tempfile.mkdtemp(prefix="benchmark-"), **{**fields, **changes})
+    def arguments(self) -> TrainingArguments:
+        return bare_arguments(
+            self.batch,
+            self.device,
+            self.bf16,
+            per_device_eval_batch_size=self.batch,
+            num_train_epochs=1000,
+            learning_rate=1e-4,
+            train_sampling_strategy="group_by_length",
+        )
 
 
 def finetuning(turns: Turns, work: TaskWork) -> None:

@@ -100,21 +100,13 @@ class Work:
     def arguments(self, **changes: Any) -> TrainingArguments:
         """DistilBERT's training, for loops that are `Trainer`'s."""
         fields = {
-            "per_device_train_batch_size": self.batch,
             "max_steps": 10_000,
             "learning_rate": 5e-4,
             "adam_beta2": 0.98,
             "adam_epsilon": 1e-6,
             "max_grad_norm": 5.0,
-            "logging_steps": 50,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "bf16": self.bf16,
-            "use_cpu": self.device == "cpu",
-            "dataloader_pin_memory": self.device != "cpu",
         }
-        return TrainingArguments(tempfile.mkdtemp(prefix="benchmark-"), **{**fields, **changes})
+        return bare_arguments(self.batch, self.device, self.bf16, **{**fields, **changes})
 
     @property
     def tokens(self) -> int:
@@ -124,6 +116,22 @@ class Work:
     def masked(self) -> int:
         """Tokens of a step that the head must run on if it looks at masked ones only."""
         return self.batch * int(0.15 * (self.length - 2) + 0.5)
+
+
+def bare_arguments(batch: int, device: str, bf16: bool, **fields: Any) -> TrainingArguments:
+    """Of a `Trainer` that only takes steps: it saves nothing and shows nothing."""
+    return TrainingArguments(
+        tempfile.mkdtemp(prefix="benchmark-"),
+        per_device_train_batch_size=batch,
+        bf16=bf16,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=50,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **fields,
+    )
 
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:

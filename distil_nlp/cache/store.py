@@ -15,7 +15,6 @@ checksum of the tokens that the teacher saw (`checksums`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from torch import Tensor
 from distil_nlp.cache.contents import Contents, Fields, Places
 from distil_nlp.cache.key import differences
 from distil_nlp.errors import UserError
-from distil_nlp.results import write_atomically
+from distil_nlp.results import checksum, write_atomically
 from distil_nlp.signals import Signals
 
 ABOUT = "cache.json"
@@ -91,9 +90,7 @@ class TeacherCache:
         data, about = self._paths(shard)
         try:
             told = json.loads(about.read_text())
-            with data.open("rb") as file:
-                same = hashlib.file_digest(file, "sha256").hexdigest() == told["sha256"]
-            return same and told["rows"] == len(self.layout.rows_of(shard[1]))
+            return checksum(data) == told["sha256"] and told["rows"] == len(self.layout.rows_of(shard[1]))
         except (OSError, ValueError, KeyError):
             return False
 
@@ -106,9 +103,9 @@ class TeacherCache:
         """Writes a shard, there whole or not at all; its bytes."""
         data, told = self._paths(shard)
         data.parent.mkdir(parents=True, exist_ok=True)
-        size, checksum = write_shard(data, fields)
+        size, digest = write_shard(data, fields)
         count = len(self.layout.rows_of(shard[1]))
-        write_atomically(told, json.dumps({"bytes": size, "sha256": checksum, "rows": count, **about}))
+        write_atomically(told, json.dumps({"bytes": size, "sha256": digest, "rows": count, **about}))
         _open.cache_clear()  # what it had been is another file
         return size
 
@@ -205,11 +202,9 @@ def write_shard(path: Path, fields: Fields) -> tuple[int, str]:
     """(bytes, checksum) of a file that is there whole or not at all."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file(fields, partial)
-    with partial.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    size = partial.stat().st_size
+    size, digest = partial.stat().st_size, checksum(partial)
     partial.replace(path)
-    return size, checksum
+    return size, digest
 
 
 def write_first(path: Path, text: str) -> None:
