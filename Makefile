@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-slow test-oldest lint quickstart prepare-quickstart benchmark clean
+.PHONY: help install test test-slow test-deepspeed test-oldest lint quickstart prepare-quickstart benchmark clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -24,6 +24,10 @@ test: install         ## the tests, a few minutes on 2 cores
 
 test-slow: install    ## what takes minutes each: kills, half an hour; a run of an hour (LONG_RUN_MINUTES=60)
 	$(BIN)/python -m pytest -q -m slow
+
+test-deepspeed: install ## ZeRO-2 in two processes, a minute; installs DeepSpeed, which needs a C++ compiler
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
+	$(BIN)/python -m pytest -q tests/test_deepspeed.py
 
 test-oldest:          ## the tests on the oldest supported versions
 	$(PYTHON) -m venv .venv-oldest

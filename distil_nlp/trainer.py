@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
@@ -97,6 +98,8 @@ class DistillationTrainer(Trainer):
         refuse_reentrant_checkpointing(args, objective.request("student"))
         self.objective, self.teacher = objective, teacher
         self._attach(model, teacher)
+        if args.deepspeed_plugin is not None:
+            AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)

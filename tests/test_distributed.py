@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tests.test_stages import Place
 from tests.worker import train
 
 ROOT = Path(__file__).resolve().parents[1]
+DDP = "DistributedDataParallel"
 
 
 def launch(*arguments: str) -> subprocess.Popen:
@@ -33,31 +35,40 @@ def torchrun(*arguments: str) -> str:
     return printed
 
 
-def two_processes(tmp_path: Path, batch: int, accumulation: int, rows: int, *caches: str) -> dict:
-    """What two processes found; fails, rather than passing as one, if there were not two under DDP."""
+def two_processes(tmp_path: Path, wrapper: str = DDP, **arguments: Any) -> dict:
+    """What two processes found; fails, rather than passing as one, if there were not two in that wrapper."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir(exist_ok=True)
-    torchrun("-m", "tests.worker", str(out), str(batch), str(accumulation), str(rows), *caches)
+    torchrun("-m", "tests.worker", str(out), json.dumps(arguments))
     found = json.loads(out.read_text())
-    assert found["world_size"] == 2
-    assert found["wrapper"] == "DistributedDataParallel"
+    assert (found["world_size"], found["wrapper"]) == (2, wrapper)
     return found
 
 
-@pytest.mark.parametrize(
-    ("rows", "alone", "each"),
-    [(120, (8, 1), (4, 1)), (24, (8, 1), (2, 2)), (21, (6, 1), (3, 1))],
-    ids=["thirty-steps", "accumulated", "uneven-last-batch"],
-)
-def test_two_processes_equal_one(tmp_path, rows, alone, each):
-    """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows."""
-    one = train(tmp_path / "one", *alone, rows)
-    two = two_processes(tmp_path, *each, rows)
+CUTS = {
+    "thirty-steps": (120, (8, 1), (4, 1)),
+    "accumulated": (24, (8, 1), (2, 2)),
+    "uneven-last-batch": (21, (6, 1), (3, 1)),
+}
+"""Rows, and (batch, accumulation) of one process and of each of two."""
+
+
+def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -> None:
+    """Two processes give the curves and scores of one."""
+    rows, (batch, accumulation), each = CUTS[cut]
+    one = train(tmp_path / "one", batch, accumulation, rows)
+    two = two_processes(tmp_path, wrapper, batch=each[0], accumulation=each[1], rows=rows, **arguments)
     assert two["tokens"] == one["tokens"]
     for name, values in one["curves"].items():
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_two_processes_equal_one(tmp_path, cut):
+    """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows."""
+    check_equals_one(tmp_path, cut, DDP)
 
 
 def test_two_nodes_equal_one_process(tmp_path):
@@ -68,25 +79,25 @@ def test_two_nodes_equal_one_process(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meet = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
-    worker = ["-m", "tests.worker", str(out), "4", "1", "24"]
+    worker = ["-m", "tests.worker", str(out), json.dumps({"batch": 4, "accumulation": 1, "rows": 24})]
     nodes = [launch(*meet, "--node_rank", str(rank), *worker) for rank in (0, 1)]
     for node in nodes:
         assert node.wait(300) == 0, node.stderr.read()[-3000:]
     found, one = json.loads(out.read_text()), train(tmp_path / "one", 8, 1, 24)
-    assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")
+    assert (found["world_size"], found["wrapper"]) == (2, DDP)
     assert found["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-4)
 
 
 def test_gradients_are_exchanged_once_a_step(tmp_path):
     """Prevents an exchange at every micro-step of an accumulated step: twice the network for the same gradient."""
-    two = two_processes(tmp_path, 2, 2, 24)
+    two = two_processes(tmp_path, batch=2, accumulation=2, rows=24)
     assert two["exchanges"] == two["steps"] == 6
 
 
 def test_two_processes_fill_one_cache_and_read_it(tmp_path):
     """Prevents processes that write each other's shards, or read answers of rows that are not theirs."""
     caches = str(tmp_path / "caches")
-    two = two_processes(tmp_path, 3, 1, 21, caches)
+    two = two_processes(tmp_path, batch=3, accumulation=1, rows=21, caches=caches)
     (folder,) = Path(caches).iterdir()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     one = train(tmp_path / "one", 6, 1, 21)
@@ -112,13 +123,13 @@ def test_sharded_parameters_give_the_gradient_and_losses_of_one_process(tmp_path
     assert losses == pytest.approx(alone, rel=2e-4)
 
 
-def test_a_whole_run_in_two_processes(tmp_path):
-    """Prevents two processes that write over each other, speak at once, or score filler rows."""
+def check_a_whole_run(tmp_path: Path, *overrides: str) -> None:
+    """Teacher and student of one command, trained and scored by two processes as by one."""
     one, two = Place(tmp_path / "one"), Place(tmp_path / "two")
     for place in (one, two):
         place.prepare()
     assert one.run("training.per_device_train_batch_size=4", "teacher.finetune={max_steps: 2}") == 0
-    command = two.command("training.per_device_train_batch_size=2", "teacher.finetune={max_steps: 2}")
+    command = two.command("training.per_device_train_batch_size=2", "teacher.finetune={max_steps: 2}", *overrides)
     printed = torchrun("scripts/distill.py", *command)
     assert printed.strip().splitlines()[-1] == str(two.out / "results.json")
     assert printed.count("training the student") == 1
@@ -129,13 +140,18 @@ def test_a_whole_run_in_two_processes(tmp_path):
         assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
 
 
+def test_a_whole_run_in_two_processes(tmp_path):
+    """Prevents two processes that write over each other, speak at once, or score filler rows."""
+    check_a_whole_run(tmp_path)
+
+
 def test_another_number_of_processes_goes_on_with_the_same_rows(tmp_path):
     """Prevents rows learnt from twice, or never, where a run goes on with other processes than it began with."""
     whole = train(tmp_path / "whole", 6, 1, 21)
     stopped = tmp_path / "two" / "run"
     trained = train(stopped, 6, 1, 21, stop_at=3)
     assert trained["steps"] == 3
-    two = two_processes(tmp_path, 3, 1, 21)
+    two = two_processes(tmp_path, batch=3, accumulation=1, rows=21)
     assert two["steps"] == whole["steps"] == 8
     for name, values in whole["curves"].items():
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name

@@ -17,6 +17,15 @@ from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, So
 from tests import tiny
 from tests.training import StopAt, curve, text_rows, trainer
 
+ZERO_2 = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_optimization": {"stage": 2},
+    "zero_allow_untested_optimizer": True,  # torch's AdamW
+    "zero_force_ds_cpu_optimizer": False,
+}
+
 
 class CountExchanges(TrainerCallback):
     """Counts how often DDP exchanges gradients, all of which fit into one bucket."""
@@ -35,7 +44,13 @@ class CountExchanges(TrainerCallback):
 
 
 def train(
-    folder: Path, batch: int, accumulation: int, rows: int, caches: str | None = None, stop_at: int | None = None
+    folder: Path,
+    batch: int,
+    accumulation: int,
+    rows: int,
+    caches: str | None = None,
+    stop_at: int | None = None,
+    zero_2: bool = False,
 ) -> dict:
     """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`. Goes
     on from a checkpoint that is there."""
@@ -56,6 +71,7 @@ def train(
         max_steps=-1,
         num_train_epochs=2,
         callbacks=[exchanges := CountExchanges(), StopAt(stop_at)],
+        deepspeed=ZERO_2 if zero_2 else None,
     )
     exchanges.trainer = run
     checkpoint = last_complete_checkpoint(folder)
@@ -77,8 +93,8 @@ def train(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    out, batch, accumulation, rows = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    found = train(out.parent / "run", batch, accumulation, rows, *sys.argv[5:])
+    out = Path(sys.argv[1])
+    found = train(out.parent / "run", **json.loads(sys.argv[2]))
     if int(dist.get_rank()) == 0:
         out.write_text(json.dumps(found))
     gc.collect()  # trainers hold themselves, and with them the connection
