@@ -163,7 +163,7 @@ def make_report(argv: Sequence[str] | None = None) -> int:
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
     """Times steps beside those of others; the last line on stdout is the path of `benchmark.json`."""
-    parts = ("mlm", "options", "attention", "task", "scaling", "inference")
+    parts = ("mlm", "options", "attention", "task", "scaling", "inference", "communication")
     parser = argparse.ArgumentParser(
         prog="benchmark", description="Time distillation beside DistilBERT's loop, TextBrewer and plain fine-tuning.",
         epilog="example: python scripts/benchmark.py --parts mlm task --model bert-base-uncased --glue nyu-mll/glue",

@@ -29,8 +29,8 @@ _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memor
 
 
 @contextmanager
-def enough_memory(args: TrainingArguments) -> Iterator[None]:
-    """Raises UserError, with the batch size to try, where training runs out of memory."""
+def enough_memory(args: TrainingArguments, section: str = "training") -> Iterator[None]:
+    """Raises UserError, with the batch size to try in that section of the recipe, where training runs out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -39,14 +39,14 @@ def enough_memory(args: TrainingArguments) -> Iterator[None]:
         size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
         if size > 1:
             remedy = (
-                f"set training.per_device_train_batch_size={size // 2} and training.gradient_accumulation_steps="
-                f"{-(-size * steps // (size // 2))} for the same gradient, or training.auto_find_batch_size=true"
+                f"set {section}.per_device_train_batch_size={size // 2} and {section}.gradient_accumulation_steps="
+                f"{-(-size * steps // (size // 2))} for the same gradient, or {section}.auto_find_batch_size=true"
             )
         else:
-            remedy = "shorten the rows, or set training.gradient_checkpointing=true or training.bf16=true"
+            remedy = f"shorten the rows, or set {section}.gradient_checkpointing=true or {section}.bf16=true"
         raise UserError(
-            f"training.per_device_train_batch_size: expected a micro-batch that fits into memory / got {size} rows and "
-            f"no memory left / what was trained since the last checkpoint is lost / {remedy}"
+            f"{section}.per_device_train_batch_size: expected a micro-batch that fits into memory / got {size} rows "
+            f"and no memory left / what was trained since the last checkpoint is lost / {remedy}"
         ) from error
 
 

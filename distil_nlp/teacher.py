@@ -69,7 +69,7 @@ def finetuned_teacher(
         compute_metrics=None if data.head.kind == "mlm" else metric_function(data.task),
     )
     checkpoint = last_complete_checkpoint(folder)
-    with enough_memory(args):
+    with enough_memory(args, "teacher.finetune"):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.student_state()
     teacher = trainer.detach()

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ class Hub:
     Attributes:
         tokens: token → the account it is of, which may write to its own namespace.
         fail: the name of a handler → the status with which it answers instead.
-        flaky: the name of a handler → what it does the first times instead: answer with a status, or hang up (0).
+        flaky: the name of a handler → what it does the first times instead: answer with a status, hang up (0), or say
+            nothing for a while (below 0, seconds).
         elsewhere: the same server under another name; large files are there, as the Hub's are on a CDN.
         unknown: requests that this stand-in does not speak.
     """
@@ -68,7 +70,7 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     fail: dict[str, int] = field(default_factory=dict)
-    flaky: dict[str, list[int]] = field(default_factory=dict)
+    flaky: dict[str, list[float]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def create(self, repo_id: str, private: bool = False) -> Repo:
@@ -114,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refusal(self.hub.fail[name], f"{name} was made to fail")
             if self.hub.flaky.get(name):
                 status = self.hub.flaky[name].pop(0)
-                if not status:
+                if status <= 0:
+                    time.sleep(-status)
                     return self.connection.close()
                 raise Refusal(status, f"{name} was made to stumble")
             getattr(self, name)(**arguments)

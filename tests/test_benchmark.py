@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from itertools import islice
+from statistics import median
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from distil_nlp.benchmark.task import TaskWork, padding_share, share_of_padding
 from distil_nlp.benchmark.work import SIZES, TEMPERATURE, WEIGHTS, Work
 from distil_nlp.cli import benchmark
 from distil_nlp.terms import HardLabel, HiddenCosine, SoftTargetKL
+from tests.test_distributed import torchrun
 from tests.training import trainer
 
 WORK = Work(SIZES["tiny"], batch=4, length=32)
@@ -261,6 +263,21 @@ def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
         assert one.get("problem") is None or name == "TextBrewer", one["problem"]
     assert 0 < found["mlm"]["utilisation"][MASKED]["share"] < 1
     assert glue not in json.dumps(found)
+
+
+def test_what_processes_tell_each_other_is_the_gradient(tmp_path, capsys):
+    """Prevents a figure of bytes that leaves a bucket out, and a part that measures one process talking to itself."""
+    assert benchmark(["--parts", "communication", "--output", str(tmp_path)]) == 2
+    assert "torchrun --nproc_per_node 2" in capsys.readouterr().err
+    options = ["--size", "tiny", "--rounds", "2", "--threads", "1", "--output", str(tmp_path)]
+    printed = torchrun("scripts/benchmark.py", "--parts", "communication", *options)
+    assert "step of 4 micro-batches" in printed
+    found = json.loads((tmp_path / "benchmark.json").read_text())["communication"]
+    student, _ = WORK.models()
+    assert found["processes"] == 2
+    assert found["bytes"] == 4 * sum(one.numel() for one in student.parameters())
+    assert [len(found["steps_s"][count]) for count in ("1", "4")] == [2, 2]
+    assert found["arithmetic_s"] + found["added_s"] == pytest.approx(median(found["steps_s"]["1"]))
 
 
 def test_settings_make_the_work():

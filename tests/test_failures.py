@@ -1,5 +1,6 @@
 """Machines that run out of memory or disk, and what their users are told."""
 
+import ctypes
 import errno
 import json
 import os
@@ -49,6 +50,8 @@ def test_no_memory_names_the_batch_size_to_try(tmp_path, monkeypatch, capsys):
     assert "per_device_train_batch_size=2 and training.gradient_accumulation_steps=6" in said
     assert place.run("training.per_device_train_batch_size=1") == 2
     assert "training.gradient_checkpointing=true" in capsys.readouterr().err
+    assert place.run("training.per_device_train_batch_size=1", "teacher.finetune.per_device_train_batch_size=4") == 2
+    assert "set teacher.finetune.per_device_train_batch_size=2" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, monkeypatch):
@@ -108,6 +111,38 @@ def test_files_that_may_not_grow_end_the_run_in_words_and_lose_nothing(tmp_path,
     assert distill(short.command()) == 0
     one, two = (load_file(place.out / "student" / "model.safetensors") for place in (whole, short))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def without_privilege():
+    """Before a program is started: file permissions hold for it even where this is root, whose capabilities to pass
+    them over (1, CAP_DAC_OVERRIDE, and 2, CAP_DAC_READ_SEARCH) are dropped by PR_CAPBSET_DROP (24)."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+@pytest.mark.parametrize("locked", ["output", "checkpoint"])
+def test_a_folder_that_may_not_be_written_or_read_is_named(tmp_path, locked):
+    """Prevents a traceback on a shared disk, and a checkpoint that its reader has no right to and that ends the run."""
+    place = Place(tmp_path).prepare()
+    if locked == "output":
+        place.out = tmp_path / "locked" / "run"
+        place.out.parent.mkdir(mode=0o555)
+    else:
+        assert place.run("training.max_steps=4") == 0
+        for name in ("results.json", "training.json", "student/model.safetensors"):
+            (place.out / name).unlink()
+        (place.out / "checkpoint-4" / "model.safetensors").chmod(0)
+    command = [sys.executable, "scripts/distill.py", *place.command("training.max_steps=4")]
+    how = {"capture_output": True, "text": True, "preexec_fn": without_privilege}
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ, **how)
+    assert "Traceback" not in ended.stderr
+    if locked == "output":
+        assert ended.returncode == 2
+        assert f"got: {place.out}: access is not allowed" in ended.stderr
+    else:
+        assert ended.returncode == 0
+        assert "checkpoint-4: model.safetensors cannot be read (Permission denied); passed over" in ended.stdout
+        assert "training the student, from checkpoint-2 on" in ended.stdout
 
 
 def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from huggingface_hub import HfApi, ModelCard, constants
+from huggingface_hub import HfApi, ModelCard, constants, get_session
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from distil_nlp import cli
@@ -225,13 +225,24 @@ def test_an_upload_that_breaks_off_can_be_finished(hub, api, run, call, status):
 
 
 @pytest.mark.parametrize("call", ["preupload", "lfs_batch", "lfs_upload", "commit"])
-@pytest.mark.parametrize("trouble", [[503], [429], [0], [500, 0]], ids=str)
-def test_an_upload_outlives_a_stumble(hub, api, run, call, trouble):
-    """Prevents hours of training that end in "try again" for one overloaded moment or a dropped connection."""
+@pytest.mark.parametrize("trouble", [[503], [429], [0], [500, 0], [-2]], ids=str)
+def test_an_upload_outlives_a_stumble(hub, api, run, monkeypatch, call, trouble):
+    """Prevents hours of training that end in "try again" for one overloaded moment, or wait for ever for an answer."""
+    monkeypatch.setattr("distil_nlp.publish.hub.PATIENCE", 0.5)
     hub.flaky[call] = list(trouble)
     push(run, "me/x", api=api)
     assert not hub.flaky[call]
     assert hub.repos["me/x"].files.keys() == UPLOADED | {".gitattributes"}
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(hub, api, run, monkeypatch):
+    """Prevents a finished run that hangs for ever at its upload: the client knows no limit of its own."""
+    monkeypatch.setattr("distil_nlp.publish.hub.PATIENCE", 0.3)
+    before = get_session().timeout
+    hub.flaky["whoami"] = [-1.5]
+    with pytest.raises(UserError, match=r"got ReadTimeout.*check the network, then: python scripts/push_to_hub.py"):
+        push(run, "me/x", api=api)
+    assert get_session().timeout == before
 
 
 def test_a_missing_token_is_found_before_training(hub, api):

@@ -32,14 +32,14 @@ class TakesTurns(TrainerCallback):
             self.turns()
 
 
-def play(
-    turns: Turns,
+def distiller(
     work: Work,
+    callbacks: Sequence[TrainerCallback],
     rows: str | float = "masked",
     attention: Sequence[tuple[int, int]] = (),
-    compiled: bool = False,
-) -> None:
-    """DistilBERT's objective with the KL on these rows, and attention maps of some layers if named."""
+    **arguments: Any,
+) -> DistillationTrainer:
+    """With DistilBERT's objective, the KL on these rows, and attention maps of some layers if named."""
     student, teacher = work.models()
     found: list[Term] = [
         SoftTargetKL(WEIGHTS["soft_target_kl"], TEMPERATURE, rows),
@@ -48,12 +48,17 @@ def play(
     ]
     if attention:
         found.append(AttentionKL(1.0, list(attention)))
-    DistillationTrainer(
+    return DistillationTrainer(
         model=student,
         teacher=teacher,
         objective=Objective(found, "mlm"),
-        args=work.arguments(torch_compile=compiled),
+        args=work.arguments(**arguments),
         train_dataset=work.rows(64 * work.batch),
         data_collator=work.collator(),
-        callbacks=[TakesTurns(turns)],
-    ).train()
+        callbacks=callbacks,
+    )
+
+
+def play(turns: Turns, work: Work, compiled: bool = False, **how: Any) -> None:
+    """Steps, each in its turn."""
+    distiller(work, [TakesTurns(turns)], torch_compile=compiled, **how).train()

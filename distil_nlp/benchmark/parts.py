@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distil_nlp.benchmark import brewer, inference, limits, ours, profile, reference, task
+from distil_nlp.benchmark import brewer, communication, inference, limits, ours, profile, reference, task
 from distil_nlp.benchmark.contest import Contender, Score, contest
 from distil_nlp.benchmark.task import TaskWork
 from distil_nlp.benchmark.work import SIZES, Work
@@ -170,6 +170,11 @@ def answering(settings: Settings, say: Say) -> dict[str, Any]:
     return found
 
 
+def talking(settings: Settings, say: Say) -> dict[str, Any]:
+    """What the processes of a step tell each other, and how long that takes; started by torchrun."""
+    return communication.measure(settings.work(), settings.rounds, settings.warm_up)
+
+
 PARTS: dict[str, Callable[[Settings, Say], dict[str, Any]]] = {
     "mlm": mlm,
     "options": options,
@@ -177,6 +182,7 @@ PARTS: dict[str, Callable[[Settings, Say], dict[str, Any]]] = {
     "task": task_stage,
     "scaling": scaling,
     "inference": answering,
+    "communication": talking,
 }
 
 

@@ -11,6 +11,7 @@ import torch
 
 from distil_nlp.benchmark import show
 from distil_nlp.benchmark.parts import PARTS, Settings
+from distil_nlp.console import is_main_process
 from distil_nlp.errors import UserError
 from distil_nlp.results import environment
 
@@ -34,6 +35,6 @@ def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> P
     for part in settings.parts:
         say(f"measuring {part}")
         found[part] = PARTS[part](settings, say)
-        table = show.write(found, folder)
+        table = show.write(found, folder) if is_main_process() else ""
     say(f"\n{table}")
     return folder / "benchmark.json"

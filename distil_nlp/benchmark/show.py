@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
@@ -47,6 +48,23 @@ def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
                 "Where the time of a step on masked tokens goes",
                 [["", "share"], *([k, f"{v:.1%}"] for k, v in shares.items())],
             )
+    if "communication" in found:
+        yield "What processes tell each other in a step", _exchange(found["communication"])
+
+
+def _exchange(found: Mapping[str, Any]) -> Rows:
+    steps = [
+        (f"step of {count} micro-batch{'es' if int(count) > 1 else ''}", seconds)
+        for count, seconds in found["steps_s"].items()
+    ]
+    spread = [*steps, ("all-reduce of the gradient, nothing beside it", found["alone_s"])]
+    return [
+        [f"{found['processes']} processes, {found['tokens']:,} tokens a micro-batch", "median", "range"],
+        *([name, f"{median(of):.3g} s", f"{min(of):.3g} to {max(of):.3g}"] for name, of in spread),
+        ["arithmetic of a micro-batch", f"{found['arithmetic_s']:.3g} s", ""],
+        ["added to a step by the exchange", f"{found['added_s']:.3g} s", ""],
+        ["gradient", f"{found['bytes'] / 2**20:,.0f} MiB", ""],
+    ]
 
 
 def _contests(part: str, found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

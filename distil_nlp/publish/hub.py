@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, set_client_factory
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import _http, validate_repo_id
 
 from distil_nlp.errors import UserError
 from distil_nlp.publish.card import CARD, PLACEHOLDER, render_card
@@ -38,6 +38,8 @@ _REPORT = ("report.md", "*.png")
 
 PAUSES = (1.0, 4.0, 15.0)
 """Seconds before the commit is tried again."""
+PATIENCE = 120.0
+"""Seconds without a byte after which the Hub is taken to hang; the client itself would wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -238,15 +240,33 @@ def _finish(run: Path, repo_id: str, private: bool) -> str:
 
 @contextmanager
 def _explained(repo_id: str, after: str) -> Iterator[None]:
-    """Turns what the client raises into a message that says what to do."""
+    """Turns what the client raises into a message that says what to do, and sets a limit to waiting."""
     try:
-        yield
+        with _patiently():
+            yield
     except UserError:
         raise
     except Exception as error:  # transports raise whatever theirs raise
         got, remedy = _reason(error, repo_id)
         message = f"hub.repo_id: expected to upload to {repo_id} / got {got} / {after.replace('{}', remedy)}"
         raise UserError(message) from error
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """The client, whoever configured it, waits `PATIENCE` and no longer."""
+    configured = _http._GLOBAL_CLIENT_FACTORY
+
+    def client() -> Any:
+        made = configured()
+        made.timeout = PATIENCE
+        return made
+
+    set_client_factory(client)
+    try:
+        yield
+    finally:
+        set_client_factory(configured)
 
 
 def _reason(error: Exception, repo_id: str) -> tuple[str, str]:
