@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-slow test-deepspeed test-oldest lint quickstart prepare-quickstart benchmark clean
+.PHONY: help install test test-slow test-deepspeed test-oldest lint quickstart prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -48,5 +48,11 @@ benchmark: install    ## steps beside DistilBERT's loop, TextBrewer and fine-tun
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python scripts/benchmark.py --threads $(CORES) $(ARGS)
 
+audit:                ## pip-audit: known vulnerabilities of the pinned packages; fails too if pypi.org does not know one
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install -q --disable-pip-version-check pip-audit
+	for pins in constraints.txt constraints-oldest.txt; do \
+		.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r $$pins || exit 1; done
+
 clean:                ## removes what the targets made, but no runs
-	rm -rf $(VENV) .venv-oldest build .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-audit build .pytest_cache .ruff_cache

@@ -18,6 +18,7 @@ from distil_nlp.data import (
     MaskingCollator,
     Split,
     TaskCollator,
+    commit_of_data,
     labelled_rows,
     load_corpus,
     load_splits,
@@ -55,12 +56,13 @@ _LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
 
 @dataclass
 class TransferSet:
-    """The data of a run: rows, what head they need, and how rows become batches."""
+    """The data of a run: rows, what head they need, how rows become batches, and the commit on the Hub they are of."""
 
     task: str
     head: Head
     split: Split
     collator: Callable
+    revision: str | None = None
 
     def labelled(self) -> Any:
         """The training rows that labels alone can teach: all text, and a task's labelled rows.
@@ -141,6 +143,7 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
     for one in single_teachers(recipe):
         _check_positions(recipe, max_positions(one.teacher.name, one.teacher.revision), one.teacher.name)
     splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
+    commit = commit_of_data(data.path, data.revision, splits)
     common = {
         "train_split": data.train_split,
         "evaluation_splits": data.evaluation_splits,
@@ -155,12 +158,13 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
         column = (data.text_columns or ["text"])[0]
         common |= {"held_out_share": data.held_out_share, "shuffle_buffer": data.shuffle_buffer}
         split = load_corpus(splits, tokenizer, text_column=column, **common)
-        return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, args.seed))
+        return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, args.seed), commit)
     if data.streaming:
         raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
     found = load_task(splits, tokenizer, _task(recipe), **common)
     head = Head(found.kind, found.labels, found.num_labels)
-    return TransferSet(found.task, head, found.split, TaskCollator(tokenizer, found.kind, data.pad_to_multiple_of))
+    collator = TaskCollator(tokenizer, found.kind, data.pad_to_multiple_of)
+    return TransferSet(found.task, head, found.split, collator, commit)
 
 
 def refuse_keys_without_effect(recipe: Recipe) -> None:

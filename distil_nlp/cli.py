@@ -9,20 +9,29 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import distributed
 
-from distil_nlp.console import is_main_process, say
+from distil_nlp.console import is_main_process, quotable_logs, say
 from distil_nlp.errors import UserError
 from distil_nlp.failures import writable_disk
 from distil_nlp.memory import keep_freed_memory
 from distil_nlp.preemption import Preempted
+from distil_nlp.privacy import quotable
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats no token that was typed in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(quotable(message))
 
 
 def distill(argv: Sequence[str] | None = None) -> int:
     """Runs a recipe; the last line on stdout is the path of `results.json`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="distill", description="Distil a teacher into a student, as a recipe says.",
         epilog="example: accelerate launch scripts/distill.py recipes/glue.yaml data.task=mrpc training.seed=1",
     )  # fmt: skip
@@ -44,7 +53,7 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     from distil_nlp.glue.settings import Settings
     from distil_nlp.tasks import GLUE
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="evaluate_glue", description="Score a model on GLUE tasks.",
         epilog="example: accelerate launch scripts/evaluate_glue.py runs/x/student --mode finetune --tasks all",
     )  # fmt: skip
@@ -56,7 +65,7 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="nyu-mll/glue", help="a folder or Hub name in the layout of nyu-mll/glue")
     parser.add_argument("--max-length", type=_count, default=128, help="tokens; at most the model's positions")
     parser.add_argument("--batch-size", type=_count, default=32, help="rows; of a training step over all processes")
-    parser.add_argument("--output", type=Path, help="score: also write the scores to this JSON file; finetune: "
+    parser.add_argument("--output", type=_path, help="score: also write the scores to this JSON file; finetune: "
                         "the folder, instead of runs/x/glue or runs/glue-<name>")  # fmt: skip
     finetuning = _finetuning_options(parser)
     options = vars(parser.parse_args(argv))
@@ -116,11 +125,11 @@ def _finetuning_options(parser: argparse.ArgumentParser) -> list[str]:
 
 def push_to_hub(argv: Sequence[str] | None = None) -> int:
     """Uploads a finished run to the Hub, after showing what would go where; the last line on stdout is the commit."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="push_to_hub", description="Upload a finished run's student, model card and report to the Hub.",
         epilog="example: python scripts/push_to_hub.py runs/glue-mrpc-42 --repo-id me/my-distilbert --private",
     )  # fmt: skip
-    parser.add_argument("run", type=Path, help="a run's folder, with results.json and student/")
+    parser.add_argument("run", type=_path, help="a run's folder, with results.json and student/")
     parser.add_argument("--repo-id", required=True, metavar="ID", help="name or namespace/name, new or existing")
     parser.add_argument("--private", action="store_true", help="make a new repository private; fill no public one")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -144,12 +153,12 @@ def push_to_hub(argv: Sequence[str] | None = None) -> int:
 
 def make_report(argv: Sequence[str] | None = None) -> int:
     """Writes the report of a run, or the comparison of several; the last line on stdout is the path of the page."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="make_report", description="Write the report of a finished run, or compare several.",
         epilog="example: python scripts/make_report.py runs/glue-mrpc-42 runs/glue-mrpc-43",
     )  # fmt: skip
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, with results.json")
-    parser.add_argument("--output", type=Path, help="folder of report.html, report.md and the plots; if left out: "
+    parser.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="a run's folder, with results.json")
+    parser.add_argument("--output", type=_path, help="folder of report.html, report.md and the plots; if left out: "
                         "report/ in the run's folder, for several runs comparison/ beside the first")  # fmt: skip
     options = parser.parse_args(argv)
 
@@ -164,7 +173,7 @@ def make_report(argv: Sequence[str] | None = None) -> int:
 def benchmark(argv: Sequence[str] | None = None) -> int:
     """Times steps beside those of others; the last line on stdout is the path of `benchmark.json`."""
     parts = ("mlm", "options", "attention", "task", "scaling", "inference", "communication")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="benchmark", description="Time distillation beside DistilBERT's loop, TextBrewer and plain fine-tuning.",
         epilog="example: python scripts/benchmark.py --parts mlm task --model bert-base-uncased --glue nyu-mll/glue",
     )  # fmt: skip
@@ -180,7 +189,7 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bf16", action="store_true", help="mixed precision, for all contenders")
     parser.add_argument("--model", help="part task: a folder or a name on the Hub")
     parser.add_argument("--glue", help="part task: a folder or Hub name in the layout of nyu-mll/glue")
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder; default: %(default)s")
+    parser.add_argument("--output", type=_path, default=Path("runs/benchmark"), help="folder; default: %(default)s")
     options = vars(parser.parse_args(argv))
 
     def run() -> Path:
@@ -191,6 +200,10 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
         return benchmark(Settings(parts=chosen, **options), folder, say)
 
     return _guarded(run)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _count(text: str) -> int:
@@ -231,6 +244,7 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     """Runs; a user's mistake is one message on stderr and exit code 2."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "─" must not end a finished run
+    quotable_logs()
     if not torch.accelerator.is_available():
         keep_freed_memory()
     try:
@@ -245,10 +259,10 @@ def _guarded(run: Callable[[], Path | None]) -> int:
         return 2
     except Preempted as told:
         if is_main_process():
-            print(told, file=sys.stderr)
+            print(quotable(str(told)), file=sys.stderr)
         return 128 + signal.SIGTERM
-    if path is not None:
-        say(str(path))
+    if path is not None and is_main_process():
+        print(path, flush=True)  # as it was given, for `$(… | tail -1)`: a shell takes no ~ there
     _part()
     return 0
 

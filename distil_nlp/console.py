@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import transformers
+
+from distil_nlp.privacy import quotable
 
 
 def is_main_process() -> bool:
@@ -15,9 +19,21 @@ def is_main_process() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints a line from the main process."""
+    """Prints a line from the main process, without tokens and with `~` for the home folder."""
     if is_main_process():
-        print(text, flush=True)
+        print(quotable(text), flush=True)
+
+
+def quotable_logs() -> None:
+    """From here on the libraries' log records, too, have no tokens and `~` for the home folder."""
+    logging.setLogRecordFactory(_quotable_record)
+
+
+def _quotable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **kwargs)
+    with suppress(TypeError, ValueError, KeyError):  # arguments that do not fit: logging complains of them later
+        record.msg, record.args = quotable(record.getMessage()), ()
+    return record
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import yaml
 
 from distil_nlp.errors import UserError
+from distil_nlp.privacy import without_home
 from distil_nlp.recipe import Recipe, dump_recipe
-from distil_nlp.results import read_results, write_atomically
+from distil_nlp.results import read_results, refuse_links_out, write_atomically
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
 _NOT_COMPARED = ("run.", "hub.", "training.output_dir", "teacher.cache.folder")
@@ -22,8 +23,8 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
     """What a run finds in its output folder.
 
     Raises:
-        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, or files that no run
-            wrote; nothing is touched.
+        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, files that no run wrote,
+            or links that lead out of it; nothing is touched.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"training.output_dir: expected a folder / got {folder}, a file / name another place")
@@ -35,6 +36,7 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
             f"expected an empty output folder or a run of this recipe / got {folder} with other files / they would be "
             "mixed up / set training.output_dir to another folder"
         )
+    refuse_links_out(folder)
     if recipe.run.overwrite or not _has_something_to_lose(folder):
         return "new"
     wanted = yaml.safe_load(dump_recipe(recipe))
@@ -96,7 +98,7 @@ def _saved_recipe(path: Path) -> dict[str, Any]:
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
     """`section.key: theirs → ours` for every value that differs, but for the ignored beginnings of keys."""
-    flat_theirs, flat_ours = dict(_flatten(theirs)), dict(_flatten(ours))
+    flat_theirs, flat_ours = dict(_flatten(without_home(theirs))), dict(_flatten(ours))
     keys = [key for key in flat_theirs | flat_ours if not key.startswith(ignored)]
     return [
         f"{key} was {flat_theirs.get(key)!r}, is {flat_ours.get(key)!r}"

@@ -18,6 +18,9 @@ from typing import Any
 
 import torch
 
+from distil_nlp.errors import UserError
+from distil_nlp.privacy import without_home
+
 SCHEMA_VERSION = 1
 _PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy")
 
@@ -42,14 +45,30 @@ def peak_memory_mib(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """A file that is there whole or not at all; a link of that name is replaced, not followed."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def refuse_links_out(folder: Path) -> None:
+    """The folder itself may be a link; nothing in it may lead somewhere else.
+
+    Raises:
+        UserError: naming the first link that does: what is written or published there would not be the run's.
+    """
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{folder}: expected a folder whose links stay inside / got {path.relative_to(folder)}, which leads to "
+                f"{path.resolve()} / files there would be overwritten or published / remove it; the whole folder may "
+                "be a link"
+            )
 
 
 def checksum(path: Path) -> str:
@@ -59,8 +78,9 @@ def checksum(path: Path) -> str:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Writes `results.json`; NaN and infinity, which JSON does not know, become null."""
-    write_atomically(path, json.dumps(finite({**results, "schema_version": SCHEMA_VERSION}), indent=2) + "\n")
+    """Writes `results.json`; NaN and infinity, which JSON does not know, become null, and the home folder `~`."""
+    told = without_home(finite({**results, "schema_version": SCHEMA_VERSION}))
+    write_atomically(path, json.dumps(told, indent=2) + "\n")
 
 
 def finite(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from distil_nlp.evaluation import Metrics, headline, majority_metrics, unigram_m
 from distil_nlp.fidelity import compare
 from distil_nlp.findings import Findings
 from distil_nlp.folder import RESULTS, STUDENT, claim, look_at
-from distil_nlp.models import Ensemble, check_vocabulary, load_model, load_tokenizer, size_of
+from distil_nlp.models import Ensemble, check_vocabulary, commit_of, load_model, load_tokenizer, size_of
 from distil_nlp.publish import push, teacher_metadata, write_card
 from distil_nlp.recipe import Recipe
 from distil_nlp.report import write_report
@@ -83,7 +83,11 @@ def _published(recipe: Recipe, folder: Path, args: TrainingArguments) -> Path:
 
 @dataclass
 class _Run:
-    """The parts of one run."""
+    """The parts of one run.
+
+    Attributes:
+        revisions: a teacher's name → its commit on the Hub, or None for a folder.
+    """
 
     recipe: Recipe
     folder: Path
@@ -91,6 +95,7 @@ class _Run:
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
     teacher: PreTrainedModel | None = None
+    revisions: dict[str, str | None] = field(default_factory=dict)
 
     def floor(self) -> Metrics:
         """What one gets without a model: the commonest class, or token frequencies."""
@@ -149,8 +154,10 @@ class _Run:
         if name != self.recipe.teacher.name:
             check_vocabulary(self.tokenizer, load_tokenizer(name))
         if recipe.teacher.finetune is None:
-            return load_model(name, self.data.head, revision=recipe.teacher.revision)
-        teacher, is_new = finetuned_teacher(recipe, self.data, self.tokenizer)
+            teacher = load_model(name, self.data.head, revision=recipe.teacher.revision)
+            self.revisions[name] = commit_of(name, recipe.teacher.revision)
+            return teacher
+        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer)
         say(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
         return teacher
 
@@ -175,9 +182,11 @@ class _Run:
                 "labelled": None if findings.task == "mlm" else len(labelled_rows(split.train)),
                 "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
             },
+            "data": {"revision": self.data.revision},
             "teacher": {
                 "name": self.recipe.teacher.name,
                 "ensemble": self.recipe.teacher.ensemble,
+                "revisions": {name: commit for name, commit in self.revisions.items() if commit},
                 "card": teacher_metadata(self.recipe.teacher.name, self.recipe.teacher.revision),
                 **size_of(self.teacher).to_dict(),
                 **costs["teacher"],

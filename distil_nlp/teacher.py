@@ -18,7 +18,7 @@ from distil_nlp.console import say
 from distil_nlp.evaluation import metric_function
 from distil_nlp.failures import enough_memory
 from distil_nlp.guard import last_complete_checkpoint
-from distil_nlp.models import load_model
+from distil_nlp.models import commit_of, load_model
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
 from distil_nlp.results import checksum, write_atomically
@@ -46,19 +46,22 @@ _NO_MATTER = (
 
 def finetuned_teacher(
     recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel, bool]:
-    """(teacher, whether it was trained now). An unfinished fine-tuning is carried on."""
+) -> tuple[PreTrainedModel, bool, str | None]:
+    """(teacher, whether it was trained now, the commit that it started from, if that is on the Hub). An unfinished
+    fine-tuning is carried on."""
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
     rows = data.labelled()
     folder = teacher_folder(recipe, fields, rows)
     if (folder / DONE).is_file():
-        return load_model(str(folder / "model"), data.head), False
+        told = json.loads((folder / DONE).read_text())
+        return load_model(str(folder / "model"), data.head), False, told.get("revision")
     say(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
     with args.main_process_first(desc="teacher"):
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
     model = load_model(recipe.teacher.name, data.head, new_head=True, revision=recipe.teacher.revision)
+    commit = commit_of(recipe.teacher.name, recipe.teacher.revision)
     trainer = DistillationTrainer(
         model=model.train(),
         args=args,
@@ -74,9 +77,9 @@ def finetuned_teacher(
     state = trainer.student_state()
     teacher = trainer.detach()
     if args.should_save:
-        _keep(teacher, state, tokenizer, folder, fields)
+        _keep(teacher, state, tokenizer, folder, {**fields, "revision": commit})
     trainer.accelerator.wait_for_everyone()
-    return load_model(str(folder / "model"), data.head), True
+    return load_model(str(folder / "model"), data.head), True, commit
 
 
 def _keep(
@@ -84,7 +87,7 @@ def _keep(
     state: dict[str, Tensor],
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    fields: dict[str, Any],
+    about: dict[str, Any],
 ) -> None:
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -92,7 +95,7 @@ def _keep(
     teacher.save_pretrained(partial, state_dict=state)
     tokenizer.save_pretrained(partial)
     partial.rename(folder / "model")
-    write_atomically(folder / DONE, json.dumps(fields, indent=2))
+    write_atomically(folder / DONE, json.dumps(about, indent=2))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 

@@ -9,9 +9,9 @@ import transformers
 import yaml
 from huggingface_hub import ModelCard
 
+from distil_nlp.privacy import hide
 from distil_nlp.publish import render_card, teacher_metadata, write_card
 from distil_nlp.publish.method import TERMS
-from distil_nlp.publish.privacy import hide
 from distil_nlp.telling.numbers import GAP
 from distil_nlp.terms import TERMS as ALL_TERMS
 from tests import tiny

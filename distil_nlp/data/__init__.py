@@ -2,7 +2,7 @@
 
 from distil_nlp.data.corpus import load_corpus
 from distil_nlp.data.masking import MaskingCollator, token_frequencies
-from distil_nlp.data.source import load_splits
+from distil_nlp.data.source import commit_of_data, load_splits
 from distil_nlp.data.task import TaskCollator, TaskData, labelled_rows, load_task, unlabelled_rows
 from distil_nlp.data.transfer import Split, carve
 
@@ -12,6 +12,7 @@ __all__ = [
     "TaskCollator",
     "TaskData",
     "carve",
+    "commit_of_data",
     "labelled_rows",
     "load_corpus",
     "load_splits",

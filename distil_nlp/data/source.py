@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import try_to_load_from_cache
 
 from distil_nlp.errors import UserError
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILDERS = {
     ".txt": "text",
     ".json": "json",
@@ -57,6 +60,26 @@ def load_splits(
             f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
             f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]} / there is nothing to train on / {remedy}"
         ) from error
+
+
+def commit_of_data(path: str, revision: str | None, splits: DatasetDict | IterableDatasetDict) -> str | None:
+    """The commit that a dataset on the Hub was loaded at; None for local data, or where nothing tells.
+
+    Raises:
+        UserError: if it is another than `revision`: offline, `datasets` takes whichever commit it has.
+    """
+    if Path(path).expanduser().exists():
+        return None
+    files = [one["filename"] for rows in splits.values() for one in getattr(rows, "cache_files", ())]
+    card = try_to_load_from_cache(path, "README.md", revision=revision, repo_type="dataset")  # which streams read too
+    found = [Path(one).parent.name for one in (*files, card) if isinstance(one, str)]
+    commit = next((name for name in found if _COMMIT.fullmatch(name)), None)
+    if commit and revision and _COMMIT.fullmatch(revision) and commit != revision:
+        raise UserError(
+            f"data.revision: expected {path} at {revision} / got {commit}, which is what the cache has / other rows "
+            "might be trained on / unset HF_HUB_OFFLINE to download it"
+        )
+    return commit
 
 
 def _cache_of(folder: Path) -> str:

@@ -33,7 +33,7 @@ class Encoder:
             UserError: if there is no such model, or it also decodes.
         """
         model, info = fetch(
-            "model", name, AutoModel.from_pretrained, name,
+            "model", name, AutoModel.from_pretrained,
             output_loading_info=True, dtype=torch.float32, use_safetensors=True,
         )  # fmt: skip
         if model.config.is_encoder_decoder:

@@ -11,7 +11,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.glue.finetuning import MODEL
 from distil_nlp.glue.settings import Settings
 from distil_nlp.glue.summary import averages, markdown, over_seeds
-from distil_nlp.results import write_atomically
+from distil_nlp.privacy import without_home
+from distil_nlp.results import refuse_links_out, write_atomically
 
 RESULTS, SCORES = "glue.json", "scores.json"
 STARTED_FROM_MNLI = ("mrpc", "stsb", "rte")
@@ -44,8 +45,9 @@ class Folder:
         """Nothing is written.
 
         Raises:
-            UserError: if the folder is another evaluation's, or holds other files.
+            UserError: if the folder is another evaluation's, holds other files, or links that lead out of it.
         """
+        refuse_links_out(self.path)
         saved = self.path / RESULTS
         if saved.is_file():
             different = _differences(json.loads(saved.read_text()), self.header)
@@ -95,7 +97,7 @@ class Folder:
         """
         records = self.records()
         tasks = over_seeds(records)
-        summary = self.header | {
+        summary = without_home(self.header) | {
             "environment": environment,
             "rows": {one["task"]: one["rows"] for one in records},
             "tasks": tasks,
@@ -119,5 +121,5 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 
 
 def _identity(header: dict[str, Any]) -> dict[str, Any]:
-    weights = header.get("model", {}).get("encoder_sha256")
-    return {"the model's encoder_sha256": weights, "data": header.get("data"), **header.get("settings", {})}
+    weights, data = header.get("model", {}).get("encoder_sha256"), without_home(header.get("data"))
+    return {"the model's encoder_sha256": weights, "data": data, **header.get("settings", {})}

@@ -12,6 +12,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation import headline, score
 from distil_nlp.glue.processes import processes
 from distil_nlp.models import Head, load_model, load_tokenizer, max_positions
+from distil_nlp.privacy import without_home
 from distil_nlp.results import write_atomically
 from distil_nlp.tasks import GLUE
 
@@ -46,7 +47,7 @@ def score_on_glue(
         say(f"{name} (headline: {headline(name)}): {shown}")
         if output is not None and is_main_process():
             found = {"model": model, "data": data, "mode": "score", "tasks": scores}
-            write_atomically(output, json.dumps(found, indent=2))
+            write_atomically(output, json.dumps(without_home(found), indent=2))
     return output
 
 

@@ -2,7 +2,7 @@
 
 from distil_nlp.models.checks import check_labels, check_vocabulary
 from distil_nlp.models.ensemble import Ensemble
-from distil_nlp.models.loading import Head, load_model, load_tokenizer, max_positions, usable_positions
+from distil_nlp.models.loading import Head, commit_of, load_model, load_tokenizer, max_positions, usable_positions
 from distil_nlp.models.size import Size, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_labels",
     "check_vocabulary",
     "choose_layers",
+    "commit_of",
     "load_model",
     "load_tokenizer",
     "max_positions",

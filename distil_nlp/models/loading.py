@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -18,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from distil_nlp.console import quiet_transformers
 from distil_nlp.errors import UserError
@@ -58,7 +62,8 @@ class Head:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with no truncation or padding left over in its file.
+    """The tokenizer of a model, with no truncation or padding left over in its file, and no chat templates, whose
+    names would become those of files.
 
     Raises:
         UserError: if there is none at that name.
@@ -69,10 +74,11 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
             f"expected a tokenizer in {name} / got none of {', '.join(_TOKENIZER_FILES)} / every word would be "
             "unknown / save the teacher's tokenizer into its folder"
         )
-    tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, name, revision=revision)
+    tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, revision=revision)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
+    tokenizer.chat_template = None
     return tokenizer
 
 
@@ -97,7 +103,7 @@ def load_and_tell(
     auto = AutoModelForMaskedLM if head.kind == "mlm" else AutoModelForSequenceClassification
     options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
     load = auto.from_pretrained
-    model, info = fetch("model", name, load, name, output_loading_info=True, **options)
+    model, info = fetch("model", name, load, output_loading_info=True, **options)
     if model.config.is_encoder_decoder:
         raise UserError(f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which also decodes")
     missing = sorted(info["missing_keys"])
@@ -109,7 +115,7 @@ def load_and_tell(
             "teacher that has the head"
         )
     if missing and head.kind != "mlm":
-        model = fetch("model", name, load, name, ignore_mismatched_sizes=True, **options, **head.config())
+        model = fetch("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
     elif head.kind != "mlm":
         check_labels(model.config, head.labels, head.num_labels, name)
     return model.eval(), missing
@@ -117,7 +123,7 @@ def load_and_tell(
 
 def max_positions(name: str, revision: str | None = None) -> int:
     """The longest input, in tokens, that a model has position embeddings for; read from its configuration alone."""
-    config = fetch("model", name, AutoConfig.from_pretrained, name, revision=revision)
+    config = fetch("model", name, AutoConfig.from_pretrained, revision=revision)
     return usable_positions(config)
 
 
@@ -131,22 +137,56 @@ def _head_name(head: Head) -> str:
     return "masked-LM" if head.kind == "mlm" else head.kind
 
 
-def fetch(what: str, name: str, load: Callable, *args: Any, **kwargs: Any) -> Any:
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit that a model on the Hub was last loaded at, by this revision; None for a folder."""
+    if Path(name).expanduser().is_dir():
+        return None
+    found = try_to_load_from_cache(name, CONFIG_NAME, revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def fetch(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
     """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message.
 
     No Python code that comes with a model is run; transformers by itself would ask on a terminal whether to.
     """
-    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).expanduser().is_dir():
+    folder = Path(name).expanduser()
+    if (folder.is_absolute() or name.startswith((".", "~"))) and not folder.is_dir():
         raise UserError(f"expected a {what} folder / got {name}, which does not exist / check the path")
     try:
         with quiet_transformers():
-            return load(*args, trust_remote_code=False, **kwargs)
+            place = str(folder) if folder.is_dir() else name
+            if kwargs.get("use_safetensors"):
+                _refuse_other_weights(place, kwargs.get("revision"))
+            return load(place, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
-            f"distilled without it / {_remedy(Path(name).expanduser(), reason)}"
+            f"distilled without it / {_remedy(folder, reason)}"
         ) from error
+
+
+def _refuse_other_weights(name: str, revision: str | None) -> None:
+    """A configuration or an index of safetensors may name a pickle, which transformers would then read, or a file
+    outside the model's folder.
+
+    Raises:
+        ValueError: naming it.
+    """
+    named = PretrainedConfig.get_config_dict(name, revision=revision)[0].get("transformers_weights")
+    index = cached_file(
+        name,
+        SAFE_WEIGHTS_INDEX_NAME,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    shards = json.loads(Path(index).read_text(encoding="utf-8")).get("weight_map", {}) if index else {}
+    for file in map(str, [*shards.values(), *filter(None, [named])]):
+        if not file.endswith(".safetensors") or re.search(r"[/\\]", file):
+            raise ValueError(f"the weights are said to be in {file!r}, which is no safetensors file beside config.json")
 
 
 def _remedy(folder: Path, reason: str) -> str:

@@ -22,7 +22,7 @@ from transformers import (
 
 from distil_nlp.architecture import stack_prefix
 from distil_nlp.errors import UserError
-from distil_nlp.models.loading import Head, load_and_tell
+from distil_nlp.models.loading import Head, commit_of, load_and_tell
 
 Choice = Literal["every_other", "first", "last", "random"] | Sequence[int]
 
@@ -34,15 +34,18 @@ class StudentReport:
     Attributes:
         layers: the teacher's block for each of the student's, or None if nothing was taken from blocks.
         source: the checkpoint the student started from, if it was not made of the teacher.
+        revision: its commit, if it is on the Hub.
     """
 
     layers: list[int] | None
     copied: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     source: str | None = None
+    revision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new, "checkpoint": self.source}
+        start = {"checkpoint": self.source, "revision": self.revision}
+        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new, **start}
 
     def __str__(self) -> str:
         source = f"from {self.source or 'no teacher layer'}"
@@ -126,7 +129,8 @@ def start_from_checkpoint(name: str, head: Head, revision: str | None = None) ->
     """A student that exists already, for instance one distilled on text and now meant for a task."""
     student, new = load_and_tell(name, head, new_head=True, revision=revision)
     names = [key for key, _ in student.named_parameters()]
-    return student.train(), StudentReport(None, [key for key in names if key not in new], new, source=name)
+    copied, commit = [key for key in names if key not in new], commit_of(name, revision)
+    return student.train(), StudentReport(None, copied, new, source=name, revision=commit)
 
 
 _NOT_TO_CHANGE = ("num_hidden_layers", "n_layers", "vocab_size", "num_labels", "id2label", "label2id", "layer_types")

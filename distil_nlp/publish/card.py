@@ -13,11 +13,11 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
+from distil_nlp.privacy import last_component
 from distil_nlp.publish.citations import bibtex
 from distil_nlp.publish.facts import Facts, code, model_link
 from distil_nlp.publish.metadata import card_data, pipeline_tag
 from distil_nlp.publish.method import method, reproduction, training_data
-from distil_nlp.publish.privacy import last_component
 from distil_nlp.publish.sources import hub_id
 from distil_nlp.results import finite, write_atomically
 from distil_nlp.tasks import GLUE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distil_nlp.publish.privacy import last_component
+from distil_nlp.privacy import last_component
 from distil_nlp.publish.sources import hub_id
 from distil_nlp.tasks import GLUE
 from distil_nlp.telling.layout import longest_run

@@ -22,8 +22,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import _http, validate_repo_id
 
 from distil_nlp.errors import UserError
+from distil_nlp.privacy import hide, hide_in_text
 from distil_nlp.publish.card import CARD, PLACEHOLDER, render_card
-from distil_nlp.publish.privacy import hide, hide_in_text
+from distil_nlp.results import refuse_links_out
 from distil_nlp.telling.numbers import large
 from distil_nlp.telling.run import read_run
 
@@ -97,8 +98,8 @@ def plan(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | N
     """Looks at run and repository, and says what `upload` would do; writes nothing anywhere.
 
     Raises:
-        UserError: if the run is not finished, the token is missing or refused, or the repository is public where a
-            private one is wanted.
+        UserError: if the run is not finished, a link in it leads elsewhere, the token is missing or refused, or the
+            repository is public where a private one is wanted.
     """
     api, run = api or HfApi(), Path(run)
     results = _finished(run)
@@ -196,6 +197,7 @@ def _finished(run: Path) -> dict[str, Any]:
             f"expected a finished run in {run} / got {got} / there is nothing to publish / give a training.output_dir "
             "that holds results.json and student/; the command that began the run finishes it"
         )
+    refuse_links_out(run)
     return read_run(run)
 
 

@@ -60,7 +60,7 @@ def _scores(facts: Facts) -> Iterator[EvalResult]:
             dataset_name=facts.dataset,
             dataset_config=facts("recipe.data.name") or (facts.task if facts.task in GLUE else None),
             dataset_split=split or next(iter(facts.splits), None),
-            dataset_revision=facts("recipe.data.revision"),
+            dataset_revision=facts("data.revision") or facts("recipe.data.revision"),
             metric_type=_ON_HUB[metric],
             metric_name=metric_name(metric, facts.kind),
             metric_value=round(value, 4),

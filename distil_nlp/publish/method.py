@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from distil_nlp.privacy import hide, last_component
 from distil_nlp.publish.facts import Facts, code, model_link
-from distil_nlp.publish.privacy import hide, last_component
 from distil_nlp.publish.sources import hub_id
 from distil_nlp.telling.layout import fence, filled, markdown
 from distil_nlp.telling.numbers import duration, percent, plain, plural
@@ -55,6 +55,7 @@ def training_data(facts: Facts) -> str:
     rows, length, masking = (facts(key) for key in ("rows.train", "recipe.data.max_length", "recipe.data.masking"))
     named = {"configuration": "name", "revision": "revision", "split": "train_split"}
     found = {word: facts(f"recipe.data.{key}") for word, key in named.items()}
+    found["revision"] = facts("data.revision") or found["revision"]
     parts = [f"{word} {code(value)}" for word, value in found.items() if value]
     sentences = [joined(facts.linked_dataset, *parts, plural(rows, "row") if rows else "", by=", ") + "."]
     labelled = facts("rows.labelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distil_nlp.errors import UserError
+from distil_nlp.privacy import with_home, without_home, without_secrets
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.recipe.training_fields import training_mistakes
 
@@ -19,13 +20,18 @@ from distil_nlp.recipe.training_fields import training_mistakes
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a file, with overrides such as `training.learning_rate=5e-5` merged in.
 
-    Values are YAML: `[1, 3, 5]`, `true`, `null`, `5e-5`.
+    Values are YAML: `[1, 3, 5]`, `true`, `null`, `5e-5`. One that begins with `~/` lies in the home folder.
 
     Raises:
         UserError: listing every mistake, each with the nearest right key where one is unknown.
     """
-    tree = _read(Path(path))
+    tree = _read(Path(path).expanduser())
     mistakes = [mistake for text in overrides if (mistake := _override(tree, text))]
+    for place, holder, key in _texts(tree):
+        if without_secrets(holder[key]) != holder[key]:
+            wrong = "expected no token or password / got one / recipes are kept and published / see hf auth login"
+            mistakes.append(f"{place}: {wrong}")
+        holder[key] = with_home(holder[key])
     recipe, found = _validate(tree)
     mistakes += found
     for where, fields in (
@@ -42,8 +48,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back; defaults written out."""
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """The recipe as YAML that `load_recipe` reads back; defaults written out, the home folder as `~`."""
+    return yaml.dump(without_home(recipe.model_dump(mode="json")), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,6 +121,21 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
             return f"{text!r}: {part} is a value, not a section"
     section[parts[-1]] = parsed
     return None
+
+
+def _texts(tree: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(place, what holds it, its key there) of every text; each branch once, whatever aliases lead to it."""
+    branches, seen = [("", tree)], set()
+    for place, branch in branches:  # grows meanwhile
+        if id(branch) in seen:
+            continue
+        seen.add(id(branch))
+        for key, one in branch.items() if isinstance(branch, dict) else enumerate(branch):
+            where = f"{place}.{key}".lstrip(".") if isinstance(branch, dict) else place
+            if isinstance(one, str):
+                yield where, branch, key
+            elif isinstance(one, dict | list):
+                branches.append((where, one))
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:

@@ -63,7 +63,8 @@ def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
             mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {value!r}")
             continue
         if name in _NOT_HERE:
-            mistakes.append(f"{where}.{name}: expected it left out, since {_NOT_HERE[name]} / got {value!r}")
+            shown = "one" if name.endswith("token") else repr(value)
+            mistakes.append(f"{where}.{name}: expected it left out, since {_NOT_HERE[name]} / got {shown}")
             continue
         wrong = _type_mistake(types[name], value) or _range_mistake(name, value)
         if wrong:

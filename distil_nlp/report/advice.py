@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from distil_nlp.privacy import without_home
 from distil_nlp.telling.numbers import percent, plain, plural
 from distil_nlp.telling.run import Run
 from distil_nlp.telling.scores import LABELS_ALONE, MAJORITY, floor_name, headline_score, is_noise
@@ -145,11 +146,13 @@ def _longer(run: Run) -> str:
 
 def _load(run: Run) -> Advice:
     model = "AutoModelForMaskedLM" if run.kind == "mlm" else "AutoModelForSequenceClassification"
-    path = (_path(run) / "student").as_posix()
+    path, standard = repr((_path(run) / "student").as_posix()), ""
+    if path.startswith("'~"):
+        path, standard = f"Path({path}).expanduser()", "from pathlib import Path\n\n"
     return Advice(
         "Use the student: plain transformers loads it.",
-        f"from transformers import {model}, AutoTokenizer\n\n"
-        f"student = {model}.from_pretrained({path!r})\ntokenizer = AutoTokenizer.from_pretrained({path!r})",
+        f"{standard}from transformers import {model}, AutoTokenizer\n\n"
+        f"student = {model}.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})",
         "python",
     )
 
@@ -171,4 +174,4 @@ def _compare(run: Run) -> Advice:
 def _path(run: Run) -> Path:
     """The run's folder as it is typed from here: a report is shown to others, so no home folder in it."""
     folder, here = run.folder.resolve(), Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else run.folder
+    return folder.relative_to(here) if folder.is_relative_to(here) else Path(without_home(str(run.folder)))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from distil_nlp.errors import UserError
 from distil_nlp.report.pages import Page, comparison_page, run_page
-from distil_nlp.results import write_atomically
+from distil_nlp.results import refuse_links_out, write_atomically
 from distil_nlp.telling.layout import fence
 from distil_nlp.telling.run import read_runs
 
@@ -26,11 +26,14 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
             the first.
 
     Raises:
-        UserError: if a folder has no `results.json` that can be read, or the report cannot be written.
+        UserError: if a folder has no `results.json` that can be read or its links lead out of it, or the report cannot
+            be written.
     """
     runs = read_runs(folders)
     page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     first = runs[0].folder
+    if output is None and len(runs) == 1:
+        refuse_links_out(first)
     output = output or (first / "report" if len(runs) == 1 else first.resolve().parent / "comparison")
     try:
         _write(page, output)
@@ -45,7 +48,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
 def _write(page: Page, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for picture in page.pictures:
-        (output / picture.file).write_bytes(picture.png)
+        write_atomically(output / picture.file, picture.png)
     write_atomically(output / "report.md", _template("report.md.j2", markdown=True).render(page=page))
     write_atomically(output / "report.html", _template("report.html.j2").render(page=page))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.errors import UserError
+from distil_nlp.privacy import without_home
 from distil_nlp.results import SCHEMA_VERSION
 from distil_nlp.tasks import GLUE, OWN
 
@@ -80,7 +81,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The results in a finished run's folder, NaN as null.
+    """The results in a finished run's folder, NaN as null, the home folder as `~`.
 
     Raises:
         UserError: if there are none that this version can read.
@@ -109,4 +110,4 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
             "nothing to tell / run the recipe again"
         )
-    return results
+    return without_home(results)
