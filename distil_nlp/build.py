@@ -39,10 +39,11 @@ from distil_nlp.models import (
 )
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.sections import Change, ObjectiveSection, StudentSection, TermSection
+from distil_nlp.recipe.sections import Change, ObjectiveSection, StudentSection
 from distil_nlp.schedule import Schedule
 from distil_nlp.tasks import GLUE, OWN, Kind, Task
-from distil_nlp.terms import TERMS, Term
+from distil_nlp.term import Term
+from distil_nlp.terms import TERMS
 
 DEFAULT_SEED = 42
 _WORKERS = 2
@@ -289,12 +290,9 @@ def objective_from(section: ObjectiveSection, kind: Kind) -> Objective:
 
 
 def _term(name: str, section: Any) -> Term:
-    fields = section.model_dump(exclude={"schedule", "weight", "temperature"})
-    if "rows" in fields:
-        fields["row_set"] = fields.pop("rows")
-    for scheduled in ("weight", "temperature"):
-        if hasattr(section, scheduled):
-            fields[scheduled] = _schedule(getattr(section, scheduled), getattr(section.schedule, scheduled))
+    fields = section.model_dump(exclude={"schedule"})
+    for scheduled in type(section.schedule).model_fields:
+        fields[scheduled] = _schedule(fields[scheduled], getattr(section.schedule, scheduled))
     return TERMS[name](**fields)
 
 
@@ -304,7 +302,7 @@ def _schedule(start: float, change: Change | None) -> Schedule:
 
 def labels_alone() -> ObjectiveSection:
     """The objective without a teacher."""
-    return ObjectiveSection(hard_label=TermSection())
+    return ObjectiveSection.model_validate({"hard_label": {}})
 
 
 def random_student(section: StudentSection) -> StudentSection:

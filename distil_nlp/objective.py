@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil_nlp import losses
 from distil_nlp.errors import UserError
 from distil_nlp.rows import RowSets
 from distil_nlp.signals import Measure, Request, Signals
 from distil_nlp.tasks import Kind
-from distil_nlp.terms import TERMS, OutputTerm, Role, Shape, Term
+from distil_nlp.term import OutputTerm, Role, Shape, Term
+from distil_nlp.terms import TERMS
+from distil_nlp.vocabulary import weighed_sums
 
 
 class Objective:
@@ -67,6 +68,7 @@ class Objective:
             logits=any(one.logits for one in wanted),
             hidden=frozenset().union(*(one.hidden for one in wanted)),
             attention=frozenset().union(*(one.attention for one in wanted)),
+            values=frozenset().union(*(one.values for one in wanted)),
         )
 
     def projections(self) -> nn.ModuleDict:
@@ -79,7 +81,8 @@ class Objective:
     def row_sets(self, chunk: int | None = None) -> RowSets:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
         output = {term.rows() for term in self.terms if isinstance(term, OutputTerm)}
-        return RowSets(self.kind, frozenset(term.rows() for term in self.terms), frozenset(output), chunk)
+        seen = {name for _, name in self.request("student").hidden}
+        return RowSets(self.kind, frozenset(term.rows() for term in self.terms) | seen, frozenset(output), chunk)
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
         """Rows of one micro-batch for each term, read from shapes (no device sync)."""
@@ -114,7 +117,7 @@ class Objective:
             both = Signals(logits=logits), Signals(logits=theirs)
             return torch.stack([term.sum(*both, part, progress).float() for term in (*terms, *further)])
 
-        return lambda seen: losses.weighed_sums(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
+        return lambda seen: weighed_sums(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
 
     def loss(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float, factors: Tensor

@@ -1,8 +1,9 @@
 """Which rows a step looks at, drawn in the collator, so that every count is known before the forward.
 
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a
-sampled share of the attended ones, named by the number (`0.3`). Sequence row sets are positions in the batch:
-`sequences`, and `labelled` ones. `head` are the tokens that the language-model head runs on; `logits/<set>`
+sampled share of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence
+row sets are positions in the batch: `sequences`, and `labelled` ones. `batch` is one row where there are two sequences
+or more, for what is one value a micro-batch. `head` are the tokens that the language-model head runs on; `logits/<set>`
 are a set's places among the logits. Integer positions, not boolean masks: those would synchronise a GPU.
 """
 
@@ -121,8 +122,12 @@ class RowCollator:
             return np.flatnonzero(attended)
         if name == "masked":
             return np.flatnonzero((batch["labels"].numpy() != -100) & ~fillers[:, None])
+        if name == "cls":
+            return np.flatnonzero(~fillers) * attended.shape[1] + attended[~fillers].argmax(1)
         if name == "sequences":
             return np.flatnonzero(~fillers)
+        if name == "batch":
+            return np.arange(int((~fillers).sum() > 1))
         if name == "labelled":
             return np.flatnonzero(_labelled(batch, len(fillers)) & ~fillers)
         return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)

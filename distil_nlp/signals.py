@@ -28,9 +28,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from distil_nlp.architecture import layer_stack, members
+from distil_nlp.attention import Attention, Probabilities, QueriesKeys
 from distil_nlp.errors import UserError
-from distil_nlp.losses import Probabilities, QueriesKeys
-from distil_nlp.losses.attention import Attention
 
 RECORDING_SDPA = "distil_nlp_sdpa"
 _KEEP = "_distil_nlp_keep"
@@ -45,12 +44,14 @@ class Request:
     Attributes:
         logits: whether any term looks at the output.
         hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
-        attention: layers whose attention distributions are compared.
+        attention: layers whose queries and keys, or attention distributions, are compared.
+        values: those of them whose values are compared too.
     """
 
     logits: bool = False
     hidden: frozenset[tuple[int, str]] = frozenset()
     attention: frozenset[int] = frozenset()
+    values: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ class Recorder:
             return
         layer = self._nth(owner, "attention")
         if layer in self.request.attention:
+            if layer not in self.request.values:
+                seen.pop("value", None)
             self._attention[layer] = Probabilities(**seen) if "whole" in seen else QueriesKeys(**seen)
 
     def _nth(self, module: nn.Module, kind: str) -> int:
@@ -324,16 +327,18 @@ def _projection(model: nn.Module) -> nn.Linear | None:
 
 
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """SDPA as transformers runs it, which also shows queries and keys to a `Recorder` that waits for them."""
+    """SDPA as transformers runs it, which also shows queries, keys and values to a `Recorder` that waits for them."""
     if hasattr(module, _KEEP):
-        _show(module, query, key, scaling, attention_mask)
+        _show(module, query, key, value, scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 @torch.compiler.disable
-def _show(module: nn.Module, query: Tensor, key: Tensor, scaling: float | None, mask: Tensor | None) -> None:
+def _show(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None
+) -> None:
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    module.__dict__[_KEEP](query=query, key=key, scaling=scale, mask=mask)
+    module.__dict__[_KEEP](query=query, key=key, value=value, scaling=scale, mask=mask)
 
 
 def _show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:

@@ -24,7 +24,7 @@ from distil_nlp.report import write_report
 from distil_nlp.results import environment, read_results, write_results
 from distil_nlp.summary import summary_table
 from distil_nlp.teacher import finetuned_teacher
-from distil_nlp.terms import Shape
+from distil_nlp.term import Shape
 from distil_nlp.variants import DISTILLED, NO_DISTILLATION, Trained, Variant, Workshop, plan
 
 CARD, REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")

@@ -21,6 +21,8 @@ from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.errors import UserError
 from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
+from distil_nlp.losses.hard_labels import RightGuesses
+from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.meter import Meter
 from distil_nlp.objective import Objective
 from distil_nlp.preemption import StopsWhenTold
@@ -28,7 +30,7 @@ from distil_nlp.progress import TermProgress
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.signals import Recorder, Signals, forward_names, observe
-from distil_nlp.terms import OutputTerm, RightGuesses, Shape, SoftTargetKL
+from distil_nlp.term import OutputTerm, Shape
 
 PROJECTIONS = "distillation_projections"
 _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}

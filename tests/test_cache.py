@@ -21,11 +21,12 @@ from transformers import (
 )
 from transformers import ModernBertForSequenceClassification as ModernBert
 
-from distil_nlp import losses
+from distil_nlp import vocabulary
 from distil_nlp.cache import Cache, build, store
 from distil_nlp.cache.key import hash_rows, make_key
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.errors import UserError
+from distil_nlp.losses import soft_targets
 from distil_nlp.models import Ensemble
 from distil_nlp.schedule import Schedule
 from distil_nlp.terms import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
@@ -204,7 +205,7 @@ def logits(rows, seed):
 def test_merged_words_give_the_kl_of_their_definition(k, rows, seed, temperature):
     """Prevents a renormalised top-k, which teaches that the other words are impossible."""
     student, teacher = logits(rows, seed).requires_grad_(), logits(rows, seed + 1)
-    found = losses.soft_target_kl_top(student, losses.TopLogits.of(teacher, k, temperature), temperature)
+    found = soft_targets.soft_target_kl_top(student, vocabulary.TopLogits.of(teacher, k, temperature), temperature)
     expected = torch.zeros((), dtype=torch.float64)
     exact = student.detach().double().requires_grad_()
     for ours, theirs in zip(exact, teacher.double(), strict=True):
@@ -214,7 +215,7 @@ def test_merged_words_give_the_kl_of_their_definition(k, rows, seed, temperature
         pairs = [(p[i], q[i]) for i in top] + ([(p[rest].sum(), q[rest].sum())] if rest.any() else [])
         expected = expected + temperature**2 * sum(a * (a / b).log() for a, b in pairs)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
-    whole = losses.soft_target_kl(student, teacher, temperature)
+    whole = soft_targets.soft_target_kl(student, teacher, temperature)
     assert found.item() <= whole.item() + 1e-4
     if k >= 12:
         torch.testing.assert_close(found, whole)
@@ -232,7 +233,7 @@ def test_no_mass_outside_the_top_is_no_nan():
     teacher = torch.full((1, 5), -200.0)
     teacher[0, 1] = 200.0
     student = torch.zeros(1, 5, requires_grad=True)
-    value = losses.soft_target_kl_top(student, losses.TopLogits.of(teacher, 2, 1.0))
+    value = soft_targets.soft_target_kl_top(student, vocabulary.TopLogits.of(teacher, 2, 1.0))
     value.backward()
     assert value.item() == pytest.approx(math.log(5))
     assert torch.isfinite(student.grad).all()

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
+from distil_nlp.attention import QueriesKeys
 from distil_nlp.errors import UserError
-from distil_nlp.losses import QueriesKeys
 from distil_nlp.signals import EMBEDDINGS, Recorder, Request, observe
 
 FAMILIES = {

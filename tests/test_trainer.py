@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
-from distil_nlp import losses
 from distil_nlp import trainer as training
 from distil_nlp.compiling import compiled_graphs
 from distil_nlp.errors import UserError
 from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
+from distil_nlp.losses import attention_maps
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
 from distil_nlp.schedule import Schedule
@@ -153,7 +153,7 @@ def test_a_term_of_weight_zero_costs_nothing(tmp_path, monkeypatch):
     def fail(*args):
         raise AssertionError("computed")
 
-    monkeypatch.setattr(losses, "attention_kl", fail)
+    monkeypatch.setattr(attention_maps, "attention_kl", fail)
     run = trainer(
         tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), [HiddenCosine(1.0), AttentionKL(0.0), SoftTargetKL(0.0)]
     )

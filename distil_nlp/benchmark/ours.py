@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 from distil_nlp.benchmark.contest import Turns
 from distil_nlp.benchmark.work import TEMPERATURE, WEIGHTS, Work
 from distil_nlp.objective import Objective
-from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, SoftTargetKL, Term
+from distil_nlp.term import Term
+from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, SoftTargetKL
 from distil_nlp.trainer import DistillationTrainer
 
 

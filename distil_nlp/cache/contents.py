@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distil_nlp.attention import QueriesKeys
 from distil_nlp.errors import UserError
-from distil_nlp.losses import QueriesKeys, TopLogits
 from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.vocabulary import TopLogits
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_FIXED = ("all", "sequences")
+_FIXED = ("all", "cls", "sequences")
 """Row sets that are no draw: they need no record of which rows they had."""
 Fields = dict[str, Tensor]
 """Name → (rows of its row set, …), as `Contents.sets` says."""

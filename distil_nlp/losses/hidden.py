@@ -1,7 +1,9 @@
-"""Matching hidden states, token by token."""
+"""Hidden states, token by token."""
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from distil_nlp.term import HiddenTerm, same_shape
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
@@ -12,7 +14,7 @@ def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: DistilBERT, arXiv:1910.01108, section 3 (CosineEmbeddingLoss with target 1).
     """
-    _same_width(student, teacher)
+    same_shape(student, teacher, "(rows, width) alike")
     return (1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1)).sum()
 
 
@@ -24,12 +26,17 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: TinyBERT, arXiv:1909.10351, equation 8.
     """
-    _same_width(student, teacher)
+    same_shape(student, teacher, "(rows, width) alike")
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="none").mean(-1).sum()
 
 
-def _same_width(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"expected (rows, width) alike / got student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
-        )
+class HiddenCosine(HiddenTerm):
+    """`hidden_cosine`: 1 − cos per token and layer pair (DistilBERT's third term)."""
+
+    name, between = "hidden_cosine", staticmethod(hidden_cosine)
+
+
+class HiddenMSE(HiddenTerm):
+    """`hidden_mse`: squared error per token, averaged over the width (TinyBERT)."""
+
+    name, between = "hidden_mse", staticmethod(hidden_mse)

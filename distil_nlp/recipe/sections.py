@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from inspect import signature
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
-from distil_nlp.schedule import Shape
+from distil_nlp.schedule import Schedule, Shape
+from distil_nlp.term import Share, Term
+from distil_nlp.terms import TERMS
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
-Pair = Annotated[list[Block], Field(min_length=2, max_length=2)]
-Pairs = Literal["last", "uniform", "all"] | Annotated[list[Pair], Field(min_length=1)]
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
@@ -111,39 +111,38 @@ class WeightSchedule(Section):
     weight: Change | None = None
 
 
-class TemperatureSchedule(WeightSchedule):
-    temperature: PositiveChange | None = None
-
-
 class TermSection(Section):
     weight: Annotated[float, Field(ge=0)] = 1.0
     schedule: WeightSchedule = WeightSchedule()
 
 
-class SoftTargetSection(TermSection):
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    rows: Literal["masked", "all"] | Share = "masked"
-    schedule: TemperatureSchedule = TemperatureSchedule()
+def _term_section(term: type[Term]) -> type[TermSection]:
+    """What a recipe may say of a term: what its constructor takes, by the annotations there. An option that may be a
+    `Schedule` is a number, which `schedule` lets change."""
+    hints, options, schedules = get_type_hints(term.__init__, include_extras=True), {}, {}
+    for option in list(signature(term.__init__).parameters.values())[1:]:
+        if option.name == "weight":
+            continue
+        hint = hints[option.name]
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if Schedule in kinds:
+            schedules[option.name] = (PositiveChange | None, None)
+        options[option.name] = (Union[tuple(kind for kind in kinds if kind is not Schedule)], option.default)
+    if schedules:
+        changes = create_model("Schedule", __base__=WeightSchedule, **schedules)
+        options["schedule"] = (changes, changes())
+    return create_model(term.name, __base__=TermSection, **options)
 
 
-class HiddenSection(TermSection):
-    layers: Pairs = "uniform"
-    rows: Literal["masked", "all"] | Share = "all"
-
-
-class AttentionSection(HiddenSection):
-    heads: Literal["each", "average"] = "each"
-
-
-class ObjectiveSection(Section):
+class _Objective(Section):
     """The terms. One left out, or of weight 0, is not computed."""
 
-    soft_target_kl: SoftTargetSection | None = None
-    hard_label: TermSection | None = None
-    hidden_cosine: HiddenSection | None = None
-    hidden_mse: HiddenSection | None = None
-    attention_kl: AttentionSection | None = None
-    attention_mse: AttentionSection | None = None
+
+ObjectiveSection = create_model(
+    "ObjectiveSection",
+    __base__=_Objective,
+    **{name: (_term_section(term) | None, None) for name, term in TERMS.items()},
+)
 
 
 class EvaluationSection(Section):

@@ -1,43 +1,15 @@
-"""Matching the output: soft targets from the teacher, hard targets from the data."""
+"""Soft targets: the teacher's output, softened."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class TopLogits:
-    """A vocabulary's logits of which the highest are known, and of the others their sum.
-
-    Attributes:
-        words: which ones are known, (rows, k).
-        values: their logits, (rows, k).
-        others: log Σ exp(logit / T) over the words that are not known, (rows,), at the temperature T of their use.
-    """
-
-    words: Tensor
-    values: Tensor
-    others: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor, k: int, temperature: float) -> TopLogits:
-        """The k highest of (rows, vocabulary)."""
-        values, words = logits.topk(min(k, logits.shape[1]), dim=1)
-        rest = logits.float().scatter(1, words, -math.inf) / temperature
-        return cls(words, values, rest.logsumexp(1))
-
-    def index_select(self, dim: int, rows: Tensor) -> TopLogits:
-        """Some of the rows, as of a tensor."""
-        return TopLogits(*(one.index_select(dim, rows) for one in (self.words, self.values, self.others)))
-
-    def logits(self, start: int, stop: int) -> TopLogits:
-        """A run of rows, as of a vocabulary that is yet to be projected."""
-        return TopLogits(self.words[start:stop], self.values[start:stop], self.others[start:stop])
+from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule, same_shape
+from distil_nlp.vocabulary import TopLogits
 
 
 def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -59,7 +31,7 @@ def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -
     """
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0 / got {temperature}")
-    _same_shape(student, teacher)
+    same_shape(student, teacher)
     student_log = F.log_softmax(student.float() / temperature, dim=-1)
     teacher_log = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
     return F.kl_div(student_log, teacher_log, reduction="sum", log_target=True) * temperature**2
@@ -90,29 +62,27 @@ def soft_target_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
     It is twice the KL between two Gaussians of unit variance. Shapes (rows, 1) or (rows,), both alike.
     """
-    _same_shape(student, teacher)
+    same_shape(student, teacher)
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="sum")
 
 
-def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Σ_rows −log softmax(logits)[label], in nats: masked-LM loss and classification loss alike.
+class SoftTargetKL(SoftTerm):
+    """`soft_target_kl`: the teacher's softened output, T² · KL in nats per row; for regression the squared
+    error to the teacher's output.
 
     Args:
-        logits: (rows, classes).
-        labels: (rows,), integers in [0, classes).
+        temperature: T, a number or a `Schedule`. Has no meaning for regression.
+        rows: see `SoftTerm`.
     """
-    return F.cross_entropy(logits.float(), labels, reduction="sum")
 
+    name, takes_top = "soft_target_kl", True
 
-def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Σ_rows (output − label)² for regression. `outputs` is (rows, 1), `labels` (rows,)."""
-    outputs = outputs.float().squeeze(-1)
-    _same_shape(outputs, labels)
-    return F.mse_loss(outputs, labels.float(), reduction="sum")
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
 
-
-def _same_shape(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"expected the same shape on both sides / got {tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
+    def between(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
+        if self.kind == "regression":
+            return soft_target_mse(student, teacher)
+        loss = soft_target_kl_top if isinstance(teacher, TopLogits) else soft_target_kl
+        return loss(student, teacher, self.temperature(progress))

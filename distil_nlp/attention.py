@@ -1,4 +1,4 @@
-"""Matching attention maps: distributions before dropout, computed in fp32 from queries and keys, block by block."""
+"""Attention as queries and keys: distributions before dropout, in fp32, and sums over them block by block."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`attention_kl` or `attention_mse`: (student, teacher, chosen) → sum."""
+"""(student, teacher, chosen) → sum, of log-probabilities such as `attention_kl` takes."""
 
 _BLOCK_BYTES = {"cpu": 2**22, "gpu": 2**28}
 """Of one model's distributions in fp32: small enough for a processor's cache, large enough to fill a GPU."""
@@ -24,12 +23,14 @@ class QueriesKeys:
     Attributes:
         query, key: (batch, heads, seq, head width).
         scaling, mask: see `attention_log_probabilities`.
+        value: as `query`, where it was asked for.
     """
 
     query: Tensor
     key: Tensor
     scaling: float
     mask: Tensor | None = None
+    value: Tensor | None = None
 
     def log_probabilities(self) -> Tensor:
         """(batch, heads, seq, seq), in fp32."""
@@ -69,7 +70,7 @@ def attention_sum(loss: Loss, student: Attention, teacher: Attention, chosen: Te
     can be differentiated once.
 
     Args:
-        loss: `attention_kl` or `attention_mse`.
+        loss: such as `attention_kl`.
         student, teacher: with equal numbers of sequences and tokens.
         chosen: (batch, seq), 1 for queries that count and 0 for the others, such as padding.
         average: compare means over heads, for unequal numbers of them.
@@ -158,48 +159,3 @@ def average_heads(log_probabilities: Tensor) -> Tensor:
     """The log of the mean distribution over heads, (batch, 1, seq, seq): for unequal numbers of heads."""
     heads = log_probabilities.shape[1]
     return torch.logsumexp(log_probabilities, dim=1, keepdim=True) - math.log(heads)
-
-
-def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
-    """Σ_rows mean_heads KL(teacher ‖ student) between attention distributions, in nats.
-
-    A row is one query token; its distribution runs over the keys it may see. 0 at equality. Keys that the
-    teacher gives probability 0 (padding among them) add nothing.
-
-    Args:
-        student, teacher: log-probabilities, (batch, heads, queries, keys), with the same number of heads.
-        chosen: (batch, queries), 1 for rows that count and 0 for the others, such as padded queries.
-
-    Raises:
-        ValueError: if the shapes differ (`average_heads` on both sides where the heads do).
-
-    Reference: MiniLM, arXiv:2002.10957, equation 5, for any mapped layer.
-    """
-    _same_shape(student, teacher)
-    return _chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
-
-
-def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
-    """Σ_rows mean_heads Σ_keys (student − teacher)² between probabilities.
-
-    Keys are summed, not averaged: a mean over keys would shrink with padding and sequence length.
-    Arguments and errors as in `attention_kl`, which gives small probabilities more weight.
-
-    Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
-    """
-    _same_shape(student, teacher)
-    return _chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
-
-
-def _chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
-    """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
-    per_query = per_key.sum(-1).mean(1)
-    return per_query.masked_fill(chosen == 0, 0).sum()
-
-
-def _same_shape(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"expected (batch, heads, seq, seq) alike / got student {tuple(student.shape)}, "
-            f"teacher {tuple(teacher.shape)} / average the heads on both sides if their numbers differ"
-        )

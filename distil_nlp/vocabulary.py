@@ -7,7 +7,9 @@ and only the gradients of the hidden states and of the projection's weights stay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,36 @@ Look = Callable[[Tensor, int], Tensor]
 
 _HALF_SCALE = 2.0**12
 """Keeps gradients in half precision, taken before the loss is scaled, above the least that it can hold."""
+
+
+@dataclass(frozen=True)
+class TopLogits:
+    """A vocabulary's logits of which the highest are known, and of the others their sum.
+
+    Attributes:
+        words: which ones are known, (rows, k).
+        values: their logits, (rows, k).
+        others: log Σ exp(logit / T) over the words that are not known, (rows,), at the temperature T of their use.
+    """
+
+    words: Tensor
+    values: Tensor
+    others: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, k: int, temperature: float) -> TopLogits:
+        """The k highest of (rows, vocabulary)."""
+        values, words = logits.topk(min(k, logits.shape[1]), dim=1)
+        rest = logits.float().scatter(1, words, -math.inf) / temperature
+        return cls(words, values, rest.logsumexp(1))
+
+    def index_select(self, dim: int, rows: Tensor) -> TopLogits:
+        """Some of the rows, as of a tensor."""
+        return TopLogits(*(one.index_select(dim, rows) for one in (self.words, self.values, self.others)))
+
+    def logits(self, start: int, stop: int) -> TopLogits:
+        """A run of rows, as of a vocabulary that is yet to be projected."""
+        return TopLogits(self.words[start:stop], self.values[start:stop], self.others[start:stop])
 
 
 def weighed_sums(

@@ -1,0 +1,128 @@
+"""Attention maps: distributions over keys of paired layers, before dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distil_nlp.attention import attention_sum
+from distil_nlp.errors import UserError
+from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.term import Layers, LayerTerm, Role, Rows, Shape, Weight
+
+
+def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
+    """Σ_rows mean_heads KL(teacher ‖ student) between attention distributions, in nats.
+
+    A row is one query token; its distribution runs over the keys it may see. 0 at equality. Keys that the
+    teacher gives probability 0 (padding among them) add nothing.
+
+    Args:
+        student, teacher: log-probabilities, (batch, heads, queries, keys), with the same number of heads.
+        chosen: (batch, queries), 1 for rows that count and 0 for the others, such as padded queries.
+
+    Raises:
+        ValueError: if the shapes differ (`average_heads` on both sides where the heads do).
+
+    Reference: MiniLM, arXiv:2002.10957, equation 5, for any mapped layer.
+    """
+    _same_shape(student, teacher)
+    return _chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
+
+
+def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
+    """Σ_rows mean_heads Σ_keys (student − teacher)² between probabilities.
+
+    Keys are summed, not averaged: a mean over keys would shrink with padding and sequence length.
+    Arguments and errors as in `attention_kl`, which gives small probabilities more weight.
+
+    Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
+    """
+    _same_shape(student, teacher)
+    return _chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
+
+
+def _chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
+    """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
+    per_query = per_key.sum(-1).mean(1)
+    return per_query.masked_fill(chosen == 0, 0).sum()
+
+
+def _same_shape(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"expected (batch, heads, seq, seq) alike / got student {tuple(student.shape)}, "
+            f"teacher {tuple(teacher.shape)} / average the heads on both sides if their numbers differ"
+        )
+
+
+class _AttentionTerm(LayerTerm):
+    """Attention distributions of paired layers, before dropout.
+
+    Args:
+        heads: `each` compares head with head and needs equal numbers; `average` compares the means.
+    """
+
+    loss: Any
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        layers: Layers = "uniform",
+        rows: Rows = "all",
+        heads: Literal["each", "average"] = "each",
+    ):
+        super().__init__(weight, layers, rows)
+        self.heads = heads
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if any(EMBEDDINGS in pair for pair in self.pairs):
+            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
+            if self.layers != "all":
+                raise UserError(
+                    f"objective.{self.name}.layers: expected blocks / got embeddings / embeddings attend to "
+                    "nothing / take that pair out"
+                )
+        if teacher.layer_types and student.layer_types:
+            unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
+            if unlike:
+                raise UserError(
+                    f"objective.{self.name}.layers: expected layers that see the same tokens / got {list(unlike[0])}, "
+                    f"{teacher.layer_types[unlike[0][0]]} and {student.layer_types[unlike[0][1]]} / a distribution "
+                    "over all tokens cannot be matched within a window / pair layers of one type"
+                )
+        if self.heads == "each" and teacher.num_heads != student.num_heads:
+            raise UserError(
+                f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
+                f"{teacher.num_heads}, student {student.num_heads} / heads cannot be paired one by one / set "
+                f"objective.{self.name}.heads=average, or the student's num_attention_heads"
+            )
+
+    def request(self, role: Role) -> Request:
+        return Request(attention=self.blocks(role))
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        tokens, average = batch["input_ids"], self.heads == "average"
+        chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
+        total = 0.0
+        for theirs, ours in self.pairs:
+            both = student.attention[ours], teacher.attention[theirs]
+            total = total + attention_sum(type(self).loss, *both, chosen, average)
+        return total / len(self.pairs)
+
+
+class AttentionKL(_AttentionTerm):
+    """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
+
+    name, loss = "attention_kl", staticmethod(attention_kl)
+
+
+class AttentionMSE(_AttentionTerm):
+    """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
+
+    name, loss = "attention_mse", staticmethod(attention_mse)

@@ -1,0 +1,59 @@
+"""Hard labels: the data's own targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distil_nlp.signals import Signals
+from distil_nlp.term import LabelTerm, same_shape
+
+
+def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Σ_rows −log softmax(logits)[label], in nats: masked-LM loss and classification loss alike.
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows,), integers in [0, classes).
+    """
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Σ_rows (output − label)² for regression. `outputs` is (rows, 1), `labels` (rows,)."""
+    outputs = outputs.float().squeeze(-1)
+    same_shape(outputs, labels)
+    return F.mse_loss(outputs, labels.float(), reduction="sum")
+
+
+class HardLabel(LabelTerm):
+    """`hard_label`: the data's own targets. Cross-entropy over masked tokens (language modelling) or labelled
+    rows (classification), squared error (regression); rows labelled −100 or NaN take no part."""
+
+    name, needs_teacher = "hard_label", False
+
+    def against(
+        self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
+    ) -> Tensor:
+        loss = hard_mse if self.kind == "regression" else hard_cross_entropy
+        return loss(logits, labels)
+
+
+class RightGuesses(LabelTerm):
+    """`accuracy`, for evaluation: how often the most likely word is the masked one."""
+
+    name, needs_teacher = "accuracy", False
+
+    def __init__(self):
+        super().__init__(weight=0.0)
+
+    def rows(self) -> str:
+        return "masked"
+
+    def against(
+        self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
+    ) -> Tensor:
+        return (logits.argmax(-1) == labels).sum()
