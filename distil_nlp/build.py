@@ -31,9 +31,10 @@ from distil_nlp.models import (
     StudentReport,
     build_student,
     check_vocabulary,
+    check_words,
     choose_layers,
+    load_config,
     load_tokenizer,
-    max_positions,
     start_from_checkpoint,
     usable_positions,
 )
@@ -142,7 +143,9 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
     """
     data = recipe.data
     for one in single_teachers(recipe):
-        _check_positions(recipe, max_positions(one.teacher.name, one.teacher.revision), one.teacher.name)
+        config = load_config(one.teacher.name, one.teacher.revision)
+        _check_positions(recipe, usable_positions(config), one.teacher.name)
+        check_words(tokenizer, config, one.teacher.name)
     splits = load_splits(data.path, data.name or _configuration(data.task), data.revision, data.streaming)
     commit = commit_of_data(data.path, data.revision, splits)
     common = {
@@ -277,11 +280,7 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
         UserError: if `data.max_length` or the vocabulary is too large for it.
     """
     _check_positions(recipe, usable_positions(student.config), "the student")
-    if len(tokenizer) > student.config.vocab_size:
-        raise UserError(
-            f"expected embeddings for all {len(tokenizer):,} tokens / got {student.config.vocab_size:,} in the "
-            "student / some words would have none / take model and tokenizer from one place"
-        )
+    check_words(tokenizer, student.config, "the student")
 
 
 def objective_from(section: ObjectiveSection, kind: Kind) -> Objective:

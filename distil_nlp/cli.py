@@ -16,7 +16,7 @@ from torch import distributed
 
 from distil_nlp.console import is_main_process, quotable_logs, say
 from distil_nlp.errors import UserError
-from distil_nlp.failures import writable_disk
+from distil_nlp.failures import readable_data, writable_disk
 from distil_nlp.memory import keep_freed_memory
 from distil_nlp.preemption import Preempted
 from distil_nlp.privacy import quotable
@@ -248,7 +248,7 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     if not torch.accelerator.is_available():
         keep_freed_memory()
     try:
-        with writable_disk():
+        with writable_disk(), readable_data():
             path = run()
     except KeyboardInterrupt:
         print("interrupted; the same command carries on from the last checkpoint", file=sys.stderr)

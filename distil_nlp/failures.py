@@ -1,4 +1,4 @@
-"""What a machine runs out of, in words: memory, disk, the right to write."""
+"""What a run stumbles over when it is under way, in words: memory, disk, the right to write, data nobody can parse."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ _DISK = {
 _DISK_TEXT = re.compile(r"os error (\d+)|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+")
 """How safetensors and torch.save, which raise no OSError, say that a file could not be written."""
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|CUDA out of memory|CUBLAS_STATUS_AL")
+_UNREADABLE = (
+    "UnicodeDecodeError",
+    "ArrowInvalid",
+    "ParserError",
+    "EmptyDataError",
+    "CastError",
+    "DatasetGenerationError",
+)
+"""What the parsers of `datasets` raise."""
+_OF_WORKER = re.compile(r"^Caught (\w+) in DataLoader worker process")
 
 
 @contextmanager
@@ -74,3 +84,24 @@ def _disk_problem(error: BaseException) -> str | None:
     if found is None:
         return None
     return _DISK.get(int(found[1])) if found[1] else "a file could not be written to the end"
+
+
+@contextmanager
+def readable_data() -> Iterator[None]:
+    """Raises UserError where data cannot be parsed, whenever that shows: a stream is parsed while training goes on,
+    perhaps by a worker of the loader, whose errors come as text."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip()
+        worker = _OF_WORKER.match(text)
+        kind = worker[1] if worker else type(error).__name__
+        if worker and kind == "UserError":
+            raise UserError(text.rpartition("UserError: ")[2]) from error
+        if kind not in _UNREADABLE:
+            raise
+        reason = text.splitlines()[-1] if worker else f"{kind}: {' '.join(text.split())}"
+        raise UserError(
+            f"data.path: expected files that can be read to the end / got: {reason[:300]} / the rows after that place "
+            "would be lost / check its files: UTF-8, whole, the same columns of the same types throughout"
+        ) from error

@@ -97,7 +97,7 @@ class Workshop:
     def predict(self, model: PreTrainedModel, what: str) -> dict[str, Outputs]:
         """What a model says of the evaluation rows; `what` tells the user whose turn it is."""
         say(f"scoring the {what} on {', '.join(self.data.split.evaluation)}")
-        return predict(
+        outputs = predict(
             model,
             self.data.head.kind,
             self.data.split.evaluation,
@@ -106,6 +106,15 @@ class Workshop:
             device=self.args.device,
             bf16=self.args.bf16,
         )
+        for split, seen in outputs.items():
+            broken = int((~np.isfinite(seen.predictions)).any(-1).sum())
+            if broken:
+                raise UserError(
+                    f"expected finite outputs of the {what} on {split} / got NaN or infinity in {broken} of "
+                    f"{len(seen.predictions)} rows / nothing can be learnt from them, or scored by them / take another "
+                    "checkpoint, or float32 instead of bf16 or fp16"
+                )
+        return outputs
 
     def student(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, Any]:
         """(student, what was copied into it), by the variant's seed."""

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.tokens import tokenise
 from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out, named_split
 from distil_nlp.errors import UserError
 
@@ -65,11 +66,14 @@ def load_corpus(
     pack = partial(_pack_all, tokenizer=tokenizer, column=text_column, max_length=max_length, num_proc=num_proc)
     blocks = pack(train)
     held_out = {name: _materialise(pack(rows), max_evaluation_rows, seed, name) for name, rows in evaluation.items()}
+    for name, rows in held_out.items():
+        _check_words(rows, tokenizer, name)
     if isinstance(blocks, IterableDataset):
         split = _split_stream(blocks, selection_share, max_train_rows, held_out)
         split.train = split.train.shuffle(seed=seed, buffer_size=shuffle_buffer)
         return split
     blocks = first_rows(_not_empty(blocks, train_split), max_train_rows, seed)
+    _check_words(blocks, tokenizer, train_split)
     selection = None
     if selection_share:
         blocks, selection = carve(blocks, selection_share, seed, "choosing the best checkpoint")
@@ -127,9 +131,19 @@ def _not_empty(blocks: Dataset, name: str) -> Dataset:
     if len(blocks) == 0:
         raise UserError(
             f"data: expected text in {name} / got none that fills a block / there is nothing to learn from / check "
-            "data.text_columns, or lower data.max_length"
+            "data.text_columns, lower data.max_length, or give more texts (a share of the different ones is held out)"
         )
     return blocks
+
+
+def _check_words(blocks: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Some token can be masked."""
+    special = tokenizer.all_special_ids
+    if all(np.isin(block["input_ids"], special).all() for block in blocks):
+        raise UserError(
+            f"data: expected words that the teacher's tokenizer knows in {name} / got none in {len(blocks):,} blocks / "
+            "no token could be masked / take text of the teacher's language, or a teacher of the text's"
+        )
 
 
 def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_length: int, num_proc: int | None) -> Any:
@@ -153,15 +167,10 @@ def pack(
     """Documents of one batch → full blocks; what does not fill a last block (less than one per 1,000
     documents) is dropped."""
     texts = [text for text in batch[column] if text and not str(text).isspace()]
-    if texts and not isinstance(texts[0], str):
-        raise UserError(
-            f"data.text_columns: expected text in {column!r} / got {type(texts[0]).__name__} / it cannot be "
-            "tokenised / name a column of text"
-        )
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     if not texts:
         return {"input_ids": [], "word_ids": []}
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    encoded = tokenise(tokenizer, {column: texts}, add_special_tokens=False, return_attention_mask=False)
     words = [_word_ids(encoded, i, len(ids)) for i, ids in enumerate(encoded["input_ids"])]
     ids = np.fromiter(chain.from_iterable((*one, sep) for one in encoded["input_ids"]), dtype=np.int32)
     starts = np.fromiter(chain.from_iterable((*one, -1) for one in words), dtype=np.int32)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import DatasetDict, IterableDatasetDict, load_dataset
+import pyarrow.parquet
+from datasets import ClassLabel, DatasetDict, Features, IterableDatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import try_to_load_from_cache
 
@@ -23,6 +26,11 @@ _BUILDERS = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
+_CSV = (".csv", ".tsv")
+_CELLS = {"keep_default_na": False, "na_values": [""]}
+"""Of CSV: an empty cell is missing, the words None, NA and null are words."""
+_NO_ROWS = ("SchemaInferenceError", "StopIteration", "EmptyDataError", "corresponds to no data")
+"""How `datasets` and pandas say that a file is empty."""
 
 
 def load_splits(
@@ -36,7 +44,8 @@ def load_splits(
         name: the configuration, for datasets that have several.
 
     Raises:
-        UserError: if there is nothing at that path, or the configuration does not exist.
+        UserError: if there is nothing at that path, the configuration does not exist, or local files contradict
+            themselves (a column twice, other classes in each file).
     """
     place = Path(path).expanduser()
     looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix.lower() in _BUILDERS
@@ -47,18 +56,24 @@ def load_splits(
         if place.is_file():
             return _load_file(place, options)
         if place.is_dir():
-            return load_dataset(str(place), name, cache_dir=_cache_of(place), **options)
+            return _load_folder(place, name, streaming)
         return load_dataset(path, name, revision=revision, **options)
     except UserError:
         raise
     except Exception as error:  # builders raise whatever their parsers raise
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
         remedy = "check the names and the network (or HF_HUB_OFFLINE)"
         if place.exists():
-            remedy = "check its files: UTF-8, the same columns throughout; for a GLUE task a configuration of its name"
+            remedy = (
+                "check its files: UTF-8, the same columns of the same types throughout; for a GLUE task a "
+                "configuration of its name"
+            )
+        if any(word in reason for word in _NO_ROWS):
+            reason = "no rows"
         raise UserError(
             f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
-            f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]} / there is nothing to train on / {remedy}"
+            f"{reason} / there is nothing to train on / {remedy}"
         ) from error
 
 
@@ -87,7 +102,7 @@ def _cache_of(folder: Path) -> str:
     lists them."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     state = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    digest = hashlib.sha256(repr((str(folder.resolve()), state)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((str(folder.resolve()), state, _CELLS)).encode()).hexdigest()[:16]
     return str(Path(datasets.config.HF_DATASETS_CACHE) / f"local-{digest}")
 
 
@@ -99,5 +114,51 @@ def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDat
             "convert it, or give a folder"
         )
     if builder == "csv":
-        options |= {"keep_default_na": False, "sep": "\t" if file.suffix.lower() == ".tsv" else ","}
+        options |= {**_CELLS, "sep": "\t" if file.suffix.lower() == ".tsv" else ","}
+    _check_columns([file])
     return load_dataset(builder, data_files=str(file), **options)
+
+
+def _load_folder(folder: Path, name: str | None, streaming: bool) -> DatasetDict | IterableDatasetDict:
+    builder = load_dataset_builder(str(folder), name, cache_dir=_cache_of(folder))
+    files = [Path(file) for split in (builder.config.data_files or {}).values() for file in split]
+    _check_columns(file for file in files if file.is_file())
+    for option, value in _CELLS.items():
+        if hasattr(builder.config, option):
+            setattr(builder.config, option, value)
+    if streaming:
+        return builder.as_streaming_dataset()
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _check_columns(files: Iterable[Path]) -> None:
+    """No column of a CSV file twice, of which one would be read; no other classes in one Parquet file than in another,
+    which `datasets` would take for the first one's."""
+    classes: dict[str, tuple[list[str], Path]] = {}
+    for file in files:
+        if file.suffix.lower() in _CSV:
+            _check_header(file)
+        if file.suffix.lower() != ".parquet":
+            continue
+        for column, feature in Features.from_arrow_schema(pyarrow.parquet.read_schema(file)).items():
+            if not isinstance(feature, ClassLabel):
+                continue
+            names, first = classes.setdefault(column, (feature.names, file))
+            if names != feature.names:
+                raise UserError(
+                    f"data.path: expected the classes of {column!r} as in {first.name} ({', '.join(names[:10])}) / got "
+                    f"{', '.join(feature.names[:10])} in {file.name} / each class would be read as another one / cast "
+                    "the columns to one order and write the files again"
+                )
+
+
+def _check_header(file: Path) -> None:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        header = next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"data.path: expected each column once in {file.name} / got {', '.join(map(repr, twice))} more than once / "
+            "nobody could tell which of them is read / rename or drop one"
+        )

@@ -12,9 +12,15 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.tokens import tokenise, without_tails
 from distil_nlp.data.transfer import Split, carve, first_rows, named_split
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import GLUE, Kind, Task
+
+_LARGEST_NUMBER = 1e18
+"""Of a regression: its square must be a float32."""
+_SPARSE = 1000
+"""Classes from which on most of them must occur in the data."""
 
 
 @dataclass
@@ -71,6 +77,11 @@ def load_task(
     for name, rows in chosen.items():
         _check_columns(rows, task, name, needs_labels=name != train_split)
     labels, num_labels = _classes(chosen[train_split], task)
+    if task.kind != "regression" and num_labels < 2:
+        raise UserError(
+            f"data.label_column: expected two classes or more in {train_split} / got one / there is nothing to tell "
+            "apart / name the label column, or store it as a ClassLabel with all classes"
+        )
     _check_label_names(chosen, task, labels)
     seen: dict[str, Dataset] = {}
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
@@ -131,12 +142,11 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
         )
     if len(rows) == 0:
         raise UserError(f"data: expected rows in {split} / got none / there is nothing to learn from or to score")
-    for name in task.text_columns:
-        if not all(isinstance(text, str) or text is None for text in rows[:100][name]):
-            raise UserError(
-                f"data.text_columns: expected text in {name!r} of {split} / got {type(rows[0][name]).__name__} / it "
-                "cannot be tokenised / name a column of text"
-            )
+    if not any(text and not str(text).isspace() for name in task.text_columns for text in rows[name]):
+        raise UserError(
+            f"data.text_columns: expected text in {', '.join(task.text_columns)} of {split} / got blank rows only / "
+            "there is nothing to learn from or to score / name the column of text"
+        )
     if needs_labels and task.label_column not in rows.column_names:
         raise UserError(
             f"data.label_column: expected a column {task.label_column!r} in {split} / got "
@@ -173,14 +183,35 @@ def _classes(rows: Dataset, task: Task) -> tuple[tuple[str, ...] | None, int]:
             "store it as a ClassLabel"
         )
     if all(isinstance(value, str) for value in values):
-        return tuple(sorted(values)), len(values)
+        return _class_names(values), len(values)
     if not all(_is_whole(value) for value in values):
         some = sorted(map(str, values))[:5]
         raise UserError(
             f"data.label_column: expected whole numbers or names of classes / got {', '.join(some)} … / these are "
             "no classes / use data.task=regression for numbers"
         )
-    return None, max(int(max(values)) + 1, 1)
+    num_labels = max(int(max(values)) + 1, 1)
+    if num_labels > max(_SPARSE, 10 * len(values)):
+        raise UserError(
+            f"data.label_column: expected classes numbered from 0 on / got {len(values)} of them up to "
+            f"{num_labels - 1} in {task.label_column!r} / the models would need an output for every number / number "
+            f"them from 0 to {len(values) - 1}, or give names"
+        )
+    return None, num_labels
+
+
+def _class_names(values: set[str]) -> tuple[str, ...]:
+    """In alphabetic order, or that of the numbers they are."""
+    stripped = {value.strip() for value in values}
+    if "" in stripped or len(stripped) < len(values):
+        some = ", ".join(map(repr, sorted(values)[:5]))
+        raise UserError(
+            f"data.label_column: expected names of classes / got {some} / blank ones, or such as differ by spaces "
+            "alone, would be classes of their own / strip them; null marks an unlabelled row"
+        )
+    if all(value.isdecimal() for value in values):
+        return tuple(sorted(values, key=lambda value: (int(value), value)))
+    return tuple(sorted(values))
 
 
 def _is_whole(value: Any) -> bool:
@@ -218,16 +249,18 @@ def _check_labels(
             "label / scores need labels / name another split with data.evaluation_splits"
         )
     if task.kind == "regression":
-        bad = [value for value in values if not isinstance(value, (int, float)) or math.isinf(value)]
+        bad = [value for value in values if not (isinstance(value, (int, float)) and abs(value) < _LARGEST_NUMBER)]
     elif labels and values and isinstance(values[0], str):
         bad = [value for value in values if value not in labels]
     else:
         bad = [value for value in values if not _is_whole(value) or not 0 <= value < num_labels]
     if bad:
         shown = ", ".join(map(repr, bad[:3]))
-        wanted = "numbers" if task.kind == "regression" else f"labels from 0 to {num_labels - 1}"
+        wanted = f"labels from 0 to {num_labels - 1}"
+        if task.kind == "regression":
+            wanted = f"numbers below {_LARGEST_NUMBER:g}"
         if labels:
-            wanted += f" ({', '.join(labels)})"
+            wanted += f" ({', '.join(labels[:10])}{' …' if len(labels) > 10 else ''})"
         raise UserError(
             f"data.{task.label_column}: expected {wanted} / got {shown} in {split} ({len(bad)} rows) / they "
             "teach nothing that can be learnt / mend those rows; −100 or null marks an unlabelled one"
@@ -259,9 +292,11 @@ def _tokenise(
 def _encode(
     batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int
 ) -> dict[str, Any]:
-    texts = [[text if text is not None else "" for text in batch[column]] for column in task.text_columns]
-    encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length, verbose=False))
-    count = len(texts[0])
+    texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
+    if len(texts) == 2:
+        texts = dict(zip(texts, without_tails(tokenizer, *texts.values(), max_length), strict=True))
+    encoded = dict(tokenise(tokenizer, texts, truncation=True, max_length=max_length))
+    count = len(encoded["input_ids"])
     given = batch.get(task.label_column, [None] * count)
     missing = math.nan if task.kind == "regression" else -100
     ids = {name: i for i, name in enumerate(labels or ())}

@@ -23,7 +23,7 @@ from distil_nlp.glue.processes import processes
 from distil_nlp.glue.settings import SEEDS, Settings
 from distil_nlp.glue.submission import FILES, TestSplit, assemble, prediction_lines, test_splits
 from distil_nlp.glue.summary import SCORE, table, with_score
-from distil_nlp.models import load_tokenizer, max_positions
+from distil_nlp.models import check_words, load_tokenizer, max_positions
 from distil_nlp.results import environment, write_atomically
 from distil_nlp.tasks import GLUE
 
@@ -61,7 +61,9 @@ def finetune_on_glue(
         "settings": asdict(settings),
     }
     folder = Folder(output or default_folder(model), header, settings)
-    run = _Run(model, data, folder, submission, encoder, load_tokenizer(model))
+    tokenizer = load_tokenizer(model)
+    check_words(tokenizer, encoder.config, model)
+    run = _Run(model, data, folder, submission, encoder, tokenizer)
     folder.check()
     say(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
     plan = folder.plan(tasks, seeds, submission)

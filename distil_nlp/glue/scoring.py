@@ -11,7 +11,7 @@ from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import headline, score
 from distil_nlp.glue.processes import processes
-from distil_nlp.models import Head, load_model, load_tokenizer, max_positions
+from distil_nlp.models import Head, check_words, load_config, load_model, load_tokenizer, usable_positions
 from distil_nlp.privacy import without_home
 from distil_nlp.results import write_atomically
 from distil_nlp.tasks import GLUE
@@ -33,7 +33,9 @@ def score_on_glue(
     if output is not None:
         _check_writable(output)
     state = processes()
-    tokenizer, max_length = load_tokenizer(model), min(max_length, max_positions(model))
+    tokenizer, config = load_tokenizer(model), load_config(model)
+    check_words(tokenizer, config, model)
+    max_length = min(max_length, usable_positions(config))
     scores: dict[str, Any] = {}
     for name in tasks:
         with state.main_process_first():

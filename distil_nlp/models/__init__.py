@@ -1,8 +1,16 @@
 """The frozen teacher, and the student that is built from it."""
 
-from distil_nlp.models.checks import check_labels, check_vocabulary
+from distil_nlp.models.checks import check_labels, check_vocabulary, check_words
 from distil_nlp.models.ensemble import Ensemble
-from distil_nlp.models.loading import Head, commit_of, load_model, load_tokenizer, max_positions, usable_positions
+from distil_nlp.models.loading import (
+    Head,
+    commit_of,
+    load_config,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    usable_positions,
+)
 from distil_nlp.models.size import Size, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
@@ -14,8 +22,10 @@ __all__ = [
     "build_student",
     "check_labels",
     "check_vocabulary",
+    "check_words",
     "choose_layers",
     "commit_of",
+    "load_config",
     "load_model",
     "load_tokenizer",
     "max_positions",

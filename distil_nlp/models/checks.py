@@ -25,6 +25,20 @@ def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeni
     )
 
 
+def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
+    """A model has an embedding for every token.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if tokens > config.vocab_size:
+        raise UserError(
+            f"expected embeddings for all {tokens:,} tokens / got {config.vocab_size:,} in {name} / some words would "
+            "have none / take model and tokenizer from one place"
+        )
+
+
 def check_labels(config: PretrainedConfig, labels: tuple[str, ...] | None, num_labels: int, name: str) -> None:
     """The classes of a model and of the data must agree in number, in name and in order.
 
@@ -33,7 +47,7 @@ def check_labels(config: PretrainedConfig, labels: tuple[str, ...] | None, num_l
     Raises:
         UserError: with both lists.
     """
-    ours = tuple(config.id2label[i] for i in sorted(config.id2label))
+    ours = tuple(str(config.id2label[i]) for i in sorted(config.id2label))
     if len(ours) != num_labels:
         raise UserError(
             f"expected {num_labels} labels as in the data{_list(labels)} / got {len(ours)} in {name}{_list(ours)} / "
@@ -51,4 +65,5 @@ def check_labels(config: PretrainedConfig, labels: tuple[str, ...] | None, num_l
 
 
 def _list(labels: tuple[str, ...] | None) -> str:
-    return f" ({', '.join(labels)})" if labels else ""
+    shown = ", ".join((labels or ())[:10]) + (" …" if len(labels or ()) > 10 else "")
+    return f" ({shown})" if labels else ""

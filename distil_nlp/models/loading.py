@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -107,6 +107,7 @@ def load_and_tell(
     if model.config.is_encoder_decoder:
         raise UserError(f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which also decodes")
     missing = sorted(info["missing_keys"])
+    _check_weights(model, name)
     if missing and not new_head:
         raise UserError(
             f"expected a trained {_head_name(head)} head in {name} / got none ({', '.join(missing[:3])} "
@@ -121,10 +122,24 @@ def load_and_tell(
     return model.eval(), missing
 
 
+def _check_weights(model: PreTrainedModel, name: str) -> None:
+    bad = [key for key, weight in model.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"expected finite weights in {name} / got NaN or infinity in {', '.join(bad[:3])}"
+            f"{' and more' if len(bad) > 3 else ''} / its outputs would be no numbers / take a checkpoint from before "
+            "its training broke"
+        )
+
+
 def max_positions(name: str, revision: str | None = None) -> int:
     """The longest input, in tokens, that a model has position embeddings for; read from its configuration alone."""
-    config = fetch("model", name, AutoConfig.from_pretrained, revision=revision)
-    return usable_positions(config)
+    return usable_positions(load_config(name, revision))
+
+
+def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a model, without its weights."""
+    return fetch("model", name, AutoConfig.from_pretrained, revision=revision)
 
 
 def usable_positions(config: PretrainedConfig) -> int:
@@ -159,8 +174,10 @@ def fetch(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
             if kwargs.get("use_safetensors"):
                 _refuse_other_weights(place, kwargs.get("revision"))
             return load(place, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a broken file leads to
+        reason = next(iter(str(error).strip().splitlines()), "")
+        if isinstance(error, LookupError | AttributeError | TypeError | AssertionError | StrictDataclassError):
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
             f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
             f"distilled without it / {_remedy(folder, reason)}"
