@@ -287,7 +287,13 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if isinstance(value, Schedule) else Schedule(float(value))
 
 
-def same_shape(student: Tensor, teacher: Tensor, meaning: str = "the same shape on both sides") -> None:
+def same_shape(
+    student: Tensor,
+    teacher: Tensor,
+    meaning: str = "the same shape on both sides",
+    names: tuple[str, str] = ("student", "teacher"),
+) -> None:
     """Raises ValueError where the shapes differ."""
     if student.shape != teacher.shape:
-        raise ValueError(f"expected {meaning} / got student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
+        got = ", ".join(f"{name} {tuple(one.shape)}" for name, one in zip(names, (student, teacher), strict=True))
+        raise ValueError(f"expected {meaning} / got {got}")

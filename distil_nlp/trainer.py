@@ -171,7 +171,14 @@ class DistillationTrainer(Trainer):
             self.teacher.to("cpu")  # it is not asked again in training
 
     def _temperature(self) -> float:
-        """That of the soft targets."""
+        """That of the soft targets, the only term that can do with the likeliest words of a vocabulary."""
+        outputs = [term for term in self.objective.terms if isinstance(term, OutputTerm) and term.needs_teacher]
+        whole = [term.name for term in outputs if self.objective.kind == "mlm" and not term.takes_top]
+        if whole:
+            raise UserError(
+                f"teacher.cache: expected soft_target_kl alone of the terms on a teacher's vocabulary / got "
+                f"{', '.join(whole)} / the likeliest words are kept, and these need all / leave teacher.cache out"
+            )
         soft = [term.temperature for term in self.objective.terms if isinstance(term, SoftTargetKL)]
         if soft and soft[0].changes and self.objective.kind == "mlm":
             raise UserError(

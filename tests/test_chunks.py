@@ -9,6 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distil_nlp import attention
+from distil_nlp.attention import Probabilities, QueriesKeys, attention_sum, average_heads
+from distil_nlp.losses.attention_maps import attention_kl, attention_mse
+from distil_nlp.losses.hard_labels import hard_cross_entropy
+from distil_nlp.losses.soft_targets import soft_target_kl
+from distil_nlp.vocabulary import weighed_sums
 
 WIDTH, WORDS = 8, 40
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
@@ -47,8 +52,8 @@ def both_terms(teacher: Tensor, labels: Tensor, masked: Tensor, chunk: int):
     def look(logits: Tensor, number: int) -> Tensor:
         start, stop = number * chunk, number * chunk + len(logits)
         here = masked[(masked >= start) & (masked < stop)]
-        kl = soft_targets.soft_target_kl(logits, teacher[start:stop], 2.0)
-        return torch.stack([kl, hard_labels.hard_cross_entropy(logits[here - start], labels[here])])
+        kl = soft_target_kl(logits, teacher[start:stop], 2.0)
+        return torch.stack([kl, hard_cross_entropy(logits[here - start], labels[here])])
 
     return look
 
@@ -60,7 +65,7 @@ def test_chunked_losses_are_the_plain_ones(rows, chunk, seed, every):
     states, weight, bias, teacher, labels = head(rows, seed)
     masked, factors = torch.arange(0, rows, every), torch.tensor([0.3, 1.7])
     look = both_terms(teacher, labels, masked, chunk)
-    loss, sums = vocabulary.weighed_sums(states, weight, bias, look, factors, chunk)
+    loss, sums = weighed_sums(states, weight, bias, look, factors, chunk)
     (3 * loss).backward()
     found = [one.grad.clone() for one in (states, weight, bias)]
     exact = [one.detach().double().requires_grad_() for one in (states, weight, bias)]
@@ -82,10 +87,10 @@ def test_no_tensor_holds_all_rows_of_the_vocabulary():
     chunks = list(teacher.split(4))
 
     def look(logits: Tensor, number: int) -> Tensor:
-        return soft_targets.soft_target_kl(logits, chunks[number], 2.0)[None]
+        return soft_target_kl(logits, chunks[number], 2.0)[None]
 
     with Largest() as seen:
-        vocabulary.weighed_sums(states, weight, bias, look, torch.ones(1), 4)[0].backward()
+        weighed_sums(states, weight, bias, look, torch.ones(1), 4)[0].backward()
     assert seen.elements == max(64 * WIDTH, WORDS * WIDTH) < 64 * WORDS
 
 
@@ -94,12 +99,12 @@ def test_given_logits_are_cut_like_projected_ones():
     states, weight, bias, teacher, labels = head(9)
     look, factors = both_terms(teacher, labels, torch.arange(9), 4), torch.tensor([1.0, 2.0])
     given_logits = F.linear(states, weight, bias)
-    loss, sums = vocabulary.weighed_sums(given_logits, None, None, look, factors, 4)
+    loss, sums = weighed_sums(given_logits, None, None, look, factors, 4)
     loss.backward()
     grads = [one.grad.clone() for one in (states, weight, bias)]
     for one in (states, weight, bias):
         one.grad = None
-    other, same = vocabulary.weighed_sums(states, weight, bias, look, factors, 4)
+    other, same = weighed_sums(states, weight, bias, look, factors, 4)
     other.backward()
     torch.testing.assert_close(sums, same)
     for ours, theirs in zip(grads, (states, weight, bias), strict=True):
@@ -115,11 +120,11 @@ def test_without_gradients_only_the_sums_are_taken():
         return both_terms(teacher, labels, torch.arange(6), 4)(logits, number)
 
     with torch.no_grad():
-        loss, sums = vocabulary.weighed_sums(states, weight, bias, look, torch.ones(2), 4)
+        loss, sums = weighed_sums(states, weight, bias, look, torch.ones(2), 4)
     assert not loss.requires_grad
     assert sums.sum().item() == pytest.approx(loss.item())
     frozen = both_terms(teacher, labels, torch.arange(6), 4)
-    vocabulary.weighed_sums(states, weight.detach(), None, frozen, torch.ones(2), 4)[0].backward()
+    weighed_sums(states, weight.detach(), None, frozen, torch.ones(2), 4)[0].backward()
     assert states.grad.abs().max() > 0
     assert weight.grad is None
 
@@ -132,7 +137,7 @@ def test_in_autocast_the_gradient_is_near_that_of_fp32(dtype, tolerance):
         states, weight, bias, teacher, labels = head(32)
         look = both_terms(teacher, labels, torch.arange(0, 32, 7), 5)
         with torch.autocast("cpu", dtype, enabled=enabled):
-            loss, _ = vocabulary.weighed_sums(states, weight, bias, look, torch.tensor([1e-5, 3e-5]), 5)
+            loss, _ = weighed_sums(states, weight, bias, look, torch.tensor([1e-5, 3e-5]), 5)
         loss.backward()
         found.append([one.grad for one in (states, weight, bias)])
         assert all(one.grad.dtype == torch.float32 for one in (states, weight, bias))
@@ -144,7 +149,7 @@ def test_a_second_backward_is_refused():
     """The gradients are spent after the first; wrong ones must not come instead."""
     states, weight, bias, teacher, labels = head(6)
     look = both_terms(teacher, labels, torch.arange(6), 4)
-    loss, _ = vocabulary.weighed_sums(states, weight, bias, look, torch.ones(2), 4)
+    loss, _ = weighed_sums(states, weight, bias, look, torch.ones(2), 4)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="expected one backward through weighed_sums / got a second"):
         loss.backward()
@@ -154,17 +159,17 @@ def test_a_chunk_of_no_rows_is_an_error():
     """It would never end."""
     states, weight, bias, *_ = head(3)
     with pytest.raises(ValueError, match="at least 1 row / got 0"):
-        vocabulary.weighed_sums(states, weight, bias, lambda *_: torch.zeros(1), torch.ones(1), 0)
+        weighed_sums(states, weight, bias, lambda *_: torch.zeros(1), torch.ones(1), 0)
 
 
 # Attention ---------------------------------------------------------------------------------------------------
 
-LOSSES = [attention_maps.attention_kl, attention_maps.attention_mse]
+LOSSES = [attention_kl, attention_mse]
 
 
-def layer(heads: int, length: int, seed: int, mask: Tensor | None, batch: int = 3) -> attention.QueriesKeys:
+def layer(heads: int, length: int, seed: int, mask: Tensor | None, batch: int = 3) -> QueriesKeys:
     query, key = (normal(batch, heads, length, WIDTH, seed=seed + i).requires_grad_() for i in (0, 1))
-    return attention.QueriesKeys(query, key, WIDTH**-0.5, mask)
+    return QueriesKeys(query, key, WIDTH**-0.5, mask)
 
 
 def padding(length: int, batch: int = 3) -> Tensor:
@@ -173,7 +178,7 @@ def padding(length: int, batch: int = 3) -> Tensor:
 
 def plain(loss, student, teacher, chosen, average):
     maps = [one.log_probabilities() for one in (student, teacher)]
-    return loss(*(attention.average_heads(one) if average else one for one in maps), chosen)
+    return loss(*(average_heads(one) if average else one for one in maps), chosen)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -195,7 +200,7 @@ def test_blockwise_attention_is_the_plain_one(loss, length, block, heads, masked
     wanted = torch.autograd.grad(2 * expected, (student.query, student.key))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_BLOCK_BYTES", {"cpu": block})
-        value = attention.attention_sum(loss, student, teacher, chosen, average)
+        value = attention_sum(loss, student, teacher, chosen, average)
         found = torch.autograd.grad(2 * value, (student.query, student.key))
     torch.testing.assert_close(value, expected, **EXACT)
     for one, other in zip(found, wanted, strict=True):
@@ -208,7 +213,7 @@ def test_no_tensor_holds_all_distributions(loss, monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK_BYTES", {"cpu": 4 * 2 * 32 * 8})  # eight queries of one sequence
     student, teacher = layer(2, 32, 0, None), layer(2, 32, 9, None)
     with Largest() as seen:
-        attention.attention_sum(loss, student, teacher, torch.ones(3, 32)).backward()
+        attention_sum(loss, student, teacher, torch.ones(3, 32)).backward()
     assert seen.elements == student.query.numel() < 3 * 2 * 32 * 32
 
 
@@ -216,14 +221,12 @@ def test_no_tensor_holds_all_distributions(loss, monkeypatch):
 def test_half_precision_queries_get_gradients_of_their_own_kind(loss):
     """Under bf16 the queries are bf16, and their distributions fp32 all the same."""
     student, teacher = layer(2, 5, 0, None), layer(2, 5, 9, None)
-    half = attention.QueriesKeys(
-        *(one.detach().bfloat16().requires_grad_() for one in (student.query, student.key)), 0.3
-    )
-    exact = attention.QueriesKeys(*(one.detach().float().requires_grad_() for one in (half.query, half.key)), 0.3)
+    half = QueriesKeys(*(one.detach().bfloat16().requires_grad_() for one in (student.query, student.key)), 0.3)
+    exact = QueriesKeys(*(one.detach().float().requires_grad_() for one in (half.query, half.key)), 0.3)
     values = []
     for one in (half, exact):
         with torch.autocast("cpu", torch.bfloat16):
-            values.append(attention.attention_sum(loss, one, teacher, torch.ones(3, 5)))
+            values.append(attention_sum(loss, one, teacher, torch.ones(3, 5)))
         values[-1].backward()
     torch.testing.assert_close(*values)
     assert half.query.grad.dtype == torch.bfloat16
@@ -233,25 +236,21 @@ def test_half_precision_queries_get_gradients_of_their_own_kind(loss):
 def test_maps_that_are_whole_are_compared_whole():
     """Where a model shows only its maps (DeBERTa), the other side's are made whole too."""
     student, teacher = layer(2, 5, 0, padding(5)), layer(2, 5, 9, padding(5))
-    maps = attention.Probabilities(student.log_probabilities().exp())
-    expected = plain(attention_maps.attention_kl, student, teacher, torch.ones(3, 5), False)
-    found = attention.attention_sum(attention_maps.attention_kl, maps, teacher, torch.ones(3, 5))
+    maps = Probabilities(student.log_probabilities().exp())
+    expected = plain(attention_kl, student, teacher, torch.ones(3, 5), False)
+    found = attention_sum(attention_kl, maps, teacher, torch.ones(3, 5))
     torch.testing.assert_close(found, expected, **EXACT)
 
 
 def test_unequal_heads_are_an_error_before_any_block():
     """12 against 16 heads is the commonest complaint."""
     with pytest.raises(ValueError, match=r"student \(3, 2, 5, 5\), teacher \(3, 4, 5, 5\).*average the heads"):
-        attention.attention_sum(
-            attention_maps.attention_kl, layer(2, 5, 0, None), layer(4, 5, 9, None), torch.ones(3, 5)
-        )
+        attention_sum(attention_kl, layer(2, 5, 0, None), layer(4, 5, 9, None), torch.ones(3, 5))
 
 
 def test_a_second_backward_through_attention_is_refused():
     """As for the vocabulary."""
-    value = attention.attention_sum(
-        attention_maps.attention_kl, layer(2, 5, 0, None), layer(2, 5, 9, None), torch.ones(3, 5)
-    )
+    value = attention_sum(attention_kl, layer(2, 5, 0, None), layer(2, 5, 9, None), torch.ones(3, 5))
     value.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="expected one backward through attention_sum / got a second"):
         value.backward()

@@ -10,7 +10,8 @@ from distil_nlp import build
 from distil_nlp.models import Head, choose_layers
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
-from distil_nlp.terms import TERMS, Shape
+from distil_nlp.term import Shape
+from distil_nlp.terms import TERMS
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]

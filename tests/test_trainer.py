@@ -18,7 +18,8 @@ from distil_nlp.losses import attention_maps
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
 from distil_nlp.schedule import Schedule
-from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, Shape, SoftTargetKL
+from distil_nlp.term import Shape
+from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from distil_nlp.trainer import PROJECTIONS, DistillationTrainer
 from tests import tiny
 from tests.training import StopAt, all_terms, curve, task_rows, text_rows, trainer

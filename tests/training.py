@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.objective import Objective
-from distil_nlp.terms import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL, Term
+from distil_nlp.term import Term
+from distil_nlp.terms import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from distil_nlp.trainer import DistillationTrainer
 from tests import tiny
 

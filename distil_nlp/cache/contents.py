@@ -19,6 +19,8 @@ from distil_nlp.vocabulary import TopLogits
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FIXED = ("all", "cls", "sequences")
 """Row sets that are no draw: they need no record of which rows they had."""
+OF_TOKENS = ("query/", "key/", "value/")
+"""How the names of fields begin that are of all tokens, as attention needs them."""
 Fields = dict[str, Tensor]
 """Name → (rows of its row set, …), as `Contents.sets` says."""
 
@@ -31,6 +33,7 @@ class Contents:
         logits: the row set of the logits (`sequences`, or `head` for a vocabulary), or None.
         hidden: (layer, row set) pairs.
         attention: layers whose queries and keys are kept, of all tokens.
+        values: those of them whose values are kept too.
         dtype: of what is kept: `float32`, `float16` or `bfloat16`.
         top_k: words of a vocabulary that are kept for each row, the likeliest; the others' mass is kept as one.
         temperature: that of the others' mass.
@@ -42,6 +45,7 @@ class Contents:
     dtype: str
     top_k: int | None = None
     temperature: float | None = None
+    values: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -56,6 +60,7 @@ class Contents:
             dtype=dtype,
             top_k=top_k if is_mlm and request.logits else None,
             temperature=temperature if is_mlm and request.logits else None,
+            values=tuple(sorted(request.values)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +79,7 @@ class Contents:
         """The row set of a field."""
         if field.startswith(("hidden/", "places/")):
             return field.split("/")[-1]
-        return "all" if field.startswith(("query/", "key/")) else self.logits
+        return "all" if field.startswith(OF_TOKENS) else self.logits
 
     # Signals → fields ----------------------------------------------------------------------------------------
 
@@ -94,7 +99,8 @@ class Contents:
         for layer in self.attention:
             one = seen.attention[layer]
             _check_attention(one, layer)
-            for name, states in (("query", one.query), ("key", one.key)):
+            kept = {"query": one.query, "key": one.key} | ({"value": one.value} if layer in self.values else {})
+            for name, states in kept.items():
                 flat = states.transpose(1, 2).flatten(0, 1)  # (batch · seq, heads, head width)
                 found[f"{name}/{layer}"] = flat.index_select(0, rows["all"])
         return {name: self._narrow(name, value).cpu() for name, value in found.items()}
@@ -129,14 +135,15 @@ class Contents:
     # Fields → signals ----------------------------------------------------------------------------------------
 
     def signals(self, fields: Fields, scalings: Mapping[str, float], attention_mask: Tensor | None) -> Signals:
-        """What the terms see, as if the teacher had just run; `query/…` and `key/…` are padded already."""
+        """What the terms see, as if the teacher had just run; those of all tokens are padded already."""
         visible = None if attention_mask is None else attention_mask[:, None, None].bool()
         seen = Signals(
             hidden={(layer, name): fields[f"hidden/{_layer_name(layer)}/{name}"] for layer, name in self.hidden}
         )
         for layer in self.attention:
             states = fields[f"query/{layer}"], fields[f"key/{layer}"]
-            seen.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible)
+            value = fields.get(f"value/{layer}")
+            seen.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible, value)
         if self.logits == "sequences":
             seen.logits = fields["logits"]
         elif self.logits:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from distil_nlp.cache.contents import Contents, Fields, Places
+from distil_nlp.cache.contents import OF_TOKENS, Contents, Fields, Places
 from distil_nlp.cache.key import differences
 from distil_nlp.errors import UserError
 from distil_nlp.results import checksum, write_atomically
@@ -140,7 +140,7 @@ class TeacherCache:
                 if not field.startswith(_ABOUT_ROWS):
                     seen.setdefault(field, []).append(values[slices[self.contents.set_of(field)]])
         fields = {field: torch.cat(parts) for field, parts in seen.items()} or self._nothing()
-        is_layer = [name for name in fields if name.startswith(("query/", "key/"))]
+        is_layer = [name for name in fields if name.startswith(OF_TOKENS)]
         return fields | {name: _padded(fields[name], batch["rows"]["all"], attended.shape) for name in is_layer}
 
     def _nothing(self) -> Fields:

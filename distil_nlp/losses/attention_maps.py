@@ -12,6 +12,7 @@ from torch import Tensor
 from distil_nlp.attention import attention_sum
 from distil_nlp.errors import UserError
 from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.tasks import Kind
 from distil_nlp.term import Layers, LayerTerm, Role, Rows, Shape, Weight
 
 

@@ -25,7 +25,7 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
     """Σ_rows (output − label)² for regression. `outputs` is (rows, 1), `labels` (rows,)."""
     outputs = outputs.float().squeeze(-1)
-    same_shape(outputs, labels)
+    same_shape(outputs, labels, "an output for each label", ("outputs", "labels"))
     return F.mse_loss(outputs, labels.float(), reduction="sum")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from inspect import signature
+from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -127,7 +129,7 @@ def _term_section(term: type[Term]) -> type[TermSection]:
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if Schedule in kinds:
             schedules[option.name] = (PositiveChange | None, None)
-        options[option.name] = (Union[tuple(kind for kind in kinds if kind is not Schedule)], option.default)
+        options[option.name] = (reduce(or_, (kind for kind in kinds if kind is not Schedule)), option.default)
     if schedules:
         changes = create_model("Schedule", __base__=WeightSchedule, **schedules)
         options["schedule"] = (changes, changes())
