@@ -93,9 +93,14 @@ class Term:
         name: in recipes and logs.
         needs_teacher: whether it looks at one.
         kinds: of tasks that it has a meaning for.
+        formula, formula_of_regression: for a reader of the model card; the latter where it is another one.
+        paper: its source on arXiv.
     """
 
     name: ClassVar[str]
+    formula: ClassVar[str]
+    formula_of_regression: ClassVar[str | None] = None
+    paper: ClassVar[str | None] = None
     needs_teacher: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")
 

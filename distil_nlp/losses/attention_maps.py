@@ -121,9 +121,11 @@ class AttentionKL(_AttentionTerm):
     """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
 
     name, loss = "attention_kl", staticmethod(attention_kl)
+    formula, paper = "KL(teacher ‖ student) of the attention distributions", "2002.10957"
 
 
 class AttentionMSE(_AttentionTerm):
     """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
 
     name, loss = "attention_mse", staticmethod(attention_mse)
+    formula, paper = "squared error of the attention distributions", "1909.10351"

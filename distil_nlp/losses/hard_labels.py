@@ -34,6 +34,8 @@ class HardLabel(LabelTerm):
     rows (classification), squared error (regression); rows labelled −100 or NaN take no part."""
 
     name, needs_teacher = "hard_label", False
+    formula = "cross-entropy with the data’s own labels"
+    formula_of_regression = "squared error to the data’s own values"
 
     def against(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float

@@ -76,6 +76,9 @@ class SoftTargetKL(SoftTerm):
     """
 
     name, takes_top = "soft_target_kl", True
+    formula = "KL(teacher ‖ student) of the softened outputs, times T²"
+    formula_of_regression = "squared error to the teacher’s output"
+    paper = "1503.02531"
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
         super().__init__(weight, rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from distil_nlp.terms import TERMS
+
 _HINTON = """@article{hinton2015distilling,
   title   = {Distilling the Knowledge in a Neural Network},
   author  = {Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff},
@@ -29,15 +31,10 @@ _WANG = """@article{wang2020minilm,
   journal = {arXiv preprint arXiv:2002.10957},
   year    = {2020}
 }"""
-_OF_TERMS = {
-    "soft_target_kl": _HINTON,
-    "hidden_cosine": _SANH,
-    "hidden_mse": _JIAO,
-    "attention_kl": _WANG,
-    "attention_mse": _JIAO,
-}
+_PAPERS = {"1503.02531": _HINTON, "1910.01108": _SANH, "1909.10351": _JIAO, "2002.10957": _WANG}
 
 
 def bibtex(terms: Iterable[str]) -> str:
     """The sources of the terms, and DistilBERT (Sanh et al. 2019), whose way of halving a BERT this is; each once."""
-    return "\n\n".join(dict.fromkeys([*(_OF_TERMS[term] for term in terms if term in _OF_TERMS), _SANH]))
+    papers = [TERMS[term].paper for term in terms if term in TERMS]
+    return "\n\n".join(dict.fromkeys([*(_PAPERS[paper] for paper in papers if paper in _PAPERS), _SANH]))

@@ -13,20 +13,8 @@ from distil_nlp.publish.sources import hub_id
 from distil_nlp.telling.layout import fence, filled, markdown
 from distil_nlp.telling.numbers import duration, percent, plain, plural
 from distil_nlp.telling.words import joined
+from distil_nlp.terms import TERMS
 
-TERMS = {
-    "soft_target_kl": ("KL(teacher ‖ student) of the softened outputs, times T²", "1503.02531"),
-    "hard_label": ("cross-entropy with the data’s own labels", None),
-    "hidden_cosine": ("1 − cosine of the hidden states", "1910.01108"),
-    "hidden_mse": ("squared error of the hidden states", "1909.10351"),
-    "attention_kl": ("KL(teacher ‖ student) of the attention distributions", "2002.10957"),
-    "attention_mse": ("squared error of the attention distributions", "1909.10351"),
-}
-"""Term → (what the student matches, the paper on arXiv)."""
-_FOR_REGRESSION = {
-    "soft_target_kl": ("squared error to the teacher’s output", None),
-    "hard_label": ("squared error to the data’s own values", None),
-}
 _PAIRINGS = {
     "uniform": "`uniform` pairs each student layer with the teacher’s at the same relative depth",
     "last": "`last` pairs the last layers",
@@ -90,14 +78,16 @@ def reproduction(facts: Facts) -> str:
 
 def _terms(facts: Facts) -> str:
     """The loss: each term with weight, temperature, layers and source."""
-    described = TERMS | (_FOR_REGRESSION if facts.kind == "regression" else {})
-    rows = []
+    rows, is_regression = [], facts.kind == "regression"
     for name, term in facts.terms.items():
-        what, paper = described.get(name, ("", None))
-        change, heated = term.get("schedule") or {}, what.endswith("T²")
+        known = TERMS.get(name)  # an older run may name another
+        what, paper = (known.formula, known.paper) if known else ("", None)
+        if known and is_regression and known.formula_of_regression:
+            what, paper = known.formula_of_regression, None
+        change = term.get("schedule") or {}
         rows.append([
             code(name), what, _scheduled(term.get("weight", 1.0), change.get("weight")),
-            _scheduled(term.get("temperature"), change.get("temperature")) if heated else "",
+            "" if is_regression else _scheduled(term.get("temperature"), change.get("temperature")),
             _layers(term.get("layers")), _tokens(term, facts.kind),
             f"[{paper}](https://arxiv.org/abs/{paper})" if paper else "",
         ])  # fmt: skip
