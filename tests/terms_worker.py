@@ -1,0 +1,28 @@
+"""One process of two: a step with all terms of a kind; writes the gradient and the terms' values."""
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tests.test_exactness import Steps
+from tests.test_terms import ROWS, all_of, data, models
+from tests.training import trainer
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out, kind = Path(sys.argv[1]), json.loads(sys.argv[2])["kind"]
+    steps = Steps()
+    arguments = {"per_device_train_batch_size": ROWS // 2, "max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0}
+    run = trainer(out.parent / "run", *models(kind), all_of(kind), kind=kind, rows=data(kind), callbacks=[steps],
+                  **arguments)  # fmt: skip
+    run.train()
+    if dist.get_rank() == 0:
+        wrapper = type(run.model_wrapped).__name__
+        torch.save({"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}, out)
+    del run
+    gc.collect()  # trainers hold themselves, and with them the connection
+    dist.destroy_process_group()

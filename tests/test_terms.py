@@ -1,0 +1,150 @@
+"""What every term of the table keeps to, whatever it matches."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from distil_nlp.objective import Objective
+from distil_nlp.rows import FILLER
+from distil_nlp.schedule import Schedule
+from distil_nlp.term import BatchTerm
+from distil_nlp.terms import TERMS
+from tests import tiny
+from tests.test_distributed import torchrun
+from tests.test_exactness import Steps, distance
+from tests.training import task_rows, text_rows, trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = [(name, kind) for name, term in TERMS.items() for kind in term.kinds]
+ROWS = 8
+
+
+def models(kind):
+    """(student, teacher)."""
+    if kind == "mlm":
+        return tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
+    labels = 1 if kind == "regression" else 3
+    return tiny.classifier(2, labels, seed=1), tiny.classifier(4, labels)
+
+
+def data(kind, count=ROWS):
+    rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
+    if kind == "regression":
+        for row in rows:
+            row["labels"] = 0.3 * row["labels"]
+    return rows
+
+
+def gradient(folder, terms, kind, batch=ROWS, accumulation=1, rows=None, **further):
+    """Of one step of the trainer at learning rate 0, and the values that it logs."""
+    steps = Steps()
+    arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    arguments |= {"learning_rate": 0.0, "max_grad_norm": 0, **further}
+    run = trainer(folder, *models(kind), terms, kind=kind, rows=rows or data(kind), callbacks=[steps], **arguments)
+    steps.watch(run)
+    run.train()
+    return steps.gradients[0], run.last_terms, steps.batches[0]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_term_is_divided_once_whatever_the_micro_batches(tmp_path, name, kind):
+    """Prevents means of means; what depends on the micro-batch is the mean over them, as it says."""
+    term = TERMS[name]
+    whole, values, _ = gradient(tmp_path, [term(1.0)], kind)
+    parts, of_parts, _ = gradient(tmp_path, [term(1.0)], kind, 2, 4)
+    assert torch.isfinite(torch.tensor(list(values.values()))).all()
+    assert any(one.abs().max() > 0 for one in whole.values())
+    if issubclass(term, BatchTerm):
+        assert distance(parts, whole) > 1e-4
+    else:
+        assert distance(parts, whole) < 1e-5
+        assert of_parts == pytest.approx(values, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if issubclass(TERMS[case[0]], BatchTerm)])
+def test_what_is_one_value_a_micro_batch_is_the_mean_over_them(tmp_path, name, kind):
+    """Prevents a loss that grows with the number of micro-batches, or counts one that has a single row."""
+    together, _, batches = gradient(tmp_path, [TERMS[name](1.0)], kind, 4, 3, rows=data(kind, 9))
+    sizes = [len(batch["rows"]["sequences" if kind != "mlm" else "cls"]) for batch in batches]
+    alone = []
+    for batch in batches:
+        run = trainer(tmp_path, *models(kind), [TERMS[name](1.0)], kind=kind)
+        run.model.train()
+        if batch["rows"]["batch"].numel():
+            run.compute_loss(run.model, batch).backward()
+            alone.append({n: p.grad for n, p in run.model.named_parameters() if p.grad is not None})
+    assert sizes == [4, 4, 1]
+    assert len(alone) == 2
+    mean = {n: sum(one[n] for one in alone) / 2 for n in alone[0]}
+    assert distance(together, {n: one.double() for n, one in mean.items()}) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_padding_is_not_seen(tmp_path, name, kind):
+    """Prevents a loss that changes with the longest row of the batch, or learns from one that only fills it up."""
+    run, found = trainer(tmp_path, *models(kind), [TERMS[name](1.0)], kind=kind), []
+    run.model.eval()
+    rows = data(kind, 4)
+    filler = {key: one * 2 if isinstance(one, list) else one for key, one in max(rows, key=_length).items()}
+    for batch in (rows, [*rows, filler | {FILLER: True}]):
+        batch = run.data_collator(batch)
+        run.model.zero_grad()
+        loss = run.compute_loss(run.model, batch)
+        loss.backward()
+        grads = {n: p.grad.double() for n, p in run.model.named_parameters() if p.grad is not None}
+        found.append((batch["input_ids"].shape[1], loss.item(), grads))
+    (short, loss, grads), (long, same, padded) = found
+    assert long > short
+    assert same == pytest.approx(loss, rel=1e-4, abs=1e-7)
+    assert distance(padded, grads) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_autocast_in_bf16_is_near(tmp_path, name, kind):
+    """Prevents arithmetic in half precision, and operators that refuse it."""
+    whole, values, _ = gradient(tmp_path, [TERMS[name](1.0)], kind)
+    half, of_half, _ = gradient(tmp_path, [TERMS[name](1.0)], kind, bf16=True)
+    assert of_half == pytest.approx(values, rel=0.1, abs=0.02)
+    assert distance(half, whole) < 0.35
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_of_weight_zero_is_not_there(name):
+    """Prevents a switched-off term that still asks for signals."""
+    others = [one for one in TERMS if one != name]
+    objective = Objective([TERMS[name](0.0), TERMS[others[0]](1.0)])
+    assert objective.names == [others[0]]
+    assert Objective([TERMS[name](Schedule(0.0, 1.0, "linear"))]).names == [name]
+
+
+def test_every_term_tells_what_it_is():
+    """Prevents a model card with holes, and a term that nobody documented."""
+    told = (ROOT / "docs" / "recipes.md").read_text()
+    for name, term in TERMS.items():
+        assert term.name == name
+        assert term.formula
+        assert f"`{name}`" in term.__doc__
+        assert f"| `{name}` |" in told
+
+
+@pytest.mark.parametrize("kind", ["mlm", "classification", "regression"])
+def test_two_processes_take_all_terms_as_two_micro_batches(tmp_path, kind):
+    """Prevents a term that is reduced in another way than the others: DDP, all terms of a kind at once."""
+    out = tmp_path / "two" / "found.pt"
+    out.parent.mkdir()
+    torchrun("-m", "tests.terms_worker", str(out), json.dumps({"kind": kind}))
+    found = torch.load(out, weights_only=True)
+    one, values, _ = gradient(tmp_path / "one", all_of(kind), kind, ROWS // 2, 2)
+    assert found["wrapper"] == "DistributedDataParallel"
+    assert found["values"] == pytest.approx(values, rel=1e-4, abs=1e-7)
+    assert distance(found["gradient"], one) < 1e-4
+
+
+def _length(row):
+    return len(row["input_ids"])
+
+
+def all_of(kind):
+    return [term(1.0) for term in TERMS.values() if kind in term.kinds]
