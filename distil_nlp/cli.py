@@ -202,6 +202,26 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     return _guarded(run)
 
 
+def study(argv: Sequence[str] | None = None) -> int:
+    """Distils with one objective after another; the last line on stdout is the path of the table."""
+    parser = _Parser(
+        prog="study", description="Distil with one objective after another, and compare them.",
+        epilog="example: python scripts/study.py recipes/study/methods.yaml teacher.name=bert-base-uncased",
+    )  # fmt: skip
+    parser.add_argument("study", type=_path, help="a YAML file; see recipes/study/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values for the recipe of all runs")
+    parser.add_argument("--output", type=_path, help="folder; default: runs/study-<name of the file>")
+    options = parser.parse_intermixed_args(argv)
+
+    def run() -> Path:
+        from distil_nlp.study import study
+
+        folder = options.output or Path("runs") / f"study-{options.study.stem}"
+        return study(options.study, folder, options.overrides, say)
+
+    return _guarded(run)
+
+
 def _path(text: str) -> Path:
     return Path(text).expanduser()
 
@@ -232,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "push-to-hub": push_to_hub,
         "make-report": make_report,
         "benchmark": benchmark,
+        "study": study,
     }
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in commands:

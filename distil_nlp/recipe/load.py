@@ -25,7 +25,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         UserError: listing every mistake, each with the nearest right key where one is unknown.
     """
-    tree = _read(Path(path).expanduser())
+    tree = read_yaml(Path(path).expanduser())
     mistakes = [mistake for text in overrides if (mistake := _override(tree, text))]
     for place, holder, key in _texts(tree):
         if without_secrets(holder[key]) != holder[key]:
@@ -49,7 +49,12 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that `load_recipe` reads back; defaults written out, the home folder as `~`."""
-    return yaml.dump(without_home(recipe.model_dump(mode="json")), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return dump_yaml(without_home(recipe.model_dump(mode="json")))
+
+
+def dump_yaml(tree: Any) -> str:
+    """YAML that recipes can be read from."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -85,7 +90,12 @@ _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The tree of a recipe's file, unchecked.
+
+    Raises:
+        UserError: if there is none, or no YAML in it.
+    """
     if path.is_dir():
         raise UserError(f"expected a recipe at {path} / got a folder / give the path of a .yaml file in it")
     if not path.is_file():

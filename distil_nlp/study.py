@@ -1,0 +1,158 @@
+"""A study: the same distillation with one objective after another, each a run of its own, and a table of them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from distil_nlp.errors import UserError
+from distil_nlp.recipe import load_recipe
+from distil_nlp.recipe.load import dump_yaml, read_yaml
+from distil_nlp.results import write_atomically
+from distil_nlp.telling.layout import aligned, markdown
+from distil_nlp.telling.numbers import plain
+from distil_nlp.telling.run import Run, read_runs
+from distil_nlp.telling.scores import headline_name, headline_score
+
+PLAIN = "plain"
+"""The method that adds nothing to the terms of all; the others' cost is counted from it."""
+_RUN = "import sys; from distil_nlp.cli import distill; sys.exit(distill())"
+_MEMORY = "peak_mib.txt"
+
+
+class Plan(BaseModel):
+    """What a study's file says.
+
+    Attributes:
+        recipe: of all runs but for its objective; a path from the file's folder.
+        tasks: of GLUE. seeds: students of each run.
+        always: terms of every run. methods: name → terms that are added, or given other options.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: str
+    tasks: list[str] = Field(min_length=1)
+    seeds: PositiveInt = 3
+    always: dict[str, dict[str, Any] | None]
+    methods: dict[str, dict[str, dict[str, Any] | None]] = Field(min_length=1)
+
+
+def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str], None]) -> Path:
+    """Runs what is not finished yet, one method and task after the other; returns the path of the table.
+
+    Raises:
+        UserError: if the plan, or the recipe that it makes, cannot be read; if a run fails.
+    """
+    plan = _read(path)
+    runs = [(task, name) for task in plan.tasks for name in plan.methods]
+    recipes = {name: _recipe(plan, path, name, folder) for name in plan.methods}
+    for recipe in recipes.values():
+        load_recipe(recipe, overrides)  # its mistakes, before anything is run
+    for number, (task, name) in enumerate(runs, 1):
+        place = folder / task / name
+        if (place / "results.json").is_file():
+            continue
+        say(f"run {number} of {len(runs)}: {name} on {task}")
+        own = (f"data.task={task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}")
+        _run([str(recipes[name]), *overrides, *own], place)
+        _write(plan, folder)
+    say(_write(plan, folder))
+    return folder / "study.md"
+
+
+def _recipe(plan: Plan, path: Path, method: str, folder: Path) -> Path:
+    """The study's recipe with a method's objective."""
+    tree = read_yaml(path.parent / plan.recipe)
+    tree["objective"] = {**plan.always, **plan.methods[method]}
+    file = folder / "recipes" / f"{method}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, dump_yaml(tree))
+    return file
+
+
+def _read(path: Path) -> Plan:
+    try:
+        return Plan.model_validate(read_yaml(path))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(f"{path}: expected a study / got: {wrong} / see distil_nlp.study.Plan") from error
+
+
+def _run(arguments: Sequence[str], place: Path) -> None:
+    """In a process of its own, whose largest memory is kept beside the results."""
+    process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    if code:
+        raise UserError(
+            f"expected {place} to finish / got exit code {code} / see above / the same command carries on from there"
+        )
+    kib = usage.ru_maxrss if sys.platform != "darwin" else usage.ru_maxrss / 1024
+    write_atomically(place / _MEMORY, f"{kib / 1024:.0f}\n")
+
+
+def _write(plan: Plan, folder: Path) -> str:
+    """`study.json` and `study.md`, of the runs that are finished; the tables for a terminal."""
+    rows = list(_rows(plan, folder))
+    write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
+    told, shown = [], []
+    for task in plan.tasks:
+        found = [row for row in rows if row["task"] == task]
+        if found:
+            table = _table(sorted(found, key=lambda row: -row["median"]))
+            told.append(f"{task.upper()}, {found[0]['metric']}\n\n{markdown(table)}\n")
+            shown.append(f"{task.upper()}\n{aligned(table)}")
+    write_atomically(folder / "study.md", "\n".join(told))
+    return "\n\n".join(shown)
+
+
+def _rows(plan: Plan, folder: Path) -> Iterator[dict[str, Any]]:
+    for task in plan.tasks:
+        done = {
+            name: folder / task / name for name in plan.methods if (folder / task / name / "results.json").is_file()
+        }
+        runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
+        base = _seconds(runs[PLAIN]) if PLAIN in runs else None
+        for name, run in runs.items():
+            score, seconds, memory = headline_score(run, "student"), _seconds(run), done[name] / _MEMORY
+            teacher = headline_score(run, "teacher")
+            yield {
+                "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
+                "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
+                "teacher": teacher.median, "steps": run("training.steps"), "seconds_per_step": seconds,
+                "times_plain": seconds / base if base else None,
+                "peak_mib": int(memory.read_text()) if memory.is_file() else None,
+            }  # fmt: skip
+
+
+def _seconds(run: Run) -> float:
+    return run("training.seconds") / run("training.steps")
+
+
+def _terms(run: Run) -> Mapping[str, Any]:
+    return {name: term for name, term in (run("recipe.objective") or {}).items() if term}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    head = ["method", "median", "range", "of the teacher's", "s a step", "times plain", "peak, MiB"]
+    return [head, *map(_cells, rows)]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["method"],
+        plain(row["median"]),
+        f"{plain(row['low'])} to {plain(row['high'])}",
+        f"{row['median'] / row['teacher']:.1%}" if row["teacher"] > 0 else "",
+        f"{row['seconds_per_step']:.3g}",
+        f"{row['times_plain']:.2f}" if row["times_plain"] else "",
+        f"{row['peak_mib']:,}" if row["peak_mib"] else "",
+    ]

@@ -1,0 +1,8 @@
+"""Distils with one objective after another:  python scripts/study.py STUDY [section.key=value …]"""
+
+import sys
+
+from distil_nlp.cli import study
+
+if __name__ == "__main__":
+    sys.exit(study())
