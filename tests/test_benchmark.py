@@ -277,7 +277,7 @@ def test_what_processes_tell_each_other_is_the_gradient(tmp_path, capsys):
     assert found["processes"] == 2
     assert found["bytes"] == 4 * sum(one.numel() for one in student.parameters())
     assert [len(found["steps_s"][count]) for count in ("1", "4")] == [2, 2]
-    assert found["arithmetic_s"] + found["added_s"] == pytest.approx(median(found["steps_s"]["1"]))
+    assert found["micro_batch_s"] + found["besides_s"] == pytest.approx(median(found["steps_s"]["1"]))
 
 
 def test_settings_make_the_work():

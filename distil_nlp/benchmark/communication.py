@@ -43,8 +43,9 @@ class Steps(TrainerCallback):
 def measure(work: Work, rounds: int, warm_up: int, accumulation: int = 4) -> dict[str, Any]:
     """Medians of steps of one micro-batch and of several, the exchange at the end of both, and what follows.
 
-    With s₁ and sₙ seconds for steps of 1 and n micro-batches, the arithmetic of a micro-batch is (sₙ − s₁) ÷ (n − 1),
-    and what the exchange adds to a step s₁ less that. The exchange alone is an all-reduce of as many bytes.
+    With s₁ and sₙ seconds for steps of 1 and n micro-batches, a micro-batch takes (sₙ − s₁) ÷ (n − 1), and what a step
+    has besides is s₁ less that: the exchange as far as the backward does not hide it, clipping, the optimiser. The
+    exchange alone is an all-reduce of as many bytes.
 
     Raises:
         UserError: if this process is alone.
@@ -61,14 +62,14 @@ def measure(work: Work, rounds: int, warm_up: int, accumulation: int = 4) -> dic
         watch.trainer = run
         run.train()
     one, several = (median(watch.seconds[warm_up:]) for watch in steps.values())
-    arithmetic = (several - one) / (accumulation - 1)
+    micro_batch = (several - one) / (accumulation - 1)
     return {
         "processes": dist.get_world_size(),
         "tokens": work.tokens,
         "bytes": steps[1].bytes,
         "steps_s": {count: watch.seconds[warm_up:] for count, watch in steps.items()},
-        "arithmetic_s": arithmetic,
-        "added_s": one - arithmetic,
+        "micro_batch_s": micro_batch,
+        "besides_s": one - micro_batch,
         "alone_s": _alone(steps[1].bytes, rounds, run.args.device),
     }
 

@@ -61,8 +61,8 @@ def _exchange(found: Mapping[str, Any]) -> Rows:
     return [
         [f"{found['processes']} processes, {found['tokens']:,} tokens a micro-batch", "median", "range"],
         *([name, f"{median(of):.3g} s", f"{min(of):.3g} to {max(of):.3g}"] for name, of in spread),
-        ["arithmetic of a micro-batch", f"{found['arithmetic_s']:.3g} s", ""],
-        ["added to a step by the exchange", f"{found['added_s']:.3g} s", ""],
+        ["a micro-batch", f"{found['micro_batch_s']:.3g} s", ""],
+        ["besides in a step: exchange, clipping, optimiser", f"{found['besides_s']:.3g} s", ""],
         ["gradient", f"{found['bytes'] / 2**20:,.0f} MiB", ""],
     ]
 
