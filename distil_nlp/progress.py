@@ -6,7 +6,17 @@ from typing import Any
 
 from transformers import ProgressCallback
 
-_NOT_TERMS = ("learning_rate", "grad_norm", "epoch", "step", "tokens_per_second", "train_", "eval_", "total_flos")
+_NOT_TERMS = (
+    "learning_rate",
+    "grad_norm",
+    "epoch",
+    "step",
+    "tokens_per_second",
+    "train_",
+    "eval_",
+    "total_flos",
+    "gradient_",
+)
 
 
 class TermProgress(ProgressCallback):

@@ -130,6 +130,8 @@ class Recorder:
         self.layers, self._model = layer_stack(members(model)[0]), model
         self._rows: dict[str, Tensor] | None = None
         self._measure: Measure | None = None
+        self.last: Tensor | None = None
+        self._keeps_last = False
         self._decoder = _projection(model) if head_rows and request.logits else None
         self._embedding = None
         if self._decoder is not None:
@@ -169,6 +171,15 @@ class Recorder:
             yield
         finally:
             self._measure = None
+
+    @contextmanager
+    def keeping_last(self) -> Iterator[None]:
+        """Within this, `last` is the encoder's whole output, (batch, seq, width), with its graph."""
+        self._keeps_last = True
+        try:
+            yield
+        finally:
+            self._keeps_last, self.last = False, None
 
     # What is watched ---------------------------------------------------------------------------------------
 
@@ -240,6 +251,8 @@ class Recorder:
         if self._rows is None:
             return None
         states = output[0]
+        if self._keeps_last and module is self._model.base_model:
+            self.last = states
         last = len(self.layers) - 1
         if module is self._model.base_model and any(last == wanted for wanted, _ in self.request.hidden):
             self._hidden[last] = states

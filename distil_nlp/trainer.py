@@ -20,6 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.errors import UserError
+from distil_nlp.gradients import GradientProbe
 from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
 from distil_nlp.losses.hard_labels import RightGuesses
 from distil_nlp.losses.soft_targets import SoftTargetKL
@@ -66,6 +67,7 @@ class DistillationTrainer(Trainer):
         objective: the terms; bound to the two models here.
         data_collator: any; it is wrapped to draw the rows that the terms look at. Columns that neither
             model knows do not reach it.
+        gradients_every: steps between two looks at how the terms pull (`GradientProbe`); none if None.
         **kwargs: `Trainer`'s own.
 
     Raises:
@@ -83,6 +85,7 @@ class DistillationTrainer(Trainer):
         teacher: PreTrainedModel | None = None,
         data_collator: Callable | None = None,
         cache: Cache | None = None,
+        gradients_every: int | None = None,
         **kwargs: Any,
     ):
         refuse_arguments(args)
@@ -124,6 +127,7 @@ class DistillationTrainer(Trainer):
         self.spent_before = {"seconds": 0.0, "tokens": 0}
         self._sampler: EpochSampler | None = None
         self.last_terms: dict[str, float] = {}
+        self._probe = GradientProbe(gradients_every) if gradients_every else None
         self._stop = StopsWhenTold(self)
         self.add_callback(CheckpointGuard(self))
         self.add_callback(self._stop)
@@ -244,6 +248,8 @@ class DistillationTrainer(Trainer):
         if counts is None:
             counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
         factors = self.objective.factors(self._progress, counts)
+        if self._probe is not None and self._probe.is_due(self.state.global_step):
+            self._look_at_gradients(model, inputs, factors)
         loss, sums, student = self._measure(model, inputs, self._progress, factors)
         self._train_meter.add(sums / counts.clamp_min(1))
         loss = loss * self.accelerator.num_processes
@@ -271,6 +277,13 @@ class DistillationTrainer(Trainer):
             student = observe(model, _only(inputs, self._student_inputs), rows)
         return *self.objective.loss(student, teacher, inputs, progress, factors), student
 
+    def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
+        def forward(chosen: Tensor) -> Tensor:
+            return self._measure(model, inputs, self._progress, chosen)[0]
+
+        with self.accelerator.no_sync(model):
+            self._probe.look(self.state.global_step, self.objective.names, factors, self._student_recorder, forward)
+
     @property
     def _progress(self) -> float:
         """Where schedules stand: 0 at the first step, 1 at the last."""
@@ -293,6 +306,7 @@ class DistillationTrainer(Trainer):
             scheduled = [term for term in self.objective.terms if term.weight.changes]
             logs |= {f"{term.name}_weight": term.weight(done) for term in scheduled}
             logs["tokens_per_second"] = self._speed()
+            logs |= self._probe.read() if self._probe is not None else {}
         super().log(logs, start_time)
 
     def start_meter(self, step: int) -> None:

@@ -157,6 +157,7 @@ class Workshop:
             teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),
             objective=objective,
             cache=build.teacher_cache(self.recipe),
+            gradients_every=self.recipe.run.gradients_every,
             args=self.args,
             train_dataset=self.data.split.train if objective.needs_teacher else self.data.labelled(),
             eval_dataset=self.data.split.selection,

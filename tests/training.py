@@ -58,6 +58,7 @@ def trainer(
     compute_metrics: Any = None,
     callbacks: Any = None,
     cache: Any = None,
+    gradients_every: int | None = None,
     **arguments: Any,
 ) -> DistillationTrainer:
     """A trainer on the CPU; eight rows a step and three steps unless told otherwise."""
@@ -85,6 +86,7 @@ def trainer(
         compute_metrics=compute_metrics,
         callbacks=callbacks,
         cache=cache,
+        gradients_every=gradients_every,
     )
 
 

@@ -169,6 +169,7 @@ class RunSection(Section):
     """About this run, not about its result: not compared when a run is taken up again."""
 
     overwrite: bool = False
+    gradients_every: PositiveInt | None = None
 
 
 class Recipe(Section):

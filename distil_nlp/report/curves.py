@@ -81,6 +81,26 @@ def weights_figure(run: Run) -> Picture | None:
     return picture(figure, "weights", f"Scheduled weights: {said}.")
 
 
+def gradients_figure(run: Run) -> Picture | None:
+    """Lengths of the terms' gradients over steps, where the run was asked for them."""
+    found = [(name, curve) for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1]
+    if not found:
+        return None
+    figure = canvas("How the terms pull", 230)
+    axes = figure.subplots()
+    for (name, curve), colour in zip(found, SERIES, strict=False):
+        axes.plot(*zip(*curve, strict=True), color=colour, label=name)
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel("length of the gradient")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
+    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in found)
+    note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
+    return picture(figure, "gradients", f"Lengths of gradients: {said}.", note)
+
+
 def _terms(run: Run) -> list[str]:
     """Names that the history may have, in the recipe's order."""
     return list({**(run("recipe.objective") or {}), **(run("training.final_terms") or {})})

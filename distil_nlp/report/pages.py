@@ -64,7 +64,12 @@ def run_page(run: Run) -> Page:
             Section("Quality", (), [tables.quality(run)], [charts.scores_figure(run), charts.trade_figure(run)]),
             Section("Cost", (), [tables.cost(run)]),
             Section("Fidelity", words.fidelity(run), (), matrices.matrix_figures(run)),
-            Section("Training", (), [training(run)], [curves.terms_figure(run), curves.weights_figure(run)]),
+            Section(
+                "Training",
+                (),
+                [training(run)],
+                [curves.terms_figure(run), curves.weights_figure(run), curves.gradients_figure(run)],
+            ),
             Section("What to do next", advice=advice.advice(run)),
         ]
     recipe = run("recipe")
