@@ -43,7 +43,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import Change, ObjectiveSection, StudentSection
 from distil_nlp.schedule import Schedule
 from distil_nlp.tasks import GLUE, OWN, Kind, Task
-from distil_nlp.term import Term
+from distil_nlp.term import SoftTerm, Term
 from distil_nlp.terms import TERMS
 
 DEFAULT_SEED = 42
@@ -177,10 +177,17 @@ def refuse_keys_without_effect(recipe: Recipe) -> None:
     Raises:
         UserError: naming them all.
     """
-    data, soft, is_mlm = recipe.data, recipe.objective.soft_target_kl, recipe.data.task == "mlm"
+    data, is_mlm = recipe.data, recipe.data.task == "mlm"
+    soft = {
+        name: section
+        for name, term in TERMS.items()
+        if issubclass(term, SoftTerm)
+        and (section := getattr(recipe.objective, name)) is not None
+        and "rows" in type(section).model_fields
+    }
     idle = {
         "data.masking": not is_mlm and _is_set(data, "masking"),
-        "objective.soft_target_kl.rows": not is_mlm and soft is not None and _is_set(soft, "rows"),
+        **{f"objective.{name}.rows": not is_mlm and _is_set(section, "rows") for name, section in soft.items()},
         "data.held_out_share": not is_mlm and _is_set(data, "held_out_share"),
         "data.shuffle_buffer": not data.streaming and _is_set(data, "shuffle_buffer"),
         "data.text_columns": data.task in GLUE and _is_set(data, "text_columns"),

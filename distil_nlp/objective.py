@@ -80,8 +80,8 @@ class Objective:
 
     def row_sets(self, chunk: int | None = None) -> RowSets:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
-        output = {term.rows() for term in self.terms if isinstance(term, OutputTerm)}
-        seen = {name for _, name in self.request("student").hidden}
+        output = {term.seen() for term in self.terms if isinstance(term, OutputTerm)}
+        seen = {name for _, name in self.request("student").hidden} | output
         return RowSets(self.kind, frozenset(term.rows() for term in self.terms) | seen, frozenset(output), chunk)
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:

@@ -19,6 +19,8 @@ from distil_nlp.signals import EMBEDDINGS, Request, Signals
 from distil_nlp.tasks import Kind
 
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Bins = Annotated[int, Field(ge=2, le=1000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = float | Schedule
 Temperature = Positive | Schedule
@@ -32,18 +34,19 @@ Role = Literal["teacher", "student"]
 @dataclass(frozen=True)
 class Shape:
     """What a term must know of a model to pair its layers: depth, width, number of attention heads, and which layers
-    see a window only (ModernBERT)."""
+    see a window only (ModernBERT); and how many classes a classifier has."""
 
     num_layers: int
     hidden_size: int
     num_heads: int
     layer_types: tuple[str, ...] | None = None
+    num_labels: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> Shape:
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
-        return cls(*shape, tuple(types) if types else None)
+        return cls(*shape, tuple(types) if types else None, getattr(config, "num_labels", None))
 
 
 def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> list[tuple[int, int]]:
@@ -142,16 +145,31 @@ class OutputTerm(Term):
 
     Attributes:
         takes_top: whether `TopLogits` will do for the teacher's, which is what a cache keeps of a vocabulary.
+        least_classes: of how many classes it has a gradient.
     """
 
     takes_top: ClassVar[bool] = False
+    least_classes: ClassVar[int] = 2
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        least, classes = self.least_classes, student.num_labels
+        if kind == "classification" and classes is not None and classes < least:
+            raise UserError(
+                f"objective.{self.name}: expected {least} classes or more / got {classes} / with fewer it is the same "
+                "for nearly all outputs, and teaches nothing / leave it out"
+            )
 
     def request(self, role: Role) -> Request:
         return Request(logits=role == "student" or self.needs_teacher)
 
+    def seen(self) -> str:
+        """The row set whose logits it looks at."""
+        return self.rows()
+
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
         """The term's rows among those that the head ran on."""
-        return signals.logits.index_select(0, batch["rows"][f"logits/{self.rows()}"])
+        return signals.logits.index_select(0, batch["rows"][f"logits/{self.seen()}"])
 
 
 class SoftTerm(OutputTerm):
@@ -193,6 +211,32 @@ class LabelTerm(OutputTerm):
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         """Σ over the labelled rows: `labels` (rows,), the student's `logits` (rows, classes)."""
+        raise NotImplementedError
+
+
+class OutputBatchTerm(OutputTerm):
+    """A term on how the outputs of a micro-batch's sequences lie to each other: a `BatchTerm` that looks at logits.
+
+    It is one value for a micro-batch; one of a single row takes no part. Not for language modelling, whose logits are
+    seen chunk by chunk.
+    """
+
+    kinds = ("classification", "regression")
+
+    def rows(self) -> str:
+        return "batch"
+
+    def seen(self) -> str:
+        return "sequences"
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        ours = self.logits(student, batch)
+        if not batch["rows"]["batch"].numel():
+            return ours.sum() * 0.0
+        return self.between(ours, self.logits(teacher, batch), progress)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        """Of the whole micro-batch: logits (rows, classes) of both."""
         raise NotImplementedError
 
 

@@ -1,16 +1,37 @@
 """The table of terms: each lives in a file of `losses/`, and is known to recipes by being here."""
 
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
+from distil_nlp.losses.binned_regression import BinnedRegression
+from distil_nlp.losses.bounded_regression import BoundedRegression
+from distil_nlp.losses.decoupled_kd import DecoupledKD
+from distil_nlp.losses.dist import DistInter, DistIntra
+from distil_nlp.losses.divergences import JensenShannon, ReverseKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
+from distil_nlp.losses.logit_mse import LogitMSE
+from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.losses.standardised_logits import StandardisedLogits
+from distil_nlp.losses.without_teacher import LabelSmoothing, VirtualTeacher
 from distil_nlp.term import Term
 
 TERMS: dict[str, type[Term]] = {
     term.name: term
     for term in (
         SoftTargetKL,
+        SoftTargetCrossEntropy,
+        ReverseKL,
+        JensenShannon,
+        LogitMSE,
+        StandardisedLogits,
+        DecoupledKD,
+        DistInter,
+        DistIntra,
+        BoundedRegression,
+        BinnedRegression,
         HardLabel,
+        LabelSmoothing,
+        VirtualTeacher,
         HiddenCosine,
         HiddenMSE,
         AttentionKL,

@@ -29,12 +29,21 @@ def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -
 
     Reference: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
     """
+    ours, theirs = softened(student, teacher, temperature)
+    return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+
+
+def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log softmax(logits / T) of both in fp32, the teacher's without gradient.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+    """
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0 / got {temperature}")
     same_shape(student, teacher)
-    student_log = F.log_softmax(student.float() / temperature, dim=-1)
-    teacher_log = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
-    return F.kl_div(student_log, teacher_log, reduction="sum", log_target=True) * temperature**2
+    ours = F.log_softmax(student.float() / temperature, dim=-1)
+    return ours, F.log_softmax(teacher.detach().float() / temperature, dim=-1)
 
 
 def soft_target_kl_top(student: Tensor, teacher: TopLogits, temperature: float = 1.0) -> Tensor:

@@ -1,0 +1,98 @@
+"""Regression outputs as distributions over bins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distil_nlp.errors import UserError
+from distil_nlp.losses.soft_targets import soft_target_kl
+from distil_nlp.term import Bins, Positive, SoftTerm, Temperature, Weight, as_schedule, same_shape
+
+
+def binned_regression(
+    student: Tensor,
+    teacher: Tensor,
+    low: float = 0.0,
+    high: float = 5.0,
+    bins: int = 17,
+    width: float = 0.5,
+    temperature: float = 1.0,
+) -> Tensor:
+    """T² · Σ_rows KL(p ‖ q) in nats, p the teacher's distribution over bins and q the student's; 0 at equality.
+
+    The heads stay scalar: an output x becomes the distribution that a Gaussian kernel around it gives to `bins` centres
+    c from `low` to `high`, softmax(−(x − c)² / (2 · width² · T)). With bins that are close and outputs well inside,
+    that is T · (student − teacher)² / (2 · width²); beyond the ends it grows with the distance, not its square.
+    So it is a squared error that outputs outside the scale pull at less, and there is no uncertainty of the teacher's
+    in it, as there is where a head of its own predicts the bins. T does what width · √T does.
+
+    Args:
+        student, teacher: outputs, (rows, 1) or (rows,), both alike.
+        low, high: the first and the last centre.
+        bins: how many centres, at least 2.
+        width: σ of the kernel, in units of the output.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: after Localization Distillation, arXiv:2102.12252, section 3, whose heads predict the bins.
+    """
+    same_shape(student, teacher)
+    middle = (low + high) / 2
+    centres = torch.linspace(low - middle, high - middle, bins, device=student.device)
+
+    def scores(outputs: Tensor) -> Tensor:
+        """−(x − c)² / (2 · width²) without the square of x, which all bins share."""
+        outputs = outputs.float().reshape(-1, 1) - middle
+        return (outputs * centres - centres.square() / 2) / width**2
+
+    return soft_target_kl(scores(student), scores(teacher.detach()), temperature)
+
+
+class BinnedRegression(SoftTerm):
+    """`binned_regression`: T² · KL in nats between the distributions over bins that a Gaussian kernel around the
+    outputs gives. Nearly a squared error within [low, high], and linear beyond; see the function.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        low, high: the ends of the scale; the defaults are STS-B's.
+        bins: how many.
+        width: σ of the kernel, at least half the distance of two bins.
+
+    Raises:
+        UserError: if low is not below high, or the kernel falls between the bins.
+    """
+
+    name, kinds = "binned_regression", ("regression",)
+    formula = "KL(teacher ‖ student) of the softened distributions over bins around the outputs, times T²"
+    paper = "2102.12252"
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        temperature: Temperature = 1.0,
+        low: float = 0.0,
+        high: float = 5.0,
+        bins: Bins = 17,
+        width: Positive = 0.5,
+    ):
+        super().__init__(weight)
+        if low >= high:
+            raise UserError(
+                f"objective.{self.name}: expected low below high / got low={low} and high={high} / there would be no "
+                "scale to cut into bins / set both to the ends of the labels' scale"
+            )
+        distance = (high - low) / (bins - 1)
+        if width < distance / 2:
+            raise UserError(
+                f"objective.{self.name}.width: expected at least half the distance of two bins, {distance / 2:g} / got "
+                f"{width} / outputs between two bins would look alike / raise width or bins"
+            )
+        self.temperature = as_schedule(temperature)
+        self.low, self.high, self.bins, self.width = low, high, bins, width
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        scale = self.low, self.high, self.bins, self.width
+        return binned_regression(student, teacher, *scale, self.temperature(progress))

@@ -1,0 +1,58 @@
+"""Regression to the labels, until the student is as near to them as the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distil_nlp.signals import Signals
+from distil_nlp.term import LabelTerm, NonNegative, Weight, same_shape
+
+
+def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:
+    """Σ_rows (student − label)² where that + margin > (teacher − label)², and 0 elsewhere.
+
+    So the teacher is a bound, not a target: a row counts while the student's squared error exceeds the teacher's less
+    the margin. 0 at equality if the margin is 0.
+
+    Args:
+        student, teacher: outputs, (rows, 1).
+        labels: (rows,).
+        margin: in squared units of the label, at least 0.
+
+    Raises:
+        ValueError: if there are not as many labels as outputs.
+
+    Reference: Chen, Choi, Yu, Han, Chandraker (2017), "Learning efficient object detection models with knowledge
+    distillation", NeurIPS, section 3 (teacher bounded regression loss).
+    """
+    student, teacher = student.float().squeeze(-1), teacher.detach().float().squeeze(-1)
+    same_shape(student, teacher)
+    same_shape(student, labels, "an output for each label", ("outputs", "labels"))
+    error, bound = (student - labels.float()).square(), (teacher - labels.float()).square()
+    return torch.where(error.detach() + margin > bound, error, 0.0).sum()
+
+
+class BoundedRegression(LabelTerm):
+    """`bounded_regression`: squared error to the label, of labelled rows where the student's is not below the teacher's
+    by the margin.
+
+    Args:
+        margin: by how much the student's squared error must be below the teacher's for a row to count no more.
+    """
+
+    name, kinds = "bounded_regression", ("regression",)
+    formula = "squared error to the label, where it exceeds the teacher's less a margin"
+    paper = None
+
+    def __init__(self, weight: Weight = 1.0, margin: NonNegative = 0.0):
+        super().__init__(weight)
+        self.margin = margin
+
+    def against(
+        self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
+    ) -> Tensor:
+        return bounded_regression(logits, self.logits(teacher, batch), labels, self.margin)

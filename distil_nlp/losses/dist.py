@@ -1,0 +1,86 @@
+"""DIST: relations between probabilities, by their correlation, instead of the probabilities themselves."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distil_nlp.losses.soft_targets import softened
+from distil_nlp.losses.standardised_logits import standardise
+from distil_nlp.term import OutputBatchTerm, Rows, SoftTerm, Temperature, Weight, as_schedule
+
+
+def dist_inter(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Σ_rows 1 − Pearson's correlation over the classes of softmax(student / T) and softmax(teacher / T).
+
+    Each row is in [0, 2], and 0 where one is a linear function of the other that rises, such as at equality. A row
+    whose classes are all equally likely correlates with nothing and counts 1. So do not use it on two classes, where
+    the correlation is ±1 whatever the probabilities, and has no gradient.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: DIST, arXiv:2205.10536, section 3 (inter-class relation). The authors' code multiplies by T², which is
+    left out: a correlation is blind to scale, and does not fade with T.
+    """
+    ours, theirs = (one.exp() for one in softened(student, teacher, temperature))
+    return _uncorrelated(ours, theirs, -1).sum()
+
+
+def dist_intra(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """mean_classes 1 − Pearson's correlation over the rows of the class's probabilities: one value for all rows.
+
+    In [0, 2], and 0 at equality, unless a class is equally likely in all rows: that correlates with nothing and counts
+    1. Of two rows the correlation is ±1 and has no gradient. Arguments, errors and T as of `dist_inter`.
+
+    Reference: DIST, arXiv:2205.10536, section 3 (intra-class relation).
+    """
+    ours, theirs = (one.exp() for one in softened(student, teacher, temperature))
+    return _uncorrelated(ours, theirs, 0).mean()
+
+
+def _uncorrelated(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
+    return 1 - (standardise(ours, dim) * standardise(theirs, dim)).mean(dim)
+
+
+class DistInter(SoftTerm):
+    """`dist_inter`: 1 − the correlation of student's and teacher's class probabilities, per row (DIST).
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        rows: see `SoftTerm`.
+    """
+
+    name, kinds, least_classes = "dist_inter", ("mlm", "classification"), 3
+    formula = "1 − Pearson's correlation over classes of the softened outputs"
+    paper = "2205.10536"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return dist_inter(student, teacher, self.temperature(progress))
+
+
+class DistIntra(OutputBatchTerm):
+    """`dist_intra`: 1 − the correlation over a micro-batch's rows of student's and teacher's probability of a class,
+    averaged over classes (DIST). The more rows a micro-batch has, the more it tells.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+    """
+
+    name, kinds = "dist_intra", ("classification",)
+    formula = "1 − Pearson's correlation over the rows of a micro-batch of each class's softened output"
+    paper = "2205.10536"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0):
+        super().__init__(weight)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return dist_intra(student, teacher, self.temperature(progress))

@@ -1,0 +1,98 @@
+"""Other divergences between softened outputs than the KL of `soft_targets`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distil_nlp.losses.soft_targets import softened
+from distil_nlp.term import Rows, Share, SoftTerm, Temperature, Weight, as_schedule
+
+
+def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · Σ_rows KL(softmax(student / T) ‖ softmax(teacher / T)), in nats: `soft_target_kl` with its sides swapped.
+
+    It punishes what the student holds likely and the teacher does not, and lets a small student leave some of the
+    teacher's modes out. 0 at equality.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: MiniLLM, arXiv:2306.08543, section 2, there for whole sequences.
+    """
+    ours, theirs = softened(student, teacher, temperature)
+    return F.kl_div(theirs, ours, reduction="sum", log_target=True) * temperature**2
+
+
+def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 1.0, beta: float = 0.5) -> Tensor:
+    """T² · Σ_rows β · KL(p ‖ m) + (1 − β) · KL(q ‖ m), in nats, with m = β · p + (1 − β) · q.
+
+    p is the teacher's softened output, q the student's. 0 at equality. Without T² a row is at most the entropy of
+    (β, 1 − β): log 2 for the Jensen-Shannon divergence proper, which is that of β = ½. Divided by β it tends to
+    KL(p ‖ q) for β → 0; divided by 1 − β to KL(q ‖ p) for β → 1.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+        temperature: T > 0.
+        beta: the teacher's share of the mixture, in (0, 1).
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: GKD, arXiv:2306.13649, section 2 (generalised Jensen-Shannon divergence).
+    """
+    ours, theirs = softened(student, teacher, temperature)
+    mixture = torch.logaddexp(theirs + math.log(beta), ours + math.log1p(-beta))
+    of_teacher = F.kl_div(mixture, theirs, reduction="sum", log_target=True)
+    of_student = F.kl_div(mixture, ours, reduction="sum", log_target=True)
+    return (beta * of_teacher + (1 - beta) * of_student) * temperature**2
+
+
+class ReverseKL(SoftTerm):
+    """`reverse_kl`: T² · KL(student ‖ teacher) in nats per row.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        rows: see `SoftTerm`.
+    """
+
+    name, kinds = "reverse_kl", ("mlm", "classification")
+    formula = "KL(student ‖ teacher) of the softened outputs, times T²"
+    paper = "2306.08543"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return reverse_kl(student, teacher, self.temperature(progress))
+
+
+class JensenShannon(SoftTerm):
+    """`jensen_shannon`: T² · generalised Jensen-Shannon divergence in nats per row.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        beta: the teacher's share of the mixture.
+        rows: see `SoftTerm`.
+    """
+
+    name, kinds = "jensen_shannon", ("mlm", "classification")
+    formula = (
+        "Jensen-Shannon divergence between the softened outputs, the teacher having share β of the mixture, times T²"
+    )
+    paper = "2306.13649"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Share = 0.5, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature, self.beta = as_schedule(temperature), beta
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return jensen_shannon(student, teacher, self.temperature(progress), self.beta)

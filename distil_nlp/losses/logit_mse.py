@@ -1,0 +1,35 @@
+"""Logits, number by number."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distil_nlp.term import SoftTerm, same_shape
+
+
+def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_rows mean_classes (student − teacher)² of the logits. 0 at equality.
+
+    Unlike a divergence it also matches each row's mean, which no probability depends on. For T → ∞ `soft_target_kl`
+    tends to ½ · `logit_mse` of logits centred row by row.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Reference: Ba, Caruana (2014), arXiv:1312.6184, section 2, which has ½ and the sum over classes.
+    """
+    same_shape(student, teacher)
+    return F.mse_loss(student.float(), teacher.detach().float(), reduction="none").mean(-1).sum()
+
+
+class LogitMSE(SoftTerm):
+    """`logit_mse`: squared error of the logits, mean over the classes."""
+
+    name, kinds = "logit_mse", ("mlm", "classification")
+    formula = "squared error of the logits, averaged over classes"
+    paper = "1312.6184"
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return logit_mse(student, teacher)

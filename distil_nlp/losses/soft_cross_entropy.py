@@ -1,0 +1,48 @@
+"""Cross-entropy with the teacher's softened output."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distil_nlp.losses.soft_targets import softened
+from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule
+
+
+def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · Σ_rows −Σ_classes p · log q, in nats, with p = softmax(teacher / T) and q = softmax(student / T).
+
+    It has the gradient of `soft_target_kl` and lies higher by T² · the entropy of p, which is its minimum, at equality.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2; at T = 1 the prediction-layer loss of
+    TinyBERT, arXiv:1909.10351, equation 10.
+    """
+    ours, theirs = softened(student, teacher, temperature)
+    return -(theirs.exp() * ours).sum() * temperature**2
+
+
+class SoftTargetCrossEntropy(SoftTerm):
+    """`soft_target_cross_entropy`: T² · cross-entropy with the teacher's softened output, in nats per row. For a curve
+    that ends at 0 take `soft_target_kl`, which has the same gradient.
+
+    Args:
+        temperature: T, a number or a `Schedule`; 1 is TinyBERT's.
+        rows: see `SoftTerm`.
+    """
+
+    name, kinds = "soft_target_cross_entropy", ("mlm", "classification")
+    formula = "cross-entropy of the student's softened output with the teacher's, times T²"
+    paper = "1909.10351"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return soft_target_cross_entropy(student, teacher, self.temperature(progress))

@@ -1,0 +1,62 @@
+"""Logits by their z-scores, so that a student need not match their size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distil_nlp.losses.soft_targets import soft_target_kl
+from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule
+
+_CONSTANT = 1e-10
+"""Of the mean square: a variance that is no more than fp32's rounding of equal numbers."""
+
+
+def standardise(values: Tensor, dim: int = -1) -> Tensor:
+    """(value − mean) / σ along a dimension, σ² the mean squared deviation, in fp32. What is constant to fp32's
+    precision has no σ, and is centred alone."""
+    values = values.float()
+    centred = values - values.mean(dim, keepdim=True)
+    variance = centred.square().mean(dim, keepdim=True)
+    least = _CONSTANT * values.detach().square().mean(dim, keepdim=True) + torch.finfo(torch.float32).tiny
+    return centred * torch.where(variance > least, variance, 1.0).rsqrt()
+
+
+def standardised_logits(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """T² · Σ_rows KL(softmax(z(teacher) / T) ‖ softmax(z(student) / T)), in nats, z the z-score of a row's logits.
+
+    0 where the logits agree up to a positive factor and a constant of each row: a student may be as sure of itself as
+    it likes. So it needs another term, such as `hard_label`, to be calibrated. Two classes have z-scores of ±1 whatever
+    the logits, and teach nothing.
+
+    Args:
+        student, teacher: logits, (rows, classes).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: Logit Standardization in Knowledge Distillation, arXiv:2403.01427, where the term has weight 9
+    beside cross-entropy. The authors' code divides by classes − 1 in σ².
+    """
+    return soft_target_kl(standardise(student), standardise(teacher.detach()), temperature)
+
+
+class StandardisedLogits(SoftTerm):
+    """`standardised_logits`: `soft_target_kl` between z-scores of each row's logits, in nats per row.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        rows: see `SoftTerm`.
+    """
+
+    name, kinds, least_classes = "standardised_logits", ("mlm", "classification"), 3
+    formula = "KL(teacher ‖ student) of the softened z-scores of each row's logits, times T²"
+    paper = "2403.01427"
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        return standardised_logits(student, teacher, self.temperature(progress))
