@@ -1,9 +1,16 @@
 """The table of terms: each lives in a file of `losses/`, and is known to recipes by being here."""
 
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
+from distil_nlp.losses.cka import LinearCKA
+from distil_nlp.losses.contrastive import Contrastive
+from distil_nlp.losses.fitnets import FitNetsHint
+from distil_nlp.losses.flow import GramFlow
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
+from distil_nlp.losses.mmd import MMD
+from distil_nlp.losses.pkd import PKD
 from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.term import Term
 
 TERMS: dict[str, type[Term]] = {
@@ -13,6 +20,13 @@ TERMS: dict[str, type[Term]] = {
         HardLabel,
         HiddenCosine,
         HiddenMSE,
+        PKD,
+        FitNetsHint,
+        VariationalInformation,
+        MMD,
+        LinearCKA,
+        Contrastive,
+        GramFlow,
         AttentionKL,
         AttentionMSE,
     )
