@@ -9,6 +9,8 @@ from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
 from distil_nlp.losses.mmd import MMD
 from distil_nlp.losses.pkd import PKD
+from distil_nlp.losses.rkd import RKDAngle, RKDDistance
+from distil_nlp.losses.similarity import PKT, SimilarityPreserving
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.term import Term
@@ -27,6 +29,10 @@ TERMS: dict[str, type[Term]] = {
         LinearCKA,
         Contrastive,
         GramFlow,
+        RKDDistance,
+        RKDAngle,
+        SimilarityPreserving,
+        PKT,
         AttentionKL,
         AttentionMSE,
     )
