@@ -376,14 +376,13 @@ def test_modules_are_learned_where_the_papers_have_them():
 # Training ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [32, 16])
-@pytest.mark.parametrize("kind", ["mlm", "classification", "regression"])
+@pytest.mark.parametrize(("kind", "width"), [("mlm", 32), ("mlm", 16), ("classification", 16), ("regression", 16)])
 def test_terms_train(tmp_path, kind, width):
     """On ragged rows, of a student as wide as its teacher and of a narrower one."""
     trained(tmp_path, [term() for term in TERMS], kind, width)
 
 
-@pytest.mark.parametrize("term", [*TERMS, *(lambda k=k: MMD(kernel=k) for k in ("linear", "gaussian")), PKD])
+@pytest.mark.parametrize("term", [*TERMS, *(lambda k=k: MMD(kernel=k) for k in ("linear", "gaussian"))])
 def test_a_term_learns_by_itself(tmp_path, term):
     """A term whose gradient pointed the wrong way would still be finite."""
     assert_learns(tmp_path, term())
