@@ -27,7 +27,7 @@ Temperature = Positive | Schedule
 Rows = Literal["masked", "all"] | Share
 Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
 Pair = Annotated[Sequence[Block], Field(min_length=2, max_length=2)]
-Layers = Literal["last", "uniform", "all"] | Annotated[list[Pair], Field(min_length=1)]
+Layers = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[Pair], Field(min_length=1)]
 Role = Literal["teacher", "student"]
 
 
@@ -53,10 +53,11 @@ def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> l
     """(teacher block, student block) pairs; blocks are 0-based, `embeddings` is `EMBEDDINGS`.
 
     `last` pairs the last blocks; `uniform` every student block with the teacher block at the same relative
-    depth, block ⌊(i + 1) · T / S⌋ − 1; `all` is `uniform` and the embedding outputs.
+    depth, block ⌊(i + 1) · T / S⌋ − 1; `all` is `uniform` and the embedding outputs; `skip` is `uniform` without the
+    last blocks; `middle` is the middle pair of `uniform`, the lower one of two.
 
     Raises:
-        UserError: if a number is outside the model.
+        UserError: if a number is outside the model, or no pair is left.
     """
     depth_t, depth_s = teacher.num_layers, student.num_layers
     if depth_s > depth_t:
@@ -71,6 +72,15 @@ def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> l
         return uniform
     if layers == "all":
         return [(EMBEDDINGS, EMBEDDINGS), *uniform]
+    if layers == "middle":
+        return [uniform[(depth_s - 1) // 2]]
+    if layers == "skip":
+        if depth_s == 1:
+            raise UserError(
+                f"{where}.layers: expected a student of 2 layers or more / got skip and a student of 1 / its only "
+                "layer is the last, which skip leaves out / use layers=last"
+            )
+        return uniform[:-1]
     pairs = []
     for pair in layers:
         for block, depth, role in zip(pair, (depth_t, depth_s), ("teacher", "student"), strict=True):
@@ -245,7 +255,7 @@ class LayerTerm(Term):
 
     Args:
         layers: [teacher, student] pairs of 0-based blocks (`embeddings` for the embedding output), or
-            `last`, `uniform`, `all` (see `pair_layers`).
+            `last`, `uniform`, `all`, `skip`, `middle` (see `pair_layers`).
         rows: `all` attended tokens, `masked` tokens, or a sampled share.
     """
 
@@ -273,6 +283,16 @@ class LayerTerm(Term):
 class HiddenTerm(LayerTerm):
     """Hidden states of paired layers; a learned linear projection lifts a narrower or wider student."""
 
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if self.seen() == "cls" and any(EMBEDDINGS in pair for pair in self.pairs):
+            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
+            if self.layers != "all":
+                raise UserError(
+                    f"objective.{self.name}.layers: expected blocks / got embeddings / the embedding of [CLS] is the "
+                    "same in every sequence / take that pair out"
+                )
+
     def request(self, role: Role) -> Request:
         return Request(hidden=frozenset((block, self.seen()) for block in self.blocks(role)))
 
@@ -281,34 +301,66 @@ class HiddenTerm(LayerTerm):
         return self.rows()
 
     def projections(self) -> dict[str, tuple[tuple[int, str], nn.Module]]:
-        narrow, wide = self.student_shape.hidden_size, self.teacher_shape.hidden_size
-        if narrow == wide:
-            return {}
-        return {
-            self._projection(block): ((block, self.seen()), nn.Linear(narrow, wide))
-            for block in sorted(self.blocks("student"))
-        }
+        found = {}
+        for block in sorted(self.blocks("student")):
+            module = self.projection(self.student_shape.hidden_size, self.teacher_shape.hidden_size)
+            if module is not None:
+                found[self._projection(block)] = ((block, self.seen()), module)
+        return found
+
+    def projection(self, narrow: int, wide: int) -> nn.Module | None:
+        """What the states of a student layer go through, from its width to the teacher's; None for nothing."""
+        return None if narrow == wide else nn.Linear(narrow, wide)
 
     def _projection(self, block: int) -> str:
         return f"{self.name}_{'embeddings' if block == EMBEDDINGS else block}"
 
-    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total = 0.0
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """(student, teacher) of each pair of layers, (rows, width) each."""
+        found = []
         for theirs, ours in self.pairs:
             name = self._projection(ours)
             state = student.projected[name] if name in student.projected else student.hidden[ours, self.seen()]
-            total = total + self.between(state, teacher.hidden[theirs, self.seen()])
+            found.append((state, teacher.hidden[theirs, self.seen()]))
+        return found
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        total = 0.0
+        for ours, theirs in self.states(student, teacher, batch):
+            total = total + self.between(ours, theirs)
         return total / len(self.pairs)
 
     def between(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Σ over rows of one pair of layers: (rows, width) each."""
+        """Σ over rows of one pair of layers, with what `states` gives of it."""
         raise NotImplementedError
+
+
+class SequenceTerm(HiddenTerm):
+    """A term on how the tokens of a sequence lie to each other, or its neurons: one value for a sequence. `states` are
+    (sequences, tokens, width), and 0 at padding.
+
+    Args:
+        layers: as of `LayerTerm`; all attended tokens of these.
+    """
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "last"):
+        super().__init__(weight, layers)
+
+    def rows(self) -> str:
+        return "sequences"
+
+    def seen(self) -> str:
+        return "all"
+
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        pairs = super().states(student, teacher, batch)
+        return [tuple(by_sequence(one, batch["rows"]["all"], batch["input_ids"]) for one in pair) for pair in pairs]
 
 
 class BatchTerm(HiddenTerm):
     """A term on how the rows of a micro-batch lie to each other, which no sum over rows can tell: it is one value for a
     micro-batch, and the mean over those of a step and of all processes. So it depends on the micro-batch's size; one of
-    a single row takes no part. Widths need not agree.
+    a single sequence takes no part. Widths need not agree.
 
     Args:
         layers: as of `LayerTerm`; [CLS] of these.
@@ -323,13 +375,19 @@ class BatchTerm(HiddenTerm):
     def seen(self) -> str:
         return "cls"
 
-    def projections(self) -> dict[str, tuple[tuple[int, str], nn.Module]]:
-        return {}
+    def projection(self, narrow: int, wide: int) -> nn.Module | None:
+        return None
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if not batch["rows"]["batch"].numel():
-            return sum(student.hidden[ours, self.seen()].sum() for _, ours in self.pairs) * 0.0
+            return sum(ours.sum() for ours, _ in self.states(student, teacher, batch)) * 0.0
         return super().sum(student, teacher, batch, progress)
+
+
+def by_sequence(states: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """(rows, width) at flat positions of `tokens`, (batch, seq), as (batch, seq, width), with 0 elsewhere."""
+    empty = states.new_zeros(tokens.numel(), states.shape[1])
+    return empty.index_copy(0, places, states).unflatten(0, tokens.shape)
 
 
 def as_schedule(value: float | Schedule) -> Schedule:

@@ -3,15 +3,24 @@
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.binned_regression import BinnedRegression
 from distil_nlp.losses.bounded_regression import BoundedRegression
+from distil_nlp.losses.cka import LinearCKA
+from distil_nlp.losses.contrastive import Contrastive
 from distil_nlp.losses.decoupled_kd import DecoupledKD
 from distil_nlp.losses.dist import DistInter, DistIntra
 from distil_nlp.losses.divergences import JensenShannon, ReverseKL
+from distil_nlp.losses.fitnets import FitNetsHint
+from distil_nlp.losses.flow import GramFlow
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
 from distil_nlp.losses.logit_mse import LogitMSE
+from distil_nlp.losses.mmd import MMD
+from distil_nlp.losses.pkd import PKD
+from distil_nlp.losses.rkd import RKDAngle, RKDDistance
+from distil_nlp.losses.similarity import PKT, SimilarityPreserving
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.losses.standardised_logits import StandardisedLogits
+from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.losses.without_teacher import LabelSmoothing, VirtualTeacher
 from distil_nlp.term import Term
 
@@ -34,6 +43,17 @@ TERMS: dict[str, type[Term]] = {
         VirtualTeacher,
         HiddenCosine,
         HiddenMSE,
+        PKD,
+        FitNetsHint,
+        VariationalInformation,
+        MMD,
+        LinearCKA,
+        Contrastive,
+        GramFlow,
+        RKDDistance,
+        RKDAngle,
+        SimilarityPreserving,
+        PKT,
         AttentionKL,
         AttentionMSE,
     )

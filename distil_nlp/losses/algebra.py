@@ -1,0 +1,34 @@
+"""What formulas on relations share: products in fp32, and directions of vectors that may be 0."""
+
+import torch
+from torch import Tensor
+
+TINY = 1e-12
+
+
+def precise(x: Tensor) -> Tensor:
+    """In fp32, or in float64 if it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """x y as matrices, in fp32 whatever autocast is on."""
+    with torch.autocast(x.device.type, enabled=False):
+        return precise(x) @ precise(y)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / ‖x‖ along the last dimension; 0, and no gradient, where ‖x‖ is below 1e-6."""
+    x = precise(x)
+    squared = x.square().sum(-1, keepdim=True)
+    gone = squared < TINY
+    return x * squared.masked_fill(gone, 1).rsqrt().masked_fill(gone, 0)
+
+
+def same_rows(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both are (rows, width) with equally many rows; widths are free."""
+    if student.dim() != 2 or teacher.dim() != 2 or len(student) != len(teacher):
+        raise ValueError(
+            f"expected (rows, width) with the same rows on both sides / got student {tuple(student.shape)}, "
+            f"teacher {tuple(teacher.shape)}"
+        )

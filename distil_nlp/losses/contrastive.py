@@ -1,0 +1,57 @@
+"""A contrastive loss: each sequence of a micro-batch is to be told from the others."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distil_nlp.losses.algebra import product, unit
+from distil_nlp.term import BatchTerm, Layers, Positive, Weight, same_shape
+
+
+def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:
+    """mean_i −log (exp(cos(sᵢ, tᵢ) / T) / Σ_j exp(cos(sᵢ, tⱼ) / T)), in nats: InfoNCE with the teacher's other rows as
+    negatives.
+
+    It never reaches 0: with n rows it is at least log(1 + (n − 1) exp(−2 / T)), where others lie opposite, and
+    mean_i log Σ_j exp((cos(tᵢ, tⱼ) − 1) / T) where student equals teacher. A guess is log n.
+
+    Args:
+        student, teacher: (rows, width). No gradient flows to the teacher.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+
+    Reference: after CRD, arXiv:1910.10699; InfoNCE is van den Oord et al. 2018, arXiv:1807.03748.
+    """
+    if temperature <= 0:
+        raise ValueError(f"expected a temperature above 0 / got {temperature}")
+    same_shape(student, teacher, "(rows, width) alike")
+    cosines = product(unit(student), unit(teacher.detach()).T)
+    return F.cross_entropy(cosines / temperature, torch.arange(len(student), device=student.device))
+
+
+class Contrastive(BatchTerm):
+    """`contrastive`: InfoNCE between [CLS] of the teacher and a learned linear map of the student's, over the sequences
+    of a micro-batch.
+
+    CRD draws thousands of negatives from a memory of all rows, has the student's rows as negatives too, and maps the
+    teacher's states; here the negatives are the teacher's states of the micro-batch's other sequences, as they are.
+
+    Args:
+        layers: [CLS] of these.
+        temperature: T; that of CRD's code.
+    """
+
+    name, paper = "contrastive", "1910.10699"
+    formula = "InfoNCE between [CLS] states of a micro-batch, those of the student through a learned linear map"
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", temperature: Positive = 0.07):
+        super().__init__(weight, layers)
+        self.temperature = temperature
+
+    def projection(self, narrow: int, wide: int) -> nn.Module:
+        return nn.Linear(narrow, wide)
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return contrastive(student, teacher, self.temperature)

@@ -1,0 +1,39 @@
+"""FitNets: hints from within the teacher."""
+
+from torch import Tensor, nn
+
+from distil_nlp.losses.algebra import precise
+from distil_nlp.term import HiddenTerm, Layers, Rows, Weight, same_shape
+
+
+def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_rows ½ ‖teacher − student‖², summed over the width; 0 at equality.
+
+    Args: (rows, width) each, `student` as the regressor gives it. No gradient flows to the teacher. Raises ValueError
+        if the shapes differ.
+
+    Reference: FitNets, arXiv:1412.6550, the hint loss L_HT.
+    """
+    same_shape(student, teacher, "(rows, width) alike")
+    return (precise(teacher.detach()) - precise(student)).square().sum() / 2
+
+
+class FitNetsHint(HiddenTerm):
+    """`fitnets_hint`: half the squared error of the hidden states that a learned regressor makes of the student's, per
+    token. The regressor is linear with a bias, one for each student layer, and learned at equal widths too. (That of
+    the paper ends in the hint's own nonlinearity; hidden states end in none.)
+
+    Args:
+        layers: `middle`, as in the paper.
+        rows: see `LayerTerm`.
+    """
+
+    name, paper = "fitnets_hint", "1412.6550"
+    formula = "half the squared distance between hidden states, those of the student through a learned linear regressor"
+    between = staticmethod(fitnets_hint)
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "middle", rows: Rows = "all"):
+        super().__init__(weight, layers, rows)
+
+    def projection(self, narrow: int, wide: int) -> nn.Module:
+        return nn.Linear(narrow, wide)

@@ -1,0 +1,73 @@
+"""Neuron selectivity: when the neurons of a layer are active, as a distribution over neurons."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from distil_nlp.losses.algebra import TINY, product, unit
+from distil_nlp.term import Layers, SequenceTerm, Weight
+
+Kernel = Literal["linear", "polynomial", "gaussian"]
+
+
+def mmd(student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial") -> Tensor:
+    """Σ_sequences MMD² between the neurons of student and teacher; 0 where both have the same, in any order.
+
+    A neuron is what one hidden dimension does over the tokens of a sequence, at length 1. With x of the teacher's T
+    neurons and y of the student's S: MMD² = Σ k(x, x') / T² + Σ k(y, y') / S² − 2 Σ k(x, y) / (T · S).
+
+    Args:
+        student, teacher: (sequences, tokens, width), 0 at padding; widths are free.
+        kernel: `linear` k = x·y, which compares mean neurons; `polynomial` k = (x·y)², which compares how like the
+            tokens are to each other; `gaussian` k = exp(−‖x − y‖² / 2σ²), where σ² is the sequence's mean ‖x − y‖²
+            between teacher and student, without gradient.
+
+    Raises:
+        ValueError: if sequences or tokens are not equally many.
+
+    Reference: Neuron Selectivity Transfer, arXiv:1707.01219, sections 3 and 4.
+    """
+    if student.dim() != 3 or student.shape[:2] != teacher.shape[:2]:
+        raise ValueError(
+            "expected (sequences, tokens, width) with the same sequences and tokens on both sides / got student "
+            f"{tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        )
+    ours, theirs = unit(student.transpose(1, 2)), unit(teacher.detach().transpose(1, 2))
+    if kernel == "linear":
+        return (ours.mean(1) - theirs.mean(1)).square().sum()
+    if kernel == "polynomial":  # Σ (x·y)² is the product of Σ x xᵀ and Σ y yᵀ: no matrix of neurons is needed
+        mine, other = (product(x.transpose(1, 2), x) / x.shape[1] for x in (ours, theirs))
+        return (mine - other).square().sum()
+    across = _squared_distances(ours, theirs)
+    scale = -0.5 / across.detach().mean((1, 2), keepdim=True).clamp_min(TINY)
+    alike = [_squared_distances(one, one).mul(scale).exp().mean((1, 2)) for one in (ours, theirs)]
+    return (alike[0] + alike[1] - 2 * across.mul(scale).exp().mean((1, 2))).sum()
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    squares = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None]
+    return squares - 2 * product(x, y.transpose(1, 2))
+
+
+class MMD(SequenceTerm):
+    """`mmd`: squared maximum mean discrepancy between the neurons of paired layers, per sequence (NST). Widths need not
+    agree, and nothing is projected.
+
+    Args:
+        layers: all attended tokens of these.
+        kernel: see the formula. `polynomial` is the paper's best; `gaussian` holds matrices of width² for each
+            sequence.
+    """
+
+    name, paper = "mmd", "1707.01219"
+    formula = "the squared maximum mean discrepancy between neurons, each its activations over a sequence at length 1"
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", kernel: Kernel = "polynomial"):
+        super().__init__(weight, layers)
+        self.kernel = kernel
+
+    def projection(self, narrow: int, wide: int) -> None:
+        return None
+
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return mmd(student, teacher, self.kernel)

@@ -1,0 +1,38 @@
+"""Patient knowledge distillation: directions of [CLS]."""
+
+from torch import Tensor
+
+from distil_nlp.losses.algebra import unit
+from distil_nlp.term import HiddenTerm, Layers, Weight, same_shape
+
+
+def pkd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_rows ‖student/‖student‖ − teacher/‖teacher‖‖², each in [0, 4]: 2 − 2 cos, and 0 where directions agree.
+
+    Args: (rows, width) each. No gradient flows to the teacher. Raises ValueError if the shapes differ.
+
+    Reference: Patient KD, arXiv:1908.09355, the loss L_PT.
+    """
+    same_shape(student, teacher, "(rows, width) alike")
+    return (unit(student) - unit(teacher.detach())).square().sum()
+
+
+class PKD(HiddenTerm):
+    """`pkd`: squared distance of the normalised [CLS] states of paired layers, per sequence.
+
+    The paper sums over layers, this takes the mean. A student of another width is projected, which the paper has not.
+
+    Args:
+        layers: `skip` is PKD-Skip: `uniform` without the last layer, which the output already teaches. PKD-Last, from
+            12 layers to 6, is `[[6, 0], [7, 1], [8, 2], [9, 3], [10, 4]]`.
+    """
+
+    name, paper = "pkd", "1908.09355"
+    formula = "the squared distance between [CLS] states of length 1"
+    between = staticmethod(pkd)
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "skip"):
+        super().__init__(weight, layers)
+
+    def rows(self) -> str:
+        return "cls"
