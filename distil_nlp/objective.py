@@ -131,7 +131,8 @@ class Objective:
             if measured is not None and isinstance(term, OutputTerm):
                 sums.append(next(ahead))
                 continue
-            value = term.sum(student, teacher, batch, progress).float()
+            with torch.autocast(factors.device.type, enabled=False):  # an evaluation has it on here
+                value = term.sum(student, teacher, batch, progress).float()
             sums.append(value.detach())
             loss = loss + factor * value
         return loss, torch.stack([*sums, *ahead])
