@@ -1,7 +1,7 @@
-"""Where a model keeps its stack of transformer blocks."""
+"""Where a model keeps its stack of transformer blocks, and a block its feed-forward units."""
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
 
@@ -22,6 +22,40 @@ def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
         f"expected a stack of {model.config.num_hidden_layers} layers in {type(model).__name__} / got none of "
         "that length / its layers cannot be copied or compared / use an encoder such as BERT, RoBERTa or ELECTRA"
     )
+
+
+_UNITS = ("intermediate.dense", "ffn.lin1", "ffn")
+"""Where families keep the first layer of a block's feed-forward part: BERT and its kin, DistilBERT, ALBERT."""
+
+
+def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
+    """The layer of a block whose outputs are its feed-forward units before the activation function. Of MobileBERT's
+    four feed-forward parts it is the last.
+
+    Raises:
+        UserError: if there is none, as where units are gated (ModernBERT) or the sequence goes through in pieces.
+    """
+    config = model.config
+    width = feed_forward_width(config)
+    modules = dict(block.named_modules())
+    for name in _UNITS:
+        found = modules.get(name)
+        if isinstance(found, nn.Linear) and found.out_features == width and not _is_chunked(config):
+            return found
+    raise UserError(
+        f"expected a feed-forward layer of {width} units in each block of {type(model).__name__} / got "
+        f"{'one in pieces, by chunk_size_feed_forward' if _is_chunked(config) else 'none, or gated ones'} / the "
+        "activation terms cannot see whether a unit is active / set their weight to 0"
+    )
+
+
+def feed_forward_width(config: PretrainedConfig) -> int | None:
+    """How many units a block's feed-forward part has; None if the configuration does not say."""
+    return getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None)
+
+
+def _is_chunked(config: PretrainedConfig) -> bool:
+    return bool(getattr(config, "chunk_size_feed_forward", 0))
 
 
 def members(model: nn.Module) -> list[nn.Module]:

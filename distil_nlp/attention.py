@@ -1,16 +1,17 @@
-"""Attention as queries and keys: distributions before dropout, in fp32, and sums over them block by block."""
+"""Attention as queries and keys: scores and distributions in fp32, before dropout, and sums over them by blocks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(student, teacher, chosen) → sum, of log-probabilities such as `attention_kl` takes."""
+"""(student, teacher, chosen) → sum, of log-probabilities such as `attention_kl` takes, or of scores."""
 
 _BLOCK_BYTES = {"cpu": 2**22, "gpu": 2**28}
 """Of one model's distributions in fp32: small enough for a processor's cache, large enough to fill a GPU."""
@@ -36,6 +37,11 @@ class QueriesKeys:
         """(batch, heads, seq, seq), in fp32."""
         return attention_log_probabilities(self.query, self.key, self.scaling, self.mask)
 
+    def scores(self) -> Tensor:
+        """What the softmax is taken of, (batch, heads, seq, seq), in fp32; −inf for keys that may not be seen."""
+        scores, visible = _scores(self.query, self.key, self.scaling, self.mask)
+        return scores if visible is None else scores.masked_fill(~visible, -math.inf)
+
     def part(self, sequences: slice, queries: slice) -> QueriesKeys:
         """Some queries of some sequences, with all keys."""
         mask = self.mask
@@ -55,6 +61,10 @@ class Probabilities:
         """In fp32; probability 0 becomes a finite number, so that 0 · log 0 is 0."""
         return self.whole.float().clamp_min(torch.finfo(torch.float32).tiny).log()
 
+    def scores(self) -> Tensor:
+        """Raises ValueError: a softmax forgets how large its scores were."""
+        raise ValueError("expected queries and keys for attention scores / got probabilities, which do not tell them")
+
 
 Attention = QueriesKeys | Probabilities
 
@@ -62,7 +72,14 @@ for _kind in (QueriesKeys, Probabilities):
     torch.export.register_dataclass(_kind)  # so that what wraps a model finds the tensors in its output
 
 
-def attention_sum(loss: Loss, student: Attention, teacher: Attention, chosen: Tensor, average: bool = False) -> Tensor:
+def attention_sum(
+    loss: Loss,
+    student: Attention,
+    teacher: Attention,
+    chosen: Tensor,
+    average: bool = False,
+    scores: bool = False,
+) -> Tensor:
     """Σ over the chosen queries of a loss between two layers' attention.
 
     From queries and keys a (batch, heads, seq, seq) tensor is never whole: it goes block by block, the gradient of a
@@ -74,18 +91,20 @@ def attention_sum(loss: Loss, student: Attention, teacher: Attention, chosen: Te
         student, teacher: with equal numbers of sequences and tokens.
         chosen: (batch, seq), 1 for queries that count and 0 for the others, such as padding.
         average: compare means over heads, for unequal numbers of them.
+        scores: the loss takes scores, −inf where a key may not be seen, instead of log-probabilities.
 
     Raises:
-        ValueError: if the heads differ and are not averaged.
+        ValueError: if the heads differ and are not averaged, or there are no scores to be had.
     """
+    maps = partial(_maps, average=average, scores=scores)
     if isinstance(student, Probabilities) or isinstance(teacher, Probabilities):
-        return loss(_maps(student, average), _maps(teacher, average), chosen)
-    return _BlockSum.apply(student.query, student.key, student, teacher, chosen, loss, average, torch.is_grad_enabled())
+        return loss(maps(student), maps(teacher), chosen)
+    return _BlockSum.apply(student.query, student.key, student, teacher, chosen, loss, maps, torch.is_grad_enabled())
 
 
 class _BlockSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, student, teacher, chosen, loss, average, has_graph):
+    def forward(ctx, query, key, student, teacher, chosen, loss, maps, has_graph):
         ctx.gradients = None
         if has_graph and any(ctx.needs_input_grad[:2]):
             ctx.gradients = [torch.zeros_like(one, dtype=torch.float32) for one in (query, key)]
@@ -93,13 +112,13 @@ class _BlockSum(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             for sequences, queries in _blocks(query, max(query.shape[1], teacher.query.shape[1])):
                 ours, theirs = (one.part(sequences, queries) for one in (student, teacher))
-                target, counted = _maps(theirs, average), chosen[sequences, queries]
+                target, counted = maps(theirs), chosen[sequences, queries]
                 if ctx.gradients is None:
-                    total += loss(_maps(ours, average), target, counted)
+                    total += loss(maps(ours), target, counted)
                     continue
                 with torch.enable_grad():
                     leaves = [one.detach().float().requires_grad_() for one in (ours.query, ours.key)]
-                    value = loss(_maps(QueriesKeys(*leaves, ours.scaling, ours.mask), average), target, counted)
+                    value = loss(maps(QueriesKeys(*leaves, ours.scaling, ours.mask)), target, counted)
                     slopes = torch.autograd.grad(value, leaves)
                 total += value.detach()
                 ctx.gradients[0][sequences, :, queries] = slopes[0]
@@ -117,7 +136,10 @@ class _BlockSum(torch.autograd.Function):
         return (*done, None, None, None, None, None, None)
 
 
-def _maps(seen: Attention, average: bool) -> Tensor:
+def _maps(seen: Attention, average: bool, scores: bool) -> Tensor:
+    if scores:
+        found = seen.scores()
+        return found.mean(1, keepdim=True) if average else found
     found = seen.log_probabilities()
     return average_heads(found) if average else found
 
@@ -145,14 +167,19 @@ def attention_log_probabilities(query: Tensor, key: Tensor, scaling: float, mask
         mask: which keys may be seen. Boolean (True = visible), or float to be added to the scores;
             broadcast to (batch, heads, seq, seq).
     """
+    scores, visible = _scores(query, key, scaling, mask)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min / 2)
+    return scores.log_softmax(-1)
+
+
+def _scores(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """(scaling · query keyᵀ and what the mask adds, which keys may be seen or None for all)."""
     scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * scaling
-    if mask is None:
-        return scores.log_softmax(-1)
-    visible = mask
-    if mask.dtype != torch.bool:
-        visible = mask > torch.finfo(mask.dtype).min / 2
-        scores = scores + mask.masked_fill(~visible, 0).float()
-    return scores.masked_fill(~visible, torch.finfo(scores.dtype).min / 2).log_softmax(-1)
+    if mask is None or mask.dtype == torch.bool:
+        return scores, mask
+    visible = mask > torch.finfo(mask.dtype).min / 2
+    return scores + mask.masked_fill(~visible, 0).float(), visible
 
 
 def average_heads(log_probabilities: Tensor) -> Tensor:

@@ -62,16 +62,18 @@ def refuse_arguments(args: TrainingArguments) -> None:
 
 
 def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) -> None:
-    """Reentrant checkpointing runs the first forward without a graph: queries and keys kept from it have no gradient.
+    """Reentrant checkpointing runs the first forward without a graph: what is kept from within it has no gradient.
 
     Raises:
-        UserError: if attention terms would lose their gradient.
+        UserError: if attention or activation terms would lose their gradient.
     """
     fields = [getattr(args, f"{name}_checkpointing_kwargs", None) for name in ("gradient", "activation")]
-    if request.attention and any(isinstance(one, dict) and one.get("use_reentrant") for one in fields):
+    if (request.attention or request.activations) and any(
+        isinstance(one, dict) and one.get("use_reentrant") for one in fields
+    ):
         raise UserError(
-            "training.gradient_checkpointing_kwargs: expected use_reentrant=false / got true / attention terms would "
-            "have no gradient / leave it out"
+            "training.gradient_checkpointing_kwargs: expected use_reentrant=false / got true / attention and "
+            "activation terms would have no gradient / leave it out"
         )
 
 

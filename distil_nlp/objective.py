@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
 from distil_nlp.rows import RowSets
-from distil_nlp.signals import Measure, Request, Signals
+from distil_nlp.signals import Measure, Request, Signals, Source
 from distil_nlp.tasks import Kind
 from distil_nlp.term import OutputTerm, Role, Shape, Term
 from distil_nlp.terms import TERMS
@@ -69,19 +69,22 @@ class Objective:
             hidden=frozenset().union(*(one.hidden for one in wanted)),
             attention=frozenset().union(*(one.attention for one in wanted)),
             values=frozenset().union(*(one.values for one in wanted)),
+            scores=frozenset().union(*(one.scores for one in wanted)),
+            activations=frozenset().union(*(one.activations for one in wanted)),
         )
 
     def projections(self) -> nn.ModuleDict:
         """The modules that only training needs; empty where all widths agree."""
         return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()})
 
-    def projection_sources(self) -> dict[str, tuple[int, str]]:
+    def projection_sources(self) -> dict[str, Source]:
         return {name: source for name, (source, _) in self._projections.items()}
 
     def row_sets(self, chunk: int | None = None) -> RowSets:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
         output = {term.seen() for term in self.terms if isinstance(term, OutputTerm)}
-        seen = {name for _, name in self.request("student").hidden} | output
+        request = self.request("student")
+        seen = {name for _, name in request.hidden | request.activations} | output
         return RowSets(self.kind, frozenset(term.rows() for term in self.terms) | seen, frozenset(output), chunk)
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:

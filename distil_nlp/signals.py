@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from distil_nlp.architecture import layer_stack, members
+from distil_nlp.architecture import feed_forward_units, layer_stack, members
 from distil_nlp.attention import Attention, Probabilities, QueriesKeys
 from distil_nlp.errors import UserError
 
@@ -46,12 +46,16 @@ class Request:
         hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
         attention: layers whose queries and keys, or attention distributions, are compared.
         values: those of them whose values are compared too.
+        scores: those of them whose distributions will not do: queries and keys themselves are looked at.
+        activations: (layer, row set) pairs whose feed-forward units are compared, before their activation function.
     """
 
     logits: bool = False
     hidden: frozenset[tuple[int, str]] = frozenset()
     attention: frozenset[int] = frozenset()
     values: frozenset[int] = frozenset()
+    scores: frozenset[int] = frozenset()
+    activations: frozenset[tuple[int, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,15 @@ Measure = Callable[[Vocabulary], Any]
 @dataclass
 class Signals:
     """What was seen. `hidden` maps (layer, row set) to (rows, width); `projected` a projection's name to
-    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities. Instead of `logits` there
-    may be `vocabulary`, which they can be computed from, or `measured`, what was made of that in the forward."""
+    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities; `activations`, as `hidden`,
+    to (rows, feed-forward width). Instead of `logits` there may be `vocabulary`, which they can be computed from, or
+    `measured`, what was made of that in the forward."""
 
     logits: Tensor | None = None
     hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[int, Attention] = field(default_factory=dict)
+    activations: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
     measured: Any = None
 
@@ -101,6 +107,10 @@ def forward_names(model: nn.Module) -> frozenset[str]:
     return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
 
 
+Source = tuple[int, str] | tuple[int, str, Literal["activations"]]
+"""Of a projection: the (layer, row set) of a hidden state, or of feed-forward units."""
+
+
 class Recorder:
     """Shows the signals of a `Request` in place of the model's output, whenever `rows` are passed to forward.
 
@@ -109,7 +119,8 @@ class Recorder:
         request: what to show.
         head_rows: run the head on the token positions `rows["head"]` only (language modelling).
         projects: whether the head projects to the vocabulary; else `Signals.vocabulary` stands for the logits.
-        projections: name → (layer, row set); the modules themselves hang at `model.<projections_name>`.
+        projections: name → (layer, row set) of a hidden state, or (layer, row set, "activations"); the modules
+            themselves hang at `model.<projections_name>`.
 
     Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
     cannot re-route (DeBERTa, MPNet) are read at their eager attention instead, with a warning.
@@ -122,12 +133,16 @@ class Recorder:
         *,
         head_rows: bool = False,
         projects: bool = True,
-        projections: dict[str, tuple[int, str]] | None = None,
+        projections: dict[str, Source] | None = None,
         projections_name: str = "distillation_projections",
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections, self.projections_name = projections or {}, projections_name
         self.layers, self._model = layer_stack(members(model)[0]), model
+        routed = model._can_set_attn_implementation()
+        if not routed:
+            self._refuse_maps_alone()
+        units = {layer: feed_forward_units(members(model)[0], self.layers[layer]) for layer, _ in request.activations}
         self._rows: dict[str, Tensor] | None = None
         self._measure: Measure | None = None
         self.last: Tensor | None = None
@@ -144,8 +159,8 @@ class Recorder:
             *(one.base_model.register_forward_hook(self._keep_last) for one in members(model)),
         ]
         self._watch_hidden()
+        self._watch_activations(units)
         self._attention_before = model.config._attn_implementation
-        routed = model._can_set_attn_implementation()
         if routed and (request.attention or self._attention_before == "sdpa"):
             model.set_attn_implementation(RECORDING_SDPA)
         if request.attention:
@@ -191,6 +206,20 @@ class Recorder:
         if EMBEDDINGS in wanted:
             self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
 
+    def _watch_activations(self, units: dict[int, nn.Linear]) -> None:
+        for layer, module in {id(self.layers[i]): (self.layers[i], module) for i, module in units.items()}.values():
+            self._handles.append(module.register_forward_hook(partial(self._keep_activations, layer)))
+
+    def _refuse_maps_alone(self) -> None:
+        """Raises UserError where more than distributions is wanted."""
+        wanted = sorted(self.request.values | self.request.scores)
+        if wanted:
+            raise UserError(
+                f"expected queries, keys and values of layers {wanted} of {type(self._model).__name__} / got attention "
+                "that cannot be routed, which shows probabilities alone / relations and scores cannot be had of it / "
+                "set the weights of attention_scores_mse and of the relations to 0; attention_kl works"
+            )
+
     def _watch_attention(self, model: PreTrainedModel, routed: bool) -> None:
         if not routed:
             warnings.warn(
@@ -215,6 +244,7 @@ class Recorder:
         self._add_embedding_gradient_by_rows(self._measure is not None)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, dict[str, Any]] = {}
+        self._activations: dict[int, Tensor] = {}
         self._calls: dict[str, int] = defaultdict(int)
         return args, kwargs
 
@@ -228,6 +258,14 @@ class Recorder:
         layer = self._nth(module, "hidden")
         if any(layer == wanted for wanted, _ in self.request.hidden):
             self._hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+    @torch.compiler.disable
+    def _keep_activations(self, owner: nn.Module, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self._rows is None:
+            return
+        layer = self._nth(owner, "activations")
+        if any(layer == wanted for wanted, _ in self.request.activations):
+            self._activations[layer] = output
 
     def _keep_attention(self, owner: nn.Module, **seen: Any) -> None:
         """Called from within a layer, by the attention function or a dropout's hook, with what it was given."""
@@ -297,6 +335,11 @@ class Recorder:
             for layer, name in self.request.hidden
         }
         self._complain_if_missing(module)
+        activations = {
+            (layer, name): self._activations[layer].flatten(0, 1).index_select(0, rows[name])
+            for layer, name in self.request.activations
+        }
+        sources = hidden | {(*where, "activations"): units for where, units in activations.items()}
         logits = None
         if self.request.logits and self._vocabulary is None and self._measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
@@ -307,12 +350,14 @@ class Recorder:
         signals = {
             "logits": logits,
             "hidden": hidden,
-            "projected": {name: bank[name](hidden[source]) for name, source in self.projections.items()},
+            "projected": {name: bank[name](sources[source]) for name, source in self.projections.items()},
             "attention": self._attention,
+            "activations": activations,
             "vocabulary": self._vocabulary,
             "measured": self._measured,
         }
-        self._hidden, self._attention, self._vocabulary, self._measured = {}, {}, None, None
+        self._hidden, self._attention, self._activations = {}, {}, {}
+        self._vocabulary = self._measured = None
         return signals
 
     def _complain_if_missing(self, model: nn.Module) -> None:

@@ -13,14 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from distil_nlp.architecture import feed_forward_width
 from distil_nlp.errors import UserError
 from distil_nlp.schedule import Schedule
-from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.signals import EMBEDDINGS, Request, Signals, Source
 from distil_nlp.tasks import Kind
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Bins = Annotated[int, Field(ge=2, le=1000)]
+Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Weight = float | Schedule
 Temperature = Positive | Schedule
@@ -33,20 +35,24 @@ Role = Literal["teacher", "student"]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a term must know of a model to pair its layers: depth, width, number of attention heads, and which layers
-    see a window only (ModernBERT); and how many classes a classifier has."""
+    """What a term must know of a model to pair its layers: depth, width, number of attention heads, which layers see a
+    window only (ModernBERT), how many feed-forward units a block has, where the configuration tells, and how many
+    classes a classifier has."""
 
     num_layers: int
     hidden_size: int
     num_heads: int
     layer_types: tuple[str, ...] | None = None
+    feed_forward: int | None = None
     num_labels: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> Shape:
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
-        return cls(*shape, tuple(types) if types else None, getattr(config, "num_labels", None))
+        return cls(
+            *shape, tuple(types) if types else None, feed_forward_width(config), getattr(config, "num_labels", None)
+        )
 
 
 def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> list[tuple[int, int]]:
@@ -141,8 +147,8 @@ class Term:
     def request(self, role: Role) -> Request:
         raise NotImplementedError
 
-    def projections(self) -> dict[str, tuple[tuple[int, str], nn.Module]]:
-        """Projections the term trains: name → (student (layer, row set), module)."""
+    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+        """Projections the term trains: name → (where in the student, such as (layer, row set), module)."""
         return {}
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
@@ -278,6 +284,26 @@ class LayerTerm(Term):
 
     def blocks(self, role: Role) -> frozenset[int]:
         return frozenset(pair[role == "student"] for pair in self.pairs)
+
+
+class BlockTerm(LayerTerm):
+    """A term on what lies within blocks, such as attention: `all` is `uniform`, because embeddings have none of it.
+
+    Attributes:
+        lacking: what embeddings lack, for the message.
+    """
+
+    lacking: ClassVar[str]
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if any(EMBEDDINGS in pair for pair in self.pairs):
+            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
+            if self.layers != "all":
+                raise UserError(
+                    f"objective.{self.name}.layers: expected blocks / got embeddings / embeddings {self.lacking} / "
+                    "take that pair out"
+                )
 
 
 class HiddenTerm(LayerTerm):

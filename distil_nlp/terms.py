@@ -1,6 +1,8 @@
 """The table of terms: each lives in a file of `losses/`, and is known to recipes by being here."""
 
+from distil_nlp.losses.activations import ActivationBoundary, ActivationShare
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
+from distil_nlp.losses.attention_scores import AttentionScoresMSE
 from distil_nlp.losses.binned_regression import BinnedRegression
 from distil_nlp.losses.bounded_regression import BoundedRegression
 from distil_nlp.losses.cka import LinearCKA
@@ -15,6 +17,7 @@ from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
 from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.losses.mmd import MMD
 from distil_nlp.losses.pkd import PKD
+from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
@@ -56,5 +59,11 @@ TERMS: dict[str, type[Term]] = {
         PKT,
         AttentionKL,
         AttentionMSE,
+        AttentionScoresMSE,
+        QueryRelation,
+        KeyRelation,
+        ValueRelation,
+        ActivationBoundary,
+        ActivationShare,
     )
 }

@@ -19,18 +19,29 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TEACHER_DEPTH = {"quickstart": 6}
 
 
+def checkpoint(folder):
+    """A student that an earlier recipe left."""
+    tiny.mlm_model(6, hidden_size=96).save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(path, tmp_path):
     """Prevents a shipped recipe whose layers, terms or arguments do not fit together."""
     recipe = load_recipe(path, ["training.use_cpu=true"])
+    if recipe.student.name is not None:
+        recipe = load_recipe(path, ["training.use_cpu=true", f"student.name={checkpoint(tmp_path / 'student')}"])
     args = build.training_arguments(recipe.training, tmp_path, recipe)
     assert args.learning_rate == recipe.training["learning_rate"]
     depth, kind = TEACHER_DEPTH.get(path.stem, 12), build.task_kind(recipe)
-    teacher = tiny.mlm_model(depth) if kind == "mlm" else tiny.classifier(depth)
+    wide = {"hidden_size": 96}  # which 48 relation heads divide
+    teacher = tiny.mlm_model(depth, **wide) if kind == "mlm" else tiny.classifier(depth, **wide)
     head = Head("mlm") if kind == "mlm" else Head(kind, None, 2)
     student, report = build.student_from(recipe, teacher, tiny.tokenizer(), head)
     assert student.config.num_hidden_layers == depth // 2
-    assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
+    if recipe.student.name is None:
+        assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
     build.objective_from(recipe.objective, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
 
 
@@ -62,6 +73,55 @@ def test_distilbert_is_as_published():
     adam = [training[f"adam_{name}"] for name in ("beta1", "beta2", "epsilon")]
     assert adam == [0.9, 0.98, 1e-6]
     assert (training["learning_rate"], training["max_grad_norm"], training["warmup_steps"]) == (5e-4, 5.0, 0.05)
+
+
+def read(name):
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    return recipe, recipe.objective.model_dump(exclude_none=True, exclude={"__all__": {"schedule"}}), recipe.training
+
+
+def batch_of(training, processes=8):
+    return processes * training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "heads", "batch", "rate"),
+    [
+        ("minilm", ["attention_kl", "value_relation"], None, 1024, 5e-4),
+        ("minilmv2", ["query_relation", "key_relation", "value_relation"], 48, 256, 6e-4),
+    ],
+)
+def test_minilm_is_as_published(name, terms, heads, batch, rate):
+    """Prevents the recipes from drifting from the papers' terms, layers and optimiser."""
+    _, objective, training = read(name)
+    assert list(objective) == terms
+    assert {term["layers"] for term in objective.values()} == {"last"}
+    assert {term["weight"] for term in objective.values()} == {1.0}
+    assert objective["value_relation"].get("relation_heads") == heads
+    assert (batch_of(training), training["learning_rate"], training["max_steps"]) == (batch, rate, 400_000)
+    assert (training["warmup_steps"], training["weight_decay"]) == (4000, 0.01)
+
+
+def test_tinybert_is_as_published():
+    """Prevents layers of other depths, and weights that forget that a term is a mean over layers."""
+    general, objective, training = read("tinybert_general")
+    task, of_task, stage = read("tinybert_task")
+    prediction, of_prediction, last = read("tinybert_task_prediction")
+    assert objective == of_task
+    both = build.objective_from(general.objective, "mlm")
+    both.bind(Shape(12, 768, 12), Shape(6, 768, 12))
+    pairs = {term.name: (term.weight.start / len(term.pairs), term.pairs) for term in both.terms}
+    blocks = [(2 * i + 1, i) for i in range(6)]
+    assert pairs == {"hidden_mse": (1.0, [(-1, -1), *blocks]), "attention_scores_mse": (1.0, blocks)}
+    assert (batch_of(training), training["learning_rate"], training["warmup_steps"]) == (256, 1e-4, 10_000)
+    assert (stage["num_train_epochs"], stage["learning_rate"]) == (20, 5e-5)
+    assert list(of_prediction) == ["soft_target_kl"]
+    assert of_prediction["soft_target_kl"]["temperature"] == 1.0
+    assert (last["num_train_epochs"], last["learning_rate"]) == (3, 3e-5)
+    assert task.teacher == prediction.teacher
+    assert task.student.name == "runs/tinybert_general-wikipedia-42/student"
+    assert str(build.output_folder(general, "tinybert_general")) + "/student" == task.student.name
+    assert str(build.output_folder(task, "tinybert_task")) + "/student" == prediction.student.name
 
 
 def test_the_docs_name_every_key():

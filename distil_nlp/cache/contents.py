@@ -34,6 +34,7 @@ class Contents:
         hidden: (layer, row set) pairs.
         attention: layers whose queries and keys are kept, of all tokens.
         values: those of them whose values are kept too.
+        activations: (layer, row set) pairs of feed-forward units.
         dtype: of what is kept: `float32`, `float16` or `bfloat16`.
         top_k: words of a vocabulary that are kept for each row, the likeliest; the others' mass is kept as one.
         temperature: that of the others' mass.
@@ -46,6 +47,7 @@ class Contents:
     top_k: int | None = None
     temperature: float | None = None
     values: tuple[int, ...] = ()
+    activations: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class Contents:
             top_k=top_k if is_mlm and request.logits else None,
             temperature=temperature if is_mlm and request.logits else None,
             values=tuple(sorted(request.values)),
+            activations=tuple(sorted(request.activations)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +72,8 @@ class Contents:
     def sets(self) -> list[str]:
         """The row sets that the fields are cut by."""
         named = [self.logits] if self.logits else []
-        return list(dict.fromkeys([*named, *(name for _, name in self.hidden), *(["all"] if self.attention else [])]))
+        by_layer = [name for _, name in (*self.hidden, *self.activations)]
+        return list(dict.fromkeys([*named, *by_layer, *(["all"] if self.attention else [])]))
 
     def draws(self) -> list[str]:
         """Those of them that are drawn at random."""
@@ -77,7 +81,7 @@ class Contents:
 
     def set_of(self, field: str) -> str:
         """The row set of a field."""
-        if field.startswith(("hidden/", "places/")):
+        if field.startswith(("hidden/", "activations/", "places/")):
             return field.split("/")[-1]
         return "all" if field.startswith(OF_TOKENS) else self.logits
 
@@ -96,6 +100,8 @@ class Contents:
             found |= self._top(seen, len(rows["head"]))
         for layer, name in self.hidden:
             found[f"hidden/{_layer_name(layer)}/{name}"] = seen.hidden[layer, name]
+        for layer, name in self.activations:
+            found[f"activations/{layer}/{name}"] = seen.activations[layer, name]
         for layer in self.attention:
             one = seen.attention[layer]
             _check_attention(one, layer)
@@ -138,7 +144,8 @@ class Contents:
         """What the terms see, as if the teacher had just run; those of all tokens are padded already."""
         visible = None if attention_mask is None else attention_mask[:, None, None].bool()
         seen = Signals(
-            hidden={(layer, name): fields[f"hidden/{_layer_name(layer)}/{name}"] for layer, name in self.hidden}
+            hidden={(layer, name): fields[f"hidden/{_layer_name(layer)}/{name}"] for layer, name in self.hidden},
+            activations={(layer, name): fields[f"activations/{layer}/{name}"] for layer, name in self.activations},
         )
         for layer in self.attention:
             states = fields[f"query/{layer}"], fields[f"key/{layer}"]

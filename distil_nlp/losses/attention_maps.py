@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.attention import attention_sum
+from distil_nlp.attention import Attention, attention_sum
 from distil_nlp.errors import UserError
-from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.signals import Request, Signals
 from distil_nlp.tasks import Kind
-from distil_nlp.term import Layers, LayerTerm, Role, Rows, Shape, Weight
+from distil_nlp.term import BlockTerm, Layers, Role, Rows, Shape, Weight
 
 
 def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
@@ -31,8 +31,8 @@ def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
     Reference: MiniLM, arXiv:2002.10957, equation 5, for any mapped layer.
     """
-    _same_shape(student, teacher)
-    return _chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
+    same_maps(student, teacher)
+    return chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
 
 
 def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
@@ -43,17 +43,18 @@ def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
     Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
     """
-    _same_shape(student, teacher)
-    return _chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
+    same_maps(student, teacher)
+    return chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
 
 
-def _chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
+def chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
     """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
     per_query = per_key.sum(-1).mean(1)
     return per_query.masked_fill(chosen == 0, 0).sum()
 
 
-def _same_shape(student: Tensor, teacher: Tensor) -> None:
+def same_maps(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError where the shapes differ."""
     if student.shape != teacher.shape:
         raise ValueError(
             f"expected (batch, heads, seq, seq) alike / got student {tuple(student.shape)}, "
@@ -61,14 +62,51 @@ def _same_shape(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-class _AttentionTerm(LayerTerm):
-    """Attention distributions of paired layers, before dropout.
+class AttentionTerm(BlockTerm):
+    """A term on the attention of paired layers, before dropout: a sum over query tokens."""
+
+    lacking = "attend to nothing"
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if teacher.layer_types and student.layer_types:
+            unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
+            if unlike:
+                raise UserError(
+                    f"objective.{self.name}.layers: expected layers that see the same tokens / got {list(unlike[0])}, "
+                    f"{teacher.layer_types[unlike[0][0]]} and {student.layer_types[unlike[0][1]]} / a distribution "
+                    "over all tokens cannot be matched within a window / pair layers of one type"
+                )
+
+    def request(self, role: Role) -> Request:
+        return Request(attention=self.blocks(role))
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        tokens = batch["input_ids"]
+        chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
+        total = 0.0
+        for theirs, ours in self.pairs:
+            total = total + self.between(student.attention[ours], teacher.attention[theirs], chosen)
+        return total / len(self.pairs)
+
+    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+        """Σ over the chosen queries of one pair of layers; `chosen`: see `attention_sum`."""
+        raise NotImplementedError
+
+
+class HeadsTerm(AttentionTerm):
+    """A loss between the attention of paired layers.
 
     Args:
         heads: `each` compares head with head and needs equal numbers; `average` compares the means.
+
+    Attributes:
+        loss: of (student, teacher, chosen), such as `attention_kl`.
+        of_scores: whether it takes scores instead of log-probabilities.
     """
 
     loss: Any
+    of_scores: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -82,21 +120,6 @@ class _AttentionTerm(LayerTerm):
 
     def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
         super().bind(kind, teacher, student)
-        if any(EMBEDDINGS in pair for pair in self.pairs):
-            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
-            if self.layers != "all":
-                raise UserError(
-                    f"objective.{self.name}.layers: expected blocks / got embeddings / embeddings attend to "
-                    "nothing / take that pair out"
-                )
-        if teacher.layer_types and student.layer_types:
-            unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
-            if unlike:
-                raise UserError(
-                    f"objective.{self.name}.layers: expected layers that see the same tokens / got {list(unlike[0])}, "
-                    f"{teacher.layer_types[unlike[0][0]]} and {student.layer_types[unlike[0][1]]} / a distribution "
-                    "over all tokens cannot be matched within a window / pair layers of one type"
-                )
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(
                 f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
@@ -104,27 +127,18 @@ class _AttentionTerm(LayerTerm):
                 f"objective.{self.name}.heads=average, or the student's num_attention_heads"
             )
 
-    def request(self, role: Role) -> Request:
-        return Request(attention=self.blocks(role))
-
-    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        tokens, average = batch["input_ids"], self.heads == "average"
-        chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
-        total = 0.0
-        for theirs, ours in self.pairs:
-            both = student.attention[ours], teacher.attention[theirs]
-            total = total + attention_sum(type(self).loss, *both, chosen, average)
-        return total / len(self.pairs)
+    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+        return attention_sum(type(self).loss, student, teacher, chosen, self.heads == "average", self.of_scores)
 
 
-class AttentionKL(_AttentionTerm):
+class AttentionKL(HeadsTerm):
     """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
 
     name, loss = "attention_kl", staticmethod(attention_kl)
     formula, paper = "KL(teacher ‖ student) of the attention distributions", "2002.10957"
 
 
-class AttentionMSE(_AttentionTerm):
+class AttentionMSE(HeadsTerm):
     """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
 
     name, loss = "attention_mse", staticmethod(attention_mse)

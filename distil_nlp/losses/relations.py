@@ -1,0 +1,116 @@
+"""Self-attention relations: how a layer's queries, keys or values lie to each other."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from distil_nlp.attention import Attention, QueriesKeys, attention_sum
+from distil_nlp.errors import UserError
+from distil_nlp.losses.attention_maps import AttentionTerm, attention_kl
+from distil_nlp.signals import Request
+from distil_nlp.tasks import Kind
+from distil_nlp.term import Count, Layers, Role, Rows, Shape, Weight
+
+
+def relation(states: Tensor, mask: Tensor | None = None, heads: int | None = None) -> QueriesKeys:
+    """softmax(X Xᵀ / √d) of a layer's queries, keys or values X, as attention of X to itself.
+
+    The heads are concatenated and cut anew into `heads` of width d, so that two models may have different numbers and
+    widths of heads. `attention_sum` with `attention_kl` then gives Σ_rows mean_heads KL(teacher ‖ student), in nats:
+    a row is one token, its relation a distribution over the tokens that it may see. 0 at equality.
+
+    Args:
+        states: (batch, the model's heads, seq, head width).
+        mask: which tokens may be seen, see `attention_log_probabilities`.
+        heads: relation heads; the model's own if None.
+
+    Raises:
+        ValueError: if the width cannot be cut into so many.
+
+    Reference: MiniLM, arXiv:2002.10957 (values, with the models' own heads); MiniLMv2, arXiv:2012.15828 (queries, keys
+    and values, with any number of relation heads).
+    """
+    if heads is not None and heads != states.shape[1]:
+        whole = states.transpose(1, 2).flatten(2)
+        if whole.shape[-1] % heads:
+            raise ValueError(f"expected a width that {heads} relation heads divide / got {whole.shape[-1]}")
+        states = whole.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return QueriesKeys(states, states, states.shape[-1] ** -0.5, mask)
+
+
+class _RelationTerm(AttentionTerm):
+    """KL(teacher ‖ student) between relations per token, averaged over relation heads.
+
+    Args:
+        layers: as of `LayerTerm`. MiniLM takes the last layers; MiniLMv2 the last one of a base-size teacher, and one
+            above the middle of a large one: `[[20, 5]]` is layer 21 of 24 for the last of 6.
+        rows: as of `LayerTerm`.
+        relation_heads: into how many heads both models' vectors are cut; it must divide both widths. MiniLMv2 takes 48
+            for base-size teachers and 64 for large ones. None, as in MiniLM, takes the models' own heads, of which
+            there must be as many.
+
+    Attributes:
+        states: `query`, `key` or `value`.
+    """
+
+    states: ClassVar[str]
+    paper = "2012.15828"
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        layers: Layers = "last",
+        rows: Rows = "all",
+        relation_heads: Count | None = None,
+    ):
+        super().__init__(weight, layers, rows)
+        self.relation_heads = relation_heads
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if self.relation_heads is None and teacher.num_heads != student.num_heads:
+            raise UserError(
+                f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
+                f"{teacher.num_heads}, student {student.num_heads} / relations cannot be paired head by head / set "
+                f"objective.{self.name}.relation_heads, which both widths can be cut into"
+            )
+        widths = {"teacher": teacher.hidden_size, "student": student.hidden_size}
+        odd = [f"{role} {width}" for role, width in widths.items() if width % (self.relation_heads or 1)]
+        if odd:
+            raise UserError(
+                f"objective.{self.name}.relation_heads: expected a number that divides both widths / got "
+                f"{self.relation_heads}, {' and '.join(odd)} / heads would be of unequal width / take a divisor of both"
+            )
+
+    def request(self, role: Role) -> Request:
+        return Request(attention=self.blocks(role), scores=self.blocks(role))
+
+    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+        both = (relation(getattr(one, self.states), one.mask, self.relation_heads) for one in (student, teacher))
+        return attention_sum(attention_kl, *both, chosen)
+
+
+class QueryRelation(_RelationTerm):
+    """`query_relation`: KL between relations of queries (MiniLMv2)."""
+
+    name, states = "query_relation", "query"
+    formula = "KL(teacher ‖ student) of the scaled dot-products among queries, mean over relation heads"
+
+
+class KeyRelation(_RelationTerm):
+    """`key_relation`: KL between relations of keys (MiniLMv2)."""
+
+    name, states = "key_relation", "key"
+    formula = "KL(teacher ‖ student) of the scaled dot-products among keys, mean over relation heads"
+
+
+class ValueRelation(_RelationTerm):
+    """`value_relation`: KL between relations of values (MiniLM; MiniLMv2 with `relation_heads`)."""
+
+    name, states, paper = "value_relation", "value", "2002.10957"
+    formula = "KL(teacher ‖ student) of the scaled dot-products among values, mean over relation heads"
+
+    def request(self, role: Role) -> Request:
+        return Request(attention=self.blocks(role), values=self.blocks(role))
