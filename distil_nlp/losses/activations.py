@@ -81,6 +81,7 @@ class ActivationBoundary(_ActivationTerm):
     """
 
     name, paper = "activation_boundary", "1811.03233"
+    unit = "squared hinge"
     formula = "squared hinge of the feed-forward units on the sign of the teacher's, mean over units"
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform", rows: Rows = "all", margin: Positive = 1.0):
@@ -108,6 +109,7 @@ class ActivationShare(_ActivationTerm):
     """
 
     name, paper = "activation_share", None
+    unit = "squared difference"
     formula = "squared difference of the shares of active feed-forward units"
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform", rows: Rows = "all", softness: Positive = 1.0):

@@ -135,6 +135,7 @@ class AttentionKL(HeadsTerm):
     """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
 
     name, loss = "attention_kl", staticmethod(attention_kl)
+    unit = "nats"
     formula, paper = "KL(teacher ‖ student) of the attention distributions", "2002.10957"
 
 
@@ -142,4 +143,5 @@ class AttentionMSE(HeadsTerm):
     """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
 
     name, loss = "attention_mse", staticmethod(attention_mse)
+    unit = "squared difference"
     formula, paper = "squared error of the attention distributions", "1909.10351"

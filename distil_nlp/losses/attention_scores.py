@@ -38,6 +38,7 @@ class AttentionScoresMSE(HeadsTerm):
     """`attention_scores_mse`: squared error of scores before the softmax, averaged over keys and heads (TinyBERT)."""
 
     name, loss, of_scores = "attention_scores_mse", staticmethod(attention_scores_mse), True
+    unit = "squared difference"
     formula = "squared error of the attention scores before the softmax, mean over heads and visible keys"
     paper = "1909.10351"
 

@@ -66,6 +66,7 @@ class BinnedRegression(SoftTerm):
     """
 
     name, kinds = "binned_regression", ("regression",)
+    unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened distributions over bins around the outputs, times T²"
     paper = "2102.12252"
 

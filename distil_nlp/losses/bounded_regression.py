@@ -45,6 +45,7 @@ class BoundedRegression(LabelTerm):
     """
 
     name, kinds = "bounded_regression", ("regression",)
+    unit = "squared error"
     formula = "squared error to the label, where it exceeds the teacher's less a margin"
     paper = None
 

@@ -38,6 +38,7 @@ class LinearCKA(BatchTerm):
     """
 
     name, paper = "linear_cka", "1905.00414"
+    unit = "1 − CKA"
     formula = "1 − linear CKA of the hidden states over the rows of a micro-batch"
     between = staticmethod(linear_cka_loss)
 

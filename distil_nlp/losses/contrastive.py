@@ -44,6 +44,7 @@ class Contrastive(BatchTerm):
     """
 
     name, paper = "contrastive", "1910.10699"
+    unit = "nats"
     formula = "InfoNCE between [CLS] states of a micro-batch, those of the student through a learned linear map"
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "last", temperature: Positive = 0.07):

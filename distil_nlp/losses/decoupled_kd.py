@@ -70,6 +70,7 @@ class DecoupledKD(LabelTerm):
     """
 
     name, kinds = "decoupled_kd", ("mlm", "classification")
+    unit = "nats × T²"
     formula = "α · KL between target class and rest + β · KL among the other classes, of the softened outputs, times T²"
     paper = "2203.08679"
 

@@ -55,6 +55,7 @@ class DistInter(SoftTerm):
     """
 
     name, kinds, least_classes = "dist_inter", ("mlm", "classification"), 3
+    unit = "1 − correlation"
     formula = "1 − Pearson's correlation over classes of the softened outputs"
     paper = "2205.10536"
 
@@ -75,6 +76,7 @@ class DistIntra(OutputBatchTerm):
     """
 
     name, kinds = "dist_intra", ("classification",)
+    unit = "1 − correlation"
     formula = "1 − Pearson's correlation over the rows of a micro-batch of each class's softened output"
     paper = "2205.10536"
 

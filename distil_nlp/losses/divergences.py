@@ -64,6 +64,7 @@ class ReverseKL(SoftTerm):
     """
 
     name, kinds = "reverse_kl", ("mlm", "classification")
+    unit = "nats × T²"
     formula = "KL(student ‖ teacher) of the softened outputs, times T²"
     paper = "2306.08543"
 
@@ -85,6 +86,7 @@ class JensenShannon(SoftTerm):
     """
 
     name, kinds = "jensen_shannon", ("mlm", "classification")
+    unit = "nats × T²"
     formula = (
         "Jensen-Shannon divergence between the softened outputs, the teacher having share β of the mixture, times T²"
     )

@@ -29,6 +29,7 @@ class FitNetsHint(HiddenTerm):
     """
 
     name, paper = "fitnets_hint", "1412.6550"
+    unit = "½ squared distance"
     formula = "half the squared distance between hidden states, those of the student through a learned linear regressor"
     between = staticmethod(fitnets_hint)
 

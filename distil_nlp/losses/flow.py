@@ -50,6 +50,7 @@ class GramFlow(SequenceTerm):
     """
 
     name, paper = "gram_flow", None
+    unit = "squared difference"
     formula = "the squared error of the Gram matrices between a layer and the next"
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "all"):

@@ -34,6 +34,7 @@ class HardLabel(LabelTerm):
     rows (classification), squared error (regression); rows labelled −100 or NaN take no part."""
 
     name, needs_teacher = "hard_label", False
+    unit = "nats"
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
 

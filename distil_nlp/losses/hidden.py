@@ -34,6 +34,7 @@ class HiddenCosine(HiddenTerm):
     """`hidden_cosine`: 1 − cos per token and layer pair (DistilBERT's third term)."""
 
     name, between = "hidden_cosine", staticmethod(hidden_cosine)
+    unit = "1 − cosine"
     formula, paper = "1 − cosine of the hidden states", "1910.01108"
 
 
@@ -41,4 +42,5 @@ class HiddenMSE(HiddenTerm):
     """`hidden_mse`: squared error per token, averaged over the width (TinyBERT)."""
 
     name, between = "hidden_mse", staticmethod(hidden_mse)
+    unit = "squared difference"
     formula, paper = "squared error of the hidden states", "1909.10351"

@@ -28,6 +28,7 @@ class LogitMSE(SoftTerm):
     """`logit_mse`: squared error of the logits, mean over the classes."""
 
     name, kinds = "logit_mse", ("mlm", "classification")
+    unit = "squared difference"
     formula = "squared error of the logits, averaged over classes"
     paper = "1312.6184"
 

@@ -60,6 +60,7 @@ class MMD(SequenceTerm):
     """
 
     name, paper = "mmd", "1707.01219"
+    unit = "squared MMD"
     formula = "the squared maximum mean discrepancy between neurons, each its activations over a sequence at length 1"
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "last", kernel: Kernel = "polynomial"):

@@ -28,6 +28,7 @@ class PKD(HiddenTerm):
     """
 
     name, paper = "pkd", "1908.09355"
+    unit = "squared distance"
     formula = "the squared distance between [CLS] states of length 1"
     between = staticmethod(pkd)
 

@@ -96,6 +96,7 @@ class QueryRelation(_RelationTerm):
     """`query_relation`: KL between relations of queries (MiniLMv2)."""
 
     name, states = "query_relation", "query"
+    unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among queries, mean over relation heads"
 
 
@@ -103,6 +104,7 @@ class KeyRelation(_RelationTerm):
     """`key_relation`: KL between relations of keys (MiniLMv2)."""
 
     name, states = "key_relation", "key"
+    unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among keys, mean over relation heads"
 
 
@@ -110,6 +112,7 @@ class ValueRelation(_RelationTerm):
     """`value_relation`: KL between relations of values (MiniLM; MiniLMv2 with `relation_heads`)."""
 
     name, states, paper = "value_relation", "value", "2002.10957"
+    unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among values, mean over relation heads"
 
     def request(self, role: Role) -> Request:

@@ -54,6 +54,7 @@ class RKDDistance(BatchTerm):
     """`rkd_distance`: Huber loss between the distances of [CLS] states in a micro-batch, over their mean."""
 
     name, paper = "rkd_distance", "1904.05068"
+    unit = "Huber"
     formula = "the Huber loss between the distances of [CLS] states within a micro-batch, over their mean"
     between = staticmethod(rkd_distance)
 
@@ -62,5 +63,6 @@ class RKDAngle(BatchTerm):
     """`rkd_angle`: Huber loss between the cosines of all angles that three [CLS] states of a micro-batch make."""
 
     name, paper = "rkd_angle", "1904.05068"
+    unit = "Huber"
     formula = "the Huber loss between the cosines of the angles of [CLS] states within a micro-batch"
     between = staticmethod(rkd_angle)

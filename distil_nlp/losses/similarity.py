@@ -57,6 +57,7 @@ class SimilarityPreserving(BatchTerm):
     """`similarity_preserving`: squared error of the normalised Gram matrix of a micro-batch's [CLS] states (SP)."""
 
     name, paper = "similarity_preserving", "1907.09682"
+    unit = "squared difference"
     formula = "the squared error of the row-normalised Gram matrix of a micro-batch's [CLS] states"
     between = staticmethod(similarity_preserving)
 
@@ -65,5 +66,6 @@ class PKT(BatchTerm):
     """`pkt`: KL between the probabilities that a micro-batch's [CLS] states are neighbours, from their cosines."""
 
     name, paper = "pkt", "1803.10837"
+    unit = "nats"
     formula = "KL(teacher ‖ student) of the probabilities of being neighbours, from cosines of [CLS] states"
     between = staticmethod(pkt)

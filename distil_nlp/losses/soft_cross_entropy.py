@@ -37,6 +37,7 @@ class SoftTargetCrossEntropy(SoftTerm):
     """
 
     name, kinds = "soft_target_cross_entropy", ("mlm", "classification")
+    unit = "nats × T²"
     formula = "cross-entropy of the student's softened output with the teacher's, times T²"
     paper = "1909.10351"
 

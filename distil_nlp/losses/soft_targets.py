@@ -85,6 +85,7 @@ class SoftTargetKL(SoftTerm):
     """
 
     name, takes_top = "soft_target_kl", True
+    unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened outputs, times T²"
     formula_of_regression = "squared error to the teacher’s output"
     paper = "1503.02531"

@@ -51,6 +51,7 @@ class StandardisedLogits(SoftTerm):
     """
 
     name, kinds, least_classes = "standardised_logits", ("mlm", "classification"), 3
+    unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened z-scores of each row's logits, times T²"
     paper = "2403.01427"
 

@@ -60,6 +60,7 @@ class VariationalInformation(HiddenTerm):
     """
 
     name, paper = "variational_information", "1904.05835"
+    unit = "nats a dimension"
     formula = (
         "−log likelihood of the teacher's hidden states under a Gaussian, its mean a learned linear map of the "
         "student's, its variances learned"

@@ -64,6 +64,7 @@ class LabelSmoothing(LabelTerm):
     """
 
     name, needs_teacher, kinds = "label_smoothing", False, ("mlm", "classification")
+    unit = "nats"
     formula = "cross-entropy with labels of which a share ε is spread over all classes"
     paper = "1512.00567"
 
@@ -87,6 +88,7 @@ class VirtualTeacher(LabelTerm):
     """
 
     name, needs_teacher, kinds = "virtual_teacher", False, ("mlm", "classification")
+    unit = "nats × T²"
     formula = "KL(made-up teacher ‖ student) of the softened outputs, times T²"
     paper = "1909.11723"
 

@@ -11,17 +11,10 @@ from distil_nlp.report.drawing import INK, MUTED, SERIES, STUDENT, TEACHER, Pict
 from distil_nlp.telling.numbers import plain
 from distil_nlp.telling.run import Run, pick
 from distil_nlp.telling.scores import headline_name
+from distil_nlp.terms import TERMS
 
 _WIDE_RANGE = 4
 """A term that falls by more than this factor gets a log axis."""
-_UNITS = {
-    "soft_target_kl": "nats × T²",
-    "hard_label": "nats",
-    "hidden_cosine": "1 − cosine",
-    "hidden_mse": "squared difference",
-    "attention_kl": "nats",
-    "attention_mse": "squared difference",
-}
 
 
 def terms_figure(run: Run) -> Picture | None:
@@ -113,7 +106,8 @@ def _curve(run: Run, key: str) -> list[tuple[int, float]]:
     return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
 
 
-def _unit(term: str, kind: str) -> str:
-    if kind == "regression" and term in ("hard_label", "soft_target_kl"):
-        return "squared error"
-    return _UNITS.get(term, "")
+def _unit(name: str, kind: str) -> str:
+    term = TERMS.get(name)
+    if term is None:
+        return ""
+    return "squared error" if kind == "regression" and term.formula_of_regression else term.unit

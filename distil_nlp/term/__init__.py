@@ -1,0 +1,52 @@
+"""What a term is, and the kinds of term: on outputs, on layers, on how rows lie to each other."""
+
+from distil_nlp.term.base import (
+    Bins,
+    Block,
+    Count,
+    Layers,
+    NonNegative,
+    Pair,
+    Positive,
+    Role,
+    Rows,
+    Shape,
+    Share,
+    Temperature,
+    Term,
+    Weight,
+    as_schedule,
+    same_shape,
+)
+from distil_nlp.term.layers import BatchTerm, BlockTerm, HiddenTerm, LayerTerm, SequenceTerm, by_sequence, pair_layers
+from distil_nlp.term.outputs import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm
+
+__all__ = [
+    "BatchTerm",
+    "Bins",
+    "Block",
+    "BlockTerm",
+    "Count",
+    "HiddenTerm",
+    "LabelTerm",
+    "LayerTerm",
+    "Layers",
+    "NonNegative",
+    "OutputBatchTerm",
+    "OutputTerm",
+    "Pair",
+    "Positive",
+    "Role",
+    "Rows",
+    "SequenceTerm",
+    "Shape",
+    "Share",
+    "SoftTerm",
+    "Temperature",
+    "Term",
+    "Weight",
+    "as_schedule",
+    "by_sequence",
+    "pair_layers",
+    "same_shape",
+]
