@@ -1,7 +1,6 @@
-"""One process of two: a step with all terms of a kind; writes the gradient and the terms' values."""
+"""One process of two: a step with all terms of each kind of task; writes gradients and the terms' values."""
 
 import gc
-import json
 import sys
 from pathlib import Path
 
@@ -9,20 +8,24 @@ import torch
 import torch.distributed as dist
 
 from tests.test_exactness import Steps
-from tests.test_terms import ROWS, all_of, data, models
+from tests.test_terms import KINDS, ROWS, all_of, data, models
 from tests.training import trainer
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    out, kind = Path(sys.argv[1]), json.loads(sys.argv[2])["kind"]
+
+def step(kind: str, out: Path) -> None:
     steps = Steps()
     arguments = {"per_device_train_batch_size": ROWS // 2, "max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0}
-    run = trainer(out.parent / "run", *models(kind), all_of(kind), kind=kind, rows=data(kind), callbacks=[steps],
-                  **arguments)  # fmt: skip
+    run = trainer(out / "run", *models(kind), all_of(kind), kind=kind, rows=data(kind), callbacks=[steps], **arguments)
     run.train()
     if dist.get_rank() == 0:
         wrapper = type(run.model_wrapped).__name__
-        torch.save({"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}, out)
-    del run
+        found = {"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}
+        torch.save(found, out / f"{kind}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for kind in KINDS:
+        step(kind, Path(sys.argv[1]))
     gc.collect()  # trainers hold themselves, and with them the connection
     dist.destroy_process_group()

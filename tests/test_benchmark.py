@@ -123,6 +123,7 @@ def lacking(turns):
     import not_there  # noqa: F401
 
 
+@pytest.mark.slow
 def test_contenders_take_turns(tmp_path):
     """Prevents one contender that runs while the machine is quiet, and another while it is not."""
     path = tmp_path / "order"
@@ -153,6 +154,7 @@ def test_batches_never_end():
     assert len(list(islice(Work(SIZES["tiny"], batch=2, length=8).batches(), 70))) == 70
 
 
+@pytest.mark.slow
 def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():
     """Prevents a contest in which `Trainer` runs on by itself."""
     players = {
@@ -200,7 +202,7 @@ def test_the_share_of_padding_counts_filled_up_places():
     assert share_of_padding([3, 1, 4], 2) == pytest.approx(1 - 8 / 10)
 
 
-@pytest.mark.parametrize("name", ["mrpc", "sst2"])
+@pytest.mark.parametrize("name", ["mrpc", pytest.param("sst2", marks=pytest.mark.slow)])
 def test_little_is_padded(shared, name):
     """At most 5 % of the places of a batch of 32, as rows are grouped by length."""
     work = TaskWork(str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue"), name)

@@ -53,8 +53,8 @@ CUTS = {
 """Rows, and (batch, accumulation) of one process and of each of two."""
 
 
-def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -> None:
-    """Two processes give the curves and scores of one."""
+def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -> dict:
+    """Two processes give the curves and scores of one; what they found."""
     rows, (batch, accumulation), each = CUTS[cut]
     one = train(tmp_path / "one", batch, accumulation, rows)
     two = two_processes(tmp_path, wrapper, batch=each[0], accumulation=each[1], rows=rows, **arguments)
@@ -63,12 +63,15 @@ def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -
         assert two["curves"][name] == pytest.approx(values, rel=2e-4), name
     for name, value in one["eval"].items():
         assert two["eval"][name] == pytest.approx(value, rel=2e-4), name
+    return two
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_two_processes_equal_one(tmp_path, cut):
-    """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows."""
-    check_equals_one(tmp_path, cut, DDP)
+    """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows; and an exchange
+    at every micro-step of an accumulated step, twice the network for the same gradient."""
+    two = check_equals_one(tmp_path, cut, DDP)
+    assert two["exchanges"] == two["steps"]
 
 
 def test_two_nodes_equal_one_process(tmp_path):
@@ -86,12 +89,6 @@ def test_two_nodes_equal_one_process(tmp_path):
     found, one = json.loads(out.read_text()), train(tmp_path / "one", 8, 1, 24)
     assert (found["world_size"], found["wrapper"]) == (2, DDP)
     assert found["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-4)
-
-
-def test_gradients_are_exchanged_once_a_step(tmp_path):
-    """Prevents an exchange at every micro-step of an accumulated step: twice the network for the same gradient."""
-    two = two_processes(tmp_path, batch=2, accumulation=2, rows=24)
-    assert two["exchanges"] == two["steps"] == 6
 
 
 def test_two_processes_fill_one_cache_and_read_it(tmp_path):

@@ -14,7 +14,7 @@ from distil_nlp.recipe.load import _Loader
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
-EACH = 500
+EACH = -(-2000 // len(SHIPPED))
 VALUES = [
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, 10**30, 0.0, -0.5, 0.5, 1e-300, 1e308, math.inf, -math.inf, math.nan,
     "", " ", "yes", "no", "null", "5e-5", "1,2", "every_other", "mlm", "all", "../../etc", "a/b/c", "\x00", "é" * 300,
