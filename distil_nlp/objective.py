@@ -25,7 +25,7 @@ class Objective:
         kind: what the rows are: `mlm`, `classification` or `regression`.
 
     Raises:
-        UserError: if no term with a weight is left, or a name comes twice.
+        UserError: if no term with a weight is left, a name comes twice, or a term has no meaning for that kind.
     """
 
     def __init__(self, terms: Sequence[Term], kind: Kind = "mlm"):
@@ -38,6 +38,12 @@ class Objective:
                 f"objective: expected a term with a weight above 0 / got {names or 'none'} / there would be "
                 f"nothing to learn / weigh one of {', '.join(TERMS)}"
             )
+        for term in self.terms:
+            if kind not in term.kinds:
+                raise UserError(
+                    f"objective.{term.name}: expected {' or '.join(term.kinds)} / got {kind} / it has no meaning there "
+                    "/ leave it out"
+                )
         self.kind: Kind = kind
 
     @property

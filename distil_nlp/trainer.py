@@ -180,7 +180,7 @@ class DistillationTrainer(Trainer):
         whole = [term.name for term in outputs if self.objective.kind == "mlm" and not term.takes_top]
         if whole:
             raise UserError(
-                f"teacher.cache: expected soft_target_kl alone of the terms on a teacher's vocabulary / got "
+                f"teacher.cache: expected plain soft_target_kl alone of the terms on a teacher's vocabulary / got "
                 f"{', '.join(whole)} / the likeliest words are kept, and these need all / leave teacher.cache out"
             )
         soft = [term.temperature for term in self.objective.terms if isinstance(term, SoftTargetKL)]

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distil_nlp.attention import attention_log_probabilities, average_heads
+from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import attention_kl, attention_mse
 from distil_nlp.losses.hard_labels import hard_cross_entropy, hard_mse
 from distil_nlp.losses.hidden import hidden_cosine, hidden_mse
-from distil_nlp.losses.soft_targets import soft_target_kl, soft_target_mse
+from distil_nlp.losses.soft_targets import confidence, soft_target_kl, soft_target_mse
+from distil_nlp.objective import Objective
+from distil_nlp.term import Shape
+from distil_nlp.terms import SoftTargetKL
 
 SEQ, HEADS, WIDTH = 6, 3, 8
 
@@ -306,3 +310,18 @@ def test_sums_over_a_split_of_rows_add_up(rows, cut, seed, temperature):
     for loss in cases:
         parts = loss(everything[:cut]) + loss(everything[cut:])
         torch.testing.assert_close(parts, loss(everything), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_counts_by_the_teachers_confidence():
+    """Prevents weights by the student's own certainty, or a share that is no share: entropies by hand in float64."""
+    student, teacher = normal(4, 3, seed=1), normal(4, 3, seed=2) * 3
+    expected = 0.0
+    for z, t in zip(student.double(), teacher.double(), strict=True):
+        p, q, sure = (t / 2).softmax(0), (z / 2).softmax(0), t.softmax(0)
+        entropy = -sum(one * math.log(one) for one in sure.tolist())
+        expected += (1 - entropy / math.log(3)) * 4 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert soft_target_kl(student, teacher, 2.0, by_confidence=True).item() == pytest.approx(float(expected), rel=1e-5)
+    ends = confidence(torch.tensor([[50.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+    assert ends.tolist() == pytest.approx([1, 0], abs=1e-6)
+    with pytest.raises(UserError, match="by_confidence: expected false for a regression"):
+        Objective([SoftTargetKL(by_confidence=True)], "regression").bind(Shape(1, 8, 1), Shape(1, 8, 1))

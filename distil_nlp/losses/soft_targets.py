@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule, same_shape
+from distil_nlp.errors import UserError
+from distil_nlp.tasks import Kind
+from distil_nlp.term import Rows, Shape, SoftTerm, Temperature, Weight, as_schedule, same_shape
 from distil_nlp.vocabulary import TopLogits
 
 
-def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, by_confidence: bool = False) -> Tensor:
     """T² · Σ_rows KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
 
     The factor T² keeps the gradient's size the same for every temperature; for large T it tends to
@@ -23,6 +25,7 @@ def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -
         student: logits, (rows, classes).
         teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
+        by_confidence: each row counts by the teacher's `confidence` in it.
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
@@ -30,7 +33,17 @@ def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -
     Reference: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
     """
     ours, theirs = softened(student, teacher, temperature)
-    return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+    if not by_confidence:
+        return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+    per_row = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+    return (confidence(teacher) * per_row).sum() * temperature**2
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """1 − H(softmax(logits)) ÷ log classes, (rows,): 1 where one class is certain, 0 where all are equally likely. No
+    gradient flows to the logits."""
+    log = logits.detach().float().log_softmax(-1)
+    return 1 + (log.exp() * log).sum(-1) / math.log(logits.shape[-1])
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -82,6 +95,9 @@ class SoftTargetKL(SoftTerm):
     Args:
         temperature: T, a number or a `Schedule`. Has no meaning for regression.
         rows: see `SoftTerm`.
+        by_confidence: a row counts by how sure the teacher is of it, by `confidence`, so that it is not led by what the
+            teacher does not know either. The sum is still divided by the number of rows: the term gets smaller, and
+            grows as the teacher is surer.
     """
 
     name, takes_top = "soft_target_kl", True
@@ -90,12 +106,28 @@ class SoftTargetKL(SoftTerm):
     formula_of_regression = "squared error to the teacher’s output"
     paper = "1503.02531"
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        temperature: Temperature = 2.0,
+        rows: Rows = "masked",
+        by_confidence: bool = False,
+    ):
         super().__init__(weight, rows)
-        self.temperature = as_schedule(temperature)
+        self.temperature, self.by_confidence = as_schedule(temperature), by_confidence
+        self.takes_top = not by_confidence  # an entropy needs all words
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        if kind == "regression" and self.by_confidence:
+            raise UserError(
+                "objective.soft_target_kl.by_confidence: expected false for a regression / got true / a number does "
+                "not tell how sure the teacher is / leave it out"
+            )
 
     def between(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
         if self.kind == "regression":
             return soft_target_mse(student, teacher)
-        loss = soft_target_kl_top if isinstance(teacher, TopLogits) else soft_target_kl
-        return loss(student, teacher, self.temperature(progress))
+        if isinstance(teacher, TopLogits):
+            return soft_target_kl_top(student, teacher, self.temperature(progress))
+        return soft_target_kl(student, teacher, self.temperature(progress), self.by_confidence)

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distil_nlp.architecture import feed_forward_width
-from distil_nlp.errors import UserError
 from distil_nlp.schedule import Schedule
 from distil_nlp.signals import Request, Signals, Source
 from distil_nlp.tasks import Kind
@@ -90,11 +89,6 @@ class Term:
         Raises:
             UserError: if they do not.
         """
-        if kind not in self.kinds:
-            raise UserError(
-                f"objective.{self.name}: expected {' or '.join(self.kinds)} / got {kind} / it has no meaning there / "
-                "leave it out"
-            )
         self.kind = kind
 
     def rows(self) -> str:

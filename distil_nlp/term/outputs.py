@@ -21,7 +21,7 @@ class OutputTerm(Term):
         least_classes: of how many classes it has a gradient.
     """
 
-    takes_top: ClassVar[bool] = False
+    takes_top: bool = False
     least_classes: ClassVar[int] = 2
 
     def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
