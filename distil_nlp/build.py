@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from distil_nlp.architecture import members
+from distil_nlp.balance import Balance
 from distil_nlp.cache import Cache
 from distil_nlp.data import (
     MaskingCollator,
@@ -197,6 +198,8 @@ def refuse_keys_without_effect(recipe: Recipe) -> None:
         "teacher.cache.top_k": not is_mlm
         and recipe.teacher.cache is not None
         and _is_set(recipe.teacher.cache, "top_k"),
+        "balance.every": recipe.balance.kind != "gradient_norm" and _is_set(recipe.balance, "every"),
+        "balance.decay": recipe.balance.kind == "fixed" and _is_set(recipe.balance, "decay"),
         "student.revision": recipe.student.name is None and _is_set(recipe.student, "revision"),
     }
     named = [key for key, is_idle in idle.items() if is_idle]
@@ -290,9 +293,11 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     check_words(tokenizer, student.config, "the student")
 
 
-def objective_from(section: ObjectiveSection, kind: Kind) -> Objective:
-    """The recipe's terms, with their schedules."""
-    return Objective([_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)], kind)
+def objective_from(recipe: Recipe, kind: Kind) -> Objective:
+    """The recipe's terms, with their schedules and what balances them."""
+    section, balance = recipe.objective, recipe.balance
+    terms = [_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)]
+    return Objective(terms, kind, None if balance.kind == "fixed" else Balance(**balance.model_dump()))
 
 
 def _term(name: str, section: Any) -> Term:

@@ -25,8 +25,10 @@ class GradientProbe:
 
     def __init__(self, every: int):
         self.every = every
-        self._step = -1
-        self._found: dict[str, float] = {}
+        self._step = self._taken = -1
+        self._names: Sequence[str] = ()
+        self.lengths: Tensor | None = None
+        self._cosines: Tensor | None = None
 
     def is_due(self, step: int) -> bool:
         """Whether to look; once a step, whatever its micro-batches."""
@@ -36,7 +38,7 @@ class GradientProbe:
         self, step: int, names: Sequence[str], factors: Tensor, recorder: Recorder, forward: Callable[[Tensor], Tensor]
     ) -> None:
         """`forward` gives the loss for factors; those of one term at a time are asked for."""
-        self._step, gradients = step, []
+        self._step, self._names, gradients = step, names, []
         devices = [factors.device] if factors.device.type == "cuda" else []
         for chosen in torch.eye(len(names), device=factors.device).unbind():
             with torch.random.fork_rng(devices), recorder.keeping_last():
@@ -44,14 +46,23 @@ class GradientProbe:
                 found = torch.autograd.grad(loss, recorder.last, allow_unused=True)[0] if loss.requires_grad else None
                 gradients.append(torch.zeros_like(recorder.last) if found is None else found.detach())
         flat = torch.stack([one.float().flatten() for one in gradients])
-        lengths = flat.norm(dim=1)
-        cosines = (flat / lengths.clamp_min(1e-30)[:, None]) @ (flat / lengths.clamp_min(1e-30)[:, None]).T
-        self._found = {f"gradient_norm/{name}": value for name, value in zip(names, lengths.tolist(), strict=True)}
-        for i, j in combinations(range(len(names)), 2):
-            if lengths[i] > 0 and lengths[j] > 0:
-                self._found[f"gradient_cosine/{names[i]}/{names[j]}"] = cosines[i, j].item()
+        self.lengths = flat.norm(dim=1)
+        directions = flat / self.lengths.clamp_min(1e-30)[:, None]
+        self._cosines = directions @ directions.T
 
     def read(self) -> dict[str, float]:
         """What was found since it was last read."""
-        found, self._found = self._found, {}
+        if self._cosines is None:
+            return {}
+        names, lengths, cosines = self._names, self.lengths.tolist(), self._cosines.tolist()
+        self._cosines = None
+        found = {f"gradient_norm/{name}": length for name, length in zip(names, lengths, strict=True)}
+        for i, j in combinations(range(len(names)), 2):
+            if lengths[i] > 0 and lengths[j] > 0:
+                found[f"gradient_cosine/{names[i]}/{names[j]}"] = cosines[i][j]
         return found
+
+    def take_lengths(self) -> Tensor | None:
+        """(terms,), if they were not taken since the last look."""
+        taken, self._taken = self.lengths if self._taken != self._step else None, self._step
+        return taken

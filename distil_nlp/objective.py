@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil_nlp.balance import Balance
 from distil_nlp.errors import UserError
 from distil_nlp.rows import RowSets
 from distil_nlp.signals import Measure, Request, Signals, Source
@@ -23,12 +24,13 @@ class Objective:
     Args:
         terms: at most one of each name. Those whose weight is 0 throughout are dropped: they cost nothing.
         kind: what the rows are: `mlm`, `classification` or `regression`.
+        balance: weighs the terms against each other while training goes on; fixed weights if None.
 
     Raises:
         UserError: if no term with a weight is left, a name comes twice, or a term has no meaning for that kind.
     """
 
-    def __init__(self, terms: Sequence[Term], kind: Kind = "mlm"):
+    def __init__(self, terms: Sequence[Term], kind: Kind = "mlm", balance: Balance | None = None):
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise UserError(f"objective: expected each term once / got {names}")
@@ -44,7 +46,13 @@ class Objective:
                     f"objective.{term.name}: expected {' or '.join(term.kinds)} / got {kind} / it has no meaning there "
                     "/ leave it out"
                 )
+            if balance is not None and balance.kind == "uncertainty" and term.may_be_negative:
+                raise UserError(
+                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / its values may be "
+                    "below 0, and there is no variance to them / take gradient_norm, or leave balance out"
+                )
         self.kind: Kind = kind
+        self.balance = balance
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +73,8 @@ class Objective:
             raise UserError(f"objective: expected a teacher for {', '.join(lacking)} / got none / pass teacher=…")
         for term in self.terms:
             term.bind(self.kind, teacher, student)
+        if self.balance is not None:
+            self.balance.start(len(self.terms))
         self._projections = {k: v for term in self.terms for k, v in term.projections().items()}
 
     def request(self, role: Role) -> Request:
@@ -80,8 +90,9 @@ class Objective:
         )
 
     def projections(self) -> nn.ModuleDict:
-        """The modules that only training needs; empty where all widths agree."""
-        return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()})
+        """The modules that only training needs; empty where all widths agree and weights are fixed."""
+        balance = {"balance": self.balance} if self.balance is not None else {}
+        return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()} | balance)
 
     def projection_sources(self) -> dict[str, Source]:
         return {name: source for name, (source, _) in self._projections.items()}
@@ -101,9 +112,11 @@ class Objective:
         return [term.weight(progress) for term in self.terms]
 
     def factors(self, progress: float, counts: Tensor) -> Tensor:
-        """What a row of each term weighs in the loss, (terms,): its weight ÷ its rows in the whole step."""
+        """What a row of each term weighs in the loss, (terms,): its weight, times its share if they are balanced, ÷ its
+        rows in the whole step."""
         both = zip(self.weights(progress), counts.clamp_min(1).unbind(), strict=True)
-        return torch.stack([weight / count for weight, count in both])  # no list goes to the device, which would sync
+        found = torch.stack([weight / count for weight, count in both])  # no list goes to the device, which would sync
+        return found if self.balance is None else found * self.balance.shares()
 
     def measure(
         self,

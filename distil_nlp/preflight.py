@@ -44,7 +44,7 @@ def _check_choice_of_checkpoint(recipe: Recipe, args: TrainingArguments) -> None
             "evaluation.early_stopping_patience: expected training.load_best_model_at_end=true / got false / the "
             "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
         )
-    objective = build.objective_from(recipe.objective, build.task_kind(recipe))
+    objective = build.objective_from(recipe, build.task_kind(recipe))
     terms = ["hard_label"] if "no_distillation" in recipe.evaluation.baselines else objective.names
     known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")

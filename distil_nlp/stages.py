@@ -112,7 +112,7 @@ class _Run:
         student, report = workshop.student(teacher)
         say(str(report))
         build.check_student(student, self.recipe, self.tokenizer)
-        objective = build.objective_from(self.recipe.objective, self.data.head.kind)
+        objective = build.objective_from(self.recipe, self.data.head.kind)
         objective.bind(Shape.of(teacher.config), Shape.of(student.config))  # what does not fit is said before scoring
         findings.copied = workshop.predict(student, "copy")
         training = None if is_new else workshop.earlier_training()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from distil_nlp.balance import Rebalances
 from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.errors import UserError
@@ -127,8 +128,14 @@ class DistillationTrainer(Trainer):
         self.spent_before = {"seconds": 0.0, "tokens": 0}
         self._sampler: EpochSampler | None = None
         self.last_terms: dict[str, float] = {}
+        balance = objective.balance
+        if balance is not None and balance.kind == "gradient_norm":
+            gradients_every = balance.every
         self._probe = GradientProbe(gradients_every) if gradients_every else None
+        self._step_values = torch.zeros(len(objective.terms), device=args.device)
         self._stop = StopsWhenTold(self)
+        if balance is not None:
+            self.add_callback(Rebalances(self))
         self.add_callback(CheckpointGuard(self))
         self.add_callback(self._stop)
         if self.pop_callback(ProgressCallback) is not None:
@@ -251,7 +258,10 @@ class DistillationTrainer(Trainer):
         if self._probe is not None and self._probe.is_due(self.state.global_step):
             self._look_at_gradients(model, inputs, factors)
         loss, sums, student = self._measure(model, inputs, self._progress, factors)
-        self._train_meter.add(sums / counts.clamp_min(1))
+        values = sums / counts.clamp_min(1)
+        self._train_meter.add(values)
+        if self.objective.balance is not None:
+            self._step_values += values
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
@@ -276,6 +286,17 @@ class DistillationTrainer(Trainer):
                 stack.enter_context(self._student_recorder.measuring(measure))
             student = observe(model, _only(inputs, self._student_inputs), rows)
         return *self.objective.loss(student, teacher, inputs, progress, factors), student
+
+    def rebalance(self) -> None:
+        """Lets the terms' shares follow the step that ends; every process must call it."""
+        balance, values = self.objective.balance, None
+        if balance.kind == "uncertainty":
+            values = self.accelerator.reduce(self._step_values, "sum")
+        elif (lengths := self._probe.take_lengths()) is not None:
+            values = self.accelerator.reduce(lengths, "mean") / balance.shares()
+        if values is not None:
+            balance.learn(values)
+        self._step_values.zero_()
 
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:
@@ -303,11 +324,20 @@ class DistillationTrainer(Trainer):
         if "loss" in logs:
             logs = {**logs, **self.read_terms()}
             done = self._progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
-            scheduled = [term for term in self.objective.terms if term.weight.changes]
-            logs |= {f"{term.name}_weight": term.weight(done) for term in scheduled}
+            logs |= self._weights(done)
             logs["tokens_per_second"] = self._speed()
             logs |= self._probe.read() if self._probe is not None else {}
         super().log(logs, start_time)
+
+    def _weights(self, done: float) -> dict[str, float]:
+        """Those that change: scheduled ones, or all where they are balanced."""
+        balance = self.objective.balance
+        shares = [1.0] * len(self.objective.terms) if balance is None else balance.shares().tolist()
+        return {
+            f"{term.name}_weight": term.weight(done) * share
+            for term, share in zip(self.objective.terms, shares, strict=True)
+            if balance is not None or term.weight.changes
+        }
 
     def start_meter(self, step: int) -> None:
         """Training begins (or begins again, with another batch size) at this step."""

@@ -27,6 +27,7 @@ from distil_nlp.folder import STUDENT, VARIANTS
 from distil_nlp.guard import last_complete_checkpoint, say_what_changes, spent_until
 from distil_nlp.models import load_model
 from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import BalanceSection
 from distil_nlp.results import peak_memory_mib, write_atomically
 from distil_nlp.trainer import DistillationTrainer
 
@@ -58,7 +59,7 @@ class Variant:
         if not self.is_main:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
-            changed.objective = build.labels_alone()
+            changed.objective, changed.balance = build.labels_alone(), BalanceSection()
         if self.name == RANDOM_INIT:
             changed.student = build.random_student(recipe.student)
         if recipe.teacher.reseed:
@@ -151,7 +152,7 @@ class Workshop:
 
     def trainer(self, student: PreTrainedModel, teacher: PreTrainedModel) -> DistillationTrainer:
         patience, dtype = self.recipe.evaluation.early_stopping_patience, build.teacher_dtype(self.recipe)
-        objective = build.objective_from(self.recipe.objective, self.data.head.kind)
+        objective = build.objective_from(self.recipe, self.data.head.kind)
         parts = dict(
             model=student,
             teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),

@@ -56,7 +56,7 @@ CUTS = {
 def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -> dict:
     """Two processes give the curves and scores of one; what they found."""
     rows, (batch, accumulation), each = CUTS[cut]
-    one = train(tmp_path / "one", batch, accumulation, rows)
+    one = train(tmp_path / "one", batch, accumulation, rows, balance=arguments.get("balance"))
     two = two_processes(tmp_path, wrapper, batch=each[0], accumulation=each[1], rows=rows, **arguments)
     assert two["tokens"] == one["tokens"]
     for name, values in one["curves"].items():
@@ -72,6 +72,11 @@ def test_two_processes_equal_one(tmp_path, cut):
     at every micro-step of an accumulated step, twice the network for the same gradient."""
     two = check_equals_one(tmp_path, cut, DDP)
     assert two["exchanges"] == two["steps"]
+
+
+def test_two_processes_balance_the_terms_as_one(tmp_path):
+    """Prevents shares that each process follows by its own rows, until the students drift apart."""
+    check_equals_one(tmp_path, "accumulated", DDP, balance="uncertainty")
 
 
 def test_two_nodes_equal_one_process(tmp_path):

@@ -42,7 +42,7 @@ def test_every_recipe_builds(path, tmp_path):
     assert student.config.num_hidden_layers == depth // 2
     if recipe.student.name is None:
         assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
-    build.objective_from(recipe.objective, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
+    build.objective_from(recipe, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -108,7 +108,7 @@ def test_tinybert_is_as_published():
     task, of_task, stage = read("tinybert_task")
     prediction, of_prediction, last = read("tinybert_task_prediction")
     assert objective == of_task
-    both = build.objective_from(general.objective, "mlm")
+    both = build.objective_from(general, "mlm")
     both.bind(Shape(12, 768, 12), Shape(6, 768, 12))
     pairs = {term.name: (term.weight.start / len(term.pairs), term.pairs) for term in both.terms}
     blocks = [(2 * i + 1, i) for i in range(6)]

@@ -59,6 +59,7 @@ def trainer(
     callbacks: Any = None,
     cache: Any = None,
     gradients_every: int | None = None,
+    balance: Any = None,
     **arguments: Any,
 ) -> DistillationTrainer:
     """A trainer on the CPU; eight rows a step and three steps unless told otherwise."""
@@ -78,7 +79,7 @@ def trainer(
     return DistillationTrainer(
         model=student,
         teacher=teacher,
-        objective=Objective(list(terms or all_terms()), kind),
+        objective=Objective(list(terms or all_terms()), kind, balance),
         args=TrainingArguments(str(folder), **{**defaults, **arguments}),
         train_dataset=rows if rows is not None else (text_rows() if kind == "mlm" else task_rows()),
         eval_dataset=eval_rows,

@@ -11,6 +11,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
+from distil_nlp.balance import Balance
 from distil_nlp.cache import Cache
 from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
@@ -51,6 +52,7 @@ def train(
     caches: str | None = None,
     stop_at: int | None = None,
     zero_2: bool = False,
+    balance: str | None = None,
 ) -> dict:
     """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`. Goes
     on from a checkpoint that is there."""
@@ -72,6 +74,7 @@ def train(
         num_train_epochs=2,
         callbacks=[exchanges := CountExchanges(), StopAt(stop_at)],
         deepspeed=ZERO_2 if zero_2 else None,
+        balance=balance and Balance(balance, every=2),
     )
     exchanges.trainer = run
     checkpoint = last_complete_checkpoint(folder)

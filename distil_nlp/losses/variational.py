@@ -60,7 +60,7 @@ class VariationalInformation(HiddenTerm):
     """
 
     name, paper = "variational_information", "1904.05835"
-    unit = "nats a dimension"
+    unit, may_be_negative = "nats a dimension", True
     formula = (
         "−log likelihood of the teacher's hidden states under a Gaussian, its mean a learned linear map of the "
         "student's, its variances learned"

@@ -31,7 +31,9 @@ _HYPERPARAMETERS = (
 def method(facts: Facts) -> str:
     """Loss, initialisation, hyperparameters, hardware and time."""
     found = _terms(facts)
-    loss = f"The loss is the weighted sum of these terms.\n\n{found}" if found else ""
+    balance = facts("recipe.balance.kind")
+    how = f", balanced by {balance.replace('_', ' ')} as training went on" if balance not in (None, "fixed") else ""
+    loss = f"The loss is the weighted sum of these terms{how}.\n\n{found}" if found else ""
     parts = (loss, _pairings(facts), _start(facts), _hyperparameters(facts), _effort(facts))
     return joined(*parts, by="\n\n")
 

@@ -147,6 +147,14 @@ ObjectiveSection = create_model(
 )
 
 
+class BalanceSection(Section):
+    """How the terms are weighed against each other, besides their weights; see `distil_nlp.balance.Balance`."""
+
+    kind: Literal["fixed", "uncertainty", "gradient_norm"] = "fixed"
+    every: PositiveInt = 100
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
 class EvaluationSection(Section):
     """How scores are taken. `early_stopping_patience` counts evaluations without a better checkpoint.
 
@@ -179,6 +187,7 @@ class Recipe(Section):
     student: StudentSection = StudentSection()
     data: DataSection
     objective: ObjectiveSection
+    balance: BalanceSection = BalanceSection()
     training: TrainingFields = {}
     evaluation: EvaluationSection = EvaluationSection()
     hub: HubSection = HubSection()
