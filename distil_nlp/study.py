@@ -49,11 +49,13 @@ def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str
     """Runs what is not finished yet, one method and task after the other; returns the path of the table.
 
     Raises:
-        UserError: if the plan, or the recipe that it makes, cannot be read; if a run fails.
+        UserError: if the plan, or the recipe that it makes, cannot be read; if the folder holds runs with other
+            overrides; if a run fails.
     """
-    plan = _read(path)
+    plan = read_plan(path)
+    _claim(folder, {"seeds": plan.seeds, "always": plan.always, "overrides": sorted(overrides)})
     runs = [(task, name) for task in plan.tasks for name in plan.methods]
-    recipes = {name: _recipe(plan, path, name, folder) for name in plan.methods}
+    recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
     for recipe in recipes.values():
         load_recipe(recipe, overrides)  # its mistakes, before anything is run
     for number, (task, name) in enumerate(runs, 1):
@@ -68,7 +70,21 @@ def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str
     return folder / "study.md"
 
 
-def _recipe(plan: Plan, path: Path, method: str, folder: Path) -> Path:
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """What all runs of a folder share, so that they can be compared; methods and tasks may be added."""
+    file = folder / "settings.json"
+    if file.is_file() and (was := json.loads(file.read_text())) != settings:
+        different = [name for name in settings if was.get(name) != settings[name]]
+        raise UserError(
+            f"--output: expected the settings of the runs in {folder} / got other {', '.join(different)} than "
+            f"{[was.get(name) for name in different]} / runs of unlike steps would stand in one table / name another "
+            "folder, or give the same"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(settings, indent=1) + "\n")
+
+
+def recipe_of(plan: Plan, path: Path, method: str, folder: Path) -> Path:
     """The study's recipe with a method's objective."""
     tree = read_yaml(path.parent / plan.recipe)
     tree["objective"] = {**plan.always, **plan.methods[method]}
@@ -78,7 +94,7 @@ def _recipe(plan: Plan, path: Path, method: str, folder: Path) -> Path:
     return file
 
 
-def _read(path: Path) -> Plan:
+def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -10,6 +10,7 @@ from distil_nlp import build
 from distil_nlp.models import Head, choose_layers
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
+from distil_nlp.study import PLAIN, read_plan, recipe_of
 from distil_nlp.term import Shape
 from distil_nlp.terms import TERMS
 from tests import tiny
@@ -133,3 +134,14 @@ def test_the_docs_name_every_key():
             assert f"`{key}" in text, f"{name}.{key}"
     for name in TERMS:
         assert f"| `{name}` |" in text
+
+
+def test_every_method_of_the_study_fits_its_models(tmp_path):
+    """Prevents a study that stops at its twentieth method, after a night."""
+    path = ROOT / "recipes" / "study" / "methods.yaml"
+    plan = read_plan(path)
+    assert PLAIN in plan.methods
+    for name in plan.methods:
+        recipe = load_recipe(recipe_of(plan, path, name, tmp_path))
+        objective = build.objective_from(recipe, "classification")
+        objective.bind(Shape(12, 768, 12, None, 3072, 2), Shape(6, 768, 12, None, 3072, 2))

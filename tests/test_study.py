@@ -56,6 +56,8 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     printed = capsys.readouterr().out
     assert "run 2 of 2: cosine on classification" in printed
     assert "run 1 of 2" not in printed
+    assert study([*command, "training.max_steps=3"]) == 2
+    assert "got other overrides" in capsys.readouterr().err
 
 
 def test_mistakes_of_a_study_are_told(tmp_path, capsys):
