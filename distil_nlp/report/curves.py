@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
@@ -56,42 +56,46 @@ def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) 
 
 
 def weights_figure(run: Run) -> Picture | None:
-    """Scheduled weights over steps."""
-    found = [(name, curve) for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1]
-    if not found:
-        return None
-    figure = canvas("Weights over training", 210)
-    axes = figure.subplots()
-    for (name, curve), colour in zip(found, SERIES, strict=False):
-        axes.plot(*zip(*curve, strict=True), color=colour, label=name)
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("step")
-    axes.set_ylabel("weight")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
-    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in found)
-    return picture(figure, "weights", f"Scheduled weights: {said}.")
+    """Weights over steps, where they change: by a schedule, or by balancing."""
+    found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
+    is_balanced = run("recipe.balance.kind") not in (None, "fixed")
+    title = "Weights over training, balanced" if is_balanced else "Weights over training"
+    return _lines("weights", title, "weight", found, "Weights", is_log=is_balanced) if found else None
 
 
 def gradients_figure(run: Run) -> Picture | None:
     """Lengths of the terms' gradients over steps, where the run was asked for them."""
-    found = [(name, curve) for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1]
-    if not found:
-        return None
-    figure = canvas("How the terms pull", 230)
+    found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
+    note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
+    said = ("How the terms pull", "length of the gradient", found, "Lengths of gradients")
+    return _lines("gradients", *said, note, is_log=True) if found else None
+
+
+def _lines(
+    file: str,
+    title: str,
+    unit: str,
+    curves: dict[str, list[tuple[int, float]]],
+    what: str,
+    note: str = "",
+    is_log: bool = False,
+) -> Picture:
+    """A line for each term over steps."""
+    figure = canvas(title, 230)
     axes = figure.subplots()
-    for (name, curve), colour in zip(found, SERIES, strict=False):
+    for (name, curve), colour in zip(curves.items(), cycle(SERIES), strict=False):
         axes.plot(*zip(*curve, strict=True), color=colour, label=name)
-    axes.set_yscale("log")
+    if is_log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("length of the gradient")
+    axes.set_ylabel(unit)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
-    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in found)
-    note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
-    return picture(figure, "gradients", f"Lengths of gradients: {said}.", note)
+    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in curves.items())
+    return picture(figure, file, f"{what}: {said}.", note)
 
 
 def _terms(run: Run) -> list[str]:
