@@ -14,7 +14,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.report import write_report
 from distil_nlp.report.advice import advice
 from distil_nlp.report.charts import trade_figure
-from distil_nlp.report.curves import terms_figure
+from distil_nlp.report.curves import gradients_figure, terms_figure
 from distil_nlp.report.drawing import SERIES, style
 from distil_nlp.report.matrices import confusion_figure, matrix_figures
 from distil_nlp.report.pages import run_page
@@ -465,3 +465,21 @@ def test_labels_that_are_few_are_told():
     told = worth(Run("", Path(), example(rows=rows)))
     assert "labels alone, which 300 of 1,600 rows have (95" in told
     assert "rows have" not in worth(Run("", Path(), example()))
+
+
+def test_gradients_are_drawn_where_the_run_looked_at_them(tmp_path):
+    """Prevents a line at 0 on a logarithmic axis, labels in raw TeX, and a seventh term without a line."""
+    names = ["soft_target_kl", "hard_label", "attention_kl", *(f"older_{i}" for i in range(6))]
+    history = [
+        {"step": step, **{f"gradient_norm/{name}": 0.0 if name == "attention_kl" else step * 1e-3 for name in names}}
+        for step in (1, 50)
+    ]
+    run = run_of(tmp_path, **changed("training.history", history))
+    run.results["recipe"]["objective"] = {name: {"weight": 1.0} for name in names}
+    with style():
+        found = gradients_figure(run)
+        assert gradients_figure(run_of(tmp_path)) is None
+    assert "mathdefault" not in found.svg
+    assert "older_5 from 0.001 to 0.05" in found.description
+    assert "attention_kl from" not in found.description
+    assert "attention_kl only pull below it" in found.note

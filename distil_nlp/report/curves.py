@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, zip_longest
 
 from matplotlib.axes import Axes
@@ -49,10 +50,15 @@ def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
-        axes.yaxis.set_minor_locator(LogLocator(subs=()))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _log_axis(axes, values)
+
+
+def _log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """With labels in plain numbers, about as many for each range."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
+    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def weights_figure(run: Run) -> Picture | None:
@@ -65,8 +71,11 @@ def weights_figure(run: Run) -> Picture | None:
 
 def gradients_figure(run: Run) -> Picture | None:
     """Lengths of the terms' gradients over steps, where the run was asked for them."""
-    found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
+    curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
+    found = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
     note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
+    if lower := [name for name in curves if name not in found]:
+        note += f" {', '.join(lower)} only pull below it."
     said = ("How the terms pull", "length of the gradient", found, "Lengths of gradients")
     return _lines("gradients", *said, note, is_log=True) if found else None
 
@@ -85,8 +94,9 @@ def _lines(
     axes = figure.subplots()
     for (name, curve), colour in zip(curves.items(), cycle(SERIES), strict=False):
         axes.plot(*zip(*curve, strict=True), color=colour, label=name)
-    if is_log:
-        axes.set_yscale("log")
+    values = [value for curve in curves.values() for _, value in curve if value > 0]
+    if is_log and values:
+        _log_axis(axes, values)
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
