@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-LEAST = 1e-6
-"""Below which a term's value, or the length of its gradient, gives it no more share."""
+LEAST = 1e-3
+"""Of a term's first mean: below that, it gains no more share."""
 
 
 class Balance(nn.Module):
@@ -20,9 +20,10 @@ class Balance(nn.Module):
     which needs no learning (as in Kirchdorfer et al. 2024, arXiv:2408.07985). All terms then pull by their relative
     change.
 
-    `gradient_norm`: mean length of all weighted terms' gradients at the student's last hidden state / length of the
-    term's, looked at every so many steps, so that all pull alike there (after GradNorm, Chen et al. 2018,
-    arXiv:1711.02257, without its training rates). A term that does not reach that state keeps the share 1.
+    `gradient_norm`: mean length of the terms' gradients at the student's last hidden state / length of the term's,
+    without weights, looked at every so many steps: weights are then the ratios in which terms pull there (after
+    GradNorm, Chen et al. 2018, arXiv:1711.02257, without its training rates). A term that does not reach that state
+    keeps the share 1.
 
     Shares follow running means, which checkpoints keep.
 
@@ -38,24 +39,26 @@ class Balance(nn.Module):
 
     def start(self, count: int) -> None:
         """For so many terms; nothing is known yet."""
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("known", torch.zeros(()))
+        for name in ("mean", "first", "known"):
+            self.register_buffer(name, torch.zeros(count))
 
     def shares(self) -> Tensor:
         """(terms,), without a look at values, which would synchronise a GPU."""
+        known = self.known > 0
+        mean = torch.where(known, torch.maximum(self.mean, LEAST * self.first), 1.0)
         if self.kind == "uncertainty":
-            found = 0.5 / self.mean.clamp_min(LEAST)
-        else:
-            reaching = self.mean > LEAST
-            average = self.mean.sum() / reaching.sum().clamp_min(1)
-            found = torch.where(reaching, average / self.mean.clamp_min(LEAST), 1.0)
-        return torch.where(self.known > 0, found, torch.ones_like(found))
+            return torch.where(known, 0.5 / mean, 1.0)
+        average = (mean * self.known).sum() / self.known.sum().clamp_min(1)
+        return torch.where(known, average / mean, 1.0)
 
-    def learn(self, values: Tensor) -> None:
-        """The unweighted terms of a step, or the lengths of the weighted ones' gradients with all shares 1."""
+    def learn(self, values: Tensor, seen: Tensor) -> None:
+        """The unweighted terms of a step, or the lengths of their gradients, of those that were seen; (terms,) each."""
+        seen = seen & (values > 0)
+        is_new = seen & (self.known == 0)
         followed = self.decay * self.mean + (1 - self.decay) * values
-        self.mean.copy_(torch.where(self.known > 0, followed, values))
-        self.known.fill_(1)
+        self.mean.copy_(torch.where(is_new, values, torch.where(seen, followed, self.mean)))
+        self.first.copy_(torch.where(is_new, values, self.first))
+        self.known.copy_(torch.maximum(self.known, seen.to(self.known.dtype)))
 
 
 class Rebalances(TrainerCallback):

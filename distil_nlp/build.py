@@ -199,6 +199,7 @@ def refuse_keys_without_effect(recipe: Recipe) -> None:
         and recipe.teacher.cache is not None
         and _is_set(recipe.teacher.cache, "top_k"),
         "balance.every": recipe.balance.kind != "gradient_norm" and _is_set(recipe.balance, "every"),
+        "run.gradients_every": recipe.balance.kind == "gradient_norm" and _is_set(recipe.run, "gradients_every"),
         "balance.decay": recipe.balance.kind == "fixed" and _is_set(recipe.balance, "decay"),
         "student.revision": recipe.student.name is None and _is_set(recipe.student, "revision"),
     }

@@ -30,6 +30,10 @@ class GradientProbe:
         self.lengths: Tensor | None = None
         self._cosines: Tensor | None = None
 
+    def start(self) -> None:
+        """Training begins, or begins again."""
+        self._step = self._taken = -1
+
     def is_due(self, step: int) -> bool:
         """Whether to look; once a step, whatever its micro-batches."""
         return step % self.every == 0 and step != self._step
@@ -38,7 +42,7 @@ class GradientProbe:
         self, step: int, names: Sequence[str], factors: Tensor, recorder: Recorder, forward: Callable[[Tensor], Tensor]
     ) -> None:
         """`forward` gives the loss for factors; those of one term at a time are asked for."""
-        self._step, self._names, gradients = step, names, []
+        gradients = []
         devices = [factors.device] if factors.device.type == "cuda" else []
         for chosen in torch.eye(len(names), device=factors.device).unbind():
             with torch.random.fork_rng(devices), recorder.keeping_last():
@@ -49,6 +53,7 @@ class GradientProbe:
         self.lengths = flat.norm(dim=1)
         directions = flat / self.lengths.clamp_min(1e-30)[:, None]
         self._cosines = directions @ directions.T
+        self._step, self._names = step, names
 
     def read(self) -> dict[str, float]:
         """What was found since it was last read."""

@@ -63,12 +63,20 @@ def refuse_links_out(folder: Path) -> None:
     """
     root = folder.resolve()
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not _target(path).is_relative_to(root):
             raise UserError(
                 f"{folder}: expected a folder whose links stay inside / got {path.relative_to(folder)}, which leads to "
-                f"{path.resolve()} / files there would be overwritten or published / remove it; the whole folder may "
+                f"{_target(path)} / files there would be overwritten or published / remove it; the whole folder may "
                 "be a link"
             )
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads; one that leads round in a circle, to its own text."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):
+        return Path(os.readlink(link))
 
 
 def checksum(path: Path) -> str:

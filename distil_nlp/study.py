@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from distil_nlp import build
 from distil_nlp.errors import UserError
-from distil_nlp.recipe import load_recipe
+from distil_nlp.preemption import Preempted
+from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.results import write_atomically
 from distil_nlp.telling.layout import aligned, markdown
@@ -49,25 +52,47 @@ def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str
     """Runs what is not finished yet, one method and task after the other; returns the path of the table.
 
     Raises:
-        UserError: if the plan, or the recipe that it makes, cannot be read; if the folder holds runs with other
-            overrides; if a run fails.
+        UserError: if the plan or a recipe that it makes is wrong; if the folder holds runs of other settings; if a run
+            fails.
+        Preempted: if a run was told to stop.
     """
     plan = read_plan(path)
-    _claim(folder, {"seeds": plan.seeds, "always": plan.always, "overrides": sorted(overrides)})
-    runs = [(task, name) for task in plan.tasks for name in plan.methods]
+    tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
-    for recipe in recipes.values():
-        load_recipe(recipe, overrides)  # its mistakes, before anything is run
+    runs = [(task, name) for task in plan.tasks for name in plan.methods]
+    own = {
+        (task, name): [
+            *overrides,
+            f"data.task={task}",
+            f"evaluation.seeds={plan.seeds}",
+            f"training.output_dir={folder / task / name}",
+        ]
+        for task, name in runs
+    }
+    for task, name in runs:
+        _check(load_recipe(recipes[name], own[task, name]), name, folder / task / name)
+    _claim(folder, {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides)})
     for number, (task, name) in enumerate(runs, 1):
-        place = folder / task / name
-        if (place / "results.json").is_file():
-            continue
-        say(f"run {number} of {len(runs)}: {name} on {task}")
-        own = (f"data.task={task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}")
-        _run([str(recipes[name]), *overrides, *own], place)
-        _write(plan, folder)
+        if not (folder / task / name / "results.json").is_file():
+            say(f"run {number} of {len(runs)}: {name} on {task}")
+            _run([str(recipes[name]), *own[task, name]], folder / task / name)
+            _write(plan, folder)
     say(_write(plan, folder))
     return folder / "study.md"
+
+
+def _check(recipe: Recipe, method: str, place: Path) -> None:
+    """What would stop a run once it is started, and whether a finished one had another objective."""
+    build.refuse_keys_without_effect(recipe)
+    build.objective_from(recipe, build.task_kind(recipe))
+    results = place / "results.json"
+    if results.is_file():
+        was, wanted = json.loads(results.read_text())["recipe"]["objective"], recipe.objective.model_dump(mode="json")
+        if {k: v for k, v in was.items() if v} != {k: v for k, v in wanted.items() if v}:
+            raise UserError(
+                f"methods.{method}: expected the terms that {place} was made with / got others / its row would "
+                "stand under another's name / give the method another name, or remove that folder"
+            )
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -107,6 +132,8 @@ def _run(arguments: Sequence[str], place: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
     _, status, usage = os.wait4(process.pid, 0)
     code = process.returncode = os.waitstatus_to_exitcode(status)
+    if code == 128 + signal.SIGTERM:
+        raise Preempted(f"told to stop (SIGTERM) / {place} is saved / the same command carries on from there")
     if code:
         raise UserError(
             f"expected {place} to finish / got exit code {code} / see above / the same command carries on from there"

@@ -132,7 +132,13 @@ class DistillationTrainer(Trainer):
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
         self._probe = GradientProbe(gradients_every) if gradients_every else None
+        if balance is not None and args.deepspeed_plugin is not None and args.bf16:
+            raise UserError(
+                "balance: expected fixed weights under DeepSpeed in bf16 / got balanced ones / it would round "
+                "their running means to bf16 / leave balance out, or use DDP"
+            )
         self._step_values = torch.zeros(len(objective.terms), device=args.device)
+        self._shares = torch.ones_like(self._step_values)
         self._stop = StopsWhenTold(self)
         if balance is not None:
             self.add_callback(Rebalances(self))
@@ -262,6 +268,7 @@ class DistillationTrainer(Trainer):
         self._train_meter.add(values)
         if self.objective.balance is not None:
             self._step_values += values
+            self._step_counts = counts
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
@@ -289,19 +296,21 @@ class DistillationTrainer(Trainer):
 
     def rebalance(self) -> None:
         """Lets the terms' shares follow the step that ends; every process must call it."""
-        balance, values = self.objective.balance, None
+        balance = self.objective.balance
+        self._shares = shares = balance.shares()
         if balance.kind == "uncertainty":
-            values = self.accelerator.reduce(self._step_values, "sum")
+            balance.learn(self.accelerator.reduce(self._step_values, "sum"), self._step_counts > 0)
         elif (lengths := self._probe.take_lengths()) is not None:
-            values = self.accelerator.reduce(lengths, "mean") / balance.shares()
-        if values is not None:
-            balance.learn(values)
+            weights = lengths.new_tensor(self._looked_weights)
+            lengths = self.accelerator.reduce(lengths, "mean") / (shares * weights.clamp_min(1e-30))
+            balance.learn(lengths, weights > 0)
         self._step_values.zero_()
 
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:
             return self._measure(model, inputs, self._progress, chosen)[0]
 
+        self._looked_weights = self.objective.weights(self._progress)
         with self.accelerator.no_sync(model):
             self._probe.look(self.state.global_step, self.objective.names, factors, self._student_recorder, forward)
 
@@ -332,7 +341,7 @@ class DistillationTrainer(Trainer):
     def _weights(self, done: float) -> dict[str, float]:
         """Those that change: scheduled ones, or all where they are balanced."""
         balance = self.objective.balance
-        shares = [1.0] * len(self.objective.terms) if balance is None else balance.shares().tolist()
+        shares = [1.0] * len(self.objective.terms) if balance is None else self._shares.tolist()
         return {
             f"{term.name}_weight": term.weight(done) * share
             for term, share in zip(self.objective.terms, shares, strict=True)
@@ -342,6 +351,9 @@ class DistillationTrainer(Trainer):
     def start_meter(self, step: int) -> None:
         """Training begins (or begins again, with another batch size) at this step."""
         self._train_meter.start(step)
+        self._step_values.zero_()
+        if self._probe is not None:
+            self._probe.start()
         self.tokens_seen, self._began = 0, time.monotonic()
         self._logged = self.spent_before
 

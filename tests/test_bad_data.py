@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distil_nlp.data import MaskingCollator, load_splits, load_task
 from distil_nlp.data.corpus import pack
+from distil_nlp.data.tokens import without_tails
 from distil_nlp.errors import UserError
 from distil_nlp.failures import readable_data
 from distil_nlp.tasks import OWN
@@ -373,3 +374,11 @@ def test_a_line_of_a_megabyte_is_packed_whole():
     """Prevents a long document from being cut, or from taking time that grows with its square."""
     blocks = pack({"text": ["the cat sees " * 80_000]}, TOKENIZER, "text", 128)
     assert len(blocks["input_ids"]) == (240_000 + 1) // 126
+
+
+def test_long_pairs_are_left_to_a_tokenizer_that_cuts_beginnings():
+    """Prevents the tails from being cut where those are what is kept; and a number that is asked for its length."""
+    tokenizer = tiny.tokenizer(truncation_side="left")
+    texts = ["the cat " * 300], ["a dog sees " * 300]
+    assert without_tails(tokenizer, *texts, 16) == (list(texts[0]), list(texts[1]))
+    assert without_tails(TOKENIZER, [5], ["a dog"], 16) == ([5], ["a dog"])

@@ -9,7 +9,7 @@ from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.objective import Objective
 from distil_nlp.terms import TERMS, AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
 from tests import tiny
-from tests.training import StopAt, curve, trainer
+from tests.training import StopAt, curve, task_rows, trainer
 
 
 def run(folder, balance, terms=None, stop_at=None, **arguments):
@@ -32,34 +32,59 @@ def test_uncertainty_divides_by_twice_the_running_mean(tmp_path):
     made = run(
         tmp_path, Balance("uncertainty", decay=0.8), per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
-    for name, weight in (("soft_target_kl", 5.0), ("hard_label", 2.0), ("hidden_mse", 1.0)):
-        mean, expected = None, []
-        for value in curve(made, name):
+    weights = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_mse": 1.0}
+    for name, weight in weights.items():
+        mean, expected = None, [weight]
+        for value in curve(made, name)[:-1]:
             mean = value if mean is None else 0.8 * mean + 0.2 * value
             expected.append(weight / (2 * mean))
         assert logged(made, name) == pytest.approx(expected, rel=1e-4)
-    first = made.state.log_history[0]
-    assert first["loss"] == pytest.approx(5 * first["soft_target_kl"] + 2 * first["hard_label"] + first["hidden_mse"])
-    second, before = made.state.log_history[1], made.state.log_history[0]
-    terms = ("soft_target_kl", "hard_label", "hidden_mse")
-    assert second["loss"] == pytest.approx(sum(before[f"{one}_weight"] * second[one] for one in terms), rel=1e-4)
+    for entry in made.state.log_history[:-1]:
+        assert entry["loss"] == pytest.approx(sum(entry[f"{name}_weight"] * entry[name] for name in weights), rel=1e-4)
 
 
 def test_gradient_norm_makes_terms_pull_alike(tmp_path):
     """Prevents shares from gradients that had been balanced already, which would drift away."""
-    terms = [SoftTargetKL(1.0), HardLabel(1.0), HiddenCosine(1.0, "last"), AttentionKL(1.0)]
+    terms = [SoftTargetKL(50.0), HardLabel(1.0), HiddenCosine(2.0, "last"), AttentionKL(1.0)]
     balance = Balance("gradient_norm", every=2, decay=0.0)
     made = run(tmp_path, balance, terms, learning_rate=0.0, max_steps=5)
     looks = [entry for entry in made.state.log_history if "gradient_norm/hard_label" in entry]
     assert [entry["step"] for entry in looks] == [1, 3, 5]
-    names = ["soft_target_kl", "hard_label", "hidden_cosine"]
-    lengths = [looks[0][f"gradient_norm/{name}"] for name in names]
-    shares = [sum(lengths) / 3 / one for one in lengths]
-    assert [looks[0][f"{name}_weight"] for name in names] == pytest.approx(shares, rel=1e-4)
-    assert looks[0]["attention_kl_weight"] == 1.0
-    later = [looks[1][f"gradient_norm/{name}"] for name in names]
-    assert max(lengths) > 10 * min(lengths)
-    assert max(later) < 1.5 * min(later), "other rows, but nearly alike"
+    weights = {"soft_target_kl": 50.0, "hard_label": 1.0, "hidden_cosine": 2.0}
+    lengths = {name: looks[0][f"gradient_norm/{name}"] / weight for name, weight in weights.items()}
+    second, average = made.state.log_history[1], sum(lengths.values()) / 3
+    for name, weight in weights.items():
+        assert second[f"{name}_weight"] == pytest.approx(weight * average / lengths[name], rel=1e-4)
+    assert second["attention_kl_weight"] == 1.0
+    later = [looks[1][f"gradient_norm/{name}"] / weight for name, weight in weights.items()]
+    assert max(lengths.values()) > 10 * min(lengths.values())
+    assert max(later) < 1.5 * min(later), "other rows, but they pull by their weights"
+
+
+def test_a_step_without_a_row_teaches_a_share_nothing(tmp_path):
+    """Prevents a term whose rows are rare from being taken for one that is nearly 0, and a loss of thousands."""
+    rows = task_rows(16)
+    for row in rows[:15]:
+        row["labels"] = -100
+    balance = Balance("uncertainty", decay=0.5)
+    student, teacher = tiny.classifier(2, seed=1), tiny.classifier(4)
+    made = trainer(
+        tmp_path, student, teacher, [SoftTargetKL(1.0), HardLabel(1.0)], kind="classification", rows=rows,
+        balance=balance, per_device_train_batch_size=2, max_steps=8,
+    )  # fmt: skip
+    made.train()
+    (value,) = [one for one in curve(made, "hard_label") if one > 0]
+    assert balance.shares()[1].item() == pytest.approx(0.5 / value)
+
+
+def test_shares_have_a_limit():
+    """Prevents a term that comes to 0 from filling the whole loss."""
+    balance = Balance("uncertainty", decay=0.0)
+    balance.start(2)
+    everywhere = torch.tensor([True, True])
+    balance.learn(torch.tensor([2.0, 1.0]), everywhere)
+    balance.learn(torch.tensor([1e-9, 0.0]), everywhere)
+    assert balance.shares().tolist() == pytest.approx([0.5 / 2e-3, 0.5])
 
 
 @pytest.mark.parametrize("kind", ["uncertainty", "gradient_norm"])

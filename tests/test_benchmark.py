@@ -252,6 +252,7 @@ def test_a_part_without_its_data_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
     """Every part runs from the command line to its tables."""
     model, glue = str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue")

@@ -205,6 +205,12 @@ def test_a_link_in_a_run_does_not_lead_out_of_it(home, without_report, monkeypat
             assert call() == 2
             assert f"got {name}, which leads to ~/.ssh" in capsys.readouterr().err
         (place.out / name).unlink()
+    for name, other in (("round", "circle"), ("circle", "round")):
+        (place.out / name).symlink_to(other)
+    assert place.run() == 2
+    assert "which leads to" in capsys.readouterr().err
+    for name in ("round", "circle"):
+        (place.out / name).unlink()
     assert not list(private.iterdir())
     place.out.rename(home / "elsewhere")
     place.out.symlink_to(home / "elsewhere")  # the folder itself may lie on another disk

@@ -58,6 +58,9 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "run 1 of 2" not in printed
     assert study([*command, "training.max_steps=3"]) == 2
     assert "got other overrides" in capsys.readouterr().err
+    path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
+    assert study(command) == 2
+    assert "methods.cosine: expected the terms that" in capsys.readouterr().err
 
 
 def test_mistakes_of_a_study_are_told(tmp_path, capsys):
@@ -67,6 +70,11 @@ def test_mistakes_of_a_study_are_told(tmp_path, capsys):
             {"methods": {"plain": {}, "typo": {"hiden_cosine": {}}}},
             "hiden_cosine: unknown key; did you mean hidden_cosine",
         ),
+        ({"tasks": ["mprc"]}, "mprc"),
+        (
+            {"methods": {"plain": {}, "x": {"bounded_regression": {}}}},
+            "objective.bounded_regression: expected regression",
+        ),
         ({"tasks": []}, "tasks: List should have at least 1 item"),
         ({"metods": {}}, "metods: Extra inputs are not permitted"),
     ):
@@ -74,3 +82,4 @@ def test_mistakes_of_a_study_are_told(tmp_path, capsys):
         assert study([path, "--output", str(folder)]) == 2
         assert said in capsys.readouterr().err
         assert not (folder / "classification").exists()
+        assert not (folder / "settings.json").exists(), "a mistake must not bind the folder"

@@ -52,8 +52,11 @@ def without_tails(
     for two long texts.
     """
     cut = list(first), list(second)
-    long = [i for i, pair in enumerate(zip(*cut, strict=True)) if max(map(len, pair)) > 8 * max_length]
-    if not long or not tokenizer.is_fast:
+    if not tokenizer.is_fast or tokenizer.truncation_side != "right":
+        return cut
+    are_texts = all(isinstance(text, str) for texts in cut for text in texts)  # others are refused where they are read
+    long = [i for i, pair in enumerate(zip(*cut, strict=True)) if are_texts and max(map(len, pair)) > 8 * max_length]
+    if not long:
         return cut
     options = {"add_special_tokens": False, "return_offsets_mapping": True}
     seen = [tokenise(tokenizer, {"text": [texts[i] for i in long]}, **options) for texts in cut]
