@@ -131,17 +131,16 @@ class DistillationTrainer(Trainer):
         balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
-        self._probe = GradientProbe(gradients_every) if gradients_every else None
+        self.probe = GradientProbe(gradients_every) if gradients_every else None
         if balance is not None and args.deepspeed_plugin is not None and args.bf16:
             raise UserError(
                 "balance: expected fixed weights under DeepSpeed in bf16 / got balanced ones / it would round "
                 "their running means to bf16 / leave balance out, or use DDP"
             )
-        self._step_values = torch.zeros(len(objective.terms), device=args.device)
-        self._shares = torch.ones_like(self._step_values)
+        self._rebalances = Rebalances(self, len(objective.terms), args.device) if balance is not None else None
         self._stop = StopsWhenTold(self)
-        if balance is not None:
-            self.add_callback(Rebalances(self))
+        if self._rebalances is not None:
+            self.add_callback(self._rebalances)
         self.add_callback(CheckpointGuard(self))
         self.add_callback(self._stop)
         if self.pop_callback(ProgressCallback) is not None:
@@ -261,14 +260,13 @@ class DistillationTrainer(Trainer):
         if counts is None:
             counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
         factors = self.objective.factors(self._progress, counts)
-        if self._probe is not None and self._probe.is_due(self.state.global_step):
+        if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._look_at_gradients(model, inputs, factors)
         loss, sums, student = self._measure(model, inputs, self._progress, factors)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
-        if self.objective.balance is not None:
-            self._step_values += values
-            self._step_counts = counts
+        if self._rebalances is not None:
+            self._rebalances.add(values, counts)
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
@@ -294,32 +292,20 @@ class DistillationTrainer(Trainer):
             student = observe(model, _only(inputs, self._student_inputs), rows)
         return *self.objective.loss(student, teacher, inputs, progress, factors), student
 
-    def rebalance(self) -> None:
-        """Lets the terms' shares follow the step that ends; every process must call it."""
-        balance = self.objective.balance
-        self._shares = shares = balance.shares()
-        if balance.kind == "uncertainty":
-            balance.learn(self.accelerator.reduce(self._step_values, "sum"), self._step_counts > 0)
-        elif (lengths := self._probe.take_lengths()) is not None:
-            weights = lengths.new_tensor(self._looked_weights)
-            lengths = self.accelerator.reduce(lengths, "mean") / (shares * weights.clamp_min(1e-30))
-            balance.learn(lengths, weights > 0)
-        self._step_values.zero_()
-
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:
             return self._measure(model, inputs, self._progress, chosen)[0]
 
-        self._looked_weights = self.objective.weights(self._progress)
         with self.accelerator.no_sync(model):
-            self._probe.look(self.state.global_step, self.objective.names, factors, self._student_recorder, forward)
+            self.probe.look(self.state.global_step, self.objective.names, factors, self._student_recorder, forward)
 
     @property
     def _progress(self) -> float:
         """Where schedules stand: 0 at the first step, 1 at the last."""
-        return self._progress_at(self.state.global_step)
+        return self.progress_at(self.state.global_step)
 
-    def _progress_at(self, step: int) -> float:
+    def progress_at(self, step: int) -> float:
+        """Where schedules stand at a step."""
         return step / max(self.state.max_steps - 1, 1)
 
     # Logging -----------------------------------------------------------------------------------------------
@@ -332,28 +318,29 @@ class DistillationTrainer(Trainer):
         """
         if "loss" in logs:
             logs = {**logs, **self.read_terms()}
-            done = self._progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
+            done = self.progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
             logs |= self._weights(done)
             logs["tokens_per_second"] = self._speed()
-            logs |= self._probe.read() if self._probe is not None else {}
+            logs |= self.probe.read() if self.probe is not None else {}
         super().log(logs, start_time)
 
     def _weights(self, done: float) -> dict[str, float]:
         """Those that change: scheduled ones, or all where they are balanced."""
-        balance = self.objective.balance
-        shares = [1.0] * len(self.objective.terms) if balance is None else self._shares.tolist()
+        terms, balanced = self.objective.terms, self._rebalances is not None
+        shares = self._rebalances.shares.tolist() if balanced else [1.0] * len(terms)
         return {
             f"{term.name}_weight": term.weight(done) * share
-            for term, share in zip(self.objective.terms, shares, strict=True)
-            if balance is not None or term.weight.changes
+            for term, share in zip(terms, shares, strict=True)
+            if balanced or term.weight.changes
         }
 
     def start_meter(self, step: int) -> None:
         """Training begins (or begins again, with another batch size) at this step."""
         self._train_meter.start(step)
-        self._step_values.zero_()
-        if self._probe is not None:
-            self._probe.start()
+        if self._rebalances is not None:
+            self._rebalances.start()
+        if self.probe is not None:
+            self.probe.start()
         self.tokens_seen, self._began = 0, time.monotonic()
         self._logged = self.spent_before
 

@@ -52,11 +52,11 @@ def test_lengths_and_cosines_are_those_of_the_terms(tmp_path, kind):
     logged = made.state.log_history[0]
     made.model.eval()  # no dropout, so that two forwards agree
     batch = made.data_collator([made.train_dataset[i] for i in range(8)])
-    made._probe._step = -1
+    made.probe._step = -1
     counts = torch.tensor(made.objective.counts(batch["rows"]), dtype=torch.float32)
     factors = made.objective.factors(0.0, counts)
     made._look_at_gradients(made.model, batch, factors)
-    found, expected = made._probe.read(), plain(made, batch, kind)
+    found, expected = made.probe.read(), plain(made, batch, kind)
     assert found["gradient_norm/attention_kl"] == 0.0
     for name, slope in expected.items():
         assert found[f"gradient_norm/{name}"] == pytest.approx(slope.norm().item(), rel=1e-4)

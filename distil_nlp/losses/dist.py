@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
 from distil_nlp.losses.standardised_logits import standardise
-from distil_nlp.term import OutputBatchTerm, Rows, SoftTerm, Temperature, Weight, as_schedule
+from distil_nlp.term import OutputBatchTerm, Rows, Temperature, TemperedTerm, Weight, as_schedule
 
 
 def dist_inter(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -46,7 +46,7 @@ def _uncorrelated(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
     return 1 - (standardise(ours, dim) * standardise(theirs, dim)).mean(dim)
 
 
-class DistInter(SoftTerm):
+class DistInter(TemperedTerm):
     """`dist_inter`: 1 − the correlation of student's and teacher's class probabilities, per row (DIST).
 
     Args:
@@ -58,13 +58,10 @@ class DistInter(SoftTerm):
     unit = "1 − correlation"
     formula = "1 − Pearson's correlation over classes of the softened outputs"
     paper = "2205.10536"
+    loss = staticmethod(dist_inter)
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
-        super().__init__(weight, rows)
-        self.temperature = as_schedule(temperature)
-
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        return dist_inter(student, teacher, self.temperature(progress))
+        super().__init__(weight, temperature, rows)
 
 
 class DistIntra(OutputBatchTerm):

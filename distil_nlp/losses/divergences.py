@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.term import Rows, Share, SoftTerm, Temperature, Weight, as_schedule
+from distil_nlp.term import Rows, Share, Temperature, TemperedTerm, Weight
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -55,7 +55,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 1.0, b
     return (beta * of_teacher + (1 - beta) * of_student) * temperature**2
 
 
-class ReverseKL(SoftTerm):
+class ReverseKL(TemperedTerm):
     """`reverse_kl`: T² · KL(student ‖ teacher) in nats per row.
 
     Args:
@@ -67,16 +67,10 @@ class ReverseKL(SoftTerm):
     unit = "nats × T²"
     formula = "KL(student ‖ teacher) of the softened outputs, times T²"
     paper = "2306.08543"
-
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
-        super().__init__(weight, rows)
-        self.temperature = as_schedule(temperature)
-
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        return reverse_kl(student, teacher, self.temperature(progress))
+    loss = staticmethod(reverse_kl)
 
 
-class JensenShannon(SoftTerm):
+class JensenShannon(TemperedTerm):
     """`jensen_shannon`: T² · generalised Jensen-Shannon divergence in nats per row.
 
     Args:
@@ -93,8 +87,8 @@ class JensenShannon(SoftTerm):
     paper = "2306.13649"
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Share = 0.5, rows: Rows = "masked"):
-        super().__init__(weight, rows)
-        self.temperature, self.beta = as_schedule(temperature), beta
+        super().__init__(weight, temperature, rows)
+        self.beta = beta
 
     def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         return jensen_shannon(student, teacher, self.temperature(progress), self.beta)

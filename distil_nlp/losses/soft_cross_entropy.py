@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule
+from distil_nlp.term import Rows, Temperature, TemperedTerm, Weight
 
 
 def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -27,7 +27,7 @@ def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: flo
     return -(theirs.exp() * ours).sum() * temperature**2
 
 
-class SoftTargetCrossEntropy(SoftTerm):
+class SoftTargetCrossEntropy(TemperedTerm):
     """`soft_target_cross_entropy`: T² · cross-entropy with the teacher's softened output, in nats per row. For a curve
     that ends at 0 take `soft_target_kl`, which has the same gradient.
 
@@ -40,10 +40,7 @@ class SoftTargetCrossEntropy(SoftTerm):
     unit = "nats × T²"
     formula = "cross-entropy of the student's softened output with the teacher's, times T²"
     paper = "1909.10351"
+    loss = staticmethod(soft_target_cross_entropy)
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
-        super().__init__(weight, rows)
-        self.temperature = as_schedule(temperature)
-
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        return soft_target_cross_entropy(student, teacher, self.temperature(progress))
+        super().__init__(weight, temperature, rows)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import Kind
-from distil_nlp.term import Rows, Shape, SoftTerm, Temperature, Weight, as_schedule, same_shape
+from distil_nlp.term import Rows, Shape, Temperature, TemperedTerm, Weight, same_shape
 from distil_nlp.vocabulary import TopLogits
 
 
@@ -88,7 +88,7 @@ def soft_target_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="sum")
 
 
-class SoftTargetKL(SoftTerm):
+class SoftTargetKL(TemperedTerm):
     """`soft_target_kl`: the teacher's softened output, T² · KL in nats per row; for regression the squared
     error to the teacher's output.
 
@@ -113,8 +113,8 @@ class SoftTargetKL(SoftTerm):
         rows: Rows = "masked",
         by_confidence: bool = False,
     ):
-        super().__init__(weight, rows)
-        self.temperature, self.by_confidence = as_schedule(temperature), by_confidence
+        super().__init__(weight, temperature, rows)
+        self.by_confidence = by_confidence
         self.takes_top = not by_confidence  # an entropy needs all words
 
     def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.term import Rows, SoftTerm, Temperature, Weight, as_schedule
+from distil_nlp.term import TemperedTerm
 
 _CONSTANT = 1e-10
 """Of the mean square: a variance that is no more than fp32's rounding of equal numbers."""
@@ -42,7 +42,7 @@ def standardised_logits(student: Tensor, teacher: Tensor, temperature: float = 2
     return soft_target_kl(standardise(student), standardise(teacher.detach()), temperature)
 
 
-class StandardisedLogits(SoftTerm):
+class StandardisedLogits(TemperedTerm):
     """`standardised_logits`: `soft_target_kl` between z-scores of each row's logits, in nats per row.
 
     Args:
@@ -54,10 +54,4 @@ class StandardisedLogits(SoftTerm):
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened z-scores of each row's logits, times T²"
     paper = "2403.01427"
-
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
-        super().__init__(weight, rows)
-        self.temperature = as_schedule(temperature)
-
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        return standardised_logits(student, teacher, self.temperature(progress))
+    loss = staticmethod(standardised_logits)

@@ -19,7 +19,7 @@ from distil_nlp.term.base import (
     same_shape,
 )
 from distil_nlp.term.layers import BatchTerm, BlockTerm, HiddenTerm, LayerTerm, SequenceTerm, by_sequence, pair_layers
-from distil_nlp.term.outputs import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm
+from distil_nlp.term.outputs import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm, TemperedTerm
 
 __all__ = [
     "BatchTerm",
@@ -43,6 +43,7 @@ __all__ = [
     "Share",
     "SoftTerm",
     "Temperature",
+    "TemperedTerm",
     "Term",
     "Weight",
     "as_schedule",

@@ -10,7 +10,7 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.signals import Request, Signals
 from distil_nlp.tasks import Kind
-from distil_nlp.term.base import Role, Rows, Shape, Term, Weight
+from distil_nlp.term.base import Role, Rows, Shape, Temperature, Term, Weight, as_schedule
 
 
 class OutputTerm(Term):
@@ -66,6 +66,27 @@ class SoftTerm(OutputTerm):
     def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
         """Σ over rows: logits (rows, classes) of both; regression has one class, its output."""
         raise NotImplementedError
+
+
+class TemperedTerm(SoftTerm):
+    """A term between the softened outputs of student and teacher.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        rows: see `SoftTerm`.
+
+    Attributes:
+        loss: (student, teacher, T) → Σ over rows.
+    """
+
+    loss: ClassVar[Any]
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
+        return type(self).loss(student, teacher, self.temperature(progress))
 
 
 class LabelTerm(OutputTerm):
