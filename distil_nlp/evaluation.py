@@ -20,8 +20,9 @@ from distil_nlp.data import MaskingCollator, token_frequencies
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.metrics import GLUE_METRIC, glue_metric
 from distil_nlp.objective import Objective
+from distil_nlp.recorder import Recorder
 from distil_nlp.rows import RowCollator
-from distil_nlp.signals import Recorder, forward_names, observe
+from distil_nlp.signals import forward_names, observe
 from distil_nlp.tasks import GLUE, OWN, Kind
 from distil_nlp.term import Shape
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from distil_nlp.signals import Recorder
+from distil_nlp.recorder import Recorder
 
 
 class GradientProbe:

@@ -29,9 +29,10 @@ from distil_nlp.meter import Meter
 from distil_nlp.objective import Objective
 from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
+from distil_nlp.recorder import Recorder
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
-from distil_nlp.signals import Recorder, Signals, forward_names, observe
+from distil_nlp.signals import Signals, forward_names, observe
 from distil_nlp.term import OutputTerm, Shape
 
 PROJECTIONS = "distillation_projections"

@@ -8,7 +8,7 @@ import transformers
 from transformers import BertForMaskedLM
 
 from distil_nlp.efficiency import measure
-from distil_nlp.signals import RECORDING_SDPA
+from distil_nlp.routing import RECORDING_SDPA
 from tests import tiny
 
 VOCABULARY = len(tiny.VOCABULARY)

@@ -20,7 +20,8 @@ from distil_nlp.models import (
     size_of,
     start_from_checkpoint,
 )
-from distil_nlp.signals import Recorder, Request, observe
+from distil_nlp.recorder import Recorder
+from distil_nlp.signals import Request, observe
 from tests import tiny
 from tests.test_signals import model_of
 

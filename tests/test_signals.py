@@ -8,7 +8,8 @@ import transformers
 
 from distil_nlp.attention import QueriesKeys
 from distil_nlp.errors import UserError
-from distil_nlp.signals import EMBEDDINGS, Recorder, Request, observe
+from distil_nlp.recorder import Recorder
+from distil_nlp.signals import EMBEDDINGS, Request, observe
 
 FAMILIES = {
     "Bert": {},

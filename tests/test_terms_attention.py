@@ -16,7 +16,8 @@ from distil_nlp.losses.activations import activation_boundary, activation_share
 from distil_nlp.losses.attention_maps import attention_kl
 from distil_nlp.losses.attention_scores import attention_scores_mse
 from distil_nlp.losses.relations import relation
-from distil_nlp.signals import EMBEDDINGS, Recorder, Request, observe
+from distil_nlp.recorder import Recorder
+from distil_nlp.signals import EMBEDDINGS, Request, observe
 from distil_nlp.term import Shape
 from distil_nlp.terms import (
     TERMS,

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 from distil_nlp.architecture import layer_stack
 from distil_nlp.fidelity.cka import cka_table
 from distil_nlp.losses.soft_targets import soft_target_kl
+from distil_nlp.recorder import Recorder
 from distil_nlp.rows import RowCollator, RowSets
-from distil_nlp.signals import EMBEDDINGS, Recorder, Request, Signals, forward_names, observe
+from distil_nlp.signals import EMBEDDINGS, Request, Signals, forward_names, observe
 from distil_nlp.tasks import Kind
 
 _SAMPLED = "sampled"
