@@ -97,6 +97,11 @@ class Objective:
     def projection_sources(self) -> dict[str, Source]:
         return {name: source for name, (source, _) in self._projections.items()}
 
+    def shown(self, teacher: Signals) -> dict[str, Tensor]:
+        """The teacher's states that projections take besides the student's, by the projections' names."""
+        sources = self.projection_sources().items()
+        return {name: teacher.hidden[source.teacher].detach() for name, source in sources if source.teacher is not None}
+
     def row_sets(self, chunk: int | None = None) -> RowSets:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
         output = {term.seen() for term in self.terms if isinstance(term, OutputTerm)}

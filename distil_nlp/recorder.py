@@ -38,8 +38,7 @@ class Recorder:
         request: what to show.
         head_rows: run the head on the token positions `rows["head"]` only (language modelling).
         projects: whether the head projects to the vocabulary; else `Signals.vocabulary` stands for the logits.
-        projections: name → (layer, row set) of a hidden state, or (layer, row set, "activations"); the modules
-            themselves hang at `model.<projections_name>`.
+        projections: name → what it is called with; the modules themselves hang at `model.<projections_name>`.
 
     Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
     cannot re-route (DeBERTa, MPNet) are read at their eager attention instead, with a warning.
@@ -158,7 +157,7 @@ class Recorder:
     # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        self._rows = kwargs.pop("rows", None)
+        self._rows, self._shown = kwargs.pop("rows", None), kwargs.pop("shown", None) or {}
         self._vocabulary = self._measured = None
         self._add_embedding_gradient_by_rows(self._measure is not None)
         self._hidden: dict[int, Tensor] = {}
@@ -258,7 +257,7 @@ class Recorder:
             (layer, name): self._activations[layer].flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.activations
         }
-        sources = hidden | {(*where, "activations"): units for where, units in activations.items()}
+        sources = {"hidden": hidden, "activations": activations}
         logits = None
         if self.request.logits and self._vocabulary is None and self._measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
@@ -269,15 +268,21 @@ class Recorder:
         signals = {
             "logits": logits,
             "hidden": hidden,
-            "projected": {name: bank[name](sources[source]) for name, source in self.projections.items()},
+            "projected": {
+                name: bank[name](sources[source.of][source.layer, source.rows], *self._beside(name, source))
+                for name, source in self.projections.items()
+            },
             "attention": self._attention,
             "activations": activations,
             "vocabulary": self._vocabulary,
             "measured": self._measured,
         }
-        self._hidden, self._attention, self._activations = {}, {}, {}
+        self._hidden, self._attention, self._activations, self._shown = {}, {}, {}, {}
         self._vocabulary = self._measured = None
         return signals
+
+    def _beside(self, name: str, source: Source) -> list[Tensor]:
+        return [self._shown[name]] if source.teacher is not None else []
 
     def _complain_if_missing(self, model: nn.Module) -> None:
         missing = self.request.attention - self._attention.keys()

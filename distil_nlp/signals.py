@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +77,12 @@ class Signals:
     measured: Any = None
 
 
-def observe(model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Signals:
-    """One forward pass of a model (wrapped or not) that carries a `Recorder`."""
-    return Signals(**model(**inputs, rows=rows))
+def observe(
+    model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor], shown: dict[str, Tensor] | None = None
+) -> Signals:
+    """One forward pass of a model (wrapped or not) that carries a `Recorder`; `shown` are the teacher's states for
+    the projections that take them too, by the projections' names."""
+    return Signals(**model(**inputs, rows=rows, shown=shown))
 
 
 def forward_names(model: nn.Module) -> frozenset[str]:
@@ -87,5 +90,17 @@ def forward_names(model: nn.Module) -> frozenset[str]:
     return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
 
 
-Source = tuple[int, str] | tuple[int, str, Literal["activations"]]
-"""Of a projection: the (layer, row set) of a hidden state, or of feed-forward units."""
+class Source(NamedTuple):
+    """What a projection is called with.
+
+    Attributes:
+        layer, rows: of the student.
+        of: hidden states, or feed-forward units.
+        teacher: (layer, row set) of the teacher's hidden states, for what must see both: they are the second argument.
+            Everything a projection does then lies within the student's wrapped forward.
+    """
+
+    layer: int
+    rows: str
+    of: Literal["hidden", "activations"] = "hidden"
+    teacher: tuple[int, str] | None = None

@@ -290,7 +290,8 @@ class DistillationTrainer(Trainer):
             if "chunks" in inputs:
                 measure = self.objective.measure(teacher, inputs, progress, factors, further)
                 stack.enter_context(self._student_recorder.measuring(measure))
-            student = observe(model, _only(inputs, self._student_inputs), rows)
+            shown = self.objective.shown(teacher)
+            student = observe(model, _only(inputs, self._student_inputs), rows, shown)
         return *self.objective.loss(student, teacher, inputs, progress, factors), student
 
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -257,7 +258,7 @@ def test_fewer_words_are_a_nearby_objective(tmp_path):
 def key_of(kind="mlm", rows=None, teacher=None, cache_changes=None, **changes):
     student, own = models(kind)
     rows = rows or (text_rows(6) if kind == "mlm" else task_rows(6, 3))
-    found = trainer(Path("unused"), student, teacher or own, terms(kind), kind=kind, rows=rows, **changes)
+    found = trainer(Path(tempfile.gettempdir()), student, teacher or own, terms(kind), kind=kind, rows=rows, **changes)
     request = found.objective.request("teacher")
     contents = build.Contents.of(
         request, kind, **{"dtype": "float16", "top_k": 8, "temperature": 2.0} | (cache_changes or {})
@@ -317,9 +318,9 @@ def test_whatever_changes_an_answer_changes_the_key(changes, named):
     [{"probability": 0.2}, {"whole_words": True}, {"seed": 8}, {"tokenizer": tiny.tokenizer(mask_token="[UNK]")}],
     ids=["probability", "whole words", "seed", "mask token"],
 )
-def test_masking_is_part_of_the_key(changes):
+def test_masking_is_part_of_the_key(tmp_path, changes):
     """Prevents answers about other masks of the same rows."""
-    found = trainer(Path("unused"), *models("mlm"), rows=text_rows(6))
+    found = trainer(tmp_path, *models("mlm"), rows=text_rows(6))
     contents = build.Contents.of(found.objective.request("teacher"), "mlm", "float16", 8, 2.0)
     collator = found.data_collator
     other = dataclasses.replace(collator, collate=dataclasses.replace(collator.collate, **changes))

@@ -9,7 +9,7 @@ import transformers
 from distil_nlp.attention import QueriesKeys
 from distil_nlp.errors import UserError
 from distil_nlp.recorder import Recorder
-from distil_nlp.signals import EMBEDDINGS, Request, observe
+from distil_nlp.signals import EMBEDDINGS, Request, Source, observe
 
 FAMILIES = {
     "Bert": {},
@@ -176,3 +176,25 @@ def test_attention_that_cannot_be_seen_is_an_error():
         Recorder(model, REQUEST, head_rows=True)
     with pytest.raises(UserError, match=r"attention of layers \[0, 2, 3\]"):
         observe(model, batch(), ROWS)
+
+
+def test_a_projection_may_see_the_teacher_too():
+    """Prevents states of another name or another order, and a teacher that is wanted where there is none."""
+    model, inputs, seen = model_of("Bert"), batch(), []
+
+    class Both(torch.nn.Module):
+        def forward(self, *states):
+            seen.append(states)
+            return sum(one.sum() for one in states)
+
+    model.distillation_projections = torch.nn.ModuleDict({"alone": Both(), "both": Both()})
+    sources = {"alone": Source(1, "all"), "both": Source(3, "all", teacher=(5, "all"))}
+    Recorder(model, REQUEST, projections=sources)
+    with torch.no_grad():
+        signals = observe(model, inputs, ROWS, {"both": torch.full((15, 8), 2.0)})
+    assert [len(states) for states in seen] == [1, 2]
+    assert seen[0][0] is signals.hidden[1, "all"]
+    assert seen[1][0] is signals.hidden[3, "all"]
+    assert signals.projected["both"].item() == pytest.approx(
+        signals.hidden[3, "all"].sum().item() + 2.0 * 15 * 8, rel=1e-5
+    )

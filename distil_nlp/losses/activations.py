@@ -93,7 +93,7 @@ class ActivationBoundary(_ActivationTerm):
         if narrow == wide or None in (narrow, wide):  # what cannot be seen is refused where it is looked for
             return {}
         return {
-            f"{self.name}_{block}": ((block, self.rows(), "activations"), nn.Linear(narrow, wide))
+            f"{self.name}_{block}": (Source(block, self.rows(), "activations"), nn.Linear(narrow, wide))
             for block in sorted(self.blocks("student"))
         }
 

@@ -102,7 +102,8 @@ class Term:
         raise NotImplementedError
 
     def projections(self) -> dict[str, tuple[Source, nn.Module]]:
-        """Projections the term trains: name → (where in the student, such as (layer, row set), module)."""
+        """Modules the term trains: name → (what it is called with, module); what it gives is
+        `Signals.projected[name]`."""
         return {}
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:

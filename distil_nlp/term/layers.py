@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.signals import EMBEDDINGS, Request, Signals
+from distil_nlp.signals import EMBEDDINGS, Request, Signals, Source
 from distil_nlp.tasks import Kind
 from distil_nlp.term.base import Layers, Role, Rows, Shape, Term, Weight
 
@@ -127,12 +127,12 @@ class HiddenTerm(LayerTerm):
         """The row set whose states it looks at."""
         return self.rows()
 
-    def projections(self) -> dict[str, tuple[tuple[int, str], nn.Module]]:
+    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
         found = {}
         for block in sorted(self.blocks("student")):
             module = self.projection(self.student_shape.hidden_size, self.teacher_shape.hidden_size)
             if module is not None:
-                found[self._projection(block)] = ((block, self.seen()), module)
+                found[self._projection(block)] = (Source(block, self.seen()), module)
         return found
 
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
