@@ -77,6 +77,32 @@ def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) ->
         )
 
 
+def refuse_second_backward(args: TrainingArguments, request: Request) -> None:
+    """Raises UserError where the gradient of a gradient cannot be had."""
+    fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing")
+    named = [name for name in fields if getattr(args, name, None)]
+    if request.input_gradient and named:
+        raise UserError(
+            f"training.{named[0]}: expected it unset with input_gradient / got {getattr(args, named[0])} / the term's "
+            "gradient is that of a gradient, which it does not give / leave one of the two out"
+        )
+
+
+def refuse_sharding(request: Request, is_fsdp: bool, deepspeed: Any) -> None:
+    """Raises UserError if terms look at parameters of which each process has a part, or go backward on their own where
+    that is taken over. `deepspeed` is accelerate's plugin, or None."""
+    if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):
+        raise UserError(
+            "objective.weights_mse: expected whole weights in every process / got FSDP or ZeRO-3, which shard them / "
+            "there would be nothing to compare / use DDP or ZeRO-2, or leave the term out"
+        )
+    if request.input_gradient and (is_fsdp or deepspeed is not None):
+        raise UserError(
+            "objective.input_gradient: expected one process or DDP / got FSDP or DeepSpeed / their backward cannot be "
+            "differentiated once more / use DDP, or leave the term out"
+        )
+
+
 class CheckpointGuard(TrainerCallback):
     """Lets no checkpoint be written after a non-finite term, and marks complete ones."""
 

@@ -87,6 +87,8 @@ class Objective:
             values=frozenset().union(*(one.values for one in wanted)),
             scores=frozenset().union(*(one.scores for one in wanted)),
             activations=frozenset().union(*(one.activations for one in wanted)),
+            weights=frozenset().union(*(one.weights for one in wanted)),
+            input_gradient=any(one.input_gradient for one in wanted),
         )
 
     def projections(self) -> nn.ModuleDict:

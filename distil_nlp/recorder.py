@@ -27,7 +27,7 @@ from distil_nlp.architecture import feed_forward_units, layer_stack, members
 from distil_nlp.attention import Probabilities, QueriesKeys
 from distil_nlp.errors import UserError
 from distil_nlp.routing import KEEP, RECORDING_SDPA, show_probabilities
-from distil_nlp.signals import EMBEDDINGS, Measure, Request, Source, Vocabulary
+from distil_nlp.signals import EMBEDDINGS, Differentiate, Measure, Request, Source, Vocabulary
 
 
 class Recorder:
@@ -63,6 +63,7 @@ class Recorder:
         units = {layer: feed_forward_units(members(model)[0], self.layers[layer]) for layer, _ in request.activations}
         self._rows: dict[str, Tensor] | None = None
         self._measure: Measure | None = None
+        self._differentiate: Differentiate | None = None
         self.last: Tensor | None = None
         self._keeps_last = False
         self._decoder = _projection(model) if head_rows and request.logits else None
@@ -106,6 +107,16 @@ class Recorder:
             self._measure = None
 
     @contextmanager
+    def differentiating(self, differentiate: Differentiate) -> Iterator[None]:
+        """Within this, `differentiate` makes `Signals.input_gradient`, inside the forward: behind what wraps the model,
+        the logits no longer come from the embeddings that it gives."""
+        self._differentiate = differentiate
+        try:
+            yield
+        finally:
+            self._differentiate = None
+
+    @contextmanager
     def keeping_last(self) -> Iterator[None]:
         """Within this, `last` is the encoder's whole output, (batch, seq, width), with its graph."""
         self._keeps_last = True
@@ -121,7 +132,7 @@ class Recorder:
         if wanted:
             for module in {id(m): m for m in self.layers}.values():
                 self._handles.append(module.register_forward_hook(self._keep_hidden))
-        if EMBEDDINGS in wanted:
+        if EMBEDDINGS in wanted or self.request.input_gradient:
             self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
 
     def _watch_activations(self, units: dict[int, nn.Linear]) -> None:
@@ -166,9 +177,16 @@ class Recorder:
         self._calls: dict[str, int] = defaultdict(int)
         return args, kwargs
 
-    def _keep_embeddings(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if self._rows is not None and EMBEDDINGS not in self._hidden:
-            self._hidden[EMBEDDINGS] = args[0] if args else kwargs["hidden_states"]
+    def _keep_embeddings(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Keeps what the first block is given; a frozen model's becomes a leaf where a loss is differentiated there."""
+        if self._rows is None or EMBEDDINGS in self._hidden:
+            return None
+        states = args[0] if args else kwargs["hidden_states"]
+        if self._differentiate is not None and not states.requires_grad and torch.is_grad_enabled():
+            states = states.detach().requires_grad_()
+            args, kwargs = ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+        self._hidden[EMBEDDINGS] = states
+        return args, kwargs
 
     def _keep_hidden(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._rows is None:
@@ -257,7 +275,9 @@ class Recorder:
             (layer, name): self._activations[layer].flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.activations
         }
-        sources = {"hidden": hidden, "activations": activations}
+        weights = {layer: self._matrices(layer) for layer in self.request.weights}
+        of_weights = {(layer, ""): matrices for layer, matrices in weights.items()}
+        sources = {"hidden": hidden, "activations": activations, "weights": of_weights}
         logits = None
         if self.request.logits and self._vocabulary is None and self._measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
@@ -274,12 +294,20 @@ class Recorder:
             },
             "attention": self._attention,
             "activations": activations,
+            "weights": weights,
+            "input_gradient": self._differentiate and self._differentiate(logits, self._hidden[EMBEDDINGS]),
             "vocabulary": self._vocabulary,
             "measured": self._measured,
         }
         self._hidden, self._attention, self._activations, self._shown = {}, {}, {}, {}
         self._vocabulary = self._measured = None
         return signals
+
+    def _matrices(self, layer: int) -> list[Tensor]:
+        """A block's, in its order. As views: DDP looks for what was used behind what the forward gives, and a parameter
+        itself has nothing behind it."""
+        linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
+        return [module.weight.view_as(module.weight) for module in linear]
 
     def _beside(self, name: str, source: Source) -> list[Tensor]:
         return [self._shown[name]] if source.teacher is not None else []

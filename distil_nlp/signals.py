@@ -28,6 +28,8 @@ class Request:
         values: those of them whose values are compared too.
         scores: those of them whose distributions will not do: queries and keys themselves are looked at.
         activations: (layer, row set) pairs whose feed-forward units are compared, before their activation function.
+        weights: layers whose weight matrices are compared.
+        input_gradient: whether a loss is differentiated with respect to what the first block is given.
     """
 
     logits: bool = False
@@ -36,6 +38,8 @@ class Request:
     values: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
     activations: frozenset[tuple[int, str]] = frozenset()
+    weights: frozenset[int] = frozenset()
+    input_gradient: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,25 @@ class Vocabulary:
 
 
 Measure = Callable[[Vocabulary], Any]
+Differentiate = Callable[[Tensor, Tensor], Tensor]
+"""(logits, embeddings) → the gradient of a loss with respect to the embeddings."""
 
 
 @dataclass
 class Signals:
     """What was seen. `hidden` maps (layer, row set) to (rows, width); `projected` a projection's name to
     (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities; `activations`, as `hidden`,
-    to (rows, feed-forward width). Instead of `logits` there may be `vocabulary`, which they can be computed from, or
-    `measured`, what was made of that in the forward."""
+    to (rows, feed-forward width); `weights` a layer to its matrices; `input_gradient` is (batch, seq, width). Instead
+    of `logits` there may be `vocabulary`, which they can be computed from, or `measured`, what was made of that in the
+    forward."""
 
     logits: Tensor | None = None
     hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[int, Attention] = field(default_factory=dict)
     activations: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    input_gradient: Tensor | None = None
     vocabulary: Vocabulary | None = None
     measured: Any = None
 
@@ -94,13 +103,13 @@ class Source(NamedTuple):
     """What a projection is called with.
 
     Attributes:
-        layer, rows: of the student.
-        of: hidden states, or feed-forward units.
+        layer, rows: of the student; weights have no rows.
+        of: hidden states, feed-forward units, or a block's matrices.
         teacher: (layer, row set) of the teacher's hidden states, for what must see both: they are the second argument.
             Everything a projection does then lies within the student's wrapped forward.
     """
 
     layer: int
     rows: str
-    of: Literal["hidden", "activations"] = "hidden"
+    of: Literal["hidden", "activations", "weights"] = "hidden"
     teacher: tuple[int, str] | None = None

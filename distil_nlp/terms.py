@@ -14,6 +14,7 @@ from distil_nlp.losses.fitnets import FitNetsHint
 from distil_nlp.losses.flow import GramFlow
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden import HiddenCosine, HiddenMSE
+from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.losses.mmd import MMD
 from distil_nlp.losses.pkd import PKD
@@ -24,6 +25,7 @@ from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.losses.standardised_logits import StandardisedLogits
 from distil_nlp.losses.variational import VariationalInformation
+from distil_nlp.losses.weights import WeightsMSE
 from distil_nlp.losses.without_teacher import LabelSmoothing, VirtualTeacher
 from distil_nlp.term import Term
 
@@ -65,5 +67,7 @@ TERMS: dict[str, type[Term]] = {
         ValueRelation,
         ActivationBoundary,
         ActivationShare,
+        InputGradient,
+        WeightsMSE,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,8 +22,15 @@ from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.errors import UserError
 from distil_nlp.gradients import GradientProbe
-from distil_nlp.guard import CheckpointGuard, refuse_arguments, refuse_reentrant_checkpointing
+from distil_nlp.guard import (
+    CheckpointGuard,
+    refuse_arguments,
+    refuse_reentrant_checkpointing,
+    refuse_second_backward,
+    refuse_sharding,
+)
 from distil_nlp.losses.hard_labels import RightGuesses
+from distil_nlp.losses.input_gradients import gradient_at_embeddings, twice_differentiable, without_graph
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.meter import Meter
 from distil_nlp.objective import Objective
@@ -103,11 +110,14 @@ class DistillationTrainer(Trainer):
         if not objective.request("student").logits and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head gets no gradient
         refuse_reentrant_checkpointing(args, objective.request("student"))
+        refuse_second_backward(args, objective.request("student"))
         self.objective, self.teacher = objective, teacher
+        self._differentiates = objective.request("student").input_gradient
         self._attach(model, teacher)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
+        refuse_sharding(objective.request("student"), self.is_fsdp_enabled, args.deepspeed_plugin)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
@@ -280,19 +290,35 @@ class DistillationTrainer(Trainer):
         further: Sequence[OutputTerm] = (),
     ) -> tuple[Tensor, Tensor, Signals]:
         """(Σ factor · sum, the terms' sums and those of `further`, what was seen of the student)."""
-        rows, teacher = inputs["rows"], Signals()
-        if "answers" in inputs:
-            teacher = self._cache.signals(inputs["answers"], inputs.get("attention_mask"))
-        elif self.teacher is not None:
-            with torch.no_grad():
-                teacher = observe(self.teacher, _only(inputs, self._teacher_inputs), rows)
+        teacher = self._ask(inputs)
         with ExitStack() as stack:
+            if self._differentiates:
+                stack.enter_context(self._differentiating(self._student_recorder, inputs, again=True))
             if "chunks" in inputs:
                 measure = self.objective.measure(teacher, inputs, progress, factors, further)
                 stack.enter_context(self._student_recorder.measuring(measure))
             shown = self.objective.shown(teacher)
-            student = observe(model, _only(inputs, self._student_inputs), rows, shown)
+            student = observe(model, _only(inputs, self._student_inputs), inputs["rows"], shown)
         return *self.objective.loss(student, teacher, inputs, progress, factors), student
+
+    def _ask(self, inputs: dict[str, Any]) -> Signals:
+        """What the teacher says of a batch, without a graph."""
+        if "answers" in inputs:
+            return self._cache.signals(inputs["answers"], inputs.get("attention_mask"))
+        if self.teacher is None:
+            return Signals()
+        shown = _only(inputs, self._teacher_inputs)
+        if not self._differentiates:
+            with torch.no_grad():
+                return observe(self.teacher, shown, inputs["rows"])
+        with self._differentiating(self._teacher_recorder, inputs, again=False):
+            return without_graph(observe(self.teacher, shown, inputs["rows"]))
+
+    @contextmanager
+    def _differentiating(self, recorder: Recorder, inputs: dict[str, Any], again: bool) -> Iterator[None]:
+        own = gradient_at_embeddings(inputs, self.objective.kind, again)
+        with twice_differentiable(), recorder.differentiating(own):
+            yield
 
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:

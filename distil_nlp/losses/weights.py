@@ -1,0 +1,120 @@
+"""The weights themselves: matrices of paired blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distil_nlp.errors import UserError
+from distil_nlp.losses.algebra import precise, product
+from distil_nlp.signals import Request, Signals, Source
+from distil_nlp.term import BlockTerm, Layers, Role, Weight, same_shape
+
+
+def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference over all entries of a block's matrices; 0 at equality.
+
+    Args:
+        student, teacher: matrices in the same order, alike in shape. No gradient flows to the teacher.
+
+    Raises:
+        ValueError: if their numbers or shapes differ.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(f"expected as many matrices on both sides / got {len(student)} and {len(teacher)}")
+    total = 0.0
+    for ours, theirs in zip(student, teacher, strict=True):
+        same_shape(ours, theirs, "matrices alike")
+        total = total + (precise(ours) - precise(theirs.detach())).square().sum()
+    return total / sum(one.numel() for one in student)
+
+
+class Widening(nn.Module):
+    """A block's matrices at another model's widths: L_out W L_inᵀ, with one learned L for the hidden width and one for
+    the feed-forward width.
+
+    Args:
+        widths: {narrow: wide}, of the hidden states and of the feed-forward part.
+    """
+
+    def __init__(self, widths: Mapping[int, int]):
+        super().__init__()
+        self.maps = nn.ParameterDict(
+            {str(narrow): nn.init.orthogonal_(torch.empty(wide, narrow)) for narrow, wide in widths.items()}
+        )
+
+    def forward(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        return [product(product(self._map(len(one)), one), self._map(one.shape[1]).T) for one in matrices]
+
+    def _map(self, width: int) -> Tensor:
+        if str(width) not in self.maps:
+            raise UserError(
+                f"objective.weights_mse: expected matrices of widths {' and '.join(self.maps)} in a block of the "
+                f"student / got {width} / it is not known which width of the teacher it stands for / give the student "
+                "the teacher's widths, or leave the term out"
+            )
+        return self.maps[str(width)]
+
+
+class WeightsMSE(BlockTerm):
+    """`weights_mse`: squared difference of paired blocks' weight matrices, mean over entries. Biases, layer norms and
+    embeddings take no part. It is the same for every sequence, and so for every micro-batch.
+
+    Matrices are paired in the order in which the blocks hold them: query, key, value, output, feed-forward in and out,
+    in BERT's kin and DistilBERT alike. A student of other widths is projected: L_out W L_inᵀ, learned with it. Not
+    where parameters are sharded (FSDP, ZeRO-3).
+
+    Args:
+        layers: as of `LayerTerm`.
+    """
+
+    name = "weights_mse"
+    unit = "squared difference"
+    formula = "the squared difference of the blocks' weight matrices, mean over entries"
+    lacking = "have no matrices of a block"
+
+    def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform"):
+        super().__init__(weight, layers)
+
+    def rows(self) -> str:
+        return "sequences"
+
+    def request(self, role: Role) -> Request:
+        return Request(weights=self.blocks(role))
+
+    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+        ours, theirs = self.student_shape, self.teacher_shape
+        widths = {ours.hidden_size: theirs.hidden_size}
+        if ours.feed_forward and theirs.feed_forward:
+            widths[ours.feed_forward] = theirs.feed_forward
+        if all(narrow == wide for narrow, wide in widths.items()):
+            return {}
+        return {
+            f"{self.name}_{block}": (Source(block, "", "weights"), Widening(widths))
+            for block in sorted(self.blocks("student"))
+        }
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        total = 0.0
+        for theirs, ours in self.pairs:
+            matrices = student.projected.get(f"{self.name}_{ours}", student.weights[ours])
+            total = total + self.between(matrices, teacher.weights[theirs])
+        return total / len(self.pairs) * batch["rows"][self.rows()].numel()
+
+    def between(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Of one pair of blocks.
+
+        Raises:
+            UserError: if their matrices do not fit each other.
+        """
+        shapes = [[tuple(one.shape) for one in side] for side in (student, teacher)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"objective.weights_mse: expected blocks of like matrices / got {shapes[0]} and, of the teacher, "
+                f"{shapes[1]} / there is no telling which stands for which / take a student of the teacher's family, "
+                "or leave the term out"
+            )
+        return weights_mse(student, teacher)
