@@ -108,8 +108,14 @@ class Objective:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
         output = {term.seen() for term in self.terms if isinstance(term, OutputTerm)}
         request = self.request("student")
-        seen = {name for _, name in request.hidden | request.activations} | output
+        seen = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
         return RowSets(self.kind, frozenset(term.rows() for term in self.terms) | seen, frozenset(output), chunk)
+
+    def gathered_sets(self) -> list[str]:
+        """The row sets whose rows are gathered from all processes, `sequences` first; none without terms that compare
+        rows."""
+        seen = {term.seen() for term in self.terms if term.compares_rows}
+        return ["sequences", *sorted(seen - {"sequences"})] if seen else []
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
         """Rows of one micro-batch for each term, read from shapes (no device sync)."""

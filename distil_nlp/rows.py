@@ -3,8 +3,9 @@
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a
 sampled share of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence
 row sets are positions in the batch: `sequences`, and `labelled` ones. `batch` is one row where there are two sequences
-or more, for what is one value a micro-batch. `head` are the tokens that the language-model head runs on; `logits/<set>`
-are a set's places among the logits. Integer positions, not boolean masks: those would synchronise a GPU.
+or more (in all processes), for what is one value a micro-batch. `head` are the tokens that the language-model head runs
+on; `logits/<set>` are a set's places among the logits. Integer positions, not boolean masks: those would synchronise a
+GPU.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from distil_nlp.recorder import Recorder
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.signals import Signals, forward_names, observe
-from distil_nlp.term import OutputTerm, Shape
+from distil_nlp.term import OF_PROCESSES, OutputTerm, Shape
 
 PROJECTIONS = "distillation_projections"
 _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
@@ -249,11 +249,25 @@ class DistillationTrainer(Trainer):
         """The micro-batches of one optimiser step and the row counts of its terms over all processes."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self.tokens_seen += sum(batch["tokens"] for batch in batches)
+        if self.accelerator.num_processes > 1:
+            self._tell_of_others(batches)
         counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
         counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
         if device.type == "cuda":
             counts = counts.pin_memory()
         return batches, self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
+
+    def _tell_of_others(self, batches: list[dict[str, Any]]) -> None:
+        """For terms that compare rows: how many there are in each process, micro-batch by micro-batch. The one thing of
+        a step that the host waits for."""
+        names = self.objective.gathered_sets()
+        if not names or not batches:
+            return
+        own = [[batch["rows"][name].numel() for name in names] for batch in batches]
+        sizes = self.accelerator.gather(torch.tensor([own], device=self.args.device)).permute(1, 2, 0).tolist()
+        for batch, found in zip(batches, sizes, strict=True):
+            batch[OF_PROCESSES] = dict(zip(names, found, strict=True))
+            batch["rows"]["batch"] = torch.arange(int(sum(found[0]) > 1))
 
     def compute_loss(
         self,

@@ -1,6 +1,7 @@
 """One process of two: a step with all terms of each kind of task; writes gradients and the terms' values."""
 
 import gc
+import itertools
 import sys
 from pathlib import Path
 
@@ -8,24 +9,26 @@ import torch
 import torch.distributed as dist
 
 from tests.test_exactness import Steps
-from tests.test_terms import KINDS, ROWS, all_of, data, models
+from tests.test_terms import KINDS, STEPS, data, models, terms_of
 from tests.training import trainer
 
 
-def step(kind: str, out: Path) -> None:
-    steps = Steps()
-    arguments = {"per_device_train_batch_size": ROWS // 2, "max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0}
-    run = trainer(out / "run", *models(kind), all_of(kind), kind=kind, rows=data(kind), callbacks=[steps], **arguments)
+def step(kind: str, name: str, out: Path) -> None:
+    steps, (count, batch, accumulation) = Steps(), STEPS[name]
+    arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    arguments |= {"max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0}
+    arguments |= {"rows": data(kind, count), "callbacks": [steps]}
+    run = trainer(out / "run", *models(kind), terms_of(kind, name), kind=kind, **arguments)
     run.train()
     if dist.get_rank() == 0:
         wrapper = type(run.model_wrapped).__name__
         found = {"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}
-        torch.save(found, out / f"{kind}.pt")
+        torch.save(found, out / f"{kind}-{name}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for kind in KINDS:
-        step(kind, Path(sys.argv[1]))
+    for kind, name in itertools.product(KINDS, STEPS):
+        step(kind, name, Path(sys.argv[1]))
     gc.collect()  # trainers hold themselves, and with them the connection
     dist.destroy_process_group()

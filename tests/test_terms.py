@@ -1,5 +1,6 @@
 """What every term of the table keeps to, whatever it matches."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from distil_nlp.objective import Objective
 from distil_nlp.rows import FILLER
 from distil_nlp.schedule import Schedule
-from distil_nlp.term import BatchTerm, OutputBatchTerm
 from distil_nlp.terms import TERMS
 from tests import tiny
 from tests.test_distributed import torchrun
@@ -18,13 +18,15 @@ from tests.training import task_rows, text_rows, trainer
 ROOT = Path(__file__).resolve().parents[1]
 CASES = [(name, term.kinds[i % len(term.kinds)]) for i, (name, term) in enumerate(TERMS.items())]
 """Each term on one of its kinds of task; the two processes below take all kinds."""
-OF_BATCHES = [case for case in CASES if issubclass(TERMS[case[0]], BatchTerm | OutputBatchTerm)]
+OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_rows]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
 KINDS = ("mlm", "classification", "regression")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
+STEPS = {"all": (8, 4, 1), "compared": (7, 2, 2)}
+"""Of two processes: rows, those of a micro-batch of each, micro-batches; all terms, or those that compare rows."""
 
 
 def a(name):
@@ -138,13 +140,15 @@ def test_every_term_tells_what_it_is():
         assert f"| `{name}` |" in told
 
 
-def test_two_processes_take_all_terms_as_two_micro_batches(tmp_path):
-    """Prevents a term that is reduced in another way than the others: DDP, all terms of a kind of task at once."""
+def test_two_processes_are_one_of_twice_the_rows(tmp_path):
+    """Prevents a term that is reduced in another way than the others, and rows that are compared within a process only:
+    DDP, all terms of a kind of task at once, those that compare rows also where the last micro-batch is a row short."""
     (tmp_path / "two").mkdir()
     torchrun("-m", "tests.terms_worker", str(tmp_path / "two"))
-    for kind in KINDS:
-        found = torch.load(tmp_path / "two" / f"{kind}.pt", weights_only=True)
-        one, values, _ = gradient(tmp_path / "one", all_of(kind), kind, ROWS // 2, 2)
+    for kind, (name, (rows, batch, accumulation)) in itertools.product(KINDS, STEPS.items()):
+        found = torch.load(tmp_path / "two" / f"{kind}-{name}.pt", weights_only=True)
+        terms = terms_of(kind, name)
+        one, values, _ = gradient(tmp_path / "one", terms, kind, 2 * batch, accumulation, rows=data(kind, rows))
         assert found["wrapper"] == "DistributedDataParallel"
         assert found["values"] == pytest.approx(values, rel=1e-4, abs=1e-7)
         assert distance(found["gradient"], one) < 1e-4
@@ -154,5 +158,5 @@ def _length(row):
     return len(row["input_ids"])
 
 
-def all_of(kind):
-    return [a(name) for name, term in TERMS.items() if kind in term.kinds]
+def terms_of(kind, which):
+    return [a(name) for name, term in TERMS.items() if kind in term.kinds and (which == "all" or term.compares_rows)]

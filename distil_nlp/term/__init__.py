@@ -18,10 +18,12 @@ from distil_nlp.term.base import (
     as_schedule,
     same_shape,
 )
+from distil_nlp.term.gathering import OF_PROCESSES
 from distil_nlp.term.layers import BatchTerm, BlockTerm, HiddenTerm, LayerTerm, SequenceTerm, by_sequence, pair_layers
 from distil_nlp.term.outputs import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm, TemperedTerm
 
 __all__ = [
+    "OF_PROCESSES",
     "BatchTerm",
     "Bins",
     "Block",

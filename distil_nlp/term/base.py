@@ -71,6 +71,7 @@ class Term:
         unit: of its values, for an axis.
         paper: its source on arXiv.
         may_be_negative: whether its values may fall below 0.
+        compares_rows: whether it is one value of all rows that the processes take at once, and of nothing less.
     """
 
     name: ClassVar[str]
@@ -79,6 +80,7 @@ class Term:
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
     may_be_negative: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")
 

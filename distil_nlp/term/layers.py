@@ -11,6 +11,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.signals import EMBEDDINGS, Request, Signals, Source
 from distil_nlp.tasks import Kind
 from distil_nlp.term.base import Layers, Role, Rows, Shape, Term, Weight
+from distil_nlp.term.gathering import gathered
 
 
 def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> list[tuple[int, int]]:
@@ -186,12 +187,14 @@ class SequenceTerm(HiddenTerm):
 
 class BatchTerm(HiddenTerm):
     """A term on how the rows of a micro-batch lie to each other, which no sum over rows can tell: it is one value for a
-    micro-batch, and the mean over those of a step and of all processes. So it depends on the micro-batch's size; one of
-    a single sequence takes no part. Widths need not agree.
+    micro-batch, the rows of all processes gathered, and the mean over those of a step. So it depends on the
+    micro-batch's size; one of a single sequence takes no part. Widths need not agree.
 
     Args:
         layers: as of `LayerTerm`; [CLS] of these.
     """
+
+    compares_rows = True
 
     def __init__(self, weight: Weight = 1.0, layers: Layers = "last"):
         super().__init__(weight, layers)
@@ -204,6 +207,10 @@ class BatchTerm(HiddenTerm):
 
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
         return None
+
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        pairs = super().states(student, teacher, batch)
+        return [tuple(gathered(one, self.seen(), batch) for one in pair) for pair in pairs]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if not batch["rows"]["batch"].numel():

@@ -11,6 +11,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.signals import Request, Signals
 from distil_nlp.tasks import Kind
 from distil_nlp.term.base import Role, Rows, Shape, Temperature, Term, Weight, as_schedule
+from distil_nlp.term.gathering import gathered
 
 
 class OutputTerm(Term):
@@ -116,6 +117,7 @@ class OutputBatchTerm(OutputTerm):
     """
 
     kinds = ("classification", "regression")
+    compares_rows = True
 
     def rows(self) -> str:
         return "batch"
@@ -124,10 +126,10 @@ class OutputBatchTerm(OutputTerm):
         return "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        ours = self.logits(student, batch)
+        ours, theirs = (gathered(self.logits(one, batch), self.seen(), batch) for one in (student, teacher))
         if not batch["rows"]["batch"].numel():
             return ours.sum() * 0.0
-        return self.between(ours, self.logits(teacher, batch), progress)
+        return self.between(ours, theirs, progress)
 
     def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         """Of the whole micro-batch: logits (rows, classes) of both."""
