@@ -69,9 +69,9 @@ def layer_costs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 class HiddenEMD(CrossTerm):
-    """`hidden_emd`: earth mover's distance between the blocks of both models, each model's of equal masses, where moving
-    one to another costs the mean squared error of their hidden states over a sequence's tokens; per sequence
-    (BERT-EMD). It is 0 only where the teacher's blocks, counted by mass, are the student's.
+    """`hidden_emd`: earth mover's distance between the blocks of both models, per sequence (BERT-EMD). The blocks of a
+    model have equal masses, and moving one to another costs the mean squared error of their hidden states over the
+    sequence's tokens. It is 0 only where the teacher's blocks, counted by mass, are the student's.
 
     The paper solves one problem for a batch, adapts the masses while training goes on, and does the same with
     attention; here masses stay uniform. A student of another width is projected.

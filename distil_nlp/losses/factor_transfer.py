@@ -58,7 +58,7 @@ class FactorTransfer(JointTerm):
     """
 
     name, paper = "factor_transfer", "1802.04977"
-    unit = "L1 distance + squared error"
+    unit = "L1 + squared error"
     formula = (
         "the L1 distance between the directions of factors, the teacher's from a learned auto-encoder, the student's "
         "from a learned translator, and the squared error of the auto-encoder"
