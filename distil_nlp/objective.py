@@ -46,10 +46,10 @@ class Objective:
                     f"objective.{term.name}: expected {' or '.join(term.kinds)} / got {kind} / it has no meaning there "
                     "/ leave it out"
                 )
-            if balance is not None and balance.kind == "uncertainty" and term.may_be_negative:
+            if balance is not None and balance.kind == "uncertainty" and term.unbalanced:
                 raise UserError(
-                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / its values may be "
-                    "below 0, and there is no variance to them / take gradient_norm, or leave balance out"
+                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / {term.unbalanced} / "
+                    "take gradient_norm, or leave balance out"
                 )
         self.kind: Kind = kind
         self.balance = balance

@@ -289,7 +289,7 @@ class Recorder:
             "logits": logits,
             "hidden": hidden,
             "projected": {
-                name: bank[name](sources[source.of][source.layer, source.rows], *self._beside(name, source))
+                name: bank[name](*self._given(name, source, sources[source.of][source.layer, source.rows]))
                 for name, source in self.projections.items()
             },
             "attention": self._attention,
@@ -309,8 +309,9 @@ class Recorder:
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
 
-    def _beside(self, name: str, source: Source) -> list[Tensor]:
-        return [self._shown[name]] if source.teacher is not None else []
+    def _given(self, name: str, source: Source, states: Tensor) -> tuple[Tensor, ...]:
+        """What a projection is called with; the teacher's states in the precision of the student's."""
+        return (states,) if source.teacher is None else (states, self._shown[name].to(states.dtype))
 
     def _complain_if_missing(self, model: nn.Module) -> None:
         missing = self.request.attention - self._attention.keys()

@@ -1,6 +1,8 @@
 """The table of terms: each lives in a file of `losses/`, and is known to recipes by being here."""
 
 from distil_nlp.losses.activations import ActivationBoundary, ActivationShare
+from distil_nlp.losses.adversarial import Adversarial
+from distil_nlp.losses.alp import ALPKD
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.attention_scores import AttentionScoresMSE
 from distil_nlp.losses.binned_regression import BinnedRegression
@@ -10,6 +12,8 @@ from distil_nlp.losses.contrastive import Contrastive
 from distil_nlp.losses.decoupled_kd import DecoupledKD
 from distil_nlp.losses.dist import DistInter, DistIntra
 from distil_nlp.losses.divergences import JensenShannon, ReverseKL
+from distil_nlp.losses.emd import HiddenEMD
+from distil_nlp.losses.factor_transfer import FactorTransfer
 from distil_nlp.losses.fitnets import FitNetsHint
 from distil_nlp.losses.flow import GramFlow
 from distil_nlp.losses.hard_labels import HardLabel
@@ -55,6 +59,10 @@ TERMS: dict[str, type[Term]] = {
         LinearCKA,
         Contrastive,
         GramFlow,
+        FactorTransfer,
+        Adversarial,
+        ALPKD,
+        HiddenEMD,
         RKDDistance,
         RKDAngle,
         SimilarityPreserving,

@@ -60,11 +60,12 @@ class VariationalInformation(HiddenTerm):
     """
 
     name, paper = "variational_information", "1904.05835"
-    unit, may_be_negative = "nats a dimension", True
+    unit = "nats a dimension"
     formula = (
         "−log likelihood of the teacher's hidden states under a Gaussian, its mean a learned linear map of the "
         "student's, its variances learned"
     )
+    unbalanced = "its values may be below 0, and there is no variance to them"
 
     def __init__(
         self,

@@ -19,7 +19,17 @@ from distil_nlp.term.base import (
     same_shape,
 )
 from distil_nlp.term.gathering import OF_PROCESSES
-from distil_nlp.term.layers import BatchTerm, BlockTerm, HiddenTerm, LayerTerm, SequenceTerm, by_sequence, pair_layers
+from distil_nlp.term.layers import (
+    BatchTerm,
+    BlockTerm,
+    CrossTerm,
+    HiddenTerm,
+    JointTerm,
+    LayerTerm,
+    SequenceTerm,
+    by_sequence,
+    pair_layers,
+)
 from distil_nlp.term.outputs import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm, TemperedTerm
 
 __all__ = [
@@ -29,7 +39,9 @@ __all__ = [
     "Block",
     "BlockTerm",
     "Count",
+    "CrossTerm",
     "HiddenTerm",
+    "JointTerm",
     "LabelTerm",
     "LayerTerm",
     "Layers",

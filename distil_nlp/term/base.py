@@ -70,7 +70,7 @@ class Term:
         formula, formula_of_regression: for a reader of the model card; the latter where it is another one.
         unit: of its values, for an axis.
         paper: its source on arXiv.
-        may_be_negative: whether its values may fall below 0.
+        unbalanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
         compares_rows: whether it is one value of all rows that the processes take at once, and of nothing less.
     """
 
@@ -79,7 +79,7 @@ class Term:
     formula_of_regression: ClassVar[str | None] = None
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
-    may_be_negative: ClassVar[bool] = False
+    unbalanced: ClassVar[str | None] = None
     compares_rows: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -140,27 +141,61 @@ class HiddenTerm(LayerTerm):
         """What the states of a student layer go through, from its width to the teacher's; None for nothing."""
         return None if narrow == wide else nn.Linear(narrow, wide)
 
-    def _projection(self, block: int) -> str:
-        return f"{self.name}_{'embeddings' if block == EMBEDDINGS else block}"
+    def _projection(self, *blocks: int) -> str:
+        return "_".join([self.name, *("embeddings" if block == EMBEDDINGS else str(block) for block in blocks)])
 
-    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
         """(student, teacher) of each pair of layers, (rows, width) each."""
-        found = []
-        for theirs, ours in self.pairs:
-            name = self._projection(ours)
-            state = student.projected[name] if name in student.projected else student.hidden[ours, self.seen()]
-            found.append((state, teacher.hidden[theirs, self.seen()]))
-        return found
+        return [(self._state(student, ours), teacher.hidden[theirs, self.seen()]) for theirs, ours in self.pairs]
+
+    def _state(self, student: Signals, block: int) -> Tensor:
+        name = self._projection(block)
+        return student.projected[name] if name in student.projected else student.hidden[block, self.seen()]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         total = 0.0
-        for ours, theirs in self.states(student, teacher, batch):
-            total = total + self.between(ours, theirs)
+        for states in self.states(student, teacher, batch):
+            total = total + self.between(*states)
         return total / len(self.pairs)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def between(self, *states: Tensor) -> Tensor:
         """Σ over rows of one pair of layers, with what `states` gives of it."""
         raise NotImplementedError
+
+
+class JointTerm(HiddenTerm):
+    """Hidden states of paired layers that a learned module sees together, one module for each pair."""
+
+    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+        widths, found = (self.student_shape.hidden_size, self.teacher_shape.hidden_size), {}
+        for theirs, ours in self.pairs:
+            source = Source(ours, self.seen(), teacher=(theirs, self.seen()))
+            found[self._projection(theirs, ours)] = (source, self.module(*widths))
+        return found
+
+    def module(self, narrow: int, wide: int) -> nn.Module:
+        """What is called with the states of a student layer and of its teacher's; it gives what `between` takes."""
+        raise NotImplementedError
+
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
+        return [student.projected[self._projection(*pair)] for pair in self.pairs]
+
+
+class CrossTerm(HiddenTerm):
+    """Hidden states of every block of the student and every one of the teacher's; the term itself finds out which
+    belong together."""
+
+    def __init__(self, weight: Weight = 1.0):
+        super().__init__(weight)
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        self.pairs = list(product(range(teacher.num_layers), range(student.num_layers)))
+
+    def blocks_of(self, student: Signals, teacher: Signals) -> tuple[list[Tensor], list[Tensor]]:
+        """The student's, as wide as the teacher, and the teacher's, from below; (rows, width) each."""
+        ours, theirs = (range(shape.num_layers) for shape in (self.student_shape, self.teacher_shape))
+        return [self._state(student, block) for block in ours], [teacher.hidden[block, self.seen()] for block in theirs]
 
 
 class SequenceTerm(HiddenTerm):

@@ -1,0 +1,92 @@
+"""Adversarial distillation: a discriminator learns to tell the models' hidden states apart, the student to be taken
+for its teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distil_nlp.losses.algebra import precise
+from distil_nlp.term import Count, JointTerm, Layers, Positive, Rows, Weight, same_shape
+
+
+def adversarial(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ_rows −log D(teacher) − log (1 − D(student)) in nats: the discriminator's binary cross-entropy.
+
+    No distance: 2 log 2 = 1.39 where it cannot tell, towards 0 where it is always right, and more where it is wrong.
+
+    Args: its logits, (rows,) each; D is their sigmoid, the probability of being the teacher's. Raises ValueError if the
+        shapes differ.
+
+    Reference: Adversarial Network Compression, arXiv:1803.10750, which trains the two in turns.
+    """
+    same_shape(student, teacher, "(rows,) alike")
+    return F.softplus(-precise(teacher)).sum() + F.softplus(precise(student)).sum()
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return states.view_as(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None
+
+
+def reverse_gradient(states: Tensor, strength: float = 1.0) -> Tensor:
+    """The states; their gradient is multiplied by −strength (Ganin & Lempitsky 2015, arXiv:1409.7495)."""
+    return _Reversal.apply(states, strength)
+
+
+class Discriminator(nn.Module):
+    """(student's, teacher's states) → logits of being the teacher's, (rows,) each. The gradient is reversed where the
+    student's states come in: below that lie the student and, if widths differ, its linear projection."""
+
+    def __init__(self, narrow: int, wide: int, units: int, strength: float):
+        super().__init__()
+        self.strength = strength
+        self.project = nn.Identity() if narrow == wide else nn.Linear(narrow, wide)
+        self.tell = nn.Sequential(nn.Linear(wide, units), nn.GELU(), nn.Linear(units, 1))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        ours = reverse_gradient(self.project(student), self.strength)
+        return self.tell(ours).squeeze(-1), self.tell(teacher).squeeze(-1)
+
+
+class Adversarial(JointTerm):
+    """`adversarial`: cross-entropy of a discriminator between hidden states, per token. It minimises that, the student
+    gets the reversed gradient; so one optimiser trains both, and the weight is that of both.
+
+    Args:
+        layers, rows: see `LayerTerm`.
+        strength: of the student's pull, as a multiple of the discriminator's.
+        units: hidden ones of the discriminator.
+    """
+
+    name, paper = "adversarial", "1803.10750"
+    unit = "nats"
+    formula = (
+        "the cross-entropy of a discriminator that tells the teacher's hidden states from the student's, minimised by "
+        "the discriminator and maximised by the student"
+    )
+    unbalanced = "it falls where the discriminator wins, and would be weighed up for that"
+    between = staticmethod(adversarial)
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        layers: Layers = "last",
+        rows: Rows = "all",
+        strength: Positive = 1.0,
+        units: Count = 256,
+    ):
+        super().__init__(weight, layers, rows)
+        self.strength, self.units = strength, units
+
+    def module(self, narrow: int, wide: int) -> nn.Module:
+        return Discriminator(narrow, wide, self.units, self.strength)
