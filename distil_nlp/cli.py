@@ -212,6 +212,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("study", type=_path, help="a YAML file; see recipes/study/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values for the recipe of all runs")
+    parser.add_argument("--methods", type=_names, help="these alone: plain,pkd; all if left out")
     parser.add_argument("--output", type=_path, help="folder; default: runs/study-<name of the file>")
     options = parser.parse_intermixed_args(argv)
 
@@ -219,13 +220,20 @@ def study(argv: Sequence[str] | None = None) -> int:
         from distil_nlp.study import study
 
         folder = options.output or Path("runs") / f"study-{options.study.stem}"
-        return study(options.study, folder, options.overrides, say)
+        return study(options.study, folder, options.overrides, say, options.methods)
 
     return _guarded(run)
 
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _names(text: str) -> list[str]:
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names with a comma between them / got {text!r}")
+    return found
 
 
 def _count(text: str) -> int:
