@@ -172,7 +172,7 @@ def make_report(argv: Sequence[str] | None = None) -> int:
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
     """Times steps beside those of others; the last line on stdout is the path of `benchmark.json`."""
-    parts = ("mlm", "options", "attention", "task", "scaling", "inference", "communication")
+    parts = ("mlm", "options", "attention", "task", "terms", "scaling", "inference", "communication")
     parser = _Parser(
         prog="benchmark", description="Time distillation beside DistilBERT's loop, TextBrewer and plain fine-tuning.",
         epilog="example: python scripts/benchmark.py --parts mlm task --model bert-base-uncased --glue nyu-mll/glue",
@@ -187,8 +187,9 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=_count, help="of the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bf16", action="store_true", help="mixed precision, for all contenders")
-    parser.add_argument("--model", help="part task: a folder or a name on the Hub")
-    parser.add_argument("--glue", help="part task: a folder or Hub name in the layout of nyu-mll/glue")
+    parser.add_argument("--model", help="parts task and terms: a folder or a name on the Hub")
+    parser.add_argument("--glue", help="parts task and terms: a folder or Hub name in the layout of nyu-mll/glue")
+    parser.add_argument("--terms", nargs="+", metavar="TERM", help="part terms: these alone, as recipes name them")
     parser.add_argument("--output", type=_path, default=Path("runs/benchmark"), help="folder; default: %(default)s")
     options = vars(parser.parse_args(argv))
 
@@ -197,7 +198,8 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
         from distil_nlp.benchmark.run import benchmark
 
         folder, chosen = options.pop("output"), tuple(dict.fromkeys(options.pop("parts")))
-        return benchmark(Settings(parts=chosen, **options), folder, say)
+        terms = options.pop("terms")
+        return benchmark(Settings(parts=chosen, terms=terms and tuple(dict.fromkeys(terms)), **options), folder, say)
 
     return _guarded(run)
 
@@ -210,6 +212,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("study", type=_path, help="a YAML file; see recipes/study/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values for the recipe of all runs")
+    parser.add_argument("--methods", type=_names, help="these alone: plain,pkd; all if left out")
     parser.add_argument("--output", type=_path, help="folder; default: runs/study-<name of the file>")
     options = parser.parse_intermixed_args(argv)
 
@@ -217,13 +220,20 @@ def study(argv: Sequence[str] | None = None) -> int:
         from distil_nlp.study import study
 
         folder = options.output or Path("runs") / f"study-{options.study.stem}"
-        return study(options.study, folder, options.overrides, say)
+        return study(options.study, folder, options.overrides, say, options.methods)
 
     return _guarded(run)
 
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _names(text: str) -> list[str]:
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names with a comma between them / got {text!r}")
+    return found
 
 
 def _count(text: str) -> int:

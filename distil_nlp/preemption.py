@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +17,19 @@ AGREE_EVERY = 10
 
 class Preempted(Exception):
     """Training was told to stop, and left a checkpoint to carry on from."""
+
+
+@contextmanager
+def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
+    """Within, SIGTERM calls `act` and is no longer the end; only in the main thread, where Python lets one listen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopsWhenTold(TrainerCallback):
@@ -31,19 +44,11 @@ class StopsWhenTold(TrainerCallback):
         self.trainer = trainer
         self._told = self._agreed = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """SIGTERM is a word to this, and no longer the end; only in the main thread, where Python lets one listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._listen)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def listening(self) -> AbstractContextManager[None]:
+        """SIGTERM is a word to this, and no longer the end."""
+        return on_sigterm(self._listen)
 
-    def _listen(self, signum: int, frame: Any) -> None:
+    def _listen(self) -> None:
         self._told = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from distil_nlp import build
 from distil_nlp.errors import UserError
-from distil_nlp.preemption import Preempted
+from distil_nlp.preemption import Preempted, on_sigterm
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.results import write_atomically
@@ -48,15 +49,30 @@ class Plan(BaseModel):
     methods: dict[str, dict[str, dict[str, Any] | None]] = Field(min_length=1)
 
 
-def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str], None]) -> Path:
+def study(
+    path: Path,
+    folder: Path,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+    methods: Sequence[str] | None = None,
+) -> Path:
     """Runs what is not finished yet, one method and task after the other; returns the path of the table.
 
+    Args:
+        methods: to run, by name; all if None. The table has whatever is finished.
+
     Raises:
-        UserError: if the plan or a recipe that it makes is wrong; if the folder holds runs of other settings; if a run
-            fails.
-        Preempted: if a run was told to stop.
+        UserError: if the plan or a recipe that it makes is wrong; if there is no such method; if the folder holds runs
+            of other settings; if a run fails.
+        Preempted: if it was told to stop (SIGTERM), or a run was.
     """
     plan = read_plan(path)
+    unknown = [name for name in methods or () if name not in plan.methods]
+    if unknown:
+        raise UserError(
+            f"--methods: expected some of {', '.join(plan.methods)} / got {', '.join(unknown)} / {path} has no such "
+            "method / choose from the list, or add it there"
+        )
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
     runs = [(task, name) for task in plan.tasks for name in plan.methods]
@@ -72,6 +88,7 @@ def study(path: Path, folder: Path, overrides: Sequence[str], say: Callable[[str
     for task, name in runs:
         _check(load_recipe(recipes[name], own[task, name]), name, folder / task / name)
     _claim(folder, {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides)})
+    runs = [(task, name) for task, name in runs if methods is None or name in methods]
     for number, (task, name) in enumerate(runs, 1):
         if not (folder / task / name / "results.json").is_file():
             say(f"run {number} of {len(runs)}: {name} on {task}")
@@ -128,12 +145,24 @@ def read_plan(path: Path) -> Plan:
 
 
 def _run(arguments: Sequence[str], place: Path) -> None:
-    """In a process of its own, whose largest memory is kept beside the results."""
+    """In a process of its own, whose largest memory is kept beside the results. SIGTERM is handed on to it, and it is
+    waited for."""
+    told = False
+
+    def hand_on() -> None:
+        nonlocal told
+        told = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+
     process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
+    with on_sigterm(hand_on):
+        _, status, usage = os.wait4(process.pid, 0)
     code = process.returncode = os.waitstatus_to_exitcode(status)
-    if code == 128 + signal.SIGTERM:
-        raise Preempted(f"told to stop (SIGTERM) / {place} is saved / the same command carries on from there")
+    if told or code in (128 + signal.SIGTERM, -signal.SIGTERM):
+        raise Preempted(
+            f"told to stop (SIGTERM) / what {place} has saved is kept / the same command carries on from there"
+        )
     if code:
         raise UserError(
             f"expected {place} to finish / got exit code {code} / see above / the same command carries on from there"

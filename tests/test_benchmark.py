@@ -9,20 +9,26 @@ from statistics import median
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from distil_nlp.benchmark import limits, ours, show
-from distil_nlp.benchmark.contest import Contender, contest
-from distil_nlp.benchmark.parts import FINETUNING, MASKED, REFERENCE, Settings
+from distil_nlp.benchmark import costs, limits, ours, show
+from distil_nlp.benchmark.contest import Contender, Score, contest
+from distil_nlp.benchmark.parts import FINETUNING, MASKED, PARTS, REFERENCE, Settings
 from distil_nlp.benchmark.profile import kind_of
 from distil_nlp.benchmark.reference import play as reference_play
 from distil_nlp.benchmark.reference import reference_loss
 from distil_nlp.benchmark.task import TaskWork, padding_share, share_of_padding
 from distil_nlp.benchmark.work import SIZES, TEMPERATURE, WEIGHTS, Work
 from distil_nlp.cli import benchmark
-from distil_nlp.terms import HardLabel, HiddenCosine, SoftTargetKL
+from distil_nlp.objective import Objective
+from distil_nlp.tasks import GLUE
+from distil_nlp.term import Shape
+from distil_nlp.terms import TERMS, HardLabel, HiddenCosine, SoftTargetKL
+from tests import tiny
 from tests.test_distributed import torchrun
+from tests.test_glue import glue_folder
 from tests.training import trainer
 
 WORK = Work(SIZES["tiny"], batch=4, length=32)
@@ -209,6 +215,108 @@ def test_little_is_padded(shared, name):
     assert padding_share(work) <= 0.05
 
 
+# What each term costs ----------------------------------------------------------------------------------------
+
+
+def test_every_term_is_measured_once_where_it_has_a_meaning():
+    """Prevents a term of the table that is forgotten, or whose task refuses it when the machine has been at it for an
+    hour."""
+    found = list(costs.groups(costs.MEASURED))
+    assert sorted(name for _, names in found for name in names) == sorted(TERMS.keys() - {"soft_target_kl"})
+    assert max(len(names) for _, names in found) <= 5
+    for task, names in found:
+        shapes = (Shape(depth, 32, 4, None, 64, len(GLUE[task].labels) or 1) for depth in (4, 2))
+        Objective([SoftTargetKL(), *(TERMS[name]() for name in names)], GLUE[task].kind).bind(*shapes)
+
+
+def test_a_term_that_no_task_has_a_meaning_for_is_left_out(monkeypatch):
+    """Prevents a group that fails for a term of language modelling, and one that vanishes without a word."""
+    monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "kinds": ("mlm",)}))
+    assert costs.task_of("words") is None
+    assert list(costs.groups(["words"])) == []
+    assert PARTS["terms"](Settings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}
+
+
+class _Enough(Exception):
+    pass
+
+
+def two_steps():
+    """`Turns` that let two steps be."""
+    turns = iter(range(3))
+
+    def turn():
+        if next(turns) == 2:
+            raise _Enough
+
+    return turn
+
+
+@pytest.mark.parametrize("further", [None, "pkd"])
+def test_a_step_has_the_term_that_it_is_timed_with(tmp_path, monkeypatch, further):
+    """Prevents the plain step under the name of a term: its sum is taken once a step, and the soft targets' too."""
+    seen, (model, data) = [], (tmp_path / "model", tmp_path / "glue")
+    tiny.classifier(4).save_pretrained(model)
+    tiny.tokenizer().save_pretrained(model)
+    glue_folder(data, "mrpc")
+    for name in ("soft_target_kl", "pkd"):
+        monkeypatch.setattr(TERMS[name], "sum", _counted(TERMS[name].sum, name, seen))
+    work = TaskWork(str(model), str(data), "mrpc", rows=16, batch=4, length=32)
+    with pytest.raises(_Enough):
+        costs.play(two_steps(), work, further)
+    assert seen == 2 * ["soft_target_kl", *([further] if further else [])]
+
+
+def _counted(real, name, seen):
+    def counted(self, *args):
+        seen.append(name)
+        return real(self, *args)
+
+    return counted
+
+
+def test_rows_of_middle_length():
+    """Prevents steps that are unlike each other, or the longest alone."""
+    rows = Dataset.from_dict({"length": [9, 1, 5, 4, 6, 2, 8]})
+    assert costs.of_middle_length(rows, 3)["length"] == [5, 4, 6]
+    assert len(costs.of_middle_length(rows, 100)) == 7
+
+
+def test_costs_are_multiples_of_the_plain_step_of_the_same_group():
+    """Prevents a ratio to another group's steps, and a spread that is the batches' own."""
+    plain, dear = Score([1.0, 2.0, 4.0], peak_mib=100.0), Score([1.5, 2.5, 6.0], peak_mib=130.0)
+    found = costs.against_plain({costs.PLAIN: plain, "dear": dear, "broken": Score([1.0], problem="it broke")})
+    assert found["dear"]["times_plain"] == 1.25
+    assert found["dear"]["quartiles"] == [1.375, 1.5], "of 1.5, 1.25 and 1.5"
+    assert found["dear"]["more_mib"] == 30.0
+    assert "times_plain" not in found["broken"]
+    without = costs.against_plain({costs.PLAIN: Score(problem="no data"), "dear": dear})
+    assert "times_plain" not in without["dear"]
+
+
+def test_the_table_of_costs_tells_all_terms(tmp_path):
+    """Prevents a table that a failed term is missing from, or that hides the dearest among the others."""
+    cost = {"quartiles": [1.1, 1.32], "more_mib": 12.0}
+    dear, cheap = (score(times, times_plain=times, **cost) for times in (1.3, 1.0))
+    first = {costs.PLAIN: score(1.0), "dear": dear, "cheap": cheap}
+    second = {costs.PLAIN: score(2.0), "broken": {"seconds": [], "problem": "Traceback\nValueError: it broke"}}
+    third = {costs.PLAIN: {"seconds": [], "problem": "no STS-B"}, "lost": {"seconds": [], "problem": "no STS-B"}}
+    groups = [{"task": "mrpc", "steps": first}, {"task": "mnli", "steps": second}, {"task": "stsb", "steps": third}]
+    show.write({"terms": {"groups": groups, "left_out": ["words"]}}, tmp_path)
+    rows = [line for line in (tmp_path / "benchmark.md").read_text().splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        "| soft targets alone | MRPC | 1.00 |  | 1 |  |",
+        "| soft targets alone | MNLI | 1.00 |  | 2 |  |",
+        "| cheap | MRPC | 1.00 | 1.10 to 1.32 | 1 | +12 |",
+        "| dear | MRPC | 1.30 | 1.10 to 1.32 | 1.3 | +12 |",
+        "| broken | MNLI | ValueError: it broke |  |  |  |",
+        "| soft targets alone | STSB | no STS-B |  |  |  |",
+        "| lost | STSB | no STS-B |  |  |  |",
+        "| words |  | left out: no task here has a meaning for it |  |  |  |",
+    ]
+    assert (tmp_path / "terms.png").exists()
+
+
 # What is shown -----------------------------------------------------------------------------------------------
 
 
@@ -246,8 +354,12 @@ def test_tables_and_plots_come_of_the_numbers(tmp_path):
 
 def test_a_part_without_its_data_is_refused(tmp_path, capsys):
     """Prevents an hour of measuring before the missing option is noticed."""
-    assert benchmark(["--parts", "mlm", "task", "--output", str(tmp_path)]) == 2
-    assert "--model, --glue: expected a model with its tokenizer" in capsys.readouterr().err
+    for part in ("task", "terms"):
+        assert benchmark(["--parts", "mlm", part, "--output", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {part}" in said
+    assert benchmark(["--terms", "pkd", "soft_target_kl", "hiden_mse", "--output", str(tmp_path)]) == 2
+    assert "got soft_target_kl, hiden_mse / soft_target_kl is in every step" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -256,8 +368,9 @@ def test_a_part_without_its_data_is_refused(tmp_path, capsys):
 def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
     """Every part runs from the command line to its tables."""
     model, glue = str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue")
-    parts = ["mlm", "options", "attention", "task", "scaling", "inference"]
+    parts = ["mlm", "options", "attention", "task", "terms", "scaling", "inference"]
     assert benchmark(["--parts", *parts, "--size", "tiny", "--batch", "4", "--length", "32", "--rounds", "1",
+                      "--terms", "pkd", "dist_inter",
                       "--model", model, "--glue", glue, "--output", str(tmp_path)]) == 0  # fmt: skip
     assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "benchmark.json")
     found = json.loads((tmp_path / "benchmark.json").read_text())
@@ -265,6 +378,11 @@ def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
     for name, one in found["mlm"]["steps"].items():
         assert one.get("problem") is None or name == "TextBrewer", one["problem"]
     assert 0 < found["mlm"]["utilisation"][MASKED]["share"] < 1
+    assert [list(group["steps"]) for group in found["terms"]["groups"]] == [
+        [costs.PLAIN, "pkd"],
+        [costs.PLAIN, "dist_inter"],
+    ]
+    assert all(one["times_plain"] > 0 for group in found["terms"]["groups"] for one in group["steps"].values())
     assert glue not in json.dumps(found)
 
 

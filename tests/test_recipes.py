@@ -1,23 +1,26 @@
 """Every shipped recipe builds, every accelerate configuration parses, and the docs know every key."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from transformers import MobileBertConfig, MobileBertForMaskedLM
 
 from distil_nlp import build
 from distil_nlp.models import Head, choose_layers
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.study import PLAIN, read_plan, recipe_of
-from distil_nlp.term import Shape
+from distil_nlp.term import LayerTerm, Shape
 from distil_nlp.terms import TERMS
 from tests import tiny
+from tests.training import curve, trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-TEACHER_DEPTH = {"quickstart": 6}
+TEACHER_DEPTH = {"quickstart": 6, "mobilebert_style": 24}
 
 
 def checkpoint(folder):
@@ -40,7 +43,7 @@ def test_every_recipe_builds(path, tmp_path):
     teacher = tiny.mlm_model(depth, **wide) if kind == "mlm" else tiny.classifier(depth, **wide)
     head = Head("mlm") if kind == "mlm" else Head(kind, None, 2)
     student, report = build.student_from(recipe, teacher, tiny.tokenizer(), head)
-    assert student.config.num_hidden_layers == depth // 2
+    assert student.config.num_hidden_layers == (recipe.student.num_layers or depth // 2)
     if recipe.student.name is None:
         assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
     build.objective_from(recipe, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
@@ -123,6 +126,49 @@ def test_tinybert_is_as_published():
     assert task.student.name == "runs/tinybert_general-wikipedia-42/student"
     assert str(build.output_folder(general, "tinybert_general")) + "/student" == task.student.name
     assert str(build.output_folder(task, "tinybert_task")) + "/student" == prediction.student.name
+
+
+def test_mobileberts_weights_go_over_from_layers_to_predictions():
+    """Prevents weights that forget that a term is a mean over layers, and a student of other heads or depth."""
+    recipe, _, _ = read("mobilebert_style")
+    terms = build.objective_from(recipe, "mlm")
+    terms.bind(Shape(24, 1024, 16), Shape(24, 256, 16))
+    pairs = {term.name: term.pairs for term in terms.terms if isinstance(term, LayerTerm)}
+    blocks = [(i, i) for i in range(24)]
+    assert pairs == {"hidden_mse": blocks, "attention_kl": blocks}
+    weights = [dict(zip(terms.names, terms.weights(progress), strict=True)) for progress in (0.0, 1.0)]
+    assert weights[0] == {"hidden_mse": 24.0, "attention_kl": 24.0, "hard_label": 0.0, "soft_target_kl": 0.0}
+    assert weights[1] == {"hidden_mse": 0.0, "attention_kl": 0.0, "hard_label": 0.5, "soft_target_kl": 0.5}
+
+
+def test_mobileberts_own_classes_learn_by_its_recipe(tmp_path):
+    """Prevents a header that promises a student whose bottlenecks or heads its terms cannot be paired with."""
+    sizes = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16, "intermediate_size": 32}
+    config = MobileBertConfig(
+        vocab_size=len(tiny.VOCABULARY), hidden_size=64, num_hidden_layers=24, num_attention_heads=2, **sizes
+    )
+    MobileBertForMaskedLM(config).save_pretrained(tmp_path / "student")
+    tiny.tokenizer().save_pretrained(tmp_path / "student")
+    header = (ROOT / "recipes" / "mobilebert_style.yaml").read_text()
+    said = re.search(r"own classes as the student: … (.*?)\n#\s+\(4 heads", header, re.S)[1].replace("\\\n#", "")
+    own = said.replace("google/mobilebert-uncased", str(tmp_path / "student")).split()
+    assert f"student.name={tmp_path / 'student'}" in own
+    recipe = load_recipe(ROOT / "recipes" / "mobilebert_style.yaml", own)
+    teacher = tiny.mlm_model(24)
+    student, report = build.student_from(recipe, teacher, tiny.tokenizer(), Head("mlm"))
+    assert report.new == []
+    run = trainer(tmp_path / "run", student, teacher, build.objective_from(recipe, "mlm").terms, learning_rate=1e-3)
+    run.train()
+    values = curve(run, "hidden_mse")
+    assert values[-1] < values[0]
+    assert all(value > 0 for name in ("attention_kl", "soft_target_kl", "hard_label") for value in curve(run, name))
+
+
+def test_the_docs_name_every_recipe():
+    """Prevents a shipped recipe that nobody finds."""
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    for path in RECIPES:
+        assert f"| `{path.name}` |" in text
 
 
 def test_the_docs_name_every_key():

@@ -1,12 +1,23 @@
 """A study on tiny models: a run for each method and task, taken up again, and a table."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from distil_nlp.cli import distill, study
+from distil_nlp.guard import last_complete_checkpoint
+from distil_nlp.preemption import Preempted
+from distil_nlp.study import _run
 from tests.test_stages import Place
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_here(arguments, place):
@@ -61,6 +72,71 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
     assert study(command) == 2
     assert "methods.cosine: expected the terms that" in capsys.readouterr().err
+
+
+def test_some_methods_alone(tmp_path, capsys, monkeypatch):
+    """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
+    monkeypatch.setattr("distil_nlp.stages.write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr("distil_nlp.study._run", run_here)
+    path, folder = prepared(tmp_path, seeds=1)
+    command = [path, "--output", str(folder), "training.max_steps=1"]
+    assert study([*command, "--methods", "cosine,typo,plane"]) == 2
+    assert "--methods: expected some of plain, cosine / got typo, plane" in capsys.readouterr().err
+    assert not folder.exists()
+    with pytest.raises(SystemExit, match="2"):
+        study([*command, "--methods", "plain,"])
+    assert study([path, "--methods", "cosine", *command[1:]]) == 0
+    assert "run 1 of 1: cosine on classification" in capsys.readouterr().out
+    assert study([*command, "--methods", "plain, cosine"]) == 0
+    assert "run 1 of 2: plain on classification" in capsys.readouterr().out
+    assert {row["method"] for row in json.loads((folder / "study.json").read_text())} == {"plain", "cosine"}
+
+
+CHILD = """
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(0.3)
+    open(sys.argv[1], "w").write("saved")
+    sys.exit({code})
+signal.signal(signal.SIGTERM, {handler})
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "saved"), [("stop", 143, True), ("stop", 0, True), ("signal.SIG_DFL", 0, False)]
+)
+def test_sigterm_reaches_the_run_and_is_waited_for(tmp_path, monkeypatch, handler, code, saved):
+    """Prevents a run that trains on when its study has been told to stop; one whose checkpoint is cut short; one that
+    was just finished, after which the study goes on; and a run told before it could listen that passes for broken."""
+    before, mark = signal.getsignal(signal.SIGTERM), tmp_path / "mark"
+    monkeypatch.setattr("distil_nlp.study._RUN", CHILD.format(handler=handler, code=code))
+    with pytest.raises(Preempted, match=r"what .*run has saved is kept / the same command carries on"):
+        _run([str(mark)], tmp_path / "run")
+    assert mark.exists() == saved
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_leaves_a_checkpoint_and_no_process(tmp_path):
+    """Prevents a machine that is taken away in the middle of a step, because its word reached the wrong process."""
+    path, folder = prepared(tmp_path)
+    changes = ["training.max_steps=100000", "training.save_strategy=steps", "training.save_steps=20"]
+    command = [sys.executable, "scripts/study.py", path, "--output", str(folder), *changes]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    place, ends = folder / "classification" / "plain", time.monotonic() + 120
+    while last_complete_checkpoint(place) is None and process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.2)
+    first = last_complete_checkpoint(place)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "told to stop (SIGTERM)" in process.stderr.read(), "which ends when no process holds it any more"
+    last = last_complete_checkpoint(place)
+    assert last != first
+    time.sleep(1)
+    assert last_complete_checkpoint(place) == last
+    assert not (folder / "classification" / "cosine").exists()
 
 
 def test_mistakes_of_a_study_are_told(tmp_path, capsys):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distil_nlp.benchmark import brewer, communication, inference, limits, ours, profile, reference, task
+from distil_nlp.benchmark import brewer, communication, costs, inference, limits, ours, profile, reference, task
 from distil_nlp.benchmark.contest import Contender, Score, contest
 from distil_nlp.benchmark.task import TaskWork
 from distil_nlp.benchmark.work import SIZES, Work
@@ -24,7 +24,8 @@ class Settings:
 
     Attributes:
         parts: names of `PARTS`.
-        model, glue: for the part `task`: a model with its tokenizer, and GLUE's data.
+        model, glue: for the parts `task` and `terms`: a model with its tokenizer, and GLUE's data.
+        terms: for the part `terms`: those to measure, by name; all if None.
         rounds: steps that count, of each contender.
         threads: of each contender's process; PyTorch's own choice if None.
     """
@@ -40,10 +41,14 @@ class Settings:
     bf16: bool = False
     model: str | None = None
     glue: str | None = None
+    terms: tuple[str, ...] | None = None
 
     def work(self, **changes: Any) -> Work:
         return Work(**{"size": SIZES[self.size], "batch": self.batch, "length": self.length,
                        "device": self.device, "bf16": self.bf16, **changes})  # fmt: skip
+
+    def task(self, name: str) -> TaskWork:
+        return TaskWork(self.model, self.glue, name, device=self.device, bf16=self.bf16)
 
     def play(self, contenders: Mapping[str, Contender], say: Say, rounds: int | None = None) -> dict[str, Score]:
         how = {"warm_up": self.warm_up, "threads": self.threads, "say": say}
@@ -116,7 +121,7 @@ def task_stage(settings: Settings, say: Say) -> dict[str, Any]:
     found = {}
     for name in ("mrpc", "sst2"):
         say(f"task {name}")
-        work = TaskWork(settings.model, settings.glue, name, device=settings.device, bf16=settings.bf16)
+        work = settings.task(name)
         scores = settings.play(
             {
                 FINETUNING: Contender(task.finetuning, {"work": work}),
@@ -131,6 +136,19 @@ def task_stage(settings: Settings, say: Say) -> dict[str, Any]:
         )
         found[name] = {"epochs": _told(scores, FINETUNING), "padding_share": round(task.padding_share(work), 4)}
     return found
+
+
+def terms(settings: Settings, say: Say) -> dict[str, Any]:
+    """What each term costs: a step with it beside the soft targets, and one with those alone, group by group."""
+    found: list[dict[str, Any]] = []
+    chosen = settings.terms or costs.MEASURED
+    for task_name, names in costs.groups(chosen):
+        say(f"terms on {task_name}: {', '.join(names)}")
+        work = settings.task(task_name)
+        plays = {costs.PLAIN: Contender(costs.play, {"work": work})}
+        plays |= {name: Contender(costs.play, {"work": work, "further": name}) for name in names}
+        found.append({"task": task_name, "steps": costs.against_plain(settings.play(plays, say))})
+    return {"groups": found, "left_out": [name for name in chosen if costs.task_of(name) is None]}
 
 
 def scaling(settings: Settings, say: Say) -> dict[str, Any]:
@@ -180,6 +198,7 @@ PARTS: dict[str, Callable[[Settings, Say], dict[str, Any]]] = {
     "options": options,
     "attention": attention,
     "task": task_stage,
+    "terms": terms,
     "scaling": scaling,
     "inference": answering,
     "communication": talking,

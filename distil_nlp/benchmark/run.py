@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distil_nlp.benchmark import show
+from distil_nlp.benchmark.costs import MEASURED
 from distil_nlp.benchmark.parts import PARTS, Settings
 from distil_nlp.console import is_main_process
 from distil_nlp.errors import UserError
@@ -20,14 +21,9 @@ def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> P
     """Returns the path of `benchmark.json`, beside which lie tables and plots.
 
     Raises:
-        UserError: if a part lacks its data.
+        UserError: if a part lacks its data, or there is no such term.
     """
-    if "task" in settings.parts and not (settings.model and settings.glue):
-        raise UserError(
-            "--model, --glue: expected a model with its tokenizer and GLUE's data for the part task / got "
-            f"{settings.model} and {settings.glue} / lengths of real sentences are what it is about / name both, or "
-            "leave the part out"
-        )
+    _check(settings)
     told = {**asdict(settings), "model": settings.model and Path(settings.model).name, "glue": None}
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -38,3 +34,19 @@ def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> P
         table = show.write(found, folder) if is_main_process() else ""
     say(f"\n{table}")
     return folder / "benchmark.json"
+
+
+def _check(settings: Settings) -> None:
+    lacking = [] if settings.model and settings.glue else [one for one in ("task", "terms") if one in settings.parts]
+    if lacking:
+        raise UserError(
+            f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {lacking[0]} / got "
+            f"{settings.model} and {settings.glue} / lengths of real sentences are what it is about / name both, or "
+            "leave the part out"
+        )
+    unknown = [name for name in settings.terms or () if name not in MEASURED]
+    if unknown:
+        raise UserError(
+            f"--terms: expected some of {', '.join(MEASURED)} / got {', '.join(unknown)} / soft_target_kl is in every "
+            "step, what each term costs is counted from it / choose from the list"
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from distil_nlp.benchmark.costs import PLAIN
 from distil_nlp.report.drawing import MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten, style
 from distil_nlp.telling.layout import aligned, markdown
 
@@ -22,6 +24,7 @@ _SECTIONS = {
     "scaling": "A step as it grows",
     "inference": "Answering",
 }
+_COSTS = "A step of a task with one more term beside soft_target_kl, also where it would take that one's place"
 
 
 def write(found: Mapping[str, Any], folder: Path) -> str:
@@ -48,8 +51,47 @@ def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
                 "Where the time of a step on masked tokens goes",
                 [["", "share"], *([k, f"{v:.1%}"] for k, v in shares.items())],
             )
+    if "terms" in found:
+        yield _COSTS, _costs(found["terms"])
     if "communication" in found:
         yield "What processes tell each other in a step", _exchange(found["communication"])
+
+
+def _costs(found: Mapping[str, Any]) -> Rows:
+    """The dearest last; what failed or was left out behind them."""
+    head = ["", "task", "times plain", "quartiles of the steps", "median, s", "peak above plain, MiB"]
+    plain: dict[str, list[float]] = {}
+    for group in found["groups"]:
+        plain.setdefault(group["task"], []).extend(group["steps"][PLAIN]["seconds"])
+    rows = [[PLAIN, task.upper(), "1.00", "", f"{median(of):.3g}", ""] for task, of in plain.items() if of]
+    rows += [[name, task.upper(), *_cost_cells(score)] for task, name, score in by_cost(found)]
+    left_out = [[name, "", "left out: no task here has a meaning for it", "", "", ""] for name in found["left_out"]]
+    return [head, *rows, *left_out]
+
+
+def by_cost(found: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(task, term, score), the dearest last, and behind it what failed."""
+    scores = [(group["task"], name, score) for group in found["groups"] for name, score in group["steps"].items()]
+    return sorted(
+        (one for one in scores if one[1] != PLAIN or "problem" in one[2]),
+        key=lambda one: one[2].get("times_plain", inf),
+    )
+
+
+def _cost_cells(score: Mapping[str, Any]) -> list[str]:
+    if "times_plain" not in score:
+        return [_problem(score), "", "", ""]
+    low, high = score["quartiles"]
+    return [
+        f"{score['times_plain']:.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{score['median_s']:.3g}",
+        f"{score['more_mib']:+,.0f}" if "more_mib" in score else "",
+    ]
+
+
+def _problem(score: Mapping[str, Any]) -> str:
+    return shorten(score.get("problem", "–").strip().splitlines()[-1], 60)
 
 
 def _exchange(found: Mapping[str, Any]) -> Rows:
@@ -94,7 +136,7 @@ def _table(scores: Mapping[str, Any], utilisation: Mapping[str, Any]) -> Rows:
 
 def _cells(score: Mapping[str, Any]) -> list[str]:
     if "median_s" not in score:
-        return [shorten(score.get("problem", "–").strip().splitlines()[-1], 60), "", "", "", ""]
+        return [_problem(score), "", "", "", ""]
     seconds, peak, held = score["seconds"], score.get("peak_mib"), score.get("held_mib")
     return [
         f"{score['median_s']:.3g}",
@@ -110,6 +152,8 @@ def _pictures(found: Mapping[str, Any]) -> Iterator[Picture]:
         yield bars("mlm", "A language-modelling step", found["mlm"]["steps"])
     for name, one in found.get("task", {}).items():
         yield bars(f"task-{name}", f"An epoch of {name.upper()}", one["epochs"])
+    if "terms" in found:
+        yield multiples(found["terms"])
     if "scaling" in found:
         yield growth(found["scaling"])
 
@@ -132,6 +176,23 @@ def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
     axes.set_xlabel("seconds; median as a bar, each step as a line")
     said = "; ".join(f"{label} {score['median_s']:.3g} s" for label, score in shown)
     return picture(figure, name, f"{title}: {said}.")
+
+
+def multiples(found: Mapping[str, Any]) -> Picture:
+    """Each term's step as a multiple of the plain one: a dot, and the quartiles as a line."""
+    shown = [(name, score) for _, name, score in by_cost(found) if "times_plain" in score]
+    figure = canvas("A step with one more term", 66 + 20 * len(shown), 560)
+    axes = figure.subplots()
+    for y, (_, score) in enumerate(shown):
+        axes.plot(score["quartiles"], (y, y), color=MUTED)
+        axes.plot(score["times_plain"], y, "o", color=STUDENT)
+    axes.axvline(1, color=MUTED, linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("times a step with soft targets alone: of medians as a dot, quartiles of the steps as a line")
+    said = "; ".join(f"{name} {score['times_plain']:.2f}" for name, score in shown)
+    return picture(figure, "terms", f"Steps with one more term, as multiples of one without: {said}.")
 
 
 def growth(found: Mapping[str, Any]) -> Picture:

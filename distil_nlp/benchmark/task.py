@@ -63,16 +63,14 @@ class TaskWork:
         teacher = teacher.to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
         return student.to(self.device), teacher.requires_grad_(False)
 
-    def arguments(self) -> TrainingArguments:
-        return bare_arguments(
-            self.batch,
-            self.device,
-            self.bf16,
-            per_device_eval_batch_size=self.batch,
-            num_train_epochs=1000,
-            learning_rate=1e-4,
-            train_sampling_strategy="group_by_length",
-        )
+    def arguments(self, **changes: Any) -> TrainingArguments:
+        fields = {
+            "per_device_eval_batch_size": self.batch,
+            "num_train_epochs": 1000,
+            "learning_rate": 1e-4,
+            "train_sampling_strategy": "group_by_length",
+        }
+        return bare_arguments(self.batch, self.device, self.bf16, **{**fields, **changes})
 
 
 def finetuning(turns: Turns, work: TaskWork) -> None:

@@ -20,7 +20,9 @@ def pkd(student: Tensor, teacher: Tensor) -> Tensor:
 class PKD(HiddenTerm):
     """`pkd`: squared distance of the normalised [CLS] states of paired layers, per sequence.
 
-    The paper sums over layers, this takes the mean. A student of another width is projected, which the paper has not.
+    The paper sums over layers, this takes the mean. So does the authors' code, which the published weights β go with;
+    it also takes the mean over the width, so that β there is a weight of β / width here. A student of another width is
+    projected, which the paper has not.
 
     Args:
         layers: `skip` is PKD-Skip: `uniform` without the last layer, which the output already teaches. PKD-Last, from
