@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from distil_nlp.architecture import members
 from distil_nlp.balance import Balance
 from distil_nlp.cache import Cache
+from distil_nlp.cutoff import Cutoff
 from distil_nlp.data import (
     MaskingCollator,
     Split,
@@ -27,6 +28,7 @@ from distil_nlp.data import (
     token_frequencies,
 )
 from distil_nlp.errors import UserError
+from distil_nlp.mixup import Mixup
 from distil_nlp.models import (
     Head,
     StudentReport,
@@ -34,6 +36,7 @@ from distil_nlp.models import (
     check_vocabulary,
     check_words,
     choose_layers,
+    load_and_tell,
     load_config,
     load_tokenizer,
     start_from_checkpoint,
@@ -42,6 +45,7 @@ from distil_nlp.models import (
 from distil_nlp.objective import Objective
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import Change, ObjectiveSection, StudentSection
+from distil_nlp.replacement import Replacement, with_copies
 from distil_nlp.schedule import Schedule
 from distil_nlp.tasks import GLUE, OWN, Kind, Task
 from distil_nlp.term import SoftTerm, Term
@@ -166,10 +170,45 @@ def transfer_set(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Train
         return TransferSet("mlm", Head("mlm"), split, _masking(recipe, tokenizer, split, args.seed), commit)
     if data.streaming:
         raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
-    found = load_task(splits, tokenizer, _task(recipe), **common)
+    replaces = data.augmentation.replacement is not None
+    found = load_task(splits, tokenizer, _task(recipe), words=replaces, **common)
+    if replaces:
+        found.split.train = _with_replaced_words(recipe, found.split.train, tokenizer, args)
     head = Head(found.kind, found.labels, found.num_labels)
     collator = TaskCollator(tokenizer, found.kind, data.pad_to_multiple_of)
     return TransferSet(found.task, head, found.split, collator, commit)
+
+
+def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> Any:
+    """The training rows and their copies; whoever comes first makes them, for all students and seeds."""
+    section, teacher = recipe.data.augmentation.replacement, recipe.teacher
+    name, revision = (section.model, None) if section.model else (teacher.name, teacher.revision)
+    model, missing = load_and_tell(name, Head("mlm"), new_head=True, revision=revision)
+    if missing:
+        raise UserError(
+            f"data.augmentation.replacement: expected a trained masked-LM head in {name} / got none "
+            f"({', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''} missing) / its proposals would be "
+            "noise / name a model of the teacher's vocabulary that has one with data.augmentation.replacement.model=…"
+        )
+    if section.model and load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"data.augmentation.replacement.model: expected the vocabulary of {teacher.name} / got another in {name} / "
+            "it would read other words, and propose others / take one with the teacher's tokenizer"
+        )
+    _check_positions(recipe, usable_positions(model.config), name)
+    how = Replacement(**section.model_dump(exclude={"model"}), seed=DEFAULT_SEED)
+    which, size = f"{Path(name).name}-{recipe.data.task}", args.per_device_eval_batch_size
+    return with_copies(rows, how, model.to(args.device), tokenizer, name=which, batch_size=size)
+
+
+def changes_of_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, Any]:
+    """What a trainer does to the training rows each time they are read: `cutoff` and `mixup`, or None for either."""
+    section = recipe.data.augmentation
+    kept = [token for token in (tokenizer.cls_token_id, tokenizer.sep_token_id) if token is not None]
+    return {
+        "cutoff": section.cutoff and Cutoff(**section.cutoff.model_dump(), kept=kept, seed=seed),
+        "mixup": section.mixup and Mixup(**section.mixup.model_dump(), seed=seed),
+    }
 
 
 def refuse_keys_without_effect(recipe: Recipe) -> None:

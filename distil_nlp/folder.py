@@ -14,7 +14,9 @@ from distil_nlp.recipe import Recipe, dump_recipe
 from distil_nlp.results import read_results, refuse_links_out, write_atomically
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
-_NOT_COMPARED = ("run.", "hub.", "training.output_dir", "teacher.cache.folder")
+_NOT_COMPARED = (
+    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
+)  # fmt: skip
 _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that ask for further students: a run that lacks some is unfinished, not another."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,34 @@ def refuse_arguments(args: TrainingArguments) -> None:
             f"expected {launched} processes that train together, as they were launched / got processes that each take "
             "themselves for the only one / they would overwrite each other's results / on the CPU: set "
             "training.use_cpu=true"
+        )
+
+
+def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -> None:
+    """Names what an objective can make nothing of; `wanted` maps `cutoff`, `mixup` and `replacement` to what is asked.
+
+    Raises:
+        UserError: for language modelling, for answers that are kept though what is asked about changes, and for rows
+            without a label where nobody labels them.
+    """
+    found = {f"data.augmentation.{name}": name for name, part in wanted.items() if part is not None}
+    changing = [key for key, name in found.items() if name != "replacement"]
+    unlabelled = [key for key, name in found.items() if name != "cutoff"]
+    if found and objective.kind == "mlm":
+        raise UserError(
+            f"{', '.join(found)}: expected a task (classification, regression) / got masked language modelling / its "
+            "masks make another row of a text each epoch already / leave data.augmentation out"
+        )
+    if changing and cache is not None:
+        raise UserError(
+            f"teacher.cache: expected rows that stay as they are / got {', '.join(changing)} / each epoch shows other "
+            "rows, of which the kept answers know nothing / leave one of the two out"
+        )
+    if unlabelled and not objective.needs_teacher:
+        raise UserError(
+            f"{', '.join(unlabelled)}: expected a term that learns from the teacher / got "
+            f"{', '.join(objective.names)} / rows that were made have no label, so that nothing would be learnt from "
+            "them / add soft_target_kl, say, or leave it out"
         )
 
 

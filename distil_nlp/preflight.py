@@ -12,7 +12,7 @@ from distil_nlp import build
 from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import metric_names
-from distil_nlp.guard import refuse_arguments
+from distil_nlp.guard import refuse_arguments, refuse_augmentation
 from distil_nlp.publish import check_repository
 from distil_nlp.recipe import Recipe
 
@@ -25,6 +25,7 @@ def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     _check_choice_of_checkpoint(recipe, args)
     _check_baselines(recipe)
     _check_cache(recipe)
+    _check_augmentation(recipe)
     _check_hub(recipe)
     _check_folder(recipe, folder)
     _say_idle_cores(args)
@@ -79,6 +80,11 @@ def _check_cache(recipe: Recipe) -> None:
         )
 
 
+def _check_augmentation(recipe: Recipe) -> None:
+    objective = build.objective_from(recipe, build.task_kind(recipe))
+    refuse_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+
+
 def _check_hub(recipe: Recipe) -> None:
     if recipe.hub.push and not recipe.hub.repo_id:
         raise UserError(
@@ -91,8 +97,10 @@ def _check_hub(recipe: Recipe) -> None:
 
 def _check_folder(recipe: Recipe, folder: Path) -> None:
     cache = recipe.teacher.cache and recipe.teacher.cache.folder
+    replacement = recipe.data.augmentation.replacement
+    proposes = (replacement.model, replacement.folder) if replacement else ()
     teachers = (recipe.teacher.name, *(recipe.teacher.ensemble or []))
-    sources = (*teachers, recipe.student.name, recipe.data.path, cache)
+    sources = (*teachers, recipe.student.name, recipe.data.path, cache, *proposes)
     inside = [name for name in sources if name and _is_inside(name, folder)]
     if inside:
         raise UserError(

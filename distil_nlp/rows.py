@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distil_nlp.mixup import MIXED
 from distil_nlp.tasks import Kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
@@ -94,6 +95,7 @@ class RowCollator:
         attended = present & ~fillers[:, None]
         rows = self._draw(batch, attended, fillers, epochs)
         batch["rows"] = {name: torch.from_numpy(np.asarray(where, dtype=np.int64)) for name, where in rows.items()}
+        batch["rows"] |= batch.pop(MIXED, {})
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
             batch["chunks"] = self._chunks(rows)

@@ -19,7 +19,9 @@ from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from distil_nlp.cutoff import Cutoff
 from distil_nlp.errors import UserError
+from distil_nlp.mixup import PARTNER, SHARE, Mixup
 from distil_nlp.rows import EPOCH, FILLER, NUMBER
 
 _STRIDE = 2**40
@@ -100,10 +102,14 @@ class EpochRows(Dataset):
     Args:
         kept_epochs: of how many epochs' draws a teacher's answers are kept: a row then also has its `number`, and is
             drawn as in epoch 0 again when they are through.
+        cutoff: drops tokens of rows.
+        mixup: gives rows a partner, another row of the dataset as it is read in the same epoch; fillers have none.
     """
 
-    def __init__(self, rows: Any, kept_epochs: int | None = None):
-        self.rows, self.kept_epochs = rows, kept_epochs
+    def __init__(
+        self, rows: Any, kept_epochs: int | None = None, cutoff: Cutoff | None = None, mixup: Mixup | None = None
+    ):
+        self.rows, self.kept_epochs, self.cutoff, self.mixup = rows, kept_epochs, cutoff, mixup
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,14 +118,29 @@ class EpochRows(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        places = [index % _STRIDE for index in indices]
-        wrapped = [place % len(self.rows) for place in places]
+        places = [divmod(index, _STRIDE) for index in indices]
+        read = self._read([(epoch, place % len(self.rows)) for epoch, place in places])
+        found = [{**row, **self._about(*place)} for row, place in zip(read, places, strict=True)]
+        if self.mixup is not None:
+            self._pair([row for row in found if not row[FILLER]], [one for one in places if one[1] < len(self.rows)])
+        return found
+
+    def _read(self, places: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Rows by (epoch, number), without the tokens that are cut off."""
+        numbers = [number for _, number in places]
         many = getattr(self.rows, "__getitems__", None)
-        rows = many(wrapped) if many else [self.rows[place] for place in wrapped]
-        return [
-            {**row, **self._about(index // _STRIDE, place)}
-            for row, index, place in zip(rows, indices, places, strict=True)
-        ]
+        rows = many(numbers) if many else [self.rows[number] for number in numbers]
+        if self.cutoff is None:
+            return rows
+        return [self.cutoff(row, *place) for row, place in zip(rows, places, strict=True)]
+
+    def _pair(self, rows: list[dict[str, Any]], places: list[tuple[int, int]]) -> None:
+        """Adds partner and share to the rows that are mixed."""
+        drawn = [self.mixup.draw(*place, len(self.rows)) for place in places]
+        mixed = [(row, epoch, *one) for row, (epoch, _), one in zip(rows, places, drawn, strict=True) if one]
+        partners = self._read([(epoch, number) for _, epoch, number, _ in mixed])
+        for (row, _, _, share), partner in zip(mixed, partners, strict=True):
+            row |= {PARTNER: partner, SHARE: share}
 
     def _about(self, epoch: int, place: int) -> dict[str, Any]:
         about = {EPOCH: epoch, FILLER: place >= len(self.rows)}

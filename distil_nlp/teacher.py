@@ -104,7 +104,7 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     """`<teacher.folder>/<name>-<task>-<fingerprint>`: another teacher, other data or other training is another
     folder. A local teacher is known by its weights, and data by its first rows, so that changed ones are noticed."""
     data = recipe.data.model_dump(
-        mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming"}
+        mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
     )
     training = {name: value for name, value in fields.items() if name not in _NO_MATTER}
     key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}

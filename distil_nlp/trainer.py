@@ -20,11 +20,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from distil_nlp.balance import Rebalances
 from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
 from distil_nlp.compiling import compile_blocks, restore_blocks
+from distil_nlp.cutoff import Cutoff
 from distil_nlp.errors import UserError
 from distil_nlp.gradients import GradientProbe
 from distil_nlp.guard import (
     CheckpointGuard,
     refuse_arguments,
+    refuse_augmentation,
     refuse_reentrant_checkpointing,
     refuse_second_backward,
     refuse_sharding,
@@ -33,6 +35,7 @@ from distil_nlp.losses.hard_labels import RightGuesses
 from distil_nlp.losses.input_gradients import gradient_at_embeddings, twice_differentiable, without_graph
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.meter import Meter
+from distil_nlp.mixup import PARTNER, SHARE, EmbeddingMixer, Mixup, MixupCollator
 from distil_nlp.objective import Objective
 from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
@@ -76,6 +79,8 @@ class DistillationTrainer(Trainer):
         objective: the terms; bound to the two models here.
         data_collator: any; it is wrapped to draw the rows that the terms look at. Columns that neither
             model knows do not reach it.
+        cutoff, mixup: what becomes of the training rows of a task each time they are read; teacher and student see the
+            same. Needs rows with a length, and no `cache`.
         gradients_every: steps between two looks at how the terms pull (`GradientProbe`); none if None.
         **kwargs: `Trainer`'s own.
 
@@ -95,9 +100,12 @@ class DistillationTrainer(Trainer):
         data_collator: Callable | None = None,
         cache: Cache | None = None,
         gradients_every: int | None = None,
+        cutoff: Cutoff | None = None,
+        mixup: Mixup | None = None,
         **kwargs: Any,
     ):
         refuse_arguments(args)
+        refuse_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
         args.remove_unused_columns = False  # the teacher needs columns that the student does not know
         args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
         args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
@@ -111,7 +119,7 @@ class DistillationTrainer(Trainer):
             args.ddp_find_unused_parameters = True  # the head gets no gradient
         refuse_reentrant_checkpointing(args, objective.request("student"))
         refuse_second_backward(args, objective.request("student"))
-        self.objective, self.teacher = objective, teacher
+        self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
         self._differentiates = objective.request("student").input_gradient
         self._attach(model, teacher)
         if args.deepspeed_plugin is not None:
@@ -123,10 +131,11 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self._student_inputs = forward_names(model)
         self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
+        known = self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"}
         self.data_collator = RowCollator(
-            self.data_collator,
+            self.data_collator if mixup is None else MixupCollator(self.data_collator),
             objective.row_sets(_chunk(model, args) if objective.kind == "mlm" else None),
-            self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"},
+            known if mixup is None else known | {PARTNER, SHARE},
             seed=args.seed,
         )
         if teacher is not None:
@@ -176,6 +185,8 @@ class DistillationTrainer(Trainer):
             self._teacher_recorder = Recorder(
                 teacher, objective.request("teacher"), head_rows=head_rows, projects=False
             )
+        models = [one for one in (model, teacher) if one is not None and self.mixup is not None]
+        self._mixers = [EmbeddingMixer(one) for one in models]
 
     def _ask_teacher(self) -> None:
         """Finds the teacher's answers about the training rows on disk, or asks for them."""
@@ -217,7 +228,8 @@ class DistillationTrainer(Trainer):
 
     def detach(self) -> PreTrainedModel:
         """Takes everything that training added off both models, and returns the plain student."""
-        self._student_recorder.remove()
+        for hooks in (self._student_recorder, *self._mixers):
+            hooks.remove()
         if self._teacher_recorder is not None:
             self._teacher_recorder.remove()
             restore_blocks(self.teacher)
@@ -482,7 +494,7 @@ class DistillationTrainer(Trainer):
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(rows, self._cache and self._cache.layout.epochs),
+            EpochRows(rows, self._cache and self._cache.layout.epochs, self.cutoff, self.mixup),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,
@@ -492,6 +504,11 @@ class DistillationTrainer(Trainer):
     def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
         """A stream without end: passes follow each other, each process reads its own part."""
         args = self.args
+        if self.cutoff is not None or self.mixup is not None:
+            raise UserError(
+                "data.augmentation: expected training rows with a length / got a stream / its rows have no numbers, by "
+                "which draws are the same after a resume / take a dataset that is no stream, or leave it out"
+            )
         loader = DataLoader(
             EpochStream(rows, args.process_index, args.world_size),
             batch_size=self._train_batch_size,

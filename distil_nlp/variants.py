@@ -60,6 +60,7 @@ class Variant:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
             changed.objective, changed.balance = build.labels_alone(), BalanceSection()
+            changed.data.augmentation.mixup = None  # a mixture has no label
         if self.name == RANDOM_INIT:
             changed.student = build.random_student(recipe.student)
         if recipe.teacher.reseed:
@@ -159,6 +160,7 @@ class Workshop:
             objective=objective,
             cache=build.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
+            **build.changes_of_rows(self.recipe, self.tokenizer, self.args.seed),
             args=self.args,
             train_dataset=self.data.split.train if objective.needs_teacher else self.data.labelled(),
             eval_dataset=self.data.split.selection,

@@ -123,6 +123,9 @@ def test_tinybert_is_as_published():
     assert of_prediction["soft_target_kl"]["temperature"] == 1.0
     assert (last["num_train_epochs"], last["learning_rate"]) == (3, 3e-5)
     assert task.teacher == prediction.teacher
+    assert task.data == prediction.data  # so that the second half finds the rows of the first
+    replacement = task.data.augmentation.replacement
+    assert (replacement.copies, replacement.probability, replacement.candidates) == (20, 0.4, 15)
     assert task.student.name == "runs/tinybert_general-wikipedia-42/student"
     assert str(build.output_folder(general, "tinybert_general")) + "/student" == task.student.name
     assert str(build.output_folder(task, "tinybert_task")) + "/student" == prediction.student.name

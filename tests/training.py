@@ -60,9 +60,10 @@ def trainer(
     cache: Any = None,
     gradients_every: int | None = None,
     balance: Any = None,
+    changes: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> DistillationTrainer:
-    """A trainer on the CPU; eight rows a step and three steps unless told otherwise."""
+    """A trainer on the CPU; eight rows a step and three steps unless told otherwise. `changes`: of training rows."""
     defaults = {
         "per_device_train_batch_size": 8,
         "max_steps": 3,
@@ -88,6 +89,7 @@ def trainer(
         callbacks=callbacks,
         cache=cache,
         gradients_every=gradients_every,
+        **(changes or {}),
     )
 
 

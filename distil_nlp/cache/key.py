@@ -37,10 +37,10 @@ def make_key(teacher: nn.Module, rows: Any, collator: RowCollator, contents: Con
     """
     key = {
         "version": VERSION,
-        "teacher": _hash_model(teacher),
+        "teacher": hash_model(teacher),
         "rows": hash_rows(rows, sorted(collator.columns - _LABELS)),
         "collator": _settings(collator.collate),
-        "tokenizer": _hash_tokenizer(getattr(collator.collate, "tokenizer", None)),
+        "tokenizer": hash_tokenizer(getattr(collator.collate, "tokenizer", None)),
         "contents": contents.to_dict(),
         "head": sorted(collator.sets.logits) if contents.logits == "head" else None,
         "epochs": epochs,
@@ -79,7 +79,7 @@ def hash_rows(rows: Any, columns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _hash_model(model: nn.Module) -> str:
+def hash_model(model: nn.Module) -> str:
     """Of its class, its configuration and every weight; of an ensemble, of all its members."""
     told = [
         [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
@@ -92,7 +92,7 @@ def _hash_model(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
     """Of its words and which of them are special: what masks are drawn from."""
     if tokenizer is None:
         return None

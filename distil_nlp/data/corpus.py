@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.tokens import tokenise
+from distil_nlp.data.tokens import tokenise, word_ids
 from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out, named_split
 from distil_nlp.errors import UserError
 
@@ -171,7 +171,7 @@ def pack(
     if not texts:
         return {"input_ids": [], "word_ids": []}
     encoded = tokenise(tokenizer, {column: texts}, add_special_tokens=False, return_attention_mask=False)
-    words = [_word_ids(encoded, i, len(ids)) for i, ids in enumerate(encoded["input_ids"])]
+    words = [word_ids(encoded, i, len(ids)) for i, ids in enumerate(encoded["input_ids"])]
     ids = np.fromiter(chain.from_iterable((*one, sep) for one in encoded["input_ids"]), dtype=np.int32)
     starts = np.fromiter(chain.from_iterable((*one, -1) for one in words), dtype=np.int32)
     inner = max_length - 2
@@ -180,10 +180,3 @@ def pack(
         "input_ids": [np.concatenate(([cls], ids[i * inner : (i + 1) * inner], [sep])) for i in range(blocks)],
         "word_ids": [np.concatenate(([-1], starts[i * inner : (i + 1) * inner], [-1])) for i in range(blocks)],
     }
-
-
-def _word_ids(encoded: Any, row: int, length: int) -> list[int]:
-    """The word of each token, from the fast tokenizer; each token its own word where there is none."""
-    if not encoded.is_fast:
-        return list(range(length))
-    return [-1 if word is None else word for word in encoded.word_ids(row)]

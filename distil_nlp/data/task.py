@@ -12,7 +12,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.tokens import tokenise, without_tails
+from distil_nlp.data.tokens import tokenise, without_tails, word_ids
 from distil_nlp.data.transfer import Split, carve, first_rows, named_split
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import GLUE, Kind, Task
@@ -52,6 +52,7 @@ def load_task(
     max_evaluation_rows: int | None = None,
     num_proc: int | None = None,
     seed: int = 42,
+    words: bool = False,
 ) -> TaskData:
     """Tokenised rows with `input_ids`, `length` and `labels`; rows without a label get −100 (classes) or NaN.
 
@@ -60,6 +61,8 @@ def load_task(
         evaluation_splits: the task's own, where they exist, unless named here.
         selection_share: carved off the training rows if given; `validation` is used instead where scores are
             reported on another split.
+        words: whether training rows have `word_ids` too: which word of its text a token belongs to, −1 for special
+            tokens.
 
     Raises:
         UserError: for missing splits or columns, an empty split, labels that are no numbers or out of range.
@@ -88,7 +91,8 @@ def load_task(
     for name, rows in chosen.items():
         rows = first_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
-        seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc)
+        with_words = words and name == train_split
+        seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
     train, selection = seen[train_split], seen["validation"] if uses_validation else None
     if selection_share and selection is None:
         train, selection = carve(train, selection_share, seed, "choosing the best checkpoint")
@@ -274,28 +278,31 @@ def _tokenise(
     labels: tuple[str, ...] | None,
     max_length: int,
     num_proc: int | None,
+    words: bool = False,
 ) -> Dataset:
     regression = task.kind == "regression"
     features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
     features |= {"length": Value("int32"), "labels": Value("float32" if regression else "int64")}
+    features |= {"word_ids": List(Value("int32"))} if words else {}
     return rows.map(
         _encode,
         batched=True,
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs={"tokenizer": tokenizer, "task": task, "labels": labels, "max_length": max_length},
+        fn_kwargs=dict(tokenizer=tokenizer, task=task, labels=labels, max_length=max_length, words=words),
         desc="tokenising",
     )
 
 
 def _encode(
-    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int, words: bool
 ) -> dict[str, Any]:
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     if len(texts) == 2:
         texts = dict(zip(texts, without_tails(tokenizer, *texts.values(), max_length), strict=True))
-    encoded = dict(tokenise(tokenizer, texts, truncation=True, max_length=max_length))
+    tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
+    encoded = dict(tokens)
     count = len(encoded["input_ids"])
     given = batch.get(task.label_column, [None] * count)
     missing = math.nan if task.kind == "regression" else -100
@@ -303,7 +310,10 @@ def _encode(
     number = float if task.kind == "regression" else int
     encoded["labels"] = [missing if _is_missing(v) else ids[v] if isinstance(v, str) else number(v) for v in given]
     encoded["length"] = [len(one) for one in encoded["input_ids"]]
-    return {name: encoded[name] for name in (*tokenizer.model_input_names, "length", "labels")}
+    if words:
+        encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
+    names = (*tokenizer.model_input_names, "length", "labels", *(["word_ids"] if words else []))
+    return {name: encoded[name] for name in names}
 
 
 @dataclass

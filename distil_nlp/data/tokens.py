@@ -28,6 +28,13 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[
         ) from error
 
 
+def word_ids(encoded: Any, row: int, length: int) -> list[int]:
+    """The word of each token, from the fast tokenizer; each token its own word where there is none."""
+    if not encoded.is_fast:
+        return list(range(length))
+    return [-1 if word is None else word for word in encoded.word_ids(row)]
+
+
 def _check_texts(name: str, texts: Sequence[Any]) -> None:
     wrong = next((text for text in texts if not isinstance(text, str)), None)
     if wrong is not None:

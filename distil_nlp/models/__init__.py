@@ -5,6 +5,7 @@ from distil_nlp.models.ensemble import Ensemble
 from distil_nlp.models.loading import (
     Head,
     commit_of,
+    load_and_tell,
     load_config,
     load_model,
     load_tokenizer,
@@ -25,6 +26,7 @@ __all__ = [
     "check_words",
     "choose_layers",
     "commit_of",
+    "load_and_tell",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -58,7 +58,35 @@ def training_data(facts: Facts) -> str:
         sentences.append(
             f"{percent(masking['probability'], 0)} of the tokens were chosen for masking{whole}, anew in each pass."
         )
-    return joined(*sentences)
+    return joined(*sentences, *_augmentation(facts))
+
+
+def _augmentation(facts: Facts) -> Iterator[str]:
+    """What was made of the training rows."""
+    replacement, cutoff, mixup = (
+        facts(f"recipe.data.augmentation.{name}") for name in ("replacement", "cutoff", "mixup")
+    )
+    if replacement:
+        by = f"by {model_link(replacement['model'])}" if replacement.get("model") else "by the teacher’s own checkpoint"
+        yield (
+            f"{replacement['copies']} more rows were made of each, with {percent(replacement['probability'], 0)} of "
+            f"the words replaced by one of the {replacement['candidates']} likeliest, as proposed {by} (after "
+            f"TinyBERT, {_arxiv('1909.10351')})."
+        )
+    if cutoff:
+        yield (
+            f"Of {percent(cutoff['share'], 0)} of the rows {percent(cutoff['probability'], 0)} of the tokens were not "
+            f"seen, others in each pass ({_arxiv('2009.13818')})."
+        )
+    if mixup:
+        yield (
+            f"{percent(mixup['share'], 0)} of the rows were mixed with another one, by word embeddings, at shares from "
+            f"Beta({mixup['alpha']:g}, {mixup['alpha']:g}) ({_arxiv('2011.00593')}); the teacher labelled the mixture."
+        )
+
+
+def _arxiv(number: str) -> str:
+    return f"[{number}](https://arxiv.org/abs/{number})"
 
 
 def reproduction(facts: Facts) -> str:
@@ -91,7 +119,7 @@ def _terms(facts: Facts) -> str:
             code(name), what, _scheduled(term.get("weight", 1.0), change.get("weight")),
             "" if is_regression else _scheduled(term.get("temperature"), change.get("temperature")),
             _layers(term.get("layers")), _tokens(term, facts.kind),
-            f"[{paper}](https://arxiv.org/abs/{paper})" if paper else "",
+            _arxiv(paper) if paper else "",
         ])  # fmt: skip
     head = ["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"]
     return markdown(filled([head, *rows]))

@@ -17,6 +17,8 @@ from distil_nlp.terms import TERMS
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
+Part = Annotated[float, Field(gt=0, le=1)]
+"""A share that may be all."""
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
 
@@ -73,6 +75,39 @@ class MaskingSection(Section):
     rare_token_power: Annotated[float, Field(ge=0)] = 0.0
 
 
+class MixupSection(Section):
+    """Rows mixed with another one; see `distil_nlp.mixup.Mixup`."""
+
+    share: Part = 0.5
+    alpha: Annotated[float, Field(gt=0)] = 0.4
+
+
+class CutoffSection(Section):
+    """Tokens that are not seen; see `distil_nlp.cutoff.Cutoff`."""
+
+    share: Part = 1.0
+    probability: Share = 0.1
+
+
+class ReplacementSection(Section):
+    """Further rows with other words, which `model`, or the teacher's own checkpoint, proposes; see
+    `distil_nlp.replacement.Replacement`."""
+
+    copies: PositiveInt = 20
+    probability: Part = 0.4
+    candidates: PositiveInt = 15
+    model: Annotated[str, Field(min_length=1)] | None = None
+    folder: str = "runs/augmented"
+
+
+class AugmentationSection(Section):
+    """What is made of the training rows, for the teacher to label."""
+
+    mixup: MixupSection | None = None
+    cutoff: CutoffSection | None = None
+    replacement: ReplacementSection | None = None
+
+
 class DataSection(Section):
     """The transfer set: `task: mlm` for text, a GLUE task, or `classification` / `regression` on named columns."""
 
@@ -94,6 +129,7 @@ class DataSection(Section):
     shuffle_buffer: PositiveInt = 2000
     num_proc: PositiveInt | None = None
     masking: MaskingSection = MaskingSection()
+    augmentation: AugmentationSection = AugmentationSection()
 
 
 class Change(Section):

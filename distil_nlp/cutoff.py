@@ -1,0 +1,42 @@
+"""Token cut-off: tokens that a forward does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_SALT = 2
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Drops tokens of a row: they are not attended to and belong to no row set, in teacher and student alike; the ids
+    stay in place, and the label is the row's own.
+
+    After Shen et al. 2020 (arXiv:2009.13818), where the input embeddings of such tokens are zero. Their consistency
+    loss between a text and what is left of it is replaced by the teacher, who sees what the student sees.
+
+    Attributes:
+        share: of the rows, drawn anew each epoch.
+        probability: with which each token of such a row is dropped.
+        kept: ids that never are: separators. The first token, [CLS], stays too.
+    """
+
+    share: float = 1.0
+    probability: float = 0.1
+    kept: Collection[int] = ()
+    seed: int = 0
+
+    def __call__(self, row: dict[str, Any], epoch: int, number: int) -> dict[str, Any]:
+        """The row with its `attention_mask`; what is dropped is a function of (seed, epoch, the row's number)."""
+        generator = np.random.default_rng((self.seed, epoch, number, _SALT))
+        if generator.random() >= self.share:
+            return row
+        ids = np.asarray(row["input_ids"])
+        dropped = (generator.random(len(ids)) < self.probability) & ~np.isin(ids, list(self.kept))
+        dropped[0] = False
+        attended = np.where(dropped, 0, row.get("attention_mask", np.ones_like(ids)))
+        return {**row, "attention_mask": attended.tolist()}
