@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distil_nlp.balance import Rebalances
-from distil_nlp.cache import Cache, Contents, TeacherCache, cached_answers
+from distil_nlp.cache import Cache
 from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.cutoff import Cutoff
 from distil_nlp.errors import UserError
@@ -32,20 +31,16 @@ from distil_nlp.guard import (
     refuse_sharding,
 )
 from distil_nlp.losses.hard_labels import RightGuesses
-from distil_nlp.losses.input_gradients import gradient_at_embeddings, twice_differentiable, without_graph
-from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.meter import Meter
-from distil_nlp.mixup import PARTNER, SHARE, EmbeddingMixer, Mixup, MixupCollator
+from distil_nlp.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.objective import Objective
+from distil_nlp.pair import PROJECTIONS, Pair
 from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
-from distil_nlp.recorder import Recorder
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
-from distil_nlp.signals import Signals, forward_names, observe
 from distil_nlp.term import OF_PROCESSES, OutputTerm, Shape
 
-PROJECTIONS = "distillation_projections"
 _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Of one model's logits in fp32, which the vocabulary's losses hold at a time."""
 
@@ -120,8 +115,7 @@ class DistillationTrainer(Trainer):
         refuse_reentrant_checkpointing(args, objective.request("student"))
         refuse_second_backward(args, objective.request("student"))
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
-        self._differentiates = objective.request("student").input_gradient
-        self._attach(model, teacher)
+        self.pair = Pair(model, teacher, objective, mixes=mixup is not None)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
@@ -129,9 +123,7 @@ class DistillationTrainer(Trainer):
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
-        self._student_inputs = forward_names(model)
-        self._teacher_inputs = forward_names(teacher) if teacher is not None else frozenset()
-        known = self._student_inputs | self._teacher_inputs | {"labels", "label", "label_ids", "word_ids"}
+        known = self.pair.inputs | {"labels", "label", "label_ids", "word_ids"}
         self.data_collator = RowCollator(
             self.data_collator if mixup is None else MixupCollator(self.data_collator),
             objective.row_sets(_chunk(model, args) if objective.kind == "mlm" else None),
@@ -141,7 +133,6 @@ class DistillationTrainer(Trainer):
         if teacher is not None:
             teacher.to(args.device)
         self._cache_wanted = cache if teacher is not None else None
-        self._cache: TeacherCache | None = None
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
@@ -166,77 +157,13 @@ class DistillationTrainer(Trainer):
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgress())
 
-    def _attach(self, model: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
-        """Hangs projections and recorders on the models; the projections leave again in `detach`."""
-        objective, head_rows = self.objective, self.objective.kind == "mlm"
-        projections = objective.projections()
-        if len(projections):
-            model.add_module(PROJECTIONS, projections)
-        self._student_recorder = Recorder(
-            model,
-            objective.request("student"),
-            head_rows=head_rows,
-            projections=objective.projection_sources(),
-            projections_name=PROJECTIONS,
-        )
-        self._teacher_recorder = None
-        if teacher is not None:
-            teacher.requires_grad_(False).eval()
-            self._teacher_recorder = Recorder(
-                teacher, objective.request("teacher"), head_rows=head_rows, projects=False
-            )
-        models = [one for one in (model, teacher) if one is not None and self.mixup is not None]
-        self._mixers = [EmbeddingMixer(one) for one in models]
-
-    def _ask_teacher(self) -> None:
-        """Finds the teacher's answers about the training rows on disk, or asks for them."""
-        args, rows, cache = self.args, self.train_dataset, self._cache_wanted
-        if cache is None or self._cache is not None:
-            return
-        if not hasattr(rows, "__len__"):
-            raise UserError(
-                "teacher.cache: expected training rows with a length / got a stream / its rows cannot be found again / "
-                "set data.streaming=false, or leave teacher.cache out"
-            )
-        contents = Contents.of(
-            self.objective.request("teacher"), self.objective.kind, cache.dtype, cache.top_k, self._temperature()
-        )
-        how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
-        self.teacher.to(args.device)
-        self._cache = cached_answers(self.teacher, rows, self.data_collator, contents, cache, **how)
-        self.data_collator.answers = self._cache.answers
-        if self.eval_dataset is None:
-            self.teacher.to("cpu")  # it is not asked again in training
-
-    def _temperature(self) -> float:
-        """That of the soft targets, the only term that can do with the likeliest words of a vocabulary."""
-        outputs = [term for term in self.objective.terms if isinstance(term, OutputTerm) and term.needs_teacher]
-        whole = [term.name for term in outputs if self.objective.kind == "mlm" and not term.takes_top]
-        if whole:
-            raise UserError(
-                f"teacher.cache: expected plain soft_target_kl alone of the terms on a teacher's vocabulary / got "
-                f"{', '.join(whole)} / the likeliest words are kept, and these need all / leave teacher.cache out"
-            )
-        soft = [term.temperature for term in self.objective.terms if isinstance(term, SoftTargetKL)]
-        if soft and soft[0].changes and self.objective.kind == "mlm":
-            raise UserError(
-                "teacher.cache: expected a constant temperature of soft_target_kl / got one that changes / the mass of "
-                "the words that are not kept would be that of another temperature / drop its schedule, or leave "
-                "teacher.cache out"
-            )
-        return soft[0].start if soft else 1.0
-
     def detach(self) -> PreTrainedModel:
         """Takes everything that training added off both models, and returns the plain student."""
-        for hooks in (self._student_recorder, *self._mixers):
-            hooks.remove()
-        if self._teacher_recorder is not None:
-            self._teacher_recorder.remove()
-            restore_blocks(self.teacher)
+        self.pair.remove()
         student = _unprepared(self.accelerator.unwrap_model(self.model))
-        restore_blocks(student)
-        if hasattr(student, PROJECTIONS):
-            delattr(student, PROJECTIONS)
+        for model in (student, self.teacher):
+            if model is not None:
+                restore_blocks(model)
         return student
 
     def student_state(self) -> dict[str, Tensor]:
@@ -299,7 +226,7 @@ class DistillationTrainer(Trainer):
         factors = self.objective.factors(self._progress, counts)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._look_at_gradients(model, inputs, factors)
-        loss, sums, student = self._measure(model, inputs, self._progress, factors)
+        loss, sums, student = self.pair.measure(model, inputs, self._progress, factors)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
         if self._rebalances is not None:
@@ -307,51 +234,12 @@ class DistillationTrainer(Trainer):
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
-    def _measure(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        progress: float,
-        factors: Tensor,
-        further: Sequence[OutputTerm] = (),
-    ) -> tuple[Tensor, Tensor, Signals]:
-        """(Σ factor · sum, the terms' sums and those of `further`, what was seen of the student)."""
-        teacher = self._ask(inputs)
-        with ExitStack() as stack:
-            if self._differentiates:
-                stack.enter_context(self._differentiating(self._student_recorder, inputs, again=True))
-            if "chunks" in inputs:
-                measure = self.objective.measure(teacher, inputs, progress, factors, further)
-                stack.enter_context(self._student_recorder.measuring(measure))
-            shown = self.objective.shown(teacher)
-            student = observe(model, _only(inputs, self._student_inputs), inputs["rows"], shown)
-        return *self.objective.loss(student, teacher, inputs, progress, factors), student
-
-    def _ask(self, inputs: dict[str, Any]) -> Signals:
-        """What the teacher says of a batch, without a graph."""
-        if "answers" in inputs:
-            return self._cache.signals(inputs["answers"], inputs.get("attention_mask"))
-        if self.teacher is None:
-            return Signals()
-        shown = _only(inputs, self._teacher_inputs)
-        if not self._differentiates:
-            with torch.no_grad():
-                return observe(self.teacher, shown, inputs["rows"])
-        with self._differentiating(self._teacher_recorder, inputs, again=False):
-            return without_graph(observe(self.teacher, shown, inputs["rows"]))
-
-    @contextmanager
-    def _differentiating(self, recorder: Recorder, inputs: dict[str, Any], again: bool) -> Iterator[None]:
-        own = gradient_at_embeddings(inputs, self.objective.kind, again)
-        with twice_differentiable(), recorder.differentiating(own):
-            yield
-
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:
-            return self._measure(model, inputs, self._progress, chosen)[0]
+            return self.pair.measure(model, inputs, self._progress, chosen)[0]
 
         with self.accelerator.no_sync(model):
-            self.probe.look(self.state.global_step, self.objective.names, factors, self._student_recorder, forward)
+            self.probe.look(self.state.global_step, self.objective.names, factors, self.pair.recorder, forward)
 
     @property
     def _progress(self) -> float:
@@ -444,7 +332,7 @@ class DistillationTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             factors = torch.zeros(len(self.objective.terms), device=self.args.device)
-            _, sums, student = self._measure(model, inputs, 1.0, factors, self._guesses)
+            _, sums, student = self.pair.measure(model, inputs, 1.0, factors, self._guesses)
         counts = [*self.objective.counts(inputs["rows"]), *(len(inputs["rows"][one.rows()]) for one in self._guesses)]
         self._eval_meter.add(sums, sums.new_tensor(counts))
         if self.objective.kind == "mlm" or prediction_loss_only or student.logits is None:
@@ -489,17 +377,26 @@ class DistillationTrainer(Trainer):
         """Shuffled by (seed, epoch) alone; the last batch is filled up with rows of weight 0."""
         if self.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset.")
-        self._ask_teacher()
         rows = self.train_dataset
+        if self._cache_wanted is not None and self.pair.cache is None:
+            self._ask_ahead()
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(rows, self._cache and self._cache.layout.epochs, self.cutoff, self.mixup),
+            EpochRows(rows, self.pair.cache and self.pair.cache.layout.epochs, self.cutoff, self.mixup),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
+
+    def _ask_ahead(self) -> None:
+        """The teacher's answers about the training rows, from disk or asked for."""
+        args = self.args
+        how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
+        self.pair.ask_ahead(self.train_dataset, self.data_collator, self._cache_wanted, **how)
+        if self.eval_dataset is None:
+            self.teacher.to("cpu")  # it is not asked again in training
 
     def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
         """A stream without end: passes follow each other, each process reads its own part."""
@@ -563,10 +460,6 @@ def _chunk(model: PreTrainedModel, args: TrainingArguments) -> int:
     """How many rows of the vocabulary's logits are looked at at a time."""
     held = _CHUNK_BYTES["cpu" if args.device.type == "cpu" else "gpu"]
     return max(held // (4 * model.config.vocab_size), 1)
-
-
-def _only(inputs: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if name in names}
 
 
 def _no_labels(logits: Tensor) -> Tensor:

@@ -406,7 +406,7 @@ def test_recipes_that_look_at_other_tokens_have_caches_of_their_own(tmp_path):
 def test_masked_rows_are_drawn_even_where_no_term_looks_at_the_masks(tmp_path):
     """Prevents one epoch's masks for ever, where several epochs' were asked for."""
     found = run(tmp_path, "mlm", Cache(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)])
-    assert found._cache.layout.epochs == 3
+    assert found.pair.cache.layout.epochs == 3
 
 
 def test_nothing_is_asked_before_training(tmp_path):

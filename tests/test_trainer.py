@@ -17,10 +17,11 @@ from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
 from distil_nlp.losses import attention_maps
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
+from distil_nlp.pair import PROJECTIONS
 from distil_nlp.schedule import Schedule
 from distil_nlp.term import Shape
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
-from distil_nlp.trainer import PROJECTIONS, DistillationTrainer
+from distil_nlp.trainer import DistillationTrainer
 from tests import tiny
 from tests.training import StopAt, all_terms, curve, task_rows, text_rows, trainer
 
@@ -258,7 +259,7 @@ def test_regression_learns_by_squared_errors(tmp_path):
     run = trainer(tmp_path, tiny.classifier(2, num_labels=1), teacher, [SoftTargetKL(1.0), HardLabel(1.0)],
                   kind="regression", rows=rows)  # fmt: skip
     batch = run.data_collator(rows)
-    _, sums, student = run._measure(run.model, batch, 0.0, torch.ones(2))
+    _, sums, student = run.pair.measure(run.model, batch, 0.0, torch.ones(2))
     with torch.no_grad():
         theirs = teacher(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
     assert sums[0].item() == pytest.approx((student.logits - theirs).square().sum().item(), rel=1e-4)
