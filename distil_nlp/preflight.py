@@ -12,9 +12,9 @@ from distil_nlp import build
 from distil_nlp.console import is_main_process, say
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation import metric_names
-from distil_nlp.guard import refuse_arguments, refuse_augmentation
 from distil_nlp.publish import check_repository
 from distil_nlp.recipe import Recipe
+from distil_nlp.refusals import refuse_arguments, refuse_augmentation
 
 
 def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:

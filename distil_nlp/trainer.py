@@ -22,14 +22,7 @@ from distil_nlp.compiling import compile_blocks, restore_blocks
 from distil_nlp.cutoff import Cutoff
 from distil_nlp.errors import UserError
 from distil_nlp.gradients import GradientProbe
-from distil_nlp.guard import (
-    CheckpointGuard,
-    refuse_arguments,
-    refuse_augmentation,
-    refuse_reentrant_checkpointing,
-    refuse_second_backward,
-    refuse_sharding,
-)
+from distil_nlp.guard import CheckpointGuard
 from distil_nlp.losses.hard_labels import RightGuesses
 from distil_nlp.meter import Meter
 from distil_nlp.mixup import PARTNER, SHARE, Mixup, MixupCollator
@@ -37,6 +30,15 @@ from distil_nlp.objective import Objective
 from distil_nlp.pair import PROJECTIONS, Pair
 from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
+from distil_nlp.refusals import (
+    refuse_arguments,
+    refuse_augmentation,
+    refuse_reentrant_checkpointing,
+    refuse_rounded_balance,
+    refuse_second_backward,
+    refuse_sharding,
+    settle_arguments,
+)
 from distil_nlp.rows import RowCollator
 from distil_nlp.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.term import OF_PROCESSES, OutputTerm, Shape
@@ -101,10 +103,8 @@ class DistillationTrainer(Trainer):
     ):
         refuse_arguments(args)
         refuse_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
-        args.remove_unused_columns = False  # the teacher needs columns that the student does not know
-        args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
-        args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
-        args.accelerator_config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
+        refuse_rounded_balance(objective, args)
+        settle_arguments(args)
         if teacher is not None and not objective.needs_teacher:
             teacher = None
         with torch.random.fork_rng(devices=[]):
@@ -143,11 +143,6 @@ class DistillationTrainer(Trainer):
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
         self.probe = GradientProbe(gradients_every) if gradients_every else None
-        if balance is not None and args.deepspeed_plugin is not None and args.bf16:
-            raise UserError(
-                "balance: expected fixed weights under DeepSpeed in bf16 / got balanced ones / it would round "
-                "their running means to bf16 / leave balance out, or use DDP"
-            )
         self._rebalances = Rebalances(self, len(objective.terms), args.device) if balance is not None else None
         self._stop = StopsWhenTold(self)
         if self._rebalances is not None:

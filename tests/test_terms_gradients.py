@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from distil_nlp.cache.contents import Contents
 from distil_nlp.errors import UserError
-from distil_nlp.guard import refuse_sharding
 from distil_nlp.losses.input_gradients import InputGradient, input_gradient
+from distil_nlp.refusals import refuse_sharding
 from distil_nlp.signals import Request
 from distil_nlp.terms import SoftTargetKL
 from tests import tiny

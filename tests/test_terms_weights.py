@@ -8,10 +8,10 @@ import transformers
 
 from distil_nlp.cache.contents import Contents
 from distil_nlp.errors import UserError
-from distil_nlp.guard import refuse_sharding
 from distil_nlp.losses.weights import WeightsMSE, Widening, weights_mse
 from distil_nlp.models import build_student
 from distil_nlp.recorder import Recorder
+from distil_nlp.refusals import refuse_sharding
 from distil_nlp.signals import Request, observe
 from tests import tiny
 from tests.relations import assert_same, assert_zero_and_still, normal, trained

@@ -13,11 +13,12 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 from distil_nlp import trainer as training
 from distil_nlp.compiling import compiled_graphs
 from distil_nlp.errors import UserError
-from distil_nlp.guard import last_complete_checkpoint, refuse_arguments
+from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.losses import attention_maps
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
 from distil_nlp.pair import PROJECTIONS
+from distil_nlp.refusals import refuse_arguments
 from distil_nlp.schedule import Schedule
 from distil_nlp.term import Shape
 from distil_nlp.terms import AttentionKL, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
