@@ -23,7 +23,7 @@ from distil_nlp.results import write_atomically
 from distil_nlp.telling.layout import aligned, markdown
 from distil_nlp.telling.numbers import plain
 from distil_nlp.telling.run import Run, read_runs
-from distil_nlp.telling.scores import headline_name, headline_score
+from distil_nlp.telling.scores import headline_name, headline_score, scored
 
 PLAIN = "plain"
 """The method that adds nothing to the terms of all; the others' cost is counted from it."""
@@ -180,8 +180,9 @@ def _write(plan: Plan, folder: Path) -> str:
         found = [row for row in rows if row["task"] == task]
         if found:
             table = _table(sorted(found, key=lambda row: -row["median"]))
-            told.append(f"{task.upper()}, {found[0]['metric']}\n\n{markdown(table)}\n")
-            shown.append(f"{task.upper()}\n{aligned(table)}")
+            heading = f"{task.upper()}, {found[0]['metric']} after {found[0]['steps']} steps: {_beside(found[0])}"
+            told.append(f"{heading}\n\n{markdown(table)}\n")
+            shown.append(f"{heading}\n{aligned(table)}")
     write_atomically(folder / "study.md", "\n".join(told))
     return "\n\n".join(shown)
 
@@ -195,11 +196,14 @@ def _rows(plan: Plan, folder: Path) -> Iterator[dict[str, Any]]:
         base = _seconds(runs[PLAIN]) if PLAIN in runs else None
         for name, run in runs.items():
             score, seconds, memory = headline_score(run, "student"), _seconds(run), done[name] / _MEMORY
-            teacher = headline_score(run, "teacher")
+            beside = {one.label: one.score(run.metric) for one in scored(run) if one.role != "student"}
             yield {
                 "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
                 "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
-                "teacher": teacher.median, "steps": run("training.steps"), "seconds_per_step": seconds,
+                "teacher": headline_score(run, "teacher").median,
+                "beside": {label: score.median for label, score in beside.items() if score is not None},
+                "agreement": run("fidelity.agreement"),
+                "steps": run("training.steps"), "seconds_per_step": seconds,
                 "times_plain": seconds / base if base else None,
                 "peak_mib": int(memory.read_text()) if memory.is_file() else None,
             }  # fmt: skip
@@ -213,8 +217,13 @@ def _terms(run: Run) -> Mapping[str, Any]:
     return {name: term for name, term in (run("recipe.objective") or {}).items() if term}
 
 
+def _beside(row: Mapping[str, Any]) -> str:
+    """What the students' scores are to be seen beside: the teacher's, and what one gets for nothing."""
+    return ", ".join(f"{label} {plain(score)}" for label, score in row["beside"].items())
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    head = ["method", "median", "range", "of the teacher's", "s a step", "times plain", "peak, MiB"]
+    head = ["method", "median", "range", "of the teacher's", "same answers", "s a step", "times plain", "peak, MiB"]
     return [head, *map(_cells, rows)]
 
 
@@ -224,6 +233,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         plain(row["median"]),
         f"{plain(row['low'])} to {plain(row['high'])}",
         f"{row['median'] / row['teacher']:.1%}" if row["teacher"] > 0 else "",
+        f"{row['agreement']:.1%}" if row["agreement"] is not None else "",
         f"{row['seconds_per_step']:.3g}",
         f"{row['times_plain']:.2f}" if row["times_plain"] else "",
         f"{row['peak_mib']:,}" if row["peak_mib"] else "",

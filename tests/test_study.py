@@ -60,7 +60,11 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert rows["plain"]["times_plain"] == 1.0
     assert all(row["low"] <= row["median"] <= row["high"] for row in rows.values())
     assert all(row["seconds_per_step"] > 0 and row["peak_mib"] > 100 for row in rows.values())
-    assert "| cosine |" in (folder / "study.md").read_text()
+    assert all(0 <= row["agreement"] <= 1 for row in rows.values())
+    told = (folder / "study.md").read_text()
+    assert "| cosine |" in told
+    assert "accuracy after 2 steps: teacher 0." in told
+    assert "one class for all 0." in told
     (folder / "classification" / "cosine" / "results.json").unlink()
     capsys.readouterr()
     assert study(command) == 0
