@@ -32,10 +32,9 @@ class Cutoff:
 
     def __call__(self, row: dict[str, Any], epoch: int, number: int) -> dict[str, Any]:
         """The row with its `attention_mask`; what is dropped is a function of (seed, epoch, the row's number)."""
-        generator = np.random.default_rng((self.seed, epoch, number, _SALT))
+        generator, ids = np.random.default_rng((self.seed, epoch, number, _SALT)), np.asarray(row["input_ids"])
         if generator.random() >= self.share:
-            return row
-        ids = np.asarray(row["input_ids"])
+            return {"attention_mask": np.ones_like(ids).tolist(), **row}  # all rows of a batch have the same columns
         dropped = (generator.random(len(ids)) < self.probability) & ~np.isin(ids, list(self.kept))
         dropped[0] = False
         attended = np.where(dropped, 0, row.get("attention_mask", np.ones_like(ids)))

@@ -15,9 +15,10 @@ class GradientProbe:
     """Lengths of the terms' weighted gradients with respect to the student's last hidden state, and the cosines between
     them: which term leads, and which pull against each other. Nothing of the training changes.
 
-    What comes after that state is what all terms share, so the gradient there says as much as one of all parameters, at
-    the cost of a forward for each term. Of the first micro-batch of a step, on each process its own; the main one's are
-    logged. A term that does not look at the last layer's output has length 0 there, and no cosine.
+    That state is what most terms share, so the gradient there stands for that of all parameters, at the cost of a
+    forward for each term; what terms on layers below, on weights or on input gradients pull at besides is not seen. Of
+    the first micro-batch of a step, on each process its own; the main one's are logged. A term that does not look at
+    the last layer's output has length 0 there, and no cosine.
 
     Args:
         every: steps between two looks.

@@ -70,11 +70,13 @@ class MixupCollator:
             for row, feature in zip(rows, features, strict=True)
         ]
         both = dict(self.collate([*rows, *partners]))
-        return _as_one(both, torch.tensor([one.get(SHARE, 1.0) for one in features]))
+        is_mixed = torch.tensor([PARTNER in one for one in features])
+        return _as_one(both, is_mixed, torch.tensor([one.get(SHARE, 1.0) for one in features]))
 
 
-def _as_one(both: dict[str, Tensor], shares: Tensor) -> dict[str, Any]:
-    """The batch of rows, and of partners behind them, as one of mixtures; shares: (rows,)."""
+def _as_one(both: dict[str, Tensor], is_mixed: Tensor, shares: Tensor) -> dict[str, Any]:
+    """The batch of rows, and of partners behind them, as one of mixtures; is_mixed, shares: (rows,). A share may be
+    rounded to 1, and is one of a mixture all the same."""
     count, shape = len(shares), both["input_ids"].shape
     attended = both.get("attention_mask", torch.ones(shape)).bool()
     added = attended[count:] & ~attended[:count]
@@ -83,7 +85,7 @@ def _as_one(both: dict[str, Tensor], shares: Tensor) -> dict[str, Any]:
         batch[name] = torch.where(added, both[name][count:], batch[name])
     if "labels" in batch:
         labels = batch["labels"]
-        batch["labels"] = labels.masked_fill(shares < 1, float("nan") if labels.is_floating_point() else -100)
+        batch["labels"] = labels.masked_fill(is_mixed, float("nan") if labels.is_floating_point() else -100)
     partners = torch.where(attended[count:], both["input_ids"][count:], batch["input_ids"])
     return batch | {MIXED: {_IDS: partners, _SHARES: shares}}
 

@@ -14,7 +14,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation import metric_names
 from distil_nlp.publish import check_repository
 from distil_nlp.recipe import Recipe
-from distil_nlp.refusals import refuse_arguments, refuse_augmentation
+from distil_nlp.refusals import refuse_arguments, refuse_augmentation, refuse_kept_answers
 
 
 def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
@@ -25,7 +25,7 @@ def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     _check_choice_of_checkpoint(recipe, args)
     _check_baselines(recipe)
     _check_cache(recipe)
-    _check_augmentation(recipe)
+    _check_objective(recipe)
     _check_hub(recipe)
     _check_folder(recipe, folder)
     _say_idle_cores(args)
@@ -80,8 +80,9 @@ def _check_cache(recipe: Recipe) -> None:
         )
 
 
-def _check_augmentation(recipe: Recipe) -> None:
+def _check_objective(recipe: Recipe) -> None:
     objective = build.objective_from(recipe, build.task_kind(recipe))
+    refuse_kept_answers(objective, recipe.teacher.cache)
     refuse_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
 
 

@@ -73,11 +73,21 @@ def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -
             f"teacher.cache: expected rows that stay as they are / got {', '.join(changing)} / each epoch shows other "
             "rows, of which the kept answers know nothing / leave one of the two out"
         )
-    if unlabelled and not objective.needs_teacher:
+    if unlabelled and not any(term.needs_teacher and term.teaches_unlabelled for term in objective.terms):
         raise UserError(
-            f"{', '.join(unlabelled)}: expected a term that learns from the teacher / got "
+            f"{', '.join(unlabelled)}: expected a term that learns from the teacher without labels / got "
             f"{', '.join(objective.names)} / rows that were made have no label, so that nothing would be learnt from "
             "them / add soft_target_kl, say, or leave it out"
+        )
+
+
+def refuse_kept_answers(objective: Any, cache: Any) -> None:
+    """Raises UserError for terms that need more of a teacher than its answers, where these are kept."""
+    names = [term.name for term in objective.terms if not term.takes_kept_answers]
+    if names and cache is not None:
+        raise UserError(
+            f"teacher.cache: expected terms on the teacher's answers / got {', '.join(names)} / the teacher itself "
+            "must be there for that / leave one of the two out"
         )
 
 
@@ -116,12 +126,12 @@ def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) ->
 
 def refuse_second_backward(args: TrainingArguments, request: Request) -> None:
     """Raises UserError where the gradient of a gradient cannot be had."""
-    fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing")
+    fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing", "fp16")
     named = [name for name in fields if getattr(args, name, None)]
     if request.input_gradient and named:
         raise UserError(
             f"training.{named[0]}: expected it unset with input_gradient / got {getattr(args, named[0])} / the term's "
-            "gradient is that of a gradient, which it does not give / leave one of the two out"
+            "gradient is that of a gradient, which it does not give, or rounds to 0 (fp16) / leave one of the two out"
         )
 
 

@@ -26,7 +26,7 @@ from distil_nlp.signals import Request, forward_names, observe
 VERSION = 1
 """Of the way in which rows are made; another one makes other files."""
 _MASKED_AT_ONCE = 0.15
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE, _ROWS_OF_A_FILE = 64, 4096
 _SALT = 4
 _SPACES = ("Ġ", "▁")
 """How byte-level and sentence-piece vocabularies write the space that a word begins with."""
@@ -45,7 +45,7 @@ class Replacement:
         copies: further rows for each row.
         probability: with which each word of a copy is replaced.
         candidates: of how many likeliest words the new one is drawn, evenly; the old one may be among them.
-        folder: where the rows are kept, a file for each model, data and settings.
+        folder: where the rows are kept, a folder for each model, data and settings.
     """
 
     copies: int = 20
@@ -64,12 +64,13 @@ def with_copies(
     name: str = "rows",
     batch_size: int = 32,
 ) -> Dataset:
-    """Each row, and behind it its copies, which have no label; read from disk if they were made before.
+    """Each row, and behind it its copies, which have no label; read from disk if they were made before. They are made
+    file by file, so that what was interrupted goes on behind the last whole one.
 
     Args:
         rows: of a task, tokenised, with `word_ids`; of a pair both texts are changed. That column is gone afterwards.
         model: a masked language model on the device that it is to run on, of the tokenizer's vocabulary.
-        name: what the file's name begins with.
+        name: what the folder's name begins with.
 
     Raises:
         UserError: if the tokenizer has no mask token.
@@ -80,21 +81,27 @@ def with_copies(
             "without one / no word could be proposed / name a masked language model as the teacher, or leave it out"
         )
     key = _key(rows, how, model, tokenizer)
-    path = Path(how.folder) / f"{name}-{key}.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [column for column in rows.column_names if column != "word_ids"]
-    made = rows.map(
-        _Copier(how, model, tokenizer, batch_size),
-        batched=True,
-        batch_size=_ROWS_AT_ONCE,
-        remove_columns=rows.column_names,
-        features=datasets.Features({column: rows.features[column] for column in columns}),
-        cache_file_name=str(path),
-        new_fingerprint=key,
-        load_from_cache_file=True,
-        desc="replacing words",
+    folder = Path(how.folder) / f"{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    copier = _Copier(how, model, tokenizer, batch_size)
+    starts = range(0, len(rows), _ROWS_OF_A_FILE)
+    made = datasets.concatenate_datasets(
+        [
+            rows.select(range(start, min(start + _ROWS_OF_A_FILE, len(rows)))).map(
+                copier,
+                batched=True,
+                batch_size=_ROWS_AT_ONCE,
+                remove_columns=rows.column_names,
+                features=datasets.Features({n: one for n, one in rows.features.items() if n != "word_ids"}),
+                cache_file_name=str(folder / f"{number:05}.arrow"),
+                new_fingerprint=f"{key}-{number}",
+                load_from_cache_file=True,
+                desc=f"replacing words, {number + 1} of {len(starts)}",
+            )
+            for number, start in enumerate(starts)
+        ]
     )
-    say(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {path}")
+    say(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {folder}")
     return made
 
 

@@ -33,6 +33,7 @@ from distil_nlp.progress import TermProgress
 from distil_nlp.refusals import (
     refuse_arguments,
     refuse_augmentation,
+    refuse_kept_answers,
     refuse_reentrant_checkpointing,
     refuse_rounded_balance,
     refuse_second_backward,
@@ -102,6 +103,7 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ):
         refuse_arguments(args)
+        refuse_kept_answers(objective, cache)
         refuse_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
         refuse_rounded_balance(objective, args)
         settle_arguments(args)
@@ -139,6 +141,7 @@ class DistillationTrainer(Trainer):
         self.spent_before = {"seconds": 0.0, "tokens": 0}
         self._sampler: EpochSampler | None = None
         self.last_terms: dict[str, float] = {}
+        self._read: dict[str, float] = {}
         balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
@@ -189,7 +192,9 @@ class DistillationTrainer(Trainer):
         counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
         if device.type == "cuda":
             counts = counts.pin_memory()
-        return batches, self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
+        counts = self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
+        self._train_meter.begin_step(counts)
+        return batches, counts
 
     def _tell_of_others(self, batches: list[dict[str, Any]]) -> None:
         """For terms that compare rows: how many there are in each process, micro-batch by micro-batch. The one thing of
@@ -297,11 +302,14 @@ class DistillationTrainer(Trainer):
         return (now["tokens"] - last["tokens"]) / max(now["seconds"] - last["seconds"], 1e-9)
 
     def read_terms(self) -> dict[str, float]:
-        """Each term's mean over the steps since it was last read; kept as `last_terms`."""
+        """Means of the terms over the steps since they were last read, each over those that had a row of it; a term
+        that no step had is left out. `last_terms` keeps the latest of each."""
         if self._train_meter.last_step < self.state.global_step:
             means = self._train_meter.read(self.accelerator, self.state.global_step)
-            self.last_terms = dict(zip(self.objective.names, means, strict=True))
-        return self.last_terms
+            found = zip(self.objective.names, means, strict=True)
+            self._read = {name: mean for name, mean in found if not math.isnan(mean)}
+            self.last_terms = self.last_terms | self._read
+        return self._read
 
     def stop_if_not_finite(self) -> None:
         """Raises UserError naming the terms that were NaN or infinite since the last log; called before a save."""

@@ -1,6 +1,7 @@
 """What every term of the table keeps to, whatever it matches."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,13 @@ def test_every_term_tells_what_it_is():
         assert term.unit
         assert f"`{name}`" in term.__doc__
         assert f"| `{name}` |" in told
+
+
+def test_the_docs_name_the_terms_that_compare_rows():
+    """Prevents a term that depends on the size of a micro-batch without saying so."""
+    told = (ROOT / "docs" / "recipes.md").read_text().replace("\n", " ")
+    sentence = re.search(r"a sequence\. ([^.]*) look at how the rows of a micro-batch", told).group(1)
+    assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_rows}
 
 
 def test_two_processes_are_one_of_twice_the_rows(tmp_path):

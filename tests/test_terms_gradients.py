@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from distil_nlp.cache.contents import Contents
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import InputGradient, input_gradient
-from distil_nlp.refusals import refuse_sharding
+from distil_nlp.objective import Objective
+from distil_nlp.refusals import refuse_kept_answers, refuse_sharding
 from distil_nlp.signals import Request
 from distil_nlp.terms import SoftTargetKL
 from tests import tiny
@@ -160,7 +160,7 @@ def test_attention_elsewhere_stays_fast(tmp_path):
     assert curve(run, "soft_target_kl")
 
 
-@pytest.mark.parametrize("field", ["gradient_checkpointing", "torch_compile"])
+@pytest.mark.parametrize("field", ["gradient_checkpointing", "torch_compile", "fp16"])
 def test_what_gives_no_second_gradient_is_refused(tmp_path, field):
     """Prevents a traceback from within autograd."""
     with pytest.raises(UserError, match=field):
@@ -173,7 +173,7 @@ def test_a_cache_and_shards_are_refused():
     """Prevents a teacher that is not there to be differentiated, and a backward that is not ours."""
     wanted = Request(logits=True, input_gradient=True)
     with pytest.raises(UserError, match=r"teacher\.cache.*input_gradient"):
-        Contents.of(wanted, "classification", "float16")
+        refuse_kept_answers(Objective([InputGradient()], "classification"), object())
     for fsdp, deepspeed in ((True, None), (False, SimpleNamespace(zero_stage=2))):
         with pytest.raises(UserError, match="FSDP or DeepSpeed"):
             refuse_sharding(wanted, fsdp, deepspeed)

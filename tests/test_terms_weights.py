@@ -6,12 +6,12 @@ import pytest
 import torch
 import transformers
 
-from distil_nlp.cache.contents import Contents
 from distil_nlp.errors import UserError
 from distil_nlp.losses.weights import WeightsMSE, Widening, weights_mse
 from distil_nlp.models import build_student
+from distil_nlp.objective import Objective
 from distil_nlp.recorder import Recorder
-from distil_nlp.refusals import refuse_sharding
+from distil_nlp.refusals import refuse_kept_answers, refuse_sharding
 from distil_nlp.signals import Request, observe
 from tests import tiny
 from tests.relations import assert_same, assert_zero_and_still, normal, trained
@@ -81,6 +81,9 @@ def test_widening_is_by_output_and_input():
     matrix, widening = normal(3, 2, seed=0).float(), Widening({2: 4, 3: 5})
     hidden, units = widening.maps["2"], widening.maps["3"]
     torch.testing.assert_close(widening([matrix])[0], units @ matrix @ hidden.T)
+    same = Widening({2: 2, 3: 5})([matrix])[0]
+    assert same.shape == (5, 2)
+    assert list(Widening({2: 2, 3: 5}).maps) == ["3"]
     with pytest.raises(UserError, match=r"widths 2 and 3 .* got 7"):
         widening([torch.zeros(7, 2)])
 
@@ -128,7 +131,7 @@ def test_a_cache_and_shards_are_refused():
     """Prevents weights that are not there."""
     wanted = Request(weights=frozenset({1}))
     with pytest.raises(UserError, match=r"teacher\.cache"):
-        Contents.of(wanted, "classification", "float16")
+        refuse_kept_answers(Objective([WeightsMSE()]), object())
     zero = {stage: SimpleNamespace(zero_stage=stage) for stage in (2, 3)}
     for fsdp, deepspeed in ((True, None), (False, zero[3])):
         with pytest.raises(UserError, match="FSDP or ZeRO-3"):
@@ -139,3 +142,23 @@ def test_a_cache_and_shards_are_refused():
         (Request(logits=True), True, None),
     ):
         refuse_sharding(request, fsdp, deepspeed)
+
+
+def test_a_width_that_stays_is_not_turned(tmp_path):
+    """Prevents equal matrices that are told apart because another width of the block differs."""
+    student, teacher = tiny.classifier(2, intermediate_size=48), tiny.classifier(2)
+    for ours, theirs in zip(student.bert.encoder.layer, teacher.bert.encoder.layer, strict=True):
+        ours.attention.load_state_dict(theirs.attention.state_dict())
+    run = trainer(tmp_path, student, teacher, [WeightsMSE(layers="last")], kind="classification")
+    seen = observe(run.model, {"input_ids": torch.tensor([[2, 7, 3]])}, {}).projected["weights_mse_1"]
+    square = [one for one in seen if one.shape == (32, 32)]
+    last = teacher.bert.encoder.layer[1].attention
+    expected = [last.self.query, last.self.key, last.self.value, last.output.dense]
+    assert [torch.equal(one, other.weight) for one, other in zip(square, expected, strict=True)] == [True] * 4
+
+
+def test_widths_that_cannot_be_told_apart_are_refused(tmp_path):
+    """Prevents a map of the wrong width, and a message about shapes."""
+    student = tiny.classifier(2, hidden_size=32, intermediate_size=32)
+    with pytest.raises(UserError, match="got 32 for both"):
+        trainer(tmp_path, student, tiny.classifier(4, intermediate_size=64), [WeightsMSE()], kind="classification")

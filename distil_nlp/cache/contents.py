@@ -53,21 +53,7 @@ class Contents:
     def of(
         cls, request: Request, kind: str, dtype: str, top_k: int | None = None, temperature: float | None = None
     ) -> Contents:
-        """All that a teacher is asked for.
-
-        Raises:
-            UserError: if that is more than answers about rows.
-        """
-        more = [
-            name
-            for name, wanted in (("weights_mse", request.weights), ("input_gradient", request.input_gradient))
-            if wanted
-        ]
-        if more:
-            raise UserError(
-                f"teacher.cache: expected terms on the teacher's answers / got {', '.join(more)} / the teacher itself "
-                "must be there for that / leave one of the two out"
-            )
+        """All that a teacher is asked for."""
         is_mlm = kind == "mlm"
         return cls(
             logits=("head" if is_mlm else "sequences") if request.logits else None,

@@ -89,11 +89,13 @@ class InputGradient(Term):
 
     The gradient is differentiated once more: a step takes the student's backward twice, one backward of the teacher,
     and attention in plain operations, with (batch, heads, seq, seq) maps of every layer. Widths and depths need not
-    agree. Not with `torch.compile`, activation checkpointing, FSDP, DeepSpeed or a teacher's cache.
+    agree. Of an ensemble, the loss is that of the mean output, the embeddings are the first member's. Not with
+    `torch.compile`, activation checkpointing, fp16, FSDP, DeepSpeed or a teacher's cache.
     """
 
     name, paper = "input_gradient", "1612.03928"
     kinds = ("classification", "regression")
+    teaches_unlabelled = takes_kept_answers = False
     unit = "squared distance"
     formula = (
         "the squared distance of the lengths of the loss's gradients at the tokens' embeddings, normalised in a row"

@@ -34,7 +34,7 @@ def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 class Widening(nn.Module):
     """A block's matrices at another model's widths: L_out W L_inᵀ, with one learned L for the hidden width and one for
-    the feed-forward width.
+    the feed-forward width, and none for a width that stays.
 
     Args:
         widths: {narrow: wide}, of the hidden states and of the feed-forward part.
@@ -42,21 +42,28 @@ class Widening(nn.Module):
 
     def __init__(self, widths: Mapping[int, int]):
         super().__init__()
+        self.widths = dict(widths)
         self.maps = nn.ParameterDict(
-            {str(narrow): nn.init.orthogonal_(torch.empty(wide, narrow)) for narrow, wide in widths.items()}
+            {
+                str(narrow): nn.init.orthogonal_(torch.empty(wide, narrow))
+                for narrow, wide in widths.items()
+                if narrow != wide
+            }
         )
 
     def forward(self, matrices: Sequence[Tensor]) -> list[Tensor]:
-        return [product(product(self._map(len(one)), one), self._map(one.shape[1]).T) for one in matrices]
+        return [self._widened(self._widened(one).T).T for one in matrices]
 
-    def _map(self, width: int) -> Tensor:
-        if str(width) not in self.maps:
+    def _widened(self, matrix: Tensor) -> Tensor:
+        """(narrow, …) as (wide, …)."""
+        width = len(matrix)
+        if width not in self.widths:
             raise UserError(
-                f"objective.weights_mse: expected matrices of widths {' and '.join(self.maps)} in a block of the "
-                f"student / got {width} / it is not known which width of the teacher it stands for / give the student "
-                "the teacher's widths, or leave the term out"
+                f"objective.weights_mse: expected matrices of widths {' and '.join(map(str, self.widths))} in a block "
+                f"of the student / got {width} / it is not known which width of the teacher it stands for / give the "
+                "student the teacher's widths, or leave the term out"
             )
-        return self.maps[str(width)]
+        return product(self.maps[str(width)], matrix) if str(width) in self.maps else matrix
 
 
 class WeightsMSE(BlockTerm):
@@ -72,6 +79,7 @@ class WeightsMSE(BlockTerm):
     """
 
     name = "weights_mse"
+    teaches_unlabelled = takes_kept_answers = False
     unit = "squared difference"
     formula = "the squared difference of the blocks' weight matrices, mean over entries"
     lacking = "have no matrices of a block"
@@ -89,6 +97,13 @@ class WeightsMSE(BlockTerm):
         ours, theirs = self.student_shape, self.teacher_shape
         widths = {ours.hidden_size: theirs.hidden_size}
         if ours.feed_forward and theirs.feed_forward:
+            if widths.get(ours.feed_forward, theirs.feed_forward) != theirs.feed_forward:
+                raise UserError(
+                    "objective.weights_mse: expected a feed-forward part of another width than the hidden states in "
+                    f"the student / got {ours.feed_forward} for both / a matrix of that width could stand for "
+                    f"{theirs.hidden_size} or {theirs.feed_forward} of the teacher's / change "
+                    "student.config.intermediate_size, or leave the term out"
+                )
             widths[ours.feed_forward] = theirs.feed_forward
         if all(narrow == wide for narrow, wide in widths.items()):
             return {}

@@ -71,6 +71,8 @@ class Term:
         unit: of its values, for an axis.
         paper: its source on arXiv.
         unbalanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
+        teaches_unlabelled: whether it learns something of the teacher from rows without a label.
+        takes_kept_answers: whether a teacher's answers from a cache will do.
         compares_rows: whether it is one value of all rows that the processes take at once, and of nothing less.
     """
 
@@ -80,6 +82,8 @@ class Term:
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
     unbalanced: ClassVar[str | None] = None
+    teaches_unlabelled: ClassVar[bool] = True
+    takes_kept_answers: ClassVar[bool] = True
     compares_rows: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")

@@ -93,6 +93,8 @@ class TemperedTerm(SoftTerm):
 class LabelTerm(OutputTerm):
     """A term on labels: of masked tokens (language modelling), or of rows that are not labelled −100 or NaN."""
 
+    teaches_unlabelled = False
+
     def rows(self) -> str:
         return "masked" if self.kind == "mlm" else "labelled"
 
