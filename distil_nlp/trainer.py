@@ -223,6 +223,7 @@ class DistillationTrainer(Trainer):
         counts = num_items_in_batch
         if counts is None:
             counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
+            self._train_meter.begin_step(counts)
         factors = self.objective.factors(self._progress, counts)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._look_at_gradients(model, inputs, factors)

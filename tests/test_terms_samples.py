@@ -177,7 +177,7 @@ def test_a_term_learns_by_itself(tmp_path, term):
 
 def test_micro_batches_of_one_sequence_take_no_part(tmp_path):
     run = trained(tmp_path, [term() for term in TERMS], "classification", 16, batch=1)
-    assert all(curve(run, term.name) == [0, 0] for term in TERMS)
+    assert all(curve(run, term.name) == [] for term in TERMS)
     assert all(math.isfinite(one["grad_norm"]) for one in run.state.log_history if "grad_norm" in one)
 
 
