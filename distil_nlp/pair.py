@@ -16,12 +16,9 @@ from distil_nlp.losses.input_gradients import gradient_at_embeddings, twice_diff
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.mixup import EmbeddingMixer
 from distil_nlp.objective import Objective
-from distil_nlp.recorder import Recorder
+from distil_nlp.recorder import PROJECTIONS, Recorder
 from distil_nlp.signals import Signals, forward_names, observe
 from distil_nlp.term import OutputTerm
-
-PROJECTIONS = "distillation_projections"
-"""Where on the student the modules hang that only training needs."""
 
 
 class Pair:
@@ -56,7 +53,6 @@ class Pair:
             objective.request("student"),
             head_rows=is_mlm,
             projections=objective.projection_sources(),
-            projections_name=PROJECTIONS,
         )
         self._hooks: list[Recorder | EmbeddingMixer] = [self.recorder]
         if teacher is not None:

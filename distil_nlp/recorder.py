@@ -29,6 +29,9 @@ from distil_nlp.errors import UserError
 from distil_nlp.routing import KEEP, RECORDING_SDPA, show_probabilities
 from distil_nlp.signals import EMBEDDINGS, Differentiate, Measure, Request, Source, Vocabulary
 
+PROJECTIONS = "distillation_projections"
+"""Where on the student the modules hang that only training needs."""
+
 
 class Recorder:
     """Shows the signals of a `Request` in place of the model's output, whenever `rows` are passed to forward.
@@ -38,7 +41,7 @@ class Recorder:
         request: what to show.
         head_rows: run the head on the token positions `rows["head"]` only (language modelling).
         projects: whether the head projects to the vocabulary; else `Signals.vocabulary` stands for the logits.
-        projections: name → what it is called with; the modules themselves hang at `model.<projections_name>`.
+        projections: name → what it is called with; the modules themselves hang at `model.<PROJECTIONS>`.
 
     Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
     cannot re-route (DeBERTa, MPNet) are read at their eager attention instead, with a warning.
@@ -52,10 +55,9 @@ class Recorder:
         head_rows: bool = False,
         projects: bool = True,
         projections: dict[str, Source] | None = None,
-        projections_name: str = "distillation_projections",
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
-        self.projections, self.projections_name = projections or {}, projections_name
+        self.projections = projections or {}
         self.layers, self._model = layer_stack(members(model)[0]), model
         routed = model._can_set_attn_implementation()
         if not routed:
@@ -284,7 +286,7 @@ class Recorder:
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
                 self._hand_on(Vocabulary(logits))
                 logits = None
-        bank = getattr(module, self.projections_name, None)
+        bank = getattr(module, PROJECTIONS, None)
         signals = {
             "logits": logits,
             "hidden": hidden,

@@ -27,9 +27,10 @@ from distil_nlp.losses.hard_labels import RightGuesses
 from distil_nlp.meter import Meter
 from distil_nlp.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.objective import Objective
-from distil_nlp.pair import PROJECTIONS, Pair
+from distil_nlp.pair import Pair
 from distil_nlp.preemption import StopsWhenTold
 from distil_nlp.progress import TermProgress
+from distil_nlp.recorder import PROJECTIONS
 from distil_nlp.refusals import (
     refuse_arguments,
     refuse_augmentation,
@@ -112,16 +113,17 @@ class DistillationTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
-        if not objective.request("student").logits and args.ddp_find_unused_parameters is None:
+        wanted = objective.request("student")
+        if not wanted.logits and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head gets no gradient
-        refuse_reentrant_checkpointing(args, objective.request("student"))
-        refuse_second_backward(args, objective.request("student"))
+        refuse_reentrant_checkpointing(args, wanted)
+        refuse_second_backward(args, wanted)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
         self.pair = Pair(model, teacher, objective, mixes=mixup is not None)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
-        refuse_sharding(objective.request("student"), self.is_fsdp_enabled, args.deepspeed_plugin)
+        refuse_sharding(wanted, self.is_fsdp_enabled, args.deepspeed_plugin)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from distil_nlp.pair import PROJECTIONS
+from distil_nlp.recorder import PROJECTIONS
 from tests.sharded import steps
 from tests.test_stages import Place
 from tests.worker import train

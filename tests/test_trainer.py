@@ -17,7 +17,7 @@ from distil_nlp.guard import last_complete_checkpoint
 from distil_nlp.losses import attention_maps
 from distil_nlp.models import build_student
 from distil_nlp.objective import Objective
-from distil_nlp.pair import PROJECTIONS
+from distil_nlp.recorder import PROJECTIONS
 from distil_nlp.refusals import refuse_arguments
 from distil_nlp.schedule import Schedule
 from distil_nlp.term import Shape

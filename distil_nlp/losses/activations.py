@@ -60,16 +60,13 @@ class _ActivationTerm(BlockTerm):
     def request(self, role: Role) -> Request:
         return Request(activations=frozenset((block, self.rows()) for block in self.blocks(role)))
 
-    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total = 0.0
-        for theirs, ours in self.pairs:
-            units = student.projected.get(f"{self.name}_{ours}", student.activations[ours, self.rows()])
-            total = total + self.between(units, teacher.activations[theirs, self.rows()])
-        return total / len(self.pairs)
-
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Σ over rows of one pair of layers: (rows, units) each."""
-        raise NotImplementedError
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """(student, teacher) of each pair of layers, (rows, units) each."""
+        rows = self.rows()
+        return [
+            (self._projected(student, ours, student.activations, (ours, rows)), teacher.activations[theirs, rows])
+            for theirs, ours in self.pairs
+        ]
 
 
 class ActivationBoundary(_ActivationTerm):
@@ -93,7 +90,7 @@ class ActivationBoundary(_ActivationTerm):
         if narrow == wide or None in (narrow, wide):  # what cannot be seen is refused where it is looked for
             return {}
         return {
-            f"{self.name}_{block}": (Source(block, self.rows(), "activations"), nn.Linear(narrow, wide))
+            self._projection(block): (Source(block, self.rows(), "activations"), nn.Linear(narrow, wide))
             for block in sorted(self.blocks("student"))
         }
 

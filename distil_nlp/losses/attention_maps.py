@@ -81,17 +81,13 @@ class AttentionTerm(BlockTerm):
     def request(self, role: Role) -> Request:
         return Request(attention=self.blocks(role))
 
-    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+    def states(
+        self, student: Signals, teacher: Signals, batch: Mapping[str, Any]
+    ) -> list[tuple[Attention, Attention, Tensor]]:
+        """(student, teacher, the chosen queries) of each pair of layers; see `attention_sum`."""
         tokens = batch["input_ids"]
         chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
-        total = 0.0
-        for theirs, ours in self.pairs:
-            total = total + self.between(student.attention[ours], teacher.attention[theirs], chosen)
-        return total / len(self.pairs)
-
-    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
-        """Σ over the chosen queries of one pair of layers; `chosen`: see `attention_sum`."""
-        raise NotImplementedError
+        return [(student.attention[ours], teacher.attention[theirs], chosen) for theirs, ours in self.pairs]
 
 
 class HeadsTerm(AttentionTerm):

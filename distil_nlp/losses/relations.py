@@ -52,10 +52,10 @@ class _RelationTerm(AttentionTerm):
             there must be as many.
 
     Attributes:
-        states: `query`, `key` or `value`.
+        vectors: `query`, `key` or `value`.
     """
 
-    states: ClassVar[str]
+    vectors: ClassVar[str]
     paper = "2012.15828"
 
     def __init__(
@@ -88,14 +88,14 @@ class _RelationTerm(AttentionTerm):
         return Request(attention=self.blocks(role), scores=self.blocks(role))
 
     def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
-        both = (relation(getattr(one, self.states), one.mask, self.relation_heads) for one in (student, teacher))
+        both = (relation(getattr(one, self.vectors), one.mask, self.relation_heads) for one in (student, teacher))
         return attention_sum(attention_kl, *both, chosen)
 
 
 class QueryRelation(_RelationTerm):
     """`query_relation`: KL between relations of queries (MiniLMv2)."""
 
-    name, states = "query_relation", "query"
+    name, vectors = "query_relation", "query"
     unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among queries, mean over relation heads"
 
@@ -103,7 +103,7 @@ class QueryRelation(_RelationTerm):
 class KeyRelation(_RelationTerm):
     """`key_relation`: KL between relations of keys (MiniLMv2)."""
 
-    name, states = "key_relation", "key"
+    name, vectors = "key_relation", "key"
     unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among keys, mean over relation heads"
 
@@ -111,7 +111,7 @@ class KeyRelation(_RelationTerm):
 class ValueRelation(_RelationTerm):
     """`value_relation`: KL between relations of values (MiniLM; MiniLMv2 with `relation_heads`)."""
 
-    name, states, paper = "value_relation", "value", "2002.10957"
+    name, vectors, paper = "value_relation", "value", "2002.10957"
     unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among values, mean over relation heads"
 

@@ -108,16 +108,21 @@ class WeightsMSE(BlockTerm):
         if all(narrow == wide for narrow, wide in widths.items()):
             return {}
         return {
-            f"{self.name}_{block}": (Source(block, "", "weights"), Widening(widths))
+            self._projection(block): (Source(block, "", "weights"), Widening(widths))
             for block in sorted(self.blocks("student"))
         }
 
+    def states(
+        self, student: Signals, teacher: Signals, batch: Mapping[str, Any]
+    ) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
+        """The matrices of (student, teacher) of each pair of blocks."""
+        return [
+            (self._projected(student, ours, student.weights, ours), teacher.weights[theirs])
+            for theirs, ours in self.pairs
+        ]
+
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total = 0.0
-        for theirs, ours in self.pairs:
-            matrices = student.projected.get(f"{self.name}_{ours}", student.weights[ours])
-            total = total + self.between(matrices, teacher.weights[theirs])
-        return total / len(self.pairs) * batch["rows"][self.rows()].numel()
+        return super().sum(student, teacher, batch, progress) * batch["rows"][self.rows()].numel()
 
     def between(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """Of one pair of blocks.

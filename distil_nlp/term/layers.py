@@ -88,6 +88,37 @@ class LayerTerm(Term):
     def blocks(self, role: Role) -> frozenset[int]:
         return frozenset(pair[role == "student"] for pair in self.pairs)
 
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """What is compared of each pair of layers, as `between` takes it."""
+        raise NotImplementedError
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        total = 0.0
+        for states in self.states(student, teacher, batch):
+            total = total + self.between(*states)
+        return total / len(self.pairs)
+
+    def between(self, *states: Any) -> Tensor:
+        """Σ over rows of one pair of layers, with what `states` gives of it."""
+        raise NotImplementedError
+
+    def _leave_embeddings_out(self, why: str) -> None:
+        """Raises UserError, saying why, if a pair with them was named."""
+        if any(EMBEDDINGS in pair for pair in self.pairs):
+            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
+            if self.layers != "all":
+                raise UserError(
+                    f"objective.{self.name}.layers: expected blocks / got embeddings / {why} / take that pair out"
+                )
+
+    def _projection(self, *blocks: int) -> str:
+        return "_".join([self.name, *("embeddings" if block == EMBEDDINGS else str(block) for block in blocks)])
+
+    def _projected(self, student: Signals, block: int, seen: Mapping[Any, Any], key: Any) -> Any:
+        """What the projection of a student layer gives, or `seen[key]` where it has none."""
+        name = self._projection(block)
+        return student.projected[name] if name in student.projected else seen[key]
+
 
 class BlockTerm(LayerTerm):
     """A term on what lies within blocks, such as attention: `all` is `uniform`, because embeddings have none of it.
@@ -100,13 +131,7 @@ class BlockTerm(LayerTerm):
 
     def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
         super().bind(kind, teacher, student)
-        if any(EMBEDDINGS in pair for pair in self.pairs):
-            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
-            if self.layers != "all":
-                raise UserError(
-                    f"objective.{self.name}.layers: expected blocks / got embeddings / embeddings {self.lacking} / "
-                    "take that pair out"
-                )
+        self._leave_embeddings_out(f"embeddings {self.lacking}")
 
 
 class HiddenTerm(LayerTerm):
@@ -114,13 +139,8 @@ class HiddenTerm(LayerTerm):
 
     def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
         super().bind(kind, teacher, student)
-        if self.seen() == "cls" and any(EMBEDDINGS in pair for pair in self.pairs):
-            self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
-            if self.layers != "all":
-                raise UserError(
-                    f"objective.{self.name}.layers: expected blocks / got embeddings / the embedding of [CLS] is the "
-                    "same in every sequence / take that pair out"
-                )
+        if self.seen() == "cls":
+            self._leave_embeddings_out("the embedding of [CLS] is the same in every sequence")
 
     def request(self, role: Role) -> Request:
         return Request(hidden=frozenset((block, self.seen()) for block in self.blocks(role)))
@@ -141,26 +161,12 @@ class HiddenTerm(LayerTerm):
         """What the states of a student layer go through, from its width to the teacher's; None for nothing."""
         return None if narrow == wide else nn.Linear(narrow, wide)
 
-    def _projection(self, *blocks: int) -> str:
-        return "_".join([self.name, *("embeddings" if block == EMBEDDINGS else str(block) for block in blocks)])
-
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
         """(student, teacher) of each pair of layers, (rows, width) each."""
         return [(self._state(student, ours), teacher.hidden[theirs, self.seen()]) for theirs, ours in self.pairs]
 
     def _state(self, student: Signals, block: int) -> Tensor:
-        name = self._projection(block)
-        return student.projected[name] if name in student.projected else student.hidden[block, self.seen()]
-
-    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total = 0.0
-        for states in self.states(student, teacher, batch):
-            total = total + self.between(*states)
-        return total / len(self.pairs)
-
-    def between(self, *states: Tensor) -> Tensor:
-        """Σ over rows of one pair of layers, with what `states` gives of it."""
-        raise NotImplementedError
+        return self._projected(student, block, student.hidden, (block, self.seen()))
 
 
 class JointTerm(HiddenTerm):
