@@ -27,7 +27,7 @@ test-slow: install    ## what takes minutes each: kills, half an hour; a run of 
 
 test-deepspeed: install ## ZeRO-2 in two processes, a minute; installs DeepSpeed, which needs a C++ compiler
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
-	$(BIN)/python -m pytest -q tests/test_deepspeed.py
+	$(BIN)/python -m pytest -q tests/training/test_deepspeed.py
 
 test-oldest:          ## the tests on the oldest supported versions
 	$(PYTHON) -m venv .venv-oldest

@@ -5,24 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distil_nlp.errors import UserError
+    from distil_nlp.losses.registry import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
     from distil_nlp.models import build_student, choose_layers
-    from distil_nlp.objective import Objective
-    from distil_nlp.schedule import Schedule
-    from distil_nlp.terms import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
-    from distil_nlp.trainer import DistillationTrainer
+    from distil_nlp.objective.objective import Objective
+    from distil_nlp.objective.schedule import Schedule
+    from distil_nlp.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AttentionKL": "terms",
-    "AttentionMSE": "terms",
-    "DistillationTrainer": "trainer",
-    "HardLabel": "terms",
-    "HiddenCosine": "terms",
-    "HiddenMSE": "terms",
-    "Objective": "objective",
-    "Schedule": "schedule",
-    "SoftTargetKL": "terms",
+    "AttentionKL": "losses.registry",
+    "AttentionMSE": "losses.registry",
+    "DistillationTrainer": "training.trainer",
+    "HardLabel": "losses.registry",
+    "HiddenCosine": "losses.registry",
+    "HiddenMSE": "losses.registry",
+    "Objective": "objective.objective",
+    "Schedule": "objective.schedule",
+    "SoftTargetKL": "losses.registry",
     "UserError": "errors",
     "build_student": "models",
     "choose_layers": "models",

@@ -14,12 +14,12 @@ from typing import NoReturn
 import torch
 from torch import distributed
 
-from distil_nlp.console import is_main_process, quotable_logs, say
 from distil_nlp.errors import UserError
-from distil_nlp.failures import readable_data, writable_disk
-from distil_nlp.memory import keep_freed_memory
-from distil_nlp.preemption import Preempted
-from distil_nlp.privacy import quotable
+from distil_nlp.redaction import quotable
+from distil_nlp.training.preemption import Preempted
+from distil_nlp.utils.failures import readable_data, writable_disk
+from distil_nlp.utils.logging import is_main_process, quotable_logs, say
+from distil_nlp.utils.memory import keep_freed_memory
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,8 +40,8 @@ def distill(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> Path:
+        from distil_nlp.pipeline.distill import distil
         from distil_nlp.recipe import load_recipe
-        from distil_nlp.stages import distil
 
         return distil(load_recipe(options.recipe, options.overrides), Path(options.recipe).stem)
 
@@ -50,8 +50,8 @@ def distill(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     """Scores a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
-    from distil_nlp.glue.settings import Settings
-    from distil_nlp.tasks import GLUE
+    from distil_nlp.evaluation.glue.settings import Settings
+    from distil_nlp.tasks.glue import GLUE
 
     parser = _Parser(
         prog="evaluate_glue", description="Score a model on GLUE tasks.",
@@ -78,10 +78,10 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
 
     def run() -> Path | None:
         if mode == "score":
-            from distil_nlp.glue.scoring import score_on_glue
+            from distil_nlp.evaluation.glue.scoring import score_on_glue
 
             return score_on_glue(**options)
-        from distil_nlp.glue.protocol import finetune_on_glue
+        from distil_nlp.evaluation.glue.protocol import finetune_on_glue
 
         own = {name: chosen.pop(name) for name in ("seeds", "submission") if name in chosen}
         settings = Settings(max_length=options.pop("max_length"), batch_size=options.pop("batch_size"), **chosen)
@@ -92,7 +92,7 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
 
 def _finetuning_options(parser: argparse.ArgumentParser) -> list[str]:
     """Adds what only `--mode finetune` takes; the options' names. They are absent where they are not given."""
-    from distil_nlp.glue.settings import SEEDS, Settings, parse_seeds
+    from distil_nlp.evaluation.glue.settings import SEEDS, Settings, parse_seeds
 
     def seeds(text: str) -> list[int]:
         try:
@@ -136,7 +136,7 @@ def push_to_hub(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> None:
-        from distil_nlp.publish import plan, upload
+        from distil_nlp.hub import plan, upload
 
         planned = plan(options.run, options.repo_id, private=options.private)
         say(str(planned))
@@ -163,7 +163,7 @@ def make_report(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> Path:
-        from distil_nlp.report import write_report
+        from distil_nlp.reporting.report import write_report
 
         return write_report(options.runs, options.output)
 
@@ -194,8 +194,8 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(argv))
 
     def run() -> Path:
-        from distil_nlp.benchmark.parts import Settings
         from distil_nlp.benchmark.run import benchmark
+        from distil_nlp.benchmark.suites import Settings
 
         folder, chosen = options.pop("output"), tuple(dict.fromkeys(options.pop("parts")))
         terms = options.pop("terms")
@@ -217,7 +217,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
 
     def run() -> Path:
-        from distil_nlp.study import study
+        from distil_nlp.study.runner import study
 
         folder = options.output or Path("runs") / f"study-{options.study.stem}"
         return study(options.study, folder, options.overrides, say, options.methods)

@@ -1,6 +1,6 @@
 """The one exception a user is meant to read."""
 
-from distil_nlp.privacy import quotable
+from distil_nlp.redaction import quotable
 
 
 class UserError(Exception):

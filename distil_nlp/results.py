@@ -2,87 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import math
-import os
-import platform
-import resource
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from distil_nlp.errors import UserError
-from distil_nlp.privacy import without_home
+from distil_nlp.redaction import without_home
+from distil_nlp.tasks.base import OWN
+from distil_nlp.tasks.glue import GLUE
+from distil_nlp.utils.files import write_atomically
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy")
-
-
-def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
-    """Versions, device, commit and seed: what a reader needs to run it again."""
-    return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "processes": processes,
-        "commit": _commit(),
-        "seed": seed,
-    }
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory of this process: allocated on the GPU, or resident on the CPU."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """A file that is there whole or not at all; a link of that name is replaced, not followed."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def refuse_links_out(folder: Path) -> None:
-    """The folder itself may be a link; nothing in it may lead somewhere else.
-
-    Raises:
-        UserError: naming the first link that does: what is written or published there would not be the run's.
-    """
-    root = folder.resolve()
-    for path in folder.rglob("*"):
-        if path.is_symlink() and not _target(path).is_relative_to(root):
-            raise UserError(
-                f"{folder}: expected a folder whose links stay inside / got {path.relative_to(folder)}, which leads to "
-                f"{_target(path)} / files there would be overwritten or published / remove it; the whole folder may "
-                "be a link"
-            )
-
-
-def _target(link: Path) -> Path:
-    """Where a link leads; one that leads round in a circle, to its own text."""
-    try:
-        return link.resolve()
-    except (OSError, RuntimeError):
-        return Path(os.readlink(link))
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
@@ -113,24 +47,101 @@ def read_results(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _version(package: str) -> str | None:
+_NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
+
+
+def pick(tree: Any, *keys: str) -> Any:
+    """The value at a path of keys; None where any of them is missing or null."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+@dataclass(frozen=True)
+class Run:
+    """`run("teacher.metrics.f1")` is that value of `results.json`, or None where any step of the way is missing.
+
+    Attributes:
+        name: the folder's, made unique among the runs of a comparison.
+    """
+
+    name: str
+    folder: Path
+    results: dict[str, Any]
+
+    def __call__(self, path: str) -> Any:
+        return pick(self.results, *path.split("."))
+
+    def both(self, path: str) -> tuple[Any, Any]:
+        """The teacher's value and the student's."""
+        return self(f"teacher.{path}"), self(f"student.{path}")
+
+    @property
+    def task(self) -> str:
+        return self.results["task"]
+
+    @property
+    def metric(self) -> str:
+        """The headline metric."""
+        return self("headline") or "score"
+
+    @property
+    def kind(self) -> str:
+        """mlm, classification or regression."""
+        if self.task == "mlm":
+            return "mlm"
+        task = (GLUE | OWN).get(self.task)
+        return task.kind if task else "classification"
+
+    @property
+    def splits(self) -> dict[str, int | None]:
+        """The splits that were scored, with their rows if known; the first one's scores have plain names."""
+        named = dict.fromkeys(name.rpartition("/")[0] for name in self("student.metrics") or {} if "/" in name)
+        return self("rows.evaluation") or named
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Runs in the order given, a folder named twice taken once.
+
+    Raises:
+        UserError: if a folder holds no `results.json` that this version can read.
+    """
+    unique = list({folder.resolve(): folder for folder in folders}.values())
+    names = [folder.resolve().name for folder in unique]
+    return [
+        Run(name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, read_run(folder))
+        for name, folder in zip(names, unique, strict=True)
+    ]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The results in a finished run's folder, NaN as null, the home folder as `~`.
+
+    Raises:
+        UserError: if there are none that this version can read.
+    """
+    path = folder / "results.json"
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    """The commit of this package's own checkout, if it runs from one."""
-    folder = Path(__file__).parent
-    try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except OSError as error:
+        raise UserError(
+            f"expected the folder of a finished run / got {folder}, where results.json cannot be read "
+            f"({error.strerror}) / there would be nothing to show / name a folder such as runs/glue-mrpc-42"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected JSON / got {error} / its figures cannot be read / run the recipe again"
+        ) from error
+    version = pick(results, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
+            "read them with the version of distil_nlp that wrote them"
+        )
+    wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
+    if wrong:
+        raise UserError(
+            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
+            "nothing to tell / run the recipe again"
+        )
+    return without_home(results)

@@ -8,10 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from distil_nlp.embedded import build_once
-from distil_nlp.embedded.docs import DocsParameters, fingerprint, write_docs
-from distil_nlp.embedded.teacher import WEIGHTS_SHA256, write_teacher
 from distil_nlp.errors import UserError
+from distil_nlp.quickstart import build_once
+from distil_nlp.quickstart.docs_dataset import DocsParameters, fingerprint, write_docs
+from distil_nlp.quickstart.teacher import WEIGHTS_SHA256, write_teacher
 
 
 def main() -> None:

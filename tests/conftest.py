@@ -10,10 +10,12 @@ import pytest
 import torch
 import transformers
 
+from tests.helpers import ROOT
+
 torch.set_num_threads(1)  # the models are tiny, and several processes run tests
 transformers.logging.disable_progress_bar()
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")

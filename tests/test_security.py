@@ -14,17 +14,18 @@ import torch
 from datasets import ClassLabel, Dataset, load_dataset
 from huggingface_hub import constants
 
-from distil_nlp import stages
 from distil_nlp.cli import distill, make_report, push_to_hub
-from distil_nlp.console import quotable_logs, say
 from distil_nlp.data import commit_of_data, load_splits
 from distil_nlp.errors import UserError
-from distil_nlp.models import Head, load_model, load_tokenizer
-from distil_nlp.privacy import quotable, without_home
-from distil_nlp.results import write_atomically
-from tests import tiny
-from tests.test_hub import hub
-from tests.test_stages import Place
+from distil_nlp.models import load_model, load_tokenizer
+from distil_nlp.pipeline import distill as stages
+from distil_nlp.redaction import quotable, without_home
+from distil_nlp.tasks.base import Head
+from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.logging import quotable_logs, say
+from tests.helpers import tiny
+from tests.helpers.runs import Place
+from tests.hub.test_repository import hub
 
 __all__ = ["hub"]
 TOKEN = "hf_" + "Qx7" * 11 + "Q"

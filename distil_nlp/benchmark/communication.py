@@ -11,8 +11,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.utils.benchmark import timer
 from transformers import TrainerCallback
 
-from distil_nlp.benchmark.ours import distiller
-from distil_nlp.benchmark.work import Work
+from distil_nlp.benchmark.trainer_steps import distiller
+from distil_nlp.benchmark.workload import Work
 from distil_nlp.errors import UserError
 
 

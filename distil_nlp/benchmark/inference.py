@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import BertForSequenceClassification
 
-from distil_nlp.benchmark.contest import Turns
-from distil_nlp.benchmark.work import Work
+from distil_nlp.benchmark.interleaved import Turns
+from distil_nlp.benchmark.workload import Work
 
 
 @torch.inference_mode()

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from distil_nlp.benchmark import ours
-from distil_nlp.benchmark.contest import Turns
-from distil_nlp.benchmark.work import Work
+from distil_nlp.benchmark import trainer_steps as ours
+from distil_nlp.benchmark.interleaved import Turns
+from distil_nlp.benchmark.workload import Work
 
 KINDS = {
     "matrix products": r"^(addmm|mm|linear|addmv)_?$",

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from distil_nlp.benchmark import show
-from distil_nlp.benchmark.costs import MEASURED
-from distil_nlp.benchmark.parts import PARTS, Settings
-from distil_nlp.console import is_main_process
+from distil_nlp.benchmark import report as show
+from distil_nlp.benchmark.suites import PARTS, Settings
+from distil_nlp.benchmark.term_costs import MEASURED
 from distil_nlp.errors import UserError
-from distil_nlp.results import environment
+from distil_nlp.utils.environment import environment
+from distil_nlp.utils.logging import is_main_process
 
 
 def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:

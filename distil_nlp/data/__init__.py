@@ -1,10 +1,10 @@
 """Transfer sets: text packed into blocks and masked, or the rows of a task."""
 
 from distil_nlp.data.corpus import load_corpus
+from distil_nlp.data.loading import commit_of_data, load_splits
 from distil_nlp.data.masking import MaskingCollator, token_frequencies
-from distil_nlp.data.source import commit_of_data, load_splits
-from distil_nlp.data.task import TaskCollator, TaskData, labelled_rows, load_task, unlabelled_rows
-from distil_nlp.data.transfer import Split, carve
+from distil_nlp.data.sequence_classification import TaskCollator, TaskData, labelled_rows, load_task, unlabelled_rows
+from distil_nlp.data.splits import Split, carve
 
 __all__ = [
     "MaskingCollator",

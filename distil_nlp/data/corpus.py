@@ -10,8 +10,8 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.tokens import tokenise, word_ids
-from distil_nlp.data.transfer import Split, carve, first_rows, goes_to_held_out, named_split
+from distil_nlp.data.splits import Split, carve, first_rows, goes_to_held_out, named_split
+from distil_nlp.data.tokenization import tokenise, word_ids
 from distil_nlp.errors import UserError
 
 _SELECTION_BLOCKS = 512

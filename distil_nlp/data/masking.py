@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.row_sets import EPOCH, row_generator
 from distil_nlp.errors import UserError
-from distil_nlp.rows import EPOCH, row_generator
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil_nlp.signals import Request, Signals, Source
-from distil_nlp.term import BlockTerm, Layers, Positive, Role, Rows, Weight, same_shape
+from distil_nlp.objective import BlockTerm, Layers, Positive, Role, Rows, Weight, same_shape
+from distil_nlp.signals.types import Request, Signals, Source
 
 
 def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.algebra import precise
-from distil_nlp.term import Count, JointTerm, Layers, Positive, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import precise
+from distil_nlp.objective import Count, JointTerm, Layers, Positive, Rows, Weight, same_shape
 
 
 def adversarial(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil_nlp.losses.algebra import precise, product
-from distil_nlp.signals import Signals
-from distil_nlp.term import CrossTerm, same_shape
+from distil_nlp.losses.numerics import precise, product
+from distil_nlp.objective import CrossTerm, same_shape
+from distil_nlp.signals.types import Signals
 
 
 def alp_kd(student: Tensor, teacher: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.attention import Attention, attention_sum
 from distil_nlp.errors import UserError
-from distil_nlp.signals import Request, Signals
-from distil_nlp.tasks import Kind
-from distil_nlp.term import BlockTerm, Layers, Role, Rows, Shape, Weight
+from distil_nlp.objective import BlockTerm, Layers, Role, Rows, Shape, Weight
+from distil_nlp.signals.attention import Attention, attention_sum
+from distil_nlp.signals.types import Request, Signals
+from distil_nlp.tasks.base import Kind
 
 
 def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import math
 from torch import Tensor
 
 from distil_nlp.losses.attention_maps import HeadsTerm, chosen_sum, same_maps
-from distil_nlp.signals import Request
-from distil_nlp.term import Role
+from distil_nlp.objective import Role
+from distil_nlp.signals.types import Request
 
 
 def attention_scores_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:

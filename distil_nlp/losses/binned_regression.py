@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.term import Bins, Positive, SoftTerm, Temperature, Weight, as_schedule, same_shape
+from distil_nlp.objective import Bins, Positive, SoftTerm, Temperature, Weight, as_schedule, same_shape
 
 
 def binned_regression(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil_nlp.signals import Signals
-from distil_nlp.term import LabelTerm, NonNegative, Weight, same_shape
+from distil_nlp.objective import LabelTerm, NonNegative, Weight, same_shape
+from distil_nlp.signals.types import Signals
 
 
 def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from distil_nlp.losses.algebra import TINY, precise, product, same_rows
-from distil_nlp.term import BatchTerm, Layers, Weight
+from distil_nlp.losses.numerics import TINY, precise, product, same_rows
+from distil_nlp.objective import BatchTerm, Layers, Weight
 
 
 def linear_cka_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.algebra import product, unit
-from distil_nlp.term import BatchTerm, Layers, Positive, Weight, same_shape
+from distil_nlp.losses.numerics import product, unit
+from distil_nlp.objective import BatchTerm, Layers, Positive, Weight, same_shape
 
 
 def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:

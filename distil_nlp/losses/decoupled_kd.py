@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.signals import Signals
-from distil_nlp.term import LabelTerm, NonNegative, Temperature, Weight, as_schedule
+from distil_nlp.objective import LabelTerm, NonNegative, Temperature, Weight, as_schedule
+from distil_nlp.signals.types import Signals
 
 
 def decoupled_kd(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
 from distil_nlp.losses.standardised_logits import standardise
-from distil_nlp.term import OutputBatchTerm, Rows, Temperature, TemperedTerm, Weight, as_schedule
+from distil_nlp.objective import OutputBatchTerm, Rows, Temperature, TemperedTerm, Weight, as_schedule
 
 
 def dist_inter(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

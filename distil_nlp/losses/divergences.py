@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.term import Rows, Share, Temperature, TemperedTerm, Weight
+from distil_nlp.objective import Rows, Share, Temperature, TemperedTerm, Weight
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

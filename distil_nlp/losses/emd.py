@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.losses.algebra import TINY, precise
-from distil_nlp.signals import Signals
-from distil_nlp.term import CrossTerm, by_sequence, same_shape
+from distil_nlp.losses.numerics import TINY, precise
+from distil_nlp.objective import CrossTerm, by_sequence, same_shape
+from distil_nlp.signals.types import Signals
 
 STEPS, SOFTEST, SHARPEST = 100, 1.0, 0.01
 """Of Sinkhorn's algorithm: how many, and the first and last entropic regularisation, over the mean cost."""

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from distil_nlp.losses.algebra import precise, unit
-from distil_nlp.term import JointTerm, Layers, Rows, Share, Weight, same_shape
+from distil_nlp.losses.numerics import precise, unit
+from distil_nlp.objective import JointTerm, Layers, Rows, Share, Weight, same_shape
 
 
 def factor_transfer(student: Tensor, factor: Tensor, rebuilt: Tensor, teacher: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from distil_nlp.losses.algebra import precise
-from distil_nlp.term import HiddenTerm, Layers, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import precise
+from distil_nlp.objective import HiddenTerm, Layers, Rows, Weight, same_shape
 
 
 def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:

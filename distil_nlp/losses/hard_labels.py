@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.signals import Signals
-from distil_nlp.term import LabelTerm, same_shape
+from distil_nlp.objective import LabelTerm, same_shape
+from distil_nlp.signals.types import Signals
 
 
 def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
-from distil_nlp.losses.algebra import precise, unit
-from distil_nlp.signals import Differentiate, Request, Signals
-from distil_nlp.tasks import Kind
-from distil_nlp.term import Role, Term, same_shape
+from distil_nlp.losses.numerics import precise, unit
+from distil_nlp.objective import Role, Term, same_shape
+from distil_nlp.signals.types import Differentiate, Request, Signals
+from distil_nlp.tasks.base import Kind
 
 
 def input_gradient(student: Tensor, teacher: Tensor) -> Tensor:

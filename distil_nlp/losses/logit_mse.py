@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.term import SoftTerm, same_shape
+from distil_nlp.objective import SoftTerm, same_shape
 
 
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from distil_nlp.losses.algebra import TINY, product, unit
-from distil_nlp.term import Layers, SequenceTerm, Weight
+from distil_nlp.losses.numerics import TINY, product, unit
+from distil_nlp.objective import Layers, SequenceTerm, Weight
 
 Kernel = Literal["linear", "polynomial", "gaussian"]
 

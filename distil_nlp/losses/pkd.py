@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from distil_nlp.losses.algebra import unit
-from distil_nlp.term import HiddenTerm, Layers, Weight, same_shape
+from distil_nlp.losses.numerics import unit
+from distil_nlp.objective import HiddenTerm, Layers, Weight, same_shape
 
 
 def pkd(student: Tensor, teacher: Tensor) -> Tensor:

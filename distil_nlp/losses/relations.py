@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from distil_nlp.attention import Attention, QueriesKeys, attention_sum
 from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import AttentionTerm, attention_kl
-from distil_nlp.signals import Request
-from distil_nlp.tasks import Kind
-from distil_nlp.term import Count, Layers, Role, Rows, Shape, Weight
+from distil_nlp.objective import Count, Layers, Role, Rows, Shape, Weight
+from distil_nlp.signals.attention import Attention, QueriesKeys, attention_sum
+from distil_nlp.signals.types import Request
+from distil_nlp.tasks.base import Kind
 
 
 def relation(states: Tensor, mask: Tensor | None = None, heads: int | None = None) -> QueriesKeys:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.losses.algebra import TINY, precise, product, same_rows, unit
-from distil_nlp.term import BatchTerm
+from distil_nlp.losses.numerics import TINY, precise, product, same_rows, unit
+from distil_nlp.objective import BatchTerm
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from distil_nlp.losses.algebra import product, same_rows, unit
-from distil_nlp.term import BatchTerm
+from distil_nlp.losses.numerics import product, same_rows, unit
+from distil_nlp.objective import BatchTerm
 
 _EPSILON = 1e-7
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.term import Rows, Temperature, TemperedTerm, Weight
+from distil_nlp.objective import Rows, Temperature, TemperedTerm, Weight
 
 
 def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
-from distil_nlp.tasks import Kind
-from distil_nlp.term import Rows, Shape, Temperature, TemperedTerm, Weight, same_shape
-from distil_nlp.vocabulary import TopLogits
+from distil_nlp.objective import Rows, Shape, Temperature, TemperedTerm, Weight, same_shape
+from distil_nlp.signals.top_logits import TopLogits
+from distil_nlp.tasks.base import Kind
 
 
 def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, by_confidence: bool = False) -> Tensor:

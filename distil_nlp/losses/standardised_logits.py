@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.term import TemperedTerm
+from distil_nlp.objective import TemperedTerm
 
 _CONSTANT = 1e-10
 """Of the mean square: a variance that is no more than fp32's rounding of equal numbers."""

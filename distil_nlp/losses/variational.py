@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.algebra import precise
-from distil_nlp.term import HiddenTerm, Layers, Positive, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import precise
+from distil_nlp.objective import HiddenTerm, Layers, Positive, Rows, Weight, same_shape
 
 SMALLEST_VARIANCE = 1e-5
 

@@ -1,9 +1,7 @@
 """The frozen teacher, and the student that is built from it."""
 
-from distil_nlp.models.checks import check_labels, check_vocabulary, check_words
-from distil_nlp.models.ensemble import Ensemble
+from distil_nlp.models.compatibility import check_labels, check_vocabulary, check_words
 from distil_nlp.models.loading import (
-    Head,
     commit_of,
     load_and_tell,
     load_config,
@@ -16,8 +14,6 @@ from distil_nlp.models.size import Size, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
 __all__ = [
-    "Ensemble",
-    "Head",
     "Size",
     "StudentReport",
     "build_student",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +22,14 @@ from transformers import (
 )
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
-from distil_nlp.console import quiet_transformers
 from distil_nlp.errors import UserError
-from distil_nlp.models.checks import check_labels
-from distil_nlp.tasks import Kind
+from distil_nlp.models.compatibility import check_labels
+from distil_nlp.tasks.base import Head
+from distil_nlp.utils.logging import quiet_transformers
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _POSITIONS_FROM_TWO = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Families whose first position has number 2, after the padding's."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """The head that a job needs.
-
-    Attributes:
-        kind: language modelling, classification or regression.
-        labels: class names in the order of the data's ids; None if the data does not name its classes.
-        num_labels: classes, or 1 for regression; None for language modelling.
-    """
-
-    kind: Kind
-    labels: tuple[str, ...] | None = None
-    num_labels: int | None = None
-
-    def config(self) -> dict[str, Any]:
-        """What a model's configuration must say for a new head of this kind."""
-        if self.kind == "mlm":
-            return {}
-        names = self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels))
-        problem = "regression" if self.kind == "regression" else "single_label_classification"
-        return {
-            "num_labels": self.num_labels,
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-            "problem_type": problem,
-        }
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

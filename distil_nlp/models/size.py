@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from distil_nlp.architecture import all_layers
+from distil_nlp.models.architecture import all_layers
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distil_nlp.errors import UserError
-from distil_nlp.privacy import with_home, without_home, without_secrets
 from distil_nlp.recipe.sections import Recipe
-from distil_nlp.recipe.training_fields import training_mistakes
+from distil_nlp.recipe.training_arguments import training_mistakes
+from distil_nlp.redaction import with_home, without_home, without_secrets
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
-from distil_nlp.schedule import Schedule, Shape
-from distil_nlp.term import Share, Term
-from distil_nlp.terms import TERMS
+from distil_nlp.losses.registry import TERMS
+from distil_nlp.objective import Share, Term
+from distil_nlp.objective.schedule import Schedule, Shape
 
 Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]

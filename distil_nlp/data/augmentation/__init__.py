@@ -1,0 +1,1 @@
+"""More training rows for the teacher to label."""

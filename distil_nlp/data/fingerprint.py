@@ -1,0 +1,65 @@
+"""Hashes of rows, models and tokenizers, by which cached work is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.models.architecture import members
+
+_NO_MATTER = ("_name_or_path", "transformers_version", "architectures")
+"""Fields of a configuration that change no answer."""
+
+
+def hash_rows(rows: Any, columns: Sequence[str]) -> str:
+    """Of some columns of all rows, in their order. Of a plain `datasets.Dataset` in Arrow's own bytes, a gigabyte in
+    about a second; of anything else, such as a list or rows that are transformed when they are read, row by row."""
+    digest = hashlib.sha256()
+    if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
+        for i in range(len(rows)):
+            row = rows[i]
+            for name in (name for name in columns if name in row):
+                values = np.asarray(row[name])
+                digest.update(f"{name} {values.shape} {values.dtype}".encode() + values.tobytes())
+        return digest.hexdigest()
+    rows = rows.select_columns([name for name in columns if name in rows.column_names])
+    for table in rows.with_format("arrow").iter(batch_size=10_000):
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+            stream.write_table(table.replace_schema_metadata().combine_chunks())
+        digest.update(sink.getbuffer())
+    return digest.hexdigest()
+
+
+def hash_model(model: nn.Module) -> str:
+    """Of its class, its configuration and every weight; of an ensemble, of all its members."""
+    told = [
+        [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
+        for one in members(model)
+    ]
+    digest = hashlib.sha256(_hash_json(told).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+    """Of its words and which of them are special: what masks are drawn from."""
+    if tokenizer is None:
+        return None
+    return _hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)])
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,154 @@
+"""Which rows a step looks at, drawn in the collator, so that every count is known before the forward.
+
+Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a
+sampled share of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence
+row sets are positions in the batch: `sequences`, and `labelled` ones. `batch` is one row where there are two sequences
+or more (in all processes), for what is one value a micro-batch. `head` are the tokens that the language-model head runs
+on; `logits/<set>` are a set's places among the logits. Integer positions, not boolean masks: those would synchronise a
+GPU.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from distil_nlp.data.augmentation.mixup import MIXED
+from distil_nlp.tasks.base import Kind
+
+EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
+"""Columns that the trainer adds to a row: the epoch it is drawn in, whether it only fills up a batch, its number."""
+
+
+@dataclass(frozen=True)
+class RowSets:
+    """The row sets that an objective needs: by name, and which of them need logits.
+
+    `chunk`: of how many rows the vocabulary is looked at at a time; None where the head runs on all of them at once.
+    """
+
+    kind: Kind
+    names: frozenset[str]
+    logits: frozenset[str]
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How the head's rows fall into chunks: `cuts` has, for each set with logits, the place where each chunk begins.
+
+    Numbers of the host, so that nothing must be read from a device to cut a set.
+    """
+
+    size: int
+    cuts: dict[str, list[int]]
+
+    def rows(self, rows: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
+        """The row sets of one chunk, whose logits are counted from its first row."""
+        found = {}
+        for name, cuts in self.cuts.items():
+            part = slice(cuts[number], cuts[number + 1])
+            found[name] = rows[name][part]
+            found[f"logits/{name}"] = rows[f"logits/{name}"][part] - number * self.size
+        return found
+
+
+def row_generator(seed: int, epoch: int, token_ids: np.ndarray, salt: int) -> np.random.Generator:
+    """Randomness as a pure function of (seed, epoch, row): the same in any worker, process, batch or resumed
+    run. A row is known by its content, so that it also works on streams."""
+    content = zlib.crc32(np.ascontiguousarray(token_ids, dtype=np.int64).tobytes())
+    return np.random.default_rng((seed, epoch, content, salt))
+
+
+@dataclass
+class RowCollator:
+    """Wraps any collator: keeps the columns that the models know, pads by it, and draws the rows.
+
+    Args:
+        collate: features → batch of tensors with `input_ids`, `attention_mask` and, if any, `labels`.
+        sets: what to draw.
+        columns: names that may reach the collator (what teacher and student take, and the labels).
+        seed: of the sampled shares.
+        answers: (numbers of the rows, their epochs, the batch, tokens that are no padding) → what a teacher said of
+            them, for rows that have a number.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    sets: RowSets
+    columns: frozenset[str]
+    seed: int = 0
+    answers: Callable[..., dict[str, torch.Tensor]] | None = None
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
+        epochs = [int(feature.get(EPOCH, 0)) for feature in features]
+        known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
+        batch = dict(self.collate([{k: v for k, v in one.items() if k in known} for one in features]))
+        present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
+        if present.all():
+            batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
+        attended = present & ~fillers[:, None]
+        rows = self._draw(batch, attended, fillers, epochs)
+        batch["rows"] = {name: torch.from_numpy(np.asarray(where, dtype=np.int64)) for name, where in rows.items()}
+        batch["rows"] |= batch.pop(MIXED, {})
+        batch["tokens"] = int(attended.sum())
+        if self.sets.chunk and self.sets.logits and "head" in rows:
+            batch["chunks"] = self._chunks(rows)
+        if self.answers and NUMBER in features[0]:
+            numbers = [feature[NUMBER] for feature in features]
+            batch["answers"] = self.answers(numbers, epochs, batch, present)
+        return batch
+
+    def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:
+        size = self.sets.chunk
+        edges = np.arange(0, len(rows["head"]) + size, size)
+        cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
+        return Chunks(size, cuts)
+
+    def _draw(self, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
+        rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}
+        if self.sets.kind != "mlm":
+            return rows | {f"logits/{name}": rows[name] for name in self.sets.logits}
+        head = np.unique(np.concatenate([np.empty(0, np.int64), *(rows[name] for name in self.sets.logits)]))
+        places = {f"logits/{name}": np.searchsorted(head, rows[name]) for name in self.sets.logits}
+        return rows | places | {"head": head}
+
+    def _positions(
+        self, name: str, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
+    ) -> np.ndarray:
+        if name == "all":
+            return np.flatnonzero(attended)
+        if name == "masked":
+            return np.flatnonzero((batch["labels"].numpy() != -100) & ~fillers[:, None])
+        if name == "cls":
+            return np.flatnonzero(~fillers) * attended.shape[1] + attended[~fillers].argmax(1)
+        if name == "sequences":
+            return np.flatnonzero(~fillers)
+        if name == "batch":
+            return np.arange(int((~fillers).sum() > 1))
+        if name == "labelled":
+            return np.flatnonzero(_labelled(batch, len(fillers)) & ~fillers)
+        return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)
+
+    def _sample(self, share: float, ids: np.ndarray, attended: np.ndarray, epochs: list[int]) -> np.ndarray:
+        """A share of each row's attended tokens, at least one, drawn row by row."""
+        chosen = []
+        for i, (row, seen, epoch) in enumerate(zip(ids, attended, epochs, strict=True)):
+            places = np.flatnonzero(seen)
+            if len(places):
+                generator = row_generator(self.seed, epoch, row[places], salt=1)
+                drawn = generator.choice(places, size=max(1, round(share * len(places))), replace=False)
+                chosen.append(np.sort(drawn) + i * ids.shape[1])
+        return np.concatenate([np.empty(0, np.int64), *chosen])
+
+
+def _labelled(batch: dict[str, Any], size: int) -> np.ndarray:
+    if "labels" not in batch:
+        return np.zeros(size, dtype=bool)
+    labels = batch["labels"].numpy()
+    return ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels != -100

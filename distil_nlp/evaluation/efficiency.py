@@ -1,0 +1,141 @@
+"""What a model costs: arithmetic, time and memory of an inference forward, teacher and student under one measure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import timer
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from distil_nlp.models import usable_positions
+from distil_nlp.utils.environment import device_name
+from distil_nlp.utils.memory import LiveBytes
+
+
+def measure(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    *,
+    device: torch.device | str,
+    bf16: bool = False,
+    sequence_length: int = 128,
+    batch_sizes: tuple[int, ...] = (1, 32),
+    warm_up: int = 2,
+    repeats: tuple[int, int] = (10, 50),
+    seconds: float = 5.0,
+) -> dict[str, dict[str, Any]]:
+    """Costs of both models, as the keys `teacher` and `student` of `results.json`, and how they were taken, as
+    `efficiency`.
+
+    Measured is an inference forward of the whole model, head included: logits of the pooled token for
+    classification and regression; for language modelling the vocabulary at every position, as fill-mask runs it.
+    The input are random tokens without padding, as many as both models have positions for, at most
+    `sequence_length`. Copies in float32 are measured, under autocast where `bf16`; the models stay as they are.
+
+    - `flops_per_token`: floating-point operations of the matrix products, 2 to a multiply-add, attention included.
+    - `latency_ms`, by batch: median and 95th percentile. The models take turns, so that whatever else the machine
+      does slows both: the least of `repeats` in any case, then up to the most while `seconds` a batch size last.
+    - `tokens_per_second`, by batch: at the median.
+    - `peak_memory_mib`: weights, and what is alive besides them at the highest point of a forward at the largest
+      batch. On CUDA all that PyTorch allocates; elsewhere the tensors that operators hand on, without scratch space
+      inside an operator. Not in it: libraries, Python, memory the allocator keeps in reserve.
+    """
+    device = torch.device(device)
+    length = min(sequence_length, *(usable_positions(model.config) for model in (teacher, student)))
+    models = {"teacher": _copy(teacher, device), "student": _copy(student, device)}
+    costs: dict[str, dict[str, Any]] = {name: {"latency_ms": {}, "tokens_per_second": {}} for name in models}
+    for size in batch_sizes:
+        inputs = _inputs(models.values(), size, length)
+        runs = {name: partial(_forward, model, inputs, bf16) for name, model in models.items()}
+        for name, times in _alternate(runs, warm_up, repeats, seconds).items():
+            median, p95 = np.percentile(times, (50, 95)).tolist()
+            milliseconds = {"median": round(median * 1e3, 4), "p95": round(p95 * 1e3, 4), "repeats": len(times)}
+            costs[name]["latency_ms"][str(size)] = milliseconds
+            costs[name]["tokens_per_second"][str(size)] = round(size * length / median, 1)
+    one, most = (_inputs(models.values(), size, length) for size in (1, max(batch_sizes)))
+    for name, model in models.items():
+        costs[name]["flops_per_token"] = _flops(model, one) / length
+        costs[name]["peak_memory_mib"] = round(_peak_bytes(model, most, bf16) / 2**20, 2)
+    theirs, ours = (costs[name]["latency_ms"] for name in models)
+    conditions = {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "dtype": "bfloat16" if bf16 else "float32",
+        "sequence_length": length,
+        "warm_up": warm_up,
+        "speed_up": {size: round(theirs[size]["median"] / ours[size]["median"], 3) for size in theirs},
+    }
+    return {**costs, "efficiency": conditions}
+
+
+def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Teacher and student alike, whatever training made of them: a frozen teacher in bfloat16 would cost less."""
+    return copy.deepcopy(model).to(device, torch.float32).requires_grad_(False).eval()
+
+
+def _inputs(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:
+    """Random tokens that all models know, none of them padding, (size, length)."""
+    models = list(models)
+    vocabulary, padding = min(model.config.vocab_size for model in models), models[0].config.pad_token_id
+    ids = torch.randint(vocabulary - 1, (size, length), generator=torch.Generator().manual_seed(0))
+    if padding is not None:
+        ids += ids >= padding
+    ids = ids.to(models[0].device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _forward(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> Tensor:
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        return model(**inputs).logits
+
+
+@torch.inference_mode()
+def _alternate(
+    runs: dict[str, Callable[[], Any]], warm_up: int, repeats: tuple[int, int], budget: float
+) -> dict[str, list[float]]:
+    """Seconds of each run, taken in turns; `timer` waits for the device."""
+    for _ in range(warm_up):
+        for run in runs.values():
+            run()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    begin, (least, most) = timer(), repeats
+    for number in range(most):
+        if number >= least and timer() - begin > budget:
+            break
+        for name, run in runs.items():
+            start = timer()
+            run()
+            found[name].append(timer() - start)
+    return found
+
+
+@torch.no_grad()
+def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
+    """Floating-point operations of a forward. Attention runs as plain products: fused, it goes uncounted on the CPU."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**inputs)
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> int:
+    """Weights and the highest sum of what a forward holds besides them."""
+    live = LiveBytes()
+    for weight in (*model.parameters(), *model.buffers()):
+        live.see(weight)
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+        before = torch.cuda.memory_allocated(model.device)
+        _forward(model, inputs, bf16)
+        return live.peak + torch.cuda.max_memory_allocated(model.device) - before
+    with live:
+        _forward(model, inputs, bf16)
+    return live.peak

@@ -1,0 +1,71 @@
+"""A model without its head: what every fine-tuning starts from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from distil_nlp.errors import UserError
+from distil_nlp.models.loading import fetch
+from distil_nlp.tasks.base import Head
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A trained encoder. Whatever head its checkpoint has is left out, so that all tasks start alike: a student
+    distilled on MRPC is fine-tuned on RTE like one distilled on text."""
+
+    name: str
+    config: PretrainedConfig
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, name: str) -> Encoder:
+        """From a folder or the Hub, in float32.
+
+        Raises:
+            UserError: if there is no such model, or it also decodes.
+        """
+        model, info = fetch(
+            "model", name, AutoModel.from_pretrained,
+            output_loading_info=True, dtype=torch.float32, use_safetensors=True,
+        )  # fmt: skip
+        if model.config.is_encoder_decoder:
+            raise UserError(
+                f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which decodes too"
+            )
+        weights = {key: value for key, value in model.state_dict().items() if key not in info["missing_keys"]}
+        return cls(name, model.config, weights)
+
+    def with_head(self, head: Head) -> PreTrainedModel:
+        """The encoder with an untrained head, drawn from torch's global random state.
+
+        Raises:
+            UserError: if the checkpoint lacked weights of the encoder itself. (An untrained pooler counts as head.)
+        """
+        config = copy.deepcopy(self.config)
+        config.update(head.config())
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        found = model.base_model.load_state_dict(self.weights, strict=False)
+        lost = [key for key in found.missing_keys if "pooler" not in key]
+        if lost:
+            raise UserError(
+                f"expected the weights of a {type(model.base_model).__name__} in {self.name} / got none for "
+                f"{len(lost)} tensors ({', '.join(lost[:3])} …) / they would start untrained / check its files"
+            )
+        return model
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of names and weights: what the model is known by, wherever it lies."""
+        digest = hashlib.sha256()
+        for key in sorted(self.weights):
+            digest.update(key.encode())
+            digest.update(self.weights[key].contiguous().numpy())
+        return digest.hexdigest()

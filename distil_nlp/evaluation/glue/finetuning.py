@@ -1,0 +1,92 @@
+"""One fine-tuning: an encoder, a task, a seed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+
+from distil_nlp.data import TaskCollator, TaskData, labelled_rows
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.glue.encoder import Encoder
+from distil_nlp.evaluation.glue.processes import on_cpu
+from distil_nlp.evaluation.glue.settings import Settings
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.models import load_model
+from distil_nlp.objective.objective import Objective
+from distil_nlp.tasks.base import Head
+from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.trainer import DistillationTrainer
+
+MODEL = "model"
+CHECKPOINT_STEPS = 2000
+"""Steps between checkpoints: shorter fine-tunings write none, since they start anew sooner than they save."""
+
+
+def finetune(
+    encoder: Encoder, data: TaskData, tokenizer: PreTrainedTokenizerBase, settings: Settings, seed: int, folder: Path
+) -> PreTrainedModel:
+    """The encoder with a new head, trained on a task's labels and read back from `folder/model`. An unfinished
+    fine-tuning is carried on from its last checkpoint."""
+    rows, head = labelled_rows(data.split.train), Head(data.kind, data.labels, data.num_labels)
+    args = _arguments(settings, seed, folder, len(rows))
+    with args.main_process_first(desc="folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+    set_seed(seed)
+    trainer = DistillationTrainer(
+        model=encoder.with_head(head).train(),
+        args=args,
+        objective=Objective([HardLabel()], data.kind),
+        train_dataset=rows,
+        data_collator=TaskCollator(tokenizer, data.kind),
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_complete_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    state, model = trainer.student_state(), trainer.detach()
+    if args.should_save:
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
+        model.save_pretrained(folder / MODEL, state_dict=state)
+        tokenizer.save_pretrained(folder / MODEL)
+    trainer.accelerator.wait_for_everyone()
+    return load_model(str(folder / MODEL), head)
+
+
+def _arguments(settings: Settings, seed: int, folder: Path, rows: int) -> TrainingArguments:
+    """A batch is what all processes see in a step, so that more of them change the time and not the protocol.
+
+    Raises:
+        UserError: if the processes cannot share the batch.
+    """
+    processes = PartialState().num_processes
+    if settings.batch_size % processes:
+        raise UserError(
+            f"--batch-size: expected a multiple of the {processes} processes / got {settings.batch_size} / they "
+            "share each batch / choose another one"
+        )
+    steps = settings.max_steps or math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
+    return TrainingArguments(
+        str(folder),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size // processes,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        bf16=settings.bf16,
+        use_cpu=on_cpu(),
+        seed=seed,
+        save_strategy="steps" if steps > CHECKPOINT_STEPS else "no",
+        save_steps=CHECKPOINT_STEPS,
+        save_total_limit=2,
+        logging_steps=50,
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )

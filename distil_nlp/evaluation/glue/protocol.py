@@ -1,0 +1,156 @@
+"""DistilBERT's protocol (arXiv:1910.01108, table 1): fine-tune on each GLUE task, several seeds, report the median."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.data import TaskCollator, TaskData, load_splits, load_task
+from distil_nlp.evaluation.glue.encoder import Encoder
+from distil_nlp.evaluation.glue.finetuning import MODEL, finetune
+from distil_nlp.evaluation.glue.output_folder import RESULTS, SCORES, STARTED_FROM_MNLI, Folder, default_folder
+from distil_nlp.evaluation.glue.processes import processes
+from distil_nlp.evaluation.glue.settings import SEEDS, Settings
+from distil_nlp.evaluation.glue.submission import FILES, TestSplit, assemble, prediction_lines, test_splits
+from distil_nlp.evaluation.glue.summary import SCORE, table, with_score
+from distil_nlp.evaluation.metrics import score
+from distil_nlp.evaluation.predict import predict
+from distil_nlp.models import check_words, load_tokenizer, max_positions
+from distil_nlp.tasks.glue import GLUE
+from distil_nlp.utils.environment import environment
+from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.logging import is_main_process, say
+
+
+def finetune_on_glue(
+    model: str,
+    tasks: list[str],
+    data: str,
+    settings: Settings,
+    seeds: list[int] = SEEDS,
+    submission: bool = False,
+    output: Path | None = None,
+) -> Path:
+    """Fine-tunes a model on each task with each seed, scores it on the labelled splits; the path of `glue.json`.
+
+    The folder holds `glue.json`, `glue.md` (the same as a table), `<task>/seed-<seed>/scores.json`, with `submission`
+    the predictions on test splits, and with `settings.from_mnli` the models fine-tuned on MNLI. Further commands with
+    the same model, data and settings may add tasks and seeds; what is done is not done again, and the summary is of
+    all that is there.
+
+    `glue.json`: `model` {name, encoder_sha256}, `data`, `mode`, `settings`, `environment` of the last command, `rows`
+    {task: {split: count}}, `tasks` {task: {metric: {seeds, values, median, minimum, maximum}}}, where the metric
+    `score` is the mean of a task's metrics as on the leaderboard, and `averages` {name: mean over tasks of the median
+    score}. All metrics are fractions.
+
+    Raises:
+        UserError: if the folder is another evaluation's, the data lack a task, or MNLI is needed and missing.
+    """
+    state, encoder = processes(), Encoder.load(model)
+    header = {
+        "schema_version": 1,
+        "mode": "finetune",
+        "model": {"name": model, "encoder_sha256": encoder.sha256},
+        "data": data,
+        "settings": asdict(settings),
+    }
+    folder = Folder(output or default_folder(model), header, settings)
+    tokenizer = load_tokenizer(model)
+    check_words(tokenizer, encoder.config, model)
+    run = _Run(model, data, folder, submission, encoder, tokenizer)
+    folder.check()
+    say(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
+    plan = folder.plan(tasks, seeds, submission)
+    for record in folder.records():
+        if record["task"] in tasks and record["seed"] in seeds:
+            again = record["seed"] in plan.get(record["task"], ())
+            say(_line(record, "done before" + "; again, for its predictions or model" * again))
+    loaded = {task: run.load(task) for task in plan}  # before any training: what is missing is said now
+    about = {key: value for key, value in environment(0, state.device, state.num_processes).items() if key != "seed"}
+    state.wait_for_everyone()  # all have read what is done
+    if is_main_process():
+        folder.summarise(about)
+    for task, seeds_left in plan.items():
+        for seed in seeds_left:
+            run.one(task, seed, *loaded[task])
+            if is_main_process():
+                folder.summarise(about)
+    if is_main_process():
+        say(table(json.loads((folder.path / RESULTS).read_text())))
+        if submission:
+            say("\n".join([*assemble(folder.path, folder.records()), ""]))
+    return folder.path / RESULTS
+
+
+@dataclass
+class _Run:
+    """One command: loads rows, fine-tunes, scores."""
+
+    model: str
+    data: str
+    folder: Folder
+    submission: bool
+    encoder: Encoder
+    tokenizer: PreTrainedTokenizerBase
+
+    def load(self, task: str) -> tuple[TaskData, dict[str, TestSplit] | None]:
+        """A task's rows and, for a submission, its test splits (none where the data has none)."""
+        settings = self.folder.settings
+        length = min(settings.max_length, max_positions(self.model))
+        with PartialState().main_process_first():
+            splits = load_splits(self.data, task)
+            limits = {"max_length": length, "max_train_rows": settings.max_train_rows}
+            found = load_task(splits, self.tokenizer, GLUE[task], **limits)
+            if not self.submission:
+                return found, None
+            tests = test_splits(self.data, splits, GLUE[task], self.tokenizer, length)
+        lacking = [file for file in FILES[task].values() if file not in tests]
+        if lacking:
+            say(f"{task}: the data has no test split for {', '.join(lacking)}")
+        return found, tests
+
+    def one(self, task: str, seed: int, data: TaskData, tests: dict[str, TestSplit] | None) -> None:
+        """Fine-tunes, scores, predicts and writes; `scores.json` comes last, so that it means all is done."""
+        began, settings, place = time.monotonic(), self.folder.settings, self.folder.of(task, seed)
+        encoder = self.encoder
+        if settings.from_mnli and task in STARTED_FROM_MNLI:
+            encoder = Encoder.load(str(self.folder.of("mnli", seed) / MODEL))
+        model = finetune(encoder, data, self.tokenizer, settings, seed, place)
+        collator, splits = TaskCollator(self.tokenizer, data.kind), data.split.evaluation
+        looking = {"collator": collator, "device": PartialState().device, "bf16": settings.bf16}
+        metrics = with_score(score(model, data.task, data.kind, splits, **looking))
+        rows = {file: test.rows for file, test in (tests or {}).items()}
+        outputs = predict(model, data.kind, rows, **looking)
+        record = {
+            "task": task,
+            "seed": seed,
+            "metrics": metrics,
+            "rows": {"train": len(data.split.train)} | {name: len(rows) for name, rows in splits.items()},
+            "seconds": round(time.monotonic() - began, 1),
+            "predictions": None if tests is None else [*tests],
+        }
+        if is_main_process():
+            for file, seen in outputs.items():
+                lines = prediction_lines(GLUE[task], seen.predictions, tests[file].index)
+                write_atomically(place / file, "\n".join(lines) + "\n")
+            if not (settings.from_mnli and task == "mnli"):
+                shutil.rmtree(place / MODEL)
+            write_atomically(place / SCORES, json.dumps(record, indent=2) + "\n")
+            for checkpoint in place.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        say(_line(record, f"{record['seconds']:.0f} s"))
+        del model
+        gc.collect()  # a trainer and its callbacks hold each other, and with them the GPU's memory
+
+
+def _line(record: dict[str, Any], remark: str) -> str:
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items() if name != SCORE)
+    return f"{record['task']}  seed {record['seed']}  {shown}  ({remark})"

@@ -1,0 +1,66 @@
+"""Scoring a model as it is, on its own task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distil_nlp.data import TaskCollator, load_splits, load_task
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.glue.processes import processes
+from distil_nlp.evaluation.metrics import headline, score
+from distil_nlp.models import check_words, load_config, load_model, load_tokenizer, usable_positions
+from distil_nlp.redaction import without_home
+from distil_nlp.tasks.base import Head
+from distil_nlp.tasks.glue import GLUE
+from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.logging import is_main_process, say
+
+
+def score_on_glue(
+    model: str,
+    tasks: list[str],
+    data: str,
+    max_length: int = 128,
+    batch_size: int = 32,
+    output: Path | None = None,
+) -> Path | None:
+    """Scores a model as it is on each task's labelled splits, prints them, and writes them to `output`.
+
+    Raises:
+        UserError: if the model has no head for a task, or other labels.
+    """
+    if output is not None:
+        _check_writable(output)
+    state = processes()
+    tokenizer, config = load_tokenizer(model), load_config(model)
+    check_words(tokenizer, config, model)
+    max_length = min(max_length, usable_positions(config))
+    scores: dict[str, Any] = {}
+    for name in tasks:
+        with state.main_process_first():
+            found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
+        scorer = load_model(model, Head(found.kind, found.labels, found.num_labels))
+        collator, splits = TaskCollator(tokenizer, found.kind), found.split.evaluation
+        scores[name] = score(
+            scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device
+        )
+        shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
+        say(f"{name} (headline: {headline(name)}): {shown}")
+        if output is not None and is_main_process():
+            found = {"model": model, "data": data, "mode": "score", "tasks": scores}
+            write_atomically(output, json.dumps(without_home(found), indent=2))
+    return output
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(f"{file} is a folder")
+        file.touch()
+    except OSError as error:
+        raise UserError(
+            f"--output: expected a file that can be written / got {error} / scores would be lost"
+        ) from error

@@ -1,0 +1,97 @@
+"""How good a model is: a task's official metrics, or perplexity. Does not know how the model was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+from transformers import EvalPrediction, PreTrainedModel
+
+from distil_nlp.evaluation import glue_metric
+from distil_nlp.evaluation.predict import Outputs, predict
+from distil_nlp.tasks.base import OWN, Kind
+from distil_nlp.tasks.glue import GLUE
+
+MLM_HEADLINE = "accuracy"
+Metrics = dict[str, float]
+
+
+def headline(task: str) -> str:
+    """The metric that retention is taken on: a task's own, top-1 accuracy on masked tokens for `mlm`."""
+    return MLM_HEADLINE if task == "mlm" else (GLUE | OWN)[task].headline
+
+
+def metric_names(task: str) -> list[str]:
+    """What evaluation reports for a task, besides the loss and its terms."""
+    return ["perplexity", MLM_HEADLINE] if task == "mlm" else glue_metric.TASKS[task]
+
+
+def metric_function(task: str) -> Callable[[EvalPrediction], Metrics]:
+    """What `Trainer` calls on gathered logits and labels."""
+    metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
+    is_regression = (GLUE | OWN)[task].kind == "regression"
+
+    def compute(seen: EvalPrediction) -> Metrics:
+        outputs, labels = np.asarray(seen.predictions), np.asarray(seen.label_ids)
+        predictions = outputs.reshape(-1) if is_regression else outputs.argmax(-1)
+        known = ~np.isnan(labels) if is_regression else labels != -100
+        return metric.compute(predictions=predictions[known], references=labels[known])
+
+    return compute
+
+
+def score(
+    model: PreTrainedModel, task: str, kind: Kind, splits: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> Metrics:
+    """The metrics of a model on labelled splits, as fractions; arguments as for `predict`."""
+    return metrics_of(task, predict(model, kind, splits, *args, **kwargs))
+
+
+def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
+    """One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
+    each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`."""
+    function = _mlm_metrics if task == "mlm" else metric_function(task)
+    found = {name: function(EvalPrediction(seen.predictions, seen.labels)) for name, seen in outputs.items()}
+    metrics = dict(next(iter(found.values())))
+    if len(found) > 1:
+        metrics |= {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
+    return metrics
+
+
+def _mlm_metrics(seen: EvalPrediction) -> Metrics:
+    loss, right, tokens = seen.predictions.sum(0).tolist()
+    loss = loss / tokens
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / tokens}
+
+
+def retention(student: Mapping[str, float], teacher: Mapping[str, float], task: str) -> float | None:
+    """student ÷ teacher on the headline metric; None where the teacher's is not above 0."""
+    name = headline(task)
+    return _ratio(student.get(name), teacher.get(name))
+
+
+def retention_above_majority(
+    student: Mapping[str, float], teacher: Mapping[str, float], floor: Mapping[str, float], task: str
+) -> float | None:
+    """(student − floor) ÷ (teacher − floor) on the headline metric: retention that guessing does not raise."""
+    name = headline(task)
+    base = floor.get(name)
+    if base is None or not math.isfinite(base):
+        base = 0.0
+    if student.get(name) is None or teacher.get(name) is None:
+        return None
+    return _ratio(student[name] - base, teacher[name] - base)
+
+
+def _ratio(student: float | None, teacher: float | None) -> float | None:
+    if student is None or teacher is None or not teacher > 0:
+        return None
+    return student / teacher
+
+
+GLUE_METRIC = str(Path(__file__).with_name("glue_metric.py"))
+"""For `evaluate.load(GLUE_METRIC, "mrpc")`."""

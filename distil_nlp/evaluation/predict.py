@@ -1,0 +1,105 @@
+"""Model outputs on evaluation splits, row by row, over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, send_to_device
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedModel
+
+from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.objective import Shape
+from distil_nlp.objective.objective import Objective
+from distil_nlp.signals.recorder import Recorder
+from distil_nlp.signals.types import forward_names, observe
+from distil_nlp.tasks.base import Kind
+
+
+@dataclass
+class Outputs:
+    """What a model says of one split, in the order of its rows.
+
+    Attributes:
+        predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, tokens
+            that were right, masked tokens.
+        labels: (rows,); for `mlm` unused.
+    """
+
+    predictions: np.ndarray
+    labels: np.ndarray
+
+
+def predict(
+    model: PreTrainedModel,
+    kind: Kind,
+    splits: Mapping[str, Any],
+    collator: Callable,
+    *,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> dict[str, Outputs]:
+    """The outputs of a model on each split; each process looks at its share of the rows, and all get the whole."""
+    objective = Objective([HardLabel()], kind)
+    objective.bind(None, Shape.of(model.config))
+    recorder, was_training = Recorder(model, objective.request("student"), head_rows=kind == "mlm"), model.training
+    model.to(device).eval()
+    collate = RowCollator(collator, objective.row_sets(), forward_names(model) | {"labels", "word_ids"})
+    found = {}
+    for name, rows in splits.items():
+        loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
+        seen = [_look(model, batch, kind, device, bf16) for batch in loader]
+        found[name] = _in_order(seen, len(rows))
+    recorder.remove()
+    model.train(was_training)
+    return found
+
+
+def _share(rows: Any) -> Subset:
+    """The rows that this process looks at."""
+    state = PartialState()
+    return Subset(rows, range(state.process_index, len(rows), state.num_processes))
+
+
+def _in_order(seen: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
+    """What all processes saw of their shares, in batches, as outputs in the order of the rows."""
+    shares = gather_object([seen])
+    some = next(batch for share in shares for batch in share)
+    whole = [np.empty((count, *part.shape[1:]), dtype=part.dtype) for part in some]
+    for i, share in enumerate(shares):
+        for array, parts in zip(whole, zip(*share, strict=True), strict=False):  # none, where there were too few rows
+            array[i :: len(shares)] = np.concatenate(parts)
+    return Outputs(*whole)
+
+
+@torch.no_grad()
+def _look(
+    model: PreTrainedModel, batch: dict[str, Any], kind: Kind, device: torch.device | str, bf16: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(predictions, labels) of a batch, as `Outputs` has them."""
+    batch = send_to_device(batch, device)
+    known = forward_names(model)
+    inputs = {name: value for name, value in batch.items() if name in known}
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+        logits = observe(model, inputs, batch["rows"]).logits.float()
+    labels = batch["labels"]
+    if kind == "mlm":
+        logits, labels = _by_block(logits, labels, batch["rows"]["masked"]), labels[:, 0]
+    return logits.cpu().numpy(), labels.cpu().numpy()
+
+
+def _by_block(logits: Tensor, labels: Tensor, masked: Tensor) -> Tensor:
+    """(blocks, 3): loss, right and masked tokens of each block, from the logits of the masked tokens."""
+    truth, block = labels.flatten()[masked], masked // labels.shape[1]
+    loss = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+    right = (logits.argmax(-1) == truth).float()
+    found = torch.stack([loss, right, torch.ones_like(loss)], dim=1).cpu().double()
+    return found.new_zeros(len(labels), 3).index_add_(0, block.cpu(), found)

@@ -1,6 +1,0 @@
-"""Whether a student agrees with its teacher, whatever is true."""
-
-from distil_nlp.fidelity.agreement import compare, expected_calibration_error
-from distil_nlp.fidelity.cka import linear_cka
-
-__all__ = ["compare", "expected_calibration_error", "linear_cka"]

@@ -1,0 +1,82 @@
+"""The YAML part of a model card: what the Hub filters by and shows beside the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from distil_nlp.hub.card_facts import Facts
+from distil_nlp.hub.sources import hub_id
+from distil_nlp.reporting.scores import metric_name
+from distil_nlp.tasks.glue import GLUE
+
+_ON_HUB = {name: name for name in ("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity")}
+_ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
+"""Name in `results.json` → id on the Hub."""
+
+
+def card_data(facts: Facts) -> ModelCardData:
+    """The metadata of a run's student, as far as the run knows it.
+
+    Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
+    `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
+    `adapter`, `merge` and `quantized`.
+    """
+    dataset, bases, scores = hub_id(facts("recipe.data.path")), _bases(facts), list(_scores(facts))
+    return ModelCardData(
+        language=facts("teacher.card.language"),
+        license=facts("teacher.card.license"),
+        license_name=facts("teacher.card.license_name"),
+        license_link=facts("teacher.card.license_link"),
+        library_name="transformers",
+        pipeline_tag=pipeline_tag(facts),
+        base_model=bases[0] if len(bases) == 1 else bases or None,
+        base_model_relation="finetune" if bases else None,
+        datasets=[dataset] if dataset else None,
+        metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
+        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts.task)],
+        model_name=facts.name if scores else None,
+        eval_results=scores or None,
+    )
+
+
+def pipeline_tag(facts: Facts) -> str:
+    """The pipeline that runs the student."""
+    return "fill-mask" if facts.kind == "mlm" else "text-classification"
+
+
+def _scores(facts: Facts) -> Iterator[EvalResult]:
+    """One for each metric and split."""
+    metrics, dataset = facts("student.metrics") or {}, hub_id(facts("recipe.data.path"))
+    several = any("/" in name for name in metrics)
+    for name, value in metrics.items():
+        split, _, metric = name.rpartition("/")
+        if metric not in _ON_HUB or (several and not split) or value is None:
+            continue
+        yield EvalResult(
+            task_type=pipeline_tag(facts),
+            dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
+            dataset_name=facts.dataset,
+            dataset_config=facts("recipe.data.name") or (facts.task if facts.task in GLUE else None),
+            dataset_split=split or next(iter(facts.splits), None),
+            dataset_revision=facts("data.revision") or facts("recipe.data.revision"),
+            metric_type=_ON_HUB[metric],
+            metric_name=metric_name(metric, facts.kind),
+            metric_value=round(value, 4),
+            metric_args={"average": "macro"} if metric == "f1_macro" else None,
+        )
+
+
+def _bases(facts: Facts) -> list[str]:
+    """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
+    start, known = hub_id(facts("recipe.student.name")), facts("teacher.card.base_model")
+    teachers = known if isinstance(known, list) else [known or hub_id(facts("recipe.teacher.name"))]
+    others = [hub_id(name) for name in facts("recipe.teacher.ensemble") or []]
+    return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
+
+
+def _task_tags(task: str) -> list[str]:
+    if task in GLUE:
+        return ["glue", task]
+    return {"mlm": ["masked-language-modeling"], "regression": ["regression"]}.get(task, [])

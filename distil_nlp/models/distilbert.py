@@ -1,0 +1,82 @@
+"""BERT weights as DistilBERT weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import (
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
+    PreTrainedModel,
+)
+
+from distil_nlp.errors import UserError
+
+_BLOCK = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+_AROUND = {
+    "distilbert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
+    "distilbert.embeddings.LayerNorm.weight": "bert.embeddings.LayerNorm.weight",
+    "distilbert.embeddings.LayerNorm.bias": "bert.embeddings.LayerNorm.bias",
+    "vocab_transform.weight": "cls.predictions.transform.dense.weight",
+    "vocab_transform.bias": "cls.predictions.transform.dense.bias",
+    "vocab_layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
+    "vocab_layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "vocab_projector.bias": "cls.predictions.bias",
+}
+
+
+def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
+    """Student name → teacher tensor, from BERT to DistilBERT classes.
+
+    A classifier is not among them: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
+    """
+    state = teacher.state_dict()
+    sources = {ours: state[theirs] for ours, theirs in _AROUND.items() if theirs in state}
+    positions = state["bert.embeddings.position_embeddings.weight"]
+    segment = state["bert.embeddings.token_type_embeddings.weight"][0]
+    sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
+    for i, theirs in enumerate(layers):
+        for ours, part in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                source = state[f"bert.encoder.layer.{theirs}.{part}.{kind}"]
+                sources[f"distilbert.transformer.layer.{i}.{ours}.{kind}"] = source
+    return sources
+
+
+def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
+    config = teacher.config
+    if config.model_type != "bert":
+        raise UserError(
+            f"student.architecture=distilbert: expected a BERT teacher / got {config.model_type} / its parts have "
+            "no counterpart in DistilBERT / use student.architecture=same"
+        )
+    return DistilBertConfig(
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_position_embeddings,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        dim=config.hidden_size,
+        hidden_dim=config.intermediate_size,
+        dropout=config.hidden_dropout_prob,
+        attention_dropout=config.attention_probs_dropout_prob,
+        activation=config.hidden_act,
+        initializer_range=config.initializer_range,
+        pad_token_id=config.pad_token_id,
+        id2label=config.id2label,
+        label2id=config.label2id,
+        problem_type=config.problem_type,
+    )
+
+
+def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
+    is_mlm = type(teacher).__name__.endswith("ForMaskedLM")
+    return DistilBertForMaskedLM if is_mlm else DistilBertForSequenceClassification

@@ -1,0 +1,138 @@
+"""Terms on outputs: between the logits of both models, or of one and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from distil_nlp.errors import UserError
+from distil_nlp.objective.gather import gathered
+from distil_nlp.objective.term import Role, Rows, Shape, Temperature, Term, Weight, as_schedule
+from distil_nlp.signals.types import Request, Signals
+from distil_nlp.tasks.base import Kind
+
+
+class OutputTerm(Term):
+    """A term on logits: rows are tokens for language modelling, sequences otherwise.
+
+    Attributes:
+        takes_top: whether `TopLogits` will do for the teacher's, which is what a cache keeps of a vocabulary.
+        least_classes: of how many classes it has a gradient.
+    """
+
+    takes_top: bool = False
+    least_classes: ClassVar[int] = 2
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        super().bind(kind, teacher, student)
+        least, classes = self.least_classes, student.num_labels
+        if kind == "classification" and classes is not None and classes < least:
+            raise UserError(
+                f"objective.{self.name}: expected {least} classes or more / got {classes} / with fewer it is the same "
+                "for nearly all outputs, and teaches nothing / leave it out"
+            )
+
+    def request(self, role: Role) -> Request:
+        return Request(logits=role == "student" or self.needs_teacher)
+
+    def seen(self) -> str:
+        """The row set whose logits it looks at."""
+        return self.rows()
+
+    def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
+        """The term's rows among those that the head ran on."""
+        return signals.logits.index_select(0, batch["rows"][f"logits/{self.seen()}"])
+
+
+class SoftTerm(OutputTerm):
+    """A term between the outputs of student and teacher.
+
+    Args:
+        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled share of them.
+            DistilBERT's published default is all; the masked 15 % spare 85 % of the vocabulary projection.
+    """
+
+    def __init__(self, weight: Weight = 1.0, rows: Rows = "masked"):
+        super().__init__(weight)
+        self.row_set = rows
+
+    def rows(self) -> str:
+        return str(self.row_set) if self.kind == "mlm" else "sequences"
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        return self.between(self.logits(student, batch), self.logits(teacher, batch), progress)
+
+    def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
+        """Σ over rows: logits (rows, classes) of both; regression has one class, its output."""
+        raise NotImplementedError
+
+
+class TemperedTerm(SoftTerm):
+    """A term between the softened outputs of student and teacher.
+
+    Args:
+        temperature: T, a number or a `Schedule`.
+        rows: see `SoftTerm`.
+
+    Attributes:
+        loss: (student, teacher, T) → Σ over rows.
+    """
+
+    loss: ClassVar[Any]
+
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+        super().__init__(weight, rows)
+        self.temperature = as_schedule(temperature)
+
+    def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
+        return type(self).loss(student, teacher, self.temperature(progress))
+
+
+class LabelTerm(OutputTerm):
+    """A term on labels: of masked tokens (language modelling), or of rows that are not labelled −100 or NaN."""
+
+    teaches_unlabelled = False
+
+    def rows(self) -> str:
+        return "masked" if self.kind == "mlm" else "labelled"
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        if "labels" not in batch:
+            return self.logits(student, batch).sum() * 0.0
+        labels = batch["labels"].flatten().index_select(0, batch["rows"][self.rows()])
+        return self.against(labels, self.logits(student, batch), teacher, batch, progress)
+
+    def against(
+        self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
+    ) -> Tensor:
+        """Σ over the labelled rows: `labels` (rows,), the student's `logits` (rows, classes)."""
+        raise NotImplementedError
+
+
+class OutputBatchTerm(OutputTerm):
+    """A term on how the outputs of a micro-batch's sequences lie to each other: a `BatchTerm` that looks at logits.
+
+    It is one value for a micro-batch; one of a single row takes no part. Not for language modelling, whose logits are
+    seen chunk by chunk.
+    """
+
+    kinds = ("classification", "regression")
+    compares_rows = True
+
+    def rows(self) -> str:
+        return "batch"
+
+    def seen(self) -> str:
+        return "sequences"
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        ours, theirs = (gathered(self.logits(one, batch), self.seen(), batch) for one in (student, teacher))
+        if not batch["rows"]["batch"].numel():
+            return ours.sum() * 0.0
+        return self.between(ours, theirs, progress)
+
+    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        """Of the whole micro-batch: logits (rows, classes) of both."""
+        raise NotImplementedError

@@ -1,0 +1,133 @@
+"""A term: one thing the student matches, which rows and layers it looks at, and what it must see for that.
+
+To add one: a file in `losses/` with the formula and a subclass of one of these classes, and a line in `terms.TERMS`.
+What its constructor takes, by its annotations, is what a recipe may say of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from distil_nlp.models.architecture import feed_forward_width
+from distil_nlp.objective.schedule import Schedule
+from distil_nlp.signals.types import Request, Signals, Source
+from distil_nlp.tasks.base import Kind
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Bins = Annotated[int, Field(ge=2, le=1000)]
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Weight = float | Schedule
+Temperature = Positive | Schedule
+Rows = Literal["masked", "all"] | Share
+Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
+Pair = Annotated[Sequence[Block], Field(min_length=2, max_length=2)]
+Layers = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[Pair], Field(min_length=1)]
+Role = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a term must know of a model to pair its layers: depth, width, number of attention heads, which layers see a
+    window only (ModernBERT), how many feed-forward units a block has, where the configuration tells, and how many
+    classes a classifier has."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    layer_types: tuple[str, ...] | None = None
+    feed_forward: int | None = None
+    num_labels: int | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        types = getattr(config, "layer_types", None)
+        shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+        return cls(
+            *shape, tuple(types) if types else None, feed_forward_width(config), getattr(config, "num_labels", None)
+        )
+
+
+class Term:
+    """One thing the student matches.
+
+    Args:
+        weight: its factor in the loss, a number or a `Schedule`; 0 throughout switches the term off.
+
+    A subclass sets `name` and what differs of the class attributes, and fills in `rows`, `request` and `sum`. What it
+    returns is summed over `rows` and averaged over layer pairs, so that weights mean the same for one pair as for six.
+
+    Attributes:
+        name: in recipes and logs.
+        needs_teacher: whether it looks at one.
+        kinds: of tasks that it has a meaning for.
+        formula, formula_of_regression: for a reader of the model card; the latter where it is another one.
+        unit: of its values, for an axis.
+        paper: its source on arXiv.
+        unbalanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
+        teaches_unlabelled: whether it learns something of the teacher from rows without a label.
+        takes_kept_answers: whether a teacher's answers from a cache will do.
+        compares_rows: whether it is one value of all rows that the processes take at once, and of nothing less.
+    """
+
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    formula_of_regression: ClassVar[str | None] = None
+    unit: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    unbalanced: ClassVar[str | None] = None
+    teaches_unlabelled: ClassVar[bool] = True
+    takes_kept_answers: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = True
+    kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")
+
+    def __init__(self, weight: Weight = 1.0):
+        self.weight = as_schedule(weight)
+
+    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+        """Called once with the models' shapes: pairs layers, checks that term and models fit.
+
+        Raises:
+            UserError: if they do not.
+        """
+        self.kind = kind
+
+    def rows(self) -> str:
+        """The row set that it is divided by: `masked`, `all` or a share for tokens; `cls`, `sequences` or `labelled`
+        for whole rows; `batch` for what is one value a micro-batch."""
+        raise NotImplementedError
+
+    def request(self, role: Role) -> Request:
+        raise NotImplementedError
+
+    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+        """Modules the term trains: name → (what it is called with, module); what it gives is
+        `Signals.projected[name]`."""
+        return {}
+
+    def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
+        """Σ over the rows of this micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
+        raise NotImplementedError
+
+
+def as_schedule(value: float | Schedule) -> Schedule:
+    return value if isinstance(value, Schedule) else Schedule(float(value))
+
+
+def same_shape(
+    student: Tensor,
+    teacher: Tensor,
+    meaning: str = "the same shape on both sides",
+    names: tuple[str, str] = ("student", "teacher"),
+) -> None:
+    """Raises ValueError where the shapes differ."""
+    if student.shape != teacher.shape:
+        got = ", ".join(f"{name} {tuple(one.shape)}" for name, one in zip(names, (student, teacher), strict=True))
+        raise ValueError(f"expected {meaning} / got {got}")

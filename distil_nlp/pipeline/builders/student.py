@@ -1,0 +1,61 @@
+"""The recipe section `student`."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil_nlp.errors import UserError
+from distil_nlp.models import (
+    StudentReport,
+    build_student,
+    check_vocabulary,
+    check_words,
+    choose_layers,
+    load_tokenizer,
+    start_from_checkpoint,
+    usable_positions,
+)
+from distil_nlp.models.architecture import members
+from distil_nlp.pipeline.builders.data import _check_positions
+from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import StudentSection
+from distil_nlp.recipe.validate import _is_set
+from distil_nlp.tasks.base import Head
+
+
+def student_from(
+    recipe: Recipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: Head
+) -> tuple[PreTrainedModel, StudentReport]:
+    """The student, built from the teacher or loaded."""
+    section = recipe.student
+    if section.name is not None:
+        ignored = [key for key in ("layers", "num_layers", "architecture", "config") if _is_set(section, key)]
+        if ignored:
+            raise UserError(
+                f"student.name: expected no other description of the student / got {', '.join(ignored)} too / the "
+                "checkpoint tells its own / leave one of the two out"
+            )
+        check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
+        return start_from_checkpoint(section.name, head, section.revision)
+    teacher = members(teacher)[0]
+    layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
+    depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
+    return build_student(
+        teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
+    )
+
+
+def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The student can number the tokens' positions and knows all words.
+
+    Raises:
+        UserError: if `data.max_length` or the vocabulary is too large for it.
+    """
+    _check_positions(recipe, usable_positions(student.config), "the student")
+    check_words(tokenizer, student.config, "the student")
+
+
+def random_student(section: StudentSection) -> StudentSection:
+    """The same student with random weights."""
+    depth = section.num_layers or (len(section.layers) if isinstance(section.layers, list) else None)
+    return section.model_copy(update={"layers": "random", "num_layers": depth})

@@ -1,0 +1,123 @@
+"""What is refused before anything is loaded: recipes whose parts do not go together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.metrics import metric_names
+from distil_nlp.hub import check_repository
+from distil_nlp.pipeline import builders as build
+from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.validate import refuse_keys_without_effect
+from distil_nlp.training.checks import refuse_arguments, refuse_augmentation, refuse_kept_answers
+from distil_nlp.utils.logging import is_main_process, say
+
+
+def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
+    """Raises UserError for what a run of this recipe would stumble over later, or silently ignore."""
+    refuse_arguments(args)
+    refuse_keys_without_effect(recipe)
+    _check_lengths(recipe, args)
+    _check_choice_of_checkpoint(recipe, args)
+    _check_baselines(recipe)
+    _check_cache(recipe)
+    _check_objective(recipe)
+    _check_hub(recipe)
+    _check_folder(recipe, folder)
+    _say_idle_cores(args)
+
+
+def _check_lengths(recipe: Recipe, args: TrainingArguments) -> None:
+    if recipe.data.streaming and args.max_steps <= 0:
+        raise UserError(
+            "training.max_steps: expected a number of steps for a streamed corpus / got none / a stream has no "
+            "length, so nothing would tell when to stop / set training.max_steps"
+        )
+
+
+def _check_choice_of_checkpoint(recipe: Recipe, args: TrainingArguments) -> None:
+    if recipe.evaluation.early_stopping_patience and not args.load_best_model_at_end:
+        raise UserError(
+            "evaluation.early_stopping_patience: expected training.load_best_model_at_end=true / got false / the "
+            "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
+        )
+    objective = build.objective_from(recipe, build.task_kind(recipe))
+    terms = ["hard_label"] if "no_distillation" in recipe.evaluation.baselines else objective.names
+    known = {"loss", *terms, *metric_names(recipe.data.task)}
+    best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
+    if best and best not in known:
+        raise UserError(
+            f"training.metric_for_best_model: expected one of {', '.join(sorted(known))} / got {best} / no evaluation "
+            "would have it / choose one of those"
+        )
+
+
+def _check_baselines(recipe: Recipe) -> None:
+    if recipe.teacher.reseed and recipe.teacher.finetune is None:
+        raise UserError(
+            "teacher.reseed: expected a teacher that is fine-tuned / got teacher.finetune=null / it would be the same "
+            "for all seeds / set teacher.finetune={} or leave reseed out"
+        )
+    if "random_init" not in recipe.evaluation.baselines:
+        return
+    if recipe.student.name is not None or recipe.student.layers == "random":
+        got = recipe.student.name or "student.layers=random"
+        raise UserError(
+            f"evaluation.baselines: expected random_init for a student copied from the teacher / got {got} / there is "
+            "no such student to compare with / leave random_init out"
+        )
+
+
+def _check_cache(recipe: Recipe) -> None:
+    if recipe.teacher.cache is not None and recipe.data.streaming:
+        raise UserError(
+            "teacher.cache: expected data.streaming=false / got true / a stream's rows cannot be found again / leave "
+            "one of the two out"
+        )
+
+
+def _check_objective(recipe: Recipe) -> None:
+    objective = build.objective_from(recipe, build.task_kind(recipe))
+    refuse_kept_answers(objective, recipe.teacher.cache)
+    refuse_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+
+
+def _check_hub(recipe: Recipe) -> None:
+    if recipe.hub.push and not recipe.hub.repo_id:
+        raise UserError(
+            "hub.repo_id: expected a name such as me/my-student for hub.push=true / got none / the student would go "
+            "nowhere / set hub.repo_id"
+        )
+    if recipe.hub.push and is_main_process():
+        check_repository(recipe.hub.repo_id, private=recipe.hub.private)
+
+
+def _check_folder(recipe: Recipe, folder: Path) -> None:
+    cache = recipe.teacher.cache and recipe.teacher.cache.folder
+    replacement = recipe.data.augmentation.replacement
+    proposes = (replacement.model, replacement.folder) if replacement else ()
+    teachers = (recipe.teacher.name, *(recipe.teacher.ensemble or []))
+    sources = (*teachers, recipe.student.name, recipe.data.path, cache, *proposes)
+    inside = [name for name in sources if name and _is_inside(name, folder)]
+    if inside:
+        raise UserError(
+            f"training.output_dir: expected a folder apart from what the run reads / got {folder}, which holds "
+            f"{', '.join(inside)} / it would be overwritten / name another folder"
+        )
+
+
+def _is_inside(name: str, folder: Path) -> bool:
+    """Whether a local path that a recipe names lies in the output folder."""
+    return os.path.exists(name) and Path(name).resolve().is_relative_to(folder.resolve())
+
+
+def _say_idle_cores(args: TrainingArguments) -> None:
+    """`accelerate launch` gives a process one thread unless told otherwise: half the speed of two cores, or worse."""
+    used, there = torch.get_num_threads(), os.cpu_count() or 1
+    if args.device.type == "cpu" and args.world_size == 1 and used < there:
+        say(f"using {used} of {there} CPU cores; with OMP_NUM_THREADS={there} before the command it would be faster")

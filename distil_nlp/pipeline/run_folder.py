@@ -1,0 +1,116 @@
+"""The result folder: whose it is, and whether the run in it is finished."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from distil_nlp.errors import UserError
+from distil_nlp.recipe import Recipe, dump_recipe
+from distil_nlp.redaction import without_home
+from distil_nlp.results import read_results
+from distil_nlp.utils.files import refuse_links_out, write_atomically
+
+RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
+_NOT_COMPARED = (
+    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
+)  # fmt: skip
+_EXTENDED = ("evaluation.seeds", "evaluation.baselines")
+"""Keys that ask for further students: a run that lacks some is unfinished, not another."""
+
+
+def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
+    """What a run finds in its output folder.
+
+    Raises:
+        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, files that no run wrote,
+            or links that lead out of it; nothing is touched.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"training.output_dir: expected a folder / got {folder}, a file / name another place")
+    if not folder.exists() or not any(folder.iterdir()):
+        return "new"
+    saved = folder / RECIPE
+    if not saved.is_file():
+        raise UserError(
+            f"expected an empty output folder or a run of this recipe / got {folder} with other files / they would be "
+            "mixed up / set training.output_dir to another folder"
+        )
+    refuse_links_out(folder)
+    if recipe.run.overwrite or not _has_something_to_lose(folder):
+        return "new"
+    wanted = yaml.safe_load(dump_recipe(recipe))
+    different = _differences(_saved_recipe(saved), wanted, _NOT_COMPARED + _EXTENDED)
+    if different:
+        shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+        raise UserError(
+            f"expected a run of this recipe in {folder} / got another recipe's: {shown} / its results would be "
+            f"mixed with these / set training.output_dir to another folder, or run.overwrite=true (which "
+            f"moves the old run to {_previous(folder)})"
+        )
+    is_scored = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
+    has_all = is_scored and not _differences(read_results(folder / RESULTS).get("recipe", {}), wanted, _NOT_COMPARED)
+    return "finished" if has_all else "unfinished"
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Makes the folder this recipe's; with `run.overwrite` an earlier run in it is moved to `<folder>.previous`.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
+    try:
+        if recipe.run.overwrite and folder.exists() and _has_something_to_lose(folder):
+            _put_away(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RECIPE, dump_recipe(recipe))
+    except OSError as error:
+        raise UserError(
+            f"training.output_dir: expected a folder to write to / got {error} / the result would be lost / name "
+            "another folder"
+        ) from error
+
+
+def _put_away(folder: Path) -> None:
+    """Moves a run to `<folder>.previous`; one that never finished does not push a finished one out of there."""
+    if (folder / RESULTS).is_file() or not (_previous(folder) / RESULTS).is_file():
+        shutil.rmtree(_previous(folder), ignore_errors=True)
+        folder.rename(_previous(folder))
+    else:
+        shutil.rmtree(folder)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def _has_something_to_lose(folder: Path) -> bool:
+    return any(folder.glob("checkpoint-*")) or any((folder / name).exists() for name in (RESULTS, STUDENT, VARIANTS))
+
+
+def _saved_recipe(path: Path) -> dict[str, Any]:
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"expected the recipe of a run in {path} / got no YAML / set another output_dir") from error
+    return saved if isinstance(saved, dict) else {}
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
+    """`section.key: theirs → ours` for every value that differs, but for the ignored beginnings of keys."""
+    flat_theirs, flat_ours = dict(_flatten(without_home(theirs))), dict(_flatten(ours))
+    keys = [key for key in flat_theirs | flat_ours if not key.startswith(ignored)]
+    return [
+        f"{key} was {flat_theirs.get(key)!r}, is {flat_ours.get(key)!r}"
+        for key in keys
+        if flat_theirs.get(key) != flat_ours.get(key)
+    ]
+
+
+def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict) or not tree:
+        return [(prefix, tree)]
+    return [pair for key, value in tree.items() for pair in _flatten(value, f"{prefix}.{key}" if prefix else str(key))]

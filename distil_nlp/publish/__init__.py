@@ -1,7 +1,0 @@
-"""What is published of a run: the model card, and the student on the Hub. Never trains anything."""
-
-from distil_nlp.publish.card import render_card, write_card
-from distil_nlp.publish.hub import Plan, check_repository, plan, push, upload
-from distil_nlp.publish.sources import teacher_metadata
-
-__all__ = ["Plan", "check_repository", "plan", "push", "render_card", "teacher_metadata", "upload", "write_card"]

@@ -1,0 +1,127 @@
+"""What changed over training: the terms of the loss, and scheduled weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, zip_longest
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
+
+from distil_nlp.losses.registry import TERMS
+from distil_nlp.reporting.formatting import plain
+from distil_nlp.reporting.plots.style import INK, MUTED, SERIES, STUDENT, TEACHER, Picture, canvas, picture
+from distil_nlp.reporting.scores import headline_name
+from distil_nlp.results import Run, pick
+
+_WIDE_RANGE = 4
+"""A term that falls by more than this factor gets a log axis."""
+
+
+def terms_figure(run: Run) -> Picture | None:
+    """A panel for the total loss, one for each term, one for the headline metric where it was taken on the way."""
+    panels = [("loss", "total loss", INK)]
+    panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT) for term in _terms(run)]
+    panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER)]
+    found = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
+    if not found:
+        return None
+    lines = (len(found) + 1) // 2
+    figure = canvas("Loss terms over training" if len(found) > 1 else "Loss over training", 64 + 96 * lines)
+    grid = figure.subplots(lines, 2 if len(found) > 1 else 1, squeeze=False, sharex=True).flat
+    for axes, panel in zip_longest(grid, found):
+        axes.set_visible(panel is not None)
+        if panel:
+            _panel(axes, *panel)
+    figure.supxlabel("step", fontsize=10, color=MUTED)
+    said = "; ".join(f"{title} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for curve, title, _ in found)
+    note = "Terms before their weights, means since the log before. What changes more than fourfold has a log axis."
+    return picture(figure, "terms", f"Over training steps: {said}.", note)
+
+
+def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) -> None:
+    """One curve over steps, with few ticks."""
+    steps, values = zip(*curve, strict=True)
+    axes.plot(steps, values, color=colour)
+    axes.set_title(title, fontsize=9.5)
+    axes.tick_params(labelbottom=True)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
+        _log_axis(axes, values)
+
+
+def _log_axis(axes: Axes, values: Sequence[float]) -> None:
+    """With labels in plain numbers, about as many for each range."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
+    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def weights_figure(run: Run) -> Picture | None:
+    """Weights over steps, where they change: by a schedule, or by balancing."""
+    found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
+    is_balanced = run("recipe.balance.kind") not in (None, "fixed")
+    title = "Weights over training, balanced" if is_balanced else "Weights over training"
+    return _lines("weights", title, "weight", found, "Weights", is_log=is_balanced) if found else None
+
+
+def gradients_figure(run: Run) -> Picture | None:
+    """Lengths of the terms' gradients over steps, where the run was asked for them."""
+    curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
+    found = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
+    note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
+    if lower := [name for name in curves if name not in found]:
+        note += f" {', '.join(lower)} only pull below it."
+    said = ("How the terms pull", "length of the gradient", found, "Lengths of gradients")
+    return _lines("gradients", *said, note, is_log=True) if found else None
+
+
+def _lines(
+    file: str,
+    title: str,
+    unit: str,
+    curves: dict[str, list[tuple[int, float]]],
+    what: str,
+    note: str = "",
+    is_log: bool = False,
+) -> Picture:
+    """A line for each term over steps."""
+    figure = canvas(title, 230)
+    axes = figure.subplots()
+    for (name, curve), colour in zip(curves.items(), cycle(SERIES), strict=False):
+        axes.plot(*zip(*curve, strict=True), color=colour, label=name)
+    values = [value for curve in curves.values() for _, value in curve if value > 0]
+    if is_log and values:
+        _log_axis(axes, values)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
+    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in curves.items())
+    return picture(figure, file, f"{what}: {said}.", note)
+
+
+def _terms(run: Run) -> list[str]:
+    """Names that the history may have, in the recipe's order."""
+    return list({**(run("recipe.objective") or {}), **(run("training.final_terms") or {})})
+
+
+def _curve(run: Run, key: str) -> list[tuple[int, float]]:
+    """(step, value) wherever the history has both."""
+    entries = run("training.history") or []
+    both = ((pick(entry, "step"), pick(entry, key)) for entry in entries)
+    return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
+
+
+def _unit(name: str, kind: str) -> str:
+    term = TERMS.get(name)
+    if term is None:
+        return ""
+    return "squared error" if kind == "regression" and term.formula_of_regression else term.unit

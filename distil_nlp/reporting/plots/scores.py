@@ -1,0 +1,130 @@
+"""Scores as dots on one axis, and quality against latency: of one run, or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from distil_nlp.reporting.formatting import plain
+from distil_nlp.reporting.plots.style import INK, MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten
+from distil_nlp.reporting.scores import MAJORITY, Score, floor_name, headline_name, headline_score, scored
+from distil_nlp.results import Run
+
+
+def scores_figure(run: Run) -> Picture | None:
+    """Every seed a dot and the median a bar, for teacher, student and baselines; the floor a line."""
+    name = headline_name(run)
+    found = [(row, score) for row in scored(run) if row.role != MAJORITY and (score := row.score(run.metric))]
+    if not found:
+        return None
+    colours = {"teacher": TEACHER, "student": STUDENT}
+    rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in found]
+    said = "; ".join(f"{label} {plain(score.median)}" for label, score, _ in rows)
+    return strip(
+        "scores",
+        "Scores",
+        rows,
+        name,
+        _floor(run),
+        f"{name}, each seed a dot: {said}.",
+    )
+
+
+def strip(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Score, str]],
+    axis: str,
+    line: tuple[str, float] | None,
+    description: str,
+) -> Picture:
+    """A row of dots for each (label, score, colour), on one axis that need not start at 0; `line` is (name, value)."""
+    figure = canvas(title, 74 + 30 * len(rows))
+    axes = figure.subplots()
+    for y, (_, score, colour) in enumerate(rows):
+        _dots(axes, y, score, colour)
+    axes.set_yticks(range(len(rows)), [shorten(label, 30) for label, *_ in rows], color=INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.08)
+    axes.set_xlabel(axis)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if line:
+        axes.axvline(line[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
+        left, right = axes.get_xlim()
+        align = "left" if line[1] < (left + right) / 2 else "right"
+        axes.annotate(f"{line[0]} {plain(line[1])}", (line[1], 1), (0, 3), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", ha=align, color=MUTED, fontsize=9.5)  # fmt: skip
+    several = any(len(score.values) > 1 for _, score, _ in rows)
+    note = "Each dot a seed, the bar their median." if several else ""
+    return picture(figure, name, description, note)
+
+
+def _dots(axes: Axes, y: int, score: Score, colour: str) -> None:
+    """Dots side by side, so that equal seeds show, a bar at the median, and its value at the right edge."""
+    seeds = len(score.values)
+    heights = [y + 0.3 * (i / (seeds - 1) - 0.5) if seeds > 1 else y for i in range(seeds)]
+    if seeds > 1:
+        axes.plot([score.median] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.2, solid_capstyle="butt")
+    alpha = 0.6 if seeds > 1 else 1
+    axes.scatter(score.values, heights, s=34, color=colour, alpha=alpha, linewidths=0, zorder=3)
+    axes.annotate(plain(score.median), (1, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                  va="center", color=INK, fontsize=9.5)  # fmt: skip
+
+
+def trade_figure(run: Run) -> Picture | None:
+    """Headline metric over latency: teacher and student."""
+    batch = common_batch([run])
+    marks = [
+        Mark(role, run(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
+        for role, colour in (("teacher", TEACHER), ("student", STUDENT))
+    ]
+    if not all(mark.time and mark.score for mark in marks):
+        return None
+    return trade(marks, batch, headline_name(run), _floor(run))
+
+
+def _floor(run: Run) -> tuple[str, float] | None:
+    score = headline_score(run, MAJORITY)
+    return score and (floor_name(run), score.median)
+
+
+def common_batch(runs: Sequence[Run]) -> str:
+    """The largest batch that all students with latencies were timed at; empty if there is none."""
+    timed = [{batch for batch, found in (run("student.latency_ms") or {}).items() if found} for run in runs]
+    return max(set.intersection(*(filter(None, timed) if any(timed) else [set()])), key=int, default="")
+
+
+class Mark(NamedTuple):
+    """Whom a mark stands for, median latency in ms, score, and how it looks."""
+
+    label: str
+    time: float
+    score: Score
+    colour: str
+    marker: str = "o"
+
+
+def trade(marks: Sequence[Mark], batch: str, axis: str, floor: tuple[str, float] | None = None) -> Picture:
+    """Quality over latency: a mark for each, the range of its seeds as a bar."""
+    columns = 3 if len(marks) < 3 else 2  # teacher, student and floor in one line
+    figure = canvas(f"Quality against latency, batch {batch}", 240 + 13 * (len(marks) // columns + 1))
+    axes = figure.subplots()
+    for label, time, score, colour, marker in marks:
+        axes.plot([time] * 2, score.span, color=colour, linewidth=1.6, alpha=0.6)
+        axes.plot(time, score.median, marker=marker, color=colour, markersize=7, linestyle="", label=shorten(label, 24))
+    axes.margins(y=0.12)
+    if floor:
+        axes.axhline(floor[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=floor[0])
+    axes.set_xlim(0, 1.12 * max(mark.time for mark in marks))
+    axes.set_xlabel(f"median latency of a batch of {batch}, ms")
+    axes.set_ylabel(axis)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    figure.legend(loc="outside lower left", ncols=columns, handletextpad=0.3, borderaxespad=0.2)
+    said = "; ".join(f"{label} {plain(score.median)} at {plain(time)} ms" for label, time, score, *_ in marks)
+    return picture(figure, "quality_latency", f"{axis} over latency: {said}.", "Up and to the left is better.")

@@ -1,0 +1,76 @@
+"""Pages into files: `report.html`, `report.md`, and the plots as PNG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from distil_nlp.errors import UserError
+from distil_nlp.reporting.markdown import fence
+from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
+from distil_nlp.results import read_runs
+from distil_nlp.utils.files import refuse_links_out, write_atomically
+
+
+def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Writes the report of a run, or the comparison of several; returns the path of `report.html`.
+
+    Args:
+        folders: of finished runs, each with a `results.json`.
+        output: the folder to write to. Default: `report/` in the run's folder; for several runs `comparison/` beside
+            the first.
+
+    Raises:
+        UserError: if a folder has no `results.json` that can be read or its links lead out of it, or the report cannot
+            be written.
+    """
+    runs = read_runs(folders)
+    page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
+    first = runs[0].folder
+    if output is None and len(runs) == 1:
+        refuse_links_out(first)
+    output = output or (first / "report" if len(runs) == 1 else first.resolve().parent / "comparison")
+    try:
+        _write(page, output)
+    except OSError as error:
+        raise UserError(
+            f"--output: expected a folder that can be written to / got {output} ({error.strerror}) / the report would "
+            "be lost / name another folder"
+        ) from error
+    return output / "report.html"
+
+
+def _write(page: Page, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for picture in page.pictures:
+        write_atomically(output / picture.file, picture.png)
+    write_atomically(output / "report.md", _template("report.md.j2", markdown=True).render(page=page))
+    write_atomically(output / "report.html", _template("report.html.j2").render(page=page))
+
+
+def _template(name: str, markdown: bool = False) -> Any:
+    """Whatever a template shows is escaped, unless the template says `safe` or `fence`."""
+    environment = Environment(
+        loader=PackageLoader("distil_nlp.reporting.report"),
+        autoescape=not markdown,
+        finalize=_escape_markdown if markdown else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fence"] = lambda *text: Markup(fence(*text))
+    return environment.get_template(name)
+
+
+def _escape_markdown(value: Any) -> Any:
+    """One line of text that Markdown shows as it is, in a table too."""
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(str(value).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", line)

@@ -1,0 +1,1 @@
+"""What a forward pass shows to the losses, captured by hooks."""

@@ -1,0 +1,1 @@
+"""Kinds of task: their head, columns, labels and metrics."""

@@ -1,0 +1,1 @@
+"""Sources of teacher signals: a frozen model, an ensemble, a cache."""

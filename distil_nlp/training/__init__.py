@@ -1,0 +1,1 @@
+"""`DistillationTrainer` and its callbacks."""

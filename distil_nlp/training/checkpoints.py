@@ -1,0 +1,122 @@
+"""What guards checkpoints: which are complete, and what may not be saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from distil_nlp.errors import UserError
+from distil_nlp.utils.files import checksum, write_atomically
+from distil_nlp.utils.logging import say
+
+COMPLETE = "complete.json"
+"""Written into a checkpoint last, with the checksum of every file: what differs is half-written or damaged."""
+SPENT = "spent.json"
+"""In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them; who took them."""
+
+
+class CheckpointGuard(TrainerCallback):
+    """Lets no checkpoint be written after a non-finite term, and marks complete ones."""
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.start_meter(state.global_step)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.set_epoch(int(state.epoch or 0))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.trainer.stop_if_not_finite()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save:
+            self.trainer.stop_if_not_finite()
+
+    on_epoch_end = on_step_end
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.trainer.stop_if_not_finite()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            raise UserError(
+                "expected at least one training step / got none / nothing was learnt / check training.max_steps, "
+                "num_train_epochs, and dataloader_drop_last with a batch larger than the data"
+            )
+        self.trainer.stop_if_not_finite()
+        self.trainer.read_terms()
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.trainer.accelerator.wait_for_everyone()
+        spent = self.trainer.spent() | _company(args)
+        if args.should_save and folder.is_dir():
+            (folder / SPENT).write_text(json.dumps(spent))
+            mark_as_complete(folder)
+
+
+def spent_until(checkpoint: Path | None) -> dict[str, float]:
+    """Seconds and tokens that training had taken when a checkpoint was written."""
+    return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
+
+
+def say_what_changes(checkpoint: Path, args: TrainingArguments) -> None:
+    """Tells, where other processes wrote a checkpoint, what of the rest is as if nobody had stopped and what is not."""
+    now, then = _company(args), json.loads((checkpoint / SPENT).read_text())
+    if now["processes"] == then["processes"]:
+        return
+    text = f"{checkpoint.name} was written by {then['processes']} processes, this run has {now['processes']}: "
+    if now["rows_per_step"] == then["rows_per_step"]:
+        text += "each step takes the rows it would have taken; dropout and the split of a stream are drawn anew"
+    else:
+        text += (
+            f"a step takes {now['rows_per_step']} rows, it took {then['rows_per_step']}, so what is left of this "
+            f"epoch is other rows, and the schedule is stretched or cut; on {then['processes']} processes all "
+            "would be as if nobody had stopped"
+        )
+    say(text)
+
+
+def _company(args: TrainingArguments) -> dict[str, int]:
+    rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return {"processes": args.world_size, "rows_per_step": rows}
+
+
+def mark_as_complete(folder: Path) -> None:
+    """Says of a checkpoint that it is written, and by what its files are known."""
+    (folder / COMPLETE).unlink(missing_ok=True)  # of an earlier writing of the same step
+    files = {str(file.relative_to(folder)): checksum(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    write_atomically(folder / COMPLETE, json.dumps(files, indent=1))
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint whose files are all there as they were written; says which ones it passes over."""
+    found = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
+    for folder in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+        problem = _problem(folder)
+        if problem is None:
+            return folder
+        say(f"{folder}: {problem}; passed over")
+    return None
+
+
+def _problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    try:
+        files = json.loads((folder / COMPLETE).read_text())
+    except (OSError, ValueError):
+        return "it was not written to the end"
+    for name, mark in files.items():
+        try:
+            if checksum(folder / name) != mark:
+                return f"{name} is damaged"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None

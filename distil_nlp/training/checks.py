@@ -1,0 +1,150 @@
+"""What a trainer refuses, and what it sets whatever was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainingArguments
+
+from distil_nlp.errors import UserError
+from distil_nlp.signals.types import Request
+
+_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+
+
+def refuse_arguments(args: TrainingArguments) -> None:
+    """Names the arguments that would change the objective without anybody seeing it.
+
+    Raises:
+        UserError: for label smoothing, NEFTune or Liger, for CUDA graphs, for several GPUs without a launcher, and
+            for launched processes that do not know of each other.
+    """
+    silent = {
+        "label_smoothing_factor": "it would replace hard_label by another loss",
+        "neftune_noise_alpha": "the noise would disturb the student's embeddings, which the terms compare",
+        "use_liger_kernel": "it replaces the model's own loss and layers, which the signals read",
+    }
+    for name, consequence in silent.items():
+        if getattr(args, name, None):
+            raise UserError(
+                f"training.{name}: expected it unset / got {getattr(args, name)} / {consequence} / leave it out"
+            )
+    if args.torch_compile and args.torch_compile_mode in _CUDA_GRAPHS:
+        raise UserError(
+            f"training.torch_compile_mode: expected a mode without CUDA graphs / got {args.torch_compile_mode} / a "
+            "graph's output is overwritten by the next one, while terms still look at it / leave it out, or use "
+            "max-autotune-no-cudagraphs"
+        )
+    if args.n_gpu > 1:
+        raise UserError(
+            f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "
+            "by the wrong row counts / start with `accelerate launch scripts/distill.py …`, or show one GPU "
+            "only (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != args.world_size:
+        raise UserError(
+            f"expected {launched} processes that train together, as they were launched / got processes that each take "
+            "themselves for the only one / they would overwrite each other's results / on the CPU: set "
+            "training.use_cpu=true"
+        )
+
+
+def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -> None:
+    """Names what an objective can make nothing of; `wanted` maps `cutoff`, `mixup` and `replacement` to what is asked.
+
+    Raises:
+        UserError: for language modelling, for answers that are kept though what is asked about changes, and for rows
+            without a label where nobody labels them.
+    """
+    found = {f"data.augmentation.{name}": name for name, part in wanted.items() if part is not None}
+    changing = [key for key, name in found.items() if name != "replacement"]
+    unlabelled = [key for key, name in found.items() if name != "cutoff"]
+    if found and objective.kind == "mlm":
+        raise UserError(
+            f"{', '.join(found)}: expected a task (classification, regression) / got masked language modelling / its "
+            "masks make another row of a text each epoch already / leave data.augmentation out"
+        )
+    if changing and cache is not None:
+        raise UserError(
+            f"teacher.cache: expected rows that stay as they are / got {', '.join(changing)} / each epoch shows other "
+            "rows, of which the kept answers know nothing / leave one of the two out"
+        )
+    if unlabelled and not any(term.needs_teacher and term.teaches_unlabelled for term in objective.terms):
+        raise UserError(
+            f"{', '.join(unlabelled)}: expected a term that learns from the teacher without labels / got "
+            f"{', '.join(objective.names)} / rows that were made have no label, so that nothing would be learnt from "
+            "them / add soft_target_kl, say, or leave it out"
+        )
+
+
+def refuse_kept_answers(objective: Any, cache: Any) -> None:
+    """Raises UserError for terms that need more of a teacher than its answers, where these are kept."""
+    names = [term.name for term in objective.terms if not term.takes_kept_answers]
+    if names and cache is not None:
+        raise UserError(
+            f"teacher.cache: expected terms on the teacher's answers / got {', '.join(names)} / the teacher itself "
+            "must be there for that / leave one of the two out"
+        )
+
+
+def settle_arguments(args: TrainingArguments) -> None:
+    """Sets what the trainer cannot do otherwise."""
+    args.remove_unused_columns = False  # the teacher needs columns that the student does not know
+    args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
+    args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
+    args.accelerator_config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
+
+
+def refuse_rounded_balance(objective: Any, args: TrainingArguments) -> None:
+    """Raises UserError where DeepSpeed would round what balancing goes by."""
+    if objective.balance is not None and args.deepspeed_plugin is not None and args.bf16:
+        raise UserError(
+            "balance: expected fixed weights under DeepSpeed in bf16 / got balanced ones / it would round "
+            "their running means to bf16 / leave balance out, or use DDP"
+        )
+
+
+def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) -> None:
+    """Reentrant checkpointing runs the first forward without a graph: what is kept from within it has no gradient.
+
+    Raises:
+        UserError: if attention or activation terms would lose their gradient.
+    """
+    fields = [getattr(args, f"{name}_checkpointing_kwargs", None) for name in ("gradient", "activation")]
+    if (request.attention or request.activations) and any(
+        isinstance(one, dict) and one.get("use_reentrant") for one in fields
+    ):
+        raise UserError(
+            "training.gradient_checkpointing_kwargs: expected use_reentrant=false / got true / attention and "
+            "activation terms would have no gradient / leave it out"
+        )
+
+
+def refuse_second_backward(args: TrainingArguments, request: Request) -> None:
+    """Raises UserError where the gradient of a gradient cannot be had."""
+    fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing", "fp16")
+    named = [name for name in fields if getattr(args, name, None)]
+    if request.input_gradient and named:
+        raise UserError(
+            f"training.{named[0]}: expected it unset with input_gradient / got {getattr(args, named[0])} / the term's "
+            "gradient is that of a gradient, which it does not give, or rounds to 0 (fp16) / leave one of the two out"
+        )
+
+
+def refuse_sharding(request: Request, is_fsdp: bool, deepspeed: Any) -> None:
+    """Raises UserError if terms look at parameters of which each process has a part, or go backward on their own where
+    that is taken over. `deepspeed` is accelerate's plugin, or None."""
+    if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):
+        raise UserError(
+            "objective.weights_mse: expected whole weights in every process / got FSDP or ZeRO-3, which shard them / "
+            "there would be nothing to compare / use DDP or ZeRO-2, or leave the term out"
+        )
+    if request.input_gradient and (is_fsdp or deepspeed is not None):
+        raise UserError(
+            "objective.input_gradient: expected one process or DDP / got FSDP or DeepSpeed / their backward cannot be "
+            "differentiated once more / use DDP, or leave the term out"
+        )

@@ -1,0 +1,37 @@
+"""`training.torch_compile`: the transformer blocks of both models, compiled.
+
+Blocks are where the arithmetic is, and all blocks of a model share their graphs; hooks, heads and losses stay outside,
+so that nothing there breaks a graph. With packed blocks of text every step has the same shapes, and no step compiles
+anew.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DynamoBackend
+from torch._dynamo.utils import counters
+from transformers import PreTrainedModel, TrainingArguments
+
+from distil_nlp.models.architecture import all_layers
+
+
+def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accelerator: Accelerator) -> None:
+    """Compiles the blocks' forwards in place, by the arguments' backend and mode; accelerate then compiles nothing."""
+    accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
+    for model in models:
+        for layer in set(all_layers(model)):
+            layer.forward = torch.compile(
+                layer.forward, backend=args.torch_compile_backend, mode=args.torch_compile_mode
+            )
+
+
+def restore_blocks(model: PreTrainedModel) -> None:
+    """Their own forwards again."""
+    for layer in all_layers(model):
+        layer.__dict__.pop("forward", None)
+
+
+def compiled_graphs() -> int:
+    """How many graphs this process has compiled: each shape or layer that needs its own counts."""
+    return counters["stats"]["unique_graphs"]

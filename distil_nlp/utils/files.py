@@ -1,0 +1,49 @@
+"""Atomic files, checksums, and links that lead out of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from distil_nlp.errors import UserError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """A file that is there whole or not at all; a link of that name is replaced, not followed."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def refuse_links_out(folder: Path) -> None:
+    """The folder itself may be a link; nothing in it may lead somewhere else.
+
+    Raises:
+        UserError: naming the first link that does: what is written or published there would not be the run's.
+    """
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not _target(path).is_relative_to(root):
+            raise UserError(
+                f"{folder}: expected a folder whose links stay inside / got {path.relative_to(folder)}, which leads to "
+                f"{_target(path)} / files there would be overwritten or published / remove it; the whole folder may "
+                "be a link"
+            )
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads; one that leads round in a circle, to its own text."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):
+        return Path(os.readlink(link))
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,413 @@
+"""The benchmark measures what it says, and slows no baseline."""
+
+import json
+import os
+import threading
+from itertools import islice
+from statistics import median
+
+import pytest
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from distil_nlp.benchmark import report as show
+from distil_nlp.benchmark import roofline as limits
+from distil_nlp.benchmark import term_costs as costs
+from distil_nlp.benchmark import trainer_steps as ours
+from distil_nlp.benchmark.distilbert_loop import play as reference_play
+from distil_nlp.benchmark.distilbert_loop import reference_loss
+from distil_nlp.benchmark.interleaved import Contender, Score, contest
+from distil_nlp.benchmark.profile import kind_of
+from distil_nlp.benchmark.suites import FINETUNING, MASKED, PARTS, REFERENCE, Settings
+from distil_nlp.benchmark.task_workload import TaskWork, padding_share, share_of_padding
+from distil_nlp.benchmark.workload import SIZES, TEMPERATURE, WEIGHTS, Work
+from distil_nlp.cli import benchmark
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.losses.hidden_states import HiddenCosine
+from distil_nlp.losses.registry import TERMS
+from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.objective import Shape
+from distil_nlp.objective.objective import Objective
+from distil_nlp.tasks.glue import GLUE
+from tests.helpers import tiny
+from tests.helpers.glue import glue_folder
+from tests.helpers.processes import torchrun
+from tests.helpers.training import trainer
+
+WORK = Work(SIZES["tiny"], batch=4, length=32)
+
+
+def batch_of(work=WORK):
+    return work.collator()(work.rows(work.batch))
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_the_reference_has_distilberts_loss(only_masked):
+    """A baseline with another loss is another job: 5 · T² · KL + 2 · MLM + 1 · cosine, token by token in float64."""
+    (student, teacher), batch = WORK.models("eager"), batch_of()
+    student.double().eval(), teacher.double()
+    found = reference_loss(student, teacher, batch, only_masked)
+    ours, theirs = (one(input_ids=batch["input_ids"], output_hidden_states=True) for one in (student, teacher))
+    labels = batch["labels"].flatten()
+    soft, hard, cosine, counted = 0.0, 0.0, 0.0, 0
+    for i, label in enumerate(labels.tolist()):
+        z, t = (one.logits.flatten(0, 1)[i] for one in (ours, theirs))
+        if label >= 0 or not only_masked:
+            p, q = (t / TEMPERATURE).softmax(0), (z / TEMPERATURE).softmax(0)
+            soft, counted = soft + TEMPERATURE**2 * (p * (p.log() - q.log())).sum(), counted + 1
+        if label >= 0:
+            hard = hard - z.log_softmax(0)[label]
+        h, g = (one.hidden_states[-1].flatten(0, 1)[i] for one in (ours, theirs))
+        cosine = cosine + 1 - F.cosine_similarity(h, g, dim=0)
+    masked = int((labels >= 0).sum())
+    parts = {"soft_target_kl": soft / counted, "hard_label": hard / masked, "hidden_cosine": cosine / len(labels)}
+    expected = sum(WEIGHTS[name] * value for name, value in parts.items())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", ["all", "masked"])
+def test_ours_has_the_loss_of_the_reference(tmp_path, rows):
+    """Otherwise the two would not do the same work."""
+    (student, teacher), batch = WORK.models("eager"), batch_of()
+    student.eval()
+    expected = reference_loss(student, teacher, batch, only_masked=rows == "masked").item()
+    student, teacher = WORK.models()
+    terms = [SoftTargetKL(5.0, TEMPERATURE, rows), HardLabel(2.0), HiddenCosine(1.0, "last")]
+    run = trainer(tmp_path, student, teacher, terms, rows=WORK.rows(WORK.batch))
+    run.data_collator.collate = WORK.collator()
+    student.eval()
+    found = run.compute_loss(student, run.data_collator([{**row, "epoch": 0} for row in WORK.rows(WORK.batch)]))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_useful_arithmetic_is_that_of_the_models():
+    """Utilisation above 1, or too low, by a forgotten product; counted by PyTorch in a forward of each model."""
+    student, teacher = WORK.models()
+    student.eval()
+    ids = torch.tensor([row["input_ids"] for row in WORK.rows(WORK.batch)])
+    counts = []
+    for model in (teacher, student):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(input_ids=ids)
+        counts.append(counter.get_total_flops())
+    assert limits.step_flops(WORK, WORK.tokens) == counts[0] + 3 * counts[1]
+    spared = (WORK.tokens - WORK.masked) * (2 * 32 * 32 + 2 * 32 * 100)
+    assert limits.step_flops(WORK, WORK.masked) == counts[0] + 3 * counts[1] - 4 * spared
+
+
+def test_masked_tokens_are_as_many_as_said():
+    """The head's part of the work depends on it."""
+    for length in (32, 128, 512):
+        work = Work(SIZES["tiny"], batch=2, length=length)
+        assert int((batch_of(work)["labels"] != -100).sum()) == work.masked
+
+
+# Turns -------------------------------------------------------------------------------------------------------
+
+
+def counting(turns, path, name):
+    """Writes down when it was its turn."""
+    held = torch.zeros(2**18)
+    while True:
+        turns(name=name)
+        with open(path, "a") as file:
+            file.write(name)
+        del held
+        held = torch.zeros(2**18) + torch.ones(2**18)
+
+
+def failing(turns):
+    turns()
+    turns()
+    raise ValueError("a peer broke")
+
+
+def dying(turns):
+    threading.Timer(0.5, os._exit, (1,)).start()
+    while True:
+        turns()
+
+
+def lacking(turns):
+    import not_there  # noqa: F401
+
+
+@pytest.mark.slow
+def test_contenders_take_turns(tmp_path):
+    """Prevents one contender that runs while the machine is quiet, and another while it is not."""
+    path = tmp_path / "order"
+    players = {name: Contender(counting, {"path": str(path), "name": name}) for name in "ab"}
+    players |= {"broken": Contender(failing), "absent": Contender(lacking)}
+    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    assert path.read_text() == "abababab"
+    for name in "ab":
+        assert len(scores[name].seconds) == 2
+        assert scores[name].told == {"name": name}
+        assert scores[name].held_mib == pytest.approx(1, abs=0.3)
+        assert scores[name].peak_mib == pytest.approx(3, abs=0.3), "two summands and their sum"
+    assert "ValueError: a peer broke" in scores["broken"].problem
+    assert scores["absent"].problem == "not installed: not_there"
+
+
+def test_a_contender_that_dies_ends_no_contest(tmp_path):
+    """Prevents an hour's scores lost with one process that the system ended, often while it was idle."""
+    path = tmp_path / "order"
+    players = {"dying": Contender(dying), "a": Contender(counting, {"path": str(path), "name": "a"})}
+    scores = contest(players, rounds=40, warm_up=0, threads=1)
+    assert scores["dying"].problem == "its process ended, perhaps for want of memory"
+    assert len(scores["a"].seconds) == 40
+
+
+def test_batches_never_end():
+    """Prevents peers that drop out after an epoch, while ours goes on."""
+    assert len(list(islice(Work(SIZES["tiny"], batch=2, length=8).batches(), 70))) == 70
+
+
+@pytest.mark.slow
+def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():
+    """Prevents a contest in which `Trainer` runs on by itself."""
+    players = {
+        REFERENCE: Contender(reference_play, {"work": WORK}, keeps_memory=False),
+        MASKED: Contender(ours.play, {"work": WORK}),
+        "products": Contender(limits.play, {"work": WORK, "head_rows": WORK.masked}),
+    }
+    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    for name in (REFERENCE, MASKED):
+        assert scores[name].problem is None
+        assert len(scores[name].seconds) == 2
+        assert scores[name].peak_mib > scores[name].held_mib > 0
+    rates = scores["products"].told["gflops"]
+    assert len(rates) == len(set(limits.step_shapes(WORK, WORK.masked)))
+    assert min(rates.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::addmm", "matrix products"),
+        ("aten::mm", "matrix products"),
+        ("aten::addmm_", "matrix products"),
+        ("aten::bmm", "attention"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+        ("aten::_softmax_backward_data", "attention"),
+        ("aten::_log_softmax", "losses"),
+        ("aten::bernoulli_", "dropout"),
+        ("aten::native_layer_norm", "activation and norm"),
+        ("aten::_fused_adamw_", "optimiser and clipping"),
+        ("aten::copy_", "copies and fills"),
+        ("aten::add", "other"),
+    ],
+)
+def test_operators_are_told_apart(operator, kind):
+    """Prevents batched products of attention from passing for the matrix products that the peak is measured on."""
+    assert kind_of(operator) == kind
+
+
+# Tasks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_share_of_padding_counts_filled_up_places():
+    """3 + 1 tokens in 2 × 3 places, 4 in 1 × 4."""
+    assert share_of_padding([3, 1, 4], 2) == pytest.approx(1 - 8 / 10)
+
+
+@pytest.mark.parametrize("name", ["mrpc", pytest.param("sst2", marks=pytest.mark.slow)])
+def test_little_is_padded(shared, name):
+    """At most 5 % of the places of a batch of 32, as rows are grouped by length."""
+    work = TaskWork(str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue"), name)
+    assert padding_share(work) <= 0.05
+
+
+# What each term costs ----------------------------------------------------------------------------------------
+
+
+def test_every_term_is_measured_once_where_it_has_a_meaning():
+    """Prevents a term of the table that is forgotten, or whose task refuses it when the machine has been at it for an
+    hour."""
+    found = list(costs.groups(costs.MEASURED))
+    assert sorted(name for _, names in found for name in names) == sorted(TERMS.keys() - {"soft_target_kl"})
+    assert max(len(names) for _, names in found) <= 5
+    for task, names in found:
+        shapes = (Shape(depth, 32, 4, None, 64, len(GLUE[task].labels) or 1) for depth in (4, 2))
+        Objective([SoftTargetKL(), *(TERMS[name]() for name in names)], GLUE[task].kind).bind(*shapes)
+
+
+def test_a_term_that_no_task_has_a_meaning_for_is_left_out(monkeypatch):
+    """Prevents a group that fails for a term of language modelling, and one that vanishes without a word."""
+    monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "kinds": ("mlm",)}))
+    assert costs.task_of("words") is None
+    assert list(costs.groups(["words"])) == []
+    assert PARTS["terms"](Settings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}
+
+
+class _Enough(Exception):
+    pass
+
+
+def two_steps():
+    """`Turns` that let two steps be."""
+    turns = iter(range(3))
+
+    def turn():
+        if next(turns) == 2:
+            raise _Enough
+
+    return turn
+
+
+@pytest.mark.parametrize("further", [None, "pkd"])
+def test_a_step_has_the_term_that_it_is_timed_with(tmp_path, monkeypatch, further):
+    """Prevents the plain step under the name of a term: its sum is taken once a step, and the soft targets' too."""
+    seen, (model, data) = [], (tmp_path / "model", tmp_path / "glue")
+    tiny.classifier(4).save_pretrained(model)
+    tiny.tokenizer().save_pretrained(model)
+    glue_folder(data, "mrpc")
+    for name in ("soft_target_kl", "pkd"):
+        monkeypatch.setattr(TERMS[name], "sum", _counted(TERMS[name].sum, name, seen))
+    work = TaskWork(str(model), str(data), "mrpc", rows=16, batch=4, length=32)
+    with pytest.raises(_Enough):
+        costs.play(two_steps(), work, further)
+    assert seen == 2 * ["soft_target_kl", *([further] if further else [])]
+
+
+def _counted(real, name, seen):
+    def counted(self, *args):
+        seen.append(name)
+        return real(self, *args)
+
+    return counted
+
+
+def test_rows_of_middle_length():
+    """Prevents steps that are unlike each other, or the longest alone."""
+    rows = Dataset.from_dict({"length": [9, 1, 5, 4, 6, 2, 8]})
+    assert costs.of_middle_length(rows, 3)["length"] == [5, 4, 6]
+    assert len(costs.of_middle_length(rows, 100)) == 7
+
+
+def test_costs_are_multiples_of_the_plain_step_of_the_same_group():
+    """Prevents a ratio to another group's steps, and a spread that is the batches' own."""
+    plain, dear = Score([1.0, 2.0, 4.0], peak_mib=100.0), Score([1.5, 2.5, 6.0], peak_mib=130.0)
+    found = costs.against_plain({costs.PLAIN: plain, "dear": dear, "broken": Score([1.0], problem="it broke")})
+    assert found["dear"]["times_plain"] == 1.25
+    assert found["dear"]["quartiles"] == [1.375, 1.5], "of 1.5, 1.25 and 1.5"
+    assert found["dear"]["more_mib"] == 30.0
+    assert "times_plain" not in found["broken"]
+    without = costs.against_plain({costs.PLAIN: Score(problem="no data"), "dear": dear})
+    assert "times_plain" not in without["dear"]
+
+
+def test_the_table_of_costs_tells_all_terms(tmp_path):
+    """Prevents a table that a failed term is missing from, or that hides the dearest among the others."""
+    cost = {"quartiles": [1.1, 1.32], "more_mib": 12.0}
+    dear, cheap = (score(times, times_plain=times, **cost) for times in (1.3, 1.0))
+    first = {costs.PLAIN: score(1.0), "dear": dear, "cheap": cheap}
+    second = {costs.PLAIN: score(2.0), "broken": {"seconds": [], "problem": "Traceback\nValueError: it broke"}}
+    third = {costs.PLAIN: {"seconds": [], "problem": "no STS-B"}, "lost": {"seconds": [], "problem": "no STS-B"}}
+    groups = [{"task": "mrpc", "steps": first}, {"task": "mnli", "steps": second}, {"task": "stsb", "steps": third}]
+    show.write({"terms": {"groups": groups, "left_out": ["words"]}}, tmp_path)
+    rows = [line for line in (tmp_path / "benchmark.md").read_text().splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        "| soft targets alone | MRPC | 1.00 |  | 1 |  |",
+        "| soft targets alone | MNLI | 1.00 |  | 2 |  |",
+        "| cheap | MRPC | 1.00 | 1.10 to 1.32 | 1 | +12 |",
+        "| dear | MRPC | 1.30 | 1.10 to 1.32 | 1.3 | +12 |",
+        "| broken | MNLI | ValueError: it broke |  |  |  |",
+        "| soft targets alone | STSB | no STS-B |  |  |  |",
+        "| lost | STSB | no STS-B |  |  |  |",
+        "| words |  | left out: no task here has a meaning for it |  |  |  |",
+    ]
+    assert (tmp_path / "terms.png").exists()
+
+
+# What is shown -----------------------------------------------------------------------------------------------
+
+
+def score(*seconds, **more):
+    return {
+        "median_s": sorted(seconds)[len(seconds) // 2],
+        "seconds": list(seconds),
+        "peak_mib": 50.0,
+        "held_mib": 20.0,
+        **more,
+    }
+
+
+def test_tables_and_plots_come_of_the_numbers(tmp_path):
+    """Prevents a benchmark that ends in a file nobody reads."""
+    steps = {REFERENCE: score(6.0, 5.0, 5.5, speed_up=1.0), MASKED: score(2.0, 2.2, 2.1, speed_up=2.62)}
+    steps["TextBrewer"] = {"seconds": [], "problem": "not installed: textbrewer"}
+    used = {MASKED: {"gflop": 476.0, "gflops": 227.0, "share": 0.65}}
+    epochs = {"epochs": {FINETUNING: score(1.0, speed_up=1.0)}, "padding_share": 0.031}
+    found = {
+        "mlm": {"steps": steps, "utilisation": used},
+        "task": {"mrpc": epochs},
+        "scaling": {"length": {128: steps, 256: steps}, "batch": {2: steps, 4: steps}, "depth": {4: steps, 8: steps}},
+        "inference": {"1": {"teacher": score(0.02, speed_up=1.0)}},
+    }
+    printed = show.write(found, tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text())["mlm"]["steps"][MASKED]["median_s"] == 2.1
+    table = (tmp_path / "benchmark.md").read_text()
+    assert f"| {MASKED} | 2.1 | 2 to 2.2 | 2.62 | 50 | 30 | 65% |" in table
+    assert "| TextBrewer | not installed: textbrewer |" in table
+    assert "A task, an epoch: MRPC, 3.1% padding" in table
+    assert MASKED in printed
+    assert {path.name for path in tmp_path.glob("*.png")} == {"mlm.png", "task-mrpc.png", "scaling.png"}
+
+
+def test_a_part_without_its_data_is_refused(tmp_path, capsys):
+    """Prevents an hour of measuring before the missing option is noticed."""
+    for part in ("task", "terms"):
+        assert benchmark(["--parts", "mlm", part, "--output", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {part}" in said
+    assert benchmark(["--terms", "pkd", "soft_target_kl", "hiden_mse", "--output", str(tmp_path)]) == 2
+    assert "got soft_target_kl, hiden_mse / soft_target_kl is in every step" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
+    """Every part runs from the command line to its tables."""
+    model, glue = str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue")
+    parts = ["mlm", "options", "attention", "task", "terms", "scaling", "inference"]
+    assert benchmark(["--parts", *parts, "--size", "tiny", "--batch", "4", "--length", "32", "--rounds", "1",
+                      "--terms", "pkd", "dist_inter",
+                      "--model", model, "--glue", glue, "--output", str(tmp_path)]) == 0  # fmt: skip
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "benchmark.json")
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert set(found) == {"settings", "environment", *parts}
+    for name, one in found["mlm"]["steps"].items():
+        assert one.get("problem") is None or name == "TextBrewer", one["problem"]
+    assert 0 < found["mlm"]["utilisation"][MASKED]["share"] < 1
+    assert [list(group["steps"]) for group in found["terms"]["groups"]] == [
+        [costs.PLAIN, "pkd"],
+        [costs.PLAIN, "dist_inter"],
+    ]
+    assert all(one["times_plain"] > 0 for group in found["terms"]["groups"] for one in group["steps"].values())
+    assert glue not in json.dumps(found)
+
+
+def test_what_processes_tell_each_other_is_the_gradient(tmp_path, capsys):
+    """Prevents a figure of bytes that leaves a bucket out, and a part that measures one process talking to itself."""
+    assert benchmark(["--parts", "communication", "--output", str(tmp_path)]) == 2
+    assert "torchrun --nproc_per_node 2" in capsys.readouterr().err
+    options = ["--size", "tiny", "--rounds", "2", "--threads", "1", "--output", str(tmp_path)]
+    printed = torchrun("scripts/benchmark.py", "--parts", "communication", *options)
+    assert "step of 4 micro-batches" in printed
+    found = json.loads((tmp_path / "benchmark.json").read_text())["communication"]
+    student, _ = WORK.models()
+    assert found["processes"] == 2
+    assert found["bytes"] == 4 * sum(one.numel() for one in student.parameters())
+    assert [len(found["steps_s"][count]) for count in ("1", "4")] == [2, 2]
+    assert found["micro_batch_s"] + found["besides_s"] == pytest.approx(median(found["steps_s"]["1"]))
+
+
+def test_settings_make_the_work():
+    """Prevents a size, batch or length that is named and not used."""
+    work = Settings(size="mini", batch=2, length=64).work(length=256)
+    assert (work.size.width, work.batch, work.length) == (384, 2, 256)

@@ -1,0 +1,15 @@
+"""A mode that refuses operators which wait for the device."""
+
+from __future__ import annotations
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class NoSync(TorchDispatchMode):
+    """Refuses what reads a value from the device, and what has a shape that only a look at values tells."""
+
+    names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.names, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,24 @@
+"""Two processes over gloo, started by torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.helpers import ROOT
+
+
+def launch(*arguments: str) -> subprocess.Popen:
+    """Starts torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes)
+
+
+def torchrun(*arguments: str) -> str:
+    """Runs two processes; what they print."""
+    started = launch("--standalone", "--nproc_per_node", "2", *arguments)
+    printed, complained = started.communicate()
+    assert started.returncode == 0, complained[-3000:]
+    return printed

@@ -1,0 +1,83 @@
+"""A folder with a tiny teacher, data and a recipe, and whole runs in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from datasets import ClassLabel, Dataset
+
+from distil_nlp.cli import distill
+from tests.helpers import tiny
+
+RECIPE = """
+teacher: {name: TEACHER, folder: TEACHERS}
+data: {path: DATA, task: classification, text_columns: [text], max_length: 32}
+objective:
+  soft_target_kl: {weight: 1.0}
+  hard_label: {weight: 1.0}
+  hidden_cosine: {weight: 1.0}
+  attention_kl: {weight: 1.0}
+training:
+  per_device_train_batch_size: 4
+  num_train_epochs: 1
+  logging_steps: 2
+  save_steps: 2
+  train_sampling_strategy: group_by_length
+  use_cpu: true
+  disable_tqdm: true
+"""
+
+
+class Place:
+    """A folder with a teacher, data, a recipe, and a way to run it."""
+
+    def __init__(self, folder):
+        self.folder, self.out = folder, folder / "run"
+        words = ["the", "a", "cat", "dog", "bird", "fish"]
+        self.texts = [f"{text} {word}" for text in tiny.SENTENCES for word in words]
+
+    def teacher(self, model):
+        model.save_pretrained(self.folder / "teacher")
+        tiny.tokenizer().save_pretrained(self.folder / "teacher")
+
+    def classes(self, **columns):
+        """Rows with two named classes."""
+        rows = Dataset.from_dict({"text": self.texts, "label": [i % 2 for i in range(len(self.texts))], **columns})
+        rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
+        self.save({"train": rows, "validation": rows.select(range(7)), "test": rows.select(range(9))})
+
+    def save(self, splits):
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        (self.folder / "data").mkdir()
+        for name, rows in splits.items():
+            rows.to_parquet(self.folder / "data" / f"{name}-00000-of-00001.parquet")
+
+    def command(self, *overrides):
+        names = {"TEACHERS": "teachers", "TEACHER": "teacher", "DATA": "data"}
+        text = RECIPE
+        for name, folder in names.items():
+            text = text.replace(name, str(self.folder / folder))
+        path = self.folder / "tiny.yaml"
+        path.write_text(text)
+        return [str(path), f"training.output_dir={self.out}", *overrides]
+
+    def run(self, *overrides):
+        return distill(self.command(*overrides))
+
+    @property
+    def results(self):
+        return json.loads((self.out / "results.json").read_text())
+
+    @property
+    def variants(self):
+        return sorted((self.out / "variants").iterdir())
+
+    def prepare(self):
+        """A teacher of the two classes, and rows of them."""
+        model = tiny.classifier(4)
+        model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+        self.folder.mkdir(exist_ok=True)
+        self.teacher(model)
+        self.classes()
+        return self

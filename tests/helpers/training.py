@@ -1,0 +1,111 @@
+"""Ragged rows and a trainer around tiny models, for the tests of training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+
+from distil_nlp.data import MaskingCollator, TaskCollator
+from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
+from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.objective import Term
+from distil_nlp.objective.objective import Objective
+from distil_nlp.training.trainer import DistillationTrainer
+from tests.helpers import tiny
+
+
+def all_terms(rows: Any = "all") -> list[Term]:
+    """The four kinds of term at once, with unlike weights and row sets."""
+    return [
+        SoftTargetKL(5.0, 2.0, rows),
+        HardLabel(2.0),
+        HiddenCosine(1.0),
+        HiddenMSE(0.5, "last"),
+        AttentionKL(3.0),
+        AttentionMSE(1.0, "last"),
+    ]
+
+
+def text_rows(count: int = 24, seed: int = 0) -> list[dict[str, list[int]]]:
+    """Token ids of ragged length, for masked language modelling."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(4, 30, (count,), generator=generator).tolist()
+    words = [torch.randint(5, len(tiny.VOCABULARY), (n,), generator=generator).tolist() for n in lengths]
+    return [{"input_ids": [2, *one, 3]} for one in words]
+
+
+def task_rows(count: int = 24, num_labels: int = 2, seed: int = 0) -> list[dict[str, Any]]:
+    """Ragged pairs with segments and labels."""
+    rows = text_rows(count, seed)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        row["token_type_ids"] = [0] * (length // 2) + [1] * (length - length // 2)
+        row["attention_mask"] = [1] * length
+        row["labels"] = i % num_labels
+    return rows
+
+
+def trainer(
+    folder: Path,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    terms: Sequence[Term] | None = None,
+    *,
+    kind: str = "mlm",
+    rows: Any = None,
+    eval_rows: Any = None,
+    compute_metrics: Any = None,
+    callbacks: Any = None,
+    cache: Any = None,
+    gradients_every: int | None = None,
+    balance: Any = None,
+    changes: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> DistillationTrainer:
+    """A trainer on the CPU; eight rows a step and three steps unless told otherwise. `changes`: of training rows."""
+    defaults = {
+        "per_device_train_batch_size": 8,
+        "max_steps": 3,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "seed": 7,
+    }
+    collator = MaskingCollator(tiny.tokenizer(), seed=7) if kind == "mlm" else TaskCollator(tiny.tokenizer(), kind)
+    return DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        objective=Objective(list(terms or all_terms()), kind, balance),
+        args=TrainingArguments(str(folder), **{**defaults, **arguments}),
+        train_dataset=rows if rows is not None else (text_rows() if kind == "mlm" else task_rows()),
+        eval_dataset=eval_rows,
+        data_collator=collator,
+        compute_metrics=compute_metrics,
+        callbacks=callbacks,
+        cache=cache,
+        gradients_every=gradients_every,
+        **(changes or {}),
+    )
+
+
+class StopAt(TrainerCallback):
+    """Ends a run after a step, with a checkpoint."""
+
+    def __init__(self, step: int | None):
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def curve(trained: DistillationTrainer, name: str = "loss") -> list[float]:
+    return [entry[name] for entry in trained.state.log_history if "loss" in entry and name in entry]

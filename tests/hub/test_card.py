@@ -1,0 +1,271 @@
+"""The model card: what the Hub reads of it, what a reader reads, and what must not be in it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import transformers
+import yaml
+from huggingface_hub import ModelCard
+
+from distil_nlp.hub import render_card, teacher_metadata, write_card
+from distil_nlp.losses.registry import TERMS
+from distil_nlp.redaction import hide
+from distil_nlp.reporting.formatting import GAP
+from tests.helpers import tiny
+from tests.helpers.showcase import example
+
+CARD = {"license": "apache-2.0", "language": "en", "base_model": "google-bert/bert-base-uncased"}
+
+
+def with_recipe(**sections):
+    """The example, with some values of its recipe replaced."""
+    results = example()
+    for section, values in sections.items():
+        results["recipe"][section].update(values)
+    return results
+
+
+def card(results, folder=Path("runs/glue-mrpc-42/student")):
+    return ModelCard(render_card(results, folder))
+
+
+def section(text, name):
+    return re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+
+
+def test_the_hub_reads_back_what_was_written(tmp_path):
+    """Prevents metadata that is lost on the way through the file: licence, lineage, scores."""
+    student = tmp_path / "glue-mrpc-42" / "student"
+    tiny.classifier(2).save_pretrained(student)
+    results = example()
+    results["teacher"]["card"] = CARD
+    path = write_card(results, student)
+    assert path == student / "README.md"
+    found = ModelCard.load(path).data
+    assert (found.license, found.language, found.library_name) == ("apache-2.0", "en", "transformers")
+    assert (found.base_model, found.base_model_relation) == ("google-bert/bert-base-uncased", "finetune")
+    assert (found.datasets, found.metrics, found.pipeline_tag) == (
+        ["nyu-mll/glue"],
+        ["accuracy", "f1"],
+        "text-classification",
+    )
+    assert {"distillation", "knowledge-distillation", "distil_nlp", "glue", "mrpc"} == set(found.tags)
+    assert found.model_name == "glue-mrpc-42"
+    scores = {score.metric_type: score for score in found.eval_results}
+    assert {name: score.metric_value for name, score in scores.items()} == {"accuracy": 0.75, "f1": 0.837}
+    one = scores["f1"]
+    assert (one.task_type, one.dataset_type, one.dataset_name) == ("text-classification", "nyu-mll/glue", "GLUE MRPC")
+    assert (one.dataset_config, one.dataset_split) == ("mrpc", "validation")
+    assert ModelCard(str(ModelCard.load(path))).data.to_dict() == found.to_dict()
+    assert "`BertForSequenceClassification` of 2 layers" in path.read_text()
+
+
+def test_several_splits_are_several_results():
+    """Prevents MNLI's two splits from being reported as one, or the first of them twice."""
+    results = with_recipe(data={"task": "mnli"})
+    metrics = {"accuracy": 0.8, "validation_matched/accuracy": 0.8, "validation_mismatched/accuracy": 0.81}
+    results.update(
+        task="mnli", headline="accuracy", rows={"evaluation": {"validation_matched": 9, "validation_mismatched": 8}}
+    )
+    results["student"]["metrics"] = metrics
+    found = {score.dataset_split: score.metric_value for score in card(results).data.eval_results}
+    assert found == {"validation_matched": 0.8, "validation_mismatched": 0.81}
+
+
+@pytest.mark.parametrize(
+    ("task", "metrics", "identifiers", "tag"),
+    [
+        ("stsb", {"pearson": 0.8, "spearmanr": 0.79}, ["pearsonr", "spearmanr"], "text-classification"),
+        ("cola", {"matthews_correlation": -0.02}, ["matthews_correlation"], "text-classification"),
+        ("classification", {"accuracy": 0.9, "f1_macro": 0.8}, ["accuracy", "f1"], "text-classification"),
+        ("mlm", {"loss": 4.6, "perplexity": 108.2, "accuracy": 0.27}, ["perplexity", "accuracy"], "fill-mask"),
+    ],
+)
+def test_metrics_have_the_hubs_own_names(task, metrics, identifiers, tag):
+    """Prevents scores under names that the Hub does not know, and a widget that cannot run the model."""
+    found = card({"task": task, "student": {"metrics": metrics}}).data
+    assert [score.metric_type for score in found.eval_results] == identifiers
+    assert [score.metric_value for score in found.eval_results] == [metrics[name] for name in metrics if name != "loss"]
+    assert found.pipeline_tag == tag
+
+
+def test_the_teachers_own_card_is_asked(tmp_path):
+    """Prevents a licence, language or lineage that somebody typed; Norwegian is `no`, which YAML takes for false."""
+    text = (
+        "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\nlanguage: [no, en]\nbase_model: me/base\n---\n"
+    )
+    (tmp_path / "README.md").write_text(text)
+    found = teacher_metadata(str(tmp_path))
+    assert found == {"license": "other", "license_name": "mine", "language": ["no", "en"], "base_model": "me/base"}
+    results = with_recipe(teacher={"name": str(tmp_path)})
+    results["teacher"]["card"] = found
+    data = card(results).data
+    assert (data.license_name, data.language, data.base_model) == ("mine", ["no", "en"], "me/base")
+
+
+@pytest.mark.parametrize(
+    "text", [None, "no metadata", "---\n- a list\n---\n", "---\nlicense: [\n---\n", "---\nmodel-index: 3\n---"]
+)
+def test_a_teacher_without_a_usable_card_says_nothing(tmp_path, text):
+    """Prevents a run that ends because of somebody's README."""
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    assert teacher_metadata(str(tmp_path)) == {}
+
+
+def test_a_teacher_on_the_hub_is_the_base_even_offline():
+    """Prevents a student without lineage where the network is down."""
+    assert teacher_metadata("me/some-teacher")["base_model"] == "me/some-teacher"
+
+
+def test_missing_values_leave_no_holes():
+    """Prevents cards that say None, nan or that more information is needed."""
+    whole = example()
+    whole["teacher"]["metrics"]["f1"] = float("nan")
+    thinner = [{key: value for key, value in whole.items() if key != left} for left in whole if left != "task"]
+    for results in (
+        whole,
+        *thinner,
+        {"task": "mlm"},
+        {"task": "stsb", "recipe": {}},
+        with_recipe(objective={"hard_label": None}),
+    ):
+        text = render_card(results, Path("nowhere/student"))
+        assert not re.search(r"\bNone\b|\bnan\b|\bnull\b|[Mm]ore [Ii]nformation", text.split("<details>")[0])
+        assert ModelCard(text).data.tags
+    assert "How it was distilled" not in render_card({"task": "mlm"}, Path("nowhere/student"))
+
+
+def test_no_local_path_and_no_token_gets_out(tmp_path):
+    """Prevents home directories and credentials from being published, in prose and in the recipe shown."""
+    home = tmp_path / "home" / "anna maria"
+    (home / "data" / "books").mkdir(parents=True)
+    results = with_recipe(
+        teacher={"name": str(home / "minilm"), "folder": "~/secret/t", "finetune": {"logging_dir": str(home / "logs")}},
+        student={"name": "../secret/start"},
+        data={"path": str(home / "data" / "books")},
+        training={
+            "output_dir": "C:\\Users\\anna maria\\runs\\x",
+            "hub_token": "hf_" + "a" * 30,
+            "run_name": f"at {tmp_path}/secret/y",
+            "deepspeed": "file:///secret/zero.json",
+        },
+    )
+    results["teacher"]["name"] = results["recipe"]["teacher"]["name"]
+    results["student"]["initialisation"] = {"teacher_layers": None, "checkpoint": "/secret/place/start"}
+    text = render_card(results, tmp_path / "run" / "student")
+    assert not [word for word in (str(tmp_path), "anna", "secret", "hf_a", "hub_token", "C:") if word in text]
+    shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
+    assert (shown["teacher"]["name"], shown["data"]["path"], shown["training"]["output_dir"]) == (
+        "minilm",
+        "books",
+        "x",
+    )
+    assert (shown["training"]["run_name"], shown["training"]["deepspeed"]) == ("at y", "zero.json")
+    assert "hub" not in shown
+    assert "base_model" not in ModelCard(text).data.to_dict()
+    assert ModelCard(text).data.datasets is None
+    assert ModelCard(text).data.eval_results[0].dataset_type == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("google-bert/bert-base-uncased", "google-bert/bert-base-uncased"),
+        ("https://huggingface.co/me/x/tree/main", "https://huggingface.co/me/x/tree/main"),
+        ("build/quickstart/data", "data"),
+        ("/home/anna/data/", "data"),
+        ("~/data", "data"),
+        ("\\\\server\\share\\anna\\data", "data"),
+        ("no file /home/anna/a b", "no file a b"),
+        ("![loss](loss.png) in (/home/anna/runs/x), 3/4 km/h", "![loss](loss.png) in (x), 3/4 km/h"),
+        ("token hf_aBcDeFgHiJkLmNoPqRsTuVwX", "token hf_…"),
+        (["/home/anna/x", {"labels": ["/r/cats"]}, 3, None], ["x", {"labels": ["/r/cats"]}, 3, None]),
+    ],
+)
+def test_paths_are_told_from_names_and_prose(text, shown):
+    """Prevents a path that slips through in another form, and names or links that are cut down like paths."""
+    assert hide(text) == shown
+
+
+def test_no_value_breaks_the_markdown_or_the_yaml():
+    """Prevents class names or file names that end a code block, a table or the YAML header."""
+    nasty = ["a|b", "`tick`", "```", "---\nlicense: mit", "</details>", "{{ 1 + 1 }}", "$$x$$", "é: [", " "]
+    results = with_recipe(
+        data={
+            "path": "/x/```\n# heading",
+            "name": "---\nlicense: mit",
+            "task": "classification",
+            "revision": "a|b",
+            "text_columns": ["```"],
+        }
+    )
+    results.update(task="classification", labels=nasty, rows={"train": 1, "evaluation": {"a|b `c`": 3, "---": 2}})
+    results["student"]["metrics"] = {"accuracy": 0.5, "a|b `c`/accuracy": 0.5}
+    text = render_card(results, Path("runs/x/student"))
+    found = ModelCard(text).data
+    assert found.license is None
+    assert found.eval_results[0].dataset_config == "---\nlicense: mit"
+    assert "{{ 1 + 1 }}" in text
+    fences = re.findall(r"^(`{3,})(\w*)$", text, re.M)
+    assert [language for _, language in fences] == ["python", "", "yaml", "", "bibtex", ""]
+    assert yaml.safe_load(re.search(r"^````+yaml\n(.*?)^````+$", text, re.M | re.S)[1])["data"]["text_columns"] == [
+        "```"
+    ]
+    assert not re.search(r"^# heading", text, re.M)
+    rows = [line for line in section(text, "Quality").splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+def test_quality_stands_beside_its_floors():
+    """Prevents a retention shown without what no model and no distillation reach, or a gain without its interval."""
+    text = render_card(example(), Path("runs/x/student")).replace(GAP, " ")
+    rows = {
+        row.split(" | ")[0].strip("| *"): row for row in section(text, "Quality").splitlines() if row.startswith("|")
+    }
+    assert "0.837 | 0.835 to 0.839 (3) |" in rows["student"]
+    assert "+7.7 (+4.6 to +10.8) |" in rows["labels alone"]
+    assert "+2.0 (−0.4 to +4.4), within noise |" in rows["untrained copy"]
+    assert "0.812" in rows["one class for all"]
+    assert "those of seed 42: F1 0.837, accuracy 0.750." in text
+    assert "**The student keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters" in text
+    assert "Without a model, one class for all would reach 96.4 %" in text
+    assert "| 280 (308) | 148 (163) | 53 % |" in section(text, "Size and speed")
+    assert "From 408 rows its accuracy is known to ±0.042" in text
+
+
+def test_the_terms_are_told_with_their_weights():
+    """Prevents a card that leaves out how the loss was made up, or lists terms that were off."""
+    layers = [["embeddings", "embeddings"], [2, 0]]
+    results = with_recipe(objective={"hidden_mse": {"weight": 0.5, "layers": layers}, "attention_kl": {"weight": 0.0}})
+    told = section(render_card(results, Path("runs/x/student")), "How it was distilled")
+    assert re.search(r"`soft_target_kl` \|.*\| 1 → 0.5, linear \| 2 \|", told)
+    assert "| 0.5 |  | embeddings→embeddings, 2→0 |" in told
+    assert "attention_kl" not in told
+    assert all(term.formula for term in TERMS.values())
+
+
+@pytest.mark.parametrize("task", ["mrpc", "sst2", "stsb", "mlm"])
+def test_the_snippet_runs(tmp_path, task, capsys):
+    """Prevents a card whose first example fails for whoever copies it."""
+    model = tiny.mlm_model(2) if task == "mlm" else tiny.classifier(2, num_labels=1 if task == "stsb" else 2)
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    text = render_card({**example(labels=None), "task": task}, tmp_path)
+    snippet = re.search(r"```python\n(.*?)```", text, re.S)[1].replace("path/to/student", str(tmp_path))
+    exec(compile(snippet, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "score" in printed
+    assert isinstance(transformers.AutoConfig.from_pretrained(tmp_path), transformers.BertConfig)
+
+
+def test_a_run_is_not_changed_by_its_card(tmp_path):
+    """Prevents a card that edits the results it is made of."""
+    results = example()
+    before = json.dumps(results)
+    (tmp_path / "student").mkdir()
+    write_card(results, tmp_path / "student")
+    assert json.dumps(results) == before
+    assert [path.name for path in (tmp_path / "student").iterdir()] == ["README.md"]

@@ -1,0 +1,168 @@
+"""What every term of the table keeps to, whatever it matches."""
+
+import itertools
+import re
+
+import pytest
+import torch
+
+from distil_nlp.data.row_sets import FILLER
+from distil_nlp.losses.registry import TERMS
+from distil_nlp.objective.objective import Objective
+from distil_nlp.objective.schedule import Schedule
+from tests.helpers import ROOT, tiny
+from tests.helpers.gradients import Steps, distance
+from tests.helpers.processes import torchrun
+from tests.helpers.training import task_rows, text_rows, trainer
+
+CASES = [(name, term.kinds[i % len(term.kinds)]) for i, (name, term) in enumerate(TERMS.items())]
+"""Each term on one of its kinds of task; the two processes below take all kinds."""
+OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_rows]
+OPTIONS = {"bounded_regression": {"margin": 10.0}}
+"""Without a margin it is 0 where the student happens to be better."""
+KINDS = ("mlm", "classification", "regression")
+LIVELY = {"initializer_range": 0.3}
+"""Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
+ROWS = 8
+STEPS = {"all": (8, 4, 1), "compared": (7, 2, 2)}
+"""Of two processes: rows, those of a micro-batch of each, micro-batches; all terms, or those that compare rows."""
+
+
+def a(name):
+    """The term, of weight 1."""
+    return TERMS[name](1.0, **OPTIONS.get(name, {}))
+
+
+def models(kind):
+    """(student, teacher)."""
+    if kind == "mlm":
+        return tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
+    labels = 1 if kind == "regression" else 3
+    return tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
+
+
+def data(kind, count=ROWS):
+    rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
+    if kind == "regression":
+        for row in rows:
+            row["labels"] = 0.3 * row["labels"]
+    return rows
+
+
+def gradient(folder, terms, kind, batch=ROWS, accumulation=1, rows=None, **further):
+    """Of one step of the trainer at learning rate 0, and the values that it logs."""
+    steps = Steps()
+    arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    arguments |= {"learning_rate": 0.0, "max_grad_norm": 0, **further}
+    run = trainer(folder, *models(kind), terms, kind=kind, rows=rows or data(kind), callbacks=[steps], **arguments)
+    steps.watch(run)
+    run.train()
+    return steps.gradients[0], run.last_terms, steps.batches[0]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_term_is_divided_once_whatever_the_micro_batches(tmp_path, name, kind):
+    """Prevents means of means; what depends on the micro-batch is the mean over them, as it says."""
+    whole, values, _ = gradient(tmp_path, [a(name)], kind)
+    parts, of_parts, _ = gradient(tmp_path, [a(name)], kind, 2, 4)
+    assert torch.isfinite(torch.tensor(list(values.values()))).all()
+    assert any(one.abs().max() > 0 for one in whole.values())
+    if (name, kind) in OF_BATCHES:
+        assert distance(parts, whole) > 1e-4
+    else:
+        assert distance(parts, whole) < 1e-5
+        assert of_parts == pytest.approx(values, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), OF_BATCHES)
+def test_what_is_one_value_a_micro_batch_is_the_mean_over_them(tmp_path, name, kind):
+    """Prevents a loss that grows with the number of micro-batches, or counts one that has a single row."""
+    together, _, batches = gradient(tmp_path, [a(name)], kind, 4, 3, rows=data(kind, 9))
+    alone = []
+    for batch in batches:
+        run = trainer(tmp_path, *models(kind), [a(name)], kind=kind)
+        run.model.train()
+        if batch["rows"]["batch"].numel():
+            run.compute_loss(run.model, batch).backward()
+            alone.append({n: p.grad for n, p in run.model.named_parameters() if p.grad is not None})
+    assert [batch["rows"]["batch"].numel() for batch in batches] == [1, 1, 0]
+    assert len(alone) == 2
+    mean = {n: sum(one[n] for one in alone) / 2 for n in alone[0]}
+    assert distance(together, {n: one.double() for n, one in mean.items()}) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_padding_is_not_seen(tmp_path, name, kind):
+    """Prevents a loss that changes with the longest row of the batch, or learns from one that only fills it up."""
+    run, found = trainer(tmp_path, *models(kind), [a(name)], kind=kind), []
+    run.model.eval()
+    rows = data(kind, 4)
+    filler = {key: one * 2 if isinstance(one, list) else one for key, one in max(rows, key=_length).items()}
+    for batch in (rows, [*rows, filler | {FILLER: True}]):
+        batch = run.data_collator(batch)
+        run.model.zero_grad()
+        loss = run.compute_loss(run.model, batch)
+        loss.backward()
+        grads = {n: p.grad.double() for n, p in run.model.named_parameters() if p.grad is not None}
+        found.append((batch["input_ids"].shape[1], loss.item(), grads))
+    (short, loss, grads), (long, same, padded) = found
+    assert long > short
+    assert same == pytest.approx(loss, rel=1e-4, abs=1e-7)
+    assert distance(padded, grads) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_autocast_in_bf16_is_near(tmp_path, name, kind):
+    """Prevents arithmetic in half precision, and operators that refuse it."""
+    whole, values, _ = gradient(tmp_path, [a(name)], kind)
+    half, of_half, _ = gradient(tmp_path, [a(name)], kind, bf16=True)
+    assert of_half == pytest.approx(values, rel=0.1, abs=0.02)
+    assert distance(half, whole) < 0.35
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_of_weight_zero_is_not_there(name):
+    """Prevents a switched-off term that still asks for signals."""
+    other, kind = "hard_label" if name != "hard_label" else "soft_target_kl", TERMS[name].kinds[0]
+    assert Objective([TERMS[name](0.0), TERMS[other](1.0)], kind).names == [other]
+    assert Objective([TERMS[name](Schedule(0.0, 1.0, "linear"))], kind).names == [name]
+
+
+def test_every_term_tells_what_it_is():
+    """Prevents a model card with holes, and a term that nobody documented."""
+    told = (ROOT / "docs" / "recipes.md").read_text()
+    for name, term in TERMS.items():
+        assert term.name == name
+        assert term.formula
+        assert term.unit
+        assert f"`{name}`" in term.__doc__
+        assert f"| `{name}` |" in told
+
+
+def test_the_docs_name_the_terms_that_compare_rows():
+    """Prevents a term that depends on the size of a micro-batch without saying so."""
+    told = (ROOT / "docs" / "recipes.md").read_text().replace("\n", " ")
+    sentence = re.search(r"a sequence\. ([^.]*) look at how the rows of a micro-batch", told).group(1)
+    assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_rows}
+
+
+def test_two_processes_are_one_of_twice_the_rows(tmp_path):
+    """Prevents a term that is reduced in another way than the others, and rows that are compared within a process only:
+    DDP, all terms of a kind of task at once, those that compare rows also where the last micro-batch is a row short."""
+    (tmp_path / "two").mkdir()
+    torchrun("-m", "tests.workers.terms", str(tmp_path / "two"))
+    for kind, (name, (rows, batch, accumulation)) in itertools.product(KINDS, STEPS.items()):
+        found = torch.load(tmp_path / "two" / f"{kind}-{name}.pt", weights_only=True)
+        terms = terms_of(kind, name)
+        one, values, _ = gradient(tmp_path / "one", terms, kind, 2 * batch, accumulation, rows=data(kind, rows))
+        assert found["wrapper"] == "DistributedDataParallel"
+        assert found["values"] == pytest.approx(values, rel=1e-4, abs=1e-7)
+        assert distance(found["gradient"], one) < 1e-4
+
+
+def _length(row):
+    return len(row["input_ids"])
+
+
+def terms_of(kind, which):
+    return [a(name) for name, term in TERMS.items() if kind in term.kinds and (which == "all" or term.compares_rows)]

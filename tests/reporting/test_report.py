@@ -1,0 +1,484 @@
+"""What a report says and shows, and that nothing that is missing, long or hostile breaks it."""
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from distil_nlp.cli import main
+from distil_nlp.errors import UserError
+from distil_nlp.reporting.formatting import GAP, duration, plain
+from distil_nlp.reporting.plots.curves import gradients_figure, terms_figure
+from distil_nlp.reporting.plots.matrices import confusion_figure, matrix_figures
+from distil_nlp.reporting.plots.scores import trade_figure
+from distil_nlp.reporting.plots.style import SERIES, style
+from distil_nlp.reporting.report import write_report
+from distil_nlp.reporting.report.advice import advice
+from distil_nlp.reporting.report.pages import run_page
+from distil_nlp.reporting.sentences import fidelity, floor, lead, worth
+from distil_nlp.reporting.tables import cost, quality, training
+from distil_nlp.results import Run
+from tests.helpers.showcase import example
+
+NEEDED = {"schema_version", "task", "headline", "teacher", "student"}
+
+
+def save(folder, **changes):
+    """A run's folder that holds the example's results, changed."""
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(example(**changes)), encoding="utf-8")
+    return folder
+
+
+def run_of(tmp_path, **changes):
+    return Run("mine", tmp_path, example(**changes))
+
+
+def changed(path, value):
+    """The example with the value at `path` (section.key) replaced; one of its top-level keys, for `example`."""
+    results = example()
+    *parents, last = path.split(".")
+    tree = results
+    for key in parents:
+        tree = tree[key]
+    tree[last] = value
+    return {parents[0] if parents else last: results[parents[0] if parents else last]}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The example's report: the path of its page, and the page."""
+    path = write_report([save(tmp_path_factory.mktemp("runs") / "run")])
+    return path, path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Plots are made but not rendered, where the question is which there are."""
+
+    def savefig(self, file, format, **_):
+        file.write('<svg viewBox="0 0 1 1"></svg>' if format == "svg" else b"")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# One run ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_page_a_text_and_its_plots(report):
+    """Prevents a report without its plots, and plots that no report shows."""
+    path, html = report
+    assert path.parts[-3:] == ("run", "report", "report.html")
+    plots = {file.name for file in path.parent.glob("*.png")}
+    assert plots == {"scores.png", "quality_latency.png", "confusion.png", "cka.png", "terms.png", "weights.png"}
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in path.parent.glob("*.png"))
+    markdown = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([\w.]+)\)", markdown)) == plots
+    page = Page(html)
+    pictures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == len(plots)
+    assert all(pictures)
+    for told in ("keeps 99.4", "Distillation adds 7.7 points of F1", "labels alone", "+7.7 (+4.6 to +10.8)"):
+        assert told in page.text.replace(GAP, " ")
+        assert told in markdown.replace(GAP, " ")
+
+
+def test_tables_are_tables(report):
+    """Prevents cells that a screen reader cannot place."""
+    heads = [attributes.get("scope") for tag, attributes in Page(report[1]).tags if tag == "th"]
+    assert set(heads) == {"row", "col"}
+
+
+def test_the_page_is_one_file(report):
+    """Prevents a page that needs the network, or its neighbours."""
+    html = report[1]
+    for _, attributes in Page(html).tags:
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert attributes.get(name, "#").startswith("#"), attributes
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_pictures_share_no_ids(report):
+    """Prevents one picture that draws with another's markers and clip paths."""
+    html = report[1]
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'href="#([^"]+)"', html)) | set(re.findall(r"url\(#([^)]+)\)", html))
+    assert used
+    assert used <= set(ids)
+
+
+def test_the_same_results_give_the_same_bytes(report, tmp_path):
+    """Prevents reports that differ from time to time, and so cannot be compared."""
+    first = report[0].parent
+    second = write_report([first.parent], tmp_path / "again").parent
+    assert {file.name: file.read_bytes() for file in first.iterdir()} == {
+        file.name: file.read_bytes() for file in second.iterdir()
+    }
+
+
+def test_the_style_sheet_has_the_colours_that_are_drawn(report):
+    """Prevents a page whose colours drift from those of the PNGs."""
+    html = report[1]
+    light = html[html.index(":root {") : html.index("@media")]
+    assert tuple(re.findall(r"--series-\d: (#\w{6})", light)) == SERIES
+    drawing = html[html.index("<main>") :]
+    assert not [colour for colour in SERIES if colour in drawing]
+    assert "var(--series-0)" in drawing
+
+
+# What is missing ----------------------------------------------------------------------------------------------
+
+
+def paths(tree, prefix=()):
+    """Every key of a nested dict, as a tuple."""
+    for key, value in tree.items():
+        yield (*prefix, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*prefix, key))
+
+
+@pytest.mark.parametrize("lost", ["absent", "null"])
+def test_no_key_is_missed(tmp_path, undrawn, lost):
+    """Prevents a report that fails after hours of training because one optional figure is not there."""
+    every = [path for path in paths(example()) if path not in {(key,) for key in NEEDED}]
+    assert len(every) > 100
+    for path in every:
+        results = example()
+        tree = results
+        for key in path[:-1]:
+            tree = tree[key]
+        if lost == "null":
+            tree[path[-1]] = None
+        else:
+            del tree[path[-1]]
+        run = Run("mine", tmp_path, results)
+        words = [lead(run), worth(run), floor(run), *fidelity(run)]
+        tables = [quality(run), cost(run), training(run)]
+        told = [*words, *(cell for table in tables if table for row in table.rows for cell in row)]
+        assert all(isinstance(text, str) and "None" not in text for text in told), path
+        assert advice(run), path
+        with style():
+            figures = matrix_figures(run) if path[0] == "fidelity" else [trade_figure(run)] * ("latency_ms" in path)
+        assert all(figure is None or "None" not in figure.description for figure in figures), path
+
+
+@pytest.mark.parametrize("key", sorted(set(example()) - NEEDED))
+def test_a_plot_whose_figures_are_missing_is_left_out(tmp_path, undrawn, key):
+    """Prevents empty plots, and plots that fail."""
+    pictures = {picture.name for picture in run_page(run_of(tmp_path, **{key: None})).pictures}
+    gone = {"fidelity": {"confusion", "cka"}, "training": {"terms", "weights"}}.get(key, set())
+    assert pictures == {"scores", "quality_latency", "confusion", "cka", "terms", "weights"} - gone
+
+
+def test_the_least_there_can_be(tmp_path):
+    """Prevents a report that needs more than results.json promises."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    least = {"schema_version": 1, "task": "sst2", "headline": "accuracy", "teacher": {}, "student": {}}
+    (folder / "results.json").write_text(json.dumps(least))
+    path = write_report([folder])
+    assert "No scores were recorded." in path.read_text(encoding="utf-8")
+    assert not list(path.parent.glob("*.png"))
+
+
+def test_confusion_of_many_classes_is_left_out(tmp_path, undrawn):
+    """Prevents a matrix of figures that nobody can read."""
+    for size, is_shown in ((20, True), (21, False)):
+        counts = [[int(i == j) for j in range(size)] for i in range(size)]
+        changes = changed("fidelity.confusion", {"teacher": counts, "student": counts})
+        with style():
+            assert (confusion_figure(run_of(tmp_path, **changes)) is not None) == is_shown
+
+
+def test_flat_and_broken_curves_are_drawn(tmp_path):
+    """Prevents a run whose loss was 0, constant, huge or null at times from ending without a report."""
+    for values in ([0.0, 0.0], [0.3, 0.3], [1e30, 1e-30], [None, 0.2, 0.1], [-1.0, 2.0]):
+        training = {"history": [{"step": i, "loss": value} for i, value in enumerate(values)]}
+        with style():
+            assert terms_figure(run_of(tmp_path, training=training)).svg
+
+
+# Words --------------------------------------------------------------------------------------------------------
+
+
+def told(text):
+    return text.replace(GAP, " ")
+
+
+def test_the_lead_is_made_of_the_figures(tmp_path):
+    """Prevents a headline that says more than was measured."""
+    assert told(lead(run_of(tmp_path))) == (
+        "The student keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters (50 % of the "
+        "encoder’s), 1.9× as fast at batch 32."
+    )
+    assert told(lead(run_of(tmp_path, seeds=None, efficiency=None))) == (
+        "The student keeps 99.4 % of the teacher’s F1 with 77 % of the parameters (50 % of the encoder’s)."
+    )
+    assert told(lead(run_of(tmp_path, retention=None, efficiency=None, seeds=None))).startswith(
+        "The student reaches F1 0.837 against the teacher’s 0.842 with 77 %"
+    )
+    assert told(lead(run_of(tmp_path, retention=1.012))).startswith("The student reaches 101.2 % of")
+    slow = told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"1": 2.0, "32": 0.5}))))
+    assert slow.endswith("2.0× as slow at batch 32.")
+    assert told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"32": 1.0})))).endswith(
+        "no faster at batch 32."
+    )
+
+
+def gain(mean, low, high, seeds=3):
+    return changed("baselines.no_distillation.gain", {"mean": mean, "low": low, "high": high, "level": 0.95,
+                                                      "rows": 408, "seeds": seeds})  # fmt: skip
+
+
+def test_the_verdict_follows_the_interval(tmp_path):
+    """Prevents noise that is sold as a gain, and a loss that is hidden."""
+    assert told(worth(run_of(tmp_path))) == (
+        "Distillation adds 7.7 points of F1 over the same student trained on labels alone (95 % interval 4.6 to 10.8, "
+        "paired bootstrap over 408 rows and 3 seeds): outside the noise."
+    )
+    assert told(worth(run_of(tmp_path, **gain(0.01, -0.004, 0.024)))).endswith(
+        "(95 % interval −0.4 to 2.4, paired bootstrap over 408 rows and 3 seeds): within the noise, the interval "
+        "includes 0."
+    )
+    assert told(worth(run_of(tmp_path, **gain(-0.03, -0.05, -0.01)))).startswith("Distillation costs 3.0 points of F1")
+    one = told(worth(run_of(tmp_path, **gain(0.07, 0.04, 0.1, seeds=1))))
+    assert one.endswith("1 seed): outside the noise of the rows (one seed: that of seeds is unknown).")
+    assert "no student was trained on labels alone" in worth(run_of(tmp_path, baselines=None))
+    unmeasured = run_of(tmp_path, **changed("baselines.no_distillation.gain", None))
+    assert "no gain over a student trained on labels alone was measured" in worth(unmeasured)
+
+
+def test_guessing_is_named(tmp_path):
+    """Prevents a retention that looks high because guessing already scores high."""
+    assert told(floor(run_of(tmp_path))) == (
+        "Without a model, one class for all would reach 96.4 % of the teacher’s F1; of what the teacher has above "
+        "that, the student keeps 83.3 %."
+    )
+    assert floor(run_of(tmp_path, retention_above_majority=-0.1)).endswith("the student does not get above that.")
+    assert floor(run_of(tmp_path, **changed("baselines.majority.metrics.f1", None))) == ""
+
+
+def test_fidelity_of_each_kind_of_task(tmp_path):
+    """Prevents classes where there are numbers or tokens."""
+    regression = run_of(tmp_path, task="stsb", fidelity={"pearson": 0.98, "mean_absolute_difference": 0.11})
+    assert fidelity(regression) == [
+        "The outputs of teacher and student correlate at 0.980 (Pearson) and differ by 0.110 on average."
+    ]
+    tokens = run_of(tmp_path, task="mlm", headline="accuracy", fidelity={"agreement": 0.7, "kl": 0.4, "tokens": 3841})
+    assert told(fidelity(tokens)[0]) == (
+        "Teacher and student predict the same token for 70.0 % of 3,841 masked tokens. KL(teacher ‖ student) is "
+        "0.400 nats on average, at temperature 1."
+    )
+    assert "top-1 accuracy" in lead(tokens)
+
+
+def test_small_and_large_numbers():
+    """Prevents figures that are rounded away, and digits that were not measured."""
+    assert [plain(value) for value in (0.8372, 0.00004, -0.0123, 12.34, 1234.5, 0.0)] == [
+        "0.837", "4e−05", "−0.012", "12.3", "1,234", "0.000"]  # fmt: skip
+    assert [told(duration(seconds)) for seconds in (12.2, 59.7, 412.3, 4320)] == [
+        "12 s", "1 min 0 s", "6 min 52 s", "1 h 12 min"]  # fmt: skip
+
+
+# Advice -------------------------------------------------------------------------------------------------------
+
+
+def said(run):
+    return " ".join(one.text for one in advice(run))
+
+
+def test_advice_follows_the_figures(tmp_path):
+    """Prevents advice that is always the same."""
+    good = run_of(tmp_path, retention_above_majority=0.995)
+    assert "fewer may do" in said(good)
+    for changes, expected in (
+        ({"baselines": None}, "worth it"),
+        ({"seeds": None}, "Only one seed"),
+        (gain(0.01, -0.004, 0.024), "within the noise"),
+        (gain(-0.03, -0.05, -0.01), "costs quality"),
+        ({"retention": 0.9}, "clearly below its teacher"),
+        ({"retention_above_majority": 0.8}, "above one class for all the student keeps 80"),
+        (changed("teacher.metrics.f1", 0.815), "hardly beats one class"),
+        (changed("fidelity.ece", {"teacher": 0.05, "student": 0.12}), "soft targets"),
+        (changed("fidelity.cka.values", [[0.2, 0.4]]), "CKA 0.40"),
+    ):
+        assert expected in said(run_of(tmp_path, **{"retention_above_majority": 0.97, **changes})), expected
+        assert expected not in said(good), expected
+
+
+def test_there_are_three_to_five_pieces_of_advice_and_none_to_push_what_was_pushed(tmp_path):
+    """Prevents a page that ends in a lecture, or in nothing."""
+    everything = run_of(tmp_path, baselines=None, seeds=None, retention=0.5)
+    assert len(advice(everything)) == 5
+    calm = run_of(tmp_path, retention_above_majority=0.97)
+    assert len(advice(calm)) == 3
+    assert "push_to_hub.py" in "".join(one.code for one in advice(calm))
+    pushed = run_of(tmp_path, retention_above_majority=0.97, **changed("recipe.hub.push", True))
+    assert "push_to_hub.py" not in "".join(one.code for one in advice(pushed))
+
+
+def test_what_is_advised_is_a_recipe(tmp_path):
+    """Prevents commands with keys that the recipe refuses."""
+    import shlex
+
+    from distil_nlp.recipe import load_recipe
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("teacher: {name: t}\ndata: {path: d, task: mrpc}\nobjective: {hard_label: {weight: 1.0}}\n")
+    runs = [
+        run_of(tmp_path, baselines=None, seeds=None, retention=0.5),
+        run_of(tmp_path, retention_above_majority=0.995, **changed("fidelity.ece", {"teacher": 0.05, "student": 0.12})),
+        run_of(tmp_path, **changed("fidelity.cka.values", [[0.2, 0.4]])),
+        run_of(tmp_path, **changed("teacher.metrics.f1", 0.815)),
+        run_of(tmp_path, **gain(-0.03, -0.05, -0.01)),
+    ]
+    codes = {one.code for run in runs for one in advice(run) if "distill.py" in one.code}
+    assert len(codes) >= 8
+    for code in codes:
+        words = shlex.split(code.replace("\\\n", ""))
+        assert words[3] == str(recipe)
+        adds = all(word.startswith(("evaluation.seeds", "evaluation.baselines")) for word in words[5:])
+        assert load_recipe(recipe, words[4:]).training["output_dir"] == (str(tmp_path) if adds else f"{tmp_path}-next")
+
+
+# Hostile text -------------------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert(1)</script>|`*_[x](javascript:1)\n# $\\frac{}$ -->"
+
+
+def test_text_from_data_and_recipes_stays_text(tmp_path):
+    """Prevents labels and names that run as code, end a table, or break the mathematics of a plot."""
+    recipe = copy.deepcopy(example()["recipe"])
+    recipe["teacher"]["name"] = HOSTILE
+    recipe["data"]["text_columns"] = ["```\n<script>alert(2)</script>\n````"]
+    results = {"labels": [HOSTILE, "$a_b$"], "recipe": recipe, **changed("environment.device", HOSTILE)}
+    results |= {"teacher": {**example()["teacher"], "name": HOSTILE}}
+    path = write_report([save(tmp_path / "a <b>$x$ | run", **results)])
+    html, markdown = path.read_text(encoding="utf-8"), (path.parent / "report.md").read_text(encoding="utf-8")
+    page = Page(html)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "alert(1)" in page.text
+    outside = re.sub(r"^(`{3,})yaml\n.*?^\1$", "", markdown, flags=re.M | re.S)
+    assert outside != markdown
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(javascript", outside)
+    assert "\n# " not in outside
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, re.M)
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+# Several runs -------------------------------------------------------------------------------------------------
+
+
+def test_runs_side_by_side(tmp_path):
+    """Prevents a comparison that leaves out a run, or what was changed between two."""
+    first = save(tmp_path / "first")
+    second = save(tmp_path / "second", retention=0.95, **changed("recipe.training.learning_rate", 5e-5))
+    path = write_report([first, second, first])
+    assert path == tmp_path / "comparison" / "report.html"
+    markdown = (path.parent / "report.md").read_text(encoding="utf-8").replace(GAP, " ")
+    assert "**first keeps most: 99.4 % of its teacher’s F1.**" in markdown
+    assert "The seeds of first and second overlap" in markdown
+    assert re.findall(r"^\| (first|second) \|", markdown, re.M) == ["first", "second"]
+    assert re.findall(r"^\| ([a-z_.]+\.[a-z_.]+) \| (\S+) \| (\S+) \|", markdown, re.M) == [
+        ("training.learning_rate", "0.0001", "5e-05")
+    ]
+    assert {file.name for file in path.parent.glob("*.png")} == {"scores.png", "quality_latency.png"}
+
+
+def test_runs_on_different_tasks_are_compared_by_retention(tmp_path):
+    """Prevents F1 and a correlation on one axis."""
+    first = save(tmp_path / "a" / "run")
+    second = save(tmp_path / "b" / "run", task="stsb", headline="pearson", seeds=None, efficiency=None,
+                  student={"metrics": {"pearson": 0.8}}, teacher={"metrics": {"pearson": 0.88}})  # fmt: skip
+    path = write_report([first, second], tmp_path / "both")
+    assert path.parent == tmp_path / "both"
+    text = Page(path.read_text(encoding="utf-8")).text
+    for expected in ("compare retention, not scores", "a/run", "b/run", "share of the teacher’s score", "chance"):
+        assert expected in text
+
+
+# Mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, r"finished run / got .*run, where results.json cannot be read \(No such file"),
+        ("{", r"results.json: expected JSON / got Expecting property name"),
+        ('{"schema_version": 2}', r"expected schema_version 1 / got 2"),
+        ("[]", r"expected schema_version 1 / got None"),
+        ('{"schema_version": 1, "task": "mrpc", "teacher": []}', r"no usable headline, teacher, student"),
+    ],
+)
+def test_a_folder_without_results_says_so(tmp_path, content, expected):
+    """Prevents a traceback, or a report of nothing, for a wrong path."""
+    (tmp_path / "run").mkdir()
+    if content is not None:
+        (tmp_path / "run" / "results.json").write_text(content)
+    with pytest.raises(UserError, match=expected):
+        write_report([tmp_path / "run"])
+
+
+def test_a_place_that_cannot_be_written_to_says_so(tmp_path):
+    """Prevents a traceback after all is drawn."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--output: expected a folder .* / got .*file"):
+        write_report([save(tmp_path / "run")], tmp_path / "file")
+
+
+def test_the_command_line(tmp_path, capsys):
+    """Prevents a command that does not say where the report is, or fails without a message."""
+    folder = save(tmp_path / "run")
+    assert main(["make-report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "report.html")
+    assert main(["make-report", str(tmp_path / "nowhere")]) == 2
+    assert "error: expected the folder of a finished run" in capsys.readouterr().err
+
+
+def test_labels_that_are_few_are_told():
+    """Prevents a gain that looks as if both students had seen as much."""
+    rows = {"train": 1600, "labelled": 300, "evaluation": {"test": 1213}}
+    told = worth(Run("", Path(), example(rows=rows)))
+    assert "labels alone, which 300 of 1,600 rows have (95" in told
+    assert "rows have" not in worth(Run("", Path(), example()))
+
+
+def test_gradients_are_drawn_where_the_run_looked_at_them(tmp_path):
+    """Prevents a line at 0 on a logarithmic axis, labels in raw TeX, and a seventh term without a line."""
+    names = ["soft_target_kl", "hard_label", "attention_kl", *(f"older_{i}" for i in range(6))]
+    history = [
+        {"step": step, **{f"gradient_norm/{name}": 0.0 if name == "attention_kl" else step * 1e-3 for name in names}}
+        for step in (1, 50)
+    ]
+    run = run_of(tmp_path, **changed("training.history", history))
+    run.results["recipe"]["objective"] = {name: {"weight": 1.0} for name in names}
+    with style():
+        found = gradients_figure(run)
+        assert gradients_figure(run_of(tmp_path)) is None
+    assert "mathdefault" not in found.svg
+    assert "older_5 from 0.001 to 0.05" in found.description
+    assert "attention_kl from" not in found.description
+    assert "attention_kl only pull below it" in found.note

@@ -1,0 +1,163 @@
+"""A study on tiny models: a run for each method and task, taken up again, and a table."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from distil_nlp.cli import distill, study
+from distil_nlp.study.runner import _run
+from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.preemption import Preempted
+from tests.helpers import ROOT
+from tests.helpers.runs import Place
+
+
+def run_here(arguments, place):
+    """A run without a process of its own, which takes seconds to start."""
+    assert distill(arguments) == 0
+    (place / "peak_mib.txt").write_text("500\n")
+
+
+METHODS = {"plain": {}, "cosine": {"hidden_cosine": {"layers": "last"}}}
+
+
+def prepared(tmp_path, **changes):
+    """(the study's file, a folder for it)."""
+    place = Place(tmp_path).prepare()
+    recipe = place.command()[0]
+    plan = {
+        "recipe": recipe,
+        "tasks": ["classification"],
+        "seeds": 2,
+        "always": {"soft_target_kl": {}, "hard_label": {}},
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**plan, "methods": METHODS, **changes}, sort_keys=False))
+    return str(path), tmp_path / "study"
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "processes"])
+def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, capsys, monkeypatch, real):
+    """Prevents runs of unlike steps or objectives in one table, and a stopped study that begins anew."""
+    if not real:
+        monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+        monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    path, folder = prepared(tmp_path)
+    command = [path, "--output", str(folder), "training.max_steps=2", "training.seed=7"]
+    assert study(command) == 0
+    rows = {row["method"]: row for row in json.loads((folder / "study.json").read_text())}
+    assert rows["plain"]["terms"] == ["hard_label", "soft_target_kl"]
+    assert rows["cosine"]["terms"] == ["hard_label", "hidden_cosine", "soft_target_kl"]
+    assert {(row["steps"], row["seeds"]) for row in rows.values()} == {(2, 2)}
+    assert rows["plain"]["times_plain"] == 1.0
+    assert all(row["low"] <= row["median"] <= row["high"] for row in rows.values())
+    assert all(row["seconds_per_step"] > 0 and row["peak_mib"] > 100 for row in rows.values())
+    assert all(0 <= row["agreement"] <= 1 for row in rows.values())
+    told = (folder / "study.md").read_text()
+    assert "| cosine |" in told
+    assert "accuracy after 2 steps: teacher 0." in told
+    assert "one class for all 0." in told
+    (folder / "classification" / "cosine" / "results.json").unlink()
+    capsys.readouterr()
+    assert study(command) == 0
+    printed = capsys.readouterr().out
+    assert "run 2 of 2: cosine on classification" in printed
+    assert "run 1 of 2" not in printed
+    assert study([*command, "training.max_steps=3"]) == 2
+    assert "got other overrides" in capsys.readouterr().err
+    path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
+    assert study(command) == 2
+    assert "methods.cosine: expected the terms that" in capsys.readouterr().err
+
+
+def test_some_methods_alone(tmp_path, capsys, monkeypatch):
+    """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
+    monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    path, folder = prepared(tmp_path, seeds=1)
+    command = [path, "--output", str(folder), "training.max_steps=1"]
+    assert study([*command, "--methods", "cosine,typo,plane"]) == 2
+    assert "--methods: expected some of plain, cosine / got typo, plane" in capsys.readouterr().err
+    assert not folder.exists()
+    with pytest.raises(SystemExit, match="2"):
+        study([*command, "--methods", "plain,"])
+    assert study([path, "--methods", "cosine", *command[1:]]) == 0
+    assert "run 1 of 1: cosine on classification" in capsys.readouterr().out
+    assert study([*command, "--methods", "plain, cosine"]) == 0
+    assert "run 1 of 2: plain on classification" in capsys.readouterr().out
+    assert {row["method"] for row in json.loads((folder / "study.json").read_text())} == {"plain", "cosine"}
+
+
+CHILD = """
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(0.3)
+    open(sys.argv[1], "w").write("saved")
+    sys.exit({code})
+signal.signal(signal.SIGTERM, {handler})
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "saved"), [("stop", 143, True), ("stop", 0, True), ("signal.SIG_DFL", 0, False)]
+)
+def test_sigterm_reaches_the_run_and_is_waited_for(tmp_path, monkeypatch, handler, code, saved):
+    """Prevents a run that trains on when its study has been told to stop; one whose checkpoint is cut short; one that
+    was just finished, after which the study goes on; and a run told before it could listen that passes for broken."""
+    before, mark = signal.getsignal(signal.SIGTERM), tmp_path / "mark"
+    monkeypatch.setattr("distil_nlp.study.runner._RUN", CHILD.format(handler=handler, code=code))
+    with pytest.raises(Preempted, match=r"what .*run has saved is kept / the same command carries on"):
+        _run([str(mark)], tmp_path / "run")
+    assert mark.exists() == saved
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_a_study_that_is_told_to_stop_leaves_a_checkpoint_and_no_process(tmp_path):
+    """Prevents a machine that is taken away in the middle of a step, because its word reached the wrong process."""
+    path, folder = prepared(tmp_path)
+    changes = ["training.max_steps=100000", "training.save_strategy=steps", "training.save_steps=20"]
+    command = [sys.executable, "scripts/study.py", path, "--output", str(folder), *changes]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    place, ends = folder / "classification" / "plain", time.monotonic() + 120
+    while last_complete_checkpoint(place) is None and process.poll() is None and time.monotonic() < ends:
+        time.sleep(0.2)
+    first = last_complete_checkpoint(place)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "told to stop (SIGTERM)" in process.stderr.read(), "which ends when no process holds it any more"
+    last = last_complete_checkpoint(place)
+    assert last != first
+    time.sleep(1)
+    assert last_complete_checkpoint(place) == last
+    assert not (folder / "classification" / "cosine").exists()
+
+
+def test_mistakes_of_a_study_are_told(tmp_path, capsys):
+    """Prevents hours that end at the last method's typing mistake."""
+    for changes, said in (
+        (
+            {"methods": {"plain": {}, "typo": {"hiden_cosine": {}}}},
+            "hiden_cosine: unknown key; did you mean hidden_cosine",
+        ),
+        ({"tasks": ["mprc"]}, "mprc"),
+        (
+            {"methods": {"plain": {}, "x": {"bounded_regression": {}}}},
+            "objective.bounded_regression: expected regression",
+        ),
+        ({"tasks": []}, "tasks: List should have at least 1 item"),
+        ({"metods": {}}, "metods: Extra inputs are not permitted"),
+    ):
+        path, folder = prepared(tmp_path, **changes)
+        assert study([path, "--output", str(folder)]) == 2
+        assert said in capsys.readouterr().err
+        assert not (folder / "classification").exists()
+        assert not (folder / "settings.json").exists(), "a mistake must not bind the folder"

@@ -1,0 +1,88 @@
+"""A run that is killed: `python -m tests.workers.killed SPOT NTH DELAY LOG RECIPE …` runs a recipe, and DELAY seconds
+after it enters SPOT for the NTH time a process outside its group sends SIGKILL to the whole group. NTH 0 kills nobody.
+
+The log gets a line when a spot is entered and left: a kill is inside where the last line is `enter`.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import Trainer
+
+from distil_nlp.cli import distill
+from distil_nlp.data import sequence_classification as task
+from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import students as variants
+from distil_nlp.pipeline import teacher
+from distil_nlp.teachers.cache.shards import TeacherCache
+from distil_nlp.training.checkpoints import CheckpointGuard
+
+SPOTS = {
+    "tokenising": [(task, "_tokenise")],
+    "teacher’s step": [(Trainer, "training_step")],
+    "teacher kept": [(teacher, "_keep")],
+    "cache shard": [(TeacherCache, "write")],
+    "student’s step": [(Trainer, "training_step")],
+    "checkpoint": [(Trainer, "_save_checkpoint")],
+    "checkpoint marked": [(CheckpointGuard, "on_save")],
+    "student kept": [(variants.Workshop, "save")],
+    "outputs kept": [(variants, "save_outputs")],
+    "results": [(stages, "write_results")],
+    "report": [(stages, "write_report")],
+}
+"""Where a run is killed: what is patched, in the modules that look it up."""
+
+
+def watch(spot: str, nth: int, delay: float, log: Path) -> None:
+    """Wraps the spot."""
+    seen = 0
+
+    def wrapped(call: Callable) -> Callable:
+        def watched(*args, **kwargs):
+            nonlocal seen
+            seen += 1
+            write(log, f"enter/{spot}/{seen}")
+            if seen == nth:
+                kill_after(delay)
+            began = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                write(log, f"leave/{spot}/{time.perf_counter() - began:.6f}")
+
+        return watched
+
+    for place, name in SPOTS[spot]:
+        setattr(place, name, wrapped(getattr(place, name)))
+
+
+def kill_after(delay: float) -> None:
+    """Another process does it, in a group of its own: no lock of this one's can hold it up. It stands ready before this
+    returns, and watches the clock without sleeping, because some spots take less than a millisecond."""
+    group = os.getpgid(0)
+    ready, tell = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        os.write(tell, b"!")
+        until = time.perf_counter() + delay
+        while time.perf_counter() < until:
+            pass
+        os.killpg(group, signal.SIGKILL)
+        os._exit(0)
+    os.read(ready, 1)
+
+
+def write(log: Path, text: str) -> None:
+    with log.open("a") as file:
+        file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    spot, nth, delay, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
+    for one in SPOTS if spot == "every" else [spot]:
+        watch(one, nth, delay, log)
+    sys.exit(distill(sys.argv[5:]))
