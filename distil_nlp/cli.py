@@ -15,10 +15,10 @@ import torch
 from torch import distributed
 
 from distil_nlp.errors import UserError
-from distil_nlp.redaction import quotable
+from distil_nlp.redaction import redact
 from distil_nlp.training.preemption import Preempted
 from distil_nlp.utils.failures import readable_data, writable_disk
-from distil_nlp.utils.logging import is_main_process, quotable_logs, say
+from distil_nlp.utils.logging import is_main_process, redact_logs, say
 from distil_nlp.utils.memory import keep_freed_memory
 
 
@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
     """Repeats no token that was typed in the wrong place."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(quotable(message))
+        super().error(redact(message))
 
 
 def distill(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def distill(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     """Scores a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
-    from distil_nlp.evaluation.glue.settings import Settings
+    from distil_nlp.evaluation.glue.settings import FinetuningSettings
     from distil_nlp.tasks.glue import GLUE
 
     parser = _Parser(
@@ -84,7 +84,9 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
         from distil_nlp.evaluation.glue.protocol import finetune_on_glue
 
         own = {name: chosen.pop(name) for name in ("seeds", "submission") if name in chosen}
-        settings = Settings(max_length=options.pop("max_length"), batch_size=options.pop("batch_size"), **chosen)
+        settings = FinetuningSettings(
+            max_length=options.pop("max_length"), batch_size=options.pop("batch_size"), **chosen
+        )
         return finetune_on_glue(**options, **own, settings=settings)
 
     return _guarded(run)
@@ -92,7 +94,7 @@ def evaluate_glue(argv: Sequence[str] | None = None) -> int:
 
 def _finetuning_options(parser: argparse.ArgumentParser) -> list[str]:
     """Adds what only `--mode finetune` takes; the options' names. They are absent where they are not given."""
-    from distil_nlp.evaluation.glue.settings import SEEDS, Settings, parse_seeds
+    from distil_nlp.evaluation.glue.settings import SEEDS, FinetuningSettings, parse_seeds
 
     def seeds(text: str) -> list[int]:
         try:
@@ -110,10 +112,10 @@ def _finetuning_options(parser: argparse.ArgumentParser) -> list[str]:
             type=seeds,
             help=f"a count (5: 42 to 46) or a list (1,2,3; one alone: 7,); {len(SEEDS)} if left out",
         ),
-        add("--epochs", type=_number, help=f"{Settings.epochs:g} if left out"),
-        add("--learning-rate", type=_number, help=f"{Settings.learning_rate:g} if left out"),
-        add("--warmup", type=_share, help=f"share of the steps; {Settings.warmup:g} if left out"),
-        add("--weight-decay", type=_share, help=f"{Settings.weight_decay:g} if left out"),
+        add("--epochs", type=_number, help=f"{FinetuningSettings.epochs:g} if left out"),
+        add("--learning-rate", type=_number, help=f"{FinetuningSettings.learning_rate:g} if left out"),
+        add("--warmup", type=_share, help=f"share of the steps; {FinetuningSettings.warmup:g} if left out"),
+        add("--weight-decay", type=_share, help=f"{FinetuningSettings.weight_decay:g} if left out"),
         add("--max-train-rows", type=_count, help="at most as many training rows, for trying out"),
         add("--max-steps", type=_count, help="instead of epochs, for trying out"),
         add("--from-mnli", action="store_true", help="RTE, MRPC and STS-B start from the model fine-tuned on MNLI"),
@@ -136,9 +138,9 @@ def push_to_hub(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def run() -> None:
-        from distil_nlp.hub import plan, upload
+        from distil_nlp.hub import plan_upload, upload
 
-        planned = plan(options.run, options.repo_id, private=options.private)
+        planned = plan_upload(options.run, options.repo_id, private=options.private)
         say(str(planned))
         if not options.yes:
             if not sys.stdin.isatty():
@@ -194,12 +196,14 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(argv))
 
     def run() -> Path:
-        from distil_nlp.benchmark.run import benchmark
-        from distil_nlp.benchmark.suites import Settings
+        from distil_nlp.benchmark.run import run_benchmark
+        from distil_nlp.benchmark.suites import BenchmarkSettings
 
         folder, chosen = options.pop("output"), tuple(dict.fromkeys(options.pop("parts")))
         terms = options.pop("terms")
-        return benchmark(Settings(parts=chosen, terms=terms and tuple(dict.fromkeys(terms)), **options), folder, say)
+        return run_benchmark(
+            BenchmarkSettings(parts=chosen, terms=terms and tuple(dict.fromkeys(terms)), **options), folder, say
+        )
 
     return _guarded(run)
 
@@ -217,10 +221,11 @@ def study(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
 
     def run() -> Path:
-        from distil_nlp.study.runner import study
 
         folder = options.output or Path("runs") / f"study-{options.study.stem}"
-        return study(options.study, folder, options.overrides, say, options.methods)
+        from distil_nlp.study.runner import run_study
+
+        return run_study(options.study, folder, options.overrides, say, options.methods)
 
     return _guarded(run)
 
@@ -275,7 +280,7 @@ def _guarded(run: Callable[[], Path | None]) -> int:
     """Runs; a user's mistake is one message on stderr and exit code 2."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "─" must not end a finished run
-    quotable_logs()
+    redact_logs()
     if not torch.accelerator.is_available():
         keep_freed_memory()
     try:
@@ -290,7 +295,7 @@ def _guarded(run: Callable[[], Path | None]) -> int:
         return 2
     except Preempted as told:
         if is_main_process():
-            print(quotable(str(told)), file=sys.stderr)
+            print(redact(str(told)), file=sys.stderr)
         return 128 + signal.SIGTERM
     if path is not None and is_main_process():
         print(path, flush=True)  # as it was given, for `$(… | tail -1)`: a shell takes no ~ there

@@ -1,6 +1,6 @@
 """The one exception a user is meant to read."""
 
-from distil_nlp.redaction import quotable
+from distil_nlp.redaction import redact
 
 
 class UserError(Exception):
@@ -10,4 +10,4 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__(quotable(message))
+        super().__init__(redact(message))

@@ -24,7 +24,7 @@ _SECRETS = (
 """(tokens by their beginnings, passwords in addresses, keys in queries, headers) and what stays of them."""
 
 
-def hide(tree: Any) -> Any:
+def redact_paths(tree: Any) -> Any:
     """A copy of `results.json` or a part of it to be published: each local path by its last component, tokens gone.
 
     Relative paths count as local if they exist, lead upwards, or have more parts than a name on the Hub can have. Class
@@ -32,32 +32,32 @@ def hide(tree: Any) -> Any:
     """
     if isinstance(tree, dict):
         kept = {key: one for key, one in tree.items() if not str(key).endswith("token")}
-        return {key: one if key == "labels" else hide(one) for key, one in kept.items()}
+        return {key: one if key == "labels" else redact_paths(one) for key, one in kept.items()}
     if isinstance(tree, list | tuple):
-        return [hide(one) for one in tree]
+        return [redact_paths(one) for one in tree]
     if not isinstance(tree, str):
         return tree
-    return last_component(tree) if _is_local(tree) else hide_in_text(tree)
+    return last_component(tree) if _is_local(tree) else redact_paths_in_text(tree)
 
 
-def hide_in_text(text: str) -> str:
+def redact_paths_in_text(text: str) -> str:
     """A text with absolute paths cut down to their last component, and tokens masked."""
-    return without_secrets(_FOLDERS.sub("", text))
+    return mask_secrets(_FOLDERS.sub("", text))
 
 
-def without_secrets(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """A text with tokens, and passwords in addresses, masked."""
     for pattern, rest in _SECRETS:
         text = pattern.sub(rest, text)
     return text
 
 
-def without_home(tree: Any) -> Any:
+def abbreviate_home(tree: Any) -> Any:
     """A copy of a text, or of all texts in nested dicts and lists, with `~` for the home folder."""
     if isinstance(tree, dict):
-        return {key: without_home(one) for key, one in tree.items()}
+        return {key: abbreviate_home(one) for key, one in tree.items()}
     if isinstance(tree, list | tuple):
-        return [without_home(one) for one in tree]
+        return [abbreviate_home(one) for one in tree]
     home = os.path.expanduser("~")
     if not isinstance(tree, str) or len(Path(home).parts) < 2:  # "/" is home to some containers
         return tree
@@ -65,14 +65,14 @@ def without_home(tree: Any) -> Any:
     return re.sub(rf"(?<![\w.~-])(?:{'|'.join(map(re.escape, places))})(?![\w-]|\.\w)", "~", tree)
 
 
-def with_home(text: str) -> str:
+def expand_home(text: str) -> str:
     """The other way round, for a path that begins with `~/`."""
     return os.path.expanduser(text) if text.startswith("~/") else text
 
 
-def quotable(text: str) -> str:
+def redact(text: str) -> str:
     """A message for a terminal or a log."""
-    return without_home(without_secrets(text))
+    return abbreviate_home(mask_secrets(text))
 
 
 def last_component(path: str) -> str:

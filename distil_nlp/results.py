@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.redaction import without_home
-from distil_nlp.tasks.base import OWN
+from distil_nlp.redaction import abbreviate_home
+from distil_nlp.tasks.base import CUSTOM_TASKS
 from distil_nlp.tasks.glue import GLUE
 from distil_nlp.utils.files import write_atomically
 
@@ -21,16 +21,16 @@ SCHEMA_VERSION = 1
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Writes `results.json`; NaN and infinity, which JSON does not know, become null, and the home folder `~`."""
-    told = without_home(finite({**results, "schema_version": SCHEMA_VERSION}))
+    told = abbreviate_home(drop_non_finite({**results, "schema_version": SCHEMA_VERSION}))
     write_atomically(path, json.dumps(told, indent=2) + "\n")
 
 
-def finite(results: Mapping[str, Any]) -> dict[str, Any]:
+def drop_non_finite(results: Mapping[str, Any]) -> dict[str, Any]:
     """Results as `results.json` has them."""
     return json.loads(json.dumps(results, default=str), parse_constant=lambda _: None)
 
 
-def spread(seeds: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+def summarize_seeds(seeds: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
     """A metric's value with each seed. A correlation that is not a number, because all predictions are the same, counts
     as 0 in median, minimum and maximum."""
     counted = [0.0 if math.isnan(value) else value for value in values]
@@ -50,7 +50,7 @@ def read_results(path: Path) -> dict[str, Any]:
 _NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
 
 
-def pick(tree: Any, *keys: str) -> Any:
+def get_nested(tree: Any, *keys: str) -> Any:
     """The value at a path of keys; None where any of them is missing or null."""
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
@@ -58,8 +58,8 @@ def pick(tree: Any, *keys: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Run:
-    """`run("teacher.metrics.f1")` is that value of `results.json`, or None where any step of the way is missing.
+class RunResults:
+    """`run.get("teacher.metrics.f1")` is that value of `results.json`, or None where any step of the way is missing.
 
     Attributes:
         name: the folder's, made unique among the runs of a comparison.
@@ -69,12 +69,12 @@ class Run:
     folder: Path
     results: dict[str, Any]
 
-    def __call__(self, path: str) -> Any:
-        return pick(self.results, *path.split("."))
+    def get(self, path: str) -> Any:
+        return get_nested(self.results, *path.split("."))
 
     def both(self, path: str) -> tuple[Any, Any]:
         """The teacher's value and the student's."""
-        return self(f"teacher.{path}"), self(f"student.{path}")
+        return self.get(f"teacher.{path}"), self.get(f"student.{path}")
 
     @property
     def task(self) -> str:
@@ -83,24 +83,24 @@ class Run:
     @property
     def metric(self) -> str:
         """The headline metric."""
-        return self("headline") or "score"
+        return self.get("headline") or "score"
 
     @property
     def kind(self) -> str:
         """mlm, classification or regression."""
         if self.task == "mlm":
             return "mlm"
-        task = (GLUE | OWN).get(self.task)
+        task = (GLUE | CUSTOM_TASKS).get(self.task)
         return task.kind if task else "classification"
 
     @property
     def splits(self) -> dict[str, int | None]:
         """The splits that were scored, with their rows if known; the first one's scores have plain names."""
-        named = dict.fromkeys(name.rpartition("/")[0] for name in self("student.metrics") or {} if "/" in name)
-        return self("rows.evaluation") or named
+        named = dict.fromkeys(name.rpartition("/")[0] for name in self.get("student.metrics") or {} if "/" in name)
+        return self.get("rows.evaluation") or named
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[RunResults]:
     """Runs in the order given, a folder named twice taken once.
 
     Raises:
@@ -109,7 +109,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     unique = list({folder.resolve(): folder for folder in folders}.values())
     names = [folder.resolve().name for folder in unique]
     return [
-        Run(name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, read_run(folder))
+        RunResults(
+            name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}", folder, read_run(folder)
+        )
         for name, folder in zip(names, unique, strict=True)
     ]
 
@@ -132,7 +134,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: expected JSON / got {error} / its figures cannot be read / run the recipe again"
         ) from error
-    version = pick(results, "schema_version")
+    version = get_nested(results, "schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
@@ -144,4 +146,4 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
             "nothing to tell / run the recipe again"
         )
-    return without_home(results)
+    return abbreviate_home(results)

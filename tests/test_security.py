@@ -19,10 +19,10 @@ from distil_nlp.data import commit_of_data, load_splits
 from distil_nlp.errors import UserError
 from distil_nlp.models import load_model, load_tokenizer
 from distil_nlp.pipeline import distill as stages
-from distil_nlp.redaction import quotable, without_home
+from distil_nlp.redaction import abbreviate_home, redact
 from distil_nlp.tasks.base import Head
 from distil_nlp.utils.files import write_atomically
-from distil_nlp.utils.logging import quotable_logs, say
+from distil_nlp.utils.logging import redact_logs, say
 from tests.helpers import tiny
 from tests.helpers.runs import Place
 from tests.hub.test_repository import hub
@@ -49,8 +49,10 @@ def home(tmp_path, monkeypatch):
 def without_report(monkeypatch):
     """A report takes seconds, and so do latencies and the likeness of layers."""
     monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
-    monkeypatch.setattr(stages, "measure", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}})
-    monkeypatch.setattr(stages, "compare", lambda *args, **kwargs: {})
+    monkeypatch.setattr(
+        stages, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
+    )
+    monkeypatch.setattr(stages, "compare_models", lambda *args, **kwargs: {})
 
 
 def files_with(text, *folders):
@@ -154,18 +156,18 @@ def test_messages_show_no_secret_and_no_home_folder(home, capsys, caplog, text, 
     say(text)
     assert capsys.readouterr().out == f"{shown}\n"
     factory = logging.getLogRecordFactory()
-    quotable_logs()
+    redact_logs()
     logging.getLogger("accelerate").warning("%s", text)
     logging.setLogRecordFactory(factory)
     assert caplog.messages == [shown]
-    assert str(UserError(text)) == quotable(text) == shown
+    assert str(UserError(text)) == redact(text) == shown
 
 
 @pytest.mark.parametrize("name", ["/", ""])
 def test_where_there_is_no_home_nothing_is_shortened(monkeypatch, name):
     """Prevents a container without a home folder from turning every slash into a tilde."""
     monkeypatch.setenv("HOME", name)
-    assert without_home({"a": ["/data/x", 3]}) == {"a": ["/data/x", 3]}
+    assert abbreviate_home({"a": ["/data/x", 3]}) == {"a": ["/data/x", 3]}
 
 
 # Places -------------------------------------------------------------------------------------------------------

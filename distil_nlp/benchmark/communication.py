@@ -11,12 +11,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.utils.benchmark import timer
 from transformers import TrainerCallback
 
-from distil_nlp.benchmark.trainer_steps import distiller
-from distil_nlp.benchmark.workload import Work
+from distil_nlp.benchmark.trainer_steps import distillation_trainer
+from distil_nlp.benchmark.workload import Workload
 from distil_nlp.errors import UserError
 
 
-class Steps(TrainerCallback):
+class StepTimer(TrainerCallback):
     """Seconds of each step of the slowest process, and the bytes of gradients that DDP exchanges in one."""
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Steps(TrainerCallback):
         self.seconds.append(took.item())
 
 
-def measure(work: Work, rounds: int, warm_up: int, accumulation: int = 4) -> dict[str, Any]:
+def measure_communication(work: Workload, rounds: int, warm_up: int, accumulation: int = 4) -> dict[str, Any]:
     """Medians of steps of one micro-batch and of several, the exchange at the end of both, and what follows.
 
     With s₁ and sₙ seconds for steps of 1 and n micro-batches, a micro-batch takes (sₙ − s₁) ÷ (n − 1), and what a step
@@ -57,8 +57,8 @@ def measure(work: Work, rounds: int, warm_up: int, accumulation: int = 4) -> dic
         )
     steps = {}
     for count in (1, accumulation):
-        steps[count] = watch = Steps()
-        run = distiller(work, [watch], max_steps=warm_up + rounds, gradient_accumulation_steps=count)
+        steps[count] = watch = StepTimer()
+        run = distillation_trainer(work, [watch], max_steps=warm_up + rounds, gradient_accumulation_steps=count)
         watch.trainer = run
         run.train()
     one, several = (median(watch.seconds[warm_up:]) for watch in steps.values())

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Work, optimizer
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload, optimizer
 
 
-def play(turns: Turns, work: Work, only_masked: bool = False, attention: str = "eager") -> None:
+def run_distilbert_loop(turns: StepGate, work: Workload, only_masked: bool = False, attention: str = "eager") -> None:
     """Steps of the reference loop; `only_masked` takes the KL on masked tokens (its option `restrict_ce_to_mask`)."""
     student, teacher = work.models(attention)
     student.train()

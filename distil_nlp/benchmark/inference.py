@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from transformers import BertForSequenceClassification
 
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.workload import Work
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.workload import Workload
 
 
 @torch.inference_mode()
-def play(turns: Turns, work: Work, role: str, compiled: bool = False) -> None:
+def run_inference(turns: StepGate, work: Workload, role: str, compiled: bool = False) -> None:
     """Forwards of a classifier of the teacher's or the student's depth."""
     student, teacher = work.models()
     config = teacher.config

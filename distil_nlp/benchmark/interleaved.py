@@ -43,7 +43,7 @@ class Contender:
 
 
 @dataclass
-class Score:
+class ContenderResult:
     """What a contender did.
 
     Attributes:
@@ -69,13 +69,13 @@ class Score:
         return {name: value for name, value in found.items() if value is not None}
 
 
-class Turns:
+class StepGate:
     """A contender's side: `turns()` ends a step, and waits for the next."""
 
     def __init__(self, line: Connection):
         self._line = line
         self._began: float | None = None
-        self._watch: _Watch | None = None
+        self._watch: _StepMemory | None = None
 
     def __call__(self, **told: Any) -> None:
         """Tells how long the step took and what else is to be told, and returns when the next may begin."""
@@ -87,12 +87,12 @@ class Turns:
         self._line.send(said)
         order = self._line.recv()
         if order == "stop":
-            raise _Over
-        self._watch = _Watch() if order == "watch" else None
+            raise _Stopped
+        self._watch = _StepMemory() if order == "watch" else None
         self._began = timer()
 
 
-class _Watch:
+class _StepMemory:
     """The memory of one step: all that PyTorch allocates on a GPU, the tensors in use on the CPU."""
 
     def __init__(self):
@@ -113,28 +113,28 @@ class _Watch:
         return {"peak_mib": round(peak / 2**20, 1), "held_mib": round(self._held / 2**20, 1)}
 
 
-class _Over(Exception):
+class _Stopped(Exception):
     """The contest is over."""
 
 
-def contest(
+def run_interleaved(
     contenders: Mapping[str, Contender],
     *,
     rounds: int,
     warm_up: int = 1,
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Score]:
+) -> dict[str, ContenderResult]:
     """Plays some rounds, in each of which every contender takes one step, and then one more for its memory.
 
     A contender that fails is left out, with its problem in its score.
     """
-    players: dict[str, _Player] = {}
-    scores = {name: Score() for name in contenders}
+    players: dict[str, _ContenderProcess] = {}
+    scores = {name: ContenderResult() for name in contenders}
     try:
         for name, contender in contenders.items():
             say(f"preparing {name}")
-            players[name] = _Player(contender, threads)
+            players[name] = _ContenderProcess(contender, threads)
             players[name].wait(scores[name])
         for number in range(-warm_up, rounds + 1):
             for name, player in players.items():
@@ -148,17 +148,17 @@ def contest(
     return scores
 
 
-class _Player:
+class _ContenderProcess:
     """The other side: a contender's process."""
 
     def __init__(self, contender: Contender, threads: int | None):
         context = multiprocessing.get_context("spawn")
         self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_play, args=(theirs, contender, threads), daemon=True)
+        self._process = context.Process(target=_run_contender, args=(theirs, contender, threads), daemon=True)
         self._process.start()
         theirs.close()
 
-    def wait(self, score: Score) -> dict[str, Any]:
+    def wait(self, score: ContenderResult) -> dict[str, Any]:
         try:
             said = self._line.recv()
         except (EOFError, OSError):
@@ -166,7 +166,7 @@ class _Player:
         score.problem = said.get("problem")
         return said
 
-    def step(self, score: Score, counted: bool, watched: bool) -> None:
+    def step(self, score: ContenderResult, counted: bool, watched: bool) -> None:
         time.sleep(PAUSE)
         with contextlib.suppress(OSError):  # if it died meanwhile, it says so by saying nothing
             self._line.send("watch" if watched else "go")
@@ -184,7 +184,7 @@ class _Player:
         self._process.kill()
 
 
-def _play(line: Connection, contender: Contender, threads: int | None) -> None:
+def _run_contender(line: Connection, contender: Contender, threads: int | None) -> None:
     """What runs in a contender's process."""
     datasets.disable_progress_bars()
     if threads:
@@ -194,9 +194,9 @@ def _play(line: Connection, contender: Contender, threads: int | None) -> None:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, for all alike
     try:
-        contender.play(Turns(line), **contender.arguments)
+        contender.play(StepGate(line), **contender.arguments)
         line.send({"problem": "it stopped by itself"})
-    except _Over:
+    except _Stopped:
         pass
     except UserError as error:
         line.send({"problem": str(error)})

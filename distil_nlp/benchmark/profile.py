@@ -10,8 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from distil_nlp.benchmark import trainer_steps as ours
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.workload import Work
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.workload import Workload
 
 KINDS = {
     "matrix products": r"^(addmm|mm|linear|addmv)_?$",
@@ -25,15 +25,15 @@ KINDS = {
 """Kind → pattern of its operators' names; the first that fits counts."""
 
 
-def play(turns: Turns, work: Work) -> None:
+def run_profiled(turns: StepGate, work: Workload) -> None:
     """Ours on masked tokens; tells of each step what share of the operators' time each kind took."""
-    ours.play(_Watched(turns, work.device), work)
+    ours.run_trainer(_ProfiledGate(turns, work.device), work)
 
 
-class _Watched:
+class _ProfiledGate:
     """Turns whose steps are profiled."""
 
-    def __init__(self, turns: Turns, device: str):
+    def __init__(self, turns: StepGate, device: str):
         self._turns, self._profile = turns, None
         self._activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
 
@@ -41,13 +41,13 @@ class _Watched:
         told: dict[str, Any] = {}
         if self._profile is not None:
             self._profile.__exit__(None, None, None)
-            told = {"shares": shares(self._profile)}
+            told = {"shares": time_by_kind(self._profile)}
         self._turns(**told)
         self._profile = profile(activities=self._activities)
         self._profile.__enter__()
 
 
-def shares(seen: profile) -> dict[str, float]:
+def time_by_kind(seen: profile) -> dict[str, float]:
     """Kind → its share of all operators' own time: the device's, if there is one."""
     events = seen.key_averages()
     on_device = any(event.self_device_time_total for event in events) and torch.cuda.is_available()

@@ -11,11 +11,20 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from distil_nlp.benchmark.term_costs import PLAIN
-from distil_nlp.reporting.markdown import aligned, markdown
-from distil_nlp.reporting.plots.style import MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten, style
+from distil_nlp.benchmark.term_costs import SOFT_TARGETS_ONLY
+from distil_nlp.reporting.markdown import aligned_table, markdown_table
+from distil_nlp.reporting.plots.style import (
+    MUTED,
+    STUDENT_COLOUR,
+    TEACHER_COLOUR,
+    Picture,
+    canvas,
+    picture,
+    shorten,
+    style,
+)
 
-Rows = list[list[str]]
+TableRows = list[list[str]]
 _SECTIONS = {
     "mlm": "Language modelling, a step",
     "options": "Freed memory kept or given back; blocks compiled",
@@ -27,20 +36,20 @@ _SECTIONS = {
 _COSTS = "A step of a task with one more term beside soft_target_kl, also where it would take that one's place"
 
 
-def write(found: Mapping[str, Any], folder: Path) -> str:
+def write_benchmark(found: Mapping[str, Any], folder: Path) -> str:
     """Writes `benchmark.json`, `benchmark.md` and the plots; returns the tables for a terminal."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     tables = list(_tables(found))
-    text = [f"{title}\n\n{markdown(rows)}\n" for title, rows in tables]
+    text = [f"{title}\n\n{markdown_table(rows)}\n" for title, rows in tables]
     (folder / "benchmark.md").write_text("\n".join(text), encoding="utf-8")
     with style():
         for one in _pictures(found):
             (folder / one.file).write_bytes(one.png)
-    return "\n\n".join(f"{title}\n{aligned(rows)}" for title, rows in tables)
+    return "\n\n".join(f"{title}\n{aligned_table(rows)}" for title, rows in tables)
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, TableRows]]:
     for part, title in _SECTIONS.items():
         if part not in found:
             continue
@@ -57,13 +66,13 @@ def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
         yield "What processes tell each other in a step", _exchange(found["communication"])
 
 
-def _costs(found: Mapping[str, Any]) -> Rows:
+def _costs(found: Mapping[str, Any]) -> TableRows:
     """The dearest last; what failed or was left out behind them."""
     head = ["", "task", "times plain", "quartiles of the steps", "median, s", "peak above plain, MiB"]
     plain: dict[str, list[float]] = {}
     for group in found["groups"]:
-        plain.setdefault(group["task"], []).extend(group["steps"][PLAIN]["seconds"])
-    rows = [[PLAIN, task.upper(), "1.00", "", f"{median(of):.3g}", ""] for task, of in plain.items() if of]
+        plain.setdefault(group["task"], []).extend(group["steps"][SOFT_TARGETS_ONLY]["seconds"])
+    rows = [[SOFT_TARGETS_ONLY, task.upper(), "1.00", "", f"{median(of):.3g}", ""] for task, of in plain.items() if of]
     rows += [[name, task.upper(), *_cost_cells(score)] for task, name, score in by_cost(found)]
     left_out = [[name, "", "left out: no task here has a meaning for it", "", "", ""] for name in found["left_out"]]
     return [head, *rows, *left_out]
@@ -73,7 +82,7 @@ def by_cost(found: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """(task, term, score), the dearest last, and behind it what failed."""
     scores = [(group["task"], name, score) for group in found["groups"] for name, score in group["steps"].items()]
     return sorted(
-        (one for one in scores if one[1] != PLAIN or "problem" in one[2]),
+        (one for one in scores if one[1] != SOFT_TARGETS_ONLY or "problem" in one[2]),
         key=lambda one: one[2].get("times_plain", inf),
     )
 
@@ -94,7 +103,7 @@ def _problem(score: Mapping[str, Any]) -> str:
     return shorten(score.get("problem", "–").strip().splitlines()[-1], 60)
 
 
-def _exchange(found: Mapping[str, Any]) -> Rows:
+def _exchange(found: Mapping[str, Any]) -> TableRows:
     steps = [
         (f"step of {count} micro-batch{'es' if int(count) > 1 else ''}", seconds)
         for count, seconds in found["steps_s"].items()
@@ -125,7 +134,7 @@ def _contests(part: str, found: Mapping[str, Any]) -> Iterator[tuple[str, dict[s
         yield "", found["steps"]
 
 
-def _table(scores: Mapping[str, Any], utilisation: Mapping[str, Any]) -> Rows:
+def _table(scores: Mapping[str, Any], utilisation: Mapping[str, Any]) -> TableRows:
     head = ["", "median, s", "range, s", "times as fast", "peak, MiB", "besides what is held, MiB"]
     rows = [[name, *_cells(score)] for name, score in scores.items()]
     if utilisation:
@@ -149,22 +158,24 @@ def _cells(score: Mapping[str, Any]) -> list[str]:
 
 def _pictures(found: Mapping[str, Any]) -> Iterator[Picture]:
     if "mlm" in found:
-        yield bars("mlm", "A language-modelling step", found["mlm"]["steps"])
+        yield bar_plot("mlm", "A language-modelling step", found["mlm"]["steps"])
     for name, one in found.get("task", {}).items():
-        yield bars(f"task-{name}", f"An epoch of {name.upper()}", one["epochs"])
+        yield bar_plot(f"task-{name}", f"An epoch of {name.upper()}", one["epochs"])
     if "terms" in found:
-        yield multiples(found["terms"])
+        yield cost_plot(found["terms"])
     if "scaling" in found:
-        yield growth(found["scaling"])
+        yield scaling_plot(found["scaling"])
 
 
-def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
+def bar_plot(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
     """The median of each contender as a bar, and every step as a line."""
     shown = [(label, score) for label, score in scores.items() if score.get("seconds")]
     figure = canvas(title, 66 + 30 * len(shown), 560)
     axes = figure.subplots()
     for y, (label, score) in enumerate(shown):
-        axes.barh(y, score["median_s"], color=STUDENT if label.startswith("ours") else MUTED, height=0.6, alpha=0.85)
+        axes.barh(
+            y, score["median_s"], color=STUDENT_COLOUR if label.startswith("ours") else MUTED, height=0.6, alpha=0.85
+        )
         axes.plot(score["seconds"], [y] * len(score["seconds"]), "|", color="black", markersize=7)
         inside = {"textcoords": "offset points", "va": "center", "color": "white"}
         axes.annotate(f"{score['median_s']:.3g}", (0, y), (6, 0), **inside)
@@ -178,14 +189,14 @@ def bars(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
     return picture(figure, name, f"{title}: {said}.")
 
 
-def multiples(found: Mapping[str, Any]) -> Picture:
+def cost_plot(found: Mapping[str, Any]) -> Picture:
     """Each term's step as a multiple of the plain one: a dot, and the quartiles as a line."""
     shown = [(name, score) for _, name, score in by_cost(found) if "times_plain" in score]
     figure = canvas("A step with one more term", 66 + 20 * len(shown), 560)
     axes = figure.subplots()
     for y, (_, score) in enumerate(shown):
         axes.plot(score["quartiles"], (y, y), color=MUTED)
-        axes.plot(score["times_plain"], y, "o", color=STUDENT)
+        axes.plot(score["times_plain"], y, "o", color=STUDENT_COLOUR)
     axes.axvline(1, color=MUTED, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     axes.invert_yaxis()
@@ -195,7 +206,7 @@ def multiples(found: Mapping[str, Any]) -> Picture:
     return picture(figure, "terms", f"Steps with one more term, as multiples of one without: {said}.")
 
 
-def growth(found: Mapping[str, Any]) -> Picture:
+def scaling_plot(found: Mapping[str, Any]) -> Picture:
     """Seconds of a step against length, batch and depth, on logarithmic axes."""
     figure = canvas("A step as it grows", 230, 760)
     panels = figure.subplots(1, len(found), sharey=True)
@@ -205,7 +216,7 @@ def growth(found: Mapping[str, Any]) -> Picture:
         for contender in names:
             line = [(int(value), scores[contender]["median_s"]) for value, scores in points.items()
                     if "median_s" in scores[contender]]  # fmt: skip
-            colour = STUDENT if contender.startswith("ours") else TEACHER
+            colour = STUDENT_COLOUR if contender.startswith("ours") else TEACHER_COLOUR
             axes.plot(*zip(*line, strict=True), "o-", color=colour, label=contender, markersize=4)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from distil_nlp.benchmark import report as show
-from distil_nlp.benchmark.suites import PARTS, Settings
+from distil_nlp.benchmark.suites import PARTS, BenchmarkSettings
 from distil_nlp.benchmark.term_costs import MEASURED
 from distil_nlp.errors import UserError
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.logging import is_main_process
 
 
-def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
+def run_benchmark(settings: BenchmarkSettings, folder: Path, say: Callable[[str], None]) -> Path:
     """Returns the path of `benchmark.json`, beside which lie tables and plots.
 
     Raises:
@@ -31,12 +31,12 @@ def benchmark(settings: Settings, folder: Path, say: Callable[[str], None]) -> P
     for part in settings.parts:
         say(f"measuring {part}")
         found[part] = PARTS[part](settings, say)
-        table = show.write(found, folder) if is_main_process() else ""
+        table = show.write_benchmark(found, folder) if is_main_process() else ""
     say(f"\n{table}")
     return folder / "benchmark.json"
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: BenchmarkSettings) -> None:
     lacking = [] if settings.model and settings.glue else [one for one in ("task", "terms") if one in settings.parts]
     if lacking:
         raise UserError(

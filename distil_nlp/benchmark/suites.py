@@ -15,9 +15,9 @@ from distil_nlp.benchmark import task_workload as task
 from distil_nlp.benchmark import term_costs as costs
 from distil_nlp.benchmark import textbrewer as brewer
 from distil_nlp.benchmark import trainer_steps as ours
-from distil_nlp.benchmark.interleaved import Contender, Score, contest
-from distil_nlp.benchmark.task_workload import TaskWork
-from distil_nlp.benchmark.workload import SIZES, Work
+from distil_nlp.benchmark.interleaved import Contender, ContenderResult, run_interleaved
+from distil_nlp.benchmark.task_workload import TaskWorkload
+from distil_nlp.benchmark.workload import SIZES, Workload
 
 REFERENCE, FINETUNING, MATMUL, PROFILED = "DistilBERT’s loop", "fine-tuning", "matrix products", "profile"
 MASKED = "ours, masked tokens"
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """What to measure, and how.
 
     Attributes:
@@ -49,39 +49,47 @@ class Settings:
     glue: str | None = None
     terms: tuple[str, ...] | None = None
 
-    def work(self, **changes: Any) -> Work:
-        return Work(**{"size": SIZES[self.size], "batch": self.batch, "length": self.length,
+    def work(self, **changes: Any) -> Workload:
+        return Workload(**{"size": SIZES[self.size], "batch": self.batch, "length": self.length,
                        "device": self.device, "bf16": self.bf16, **changes})  # fmt: skip
 
-    def task(self, name: str) -> TaskWork:
-        return TaskWork(self.model, self.glue, name, device=self.device, bf16=self.bf16)
+    def task(self, name: str) -> TaskWorkload:
+        return TaskWorkload(self.model, self.glue, name, device=self.device, bf16=self.bf16)
 
-    def play(self, contenders: Mapping[str, Contender], say: Say, rounds: int | None = None) -> dict[str, Score]:
+    def play(
+        self, contenders: Mapping[str, Contender], say: Say, rounds: int | None = None
+    ) -> dict[str, ContenderResult]:
         how = {"warm_up": self.warm_up, "threads": self.threads, "say": say}
-        return contest(contenders, rounds=rounds or self.rounds, **how)
+        return run_interleaved(contenders, rounds=rounds or self.rounds, **how)
 
 
-def mlm(settings: Settings, say: Say) -> dict[str, Any]:
+def mlm(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """A language-modelling step: ours with each set of rows; the ways of others as their users run them, and
     DistilBERT's once more with all that does not touch its loop."""
     work = settings.work()
     as_it_comes = partial(Contender, keeps_memory=False)
     scores = settings.play(
         {
-            REFERENCE: as_it_comes(reference.play, {"work": work}),
-            "DistilBERT’s loop, KL on masked tokens": as_it_comes(reference.play, {"work": work, "only_masked": True}),
-            "DistilBERT’s loop, SDPA, memory kept": Contender(reference.play, {"work": work, "attention": "sdpa"}),
-            "TextBrewer": as_it_comes(brewer.play, {"work": work}),
-            "ours, all tokens": Contender(ours.play, {"work": work, "rows": "all"}),
-            "ours, 30 % of the tokens": Contender(ours.play, {"work": work, "rows": 0.3}),
-            MASKED: Contender(ours.play, {"work": work}),
-            MATMUL: Contender(limits.play, {"work": work, "head_rows": work.masked}),
+            REFERENCE: as_it_comes(reference.run_distilbert_loop, {"work": work}),
+            "DistilBERT’s loop, KL on masked tokens": as_it_comes(
+                reference.run_distilbert_loop, {"work": work, "only_masked": True}
+            ),
+            "DistilBERT’s loop, SDPA, memory kept": Contender(
+                reference.run_distilbert_loop, {"work": work, "attention": "sdpa"}
+            ),
+            "TextBrewer": as_it_comes(brewer.run_textbrewer, {"work": work}),
+            "ours, all tokens": Contender(ours.run_trainer, {"work": work, "rows": "all"}),
+            "ours, 30 % of the tokens": Contender(ours.run_trainer, {"work": work, "rows": 0.3}),
+            MASKED: Contender(ours.run_trainer, {"work": work}),
+            MATMUL: Contender(limits.run_matmuls, {"work": work, "head_rows": work.masked}),
         },
         say,
     )
     rates = scores.pop(MATMUL).told.get("gflops", {})
     say("profiling a step")
-    profiled = settings.play({PROFILED: Contender(profile.play, {"work": work}, tells_memory=False)}, say, rounds=1)
+    profiled = settings.play(
+        {PROFILED: Contender(profile.run_profiled, {"work": work}, tells_memory=False)}, say, rounds=1
+    )
     head_rows = {"ours, all tokens": work.tokens, "ours, 30 % of the tokens": round(0.405 * work.tokens)}
     head_rows[MASKED] = work.masked
     flops = {name: limits.step_flops(work, rows) for name, rows in head_rows.items()}
@@ -90,21 +98,24 @@ def mlm(settings: Settings, say: Say) -> dict[str, Any]:
     return found | _utilisation(scores, rates, flops)
 
 
-def options(settings: Settings, say: Say) -> dict[str, Any]:
+def options(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """What keeping freed memory brings, to ours and to DistilBERT's loop, and what compiling brings to ours."""
     work = settings.work()
-    plays = {REFERENCE: Contender(reference.play, {"work": work}), MASKED: Contender(ours.play, {"work": work})}
+    plays = {
+        REFERENCE: Contender(reference.run_distilbert_loop, {"work": work}),
+        MASKED: Contender(ours.run_trainer, {"work": work}),
+    }
     found = {
         f"{name}, {how}": dataclasses.replace(one, keeps_memory=keeps)
         for name, one in plays.items()
         for how, keeps in (("memory given back", False), ("memory kept", True))
     }
-    compiled = Contender(ours.play, {"work": work, "compiled": True}, tells_memory=settings.device != "cpu")
+    compiled = Contender(ours.run_trainer, {"work": work, "compiled": True}, tells_memory=settings.device != "cpu")
     found[f"{MASKED}, memory kept, compiled"] = compiled
     return {"steps": _told(settings.play(found, say), f"{REFERENCE}, memory given back")}
 
 
-def attention(settings: Settings, say: Say) -> dict[str, Any]:
+def attention(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """What attention maps of three layers cost at 512 tokens."""
     work = settings.work(batch=max(settings.batch * settings.length // 512, 1), length=512)
     depth = work.size.layers // 2
@@ -113,8 +124,8 @@ def attention(settings: Settings, say: Say) -> dict[str, Any]:
     without, along = "without attention", "attention maps of 3 layers"
     scores = settings.play(
         {
-            without: Contender(ours.play, {"work": work}),
-            along: Contender(ours.play, {"work": work, "attention": pairs}),
+            without: Contender(ours.run_trainer, {"work": work}),
+            along: Contender(ours.run_trainer, {"work": work, "attention": pairs}),
         },
         say,
     )
@@ -122,7 +133,7 @@ def attention(settings: Settings, say: Say) -> dict[str, Any]:
     return {"steps": _told(scores, without), "one_layer_of_whole_maps_mib": round(whole, 1)}
 
 
-def task_stage(settings: Settings, say: Say) -> dict[str, Any]:
+def task_stage(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """Epochs of a task, ours with the teacher asked and with its answers at hand, beside plain fine-tuning."""
     found = {}
     for name in ("mrpc", "sst2"):
@@ -130,34 +141,34 @@ def task_stage(settings: Settings, say: Say) -> dict[str, Any]:
         work = settings.task(name)
         scores = settings.play(
             {
-                FINETUNING: Contender(task.finetuning, {"work": work}),
-                "ours, teacher asked": Contender(task.distilling, {"work": work}),
-                "ours, answers kept": Contender(task.distilling, {"work": work, "cached": True}),
+                FINETUNING: Contender(task.run_finetuning, {"work": work}),
+                "ours, teacher asked": Contender(task.run_distillation, {"work": work}),
+                "ours, answers kept": Contender(task.run_distillation, {"work": work, "cached": True}),
                 "ours, answers kept, attention too": Contender(
-                    task.distilling, {"work": work, "cached": True, "attention": True}
+                    task.run_distillation, {"work": work, "cached": True, "attention": True}
                 ),
-                "TextBrewer": Contender(task.brewing, {"work": work}, keeps_memory=False),
+                "TextBrewer": Contender(task.run_textbrewer_task, {"work": work}, keeps_memory=False),
             },
             say,
         )
-        found[name] = {"epochs": _told(scores, FINETUNING), "padding_share": round(task.padding_share(work), 4)}
+        found[name] = {"epochs": _told(scores, FINETUNING), "padding_share": round(task.workload_padding(work), 4)}
     return found
 
 
-def terms(settings: Settings, say: Say) -> dict[str, Any]:
+def terms(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """What each term costs: a step with it beside the soft targets, and one with those alone, group by group."""
     found: list[dict[str, Any]] = []
     chosen = settings.terms or costs.MEASURED
-    for task_name, names in costs.groups(chosen):
+    for task_name, names in costs.term_groups(chosen):
         say(f"terms on {task_name}: {', '.join(names)}")
         work = settings.task(task_name)
-        plays = {costs.PLAIN: Contender(costs.play, {"work": work})}
-        plays |= {name: Contender(costs.play, {"work": work, "further": name}) for name in names}
-        found.append({"task": task_name, "steps": costs.against_plain(settings.play(plays, say))})
+        plays = {costs.SOFT_TARGETS_ONLY: Contender(costs.run_with_term, {"work": work})}
+        plays |= {name: Contender(costs.run_with_term, {"work": work, "further": name}) for name in names}
+        found.append({"task": task_name, "steps": costs.relative_costs(settings.play(plays, say))})
     return {"groups": found, "left_out": [name for name in chosen if costs.task_of(name) is None]}
 
 
-def scaling(settings: Settings, say: Say) -> dict[str, Any]:
+def scaling(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """How a step's cost grows with length, batch and depth."""
     size = SIZES[settings.size]
     axes = {
@@ -169,21 +180,21 @@ def scaling(settings: Settings, say: Say) -> dict[str, Any]:
     for axis, points in axes.items():
         for value, work in points.items():
             say(f"{axis} {value}")
-            plays = {REFERENCE: Contender(reference.play, {"work": work}, keeps_memory=False)}
-            plays[MASKED] = Contender(ours.play, {"work": work})
+            plays = {REFERENCE: Contender(reference.run_distilbert_loop, {"work": work}, keeps_memory=False)}
+            plays[MASKED] = Contender(ours.run_trainer, {"work": work})
             scores = settings.play(plays, say, rounds=max(settings.rounds // 2, 1))
             found.setdefault(axis, {})[value] = _told(scores, REFERENCE)
     return found
 
 
-def answering(settings: Settings, say: Say) -> dict[str, Any]:
+def inference_speed(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """Teacher and student in use, one input at a time and 32."""
     found = {}
     for batch in (1, 32):
         work = settings.work(batch=batch)
         plays = {
             f"{role}{', compiled' if compiled else ''}": Contender(
-                inference.play,
+                inference.run_inference,
                 {"work": work, "role": role, "compiled": compiled},
                 tells_memory=not compiled or settings.device != "cpu",
             )
@@ -194,24 +205,24 @@ def answering(settings: Settings, say: Say) -> dict[str, Any]:
     return found
 
 
-def talking(settings: Settings, say: Say) -> dict[str, Any]:
+def communication_time(settings: BenchmarkSettings, say: Say) -> dict[str, Any]:
     """What the processes of a step tell each other, and how long that takes; started by torchrun."""
-    return communication.measure(settings.work(), settings.rounds, settings.warm_up)
+    return communication.measure_communication(settings.work(), settings.rounds, settings.warm_up)
 
 
-PARTS: dict[str, Callable[[Settings, Say], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[BenchmarkSettings, Say], dict[str, Any]]] = {
     "mlm": mlm,
     "options": options,
     "attention": attention,
     "task": task_stage,
     "terms": terms,
     "scaling": scaling,
-    "inference": answering,
-    "communication": talking,
+    "inference": inference_speed,
+    "communication": communication_time,
 }
 
 
-def _told(scores: Mapping[str, Score], base: str) -> dict[str, Any]:
+def _told(scores: Mapping[str, ContenderResult], base: str) -> dict[str, Any]:
     """Scores, with how many times as fast each is as the one named."""
     than = scores[base].median
     told = {name: score.to_dict() for name, score in scores.items()}
@@ -221,7 +232,9 @@ def _told(scores: Mapping[str, Score], base: str) -> dict[str, Any]:
     return told
 
 
-def _utilisation(scores: Mapping[str, Score], rates: Mapping[str, float], flops: Mapping[str, float]) -> dict[str, Any]:
+def _utilisation(
+    scores: Mapping[str, ContenderResult], rates: Mapping[str, float], flops: Mapping[str, float]
+) -> dict[str, Any]:
     """Useful arithmetic in a second, as a share of the best rate among the step's own products."""
     peak = max(rates.values(), default=None)
     found = {}

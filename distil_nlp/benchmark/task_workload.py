@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 
 from distil_nlp.benchmark import textbrewer as brewer
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.trainer_steps import TakesTurns
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.trainer_steps import GateCallback
 from distil_nlp.benchmark.workload import bare_arguments, optimizer
 from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.data.sampling import training_order
@@ -27,12 +27,12 @@ from distil_nlp.models import build_student, choose_layers, load_model, load_tok
 from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks.base import Head
 from distil_nlp.tasks.glue import GLUE
-from distil_nlp.teachers.cache import Cache
+from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.trainer import DistillationTrainer
 
 
 @dataclass(frozen=True)
-class TaskWork:
+class TaskWorkload:
     """Epochs over some rows of a GLUE task.
 
     Attributes:
@@ -77,15 +77,15 @@ class TaskWork:
         return bare_arguments(self.batch, self.device, self.bf16, **{**fields, **changes})
 
 
-def finetuning(turns: Turns, work: TaskWork) -> None:
+def run_finetuning(turns: StepGate, work: TaskWorkload) -> None:
     """Plain `Trainer` on the labels alone: the same student, rows and sampling, no teacher."""
     rows, head = work.load(work.rows)
     student, _ = work.models(head)
     collator = DataCollatorWithPadding(work.tokenizer())
-    Trainer(student, work.arguments(), collator, rows, callbacks=[TakesTurns(turns, "epoch")]).train()
+    Trainer(student, work.arguments(), collator, rows, callbacks=[GateCallback(turns, "epoch")]).train()
 
 
-def distilling(turns: Turns, work: TaskWork, cached: bool = False, attention: bool = False) -> None:
+def run_distillation(turns: StepGate, work: TaskWorkload, cached: bool = False, attention: bool = False) -> None:
     """Soft targets, hard labels and the cosine of all layers; attention maps if asked for."""
     rows, head = work.load(work.rows)
     student, teacher = work.models(head)
@@ -94,21 +94,21 @@ def distilling(turns: Turns, work: TaskWork, cached: bool = False, attention: bo
         model=student,
         teacher=teacher,
         objective=Objective([*terms, *([AttentionKL(1.0)] if attention else [])], head.kind),
-        cache=Cache(tempfile.mkdtemp(prefix="benchmark-")) if cached else None,
+        cache=CacheConfig(tempfile.mkdtemp(prefix="benchmark-")) if cached else None,
         args=work.arguments(),
         train_dataset=rows,
         data_collator=TaskCollator(work.tokenizer(), head.kind),
-        callbacks=[TakesTurns(turns, "epoch")],
+        callbacks=[GateCallback(turns, "epoch")],
     ).train()
 
 
-def brewing(turns: Turns, work: TaskWork) -> None:
+def run_textbrewer_task(turns: StepGate, work: TaskWorkload) -> None:
     """TextBrewer, which knows no grouping by length: rows are shuffled, as its examples do."""
     rows, head = work.load(work.rows)
     student, teacher = work.models(head)
     student.train()
     depths = {"layer_T": teacher.config.num_hidden_layers, "layer_S": student.config.num_hidden_layers}
-    brewery = brewer.distiller(teacher, student, work.device, depths | {"weight": 1.0})
+    brewery = brewer.textbrewer_distiller(teacher, student, work.device, depths | {"weight": 1.0})
     optimiser = optimizer(student)
     rows = rows.remove_columns("length")
     loader = DataLoader(rows, work.batch, shuffle=True, collate_fn=DataCollatorWithPadding(work.tokenizer()))
@@ -123,14 +123,14 @@ def brewing(turns: Turns, work: TaskWork) -> None:
             optimiser.zero_grad()
 
 
-def padding_share(work: TaskWork) -> float:
+def workload_padding(work: TaskWorkload) -> float:
     """Of an epoch's tokens over the whole task, as `group_by_length` batches them."""
     rows, _ = work.load()
     order = training_order(rows, work.arguments())(0)
-    return share_of_padding([rows["length"][i] for i in order], work.batch)
+    return padding_fraction([rows["length"][i] for i in order], work.batch)
 
 
-def share_of_padding(lengths: Sequence[int], batch: int) -> float:
+def padding_fraction(lengths: Sequence[int], batch: int) -> float:
     """Filled-up places ÷ all places, where each batch is as long as its longest row."""
     batches = [lengths[i : i + batch] for i in range(0, len(lengths), batch)]
     return 1 - sum(lengths) / sum(len(one) * max(one) for one in batches)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from distil_nlp.benchmark.interleaved import Score, Turns
-from distil_nlp.benchmark.task_workload import TaskWork
-from distil_nlp.benchmark.trainer_steps import TakesTurns
+from distil_nlp.benchmark.interleaved import ContenderResult, StepGate
+from distil_nlp.benchmark.task_workload import TaskWorkload
+from distil_nlp.benchmark.trainer_steps import GateCallback
 from distil_nlp.benchmark.workload import TEMPERATURE
 from distil_nlp.data import TaskCollator
 from distil_nlp.losses.registry import TERMS
@@ -19,7 +19,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks.glue import GLUE
 from distil_nlp.training.trainer import DistillationTrainer
 
-PLAIN = "soft targets alone"
+SOFT_TARGETS_ONLY = "soft targets alone"
 MEASURED = tuple(name for name in TERMS if name != SoftTargetKL.name)
 """Every term of the table but the one that all steps have."""
 _TASKS = ("mrpc", "mnli", "stsb")
@@ -37,7 +37,7 @@ def task_of(term: str) -> str | None:
     return None
 
 
-def groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+def term_groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """(task, terms) of what is measured at a time."""
     for task in _TASKS:
         of_task = [term for term in terms if task_of(term) == task]
@@ -45,7 +45,7 @@ def groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
             yield task, of_task[start : start + _BESIDE_PLAIN]
 
 
-def play(turns: Turns, work: TaskWork, further: str | None = None) -> None:
+def run_with_term(turns: StepGate, work: TaskWorkload, further: str | None = None) -> None:
     """Steps with soft targets and, if named, a further term with its default options; the teacher is asked in each."""
     rows, head = work.load(4 * work.rows)
     student, teacher = work.models(head)
@@ -55,23 +55,23 @@ def play(turns: Turns, work: TaskWork, further: str | None = None) -> None:
         teacher=teacher,
         objective=Objective(terms, head.kind),
         args=work.arguments(train_sampling_strategy="random"),
-        train_dataset=of_middle_length(rows, work.rows),
+        train_dataset=rows_of_median_length(rows, work.rows),
         data_collator=TaskCollator(work.tokenizer(), head.kind),
-        callbacks=[TakesTurns(turns)],
+        callbacks=[GateCallback(turns)],
     ).train()
 
 
-def of_middle_length(rows: Dataset, count: int) -> Dataset:
+def rows_of_median_length(rows: Dataset, count: int) -> Dataset:
     """The rows around the median length: their batches are alike, and padded as little as if grouped by length."""
     order = np.argsort(rows["length"], kind="stable")
     start = max(len(order) - count, 0) // 2
     return rows.select(np.sort(order[start : start + count]))
 
 
-def against_plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+def relative_costs(scores: Mapping[str, ContenderResult]) -> dict[str, dict[str, Any]]:
     """Scores of a group, each with its median as a multiple of plain's, the quartiles of its steps' ratios to plain's
     steps on the same rows, and the memory that its peak has more."""
-    plain, told = scores[PLAIN], {name: score.to_dict() for name, score in scores.items()}
+    plain, told = scores[SOFT_TARGETS_ONLY], {name: score.to_dict() for name, score in scores.items()}
     for name, score in scores.items():
         if score.problem is None and plain.problem is None and score.median and plain.median:
             told[name]["times_plain"] = round(score.median / plain.median, 4)

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Work, optimizer
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload, optimizer
 
 
-def play(turns: Turns, work: Work) -> None:
+def run_textbrewer(turns: StepGate, work: Workload) -> None:
     """Steps as its own loop takes them, which can only be stopped at checkpoints."""
     student, teacher = work.models()
     student.train()
     match = {"layer_T": work.size.layers, "layer_S": len(student.distilbert.transformer.layer)}
-    brewer = distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
+    brewer = textbrewer_distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
     optimiser = optimizer(student)
     batches = work.batches()
     while True:
@@ -32,7 +32,7 @@ def play(turns: Turns, work: Work) -> None:
         optimiser.zero_grad()
 
 
-def distiller(teacher: nn.Module, student: nn.Module, device: str, match: dict[str, Any]) -> Any:
+def textbrewer_distiller(teacher: nn.Module, student: nn.Module, device: str, match: dict[str, Any]) -> Any:
     """A `GeneralDistiller` with soft targets, hard labels and the cosine of matched hidden states."""
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 

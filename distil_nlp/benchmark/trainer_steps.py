@@ -7,21 +7,21 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from distil_nlp.benchmark.interleaved import Turns
-from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Work
+from distil_nlp.benchmark.interleaved import StepGate
+from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective import Term
+from distil_nlp.objective import LossTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.training.trainer import DistillationTrainer
 
 
-class TakesTurns(TrainerCallback):
+class GateCallback(TrainerCallback):
     """A `Trainer` that stops after each step (or epoch) until its turn comes."""
 
-    def __init__(self, turns: Turns, each: str = "step"):
+    def __init__(self, turns: StepGate, each: str = "step"):
         self.turns, self.each = turns, each
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -36,8 +36,8 @@ class TakesTurns(TrainerCallback):
             self.turns()
 
 
-def distiller(
-    work: Work,
+def distillation_trainer(
+    work: Workload,
     callbacks: Sequence[TrainerCallback],
     rows: str | float = "masked",
     attention: Sequence[tuple[int, int]] = (),
@@ -45,7 +45,7 @@ def distiller(
 ) -> DistillationTrainer:
     """With DistilBERT's objective, the KL on these rows, and attention maps of some layers if named."""
     student, teacher = work.models()
-    found: list[Term] = [
+    found: list[LossTerm] = [
         SoftTargetKL(WEIGHTS["soft_target_kl"], TEMPERATURE, rows),
         HardLabel(WEIGHTS["hard_label"]),
         HiddenCosine(WEIGHTS["hidden_cosine"], "last"),
@@ -63,6 +63,6 @@ def distiller(
     )
 
 
-def play(turns: Turns, work: Work, compiled: bool = False, **how: Any) -> None:
+def run_trainer(turns: StepGate, work: Workload, compiled: bool = False, **how: Any) -> None:
     """Steps, each in its turn."""
-    distiller(work, [TakesTurns(turns)], torch_compile=compiled, **how).train()
+    distillation_trainer(work, [GateCallback(turns)], torch_compile=compiled, **how).train()

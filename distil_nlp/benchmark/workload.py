@@ -32,7 +32,7 @@ WEIGHTS = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_cosine": 1.0}
 
 
 @dataclass(frozen=True)
-class Size:
+class WorkloadSize:
     """A BERT's shape."""
 
     layers: int = 12
@@ -42,11 +42,11 @@ class Size:
     words: int = 30522
 
 
-SIZES = {"base": Size(), "mini": Size(6, 384, 12, 1536), "tiny": Size(4, 32, 4, 64, 100)}
+SIZES = {"base": WorkloadSize(), "mini": WorkloadSize(6, 384, 12, 1536), "tiny": WorkloadSize(4, 32, 4, 64, 100)}
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """A language-modelling step: sizes, batch and where it runs.
 
     Attributes:
@@ -55,7 +55,7 @@ class Work:
         device, bf16: where and in which precision; the teacher is bf16 too then.
     """
 
-    size: Size = Size()
+    size: WorkloadSize = WorkloadSize()
     batch: int = 8
     length: int = 128
     device: str = "cpu"

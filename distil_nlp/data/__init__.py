@@ -4,19 +4,19 @@ from distil_nlp.data.corpus import load_corpus
 from distil_nlp.data.loading import commit_of_data, load_splits
 from distil_nlp.data.masking import MaskingCollator, token_frequencies
 from distil_nlp.data.sequence_classification import TaskCollator, TaskData, labelled_rows, load_task, unlabelled_rows
-from distil_nlp.data.splits import Split, carve
+from distil_nlp.data.splits import Split, split_off
 
 __all__ = [
     "MaskingCollator",
     "Split",
     "TaskCollator",
     "TaskData",
-    "carve",
     "commit_of_data",
     "labelled_rows",
     "load_corpus",
     "load_splits",
     "load_task",
+    "split_off",
     "token_frequencies",
     "unlabelled_rows",
 ]

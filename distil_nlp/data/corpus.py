@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.splits import Split, carve, first_rows, goes_to_held_out, named_split
+from distil_nlp.data.splits import Split, is_held_out, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, word_ids
 from distil_nlp.errors import UserError
 
@@ -72,11 +72,11 @@ def load_corpus(
         split = _split_stream(blocks, selection_share, max_train_rows, held_out)
         split.train = split.train.shuffle(seed=seed, buffer_size=shuffle_buffer)
         return split
-    blocks = first_rows(_not_empty(blocks, train_split), max_train_rows, seed)
+    blocks = limit_rows(_not_empty(blocks, train_split), max_train_rows, seed)
     _check_words(blocks, tokenizer, train_split)
     selection = None
     if selection_share:
-        blocks, selection = carve(blocks, selection_share, seed, "choosing the best checkpoint")
+        blocks, selection = split_off(blocks, selection_share, seed, "choosing the best checkpoint")
     return Split(blocks, selection, held_out)
 
 
@@ -98,7 +98,7 @@ def _materialise(blocks: Any, limit: int | None, seed: int, name: str) -> Datase
     """Held-out blocks as a dataset with a length; of a stream the first 1,000 unless told otherwise."""
     if isinstance(blocks, IterableDataset):
         blocks = _take(blocks, limit or 1_000)
-    return first_rows(_not_empty(blocks, name), limit, seed)
+    return limit_rows(_not_empty(blocks, name), limit, seed)
 
 
 def _take(stream: IterableDataset, limit: int) -> Dataset:
@@ -124,7 +124,7 @@ def _check_column(rows: Any, column: str, split: str) -> None:
 
 
 def _held(rows: Any, column: str, share: float, inside: bool) -> Any:
-    return rows.filter(lambda text: goes_to_held_out(str(text or ""), share) == inside, input_columns=column)
+    return rows.filter(lambda text: is_held_out(str(text or ""), share) == inside, input_columns=column)
 
 
 def _not_empty(blocks: Dataset, name: str) -> Dataset:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.models.architecture import members
+from distil_nlp.models.architecture import ensemble_members
 
 _NO_MATTER = ("_name_or_path", "transformers_version", "architectures")
 """Fields of a configuration that change no answer."""
@@ -45,7 +45,7 @@ def hash_model(model: nn.Module) -> str:
     """Of its class, its configuration and every weight; of an ensemble, of all its members."""
     told = [
         [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
-        for one in members(model)
+        for one in ensemble_members(model)
     ]
     digest = hashlib.sha256(_hash_json(told).encode())
     for name, value in sorted(model.state_dict().items()):

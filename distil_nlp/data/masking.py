@@ -93,7 +93,7 @@ class MaskingCollator:
             return maskable
         inner = len(row) - np.isin(row[[0, -1]], self._special).sum()
         wanted = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
-        units = word_places(maskable, words)
+        units = word_positions(maskable, words)
         scores = generator.gumbel(size=len(units))
         if self.log_weights is not None:
             scores += np.array([self.log_weights[row[unit]].mean() for unit in units])
@@ -108,7 +108,7 @@ class MaskingCollator:
         return np.sort(np.concatenate(chosen))
 
 
-def word_places(maskable: np.ndarray, words: Sequence[int] | None) -> list[np.ndarray]:
+def word_positions(maskable: np.ndarray, words: Sequence[int] | None) -> list[np.ndarray]:
     """What is chosen as one: single tokens, or runs of neighbours with the same word number."""
     if words is None:
         return [maskable[i : i + 1] for i in range(len(maskable))]

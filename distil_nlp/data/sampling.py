@@ -49,7 +49,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rows = self.order(self.epoch) if self.order else range(self.num_rows)
-        base = encoded(self.epoch, 0)
+        base = encode_index(self.epoch, 0)
         yield from (base + row for row in rows)
         yield from (base + self.num_rows + filler for filler in range(self.num_fillers))
 
@@ -91,7 +91,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
 
 
-def encoded(epoch: int, row: int) -> int:
+def encode_index(epoch: int, row: int) -> int:
     """The index by which `EpochRows` knows a row in an epoch."""
     return epoch * _STRIDE + row
 
@@ -100,16 +100,16 @@ class EpochRows(Dataset):
     """A dataset that is read through the indices of `EpochSampler`; adds `epoch` and `filler` to each row.
 
     Args:
-        kept_epochs: of how many epochs' draws a teacher's answers are kept: a row then also has its `number`, and is
+        cached_epochs: of how many epochs' draws a teacher's answers are kept: a row then also has its `number`, and is
             drawn as in epoch 0 again when they are through.
         cutoff: drops tokens of rows.
         mixup: gives rows a partner, another row of the dataset as it is read in the same epoch; fillers have none.
     """
 
     def __init__(
-        self, rows: Any, kept_epochs: int | None = None, cutoff: Cutoff | None = None, mixup: Mixup | None = None
+        self, rows: Any, cached_epochs: int | None = None, cutoff: Cutoff | None = None, mixup: Mixup | None = None
     ):
-        self.rows, self.kept_epochs, self.cutoff, self.mixup = rows, kept_epochs, cutoff, mixup
+        self.rows, self.cached_epochs, self.cutoff, self.mixup = rows, cached_epochs, cutoff, mixup
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,7 +144,7 @@ class EpochRows(Dataset):
 
     def _about(self, epoch: int, place: int) -> dict[str, Any]:
         about = {EPOCH: epoch, FILLER: place >= len(self.rows)}
-        return about | {EPOCH: epoch % self.kept_epochs, NUMBER: place} if self.kept_epochs else about
+        return about | {EPOCH: epoch % self.cached_epochs, NUMBER: place} if self.cached_epochs else about
 
 
 class EpochStream(IterableDataset):

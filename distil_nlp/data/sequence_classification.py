@@ -12,8 +12,8 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.splits import Split, carve, first_rows, named_split
-from distil_nlp.data.tokenization import tokenise, without_tails, word_ids
+from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
+from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.errors import UserError
 from distil_nlp.tasks.base import Kind, Task
 from distil_nlp.tasks.glue import GLUE
@@ -90,13 +90,13 @@ def load_task(
     seen: dict[str, Dataset] = {}
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
     for name, rows in chosen.items():
-        rows = first_rows(rows, limits.get(name), seed)
+        rows = limit_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         with_words = words and name == train_split
         seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
     train, selection = seen[train_split], seen["validation"] if uses_validation else None
     if selection_share and selection is None:
-        train, selection = carve(train, selection_share, seed, "choosing the best checkpoint")
+        train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
     split = Split(train, selection, {name: seen[name] for name in names})
     metric = task.name if task.name in GLUE else task.kind
     return TaskData(metric, task.kind, labels, num_labels, split)
@@ -301,7 +301,7 @@ def _encode(
 ) -> dict[str, Any]:
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     if len(texts) == 2:
-        texts = dict(zip(texts, without_tails(tokenizer, *texts.values(), max_length), strict=True))
+        texts = dict(zip(texts, trim_long_pairs(tokenizer, *texts.values(), max_length), strict=True))
     tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
     encoded = dict(tokens)
     count = len(encoded["input_ids"])

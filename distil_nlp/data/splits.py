@@ -41,7 +41,7 @@ def named_split(splits: Any, name: str) -> Any:
     return splits[name]
 
 
-def carve(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, Dataset]:
+def split_off(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, Dataset]:
     """(rest, carved): a share of rows, drawn by seed; at least one row on either side.
 
     Raises:
@@ -57,14 +57,14 @@ def carve(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, D
     return parts["train"], parts["test"]
 
 
-def goes_to_held_out(text: str, share: float) -> bool:
+def is_held_out(text: str, share: float) -> bool:
     """Whether a document belongs to the held-out share, by its content: needs no pass over the data, and equal
     documents fall on the same side."""
     number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
     return number < share * 2**64
 
 
-def first_rows(rows: Dataset, limit: int | None, seed: int) -> Dataset:
+def limit_rows(rows: Dataset, limit: int | None, seed: int) -> Dataset:
     """At most `limit` rows, drawn by seed, because files are often sorted."""
     if limit is None or limit >= len(rows):
         return rows

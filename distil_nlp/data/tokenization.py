@@ -50,7 +50,7 @@ def _check_texts(name: str, texts: Sequence[Any]) -> None:
         )
 
 
-def without_tails(
+def trim_long_pairs(
     tokenizer: PreTrainedTokenizerBase, first: Sequence[str], second: Sequence[str], max_length: int
 ) -> tuple[list[str], list[str]]:
     """Pairs of texts without most of what truncation to `max_length` cuts off; the longer text stays the longer one.

@@ -10,7 +10,7 @@ import numpy as np
 
 from distil_nlp.data import MaskingCollator, token_frequencies
 from distil_nlp.evaluation.metrics import GLUE_METRIC, Metrics
-from distil_nlp.tasks.base import OWN
+from distil_nlp.tasks.base import CUSTOM_TASKS
 from distil_nlp.tasks.glue import GLUE
 
 
@@ -19,7 +19,7 @@ def majority_metrics(task: str, train_labels: Iterable[float], references: Itera
     labels): the floor that a score must be seen against. On MRPC its F1 is 0.812."""
     labels = np.asarray(list(train_labels))
     references = np.asarray(list(references))
-    if (GLUE | OWN)[task].kind == "regression":
+    if (GLUE | CUSTOM_TASKS)[task].kind == "regression":
         known = labels[~np.isnan(labels)]
         constant = np.full(len(references), known.mean() if len(known) else 0.0)
     else:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from distil_nlp.errors import UserError
-from distil_nlp.evaluation.metrics import headline
+from distil_nlp.evaluation.metrics import headline_metric
 from distil_nlp.evaluation.predict import Outputs
 
 
@@ -58,7 +58,7 @@ def paired_gain(
     """
     if len(theirs) == 1:
         theirs = list(theirs) * len(ours)
-    features, metric = _METRICS["mlm" if task == "mlm" else headline(task)]
+    features, metric = _METRICS["mlm" if task == "mlm" else headline_metric(task)]
     _check_rows([*ours, *theirs], task)
     pairs = [(features(a), features(b)) for a, b in zip(ours, theirs, strict=True)]
     rows, generator = len(pairs[0][0]), np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def paired_gain(
         drawn.append(found.mean(1) + _of_other_seeds(found, generator))
     low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
     mean = float(differences(np.ones((1, rows))).mean())
-    return Gain(headline(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
+    return Gain(headline_metric(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
 
 
 def _check_rows(outputs: Sequence[Outputs], task: str) -> None:

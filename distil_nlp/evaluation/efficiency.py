@@ -20,7 +20,7 @@ from distil_nlp.utils.environment import device_name
 from distil_nlp.utils.memory import LiveBytes
 
 
-def measure(
+def measure_efficiency(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
     *,

@@ -13,27 +13,27 @@ from transformers import EvalPrediction, PreTrainedModel
 
 from distil_nlp.evaluation import glue_metric
 from distil_nlp.evaluation.predict import Outputs, predict
-from distil_nlp.tasks.base import OWN, Kind
+from distil_nlp.tasks.base import CUSTOM_TASKS, Kind
 from distil_nlp.tasks.glue import GLUE
 
-MLM_HEADLINE = "accuracy"
+MLM_HEADLINE_METRIC = "accuracy"
 Metrics = dict[str, float]
 
 
-def headline(task: str) -> str:
+def headline_metric(task: str) -> str:
     """The metric that retention is taken on: a task's own, top-1 accuracy on masked tokens for `mlm`."""
-    return MLM_HEADLINE if task == "mlm" else (GLUE | OWN)[task].headline
+    return MLM_HEADLINE_METRIC if task == "mlm" else (GLUE | CUSTOM_TASKS)[task].headline
 
 
 def metric_names(task: str) -> list[str]:
     """What evaluation reports for a task, besides the loss and its terms."""
-    return ["perplexity", MLM_HEADLINE] if task == "mlm" else glue_metric.TASKS[task]
+    return ["perplexity", MLM_HEADLINE_METRIC] if task == "mlm" else glue_metric.TASKS[task]
 
 
 def metric_function(task: str) -> Callable[[EvalPrediction], Metrics]:
     """What `Trainer` calls on gathered logits and labels."""
     metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
-    is_regression = (GLUE | OWN)[task].kind == "regression"
+    is_regression = (GLUE | CUSTOM_TASKS)[task].kind == "regression"
 
     def compute(seen: EvalPrediction) -> Metrics:
         outputs, labels = np.asarray(seen.predictions), np.asarray(seen.label_ids)
@@ -70,7 +70,7 @@ def _mlm_metrics(seen: EvalPrediction) -> Metrics:
 
 def retention(student: Mapping[str, float], teacher: Mapping[str, float], task: str) -> float | None:
     """student ÷ teacher on the headline metric; None where the teacher's is not above 0."""
-    name = headline(task)
+    name = headline_metric(task)
     return _ratio(student.get(name), teacher.get(name))
 
 
@@ -78,7 +78,7 @@ def retention_above_majority(
     student: Mapping[str, float], teacher: Mapping[str, float], floor: Mapping[str, float], task: str
 ) -> float | None:
     """(student − floor) ÷ (teacher − floor) on the headline metric: retention that guessing does not raise."""
-    name = headline(task)
+    name = headline_metric(task)
     base = floor.get(name)
     if base is None or not math.isfinite(base):
         base = 0.0

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.losses.hard_labels import HardLabel
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import forward_names, observe
+from distil_nlp.signals.types import forward_arguments, forward_with_signals
 from distil_nlp.tasks.base import Kind
 
 
@@ -49,10 +49,10 @@ def predict(
 ) -> dict[str, Outputs]:
     """The outputs of a model on each split; each process looks at its share of the rows, and all get the whole."""
     objective = Objective([HardLabel()], kind)
-    objective.bind(None, Shape.of(model.config))
+    objective.bind(None, ModelShape.of(model.config))
     recorder, was_training = Recorder(model, objective.request("student"), head_rows=kind == "mlm"), model.training
     model.to(device).eval()
-    collate = RowCollator(collator, objective.row_sets(), forward_names(model) | {"labels", "word_ids"})
+    collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
     found = {}
     for name, rows in splits.items():
         loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
@@ -86,10 +86,10 @@ def _look(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(predictions, labels) of a batch, as `Outputs` has them."""
     batch = send_to_device(batch, device)
-    known = forward_names(model)
+    known = forward_arguments(model)
     inputs = {name: value for name, value in batch.items() if name in known}
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-        logits = observe(model, inputs, batch["rows"]).logits.float()
+        logits = forward_with_signals(model, inputs, batch["rows"]).logits.float()
     labels = batch["labels"]
     if kind == "mlm":
         logits, labels = _by_block(logits, labels, batch["rows"]["masked"]), labels[:, 0]

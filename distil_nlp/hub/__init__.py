@@ -1,7 +1,16 @@
 """What is published of a run: the model card, and the student on the Hub. Never trains anything."""
 
 from distil_nlp.hub.card import render_card, write_card
-from distil_nlp.hub.repository import Plan, check_repository, plan, push, upload
+from distil_nlp.hub.repository import UploadPlan, check_repository, plan_upload, push, upload
 from distil_nlp.hub.sources import teacher_metadata
 
-__all__ = ["Plan", "check_repository", "plan", "push", "render_card", "teacher_metadata", "upload", "write_card"]
+__all__ = [
+    "UploadPlan",
+    "check_repository",
+    "plan_upload",
+    "push",
+    "render_card",
+    "teacher_metadata",
+    "upload",
+    "write_card",
+]

@@ -13,22 +13,22 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from distil_nlp.hub.card_facts import Facts, code, model_link
+from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.card_metadata import card_data, pipeline_tag
 from distil_nlp.hub.card_method import method, reproduction, training_data
 from distil_nlp.hub.citations import bibtex
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.redaction import last_component
-from distil_nlp.reporting.formatting import percent, plain, plural
-from distil_nlp.reporting.markdown import fence, markdown
+from distil_nlp.reporting.formatting import decimal, percent, plural
+from distil_nlp.reporting.markdown import fence, markdown_table
 from distil_nlp.reporting.scores import metric_name, other_metrics
-from distil_nlp.reporting.sentences import fidelity, floor, joined, lead, worth
-from distil_nlp.reporting.tables import cost, quality
-from distil_nlp.results import finite, pick
+from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, join_parts, majority_note
+from distil_nlp.reporting.tables import cost_table, quality_table
+from distil_nlp.results import drop_non_finite, get_nested
 from distil_nlp.tasks.glue import GLUE
 from distil_nlp.utils.files import write_atomically
 
-CARD = "README.md"
+CARD_FILE = "README.md"
 PLACEHOLDER = "path/to/student"
 """Stands in the card where the model's name on the Hub will, once it is pushed."""
 _SHOWN_LABELS = 20
@@ -44,13 +44,13 @@ def write_card(results: Mapping[str, Any], student: Path) -> Path:
         results: as in `results.json`; `results["teacher"]["card"]` is what `teacher_metadata` found.
         student: the folder that transformers loads; its config.json tells class and depth.
     """
-    write_atomically(student / CARD, render_card(results, student))
-    return student / CARD
+    write_atomically(student / CARD_FILE, render_card(results, student))
+    return student / CARD_FILE
 
 
 def render_card(results: Mapping[str, Any], student: Path) -> str:
     """The model card as text; see `write_card`."""
-    facts = Facts(student.resolve().parent.name, student.parent, finite(results))
+    facts = CardFacts(student.resolve().parent.name, student.parent, drop_non_finite(results))
     sections = {
         f"# {_title(facts)}": _summary(facts, student),
         "## How to use": _usage(facts),
@@ -67,46 +67,51 @@ def render_card(results: Mapping[str, Any], student: Path) -> str:
     return str(ModelCard(f"---\n{metadata}\n---\n\n{body}\n"))
 
 
-def _title(facts: Facts) -> str:
-    teacher = facts("recipe.teacher.name")
-    shown = code(last_component(teacher)) if teacher else "A model"
+def _title(facts: CardFacts) -> str:
+    teacher = facts.get("recipe.teacher.name")
+    shown = inline_code(last_component(teacher)) if teacher else "A model"
     if hub_id(teacher):
         shown = teacher.rpartition("/")[2]
-    return f"{shown}, distilled on {facts.dataset if facts.task in GLUE else code(facts.dataset)}"
+    return f"{shown}, distilled on {facts.dataset if facts.task in GLUE else inline_code(facts.dataset)}"
 
 
-def _summary(facts: Facts, student: Path) -> str:
+def _summary(facts: CardFacts, student: Path) -> str:
     """What it is, what was kept of the teacher, and what one would have without a model."""
-    teacher, others = model_link(facts("recipe.teacher.name")) or "its teacher", facts("recipe.teacher.ensemble")
+    teacher, others = (
+        model_link(facts.get("recipe.teacher.name")) or "its teacher",
+        facts.get("recipe.teacher.ensemble"),
+    )
     if others:
         teacher = f"an ensemble of {len(others) + 1} teachers, whose logits were averaged ({teacher} the first)"
-    tuned = " (fine-tuned on the same data first)" if facts("recipe.teacher.finetune") is not None else ""
+    tuned = " (fine-tuned on the same data first)" if facts.get("recipe.teacher.finetune") is not None else ""
     made = f"{_shape(student)} distilled from {teacher}{tuned} on {facts.linked_dataset} with distil_nlp."
-    return joined(made, f"**{lead(facts)}**", floor(facts))
+    return join_parts(made, f"**{headline(facts)}**", majority_note(facts))
 
 
-def _quality(facts: Facts) -> str:
+def _quality(facts: CardFacts) -> str:
     """What was measured on what, the table, and what its comparisons say."""
-    found = quality(facts)
+    found = quality_table(facts)
     if not found:
         return ""
-    rows = [joined(code(name), rows and f"({plural(rows, 'row')})") for name, rows in facts.splits.items()]
+    rows = [join_parts(inline_code(name), rows and f"({plural(rows, 'row')})") for name, rows in facts.splits.items()]
     units = {
         "mlm": "Accuracy is top-1 on masked tokens; a lower perplexity is better.",
         "classification": "Metrics are fractions of 1.",
         "regression": "Correlations are fractions of 1; a lower mean squared error is better.",
     }
     where = f"Measured on {', '.join([facts.linked_dataset, *rows])}. {units[facts.kind]}"
-    scores = ((name, pick(facts("student.metrics"), name)) for name in (facts.metric, *other_metrics(facts)))
-    this = [f"{metric_name(name, facts.kind)} {plain(value)}" for name, value in scores if value is not None]
+    scores = ((name, get_nested(facts.get("student.metrics"), name)) for name in (facts.metric, *other_metrics(facts)))
+    this = [f"{metric_name(name, facts.kind)} {decimal(value)}" for name, value in scores if value is not None]
     seed = f"The weights here are those of seed {facts.seeds[0]}: {', '.join(this)}." if len(facts.seeds) > 1 else ""
-    verdict = joined(worth(facts), *fidelity(facts))
-    return joined(where, markdown([found.head, *found.rows]), joined(found.note, seed), verdict, by="\n\n")
+    verdict = join_parts(distillation_gain(facts), *fidelity_sentences(facts))
+    return join_parts(
+        where, markdown_table([found.head, *found.rows]), join_parts(found.note, seed), verdict, by="\n\n"
+    )
 
 
-def _cost(facts: Facts) -> str:
-    found = cost(facts)
-    return f"{markdown([found.head, *found.rows])}\n\n{found.note}" if found else ""
+def _cost(facts: CardFacts) -> str:
+    found = cost_table(facts)
+    return f"{markdown_table([found.head, *found.rows])}\n\n{found.note}" if found else ""
 
 
 def _shape(student: Path) -> str:
@@ -115,12 +120,12 @@ def _shape(student: Path) -> str:
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     name = next(iter(config.get("architectures") or []), "model")
     layers = config.get("num_hidden_layers") or config.get("n_layers")
-    return f"A {code(name)}{f' of {layers} layers' if layers else ''}"
+    return f"A {inline_code(name)}{f' of {layers} layers' if layers else ''}"
 
 
-def _usage(facts: Facts) -> str:
+def _usage(facts: CardFacts) -> str:
     """A snippet that runs, and the classes it answers with."""
-    length = facts("recipe.data.max_length")
+    length = facts.get("recipe.data.max_length")
     options = f", truncation=True{f', max_length={length}' if length else ''}"
     if facts.kind == "regression":
         options = f', function_to_apply="none"{options}'
@@ -132,38 +137,38 @@ def _usage(facts: Facts) -> str:
         f'model = pipeline("{pipeline_tag(facts)}", model="{PLACEHOLDER}")\n'
         f"text = {text}\nprint(model(text{options}))"
     )
-    labels = facts("labels") or []
+    labels = facts.get("labels") or []
     more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
-    classes = f"Classes: {', '.join(code(label) for label in labels[:_SHOWN_LABELS])}{more}." if labels else ""
-    return f"{fence(snippet, 'python')}\n\n{joined('Plain `transformers` loads it.', classes)}"
+    classes = f"Classes: {', '.join(inline_code(label) for label in labels[:_SHOWN_LABELS])}{more}." if labels else ""
+    return f"{fence(snippet, 'python')}\n\n{join_parts('Plain `transformers` loads it.', classes)}"
 
 
-def _is_pair(facts: Facts) -> bool:
-    columns = GLUE[facts.task].text_columns if facts.task in GLUE else facts("recipe.data.text_columns") or ()
+def _is_pair(facts: CardFacts) -> bool:
+    columns = GLUE[facts.task].text_columns if facts.task in GLUE else facts.get("recipe.data.text_columns") or ()
     return len(columns) == 2
 
 
-def _limits(facts: Facts) -> str:
+def _limits(facts: CardFacts) -> str:
     """What the figures do not cover."""
     purpose = {
         "mlm": "filling in masked words, and as a start for fine-tuning",
         "classification": "sorting texts into the classes it was trained on",
         "regression": "giving a text the number it was trained to give",
     }[facts.kind]
-    measured = ", ".join(code(name) for name in facts.splits) or "data of that kind"
+    measured = ", ".join(inline_code(name) for name in facts.splits) or "data of that kind"
     lines = [
         f"Meant for {purpose}, on text like that of {facts.linked_dataset}. It was evaluated on nothing but "
         f"{measured}: other domains, styles and languages were not looked at.",
         "It was trained to agree with its teacher, so it inherits the teacher’s errors and biases, and those of the "
         "data of both. Bias and fairness were not measured.",
     ]
-    language, length = facts("teacher.card.language"), facts("recipe.data.max_length")
+    language, length = facts.get("teacher.card.language"), facts.get("recipe.data.max_length")
     if language:
         named = language if isinstance(language, str) else ", ".join(map(str, language))
         lines.append(f"Language, by the teacher’s card: {named}.")
     if length:
         lines.append(f"It learned from at most {length} tokens at once; longer texts were not tried.")
-    accuracy, count = facts("student.metrics.accuracy"), next(iter(facts.splits.values()), None)
+    accuracy, count = facts.get("student.metrics.accuracy"), next(iter(facts.splits.values()), None)
     if count and accuracy is not None and facts.kind == "classification":
         margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
         known = f"±{margin:.3f} ({percent(0.95, 0)} interval of a binomial share)"

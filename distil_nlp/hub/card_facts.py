@@ -8,45 +8,45 @@ from typing import Any
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.redaction import last_component
 from distil_nlp.reporting.markdown import longest_run
-from distil_nlp.results import Run
+from distil_nlp.results import RunResults
 from distil_nlp.tasks.glue import GLUE
 
 _SPELLING = {"cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B"}
 
 
-class Facts(Run):
+class CardFacts(RunResults):
     """A run and its origins."""
 
     @property
     def seeds(self) -> list[int]:
         """The seeds that the student was trained with, the published one first."""
-        listed = (one.get("seeds") for one in (self("seeds") or {}).values())
+        listed = (one.get("seeds") for one in (self.get("seeds") or {}).values())
         return next(filter(None, listed), [])
 
     @property
     def terms(self) -> dict[str, dict[str, Any]]:
         """The terms that were computed: named, and not of weight 0 throughout."""
-        named = {name: term for name, term in (self("recipe.objective") or {}).items() if term is not None}
+        named = {name: term for name, term in (self.get("recipe.objective") or {}).items() if term is not None}
         return {name: term for name, term in named.items() if term.get("weight", 1.0) or _final_weight(term)}
 
     @property
     def dataset(self) -> str:
         """`GLUE MRPC`, or the data's name on the Hub, or their path's last component."""
-        on_hub = hub_id(self("recipe.data.path"))
+        on_hub = hub_id(self.get("recipe.data.path"))
         if self.task in GLUE and on_hub in (None, "nyu-mll/glue", "glue"):
             return f"GLUE {_SPELLING.get(self.task, self.task.upper())}"
-        return on_hub or last_component(self("recipe.data.path") or self.task)
+        return on_hub or last_component(self.get("recipe.data.path") or self.task)
 
     @property
     def linked_dataset(self) -> str:
         """The same in Markdown, as a link where there is something to link to."""
-        on_hub = hub_id(self("recipe.data.path"))
+        on_hub = hub_id(self.get("recipe.data.path"))
         if on_hub:
             return f"[{self.dataset}](https://huggingface.co/datasets/{on_hub})"
-        return self.dataset if self.task in GLUE else code(self.dataset)
+        return self.dataset if self.task in GLUE else inline_code(self.dataset)
 
 
-def code(value: Any) -> str:
+def inline_code(value: Any) -> str:
     """Inline code on one line, whatever is in it."""
     text = " ".join(str(value).split())
     ticks = "`" * (longest_run(text) + 1)
@@ -58,7 +58,7 @@ def model_link(name: str | None) -> str:
     """A link to the Hub where the model is there, else its path's last component."""
     if hub_id(name):
         return f"[{name}](https://huggingface.co/{name})"
-    return code(last_component(name)) if name else ""
+    return inline_code(last_component(name)) if name else ""
 
 
 def _final_weight(term: Mapping[str, Any]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from distil_nlp.hub.card_facts import Facts
+from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks.glue import GLUE
@@ -16,19 +16,19 @@ _ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
 """Name in `results.json` → id on the Hub."""
 
 
-def card_data(facts: Facts) -> ModelCardData:
+def card_data(facts: CardFacts) -> ModelCardData:
     """The metadata of a run's student, as far as the run knows it.
 
     Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
     `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
     `adapter`, `merge` and `quantized`.
     """
-    dataset, bases, scores = hub_id(facts("recipe.data.path")), _bases(facts), list(_scores(facts))
+    dataset, bases, scores = hub_id(facts.get("recipe.data.path")), _bases(facts), list(_scores(facts))
     return ModelCardData(
-        language=facts("teacher.card.language"),
-        license=facts("teacher.card.license"),
-        license_name=facts("teacher.card.license_name"),
-        license_link=facts("teacher.card.license_link"),
+        language=facts.get("teacher.card.language"),
+        license=facts.get("teacher.card.license"),
+        license_name=facts.get("teacher.card.license_name"),
+        license_link=facts.get("teacher.card.license_link"),
         library_name="transformers",
         pipeline_tag=pipeline_tag(facts),
         base_model=bases[0] if len(bases) == 1 else bases or None,
@@ -41,14 +41,14 @@ def card_data(facts: Facts) -> ModelCardData:
     )
 
 
-def pipeline_tag(facts: Facts) -> str:
+def pipeline_tag(facts: CardFacts) -> str:
     """The pipeline that runs the student."""
     return "fill-mask" if facts.kind == "mlm" else "text-classification"
 
 
-def _scores(facts: Facts) -> Iterator[EvalResult]:
+def _scores(facts: CardFacts) -> Iterator[EvalResult]:
     """One for each metric and split."""
-    metrics, dataset = facts("student.metrics") or {}, hub_id(facts("recipe.data.path"))
+    metrics, dataset = facts.get("student.metrics") or {}, hub_id(facts.get("recipe.data.path"))
     several = any("/" in name for name in metrics)
     for name, value in metrics.items():
         split, _, metric = name.rpartition("/")
@@ -58,9 +58,9 @@ def _scores(facts: Facts) -> Iterator[EvalResult]:
             task_type=pipeline_tag(facts),
             dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
             dataset_name=facts.dataset,
-            dataset_config=facts("recipe.data.name") or (facts.task if facts.task in GLUE else None),
+            dataset_config=facts.get("recipe.data.name") or (facts.task if facts.task in GLUE else None),
             dataset_split=split or next(iter(facts.splits), None),
-            dataset_revision=facts("data.revision") or facts("recipe.data.revision"),
+            dataset_revision=facts.get("data.revision") or facts.get("recipe.data.revision"),
             metric_type=_ON_HUB[metric],
             metric_name=metric_name(metric, facts.kind),
             metric_value=round(value, 4),
@@ -68,11 +68,11 @@ def _scores(facts: Facts) -> Iterator[EvalResult]:
         )
 
 
-def _bases(facts: Facts) -> list[str]:
+def _bases(facts: CardFacts) -> list[str]:
     """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
-    start, known = hub_id(facts("recipe.student.name")), facts("teacher.card.base_model")
-    teachers = known if isinstance(known, list) else [known or hub_id(facts("recipe.teacher.name"))]
-    others = [hub_id(name) for name in facts("recipe.teacher.ensemble") or []]
+    start, known = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
+    teachers = known if isinstance(known, list) else [known or hub_id(facts.get("recipe.teacher.name"))]
+    others = [hub_id(name) for name in facts.get("recipe.teacher.ensemble") or []]
     return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
 

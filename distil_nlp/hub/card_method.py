@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from distil_nlp.hub.card_facts import Facts, code, model_link
+from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.redaction import hide, last_component
-from distil_nlp.reporting.formatting import duration, percent, plain, plural
-from distil_nlp.reporting.markdown import fence, filled, markdown
-from distil_nlp.reporting.sentences import joined
+from distil_nlp.redaction import last_component, redact_paths
+from distil_nlp.reporting.formatting import decimal, duration, percent, plural
+from distil_nlp.reporting.markdown import drop_empty, fence, markdown_table
+from distil_nlp.reporting.sentences import join_parts
 
 _PAIRINGS = {
     "uniform": "`uniform` pairs each student layer with the teacher’s at the same relative depth",
@@ -28,27 +28,27 @@ _HYPERPARAMETERS = (
 """Fields of `TrainingArguments` that change the result; the recipe below has the others too."""
 
 
-def method(facts: Facts) -> str:
+def method(facts: CardFacts) -> str:
     """Loss, initialisation, hyperparameters, hardware and time."""
     found = _terms(facts)
-    balance = facts("recipe.balance.kind")
+    balance = facts.get("recipe.balance.kind")
     how = f", balanced by {balance.replace('_', ' ')} as training went on" if balance not in (None, "fixed") else ""
     loss = f"The loss is the weighted sum of these terms{how}.\n\n{found}" if found else ""
     parts = (loss, _pairings(facts), _start(facts), _hyperparameters(facts), _effort(facts))
-    return joined(*parts, by="\n\n")
+    return join_parts(*parts, by="\n\n")
 
 
-def training_data(facts: Facts) -> str:
+def training_data(facts: CardFacts) -> str:
     """Which rows, how cut, how masked."""
-    if not facts("recipe.data.path"):
+    if not facts.get("recipe.data.path"):
         return ""
-    rows, length, masking = (facts(key) for key in ("rows.train", "recipe.data.max_length", "recipe.data.masking"))
+    rows, length, masking = (facts.get(key) for key in ("rows.train", "recipe.data.max_length", "recipe.data.masking"))
     named = {"configuration": "name", "revision": "revision", "split": "train_split"}
-    found = {word: facts(f"recipe.data.{key}") for word, key in named.items()}
-    found["revision"] = facts("data.revision") or found["revision"]
-    parts = [f"{word} {code(value)}" for word, value in found.items() if value]
-    sentences = [joined(facts.linked_dataset, *parts, plural(rows, "row") if rows else "", by=", ") + "."]
-    labelled = facts("rows.labelled")
+    found = {word: facts.get(f"recipe.data.{key}") for word, key in named.items()}
+    found["revision"] = facts.get("data.revision") or found["revision"]
+    parts = [f"{word} {inline_code(value)}" for word, value in found.items() if value]
+    sentences = [join_parts(facts.linked_dataset, *parts, plural(rows, "row") if rows else "", by=", ") + "."]
+    labelled = facts.get("rows.labelled")
     if rows and labelled is not None and labelled < rows:
         sentences.append(f"{labelled:,} of them have a label, which is all that a student without a teacher sees.")
     if length:
@@ -58,13 +58,13 @@ def training_data(facts: Facts) -> str:
         sentences.append(
             f"{percent(masking['probability'], 0)} of the tokens were chosen for masking{whole}, anew in each pass."
         )
-    return joined(*sentences, *_augmentation(facts))
+    return join_parts(*sentences, *_augmentation(facts))
 
 
-def _augmentation(facts: Facts) -> Iterator[str]:
+def _augmentation(facts: CardFacts) -> Iterator[str]:
     """What was made of the training rows."""
     replacement, cutoff, mixup = (
-        facts(f"recipe.data.augmentation.{name}") for name in ("replacement", "cutoff", "mixup")
+        facts.get(f"recipe.data.augmentation.{name}") for name in ("replacement", "cutoff", "mixup")
     )
     if replacement:
         by = f"by {model_link(replacement['model'])}" if replacement.get("model") else "by the teacher’s own checkpoint"
@@ -89,15 +89,15 @@ def _arxiv(number: str) -> str:
     return f"[{number}](https://arxiv.org/abs/{number})"
 
 
-def reproduction(facts: Facts) -> str:
+def reproduction(facts: CardFacts) -> str:
     """The recipe, folded away, and the command that runs it."""
-    sections = hide(facts("recipe") or {})
+    sections = redact_paths(facts.get("recipe") or {})
     recipe = {name: section for name, section in sections.items() if name not in ("hub", "run")}
     if not recipe:
         return ""
-    commit = f" at commit {code(facts('environment.commit'))}" if facts("environment.commit") else ""
-    sources = filter(None, (facts(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
-    local = [code(last_component(name)) for name in sources if not hub_id(name)]
+    commit = f" at commit {inline_code(facts.get('environment.commit'))}" if facts.get("environment.commit") else ""
+    sources = filter(None, (facts.get(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
+    local = [inline_code(last_component(name)) for name in sources if not hub_id(name)]
     yours = f" Put your own in place of {' and '.join(local)}, which lay on the author’s disk." if local else ""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=1000)
     return (
@@ -106,7 +106,7 @@ def reproduction(facts: Facts) -> str:
     )
 
 
-def _terms(facts: Facts) -> str:
+def _terms(facts: CardFacts) -> str:
     """The loss: each term with weight, temperature, layers and source."""
     rows, is_regression = [], facts.kind == "regression"
     for name, term in facts.terms.items():
@@ -116,13 +116,13 @@ def _terms(facts: Facts) -> str:
             what, paper = known.formula_of_regression, None
         change = term.get("schedule") or {}
         rows.append([
-            code(name), what, _scheduled(term.get("weight", 1.0), change.get("weight")),
+            inline_code(name), what, _scheduled(term.get("weight", 1.0), change.get("weight")),
             "" if is_regression else _scheduled(term.get("temperature"), change.get("temperature")),
             _layers(term.get("layers")), _tokens(term, facts.kind),
             _arxiv(paper) if paper else "",
         ])  # fmt: skip
     head = ["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"]
-    return markdown(filled([head, *rows]))
+    return markdown_table(drop_empty([head, *rows]))
 
 
 def _scheduled(start: float | None, change: Mapping[str, Any] | None) -> str:
@@ -145,7 +145,7 @@ def _tokens(term: Mapping[str, Any], kind: str) -> str:
     return rows if isinstance(rows, str) else f"{percent(rows, 0)}, drawn anew"
 
 
-def _pairings(facts: Facts) -> str:
+def _pairings(facts: CardFacts) -> str:
     used = [term.get("layers") for term in facts.terms.values()]
     found = [text for name, text in _PAIRINGS.items() if name in used]
     if any(isinstance(layers, list | tuple) for layers in used):
@@ -153,8 +153,8 @@ def _pairings(facts: Facts) -> str:
     return f"Layers: {'; '.join(found)}." if found else ""
 
 
-def _start(facts: Facts) -> str:
-    found = facts("student.initialisation") or {}
+def _start(facts: CardFacts) -> str:
+    found = facts.get("student.initialisation") or {}
     if found.get("teacher_layers"):
         layers = ", ".join(map(str, found["teacher_layers"]))
         return f"The student’s layers started as the teacher’s layers {layers} (counted from 0)."
@@ -163,33 +163,33 @@ def _start(facts: Facts) -> str:
     return "The student started from random weights." if "teacher_layers" in found else ""
 
 
-def _hyperparameters(facts: Facts) -> str:
-    fields, seeds = facts("recipe.training") or {}, facts.seeds or [facts("environment.seed")]
-    shown = [f"{code(name)} {fields[name]}" for name in _HYPERPARAMETERS if fields.get(name) is not None]
+def _hyperparameters(facts: CardFacts) -> str:
+    fields, seeds = facts.get("recipe.training") or {}, facts.seeds or [facts.get("environment.seed")]
+    shown = [f"{inline_code(name)} {fields[name]}" for name in _HYPERPARAMETERS if fields.get(name) is not None]
     if seeds[0] is not None:
         shown.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
-    if (facts("environment.processes") or 1) > 1:
-        shown.append(f"{facts('environment.processes')} processes")
+    if (facts.get("environment.processes") or 1) > 1:
+        shown.append(f"{facts.get('environment.processes')} processes")
     own = f"Training: {', '.join(shown)}; all else as `TrainingArguments` has it." if shown else ""
-    tuning = facts("recipe.teacher.finetune")
+    tuning = facts.get("recipe.teacher.finetune")
     if tuning is None:
         return own
-    given = ", ".join(f"{code(name)} {value}" for name, value in hide(tuning).items())
-    return joined(own, f"The teacher was fine-tuned on the same data first{f': {given}' if given else ''}.")
+    given = ", ".join(f"{inline_code(name)} {value}" for name, value in redact_paths(tuning).items())
+    return join_parts(own, f"The teacher was fine-tuned on the same data first{f': {given}' if given else ''}.")
 
 
-def _effort(facts: Facts) -> str:
+def _effort(facts: CardFacts) -> str:
     """Hardware, time and versions."""
-    steps, tokens, memory = (facts(f"training.{name}") for name in ("steps", "tokens", "peak_memory_mib"))
+    steps, tokens, memory = (facts.get(f"training.{name}") for name in ("steps", "tokens", "peak_memory_mib"))
     parts = [
-        duration(facts("training.seconds")),
+        duration(facts.get("training.seconds")),
         steps and plural(steps, "step"),
         tokens and plural(tokens, "token"),
-        memory and f"peak memory of the process {plain(memory)} MiB",
-        facts("environment.device") and f"on {facts('environment.device')}",
+        memory and f"peak memory of the process {decimal(memory)} MiB",
+        facts.get("environment.device") and f"on {facts.get('environment.device')}",
     ]
-    found = joined(*parts, by=", ")
-    known = {name: version for name, version in (facts("environment.versions") or {}).items() if version}
+    found = join_parts(*parts, by=", ")
+    known = {name: version for name, version in (facts.get("environment.versions") or {}).items() if version}
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     effort = f"One training of the student: {found}." if found else ""
-    return joined(effort, f"Versions: {versions}." if versions else "")
+    return join_parts(effort, f"Versions: {versions}." if versions else "")

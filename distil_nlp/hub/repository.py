@@ -22,11 +22,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import _http, validate_repo_id
 
 from distil_nlp.errors import UserError
-from distil_nlp.hub.card import CARD, PLACEHOLDER, render_card
-from distil_nlp.redaction import hide, hide_in_text
+from distil_nlp.hub.card import CARD_FILE, PLACEHOLDER, render_card
+from distil_nlp.redaction import redact_paths, redact_paths_in_text
 from distil_nlp.reporting.formatting import large
 from distil_nlp.results import read_run
-from distil_nlp.utils.files import refuse_links_out
+from distil_nlp.utils.files import validate_links
 
 _STUDENT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
@@ -44,7 +44,7 @@ PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class UploadPlan:
     """What `upload` would do.
 
     Attributes:
@@ -91,10 +91,10 @@ def push(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | N
     Raises:
         UserError: for everything the user can mend, with the command that finishes the upload.
     """
-    return upload(plan(run, repo_id, private=private, api=api), api=api)
+    return upload(plan_upload(run, repo_id, private=private, api=api), api=api)
 
 
-def plan(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | None = None) -> Plan:
+def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | None = None) -> UploadPlan:
     """Looks at run and repository, and says what `upload` would do; writes nothing anywhere.
 
     Raises:
@@ -105,7 +105,7 @@ def plan(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | N
     results = _finished(run)
     with _explained(repo_id, _finish(run, repo_id, private)):
         full, is_private, present = _look(repo_id, private, api)
-    return Plan(run, full, is_private, _files(run, results, full), present, f"{api.endpoint}/{full}")
+    return UploadPlan(run, full, is_private, _files(run, results, full), present, f"{api.endpoint}/{full}")
 
 
 def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None = None) -> None:
@@ -119,7 +119,7 @@ def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None =
         _look(repo_id, private, api or HfApi())
 
 
-def upload(planned: Plan, *, api: HfApi | None = None) -> str:
+def upload(planned: UploadPlan, *, api: HfApi | None = None) -> str:
     """Does what a plan says; the URL of the commit.
 
     Raises:
@@ -197,7 +197,7 @@ def _finished(run: Path) -> dict[str, Any]:
             f"expected a finished run in {run} / got {got} / there is nothing to publish / give a training.output_dir "
             "that holds results.json and student/; the command that began the run finishes it"
         )
-    refuse_links_out(run)
+    validate_links(run)
     return read_run(run)
 
 
@@ -207,18 +207,20 @@ def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path |
     report: dict[str, Path | bytes] = {}
     for path in sorted(path for pattern in _REPORT for path in (run / "report").glob(pattern)):
         text = path.suffix == ".md"
-        report[f"report/{path.name}"] = hide_in_text(path.read_text(encoding="utf-8")).encode() if text else path
+        report[f"report/{path.name}"] = (
+            redact_paths_in_text(path.read_text(encoding="utf-8")).encode() if text else path
+        )
     return {
-        CARD: _card(run, results, repo_id).encode(),
+        CARD_FILE: _card(run, results, repo_id).encode(),
         **{name: path for name, path in student.items() if path.is_file()},
-        "results.json": (json.dumps(hide(results), indent=2) + "\n").encode(),
+        "results.json": (json.dumps(redact_paths(results), indent=2) + "\n").encode(),
         **report,
     }
 
 
 def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
     """The run's card, with the author's changes to it if there are any, naming the repository."""
-    path = run / "student" / CARD
+    path = run / "student" / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else render_card(results, path.parent)
     try:
         card = ModelCard(text)

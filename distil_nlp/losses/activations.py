@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil_nlp.objective import BlockTerm, Layers, Positive, Role, Rows, Weight, same_shape
-from distil_nlp.signals.types import Request, Signals, Source
+from distil_nlp.objective import BlockTerm, LayerPairs, Positive, Role, RowSetName, Weight, check_same_shape
+from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 
 
 def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -27,7 +27,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -
 
     Reference: Heo et al. 2019, arXiv:1811.03233 (its alternative loss; margin 1 as in the authors' code).
     """
-    same_shape(student, teacher, "(rows, units) alike")
+    check_same_shape(student, teacher, "(rows, units) alike")
     student, is_active = student.float(), teacher.detach() > 0
     return torch.where(is_active, margin - student, margin + student).relu().square().mean(-1).sum()
 
@@ -44,7 +44,7 @@ def activation_share(student: Tensor, teacher: Tensor, softness: float = 1.0) ->
     Raises:
         ValueError: if the numbers of rows differ.
     """
-    same_shape(student[:, :1], teacher[:, :1], "(rows, …) with as many rows")
+    check_same_shape(student[:, :1], teacher[:, :1], "(rows, …) with as many rows")
     ours, theirs = (torch.special.ndtr(one.float() / softness).mean(-1) for one in (student, teacher.detach()))
     return (ours - theirs).square().sum()
 
@@ -57,12 +57,12 @@ class _ActivationTerm(BlockTerm):
 
     lacking = "have no feed-forward units"
 
-    def request(self, role: Role) -> Request:
-        return Request(activations=frozenset((block, self.rows()) for block in self.blocks(role)))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(activations=frozenset((block, self.counted_rows()) for block in self.blocks(role)))
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """(student, teacher) of each pair of layers, (rows, units) each."""
-        rows = self.rows()
+        rows = self.counted_rows()
         return [
             (self._projected(student, ours, student.activations, (ours, rows)), teacher.activations[theirs, rows])
             for theirs, ours in self.pairs
@@ -81,20 +81,25 @@ class ActivationBoundary(_ActivationTerm):
     unit = "squared hinge"
     formula = "squared hinge of the feed-forward units on the sign of the teacher's, mean over units"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform", rows: Rows = "all", margin: Positive = 1.0):
+    def __init__(
+        self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all", margin: Positive = 1.0
+    ):
         super().__init__(weight, layers, rows)
         self.margin = margin
 
-    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+    def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         narrow, wide = self.student_shape.feed_forward, self.teacher_shape.feed_forward
         if narrow == wide or None in (narrow, wide):  # what cannot be seen is refused where it is looked for
             return {}
         return {
-            self._projection(block): (Source(block, self.rows(), "activations"), nn.Linear(narrow, wide))
+            self._projection(block): (
+                ProjectionInput(block, self.counted_rows(), "activations"),
+                nn.Linear(narrow, wide),
+            )
             for block in sorted(self.blocks("student"))
         }
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return activation_boundary(student, teacher, self.margin)
 
 
@@ -109,9 +114,11 @@ class ActivationShare(_ActivationTerm):
     unit = "squared difference"
     formula = "squared difference of the shares of active feed-forward units"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform", rows: Rows = "all", softness: Positive = 1.0):
+    def __init__(
+        self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all", softness: Positive = 1.0
+    ):
         super().__init__(weight, layers, rows)
         self.softness = softness
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return activation_share(student, teacher, self.softness)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.numerics import precise
-from distil_nlp.objective import Count, JointTerm, Layers, Positive, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import at_least_fp32
+from distil_nlp.objective import Count, JointTerm, LayerPairs, Positive, RowSetName, Weight, check_same_shape
 
 
 def adversarial(student: Tensor, teacher: Tensor) -> Tensor:
@@ -23,8 +23,8 @@ def adversarial(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Adversarial Network Compression, arXiv:1803.10750, which trains the two in turns.
     """
-    same_shape(student, teacher, "(rows,) alike")
-    return F.softplus(-precise(teacher)).sum() + F.softplus(precise(student)).sum()
+    check_same_shape(student, teacher, "(rows,) alike")
+    return F.softplus(-at_least_fp32(teacher)).sum() + F.softplus(at_least_fp32(student)).sum()
 
 
 class _Reversal(torch.autograd.Function):
@@ -74,14 +74,14 @@ class Adversarial(JointTerm):
         "the cross-entropy of a discriminator that tells the teacher's hidden states from the student's, minimised by "
         "the discriminator and maximised by the student"
     )
-    unbalanced = "it falls where the discriminator wins, and would be weighed up for that"
-    between = staticmethod(adversarial)
+    why_not_balanced = "it falls where the discriminator wins, and would be weighed up for that"
+    loss = staticmethod(adversarial)
 
     def __init__(
         self,
         weight: Weight = 1.0,
-        layers: Layers = "last",
-        rows: Rows = "all",
+        layers: LayerPairs = "last",
+        rows: RowSetName = "all",
         strength: Positive = 1.0,
         units: Count = 256,
     ):

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil_nlp.losses.numerics import precise, product
-from distil_nlp.objective import CrossTerm, same_shape
+from distil_nlp.losses.numerics import at_least_fp32, matmul_fp32
+from distil_nlp.objective import CrossTerm, check_same_shape
 from distil_nlp.signals.types import Signals
 
 
@@ -27,9 +27,9 @@ def alp_kd(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: ALP-KD, arXiv:2012.14022.
     """
-    same_shape(student, teacher[:, 0], "(rows, width) and (rows, layers, width)")
-    student, teacher = precise(student), precise(teacher.detach())
-    shares = product(teacher, student[..., None]).softmax(1)
+    check_same_shape(student, teacher[:, 0], "(rows, width) and (rows, layers, width)")
+    student, teacher = at_least_fp32(student), at_least_fp32(teacher.detach())
+    shares = matmul_fp32(teacher, student[..., None]).softmax(1)
     return (student - (shares * teacher).sum(1)).square().mean(-1).sum()
 
 
@@ -44,7 +44,7 @@ class ALPKD(CrossTerm):
         "the squared error between each layer's [CLS] state and the combination of all the teacher's that it attends to"
     )
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "cls"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
-from distil_nlp.objective import BlockTerm, Layers, Role, Rows, Shape, Weight
+from distil_nlp.objective import BlockTerm, LayerPairs, ModelShape, Role, RowSetName, Weight
 from distil_nlp.signals.attention import Attention, attention_sum
-from distil_nlp.signals.types import Request, Signals
+from distil_nlp.signals.types import SignalRequest, Signals
 from distil_nlp.tasks.base import Kind
 
 
@@ -31,8 +31,8 @@ def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
     Reference: MiniLM, arXiv:2002.10957, equation 5, for any mapped layer.
     """
-    same_maps(student, teacher)
-    return chosen_sum(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
+    check_same_maps(student, teacher)
+    return sum_chosen(F.kl_div(student, teacher.detach(), reduction="none", log_target=True), chosen)
 
 
 def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
@@ -43,17 +43,17 @@ def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
     Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
     """
-    same_maps(student, teacher)
-    return chosen_sum((student.exp() - teacher.detach().exp()).square(), chosen)
+    check_same_maps(student, teacher)
+    return sum_chosen((student.exp() - teacher.detach().exp()).square(), chosen)
 
 
-def chosen_sum(per_key: Tensor, chosen: Tensor) -> Tensor:
+def sum_chosen(per_key: Tensor, chosen: Tensor) -> Tensor:
     """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
     per_query = per_key.sum(-1).mean(1)
     return per_query.masked_fill(chosen == 0, 0).sum()
 
 
-def same_maps(student: Tensor, teacher: Tensor) -> None:
+def check_same_maps(student: Tensor, teacher: Tensor) -> None:
     """Raises ValueError where the shapes differ."""
     if student.shape != teacher.shape:
         raise ValueError(
@@ -67,7 +67,7 @@ class AttentionTerm(BlockTerm):
 
     lacking = "attend to nothing"
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if teacher.layer_types and student.layer_types:
             unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
@@ -78,15 +78,17 @@ class AttentionTerm(BlockTerm):
                     "over all tokens cannot be matched within a window / pair layers of one type"
                 )
 
-    def request(self, role: Role) -> Request:
-        return Request(attention=self.blocks(role))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(attention=self.blocks(role))
 
     def states(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any]
     ) -> list[tuple[Attention, Attention, Tensor]]:
         """(student, teacher, the chosen queries) of each pair of layers; see `attention_sum`."""
         tokens = batch["input_ids"]
-        chosen = torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.rows()], 1).view_as(tokens)
+        chosen = (
+            torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.counted_rows()], 1).view_as(tokens)
+        )
         return [(student.attention[ours], teacher.attention[theirs], chosen) for theirs, ours in self.pairs]
 
 
@@ -97,24 +99,24 @@ class HeadsTerm(AttentionTerm):
         heads: `each` compares head with head and needs equal numbers; `average` compares the means.
 
     Attributes:
-        loss: of (student, teacher, chosen), such as `attention_kl`.
+        map_loss: of (student, teacher, chosen), such as `attention_kl`.
         of_scores: whether it takes scores instead of log-probabilities.
     """
 
-    loss: Any
+    map_loss: Any
     of_scores: ClassVar[bool] = False
 
     def __init__(
         self,
         weight: Weight = 1.0,
-        layers: Layers = "uniform",
-        rows: Rows = "all",
+        layers: LayerPairs = "uniform",
+        rows: RowSetName = "all",
         heads: Literal["each", "average"] = "each",
     ):
         super().__init__(weight, layers, rows)
         self.heads = heads
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(
@@ -123,14 +125,14 @@ class HeadsTerm(AttentionTerm):
                 f"objective.{self.name}.heads=average, or the student's num_attention_heads"
             )
 
-    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
-        return attention_sum(type(self).loss, student, teacher, chosen, self.heads == "average", self.of_scores)
+    def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+        return attention_sum(type(self).map_loss, student, teacher, chosen, self.heads == "average", self.of_scores)
 
 
 class AttentionKL(HeadsTerm):
     """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
 
-    name, loss = "attention_kl", staticmethod(attention_kl)
+    name, map_loss = "attention_kl", staticmethod(attention_kl)
     unit = "nats"
     formula, paper = "KL(teacher ‖ student) of the attention distributions", "2002.10957"
 
@@ -138,6 +140,6 @@ class AttentionKL(HeadsTerm):
 class AttentionMSE(HeadsTerm):
     """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
 
-    name, loss = "attention_mse", staticmethod(attention_mse)
+    name, map_loss = "attention_mse", staticmethod(attention_mse)
     unit = "squared difference"
     formula, paper = "squared error of the attention distributions", "1909.10351"

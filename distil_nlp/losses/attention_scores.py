@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor
 
-from distil_nlp.losses.attention_maps import HeadsTerm, chosen_sum, same_maps
+from distil_nlp.losses.attention_maps import HeadsTerm, check_same_maps, sum_chosen
 from distil_nlp.objective import Role
-from distil_nlp.signals.types import Request
+from distil_nlp.signals.types import SignalRequest
 
 
 def attention_scores_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
@@ -28,19 +28,19 @@ def attention_scores_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Te
 
     Reference: TinyBERT, arXiv:1909.10351, equation 7, whose mean is over all keys, padding included.
     """
-    same_maps(student, teacher)
+    check_same_maps(student, teacher)
     unseen = (student == -math.inf) | (teacher == -math.inf)
     error = (student - teacher.detach()).masked_fill(unseen, 0).square()
-    return chosen_sum(error / (~unseen).sum(-1, keepdim=True).clamp_min(1), chosen)
+    return sum_chosen(error / (~unseen).sum(-1, keepdim=True).clamp_min(1), chosen)
 
 
 class AttentionScoresMSE(HeadsTerm):
     """`attention_scores_mse`: squared error of scores before the softmax, averaged over keys and heads (TinyBERT)."""
 
-    name, loss, of_scores = "attention_scores_mse", staticmethod(attention_scores_mse), True
+    name, map_loss, of_scores = "attention_scores_mse", staticmethod(attention_scores_mse), True
     unit = "squared difference"
     formula = "squared error of the attention scores before the softmax, mean over heads and visible keys"
     paper = "1909.10351"
 
-    def request(self, role: Role) -> Request:
-        return Request(attention=self.blocks(role), scores=self.blocks(role))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(attention=self.blocks(role), scores=self.blocks(role))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.objective import Bins, Positive, SoftTerm, Temperature, Weight, as_schedule, same_shape
+from distil_nlp.objective import Bins, Positive, SoftTerm, Temperature, Weight, as_schedule, check_same_shape
 
 
 def binned_regression(
@@ -39,7 +39,7 @@ def binned_regression(
 
     Reference: after Localization Distillation, arXiv:2102.12252, section 3, whose heads predict the bins.
     """
-    same_shape(student, teacher)
+    check_same_shape(student, teacher)
     middle = (low + high) / 2
     centres = torch.linspace(low - middle, high - middle, bins, device=student.device)
 
@@ -94,6 +94,6 @@ class BinnedRegression(SoftTerm):
         self.temperature = as_schedule(temperature)
         self.low, self.high, self.bins, self.width = low, high, bins, width
 
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         scale = self.low, self.high, self.bins, self.width
         return binned_regression(student, teacher, *scale, self.temperature(progress))

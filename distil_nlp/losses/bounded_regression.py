@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil_nlp.objective import LabelTerm, NonNegative, Weight, same_shape
+from distil_nlp.objective import LabelTerm, NonNegative, Weight, check_same_shape
 from distil_nlp.signals.types import Signals
 
 
@@ -30,8 +30,8 @@ def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin:
     distillation", NeurIPS, section 3 (teacher bounded regression loss).
     """
     student, teacher = student.float().squeeze(-1), teacher.detach().float().squeeze(-1)
-    same_shape(student, teacher)
-    same_shape(student, labels, "an output for each label", ("outputs", "labels"))
+    check_same_shape(student, teacher)
+    check_same_shape(student, labels, "an output for each label", ("outputs", "labels"))
     error, bound = (student - labels.float()).square(), (teacher - labels.float()).square()
     return torch.where(error.detach() + margin > bound, error, 0.0).sum()
 
@@ -53,7 +53,7 @@ class BoundedRegression(LabelTerm):
         super().__init__(weight)
         self.margin = margin
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         return bounded_regression(logits, self.logits(teacher, batch), labels, self.margin)

@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from distil_nlp.losses.numerics import TINY, precise, product, same_rows
-from distil_nlp.objective import BatchTerm, Layers, Weight
+from distil_nlp.losses.numerics import TINY, at_least_fp32, check_same_rows, matmul_fp32
+from distil_nlp.objective import BatchTerm, LayerPairs, Weight
 
 
 def linear_cka_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -23,10 +23,10 @@ def linear_cka_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Kornblith et al. 2019, arXiv:1905.00414, section 3.
     """
-    same_rows(student, teacher)
-    x, y = (one - one.mean(0) for one in (precise(student), precise(teacher.detach())))
-    lengths = product(x.T, x).norm() * product(y.T, y).norm()
-    return 1 - product(y.T, x).square().sum() / lengths.clamp_min(TINY)
+    check_same_rows(student, teacher)
+    x, y = (one - one.mean(0) for one in (at_least_fp32(student), at_least_fp32(teacher.detach())))
+    lengths = matmul_fp32(x.T, x).norm() * matmul_fp32(y.T, y).norm()
+    return 1 - matmul_fp32(y.T, x).square().sum() / lengths.clamp_min(TINY)
 
 
 class LinearCKA(BatchTerm):
@@ -40,11 +40,11 @@ class LinearCKA(BatchTerm):
     name, paper = "linear_cka", "1905.00414"
     unit = "1 − CKA"
     formula = "1 − linear CKA of the hidden states over the rows of a micro-batch"
-    between = staticmethod(linear_cka_loss)
+    loss = staticmethod(linear_cka_loss)
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", rows: Literal["all", "cls"] = "all"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last", rows: Literal["all", "cls"] = "all"):
         super().__init__(weight, layers)
         self.row_set = rows
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         return self.row_set

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.numerics import product, unit
-from distil_nlp.objective import BatchTerm, Layers, Positive, Weight, same_shape
+from distil_nlp.losses.numerics import matmul_fp32, normalize
+from distil_nlp.objective import BatchTerm, LayerPairs, Positive, Weight, check_same_shape
 
 
 def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:
@@ -26,8 +26,8 @@ def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> 
     """
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0 / got {temperature}")
-    same_shape(student, teacher, "(rows, width) alike")
-    cosines = product(unit(student), unit(teacher.detach()).T)
+    check_same_shape(student, teacher, "(rows, width) alike")
+    cosines = matmul_fp32(normalize(student), normalize(teacher.detach()).T)
     return F.cross_entropy(cosines / temperature, torch.arange(len(student), device=student.device))
 
 
@@ -47,12 +47,12 @@ class Contrastive(BatchTerm):
     unit = "nats"
     formula = "InfoNCE between [CLS] states of a micro-batch, those of the student through a learned linear map"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", temperature: Positive = 0.07):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last", temperature: Positive = 0.07):
         super().__init__(weight, layers)
         self.temperature = temperature
 
     def projection(self, narrow: int, wide: int) -> nn.Module:
         return nn.Linear(narrow, wide)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return contrastive(student, teacher, self.temperature)

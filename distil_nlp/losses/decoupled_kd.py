@@ -84,7 +84,7 @@ class DecoupledKD(LabelTerm):
         super().__init__(weight)
         self.temperature, self.alpha, self.beta = as_schedule(temperature), alpha, beta
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         theirs = self.logits(teacher, batch)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
 from distil_nlp.losses.standardised_logits import standardise
-from distil_nlp.objective import OutputBatchTerm, Rows, Temperature, TemperedTerm, Weight, as_schedule
+from distil_nlp.objective import OutputBatchTerm, RowSetName, Temperature, TemperedTerm, Weight, as_schedule
 
 
 def dist_inter(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -58,9 +58,9 @@ class DistInter(TemperedTerm):
     unit = "1 − correlation"
     formula = "1 − Pearson's correlation over classes of the softened outputs"
     paper = "2205.10536"
-    loss = staticmethod(dist_inter)
+    softened_loss = staticmethod(dist_inter)
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName = "masked"):
         super().__init__(weight, temperature, rows)
 
 
@@ -81,5 +81,5 @@ class DistIntra(OutputBatchTerm):
         super().__init__(weight)
         self.temperature = as_schedule(temperature)
 
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         return dist_intra(student, teacher, self.temperature(progress))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.objective import Rows, Share, Temperature, TemperedTerm, Weight
+from distil_nlp.objective import Fraction, RowSetName, Temperature, TemperedTerm, Weight
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -67,7 +67,7 @@ class ReverseKL(TemperedTerm):
     unit = "nats × T²"
     formula = "KL(student ‖ teacher) of the softened outputs, times T²"
     paper = "2306.08543"
-    loss = staticmethod(reverse_kl)
+    softened_loss = staticmethod(reverse_kl)
 
 
 class JensenShannon(TemperedTerm):
@@ -86,9 +86,11 @@ class JensenShannon(TemperedTerm):
     )
     paper = "2306.13649"
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Share = 0.5, rows: Rows = "masked"):
+    def __init__(
+        self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Fraction = 0.5, rows: RowSetName = "masked"
+    ):
         super().__init__(weight, temperature, rows)
         self.beta = beta
 
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         return jensen_shannon(student, teacher, self.temperature(progress), self.beta)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.losses.numerics import TINY, precise
-from distil_nlp.objective import CrossTerm, by_sequence, same_shape
+from distil_nlp.losses.numerics import TINY, at_least_fp32
+from distil_nlp.objective import CrossTerm, by_sequence, check_same_shape
 from distil_nlp.signals.types import Signals
 
 STEPS, SOFTEST, SHARPEST = 100, 1.0, 0.01
@@ -62,8 +62,8 @@ def layer_costs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
     Beside the states in fp32, one difference is held at a time, forward and backward.
     """
-    same_shape(student[0], teacher[0], "(rows, width) alike")
-    student, teacher = [precise(one) for one in student], [precise(one.detach()) for one in teacher]
+    check_same_shape(student[0], teacher[0], "(rows, width) alike")
+    student, teacher = [at_least_fp32(one) for one in student], [at_least_fp32(one.detach()) for one in teacher]
     costs = [F.mse_loss(ours, theirs, reduction="none").mean(-1) for theirs in teacher for ours in student]
     return torch.stack(costs, 1).unflatten(1, (len(teacher), len(student)))
 
@@ -86,10 +86,10 @@ class HiddenEMD(CrossTerm):
         "hidden states"
     )
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "sequences"
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         return "all"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from distil_nlp.losses.numerics import precise, unit
-from distil_nlp.objective import JointTerm, Layers, Rows, Share, Weight, same_shape
+from distil_nlp.losses.numerics import at_least_fp32, normalize
+from distil_nlp.objective import Fraction, JointTerm, LayerPairs, RowSetName, Weight, check_same_shape
 
 
 def factor_transfer(student: Tensor, factor: Tensor, rebuilt: Tensor, teacher: Tensor) -> Tensor:
@@ -21,10 +21,10 @@ def factor_transfer(student: Tensor, factor: Tensor, rebuilt: Tensor, teacher: T
 
     Reference: Factor Transfer, arXiv:1802.04977, sections 3.1 (reconstruction) and 3.2 with p = 1.
     """
-    same_shape(student, factor, "(rows, factors) alike", ("student", "factor"))
-    same_shape(rebuilt, teacher, "(rows, width) alike", ("rebuilt", "teacher"))
-    distance = (unit(student) - unit(factor.detach())).abs().sum()
-    return distance + (precise(rebuilt) - precise(teacher.detach())).square().mean(-1).sum()
+    check_same_shape(student, factor, "(rows, factors) alike", ("student", "factor"))
+    check_same_shape(rebuilt, teacher, "(rows, width) alike", ("rebuilt", "teacher"))
+    distance = (normalize(student) - normalize(factor.detach())).abs().sum()
+    return distance + (at_least_fp32(rebuilt) - at_least_fp32(teacher.detach())).square().mean(-1).sum()
 
 
 class FactorModules(nn.Module):
@@ -63,9 +63,11 @@ class FactorTransfer(JointTerm):
         "the L1 distance between the directions of factors, the teacher's from a learned auto-encoder, the student's "
         "from a learned translator, and the squared error of the auto-encoder"
     )
-    between = staticmethod(factor_transfer)
+    loss = staticmethod(factor_transfer)
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", rows: Rows = "all", rate: Share = 0.5):
+    def __init__(
+        self, weight: Weight = 1.0, layers: LayerPairs = "last", rows: RowSetName = "all", rate: Fraction = 0.5
+    ):
         super().__init__(weight, layers, rows)
         self.rate = rate
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from distil_nlp.losses.numerics import precise
-from distil_nlp.objective import HiddenTerm, Layers, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import at_least_fp32
+from distil_nlp.objective import HiddenTerm, LayerPairs, RowSetName, Weight, check_same_shape
 
 
 def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:
@@ -14,8 +14,8 @@ def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: FitNets, arXiv:1412.6550, the hint loss L_HT.
     """
-    same_shape(student, teacher, "(rows, width) alike")
-    return (precise(teacher.detach()) - precise(student)).square().sum() / 2
+    check_same_shape(student, teacher, "(rows, width) alike")
+    return (at_least_fp32(teacher.detach()) - at_least_fp32(student)).square().sum() / 2
 
 
 class FitNetsHint(HiddenTerm):
@@ -31,9 +31,9 @@ class FitNetsHint(HiddenTerm):
     name, paper = "fitnets_hint", "1412.6550"
     unit = "½ squared distance"
     formula = "half the squared distance between hidden states, those of the student through a learned linear regressor"
-    between = staticmethod(fitnets_hint)
+    loss = staticmethod(fitnets_hint)
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "middle", rows: Rows = "all"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "middle", rows: RowSetName = "all"):
         super().__init__(weight, layers, rows)
 
     def projection(self, narrow: int, wide: int) -> nn.Module:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from distil_nlp.errors import UserError
-from distil_nlp.losses.numerics import product
-from distil_nlp.objective import Layers, SequenceTerm, Shape, Weight, by_sequence, same_shape
+from distil_nlp.losses.numerics import matmul_fp32
+from distil_nlp.objective import LayerPairs, ModelShape, SequenceTerm, Weight, by_sequence, check_same_shape
 from distil_nlp.signals.types import Signals
 from distil_nlp.tasks.base import Kind
 
@@ -32,9 +32,9 @@ def gram_flow(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], le
     Reference: Yim, Joo, Bae, Kim, A Gift from Knowledge Distillation, CVPR 2017: the FSP matrix and loss.
     """
     for ours, theirs in zip(student, teacher, strict=True):
-        same_shape(ours, theirs, "(sequences, tokens, width) alike")
-    mine = product(student[0].transpose(1, 2), student[1])
-    other = product(teacher[0].detach().transpose(1, 2), teacher[1].detach())
+        check_same_shape(ours, theirs, "(sequences, tokens, width) alike")
+    mine = matmul_fp32(student[0].transpose(1, 2), student[1])
+    other = matmul_fp32(teacher[0].detach().transpose(1, 2), teacher[1].detach())
     difference = (mine - other) / lengths.clamp_min(1)[:, None, None]
     return difference.square().mean((1, 2)).sum()
 
@@ -53,10 +53,10 @@ class GramFlow(SequenceTerm):
     unit = "squared difference"
     formula = "the squared error of the Gram matrices between a layer and the next"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "all"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "all"):
         super().__init__(weight, layers)
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if len(self.pairs) < 2:
             raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import LabelTerm, same_shape
+from distil_nlp.objective import LabelTerm, check_same_shape
 from distil_nlp.signals.types import Signals
 
 
@@ -25,7 +25,7 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
     """Σ_rows (output − label)² for regression. `outputs` is (rows, 1), `labels` (rows,)."""
     outputs = outputs.float().squeeze(-1)
-    same_shape(outputs, labels, "an output for each label", ("outputs", "labels"))
+    check_same_shape(outputs, labels, "an output for each label", ("outputs", "labels"))
     return F.mse_loss(outputs, labels.float(), reduction="sum")
 
 
@@ -38,14 +38,14 @@ class HardLabel(LabelTerm):
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         loss = hard_mse if self.kind == "regression" else hard_cross_entropy
         return loss(logits, labels)
 
 
-class RightGuesses(LabelTerm):
+class MaskedAccuracy(LabelTerm):
     """`accuracy`, for evaluation: how often the most likely word is the masked one."""
 
     name, needs_teacher = "accuracy", False
@@ -53,10 +53,10 @@ class RightGuesses(LabelTerm):
     def __init__(self):
         super().__init__(weight=0.0)
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "masked"
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         return (logits.argmax(-1) == labels).sum()

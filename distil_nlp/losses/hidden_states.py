@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import HiddenTerm, same_shape
+from distil_nlp.objective import HiddenTerm, check_same_shape
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: DistilBERT, arXiv:1910.01108, section 3 (CosineEmbeddingLoss with target 1).
     """
-    same_shape(student, teacher, "(rows, width) alike")
+    check_same_shape(student, teacher, "(rows, width) alike")
     return (1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1)).sum()
 
 
@@ -26,14 +26,14 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: TinyBERT, arXiv:1909.10351, equation 8.
     """
-    same_shape(student, teacher, "(rows, width) alike")
+    check_same_shape(student, teacher, "(rows, width) alike")
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="none").mean(-1).sum()
 
 
 class HiddenCosine(HiddenTerm):
     """`hidden_cosine`: 1 − cos per token and layer pair (DistilBERT's third term)."""
 
-    name, between = "hidden_cosine", staticmethod(hidden_cosine)
+    name, loss = "hidden_cosine", staticmethod(hidden_cosine)
     unit = "1 − cosine"
     formula, paper = "1 − cosine of the hidden states", "1910.01108"
 
@@ -41,6 +41,6 @@ class HiddenCosine(HiddenTerm):
 class HiddenMSE(HiddenTerm):
     """`hidden_mse`: squared error per token, averaged over the width (TinyBERT)."""
 
-    name, between = "hidden_mse", staticmethod(hidden_mse)
+    name, loss = "hidden_mse", staticmethod(hidden_mse)
     unit = "squared difference"
     formula, paper = "squared error of the hidden states", "1909.10351"

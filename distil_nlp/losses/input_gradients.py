@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
-from distil_nlp.losses.numerics import precise, unit
-from distil_nlp.objective import Role, Term, same_shape
-from distil_nlp.signals.types import Differentiate, Request, Signals
+from distil_nlp.losses.numerics import at_least_fp32, normalize
+from distil_nlp.objective import LossTerm, Role, check_same_shape
+from distil_nlp.signals.types import GradientFunction, SignalRequest, Signals
 from distil_nlp.tasks.base import Kind
 
 
@@ -34,18 +34,18 @@ def input_gradient(student: Tensor, teacher: Tensor) -> Tensor:
     Reference: Zagoruyko, Komodakis 2017, arXiv:1612.03928, section 3.2 (gradient-based attention transfer: the squared
     distance of the gradients themselves), with the normalisation of its section 3.1.
     """
-    same_shape(student[..., 0], teacher[..., 0], "(rows, seq, …) alike")
+    check_same_shape(student[..., 0], teacher[..., 0], "(rows, seq, …) alike")
     return (_saliency(student) - _saliency(teacher.detach())).square().sum()
 
 
 def _saliency(gradient: Tensor) -> Tensor:
     """(rows, seq), of length 1 in each row."""
-    lengths = torch.linalg.vector_norm(precise(gradient), dim=-1)
+    lengths = torch.linalg.vector_norm(at_least_fp32(gradient), dim=-1)
     largest = lengths.detach().amax(-1, keepdim=True)  # so that small gradients are not taken for none
-    return unit(lengths / largest.masked_fill(largest == 0, 1))
+    return normalize(lengths / largest.masked_fill(largest == 0, 1))
 
 
-def gradient_at_embeddings(batch: Mapping[str, Any], kind: Kind, again: bool) -> Differentiate:
+def gradient_at_embeddings(batch: Mapping[str, Any], kind: Kind, again: bool) -> GradientFunction:
     """Of the loss on a batch's labels with respect to the embeddings, (batch, seq, width); 0 in rows without a label.
 
     Args:
@@ -61,7 +61,7 @@ def gradient_at_embeddings(batch: Mapping[str, Any], kind: Kind, again: bool) ->
 
 def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: Kind) -> Tensor:
     rows = batch["rows"]["labelled"]
-    chosen = precise(logits.index_select(0, rows))
+    chosen = at_least_fp32(logits.index_select(0, rows))
     if "labels" not in batch:
         return chosen.sum() * 0.0
     labels = batch["labels"].index_select(0, rows)
@@ -71,18 +71,18 @@ def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: Kind) -> Tensor:
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
+def double_backward_attention() -> Iterator[None]:
     """Attention in plain operations, whose gradient has a gradient (fused kernels' has none), and a graph also where
     none would be kept, as in evaluation."""
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         yield
 
 
-def without_graph(seen: Signals) -> Signals:
+def detach_signals(seen: Signals) -> Signals:
     return Signals(**tree_map_only(Tensor, Tensor.detach, vars(seen)))
 
 
-class InputGradient(Term):
+class InputGradient(LossTerm):
     """`input_gradient`: squared distance of normalised saliencies per labelled row: how much each token's
     embedding moves the model's own loss (cross-entropy, or squared error of a regression), in the student as in the
     teacher.
@@ -95,17 +95,17 @@ class InputGradient(Term):
 
     name, paper = "input_gradient", "1612.03928"
     kinds = ("classification", "regression")
-    teaches_unlabelled = takes_kept_answers = False
+    uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared distance"
     formula = (
         "the squared distance of the lengths of the loss's gradients at the tokens' embeddings, normalised in a row"
     )
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "labelled"
 
-    def request(self, role: Role) -> Request:
-        return Request(logits=True, input_gradient=True)
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(logits=True, input_gradient=True)
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         ours, theirs = (one.input_gradient.index_select(0, batch["rows"]["labelled"]) for one in (student, teacher))

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import SoftTerm, same_shape
+from distil_nlp.objective import SoftTerm, check_same_shape
 
 
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Ba, Caruana (2014), arXiv:1312.6184, section 2, which has ½ and the sum over classes.
     """
-    same_shape(student, teacher)
+    check_same_shape(student, teacher)
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="none").mean(-1).sum()
 
 
@@ -32,5 +32,5 @@ class LogitMSE(SoftTerm):
     formula = "squared error of the logits, averaged over classes"
     paper = "1312.6184"
 
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         return logit_mse(student, teacher)

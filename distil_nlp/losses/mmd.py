@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from distil_nlp.losses.numerics import TINY, product, unit
-from distil_nlp.objective import Layers, SequenceTerm, Weight
+from distil_nlp.losses.numerics import TINY, matmul_fp32, normalize
+from distil_nlp.objective import LayerPairs, SequenceTerm, Weight
 
 Kernel = Literal["linear", "polynomial", "gaussian"]
 
@@ -32,11 +32,11 @@ def mmd(student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial") -> Tens
             "expected (sequences, tokens, width) with the same sequences and tokens on both sides / got student "
             f"{tuple(student.shape)}, teacher {tuple(teacher.shape)}"
         )
-    ours, theirs = unit(student.transpose(1, 2)), unit(teacher.detach().transpose(1, 2))
+    ours, theirs = normalize(student.transpose(1, 2)), normalize(teacher.detach().transpose(1, 2))
     if kernel == "linear":
         return (ours.mean(1) - theirs.mean(1)).square().sum()
     if kernel == "polynomial":  # Σ (x·y)² is the product of Σ x xᵀ and Σ y yᵀ: no matrix of neurons is needed
-        mine, other = (product(x.transpose(1, 2), x) / x.shape[1] for x in (ours, theirs))
+        mine, other = (matmul_fp32(x.transpose(1, 2), x) / x.shape[1] for x in (ours, theirs))
         return (mine - other).square().sum()
     across = _squared_distances(ours, theirs)
     scale = -0.5 / across.detach().mean((1, 2), keepdim=True).clamp_min(TINY)
@@ -46,7 +46,7 @@ def mmd(student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial") -> Tens
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None]
-    return squares - 2 * product(x, y.transpose(1, 2))
+    return squares - 2 * matmul_fp32(x, y.transpose(1, 2))
 
 
 class MMD(SequenceTerm):
@@ -63,12 +63,12 @@ class MMD(SequenceTerm):
     unit = "squared MMD"
     formula = "the squared maximum mean discrepancy between neurons, each its activations over a sequence at length 1"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last", kernel: Kernel = "polynomial"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last", kernel: Kernel = "polynomial"):
         super().__init__(weight, layers)
         self.kernel = kernel
 
     def projection(self, narrow: int, wide: int) -> None:
         return None
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return mmd(student, teacher, self.kernel)

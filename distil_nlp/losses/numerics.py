@@ -6,26 +6,26 @@ from torch import Tensor
 TINY = 1e-12
 
 
-def precise(x: Tensor) -> Tensor:
+def at_least_fp32(x: Tensor) -> Tensor:
     """In fp32, or in float64 if it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def product(x: Tensor, y: Tensor) -> Tensor:
+def matmul_fp32(x: Tensor, y: Tensor) -> Tensor:
     """x y as matrices, in fp32 whatever autocast is on."""
     with torch.autocast(x.device.type, enabled=False):
-        return precise(x) @ precise(y)
+        return at_least_fp32(x) @ at_least_fp32(y)
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     """x / ‖x‖ along the last dimension; 0, and no gradient, where ‖x‖ is below 1e-6."""
-    x = precise(x)
+    x = at_least_fp32(x)
     squared = x.square().sum(-1, keepdim=True)
     gone = squared < TINY
     return x * squared.masked_fill(gone, 1).rsqrt().masked_fill(gone, 0)
 
 
-def same_rows(student: Tensor, teacher: Tensor) -> None:
+def check_same_rows(student: Tensor, teacher: Tensor) -> None:
     """Raises ValueError unless both are (rows, width) with equally many rows; widths are free."""
     if student.dim() != 2 or teacher.dim() != 2 or len(student) != len(teacher):
         raise ValueError(

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from distil_nlp.losses.numerics import unit
-from distil_nlp.objective import HiddenTerm, Layers, Weight, same_shape
+from distil_nlp.losses.numerics import normalize
+from distil_nlp.objective import HiddenTerm, LayerPairs, Weight, check_same_shape
 
 
 def pkd(student: Tensor, teacher: Tensor) -> Tensor:
@@ -13,8 +13,8 @@ def pkd(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Patient KD, arXiv:1908.09355, the loss L_PT.
     """
-    same_shape(student, teacher, "(rows, width) alike")
-    return (unit(student) - unit(teacher.detach())).square().sum()
+    check_same_shape(student, teacher, "(rows, width) alike")
+    return (normalize(student) - normalize(teacher.detach())).square().sum()
 
 
 class PKD(HiddenTerm):
@@ -32,10 +32,10 @@ class PKD(HiddenTerm):
     name, paper = "pkd", "1908.09355"
     unit = "squared distance"
     formula = "the squared distance between [CLS] states of length 1"
-    between = staticmethod(pkd)
+    loss = staticmethod(pkd)
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "skip"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "skip"):
         super().__init__(weight, layers)
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "cls"

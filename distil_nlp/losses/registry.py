@@ -31,9 +31,9 @@ from distil_nlp.losses.standardised_logits import StandardisedLogits
 from distil_nlp.losses.teacher_free import LabelSmoothing, VirtualTeacher
 from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.losses.weight_matrices import WeightsMSE
-from distil_nlp.objective import Term
+from distil_nlp.objective import LossTerm
 
-TERMS: dict[str, type[Term]] = {
+TERMS: dict[str, type[LossTerm]] = {
     term.name: term
     for term in (
         SoftTargetKL,

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import AttentionTerm, attention_kl
-from distil_nlp.objective import Count, Layers, Role, Rows, Shape, Weight
+from distil_nlp.objective import Count, LayerPairs, ModelShape, Role, RowSetName, Weight
 from distil_nlp.signals.attention import Attention, QueriesKeys, attention_sum
-from distil_nlp.signals.types import Request
+from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks.base import Kind
 
 
@@ -61,14 +61,14 @@ class _RelationTerm(AttentionTerm):
     def __init__(
         self,
         weight: Weight = 1.0,
-        layers: Layers = "last",
-        rows: Rows = "all",
+        layers: LayerPairs = "last",
+        rows: RowSetName = "all",
         relation_heads: Count | None = None,
     ):
         super().__init__(weight, layers, rows)
         self.relation_heads = relation_heads
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.relation_heads is None and teacher.num_heads != student.num_heads:
             raise UserError(
@@ -84,10 +84,10 @@ class _RelationTerm(AttentionTerm):
                 f"{self.relation_heads}, {' and '.join(odd)} / heads would be of unequal width / take a divisor of both"
             )
 
-    def request(self, role: Role) -> Request:
-        return Request(attention=self.blocks(role), scores=self.blocks(role))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(attention=self.blocks(role), scores=self.blocks(role))
 
-    def between(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+    def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
         both = (relation(getattr(one, self.vectors), one.mask, self.relation_heads) for one in (student, teacher))
         return attention_sum(attention_kl, *both, chosen)
 
@@ -115,5 +115,5 @@ class ValueRelation(_RelationTerm):
     unit = "nats"
     formula = "KL(teacher ‖ student) of the scaled dot-products among values, mean over relation heads"
 
-    def request(self, role: Role) -> Request:
-        return Request(attention=self.blocks(role), values=self.blocks(role))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(attention=self.blocks(role), values=self.blocks(role))

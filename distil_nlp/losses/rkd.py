@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.losses.numerics import TINY, precise, product, same_rows, unit
+from distil_nlp.losses.numerics import TINY, at_least_fp32, check_same_rows, matmul_fp32, normalize
 from distil_nlp.objective import BatchTerm
 
 
@@ -22,10 +22,10 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: RKD-D, arXiv:1904.05068, section 3.2, which sums the pairs.
     """
-    same_rows(student, teacher)
+    check_same_rows(student, teacher)
     pairs = len(student) * (len(student) - 1)
     scaled = []
-    for one in (precise(student), precise(teacher.detach())):
+    for one in (at_least_fp32(student), at_least_fp32(teacher.detach())):
         distance = torch.cdist(one, one, compute_mode="donot_use_mm_for_euclid_dist")
         scaled.append(distance / (distance.sum() / pairs).clamp_min(TINY))
     return F.smooth_l1_loss(*scaled, reduction="sum") / pairs
@@ -41,11 +41,11 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: RKD-A, arXiv:1904.05068, section 3.2, which sums the triplets.
     """
-    same_rows(student, teacher)
+    check_same_rows(student, teacher)
     rows, cosines = len(student), []
-    for one in (precise(student), precise(teacher.detach())):
-        sides = unit(one[None] - one[:, None])  # [j, i] is the direction from j to i
-        cosines.append(product(sides, sides.transpose(1, 2)))
+    for one in (at_least_fp32(student), at_least_fp32(teacher.detach())):
+        sides = normalize(one[None] - one[:, None])  # [j, i] is the direction from j to i
+        cosines.append(matmul_fp32(sides, sides.transpose(1, 2)))
     # a triplet with i = j has a cosine of 0 on both sides, one with i = k of 1: they add nothing
     return F.smooth_l1_loss(*cosines, reduction="sum") / max(rows * (rows - 1) * (rows - 2), 1)
 
@@ -56,7 +56,7 @@ class RKDDistance(BatchTerm):
     name, paper = "rkd_distance", "1904.05068"
     unit = "Huber"
     formula = "the Huber loss between the distances of [CLS] states within a micro-batch, over their mean"
-    between = staticmethod(rkd_distance)
+    loss = staticmethod(rkd_distance)
 
 
 class RKDAngle(BatchTerm):
@@ -65,4 +65,4 @@ class RKDAngle(BatchTerm):
     name, paper = "rkd_angle", "1904.05068"
     unit = "Huber"
     formula = "the Huber loss between the cosines of the angles of [CLS] states within a micro-batch"
-    between = staticmethod(rkd_angle)
+    loss = staticmethod(rkd_angle)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from distil_nlp.losses.numerics import product, same_rows, unit
+from distil_nlp.losses.numerics import check_same_rows, matmul_fp32, normalize
 from distil_nlp.objective import BatchTerm
 
 _EPSILON = 1e-7
@@ -21,8 +21,8 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Similarity-Preserving KD, arXiv:1907.09682, section 3.
     """
-    same_rows(student, teacher)
-    mine, other = (unit(product(one, one.T)) for one in (student, teacher.detach()))
+    check_same_rows(student, teacher)
+    mine, other = (normalize(matmul_fp32(one, one.T)) for one in (student, teacher.detach()))
     return (mine - other).square().sum() / len(student) ** 2
 
 
@@ -40,15 +40,15 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
 
     Reference: Probabilistic Knowledge Transfer, arXiv:1803.10837, section 3, which sums the rows.
     """
-    same_rows(student, teacher)
+    check_same_rows(student, teacher)
     ours, theirs = (_neighbours(one) for one in (student, teacher.detach()))
     return (theirs.exp() * (theirs - ours)).sum() / len(student)
 
 
 def _neighbours(states: Tensor) -> Tensor:
     """log p(j|i), (rows, rows); the diagonal is so low that its probability is 0."""
-    states = unit(states)
-    likely = (1 + product(states, states.T)).clamp_min(0) / 2 + _EPSILON
+    states = normalize(states)
+    likely = (1 + matmul_fp32(states, states.T)).clamp_min(0) / 2 + _EPSILON
     itself = torch.eye(len(states), dtype=torch.bool, device=states.device)
     return likely.log().masked_fill(itself, torch.finfo(likely.dtype).min / 2).log_softmax(-1)
 
@@ -59,7 +59,7 @@ class SimilarityPreserving(BatchTerm):
     name, paper = "similarity_preserving", "1907.09682"
     unit = "squared difference"
     formula = "the squared error of the row-normalised Gram matrix of a micro-batch's [CLS] states"
-    between = staticmethod(similarity_preserving)
+    loss = staticmethod(similarity_preserving)
 
 
 class PKT(BatchTerm):
@@ -68,4 +68,4 @@ class PKT(BatchTerm):
     name, paper = "pkt", "1803.10837"
     unit = "nats"
     formula = "KL(teacher ‖ student) of the probabilities of being neighbours, from cosines of [CLS] states"
-    between = staticmethod(pkt)
+    loss = staticmethod(pkt)

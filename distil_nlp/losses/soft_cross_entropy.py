@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import softened
-from distil_nlp.objective import Rows, Temperature, TemperedTerm, Weight
+from distil_nlp.objective import RowSetName, Temperature, TemperedTerm, Weight
 
 
 def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -40,7 +40,7 @@ class SoftTargetCrossEntropy(TemperedTerm):
     unit = "nats × T²"
     formula = "cross-entropy of the student's softened output with the teacher's, times T²"
     paper = "1909.10351"
-    loss = staticmethod(soft_target_cross_entropy)
+    softened_loss = staticmethod(soft_target_cross_entropy)
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: Rows = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName = "masked"):
         super().__init__(weight, temperature, rows)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
-from distil_nlp.objective import Rows, Shape, Temperature, TemperedTerm, Weight, same_shape
+from distil_nlp.objective import ModelShape, RowSetName, Temperature, TemperedTerm, Weight, check_same_shape
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.tasks.base import Kind
 
@@ -54,7 +54,7 @@ def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tens
     """
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0 / got {temperature}")
-    same_shape(student, teacher)
+    check_same_shape(student, teacher)
     ours = F.log_softmax(student.float() / temperature, dim=-1)
     return ours, F.log_softmax(teacher.detach().float() / temperature, dim=-1)
 
@@ -84,7 +84,7 @@ def soft_target_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
     It is twice the KL between two Gaussians of unit variance. Shapes (rows, 1) or (rows,), both alike.
     """
-    same_shape(student, teacher)
+    check_same_shape(student, teacher)
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="sum")
 
 
@@ -100,7 +100,7 @@ class SoftTargetKL(TemperedTerm):
             grows as the teacher is surer.
     """
 
-    name, takes_top = "soft_target_kl", True
+    name, accepts_top_logits = "soft_target_kl", True
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened outputs, times T²"
     formula_of_regression = "squared error to the teacher’s output"
@@ -110,14 +110,14 @@ class SoftTargetKL(TemperedTerm):
         self,
         weight: Weight = 1.0,
         temperature: Temperature = 2.0,
-        rows: Rows = "masked",
+        rows: RowSetName = "masked",
         by_confidence: bool = False,
     ):
         super().__init__(weight, temperature, rows)
         self.by_confidence = by_confidence
-        self.takes_top = not by_confidence  # an entropy needs all words
+        self.accepts_top_logits = not by_confidence  # an entropy needs all words
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if kind == "regression" and self.by_confidence:
             raise UserError(
@@ -125,7 +125,7 @@ class SoftTargetKL(TemperedTerm):
                 "not tell how sure the teacher is / leave it out"
             )
 
-    def between(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
         if self.kind == "regression":
             return soft_target_mse(student, teacher)
         if isinstance(teacher, TopLogits):

@@ -54,4 +54,4 @@ class StandardisedLogits(TemperedTerm):
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened z-scores of each row's logits, times T²"
     paper = "2403.01427"
-    loss = staticmethod(standardised_logits)
+    softened_loss = staticmethod(standardised_logits)

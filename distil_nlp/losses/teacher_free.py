@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.objective import LabelTerm, Share, Temperature, Weight, as_schedule
+from distil_nlp.objective import Fraction, LabelTerm, Temperature, Weight, as_schedule
 from distil_nlp.signals.types import Signals
 
 
@@ -68,11 +68,11 @@ class LabelSmoothing(LabelTerm):
     formula = "cross-entropy with labels of which a share ε is spread over all classes"
     paper = "1512.00567"
 
-    def __init__(self, weight: Weight = 1.0, epsilon: Share = 0.1):
+    def __init__(self, weight: Weight = 1.0, epsilon: Fraction = 0.1):
         super().__init__(weight)
         self.epsilon = epsilon
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         return label_smoothing(logits, labels, self.epsilon)
@@ -92,11 +92,11 @@ class VirtualTeacher(LabelTerm):
     formula = "KL(made-up teacher ‖ student) of the softened outputs, times T²"
     paper = "1909.11723"
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 20.0, correct: Share = 0.99):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 20.0, correct: Fraction = 0.99):
         super().__init__(weight)
         self.temperature, self.correct = as_schedule(temperature), correct
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         return virtual_teacher(logits, labels, self.temperature(progress), self.correct)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distil_nlp.losses.numerics import precise
-from distil_nlp.objective import HiddenTerm, Layers, Positive, Rows, Weight, same_shape
+from distil_nlp.losses.numerics import at_least_fp32
+from distil_nlp.objective import HiddenTerm, LayerPairs, Positive, RowSetName, Weight, check_same_shape
 
 SMALLEST_VARIANCE = 1e-5
 
@@ -28,9 +28,9 @@ def variational_information(mean: Tensor, variance: Tensor, teacher: Tensor) -> 
 
     Reference: VID, arXiv:1904.05835, section 2, with a sum over the width.
     """
-    same_shape(mean, teacher, "(rows, width) alike", ("mean", "teacher"))
-    same_shape(variance, teacher, "(rows, width) alike", ("variance", "teacher"))
-    mean, variance, teacher = precise(mean), precise(variance), precise(teacher.detach())
+    check_same_shape(mean, teacher, "(rows, width) alike", ("mean", "teacher"))
+    check_same_shape(variance, teacher, "(rows, width) alike", ("variance", "teacher"))
+    mean, variance, teacher = at_least_fp32(mean), at_least_fp32(variance), at_least_fp32(teacher.detach())
     return (variance.log() + (teacher - mean).square() / variance).mean(-1).sum() / 2
 
 
@@ -65,13 +65,13 @@ class VariationalInformation(HiddenTerm):
         "−log likelihood of the teacher's hidden states under a Gaussian, its mean a learned linear map of the "
         "student's, its variances learned"
     )
-    unbalanced = "its values may be below 0, and there is no variance to them"
+    why_not_balanced = "its values may be below 0, and there is no variance to them"
 
     def __init__(
         self,
         weight: Weight = 1.0,
-        layers: Layers = "uniform",
-        rows: Rows = "all",
+        layers: LayerPairs = "uniform",
+        rows: RowSetName = "all",
         initial_variance: Positive = 1.0,
     ):
         super().__init__(weight, layers, rows)
@@ -80,5 +80,5 @@ class VariationalInformation(HiddenTerm):
     def projection(self, narrow: int, wide: int) -> nn.Module:
         return Gaussian(narrow, wide, self.initial_variance)
 
-    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return variational_information(*student.chunk(2, -1), teacher)

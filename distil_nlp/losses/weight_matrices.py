@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.losses.numerics import precise, product
-from distil_nlp.objective import BlockTerm, Layers, Role, Weight, same_shape
-from distil_nlp.signals.types import Request, Signals, Source
+from distil_nlp.losses.numerics import at_least_fp32, matmul_fp32
+from distil_nlp.objective import BlockTerm, LayerPairs, Role, Weight, check_same_shape
+from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 
 
 def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -27,8 +27,8 @@ def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         raise ValueError(f"expected as many matrices on both sides / got {len(student)} and {len(teacher)}")
     total = 0.0
     for ours, theirs in zip(student, teacher, strict=True):
-        same_shape(ours, theirs, "matrices alike")
-        total = total + (precise(ours) - precise(theirs.detach())).square().sum()
+        check_same_shape(ours, theirs, "matrices alike")
+        total = total + (at_least_fp32(ours) - at_least_fp32(theirs.detach())).square().sum()
     return total / sum(one.numel() for one in student)
 
 
@@ -63,7 +63,7 @@ class Widening(nn.Module):
                 f"of the student / got {width} / it is not known which width of the teacher it stands for / give the "
                 "student the teacher's widths, or leave the term out"
             )
-        return product(self.maps[str(width)], matrix) if str(width) in self.maps else matrix
+        return matmul_fp32(self.maps[str(width)], matrix) if str(width) in self.maps else matrix
 
 
 class WeightsMSE(BlockTerm):
@@ -79,21 +79,21 @@ class WeightsMSE(BlockTerm):
     """
 
     name = "weights_mse"
-    teaches_unlabelled = takes_kept_answers = False
+    uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared difference"
     formula = "the squared difference of the blocks' weight matrices, mean over entries"
     lacking = "have no matrices of a block"
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "uniform"):
         super().__init__(weight, layers)
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "sequences"
 
-    def request(self, role: Role) -> Request:
-        return Request(weights=self.blocks(role))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(weights=self.blocks(role))
 
-    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+    def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         ours, theirs = self.student_shape, self.teacher_shape
         widths = {ours.hidden_size: theirs.hidden_size}
         if ours.feed_forward and theirs.feed_forward:
@@ -108,7 +108,7 @@ class WeightsMSE(BlockTerm):
         if all(narrow == wide for narrow, wide in widths.items()):
             return {}
         return {
-            self._projection(block): (Source(block, "", "weights"), Widening(widths))
+            self._projection(block): (ProjectionInput(block, "", "weights"), Widening(widths))
             for block in sorted(self.blocks("student"))
         }
 
@@ -122,9 +122,9 @@ class WeightsMSE(BlockTerm):
         ]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        return super().sum(student, teacher, batch, progress) * batch["rows"][self.rows()].numel()
+        return super().sum(student, teacher, batch, progress) * batch["rows"][self.counted_rows()].numel()
 
-    def between(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    def loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """Of one pair of blocks.
 
         Raises:

@@ -3,18 +3,18 @@
 from distil_nlp.models.compatibility import check_labels, check_vocabulary, check_words
 from distil_nlp.models.loading import (
     commit_of,
-    load_and_tell,
     load_config,
     load_model,
     load_tokenizer,
+    load_with_missing_keys,
     max_positions,
     usable_positions,
 )
-from distil_nlp.models.size import Size, size_of
+from distil_nlp.models.size import ModelSize, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
 __all__ = [
-    "Size",
+    "ModelSize",
     "StudentReport",
     "build_student",
     "check_labels",
@@ -22,10 +22,10 @@ __all__ = [
     "check_words",
     "choose_layers",
     "commit_of",
-    "load_and_tell",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "load_with_missing_keys",
     "max_positions",
     "size_of",
     "start_from_checkpoint",

@@ -58,14 +58,14 @@ def _is_chunked(config: PretrainedConfig) -> bool:
     return bool(getattr(config, "chunk_size_feed_forward", 0))
 
 
-def members(model: nn.Module) -> list[nn.Module]:
+def ensemble_members(model: nn.Module) -> list[nn.Module]:
     """The models of an ensemble, or the model itself."""
     return list(getattr(model, "members", [model]))
 
 
 def all_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The transformer blocks of all members."""
-    return [layer for member in members(model) for layer in layer_stack(member)]
+    return [layer for member in ensemble_members(model) for layer in layer_stack(member)]
 
 
 def stack_prefix(model: PreTrainedModel) -> str:

@@ -45,7 +45,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
             f"expected a tokenizer in {name} / got none of {', '.join(_TOKENIZER_FILES)} / every word would be "
             "unknown / save the teacher's tokenizer into its folder"
         )
-    tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, revision=revision)
+    tokenizer = load_pretrained("tokenizer", name, AutoTokenizer.from_pretrained, revision=revision)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -64,17 +64,17 @@ def load_model(name: str, head: Head, *, new_head: bool = False, revision: str |
     Raises:
         UserError: if the model cannot be had, has no trained head of this kind, or names other labels.
     """
-    return load_and_tell(name, head, new_head=new_head, revision=revision)[0]
+    return load_with_missing_keys(name, head, new_head=new_head, revision=revision)[0]
 
 
-def load_and_tell(
+def load_with_missing_keys(
     name: str, head: Head, *, new_head: bool = False, revision: str | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
     """`load_model`, with the names of the parameters that start untrained."""
     auto = AutoModelForMaskedLM if head.kind == "mlm" else AutoModelForSequenceClassification
     options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
     load = auto.from_pretrained
-    model, info = fetch("model", name, load, output_loading_info=True, **options)
+    model, info = load_pretrained("model", name, load, output_loading_info=True, **options)
     if model.config.is_encoder_decoder:
         raise UserError(f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which also decodes")
     missing = sorted(info["missing_keys"])
@@ -87,7 +87,7 @@ def load_and_tell(
             "teacher that has the head"
         )
     if missing and head.kind != "mlm":
-        model = fetch("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
+        model = load_pretrained("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
     elif head.kind != "mlm":
         check_labels(model.config, head.labels, head.num_labels, name)
     return model.eval(), missing
@@ -110,7 +110,7 @@ def max_positions(name: str, revision: str | None = None) -> int:
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a model, without its weights."""
-    return fetch("model", name, AutoConfig.from_pretrained, revision=revision)
+    return load_pretrained("model", name, AutoConfig.from_pretrained, revision=revision)
 
 
 def usable_positions(config: PretrainedConfig) -> int:
@@ -131,7 +131,7 @@ def commit_of(name: str, revision: str | None = None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
-def fetch(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
+def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
     """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message.
 
     No Python code that comes with a model is run; transformers by itself would ask on a terminal whether to.

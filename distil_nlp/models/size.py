@@ -9,7 +9,7 @@ from distil_nlp.models.architecture import all_layers
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Parameters (tied ones once) and megabytes of 10⁶ bytes in the model's dtype.
 
     The encoder's share is told apart: of a 3-layer MiniLM half the parameters are embeddings.
@@ -24,11 +24,11 @@ class Size:
         return asdict(self)
 
 
-def size_of(model: PreTrainedModel) -> Size:
+def size_of(model: PreTrainedModel) -> ModelSize:
     encoder = nn.ModuleList(all_layers(model))
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    return Size(_count(model), _count(encoder), _count(nn.ModuleList(embeddings)), round(size / 1e6, 2))
+    return ModelSize(_count(model), _count(encoder), _count(nn.ModuleList(embeddings)), round(size / 1e6, 2))
 
 
 def _count(module: nn.Module) -> int:

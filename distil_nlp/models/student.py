@@ -20,10 +20,10 @@ from transformers import (
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import stack_prefix
 from distil_nlp.models.distilbert import _distilbert_class, _distilbert_config, _distilbert_sources
-from distil_nlp.models.loading import commit_of, load_and_tell
+from distil_nlp.models.loading import commit_of, load_with_missing_keys
 from distil_nlp.tasks.base import Head
 
-Choice = Literal["every_other", "first", "last", "random"] | Sequence[int]
+LayerChoice = Literal["every_other", "first", "last", "random"] | Sequence[int]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class StudentReport:
         return f"student {source}: {len(self.copied)} tensors copied, {len(self.new)} new{f' ({new})' if new else ''}"
 
 
-def choose_layers(choice: Choice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
+def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
     """The teacher block (0-based) for each student block; None for random weights.
 
     `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. Half the
@@ -126,7 +126,7 @@ def build_student(
 
 def start_from_checkpoint(name: str, head: Head, revision: str | None = None) -> tuple[PreTrainedModel, StudentReport]:
     """A student that exists already, for instance one distilled on text and now meant for a task."""
-    student, new = load_and_tell(name, head, new_head=True, revision=revision)
+    student, new = load_with_missing_keys(name, head, new_head=True, revision=revision)
     names = [key for key, _ in student.named_parameters()]
     copied, commit = [key for key in names if key not in new], commit_of(name, revision)
     return student.train(), StudentReport(None, copied, new, source=name, revision=commit)

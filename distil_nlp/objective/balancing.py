@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-LEAST = 1e-3
+SMALLEST_FRACTION = 1e-3
 """Of a term's first mean: below that, it gains no more share."""
 
 
-class Balance(nn.Module):
+class LossBalancer(nn.Module):
     """A share for each term, by which its weight is multiplied; all are 1 until something is known.
 
     `uncertainty`: 1 / (2 · mean of the term). Weighing losses by learned variances (Kendall et al. 2018,
@@ -44,7 +44,7 @@ class Balance(nn.Module):
     def shares(self) -> Tensor:
         """(terms,), without a look at values, which would synchronise a GPU."""
         known = self.known > 0
-        mean = torch.where(known, torch.maximum(self.mean, LEAST * self.first), 1.0)
+        mean = torch.where(known, torch.maximum(self.mean, SMALLEST_FRACTION * self.first), 1.0)
         if self.kind == "uncertainty":
             return torch.where(known, 0.5 / mean, 1.0)
         average = (mean * self.known).sum() / self.known.sum().clamp_min(1)

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Look = Callable[[Tensor, int], Tensor]
+ChunkLoss = Callable[[Tensor, int], Tensor]
 """(logits of a chunk, (rows, vocabulary); the chunk's number) → the terms' sums over its rows, (terms,)."""
 
 _HALF_SCALE = 2.0**12
 """Keeps gradients in half precision, taken before the loss is scaled, above the least that it can hold."""
 
 
-def weighed_sums(
-    states: Tensor, weight: Tensor | None, bias: Tensor | None, look: Look, factors: Tensor, chunk: int
+def chunked_loss(
+    states: Tensor, weight: Tensor | None, bias: Tensor | None, look: ChunkLoss, factors: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """(Σ_terms factor · sum, the sums (terms,) without gradient) of losses on `states` · `weight`ᵀ + `bias`.
 
@@ -43,10 +43,10 @@ def weighed_sums(
     """
     if chunk < 1:
         raise ValueError(f"expected a chunk of at least 1 row / got {chunk}")
-    return _WeighedSums.apply(states, weight, bias, look, factors, chunk, torch.is_grad_enabled())
+    return _ChunkedLoss.apply(states, weight, bias, look, factors, chunk, torch.is_grad_enabled())
 
 
-class _WeighedSums(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, bias, look, factors, chunk, has_graph):
         kind = states.device.type
@@ -59,7 +59,7 @@ class _WeighedSums(torch.autograd.Function):
         ctx.scale = _HALF_SCALE if dtype == torch.float16 else 1.0
         with torch.autocast(kind, enabled=False):
             parts = [one if one is None else one.to(dtype) for one in (states, weight, bias)]
-            sums = _add_up(*parts, look, factors * ctx.scale, chunk, gradients if any(needed) else None)
+            sums = _sum_chunks(*parts, look, factors * ctx.scale, chunk, gradients if any(needed) else None)
         ctx.gradients = gradients
         loss = (sums * factors).sum()
         ctx.mark_non_differentiable(sums)
@@ -75,11 +75,11 @@ class _WeighedSums(torch.autograd.Function):
         return (*(one if one is None else one.mul_(factor) for one in gradients), None, None, None, None)
 
 
-def _add_up(
+def _sum_chunks(
     states: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    look: Look,
+    look: ChunkLoss,
     factors: Tensor,
     chunk: int,
     gradients: list[Tensor | None] | None,

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-OF_PROCESSES = "of_processes"
+ROWS_PER_PROCESS = "of_processes"
 """In a batch: row set → how many rows of it each process has at once, by rank. Not there where a process is alone."""
 
 
-def gathered(rows: Tensor, name: str, batch: Mapping[str, Any]) -> Tensor:
+def gather_rows(rows: Tensor, name: str, batch: Mapping[str, Any]) -> Tensor:
     """(rows, width) of a row set as (rows of all processes, width), in the order of their ranks and in fp32; as they
     are where the batch says nothing of others. Gradients flow back to the process that a row is of, from all."""
-    sizes: Sequence[int] | None = batch.get(OF_PROCESSES, {}).get(name)
+    sizes: Sequence[int] | None = batch.get(ROWS_PER_PROCESS, {}).get(name)
     if sizes is None or max(sizes) == 0:
         return rows
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.objective.gather import gathered
-from distil_nlp.objective.term import Layers, Role, Rows, Shape, Term, Weight
-from distil_nlp.signals.types import EMBEDDINGS, Request, Signals, Source
+from distil_nlp.objective.gather import gather_rows
+from distil_nlp.objective.term import LayerPairs, LossTerm, ModelShape, Role, RowSetName, Weight
+from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks.base import Kind
 
 
-def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> list[tuple[int, int]]:
+def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, where: str) -> list[tuple[int, int]]:
     """(teacher block, student block) pairs; blocks are 0-based, `embeddings` is `EMBEDDINGS`.
 
     `last` pairs the last blocks; `uniform` every student block with the teacher block at the same relative
@@ -59,7 +59,7 @@ def pair_layers(layers: Layers, teacher: Shape, student: Shape, where: str) -> l
     return pairs
 
 
-class LayerTerm(Term):
+class LayerTerm(LossTerm):
     """A term on paired layers.
 
     Args:
@@ -68,11 +68,11 @@ class LayerTerm(Term):
         rows: `all` attended tokens, `masked` tokens, or a sampled share.
     """
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "uniform", rows: Rows = "all"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all"):
         super().__init__(weight)
         self.layers, self.row_set = layers, rows
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.row_set == "masked" and kind != "mlm":
             raise UserError(
@@ -82,23 +82,23 @@ class LayerTerm(Term):
         self.pairs = pair_layers(self.layers, teacher, student, f"objective.{self.name}")
         self.teacher_shape, self.student_shape = teacher, student
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return str(self.row_set)
 
     def blocks(self, role: Role) -> frozenset[int]:
         return frozenset(pair[role == "student"] for pair in self.pairs)
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """What is compared of each pair of layers, as `between` takes it."""
+        """What is compared of each pair of layers, as `loss` takes it."""
         raise NotImplementedError
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         total = 0.0
         for states in self.states(student, teacher, batch):
-            total = total + self.between(*states)
+            total = total + self.loss(*states)
         return total / len(self.pairs)
 
-    def between(self, *states: Any) -> Tensor:
+    def loss(self, *states: Any) -> Tensor:
         """Σ over rows of one pair of layers, with what `states` gives of it."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class BlockTerm(LayerTerm):
 
     lacking: ClassVar[str]
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         self._leave_embeddings_out(f"embeddings {self.lacking}")
 
@@ -137,24 +137,24 @@ class BlockTerm(LayerTerm):
 class HiddenTerm(LayerTerm):
     """Hidden states of paired layers; a learned linear projection lifts a narrower or wider student."""
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        if self.seen() == "cls":
+        if self.signal_rows() == "cls":
             self._leave_embeddings_out("the embedding of [CLS] is the same in every sequence")
 
-    def request(self, role: Role) -> Request:
-        return Request(hidden=frozenset((block, self.seen()) for block in self.blocks(role)))
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(hidden=frozenset((block, self.signal_rows()) for block in self.blocks(role)))
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         """The row set whose states it looks at."""
-        return self.rows()
+        return self.counted_rows()
 
-    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+    def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         found = {}
         for block in sorted(self.blocks("student")):
             module = self.projection(self.student_shape.hidden_size, self.teacher_shape.hidden_size)
             if module is not None:
-                found[self._projection(block)] = (Source(block, self.seen()), module)
+                found[self._projection(block)] = (ProjectionInput(block, self.signal_rows()), module)
         return found
 
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
@@ -163,24 +163,24 @@ class HiddenTerm(LayerTerm):
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
         """(student, teacher) of each pair of layers, (rows, width) each."""
-        return [(self._state(student, ours), teacher.hidden[theirs, self.seen()]) for theirs, ours in self.pairs]
+        return [(self._state(student, ours), teacher.hidden[theirs, self.signal_rows()]) for theirs, ours in self.pairs]
 
     def _state(self, student: Signals, block: int) -> Tensor:
-        return self._projected(student, block, student.hidden, (block, self.seen()))
+        return self._projected(student, block, student.hidden, (block, self.signal_rows()))
 
 
 class JointTerm(HiddenTerm):
     """Hidden states of paired layers that a learned module sees together, one module for each pair."""
 
-    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+    def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         widths, found = (self.student_shape.hidden_size, self.teacher_shape.hidden_size), {}
         for theirs, ours in self.pairs:
-            source = Source(ours, self.seen(), teacher=(theirs, self.seen()))
+            source = ProjectionInput(ours, self.signal_rows(), teacher=(theirs, self.signal_rows()))
             found[self._projection(theirs, ours)] = (source, self.module(*widths))
         return found
 
     def module(self, narrow: int, wide: int) -> nn.Module:
-        """What is called with the states of a student layer and of its teacher's; it gives what `between` takes."""
+        """What is called with the states of a student layer and of its teacher's; it gives what `loss` takes."""
         raise NotImplementedError
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
@@ -194,14 +194,16 @@ class CrossTerm(HiddenTerm):
     def __init__(self, weight: Weight = 1.0):
         super().__init__(weight)
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         self.pairs = list(product(range(teacher.num_layers), range(student.num_layers)))
 
     def blocks_of(self, student: Signals, teacher: Signals) -> tuple[list[Tensor], list[Tensor]]:
         """The student's, as wide as the teacher, and the teacher's, from below; (rows, width) each."""
         ours, theirs = (range(shape.num_layers) for shape in (self.student_shape, self.teacher_shape))
-        return [self._state(student, block) for block in ours], [teacher.hidden[block, self.seen()] for block in theirs]
+        return [self._state(student, block) for block in ours], [
+            teacher.hidden[block, self.signal_rows()] for block in theirs
+        ]
 
 
 class SequenceTerm(HiddenTerm):
@@ -212,13 +214,13 @@ class SequenceTerm(HiddenTerm):
         layers: as of `LayerTerm`; all attended tokens of these.
     """
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last"):
         super().__init__(weight, layers)
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "sequences"
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         return "all"
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
@@ -235,15 +237,15 @@ class BatchTerm(HiddenTerm):
         layers: as of `LayerTerm`; [CLS] of these.
     """
 
-    compares_rows = True
+    compares_samples = True
 
-    def __init__(self, weight: Weight = 1.0, layers: Layers = "last"):
+    def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last"):
         super().__init__(weight, layers)
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "batch"
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         return "cls"
 
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
@@ -251,7 +253,7 @@ class BatchTerm(HiddenTerm):
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
         pairs = super().states(student, teacher, batch)
-        return [tuple(gathered(one, self.seen(), batch) for one in pair) for pair in pairs]
+        return [tuple(gather_rows(one, self.signal_rows(), batch) for one in pair) for pair in pairs]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if not batch["rows"]["batch"].numel():

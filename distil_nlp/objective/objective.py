@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from distil_nlp.data.row_sets import RowSets
 from distil_nlp.errors import UserError
-from distil_nlp.objective.balancing import Balance
-from distil_nlp.objective.chunked_logits import weighed_sums
+from distil_nlp.objective.balancing import LossBalancer
+from distil_nlp.objective.chunked_logits import chunked_loss
 from distil_nlp.objective.output_terms import OutputTerm
-from distil_nlp.objective.term import Role, Shape, Term
-from distil_nlp.signals.types import Measure, Request, Signals, Source
+from distil_nlp.objective.term import LossTerm, ModelShape, Role
+from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals, VocabularyLoss
 from distil_nlp.tasks.base import Kind
 
 
@@ -30,7 +30,7 @@ class Objective:
         UserError: if no term with a weight is left, a name comes twice, or a term has no meaning for that kind.
     """
 
-    def __init__(self, terms: Sequence[Term], kind: Kind = "mlm", balance: Balance | None = None):
+    def __init__(self, terms: Sequence[LossTerm], kind: Kind = "mlm", balance: LossBalancer | None = None):
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise UserError(f"objective: expected each term once / got {names}")
@@ -46,10 +46,10 @@ class Objective:
                     f"objective.{term.name}: expected {' or '.join(term.kinds)} / got {kind} / it has no meaning there "
                     "/ leave it out"
                 )
-            if balance is not None and balance.kind == "uncertainty" and term.unbalanced:
+            if balance is not None and balance.kind == "uncertainty" and term.why_not_balanced:
                 raise UserError(
-                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / {term.unbalanced} / "
-                    "take gradient_norm, or leave balance out"
+                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / "
+                    f"{term.why_not_balanced} / take gradient_norm, or leave balance out"
                 )
         self.kind: Kind = kind
         self.balance = balance
@@ -62,7 +62,7 @@ class Objective:
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for term in self.terms)
 
-    def bind(self, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, teacher: ModelShape | None, student: ModelShape) -> None:
         """Fits the terms to the models; called once by the trainer.
 
         Raises:
@@ -77,10 +77,10 @@ class Objective:
             self.balance.start(len(self.terms))
         self._projections = {k: v for term in self.terms for k, v in term.projections().items()}
 
-    def request(self, role: Role) -> Request:
+    def request(self, role: Role) -> SignalRequest:
         """What all terms together need to see of one model."""
         wanted = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]
-        return Request(
+        return SignalRequest(
             logits=any(one.logits for one in wanted),
             hidden=frozenset().union(*(one.hidden for one in wanted)),
             attention=frozenset().union(*(one.attention for one in wanted)),
@@ -96,49 +96,51 @@ class Objective:
         balance = {"balance": self.balance} if self.balance is not None else {}
         return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()} | balance)
 
-    def projection_sources(self) -> dict[str, Source]:
+    def projection_sources(self) -> dict[str, ProjectionInput]:
         return {name: source for name, (source, _) in self._projections.items()}
 
-    def shown(self, teacher: Signals) -> dict[str, Tensor]:
+    def teacher_states(self, teacher: Signals) -> dict[str, Tensor]:
         """The teacher's states that projections take besides the student's, by the projections' names."""
         sources = self.projection_sources().items()
         return {name: teacher.hidden[source.teacher].detach() for name, source in sources if source.teacher is not None}
 
     def row_sets(self, chunk: int | None = None) -> RowSets:
         """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
-        output = {term.seen() for term in self.terms if isinstance(term, OutputTerm)}
+        output = {term.signal_rows() for term in self.terms if isinstance(term, OutputTerm)}
         request = self.request("student")
         seen = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
-        return RowSets(self.kind, frozenset(term.rows() for term in self.terms) | seen, frozenset(output), chunk)
+        return RowSets(
+            self.kind, frozenset(term.counted_rows() for term in self.terms) | seen, frozenset(output), chunk
+        )
 
     def gathered_sets(self) -> list[str]:
         """The row sets whose rows are gathered from all processes, `sequences` first; none without terms that compare
         rows."""
-        seen = {term.seen() for term in self.terms if term.compares_rows}
+        seen = {term.signal_rows() for term in self.terms if term.compares_samples}
         return ["sequences", *sorted(seen - {"sequences"})] if seen else []
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
         """Rows of one micro-batch for each term, read from shapes (no device sync)."""
-        return [rows[term.rows()].numel() for term in self.terms]
+        return [rows[term.counted_rows()].numel() for term in self.terms]
 
     def weights(self, progress: float) -> list[float]:
         return [term.weight(progress) for term in self.terms]
 
-    def factors(self, progress: float, counts: Tensor) -> Tensor:
+    def row_weights(self, progress: float, counts: Tensor) -> Tensor:
         """What a row of each term weighs in the loss, (terms,): its weight, times its share if they are balanced, ÷ its
         rows in the whole step."""
         both = zip(self.weights(progress), counts.clamp_min(1).unbind(), strict=True)
         found = torch.stack([weight / count for weight, count in both])  # no list goes to the device, which would sync
         return found if self.balance is None else found * self.balance.shares()
 
-    def measure(
+    def vocabulary_loss(
         self,
         teacher: Signals,
         batch: Mapping[str, Any],
         progress: float,
         factors: Tensor,
         further: Sequence[OutputTerm] = (),
-    ) -> Measure:
+    ) -> VocabularyLoss:
         """What the student's recorder makes of its vocabulary: (Σ factor · sum, sums) of the output terms, chunk by
         chunk; `further` ones are summed too, and weigh nothing."""
         terms = [term for term in self.terms if isinstance(term, OutputTerm)]
@@ -152,7 +154,7 @@ class Objective:
             both = Signals(logits=logits), Signals(logits=theirs)
             return torch.stack([term.sum(*both, part, progress).float() for term in (*terms, *further)])
 
-        return lambda seen: weighed_sums(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
+        return lambda seen: chunked_loss(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
 
     def loss(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float, factors: Tensor

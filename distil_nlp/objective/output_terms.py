@@ -8,24 +8,24 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distil_nlp.errors import UserError
-from distil_nlp.objective.gather import gathered
-from distil_nlp.objective.term import Role, Rows, Shape, Temperature, Term, Weight, as_schedule
-from distil_nlp.signals.types import Request, Signals
+from distil_nlp.objective.gather import gather_rows
+from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
+from distil_nlp.signals.types import SignalRequest, Signals
 from distil_nlp.tasks.base import Kind
 
 
-class OutputTerm(Term):
+class OutputTerm(LossTerm):
     """A term on logits: rows are tokens for language modelling, sequences otherwise.
 
     Attributes:
-        takes_top: whether `TopLogits` will do for the teacher's, which is what a cache keeps of a vocabulary.
+        accepts_top_logits: whether `TopLogits` will do for the teacher's, which is what a cache keeps of a vocabulary.
         least_classes: of how many classes it has a gradient.
     """
 
-    takes_top: bool = False
+    accepts_top_logits: bool = False
     least_classes: ClassVar[int] = 2
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         least, classes = self.least_classes, student.num_labels
         if kind == "classification" and classes is not None and classes < least:
@@ -34,16 +34,16 @@ class OutputTerm(Term):
                 "for nearly all outputs, and teaches nothing / leave it out"
             )
 
-    def request(self, role: Role) -> Request:
-        return Request(logits=role == "student" or self.needs_teacher)
+    def request(self, role: Role) -> SignalRequest:
+        return SignalRequest(logits=role == "student" or self.needs_teacher)
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         """The row set whose logits it looks at."""
-        return self.rows()
+        return self.counted_rows()
 
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
         """The term's rows among those that the head ran on."""
-        return signals.logits.index_select(0, batch["rows"][f"logits/{self.seen()}"])
+        return signals.logits.index_select(0, batch["rows"][f"logits/{self.signal_rows()}"])
 
 
 class SoftTerm(OutputTerm):
@@ -54,17 +54,17 @@ class SoftTerm(OutputTerm):
             DistilBERT's published default is all; the masked 15 % spare 85 % of the vocabulary projection.
     """
 
-    def __init__(self, weight: Weight = 1.0, rows: Rows = "masked"):
+    def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
         super().__init__(weight)
         self.row_set = rows
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return str(self.row_set) if self.kind == "mlm" else "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        return self.between(self.logits(student, batch), self.logits(teacher, batch), progress)
+        return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
 
-    def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
         """Σ over rows: logits (rows, classes) of both; regression has one class, its output."""
         raise NotImplementedError
 
@@ -77,34 +77,34 @@ class TemperedTerm(SoftTerm):
         rows: see `SoftTerm`.
 
     Attributes:
-        loss: (student, teacher, T) → Σ over rows.
+        softened_loss: (student, teacher, T) → Σ over rows.
     """
 
-    loss: ClassVar[Any]
+    softened_loss: ClassVar[Any]
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: Rows = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: RowSetName = "masked"):
         super().__init__(weight, rows)
         self.temperature = as_schedule(temperature)
 
-    def between(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
-        return type(self).loss(student, teacher, self.temperature(progress))
+    def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
+        return type(self).softened_loss(student, teacher, self.temperature(progress))
 
 
 class LabelTerm(OutputTerm):
     """A term on labels: of masked tokens (language modelling), or of rows that are not labelled −100 or NaN."""
 
-    teaches_unlabelled = False
+    uses_unlabelled_rows = False
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "masked" if self.kind == "mlm" else "labelled"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:
             return self.logits(student, batch).sum() * 0.0
-        labels = batch["labels"].flatten().index_select(0, batch["rows"][self.rows()])
-        return self.against(labels, self.logits(student, batch), teacher, batch, progress)
+        labels = batch["labels"].flatten().index_select(0, batch["rows"][self.counted_rows()])
+        return self.loss(labels, self.logits(student, batch), teacher, batch, progress)
 
-    def against(
+    def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         """Σ over the labelled rows: `labels` (rows,), the student's `logits` (rows, classes)."""
@@ -119,20 +119,20 @@ class OutputBatchTerm(OutputTerm):
     """
 
     kinds = ("classification", "regression")
-    compares_rows = True
+    compares_samples = True
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         return "batch"
 
-    def seen(self) -> str:
+    def signal_rows(self) -> str:
         return "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        ours, theirs = (gathered(self.logits(one, batch), self.seen(), batch) for one in (student, teacher))
+        ours, theirs = (gather_rows(self.logits(one, batch), self.signal_rows(), batch) for one in (student, teacher))
         if not batch["rows"]["batch"].numel():
             return ours.sum() * 0.0
-        return self.between(ours, theirs, progress)
+        return self.loss(ours, theirs, progress)
 
-    def between(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         """Of the whole micro-batch: logits (rows, classes) of both."""
         raise NotImplementedError

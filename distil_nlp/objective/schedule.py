@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["constant", "linear", "cosine"]
+Curve = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Schedule:
 
     start: float
     end: float | None = None
-    shape: Shape = "constant"
+    shape: Curve = "constant"
 
     def __post_init__(self) -> None:
         if self.shape != "constant" and self.end is None:

@@ -15,25 +15,25 @@ from torch import Tensor, nn
 
 from distil_nlp.models.architecture import feed_forward_width
 from distil_nlp.objective.schedule import Schedule
-from distil_nlp.signals.types import Request, Signals, Source
+from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks.base import Kind
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Bins = Annotated[int, Field(ge=2, le=1000)]
 Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = float | Schedule
 Temperature = Positive | Schedule
-Rows = Literal["masked", "all"] | Share
+RowSetName = Literal["masked", "all"] | Fraction
 Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
-Pair = Annotated[Sequence[Block], Field(min_length=2, max_length=2)]
-Layers = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[Pair], Field(min_length=1)]
+LayerPair = Annotated[Sequence[Block], Field(min_length=2, max_length=2)]
+LayerPairs = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[LayerPair], Field(min_length=1)]
 Role = Literal["teacher", "student"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What a term must know of a model to pair its layers: depth, width, number of attention heads, which layers see a
     window only (ModernBERT), how many feed-forward units a block has, where the configuration tells, and how many
     classes a classifier has."""
@@ -46,7 +46,7 @@ class Shape:
     num_labels: int | None = None
 
     @classmethod
-    def of(cls, config: Any) -> Shape:
+    def of(cls, config: Any) -> ModelShape:
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
         return cls(
@@ -54,7 +54,7 @@ class Shape:
         )
 
 
-class Term:
+class LossTerm:
     """One thing the student matches.
 
     Args:
@@ -70,10 +70,10 @@ class Term:
         formula, formula_of_regression: for a reader of the model card; the latter where it is another one.
         unit: of its values, for an axis.
         paper: its source on arXiv.
-        unbalanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
-        teaches_unlabelled: whether it learns something of the teacher from rows without a label.
-        takes_kept_answers: whether a teacher's answers from a cache will do.
-        compares_rows: whether it is one value of all rows that the processes take at once, and of nothing less.
+        why_not_balanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
+        uses_unlabelled_rows: whether it learns something of the teacher from rows without a label.
+        accepts_cached_teacher: whether a teacher's answers from a cache will do.
+        compares_samples: whether it is one value of all rows that the processes take at once, and of nothing less.
     """
 
     name: ClassVar[str]
@@ -81,17 +81,17 @@ class Term:
     formula_of_regression: ClassVar[str | None] = None
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
-    unbalanced: ClassVar[str | None] = None
-    teaches_unlabelled: ClassVar[bool] = True
-    takes_kept_answers: ClassVar[bool] = True
-    compares_rows: ClassVar[bool] = False
+    why_not_balanced: ClassVar[str | None] = None
+    uses_unlabelled_rows: ClassVar[bool] = True
+    accepts_cached_teacher: ClassVar[bool] = True
+    compares_samples: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")
 
     def __init__(self, weight: Weight = 1.0):
         self.weight = as_schedule(weight)
 
-    def bind(self, kind: Kind, teacher: Shape | None, student: Shape) -> None:
+    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
         """Called once with the models' shapes: pairs layers, checks that term and models fit.
 
         Raises:
@@ -99,15 +99,15 @@ class Term:
         """
         self.kind = kind
 
-    def rows(self) -> str:
+    def counted_rows(self) -> str:
         """The row set that it is divided by: `masked`, `all` or a share for tokens; `cls`, `sequences` or `labelled`
         for whole rows; `batch` for what is one value a micro-batch."""
         raise NotImplementedError
 
-    def request(self, role: Role) -> Request:
+    def request(self, role: Role) -> SignalRequest:
         raise NotImplementedError
 
-    def projections(self) -> dict[str, tuple[Source, nn.Module]]:
+    def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         """Modules the term trains: name → (what it is called with, module); what it gives is
         `Signals.projected[name]`."""
         return {}
@@ -121,7 +121,7 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if isinstance(value, Schedule) else Schedule(float(value))
 
 
-def same_shape(
+def check_same_shape(
     student: Tensor,
     teacher: Tensor,
     meaning: str = "the same shape on both sides",

@@ -10,19 +10,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distil_nlp.data import labelled_rows
 from distil_nlp.evaluation.baselines import majority_metrics, unigram_metrics
-from distil_nlp.evaluation.efficiency import measure
-from distil_nlp.evaluation.fidelity import compare
-from distil_nlp.evaluation.metrics import Metrics, headline
+from distil_nlp.evaluation.efficiency import measure_efficiency
+from distil_nlp.evaluation.fidelity import compare_models
+from distil_nlp.evaluation.metrics import Metrics, headline_metric
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import check_vocabulary, commit_of, load_model, load_tokenizer, size_of
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.builders.data import TransferSet
-from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, Variant, output_folder, plan, with_first_seed
-from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, look_at
-from distil_nlp.pipeline.scores import Findings
-from distil_nlp.pipeline.students import Trained, Workshop
+from distil_nlp.pipeline.plan import (
+    DISTILLED,
+    NO_DISTILLATION,
+    StudentPlan,
+    output_folder,
+    student_plans,
+    with_first_seed,
+)
+from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state
+from distil_nlp.pipeline.scores import RunScores
+from distil_nlp.pipeline.students import StudentRun, TrainedStudent
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
@@ -32,7 +39,7 @@ from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.logging import say
 
-CARD, REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")
+_CARD, _REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")
 
 
 def distil(recipe: Recipe, recipe_name: str) -> Path:
@@ -45,10 +52,10 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     folder = output_folder(recipe, recipe_name)
     args = build.training_arguments(recipe.training, folder, recipe)
     preflight.check(recipe, folder, args)
-    state = look_at(folder, recipe)
+    state = run_state(folder, recipe)
     if state == "finished":
         say(f"{folder}: this run is finished; run.overwrite=true would start it again")
-        if args.should_save and not all((folder / name).is_file() for name in (CARD, REPORT)):
+        if args.should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             _show(folder, read_results(folder / RESULTS))  # it was stopped there
         return _published(recipe, folder, args)
     tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
@@ -56,9 +63,9 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
         data = build.transfer_set(recipe, tokenizer, args)
     if NO_DISTILLATION in recipe.evaluation.baselines:
         data.labelled()  # complains now rather than after hours
-    run = _Run(recipe, folder, args, tokenizer, data)
-    main, *others = plan(recipe, folder)
-    findings = Findings(data.task, run.floor())
+    run = Pipeline(recipe, folder, args, tokenizer, data)
+    main, *others = student_plans(recipe, folder)
+    findings = RunScores(data.task, run.floor())
     initialisation = run.main(main, findings, is_new=state == "new")
     for number, variant in enumerate(others, start=2):
         say(f"student {number} of {len(others) + 1}: {variant}")
@@ -87,7 +94,7 @@ def _published(recipe: Recipe, folder: Path, args: TrainingArguments) -> Path:
 
 
 @dataclass
-class _Run:
+class Pipeline:
     """The parts of one run.
 
     Attributes:
@@ -110,7 +117,7 @@ class _Run:
             return unigram_metrics(split.train, rows, self.data.collator)
         return majority_metrics(self.data.task, split.train["labels"], rows["labels"])
 
-    def main(self, variant: Variant, findings: Findings, is_new: bool) -> dict[str, Any]:
+    def main(self, variant: StudentPlan, findings: RunScores, is_new: bool) -> dict[str, Any]:
         """The run's own student: trained and scored into `findings`; returns what was copied into it."""
         workshop = self.workshop(variant, findings)
         teacher = self.teacher_of(variant, workshop, findings)
@@ -118,9 +125,11 @@ class _Run:
         say(str(report))
         build.check_student(student, self.recipe, self.tokenizer)
         objective = build.objective_from(self.recipe, self.data.head.kind)
-        objective.bind(Shape.of(teacher.config), Shape.of(student.config))  # what does not fit is said before scoring
+        objective.bind(
+            ModelShape.of(teacher.config), ModelShape.of(student.config)
+        )  # what does not fit is said before scoring
         findings.copied = workshop.predict(student, "copy")
-        training = None if is_new else workshop.earlier_training()
+        training = None if is_new else workshop.saved_record()
         if training is None:
             training = workshop.train(student, teacher, before=self.claim)
         else:
@@ -128,18 +137,18 @@ class _Run:
         findings.students[DISTILLED] = {variant.seed: workshop.scored(training)}
         return report.to_dict()
 
-    def further(self, variant: Variant, findings: Findings) -> Trained:
+    def further(self, variant: StudentPlan, findings: RunScores) -> TrainedStudent:
         """Another seed's student, or a baseline's."""
         workshop = self.workshop(variant, findings)
-        return workshop.once(self.teacher_of(variant, workshop, findings))
+        return workshop.train_and_score(self.teacher_of(variant, workshop, findings))
 
-    def workshop(self, variant: Variant, findings: Findings) -> Workshop:
+    def workshop(self, variant: StudentPlan, findings: RunScores) -> StudentRun:
         own = findings.students.get(DISTILLED, {}).get(self.args.seed)
         recipe = variant.recipe(self.recipe, own and own.training["max_steps"])
         args = self.args if variant.is_main else build.training_arguments(recipe.training, variant.folder, recipe)
-        return Workshop(recipe, variant.folder, args, self.tokenizer, self.data)
+        return StudentRun(recipe, variant.folder, args, self.tokenizer, self.data)
 
-    def teacher_of(self, variant: Variant, workshop: Workshop, findings: Findings) -> PreTrainedModel:
+    def teacher_of(self, variant: StudentPlan, workshop: StudentRun, findings: RunScores) -> PreTrainedModel:
         """The one teacher of all students, or each seed's own; scored once."""
         if self.teacher is None or self.recipe.teacher.reseed:
             self.teacher = self._load_teacher(workshop.recipe)
@@ -170,7 +179,7 @@ class _Run:
         if self.args.should_save:
             claim(self.folder, self.recipe)
 
-    def results(self, findings: Findings, initialisation: dict[str, Any]) -> dict[str, Any]:
+    def results(self, findings: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
         """`results.json`, but for its version. One process does it, without talking to others."""
         student, split = load_model(str(self.folder / STUDENT), self.data.head), self.data.split
         costs, alike = self.costs(student), self.fidelity(student)
@@ -180,7 +189,7 @@ class _Run:
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
             "task": findings.task,
-            "headline": headline(findings.task),
+            "headline": headline_metric(findings.task),
             "labels": self.data.head.labels,
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
@@ -213,12 +222,12 @@ class _Run:
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         say("measuring time and memory of teacher and student")
-        return measure(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
+        return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
         """On the first evaluation split."""
         say("comparing the student with the teacher, layer by layer")
-        return compare(
+        return compare_models(
             self.teacher,
             student,
             self.data.head.kind,

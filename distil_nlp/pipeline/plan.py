@@ -16,7 +16,7 @@ DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distilla
 
 
 @dataclass(frozen=True)
-class Variant:
+class StudentPlan:
     """One student to train: which kind, with which seed, and where."""
 
     name: str
@@ -37,7 +37,7 @@ class Variant:
         if not self.is_main:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
-            changed.objective, changed.balance = build.labels_alone(), BalanceSection()
+            changed.objective, changed.balance = build.labels_only_objective(), BalanceSection()
             changed.data.augmentation.mixup = None  # a mixture has no label
         if self.name == RANDOM_INIT:
             changed.student = build.random_student(recipe.student)
@@ -46,16 +46,16 @@ class Variant:
         return changed
 
 
-def plan(recipe: Recipe, folder: Path) -> list[Variant]:
+def student_plans(recipe: Recipe, folder: Path) -> list[StudentPlan]:
     """All students that a recipe asks for; the first is the run's own, which stays in `folder`."""
-    chosen = seeds(recipe)
+    chosen = student_seeds(recipe)
     names = [DISTILLED, *(name for name in recipe.evaluation.baselines if name != COPIED_ONLY)]
-    main = Variant(DISTILLED, chosen[0], folder, True)
-    every = [Variant(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in chosen]
+    main = StudentPlan(DISTILLED, chosen[0], folder, True)
+    every = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in chosen]
     return [main, *every[1:]]
 
 
-def seeds(recipe: Recipe) -> list[int]:
+def student_seeds(recipe: Recipe) -> list[int]:
     """The seeds of the students, the run's own first.
 
     Raises:
@@ -75,7 +75,7 @@ def seeds(recipe: Recipe) -> list[int]:
 
 def with_first_seed(recipe: Recipe) -> Recipe:
     """The recipe that says its own student's seed, whether or not it was written down."""
-    return recipe.model_copy(update={"training": recipe.training | {"seed": seeds(recipe)[0]}})
+    return recipe.model_copy(update={"training": recipe.training | {"seed": student_seeds(recipe)[0]}})
 
 
 def output_folder(recipe: Recipe, recipe_name: str) -> Path:

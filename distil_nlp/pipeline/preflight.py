@@ -13,15 +13,15 @@ from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
 from distil_nlp.pipeline import builders as build
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.validate import refuse_keys_without_effect
-from distil_nlp.training.checks import refuse_arguments, refuse_augmentation, refuse_kept_answers
+from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.training.checks import validate_arguments, validate_augmentation, validate_cache_support
 from distil_nlp.utils.logging import is_main_process, say
 
 
 def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     """Raises UserError for what a run of this recipe would stumble over later, or silently ignore."""
-    refuse_arguments(args)
-    refuse_keys_without_effect(recipe)
+    validate_arguments(args)
+    validate_no_unused_keys(recipe)
     _check_lengths(recipe, args)
     _check_choice_of_checkpoint(recipe, args)
     _check_baselines(recipe)
@@ -29,7 +29,7 @@ def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
     _check_objective(recipe)
     _check_hub(recipe)
     _check_folder(recipe, folder)
-    _say_idle_cores(args)
+    _warn_idle_cores(args)
 
 
 def _check_lengths(recipe: Recipe, args: TrainingArguments) -> None:
@@ -83,8 +83,8 @@ def _check_cache(recipe: Recipe) -> None:
 
 def _check_objective(recipe: Recipe) -> None:
     objective = build.objective_from(recipe, build.task_kind(recipe))
-    refuse_kept_answers(objective, recipe.teacher.cache)
-    refuse_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+    validate_cache_support(objective, recipe.teacher.cache)
+    validate_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
 
 
 def _check_hub(recipe: Recipe) -> None:
@@ -116,7 +116,7 @@ def _is_inside(name: str, folder: Path) -> bool:
     return os.path.exists(name) and Path(name).resolve().is_relative_to(folder.resolve())
 
 
-def _say_idle_cores(args: TrainingArguments) -> None:
+def _warn_idle_cores(args: TrainingArguments) -> None:
     """`accelerate launch` gives a process one thread unless told otherwise: half the speed of two cores, or worse."""
     used, there = torch.get_num_threads(), os.cpu_count() or 1
     if args.device.type == "cpu" and args.world_size == 1 and used < there:

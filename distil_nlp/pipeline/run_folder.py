@@ -10,9 +10,9 @@ import yaml
 
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, dump_recipe
-from distil_nlp.redaction import without_home
+from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results import read_results
-from distil_nlp.utils.files import refuse_links_out, write_atomically
+from distil_nlp.utils.files import validate_links, write_atomically
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
 _NOT_COMPARED = (
@@ -22,7 +22,7 @@ _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that ask for further students: a run that lacks some is unfinished, not another."""
 
 
-def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
+def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
     """What a run finds in its output folder.
 
     Raises:
@@ -39,7 +39,7 @@ def look_at(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finis
             f"expected an empty output folder or a run of this recipe / got {folder} with other files / they would be "
             "mixed up / set training.output_dir to another folder"
         )
-    refuse_links_out(folder)
+    validate_links(folder)
     if recipe.run.overwrite or not _has_something_to_lose(folder):
         return "new"
     wanted = yaml.safe_load(dump_recipe(recipe))
@@ -64,7 +64,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     """
     try:
         if recipe.run.overwrite and folder.exists() and _has_something_to_lose(folder):
-            _put_away(folder)
+            _move_to_previous(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
     except OSError as error:
@@ -74,7 +74,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
         ) from error
 
 
-def _put_away(folder: Path) -> None:
+def _move_to_previous(folder: Path) -> None:
     """Moves a run to `<folder>.previous`; one that never finished does not push a finished one out of there."""
     if (folder / RESULTS).is_file() or not (_previous(folder) / RESULTS).is_file():
         shutil.rmtree(_previous(folder), ignore_errors=True)
@@ -101,7 +101,7 @@ def _saved_recipe(path: Path) -> dict[str, Any]:
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
     """`section.key: theirs → ours` for every value that differs, but for the ignored beginnings of keys."""
-    flat_theirs, flat_ours = dict(_flatten(without_home(theirs))), dict(_flatten(ours))
+    flat_theirs, flat_ours = dict(_flatten(abbreviate_home(theirs))), dict(_flatten(ours))
     keys = [key for key in flat_theirs | flat_ours if not key.startswith(ignored)]
     return [
         f"{key} was {flat_theirs.get(key)!r}, is {flat_ours.get(key)!r}"

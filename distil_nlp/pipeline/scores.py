@@ -10,12 +10,12 @@ from distil_nlp.evaluation.bootstrap import paired_gain
 from distil_nlp.evaluation.metrics import Metrics, metrics_of, retention, retention_above_majority
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.plan import COPIED_ONLY, DISTILLED
-from distil_nlp.pipeline.students import Trained
-from distil_nlp.results import spread
+from distil_nlp.pipeline.students import TrainedStudent
+from distil_nlp.results import summarize_seeds
 
 
 @dataclass
-class Findings:
+class RunScores:
     """What is known once everything ran.
 
     Attributes:
@@ -29,7 +29,7 @@ class Findings:
     floor: Metrics
     teacher: dict[int, dict[str, Outputs]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
-    students: dict[str, dict[int, Trained]] = field(default_factory=dict)
+    students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
 
     def teacher_scores(self) -> dict[str, Any]:
         """The metrics of the first teacher, and of all where there are several."""
@@ -68,7 +68,7 @@ def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:
     """The first seed's metrics, and of each metric every seed's value."""
     seeds, first = list(by_seed), next(iter(by_seed.values()))
     values = {name: [metrics[name] for metrics in by_seed.values()] for name in first}
-    told = {name: spread(seeds, found) for name, found in values.items()}
+    told = {name: summarize_seeds(seeds, found) for name, found in values.items()}
     return {"metrics": first, "seeds": told}
 
 

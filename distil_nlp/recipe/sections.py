@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.objective import Share, Term
-from distil_nlp.objective.schedule import Schedule, Shape
+from distil_nlp.objective import Fraction, LossTerm
+from distil_nlp.objective.schedule import Curve, Schedule
 
-Layers = Annotated[list[NonNegativeInt], Field(min_length=1)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-LayerChoice = Literal["every_other", "first", "last", "random"] | Layers
-Part = Annotated[float, Field(gt=0, le=1)]
+LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
+SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+StudentLayers = Literal["every_other", "first", "last", "random"] | LayerNumbers
+FractionOrAll = Annotated[float, Field(gt=0, le=1)]
 """A share that may be all."""
 TrainingFields = dict[str, Any]
 """Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
@@ -63,14 +63,14 @@ class StudentSection(Section):
     revision: str | None = None
     architecture: Literal["same", "distilbert"] = "same"
     num_layers: PositiveInt | None = None
-    layers: LayerChoice = "every_other"
+    layers: StudentLayers = "every_other"
     config: dict[str, Any] = {}
 
 
 class MaskingSection(Section):
     """Dynamic masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay."""
 
-    probability: Share = 0.15
+    probability: Fraction = 0.15
     whole_words: bool = False
     rare_token_power: Annotated[float, Field(ge=0)] = 0.0
 
@@ -78,15 +78,15 @@ class MaskingSection(Section):
 class MixupSection(Section):
     """Rows mixed with another one; see `distil_nlp.mixup.Mixup`."""
 
-    share: Part = 0.5
+    share: FractionOrAll = 0.5
     alpha: Annotated[float, Field(gt=0)] = 0.4
 
 
 class CutoffSection(Section):
     """Tokens that are not seen; see `distil_nlp.cutoff.Cutoff`."""
 
-    share: Part = 1.0
-    probability: Share = 0.1
+    share: FractionOrAll = 1.0
+    probability: Fraction = 0.1
 
 
 class ReplacementSection(Section):
@@ -94,7 +94,7 @@ class ReplacementSection(Section):
     `distil_nlp.replacement.Replacement`."""
 
     copies: PositiveInt = 20
-    probability: Part = 0.4
+    probability: FractionOrAll = 0.4
     candidates: PositiveInt = 15
     model: Annotated[str, Field(min_length=1)] | None = None
     folder: str = "runs/augmented"
@@ -119,8 +119,8 @@ class DataSection(Section):
     label_column: str = "label"
     train_split: str = "train"
     evaluation_splits: list[str] | None = None
-    held_out_share: Share = 0.02
-    selection_share: Share = 0.1
+    held_out_share: Fraction = 0.02
+    selection_share: Fraction = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128
     pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
@@ -135,7 +135,7 @@ class DataSection(Section):
 class Change(Section):
     """How a number changes from its start value to `end` over training."""
 
-    shape: Shape
+    shape: Curve
     end: Annotated[float, Field(ge=0)]
 
 
@@ -154,7 +154,7 @@ class TermSection(Section):
     schedule: WeightSchedule = WeightSchedule()
 
 
-def _term_section(term: type[Term]) -> type[TermSection]:
+def _term_section(term: type[LossTerm]) -> type[TermSection]:
     """What a recipe may say of a term: what its constructor takes, by the annotations there. An option that may be a
     `Schedule` is a number, which `schedule` lets change."""
     hints, options, schedules = get_type_hints(term.__init__, include_extras=True), {}, {}
@@ -197,7 +197,7 @@ class EvaluationSection(Section):
     `seeds` is how many students are trained, with `training.seed` and the numbers after it, or a list of seeds.
     """
 
-    seeds: PositiveInt | Seeds = 1
+    seeds: PositiveInt | SeedList = 1
     baselines: list[Literal["no_distillation", "random_init", "copied_only"]] = []
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None

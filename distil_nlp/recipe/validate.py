@@ -11,7 +11,7 @@ from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks.glue import GLUE
 
 
-def refuse_keys_without_effect(recipe: Recipe) -> None:
+def validate_no_unused_keys(recipe: Recipe) -> None:
     """Keys that the task at hand would not look at are mistakes, not decoration.
 
     Raises:

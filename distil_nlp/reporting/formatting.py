@@ -8,7 +8,7 @@ GAP = "\u00a0"
 """A space that does not break, between a figure and its unit."""
 
 
-def plain(value: float | None, digits: int = 3) -> str:
+def decimal(value: float | None, digits: int = 3) -> str:
     """0.837, −0.012; digits before the point cost digits after it: 2.11, 23.4, 1,234; a small one keeps its first."""
     if value is None:
         return ""
@@ -21,7 +21,7 @@ def plain(value: float | None, digits: int = 3) -> str:
 
 def span(low: float, high: float) -> str:
     """0.835 to 0.839."""
-    return f"{plain(low)} to {plain(high)}"
+    return f"{decimal(low)} to {decimal(high)}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

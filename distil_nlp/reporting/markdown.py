@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-Rows = Sequence[Sequence[str]]
+TableCells = Sequence[Sequence[str]]
 
 
-def filled(rows: Rows) -> list[list[str]]:
+def drop_empty(rows: TableCells) -> list[list[str]]:
     """Without the rows and columns in which nothing stands but their names; [] if nothing is left."""
     head, *rest = rows
     rest = [row for row in rest if any(row[1:])]
@@ -16,7 +16,7 @@ def filled(rows: Rows) -> list[list[str]]:
     return [[row[i] for i in kept] for row in (head, *rest)] if rest else []
 
 
-def markdown(rows: Rows) -> str:
+def markdown_table(rows: TableCells) -> str:
     """A table, columns of numbers to the right."""
     if not rows:
         return ""
@@ -26,7 +26,7 @@ def markdown(rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rest))
 
 
-def aligned(rows: Rows, names: int = 1) -> str:
+def aligned_table(rows: TableCells, names: int = 1) -> str:
     """For a terminal, a line under the heads; all but the first `names` columns to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([*map(str.ljust, row[:names], widths), *map(str.rjust, row[names:], widths[names:])] for row in rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from distil_nlp.results import Run, pick
+from distil_nlp.results import RunResults, get_nested
 
-MAJORITY, LABELS_ALONE = "majority", "baselines.no_distillation"
+MAJORITY, LABELS_ONLY = "majority", "baselines.no_distillation"
 
 _METRICS = {
     "f1": "F1",
@@ -27,7 +27,7 @@ _FLOORS = {"mlm": "token frequencies", "regression": "the mean for all", "classi
 
 
 @dataclass(frozen=True)
-class Score:
+class SeedScores:
     """One metric: the median of the seeds, and the value of each."""
 
     median: float
@@ -39,7 +39,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredModel:
     """One of those that were scored. `role`: teacher, student, or a baseline's key."""
 
     role: str
@@ -48,49 +48,52 @@ class Scored:
     seeds: dict[str, Any]
     gain: dict[str, Any] | None = None
 
-    def score(self, metric: str) -> Score | None:
+    def score(self, metric: str) -> SeedScores | None:
         """The metric over all seeds; None where it was not taken, or was not a number."""
-        values = [value for value in pick(self.seeds, metric, "values") or () if value is not None]
-        median = pick(self.seeds, metric, "median") if values else self.metrics.get(metric)
-        return None if median is None else Score(median, tuple(values or [median]))
+        values = [value for value in get_nested(self.seeds, metric, "values") or () if value is not None]
+        median = get_nested(self.seeds, metric, "median") if values else self.metrics.get(metric)
+        return None if median is None else SeedScores(median, tuple(values or [median]))
 
 
-def scored(run: Run) -> list[Scored]:
+def scored_models(run: RunResults) -> list[ScoredModel]:
     """Teacher, student, and the baselines there are, the floor last."""
-    found = run("baselines") or {}
-    parts = {"teacher": run("teacher") or {}, "student": (run("student") or {}) | {"seeds": run("seeds")}} | found
+    found = run.get("baselines") or {}
+    parts = {
+        "teacher": run.get("teacher") or {},
+        "student": (run.get("student") or {}) | {"seeds": run.get("seeds")},
+    } | found
     order = ["teacher", "student", *_BASELINES, *sorted(found, key=MAJORITY.__eq__)]
-    labels = _BASELINES | {MAJORITY: floor_name(run)}
+    labels = _BASELINES | {MAJORITY: majority_name(run)}
     return [
-        Scored(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
+        ScoredModel(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
         for role in dict.fromkeys(order)
         if isinstance(part := parts.get(role), dict)
     ]
 
 
-def floor_name(run: Run) -> str:
+def majority_name(run: RunResults) -> str:
     """What one gets without a model."""
     return _FLOORS[run.kind]
 
 
-def headline_score(run: Run, role: str) -> Score | None:
+def headline_score(run: RunResults, role: str) -> SeedScores | None:
     """The headline metric of teacher, student or a baseline."""
-    return next((row.score(run.metric) for row in scored(run) if row.role == role), None)
+    return next((row.score(run.metric) for row in scored_models(run) if row.role == role), None)
 
 
-def retention_of(run: Run, row: Scored) -> float | None:
+def retention_of(run: RunResults, row: ScoredModel) -> float | None:
     """Its share of the teacher's headline metric; None for the teacher itself."""
     if row.role == "student":
-        return run("retention")
+        return run.get("retention")
     score, teacher = row.score(run.metric), headline_score(run, "teacher")
     if row.role == "teacher" or score is None or teacher is None or teacher.median <= 0:
         return None
     return score.median / teacher.median
 
 
-def is_noise(gain: dict[str, Any] | None) -> bool | None:
+def is_within_noise(gain: dict[str, Any] | None) -> bool | None:
     """Whether a gain's interval includes 0; None without an interval."""
-    low, high = pick(gain, "low"), pick(gain, "high")
+    low, high = get_nested(gain, "low"), get_nested(gain, "high")
     return None if low is None or high is None else low <= 0 <= high
 
 
@@ -101,18 +104,18 @@ def metric_name(metric: str, kind: str) -> str:
     return f"{words} ({split})" if split else words
 
 
-def headline_name(run: Run) -> str:
+def headline_name(run: RunResults) -> str:
     """The headline metric in words."""
     return metric_name(run.metric, run.kind)
 
 
-def other_metrics(run: Run) -> list[str]:
+def other_metrics(run: RunResults) -> list[str]:
     """The metrics beside the headline, without a first split's second copy of the plain names."""
-    rows = scored(run)
+    rows = scored_models(run)
     names = dict.fromkeys(name for row in rows for name in row.metrics if name != run.metric)
     return [name for name in names if not _is_copy(name, rows)]
 
 
-def _is_copy(name: str, rows: list[Scored]) -> bool:
+def _is_copy(name: str, rows: list[ScoredModel]) -> bool:
     plain = name.rpartition("/")[2]
     return plain != name and all(row.metrics.get(name) == row.metrics.get(plain) for row in rows)

@@ -8,41 +8,41 @@ from typing import Any
 
 from distil_nlp.reporting.formatting import (
     count,
+    decimal,
     duration,
     large,
     milliseconds,
     percent,
-    plain,
     plural,
     points,
     ratio,
     span,
 )
-from distil_nlp.reporting.markdown import filled
+from distil_nlp.reporting.markdown import drop_empty
 from distil_nlp.reporting.scores import (
-    LABELS_ALONE,
-    Score,
+    LABELS_ONLY,
+    SeedScores,
     headline_name,
-    is_noise,
+    is_within_noise,
     metric_name,
     other_metrics,
     retention_of,
-    scored,
+    scored_models,
 )
-from distil_nlp.results import Run, pick
+from distil_nlp.results import RunResults, get_nested
 
 
-def training(run: Run) -> Table | None:
+def training_table(run: RunResults) -> Table | None:
     """What the student's training took, and with what."""
-    found, around = run("training") or {}, run("environment") or {}
+    found, around = run.get("training") or {}, run.get("environment") or {}
     versions = [f"{name} {version}" for name, version in (around.get("versions") or {}).items() if version]
     rows = [
         ("steps", count(found.get("steps"))),
         ("time", duration(found.get("seconds"))),
-        ("training rows", count(run("rows.train"))),
+        ("training rows", count(run.get("rows.train"))),
         ("tokens", large(found.get("tokens"))),
         ("tokens per second", count(found.get("tokens_per_second"))),
-        ("peak memory of the process, MiB", plain(found.get("peak_memory_mib"))),
+        ("peak memory of the process, MiB", decimal(found.get("peak_memory_mib"))),
         ("device", around.get("device")),
         ("processes", count(around.get("processes"))),
         ("threads", count(around.get("threads"))),
@@ -52,10 +52,10 @@ def training(run: Run) -> Table | None:
         ("versions", ", ".join(versions)),
         ("commit", (around.get("commit") or "")[:12]),
     ]
-    return table("Training", ("", ""), rows)
+    return make_table("Training", ("", ""), rows)
 
 
-NONE = "–"
+EMPTY_CELL = "–"
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,18 @@ class Table:
         return not any(self.head)
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
+def make_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
     """A table without the rows and columns in which nothing stands; None if nothing is left."""
-    cells = filled([head, *rows])
+    cells = drop_empty([head, *rows])
     if not cells:
         return None
-    shown = tuple(tuple(cell or NONE * (i > 0) for i, cell in enumerate(row)) for row in cells[1:])
+    shown = tuple(tuple(cell or EMPTY_CELL * (i > 0) for i, cell in enumerate(row)) for row in cells[1:])
     return Table(caption, tuple(cells[0]), shown, note)
 
 
-def quality(run: Run) -> Table | None:
+def quality_table(run: RunResults) -> Table | None:
     """Teacher, student and baselines: headline metric with its range over seeds, other metrics, retention, gain."""
-    others, rows = other_metrics(run), scored(run)
+    others, rows = other_metrics(run), scored_models(run)
     several = any((score := row.score(run.metric)) and len(score.values) > 1 for row in rows)
     head = [
         "",
@@ -97,70 +97,72 @@ def quality(run: Run) -> Table | None:
     cells = [
         (
             row.label,
-            median(row.score(run.metric)),
-            seeds(row.score(run.metric)),
-            *(median(row.score(name)) for name in others),
+            format_median(row.score(run.metric)),
+            format_range(row.score(run.metric)),
+            *(format_median(row.score(name)) for name in others),
             percent(retention_of(run, row)),
-            gain(row.gain),
+            format_gain(row.gain),
         )
         for row in rows
     ]
-    return table("Quality", head, cells, _quality_note(run))
+    return make_table("Quality", head, cells, _quality_note(run))
 
 
-def _quality_note(run: Run) -> str:
-    level = next((row.gain.get("level", 0.95) for row in scored(run) if pick(row.gain, "low") is not None), None)
+def _quality_note(run: RunResults) -> str:
+    level = next(
+        (row.gain.get("level", 0.95) for row in scored_models(run) if get_nested(row.gain, "low") is not None), None
+    )
     notes = [
         f"Gain: student minus that line on the headline metric, with its {percent(level, 0)} interval; a point is 0.01."
         if level
         else "",
-        "Labels alone: the same student after the same steps, without a teacher." if run(LABELS_ALONE) else "",
+        "Labels alone: the same student after the same steps, without a teacher." if run.get(LABELS_ONLY) else "",
     ]
     return " ".join(filter(None, notes))
 
 
-def median(score: Score | None) -> str:
+def format_median(score: SeedScores | None) -> str:
     """Of the seeds."""
-    return plain(score.median) if score else ""
+    return decimal(score.median) if score else ""
 
 
-def seeds(score: Score | None) -> str:
+def format_range(score: SeedScores | None) -> str:
     """0.835 to 0.839 (3); empty for a single seed."""
     return f"{span(*score.span)} ({len(score.values)})" if score and len(score.values) > 1 else ""
 
 
-def gain(found: dict[str, Any] | None) -> str:
+def format_gain(found: dict[str, Any] | None) -> str:
     """+7.7 (+4.6 to +10.8), in points; whether that is noise."""
-    if pick(found, "mean") is None:
+    if get_nested(found, "mean") is None:
         return ""
-    noise = is_noise(found)
+    noise = is_within_noise(found)
     interval = "" if noise is None else f" ({points(found['low'], '+')} to {points(found['high'], '+')})"
     return f"{points(found['mean'], '+')}{interval}{', within noise' if noise else ''}"
 
 
-def cost(run: Run) -> Table | None:
+def cost_table(run: RunResults) -> Table | None:
     """Size, work, time and memory, a row each: teacher, student, and student ÷ teacher."""
     batches = sorted({batch for timed in run.both("latency_ms") for batch in timed or ()}, key=int)
     rows = [
         _both(run, "parameters", large, "parameters"),
         _both(run, "encoder parameters", large, "encoder_parameters"),
         _both(run, "embedding parameters", large, "embedding_parameters"),
-        _both(run, "weights on disk, MB", plain, "size_mb"),
+        _both(run, "weights on disk, MB", decimal, "size_mb"),
         _both(run, "FLOPs per token", large, "flops_per_token"),
         *(_latency(run, batch) for batch in batches),
         *(_both(run, f"tokens per second, batch {batch}", count, f"tokens_per_second.{batch}") for batch in batches),
-        _both(run, "peak memory, MiB", plain, "peak_memory_mib"),
+        _both(run, "peak memory, MiB", decimal, "peak_memory_mib"),
     ]
     note = f"Ratio: student ÷ teacher. {_conditions(run)}".rstrip()
-    return table("Cost", ("", "teacher", "student", "ratio"), rows, note)
+    return make_table("Cost", ("", "teacher", "student", "ratio"), rows, note)
 
 
-def _both(run: Run, label: str, form: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:
+def _both(run: RunResults, label: str, form: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:
     teacher, student = run.both(path)
     return (label, form(teacher), form(student), percent(ratio(student, teacher), 0))
 
 
-def _latency(run: Run, batch: str) -> tuple[str, str, str, str]:
+def _latency(run: RunResults, batch: str) -> tuple[str, str, str, str]:
     label, *medians, share = _both(
         run, f"latency, batch {batch}: median (p95), ms", milliseconds, f"latency_ms.{batch}.median"
     )
@@ -168,10 +170,10 @@ def _latency(run: Run, batch: str) -> tuple[str, str, str, str]:
     return (label, *(median and median + tail for median, tail in zip(medians, tails, strict=True)), share)
 
 
-def _conditions(run: Run) -> str:
+def _conditions(run: RunResults) -> str:
     """Under which the cost was measured."""
-    found = run("efficiency") or {}
-    repeats = pick(next(iter((run("student.latency_ms") or {}).values()), None), "repeats")
+    found = run.get("efficiency") or {}
+    repeats = get_nested(next(iter((run.get("student.latency_ms") or {}).values()), None), "repeats")
     parts = [
         found.get("device"),
         found.get("threads") and plural(found["threads"], "thread"),

@@ -24,10 +24,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.architecture import feed_forward_units, layer_stack, members
+from distil_nlp.models.architecture import ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
 from distil_nlp.signals.sdpa import KEEP, RECORDING_SDPA, show_probabilities
-from distil_nlp.signals.types import EMBEDDINGS, Differentiate, Measure, Request, Source, Vocabulary
+from distil_nlp.signals.types import (
+    EMBEDDINGS,
+    GradientFunction,
+    LazyLogits,
+    ProjectionInput,
+    SignalRequest,
+    VocabularyLoss,
+)
 
 PROJECTIONS = "distillation_projections"
 """Where on the student the modules hang that only training needs."""
@@ -50,22 +57,25 @@ class Recorder:
     def __init__(
         self,
         model: PreTrainedModel,
-        request: Request,
+        request: SignalRequest,
         *,
         head_rows: bool = False,
         projects: bool = True,
-        projections: dict[str, Source] | None = None,
+        projections: dict[str, ProjectionInput] | None = None,
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections = projections or {}
-        self.layers, self._model = layer_stack(members(model)[0]), model
+        self.layers, self._model = layer_stack(ensemble_members(model)[0]), model
         routed = model._can_set_attn_implementation()
         if not routed:
             self._refuse_maps_alone()
-        units = {layer: feed_forward_units(members(model)[0], self.layers[layer]) for layer, _ in request.activations}
+        units = {
+            layer: feed_forward_units(ensemble_members(model)[0], self.layers[layer])
+            for layer, _ in request.activations
+        }
         self._rows: dict[str, Tensor] | None = None
-        self._measure: Measure | None = None
-        self._differentiate: Differentiate | None = None
+        self._measure: VocabularyLoss | None = None
+        self._differentiate: GradientFunction | None = None
         self.last: Tensor | None = None
         self._keeps_last = False
         self._decoder = _projection(model) if head_rows and request.logits else None
@@ -77,7 +87,7 @@ class Recorder:
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
-            *(one.base_model.register_forward_hook(self._keep_last) for one in members(model)),
+            *(one.base_model.register_forward_hook(self._keep_last) for one in ensemble_members(model)),
         ]
         self._watch_hidden()
         self._watch_activations(units)
@@ -99,7 +109,7 @@ class Recorder:
             self._model.set_attn_implementation(self._attention_before)
 
     @contextmanager
-    def measuring(self, measure: Measure) -> Iterator[None]:
+    def measuring(self, measure: VocabularyLoss) -> Iterator[None]:
         """Within this, the vocabulary's logits go to `measure`, inside the forward, and come back as
         `Signals.measured`: where the model is wrapped, its weights are whole only there."""
         self._measure = measure
@@ -109,7 +119,7 @@ class Recorder:
             self._measure = None
 
     @contextmanager
-    def differentiating(self, differentiate: Differentiate) -> Iterator[None]:
+    def differentiating(self, differentiate: GradientFunction) -> Iterator[None]:
         """Within this, `differentiate` makes `Signals.input_gradient`, inside the forward: behind what wraps the model,
         the logits no longer come from the embeddings that it gives."""
         self._differentiate = differentiate
@@ -246,10 +256,10 @@ class Recorder:
         decoder = self._decoder
         if self._rows is None or (self.projects and self._measure is None):
             return F.linear(states, decoder.weight, decoder.bias)
-        self._hand_on(Vocabulary(states.squeeze(0), decoder.weight, decoder.bias))
+        self._hand_on(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
         return states
 
-    def _hand_on(self, vocabulary: Vocabulary) -> None:
+    def _hand_on(self, vocabulary: LazyLogits) -> None:
         if self._measure is None:
             self._vocabulary = vocabulary
         else:
@@ -284,7 +294,7 @@ class Recorder:
         if self.request.logits and self._vocabulary is None and self._measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
-                self._hand_on(Vocabulary(logits))
+                self._hand_on(LazyLogits(logits))
                 logits = None
         bank = getattr(module, PROJECTIONS, None)
         signals = {
@@ -311,7 +321,7 @@ class Recorder:
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
 
-    def _given(self, name: str, source: Source, states: Tensor) -> tuple[Tensor, ...]:
+    def _given(self, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
         """What a projection is called with; the teacher's states in the precision of the student's."""
         return (states,) if source.teacher is None else (states, self._shown[name].to(states.dtype))
 

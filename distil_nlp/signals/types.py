@@ -18,7 +18,7 @@ EMBEDDINGS = -1
 
 
 @dataclass(frozen=True)
-class Request:
+class SignalRequest:
     """What the terms of an objective need to see of one model.
 
     Attributes:
@@ -43,7 +43,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class LazyLogits:
     """Logits that nobody has computed yet: `states` · `weight`ᵀ + `bias`; or `states`, if there is no weight.
 
     Attributes:
@@ -62,8 +62,8 @@ class Vocabulary:
             return F.linear(self.states[start:stop], self.weight, self.bias)
 
 
-Measure = Callable[[Vocabulary], Any]
-Differentiate = Callable[[Tensor, Tensor], Tensor]
+VocabularyLoss = Callable[[LazyLogits], Any]
+GradientFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits, embeddings) → the gradient of a loss with respect to the embeddings."""
 
 
@@ -82,11 +82,11 @@ class Signals:
     activations: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
     input_gradient: Tensor | None = None
-    vocabulary: Vocabulary | None = None
+    vocabulary: LazyLogits | None = None
     measured: Any = None
 
 
-def observe(
+def forward_with_signals(
     model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor], shown: dict[str, Tensor] | None = None
 ) -> Signals:
     """One forward pass of a model (wrapped or not) that carries a `Recorder`; `shown` are the teacher's states for
@@ -94,12 +94,12 @@ def observe(
     return Signals(**model(**inputs, rows=rows, shown=shown))
 
 
-def forward_names(model: nn.Module) -> frozenset[str]:
+def forward_arguments(model: nn.Module) -> frozenset[str]:
     """Inputs that a model's forward names, other than labels: what of a batch it is shown."""
     return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
 
 
-class Source(NamedTuple):
+class ProjectionInput(NamedTuple):
     """What a projection is called with.
 
     Attributes:

@@ -11,11 +11,11 @@ from distil_nlp.errors import UserError
 from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.utils.files import write_atomically
 
-PLAIN = "plain"
+BASELINE_METHOD = "plain"
 """The method that adds nothing to the terms of all; the others' cost is counted from it."""
 
 
-class Plan(BaseModel):
+class StudyPlan(BaseModel):
     """What a study's file says.
 
     Attributes:
@@ -33,7 +33,7 @@ class Plan(BaseModel):
     methods: dict[str, dict[str, dict[str, Any] | None]] = Field(min_length=1)
 
 
-def recipe_of(plan: Plan, path: Path, method: str, folder: Path) -> Path:
+def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
     """The study's recipe with a method's objective."""
     tree = read_yaml(path.parent / plan.recipe)
     tree["objective"] = {**plan.always, **plan.methods[method]}
@@ -43,9 +43,9 @@ def recipe_of(plan: Plan, path: Path, method: str, folder: Path) -> Path:
     return file
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> StudyPlan:
     try:
-        return Plan.model_validate(read_yaml(path))
+        return StudyPlan.model_validate(read_yaml(path))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UserError(f"{path}: expected a study / got: {wrong} / see distil_nlp.study.Plan") from error

@@ -16,9 +16,9 @@ from distil_nlp.errors import UserError
 from distil_nlp.pipeline import builders as build
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import read_yaml
-from distil_nlp.recipe.validate import refuse_keys_without_effect
-from distil_nlp.reporting.markdown import aligned, markdown
-from distil_nlp.study.plan import Plan, read_plan, recipe_of
+from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.reporting.markdown import aligned_table, markdown_table
+from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import _MEMORY, _beside, _rows, _table
 from distil_nlp.training.preemption import Preempted, on_sigterm
 from distil_nlp.utils.files import write_atomically
@@ -26,7 +26,7 @@ from distil_nlp.utils.files import write_atomically
 _RUN = "import sys; from distil_nlp.cli import distill; sys.exit(distill())"
 
 
-def study(
+def run_study(
     path: Path,
     folder: Path,
     overrides: Sequence[str],
@@ -77,7 +77,7 @@ def study(
 
 def _check(recipe: Recipe, method: str, place: Path) -> None:
     """What would stop a run once it is started, and whether a finished one had another objective."""
-    refuse_keys_without_effect(recipe)
+    validate_no_unused_keys(recipe)
     build.objective_from(recipe, build.task_kind(recipe))
     results = place / "results.json"
     if results.is_file():
@@ -130,7 +130,7 @@ def _run(arguments: Sequence[str], place: Path) -> None:
     write_atomically(place / _MEMORY, f"{kib / 1024:.0f}\n")
 
 
-def _write(plan: Plan, folder: Path) -> str:
+def _write(plan: StudyPlan, folder: Path) -> str:
     """`study.json` and `study.md`, of the runs that are finished; the tables for a terminal."""
     rows = list(_rows(plan, folder))
     write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
@@ -140,7 +140,7 @@ def _write(plan: Plan, folder: Path) -> str:
         if found:
             table = _table(sorted(found, key=lambda row: -row["median"]))
             heading = f"{task.upper()}, {found[0]['metric']} after {found[0]['steps']} steps: {_beside(found[0])}"
-            told.append(f"{heading}\n\n{markdown(table)}\n")
-            shown.append(f"{heading}\n{aligned(table)}")
+            told.append(f"{heading}\n\n{markdown_table(table)}\n")
+            shown.append(f"{heading}\n{aligned_table(table)}")
     write_atomically(folder / "study.md", "\n".join(told))
     return "\n\n".join(shown)

@@ -33,7 +33,7 @@ class Task:
 
 _OWN_SPLITS = ("test", "validation", "dev")
 
-OWN = {
+CUSTOM_TASKS = {
     "classification": Task("classification", ("text",), evaluation_splits=_OWN_SPLITS),
     "regression": Task("regression", ("text",), (), "pearson", "regression", _OWN_SPLITS),
 }

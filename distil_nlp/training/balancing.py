@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class Rebalances(TrainerCallback):
+class BalancingCallback(TrainerCallback):
     """Lets the shares follow the trainer's terms at the end of a step, before it may be saved.
 
     Attributes:
@@ -34,8 +34,8 @@ class Rebalances(TrainerCallback):
         self.shares = balance.shares()
         if balance.kind == "uncertainty":
             balance.learn(trainer.accelerator.reduce(self._values, "sum"), self._counts > 0)
-        elif (lengths := trainer.probe.take_lengths()) is not None:
-            weights = lengths.new_tensor(trainer.objective.weights(trainer.progress_at(state.global_step - 1)))
-            lengths = trainer.accelerator.reduce(lengths, "mean") / (self.shares * weights.clamp_min(1e-30))
-            balance.learn(lengths, weights > 0)
+        elif (norms := trainer.probe.pop_norms()) is not None:
+            weights = norms.new_tensor(trainer.objective.weights(trainer.progress_at(state.global_step - 1)))
+            norms = trainer.accelerator.reduce(norms, "mean") / (self.shares * weights.clamp_min(1e-30))
+            balance.learn(norms, weights > 0)
         self._values.zero_()

@@ -33,16 +33,16 @@ class CheckpointGuard(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
-            self.trainer.stop_if_not_finite()
+            self.trainer.raise_if_not_finite()
 
     def on_step_end(self, args, state, control, **kwargs):
         if control.should_save:
-            self.trainer.stop_if_not_finite()
+            self.trainer.raise_if_not_finite()
 
     on_epoch_end = on_step_end
 
     def on_evaluate(self, args, state, control, **kwargs):
-        self.trainer.stop_if_not_finite()
+        self.trainer.raise_if_not_finite()
 
     def on_train_end(self, args, state, control, **kwargs):
         if state.global_step == 0:
@@ -50,26 +50,26 @@ class CheckpointGuard(TrainerCallback):
                 "expected at least one training step / got none / nothing was learnt / check training.max_steps, "
                 "num_train_epochs, and dataloader_drop_last with a batch larger than the data"
             )
-        self.trainer.stop_if_not_finite()
+        self.trainer.raise_if_not_finite()
         self.trainer.read_terms()
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         self.trainer.accelerator.wait_for_everyone()
-        spent = self.trainer.spent() | _company(args)
+        spent = self.trainer.spent() | _process_layout(args)
         if args.should_save and folder.is_dir():
             (folder / SPENT).write_text(json.dumps(spent))
             mark_as_complete(folder)
 
 
-def spent_until(checkpoint: Path | None) -> dict[str, float]:
+def read_spent(checkpoint: Path | None) -> dict[str, float]:
     """Seconds and tokens that training had taken when a checkpoint was written."""
     return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
 
 
-def say_what_changes(checkpoint: Path, args: TrainingArguments) -> None:
+def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> None:
     """Tells, where other processes wrote a checkpoint, what of the rest is as if nobody had stopped and what is not."""
-    now, then = _company(args), json.loads((checkpoint / SPENT).read_text())
+    now, then = _process_layout(args), json.loads((checkpoint / SPENT).read_text())
     if now["processes"] == then["processes"]:
         return
     text = f"{checkpoint.name} was written by {then['processes']} processes, this run has {now['processes']}: "
@@ -84,7 +84,7 @@ def say_what_changes(checkpoint: Path, args: TrainingArguments) -> None:
     say(text)
 
 
-def _company(args: TrainingArguments) -> dict[str, int]:
+def _process_layout(args: TrainingArguments) -> dict[str, int]:
     rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {"processes": args.world_size, "rows_per_step": rows}
 

@@ -9,12 +9,12 @@ from typing import Any
 from transformers import TrainingArguments
 
 from distil_nlp.errors import UserError
-from distil_nlp.signals.types import Request
+from distil_nlp.signals.types import SignalRequest
 
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
-def refuse_arguments(args: TrainingArguments) -> None:
+def validate_arguments(args: TrainingArguments) -> None:
     """Names the arguments that would change the objective without anybody seeing it.
 
     Raises:
@@ -53,7 +53,7 @@ def refuse_arguments(args: TrainingArguments) -> None:
         )
 
 
-def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -> None:
+def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -> None:
     """Names what an objective can make nothing of; `wanted` maps `cutoff`, `mixup` and `replacement` to what is asked.
 
     Raises:
@@ -73,7 +73,7 @@ def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -
             f"teacher.cache: expected rows that stay as they are / got {', '.join(changing)} / each epoch shows other "
             "rows, of which the kept answers know nothing / leave one of the two out"
         )
-    if unlabelled and not any(term.needs_teacher and term.teaches_unlabelled for term in objective.terms):
+    if unlabelled and not any(term.needs_teacher and term.uses_unlabelled_rows for term in objective.terms):
         raise UserError(
             f"{', '.join(unlabelled)}: expected a term that learns from the teacher without labels / got "
             f"{', '.join(objective.names)} / rows that were made have no label, so that nothing would be learnt from "
@@ -81,9 +81,9 @@ def refuse_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -
         )
 
 
-def refuse_kept_answers(objective: Any, cache: Any) -> None:
+def validate_cache_support(objective: Any, cache: Any) -> None:
     """Raises UserError for terms that need more of a teacher than its answers, where these are kept."""
-    names = [term.name for term in objective.terms if not term.takes_kept_answers]
+    names = [term.name for term in objective.terms if not term.accepts_cached_teacher]
     if names and cache is not None:
         raise UserError(
             f"teacher.cache: expected terms on the teacher's answers / got {', '.join(names)} / the teacher itself "
@@ -91,7 +91,7 @@ def refuse_kept_answers(objective: Any, cache: Any) -> None:
         )
 
 
-def settle_arguments(args: TrainingArguments) -> None:
+def set_required_arguments(args: TrainingArguments) -> None:
     """Sets what the trainer cannot do otherwise."""
     args.remove_unused_columns = False  # the teacher needs columns that the student does not know
     args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
@@ -99,7 +99,7 @@ def settle_arguments(args: TrainingArguments) -> None:
     args.accelerator_config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
 
 
-def refuse_rounded_balance(objective: Any, args: TrainingArguments) -> None:
+def validate_balancing_precision(objective: Any, args: TrainingArguments) -> None:
     """Raises UserError where DeepSpeed would round what balancing goes by."""
     if objective.balance is not None and args.deepspeed_plugin is not None and args.bf16:
         raise UserError(
@@ -108,7 +108,7 @@ def refuse_rounded_balance(objective: Any, args: TrainingArguments) -> None:
         )
 
 
-def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) -> None:
+def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> None:
     """Reentrant checkpointing runs the first forward without a graph: what is kept from within it has no gradient.
 
     Raises:
@@ -124,7 +124,7 @@ def refuse_reentrant_checkpointing(args: TrainingArguments, request: Request) ->
         )
 
 
-def refuse_second_backward(args: TrainingArguments, request: Request) -> None:
+def validate_double_backward(args: TrainingArguments, request: SignalRequest) -> None:
     """Raises UserError where the gradient of a gradient cannot be had."""
     fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing", "fp16")
     named = [name for name in fields if getattr(args, name, None)]
@@ -135,7 +135,7 @@ def refuse_second_backward(args: TrainingArguments, request: Request) -> None:
         )
 
 
-def refuse_sharding(request: Request, is_fsdp: bool, deepspeed: Any) -> None:
+def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> None:
     """Raises UserError if terms look at parameters of which each process has a part, or go backward on their own where
     that is taken over. `deepspeed` is accelerate's plugin, or None."""
     if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):

@@ -28,7 +28,7 @@ class GradientProbe:
         self.every = every
         self._step = self._taken = -1
         self._names: Sequence[str] = ()
-        self.lengths: Tensor | None = None
+        self.norms: Tensor | None = None
         self._cosines: Tensor | None = None
 
     def start(self) -> None:
@@ -39,7 +39,7 @@ class GradientProbe:
         """Whether to look; once a step, whatever its micro-batches."""
         return step % self.every == 0 and step != self._step
 
-    def look(
+    def measure(
         self, step: int, names: Sequence[str], factors: Tensor, recorder: Recorder, forward: Callable[[Tensor], Tensor]
     ) -> None:
         """`forward` gives the loss for factors; those of one term at a time are asked for."""
@@ -51,8 +51,8 @@ class GradientProbe:
                 found = torch.autograd.grad(loss, recorder.last, allow_unused=True)[0] if loss.requires_grad else None
                 gradients.append(torch.zeros_like(recorder.last) if found is None else found.detach())
         flat = torch.stack([one.float().flatten() for one in gradients])
-        self.lengths = flat.norm(dim=1)
-        directions = flat / self.lengths.clamp_min(1e-30)[:, None]
+        self.norms = flat.norm(dim=1)
+        directions = flat / self.norms.clamp_min(1e-30)[:, None]
         self._cosines = directions @ directions.T
         self._step, self._names = step, names
 
@@ -60,15 +60,15 @@ class GradientProbe:
         """What was found since it was last read."""
         if self._cosines is None:
             return {}
-        names, lengths, cosines = self._names, self.lengths.tolist(), self._cosines.tolist()
+        names, norms, cosines = self._names, self.norms.tolist(), self._cosines.tolist()
         self._cosines = None
-        found = {f"gradient_norm/{name}": length for name, length in zip(names, lengths, strict=True)}
+        found = {f"gradient_norm/{name}": length for name, length in zip(names, norms, strict=True)}
         for i, j in combinations(range(len(names)), 2):
-            if lengths[i] > 0 and lengths[j] > 0:
+            if norms[i] > 0 and norms[j] > 0:
                 found[f"gradient_cosine/{names[i]}/{names[j]}"] = cosines[i][j]
         return found
 
-    def take_lengths(self) -> Tensor | None:
+    def pop_norms(self) -> Tensor | None:
         """(terms,), if they were not taken since the last look."""
-        taken, self._taken = self.lengths if self._taken != self._step else None, self._step
+        taken, self._taken = self.norms if self._taken != self._step else None, self._step
         return taken

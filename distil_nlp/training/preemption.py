@@ -32,7 +32,7 @@ def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class StopsWhenTold(TrainerCallback):
+class PreemptionCallback(TrainerCallback):
     """On SIGTERM lets the step end, saves a checkpoint and raises `Preempted`.
 
     Transformers' own `enable_jit_checkpoint` saves past the other callbacks and in the middle of a step, and leaves the

@@ -19,7 +19,7 @@ _NOT_TERMS = (
 )
 
 
-class TermProgress(ProgressCallback):
+class TermProgressCallback(ProgressCallback):
     """`Trainer`'s bar with loss, terms and speed beside it, in place of a printed dict per log."""
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs) -> None:

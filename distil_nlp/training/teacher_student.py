@@ -12,16 +12,16 @@ from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
 from distil_nlp.errors import UserError
-from distil_nlp.losses.input_gradients import gradient_at_embeddings, twice_differentiable, without_graph
+from distil_nlp.losses.input_gradients import detach_signals, double_backward_attention, gradient_at_embeddings
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS, Recorder
-from distil_nlp.signals.types import Signals, forward_names, observe
-from distil_nlp.teachers.cache import Cache, Contents, TeacherCache, cached_answers
+from distil_nlp.signals.types import Signals, forward_arguments, forward_with_signals
+from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
 
 
-class Pair:
+class TeacherStudent:
     """A student and its teacher, with hooks that show what an objective needs to see of them.
 
     Args:
@@ -42,8 +42,8 @@ class Pair:
         self.student, self.teacher, self.objective = student, teacher, objective
         self.cache: TeacherCache | None = None
         self._differentiates = objective.request("student").input_gradient
-        self._of_student = forward_names(student)
-        self._of_teacher = forward_names(teacher) if teacher is not None else frozenset()
+        self._of_student = forward_arguments(student)
+        self._of_teacher = forward_arguments(teacher) if teacher is not None else frozenset()
         self.inputs = self._of_student | self._of_teacher
         projections, is_mlm = objective.projections(), objective.kind == "mlm"
         if len(projections):
@@ -62,14 +62,14 @@ class Pair:
         if mixes:
             self._hooks += [EmbeddingMixer(one) for one in (student, teacher) if one is not None]
 
-    def remove(self) -> None:
+    def remove_hooks(self) -> None:
         """Takes every hook off both models, and the projections off the student."""
         for hooks in self._hooks:
             hooks.remove()
         if hasattr(self.student, PROJECTIONS):
             delattr(self.student, PROJECTIONS)
 
-    def measure(
+    def compute(
         self,
         model: nn.Module,
         batch: dict[str, Any],
@@ -83,17 +83,17 @@ class Pair:
             model: the student, in whatever wraps it.
             batch: of a `RowCollator`.
             progress: where schedules stand, from 0 to 1.
-            factors: see `Objective.factors`.
+            factors: see `Objective.row_weights`.
         """
         teacher = self.ask(batch)
         with ExitStack() as stack:
             if self._differentiates:
                 stack.enter_context(self._differentiating(self.recorder, batch, again=True))
             if "chunks" in batch:
-                measure = self.objective.measure(teacher, batch, progress, factors, further)
+                measure = self.objective.vocabulary_loss(teacher, batch, progress, factors, further)
                 stack.enter_context(self.recorder.measuring(measure))
-            shown = self.objective.shown(teacher)
-            student = observe(model, _only(batch, self._of_student), batch["rows"], shown)
+            shown = self.objective.teacher_states(teacher)
+            student = forward_with_signals(model, _only(batch, self._of_student), batch["rows"], shown)
         return *self.objective.loss(student, teacher, batch, progress, factors), student
 
     def ask(self, batch: dict[str, Any]) -> Signals:
@@ -105,17 +105,17 @@ class Pair:
         inputs = _only(batch, self._of_teacher)
         if not self._differentiates:
             with torch.no_grad():
-                return observe(self.teacher, inputs, batch["rows"])
+                return forward_with_signals(self.teacher, inputs, batch["rows"])
         with self._differentiating(self._asking, batch, again=False):
-            return without_graph(observe(self.teacher, inputs, batch["rows"]))
+            return detach_signals(forward_with_signals(self.teacher, inputs, batch["rows"]))
 
     @contextmanager
     def _differentiating(self, recorder: Recorder, batch: dict[str, Any], again: bool) -> Iterator[None]:
         own = gradient_at_embeddings(batch, self.objective.kind, again)
-        with twice_differentiable(), recorder.differentiating(own):
+        with double_backward_attention(), recorder.differentiating(own):
             yield
 
-    def ask_ahead(self, rows: Any, collator: Callable, cache: Cache, **how: Any) -> None:
+    def ask_ahead(self, rows: Any, collator: Callable, cache: CacheConfig, **how: Any) -> None:
         """Finds the teacher's answers about all rows on disk, or asks for them; the collator hands them on from then.
 
         Args:
@@ -131,15 +131,15 @@ class Pair:
                 "set data.streaming=false, or leave teacher.cache out"
             )
         request, kind = self.objective.request("teacher"), self.objective.kind
-        contents = Contents.of(request, kind, cache.dtype, cache.top_k, self._temperature())
+        contents = CachedSignals.of(request, kind, cache.dtype, cache.top_k, self._temperature())
         self.teacher.to(how["device"])
-        self.cache = cached_answers(self.teacher, rows, collator, contents, cache, **how)
+        self.cache = open_or_build_cache(self.teacher, rows, collator, contents, cache, **how)
         collator.answers = self.cache.answers
 
     def _temperature(self) -> float:
         """That of the soft targets, the only term that can do with the likeliest words of a vocabulary."""
         outputs = [term for term in self.objective.terms if isinstance(term, OutputTerm) and term.needs_teacher]
-        whole = [term.name for term in outputs if self.objective.kind == "mlm" and not term.takes_top]
+        whole = [term.name for term in outputs if self.objective.kind == "mlm" and not term.accepts_top_logits]
         if whole:
             raise UserError(
                 f"teacher.cache: expected plain soft_target_kl alone of the terms on a teacher's vocabulary / got "

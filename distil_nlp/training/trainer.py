@@ -21,29 +21,29 @@ from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupColla
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.data.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.errors import UserError
-from distil_nlp.losses.hard_labels import RightGuesses
-from distil_nlp.objective import OF_PROCESSES, OutputTerm, Shape
+from distil_nlp.losses.hard_labels import MaskedAccuracy
+from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
-from distil_nlp.teachers.cache import Cache
-from distil_nlp.training.balancing import Rebalances
+from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.training.balancing import BalancingCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import (
-    refuse_arguments,
-    refuse_augmentation,
-    refuse_kept_answers,
-    refuse_reentrant_checkpointing,
-    refuse_rounded_balance,
-    refuse_second_backward,
-    refuse_sharding,
-    settle_arguments,
+    set_required_arguments,
+    validate_arguments,
+    validate_augmentation,
+    validate_balancing_precision,
+    validate_cache_support,
+    validate_checkpointing,
+    validate_double_backward,
+    validate_sharding,
 )
 from distil_nlp.training.compile import compile_blocks, restore_blocks
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.meter import Meter
-from distil_nlp.training.preemption import StopsWhenTold
-from distil_nlp.training.progress import TermProgress
-from distil_nlp.training.teacher_student import Pair
+from distil_nlp.training.preemption import PreemptionCallback
+from distil_nlp.training.progress import TermProgressCallback
+from distil_nlp.training.teacher_student import TeacherStudent
 
 _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Of one model's logits in fp32, which the vocabulary's losses hold at a time."""
@@ -97,37 +97,37 @@ class DistillationTrainer(Trainer):
         objective: Objective,
         teacher: PreTrainedModel | None = None,
         data_collator: Callable | None = None,
-        cache: Cache | None = None,
+        cache: CacheConfig | None = None,
         gradients_every: int | None = None,
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
         **kwargs: Any,
     ):
-        refuse_arguments(args)
-        refuse_kept_answers(objective, cache)
-        refuse_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
-        refuse_rounded_balance(objective, args)
-        settle_arguments(args)
+        validate_arguments(args)
+        validate_cache_support(objective, cache)
+        validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
+        validate_balancing_precision(objective, args)
+        set_required_arguments(args)
         if teacher is not None and not objective.needs_teacher:
             teacher = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
-            objective.bind(Shape.of(teacher.config) if teacher is not None else None, Shape.of(model.config))
+            objective.bind(ModelShape.of(teacher.config) if teacher is not None else None, ModelShape.of(model.config))
         wanted = objective.request("student")
         if not wanted.logits and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head gets no gradient
-        refuse_reentrant_checkpointing(args, wanted)
-        refuse_second_backward(args, wanted)
+        validate_checkpointing(args, wanted)
+        validate_double_backward(args, wanted)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
-        self.pair = Pair(model, teacher, objective, mixes=mixup is not None)
+        self.teacher_student = TeacherStudent(model, teacher, objective, mixes=mixup is not None)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
-        refuse_sharding(wanted, self.is_fsdp_enabled, args.deepspeed_plugin)
+        validate_sharding(wanted, self.is_fsdp_enabled, args.deepspeed_plugin)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
-        known = self.pair.inputs | {"labels", "label", "label_ids", "word_ids"}
+        known = self.teacher_student.inputs | {"labels", "label", "label_ids", "word_ids"}
         self.data_collator = RowCollator(
             self.data_collator if mixup is None else MixupCollator(self.data_collator),
             objective.row_sets(_chunk(model, args) if objective.kind == "mlm" else None),
@@ -148,18 +148,18 @@ class DistillationTrainer(Trainer):
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
         self.probe = GradientProbe(gradients_every) if gradients_every else None
-        self._rebalances = Rebalances(self, len(objective.terms), args.device) if balance is not None else None
-        self._stop = StopsWhenTold(self)
+        self._rebalances = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
+        self._stop = PreemptionCallback(self)
         if self._rebalances is not None:
             self.add_callback(self._rebalances)
         self.add_callback(CheckpointGuard(self))
         self.add_callback(self._stop)
         if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(TermProgress())
+            self.add_callback(TermProgressCallback())
 
     def detach(self) -> PreTrainedModel:
         """Takes everything that training added off both models, and returns the plain student."""
-        self.pair.remove()
+        self.teacher_student.remove_hooks()
         student = _unprepared(self.accelerator.unwrap_model(self.model))
         for model in (student, self.teacher):
             if model is not None:
@@ -189,7 +189,7 @@ class DistillationTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self.tokens_seen += sum(batch["tokens"] for batch in batches)
         if self.accelerator.num_processes > 1:
-            self._tell_of_others(batches)
+            self._share_row_counts(batches)
         counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
         counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
         if device.type == "cuda":
@@ -198,7 +198,7 @@ class DistillationTrainer(Trainer):
         self._train_meter.begin_step(counts)
         return batches, counts
 
-    def _tell_of_others(self, batches: list[dict[str, Any]]) -> None:
+    def _share_row_counts(self, batches: list[dict[str, Any]]) -> None:
         """For terms that compare rows: how many there are in each process, micro-batch by micro-batch. The one thing of
         a step that the host waits for."""
         names = self.objective.gathered_sets()
@@ -207,7 +207,7 @@ class DistillationTrainer(Trainer):
         own = [[batch["rows"][name].numel() for name in names] for batch in batches]
         sizes = self.accelerator.gather(torch.tensor([own], device=self.args.device)).permute(1, 2, 0).tolist()
         for batch, found in zip(batches, sizes, strict=True):
-            batch[OF_PROCESSES] = dict(zip(names, found, strict=True))
+            batch[ROWS_PER_PROCESS] = dict(zip(names, found, strict=True))
             batch["rows"]["batch"] = torch.arange(int(sum(found[0]) > 1))
 
     def compute_loss(
@@ -226,10 +226,10 @@ class DistillationTrainer(Trainer):
         if counts is None:
             counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
-        factors = self.objective.factors(self._progress, counts)
+        factors = self.objective.row_weights(self._progress, counts)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._look_at_gradients(model, inputs, factors)
-        loss, sums, student = self.pair.measure(model, inputs, self._progress, factors)
+        loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
         if self._rebalances is not None:
@@ -239,10 +239,12 @@ class DistillationTrainer(Trainer):
 
     def _look_at_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(chosen: Tensor) -> Tensor:
-            return self.pair.measure(model, inputs, self._progress, chosen)[0]
+            return self.teacher_student.compute(model, inputs, self._progress, chosen)[0]
 
         with self.accelerator.no_sync(model):
-            self.probe.look(self.state.global_step, self.objective.names, factors, self.pair.recorder, forward)
+            self.probe.measure(
+                self.state.global_step, self.objective.names, factors, self.teacher_student.recorder, forward
+            )
 
     @property
     def _progress(self) -> float:
@@ -314,7 +316,7 @@ class DistillationTrainer(Trainer):
             self.last_terms = self.last_terms | self._read
         return self._read
 
-    def stop_if_not_finite(self) -> None:
+    def raise_if_not_finite(self) -> None:
         """Raises UserError naming the terms that were NaN or infinite since the last log; called before a save."""
         bad = self._train_meter.not_finite(self.accelerator, self.objective.names)
         if bad:
@@ -338,8 +340,11 @@ class DistillationTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             factors = torch.zeros(len(self.objective.terms), device=self.args.device)
-            _, sums, student = self.pair.measure(model, inputs, 1.0, factors, self._guesses)
-        counts = [*self.objective.counts(inputs["rows"]), *(len(inputs["rows"][one.rows()]) for one in self._guesses)]
+            _, sums, student = self.teacher_student.compute(model, inputs, 1.0, factors, self._evaluation_terms)
+        counts = [
+            *self.objective.counts(inputs["rows"]),
+            *(len(inputs["rows"][one.counted_rows()]) for one in self._evaluation_terms),
+        ]
         self._eval_meter.add(sums, sums.new_tensor(counts))
         if self.objective.kind == "mlm" or prediction_loss_only or student.logits is None:
             return None, None, None
@@ -347,9 +352,9 @@ class DistillationTrainer(Trainer):
         return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
 
     @property
-    def _guesses(self) -> list[OutputTerm]:
+    def _evaluation_terms(self) -> list[OutputTerm]:
         """What evaluation counts besides the terms: right guesses of masked tokens, where a term looks at those."""
-        return [RightGuesses()] if self.objective.kind == "mlm" and "hard_label" in self.objective.names else []
+        return [MaskedAccuracy()] if self.objective.kind == "mlm" and "hard_label" in self.objective.names else []
 
     def evaluation_loop(
         self,
@@ -360,7 +365,7 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> EvalLoopOutput:
         """`Trainer`'s loop with the exact loss and terms: Σ ÷ rows over all batches and processes."""
-        size = len(self.objective.terms) + len(self._guesses)
+        size = len(self.objective.terms) + len(self._evaluation_terms)
         self._eval_meter = Meter(size, self.args.device, counted=True)
         if self.teacher is not None:
             self.teacher.to(self.args.device)
@@ -371,7 +376,7 @@ class DistillationTrainer(Trainer):
         weighed = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
         loss = sum(value for value in weighed if not math.isnan(value))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
-        if self._guesses:
+        if self._evaluation_terms:
             metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
             metrics[f"{metric_key_prefix}_accuracy"] = means[-1]
         output.metrics.update(metrics, **{f"{metric_key_prefix}_loss": loss})
@@ -384,12 +389,14 @@ class DistillationTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset.")
         rows = self.train_dataset
-        if self._cache_wanted is not None and self.pair.cache is None:
+        if self._cache_wanted is not None and self.teacher_student.cache is None:
             self._ask_ahead()
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(rows, self.pair.cache and self.pair.cache.layout.epochs, self.cutoff, self.mixup),
+            EpochRows(
+                rows, self.teacher_student.cache and self.teacher_student.cache.layout.epochs, self.cutoff, self.mixup
+            ),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,
@@ -400,7 +407,7 @@ class DistillationTrainer(Trainer):
         """The teacher's answers about the training rows, from disk or asked for."""
         args = self.args
         how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
-        self.pair.ask_ahead(self.train_dataset, self.data_collator, self._cache_wanted, **how)
+        self.teacher_student.ask_ahead(self.train_dataset, self.data_collator, self._cache_wanted, **how)
         if self.eval_dataset is None:
             self.teacher.to("cpu")  # it is not asked again in training
 

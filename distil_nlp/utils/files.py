@@ -19,7 +19,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     partial.replace(path)
 
 
-def refuse_links_out(folder: Path) -> None:
+def validate_links(folder: Path) -> None:
     """The folder itself may be a link; nothing in it may lead somewhere else.
 
     Raises:

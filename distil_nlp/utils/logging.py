@@ -10,7 +10,7 @@ from typing import Any
 
 import transformers
 
-from distil_nlp.redaction import quotable
+from distil_nlp.redaction import redact
 
 
 def is_main_process() -> bool:
@@ -21,10 +21,10 @@ def is_main_process() -> bool:
 def say(text: str) -> None:
     """Prints a line from the main process, without tokens and with `~` for the home folder."""
     if is_main_process():
-        print(quotable(text), flush=True)
+        print(redact(text), flush=True)
 
 
-def quotable_logs() -> None:
+def redact_logs() -> None:
     """From here on the libraries' log records, too, have no tokens and `~` for the home folder."""
     logging.setLogRecordFactory(_quotable_record)
 
@@ -32,7 +32,7 @@ def quotable_logs() -> None:
 def _quotable_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = logging.LogRecord(*args, **kwargs)
     with suppress(TypeError, ValueError, KeyError):  # arguments that do not fit: logging complains of them later
-        record.msg, record.args = quotable(record.getMessage()), ()
+        record.msg, record.args = redact(record.getMessage()), ()
     return record
 
 

@@ -17,19 +17,18 @@ from distil_nlp.benchmark import report as show
 from distil_nlp.benchmark import roofline as limits
 from distil_nlp.benchmark import term_costs as costs
 from distil_nlp.benchmark import trainer_steps as ours
-from distil_nlp.benchmark.distilbert_loop import play as reference_play
-from distil_nlp.benchmark.distilbert_loop import reference_loss
-from distil_nlp.benchmark.interleaved import Contender, Score, contest
+from distil_nlp.benchmark.distilbert_loop import reference_loss, run_distilbert_loop
+from distil_nlp.benchmark.interleaved import Contender, ContenderResult, run_interleaved
 from distil_nlp.benchmark.profile import kind_of
-from distil_nlp.benchmark.suites import FINETUNING, MASKED, PARTS, REFERENCE, Settings
-from distil_nlp.benchmark.task_workload import TaskWork, padding_share, share_of_padding
-from distil_nlp.benchmark.workload import SIZES, TEMPERATURE, WEIGHTS, Work
+from distil_nlp.benchmark.suites import FINETUNING, MASKED, PARTS, REFERENCE, BenchmarkSettings
+from distil_nlp.benchmark.task_workload import TaskWorkload, padding_fraction, workload_padding
+from distil_nlp.benchmark.workload import SIZES, TEMPERATURE, WEIGHTS, Workload
 from distil_nlp.cli import benchmark
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks.glue import GLUE
 from tests.helpers import tiny
@@ -37,7 +36,7 @@ from tests.helpers.glue import glue_folder
 from tests.helpers.processes import torchrun
 from tests.helpers.training import trainer
 
-WORK = Work(SIZES["tiny"], batch=4, length=32)
+WORK = Workload(SIZES["tiny"], batch=4, length=32)
 
 
 def batch_of(work=WORK):
@@ -101,7 +100,7 @@ def test_useful_arithmetic_is_that_of_the_models():
 def test_masked_tokens_are_as_many_as_said():
     """The head's part of the work depends on it."""
     for length in (32, 128, 512):
-        work = Work(SIZES["tiny"], batch=2, length=length)
+        work = Workload(SIZES["tiny"], batch=2, length=length)
         assert int((batch_of(work)["labels"] != -100).sum()) == work.masked
 
 
@@ -141,7 +140,7 @@ def test_contenders_take_turns(tmp_path):
     path = tmp_path / "order"
     players = {name: Contender(counting, {"path": str(path), "name": name}) for name in "ab"}
     players |= {"broken": Contender(failing), "absent": Contender(lacking)}
-    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    scores = run_interleaved(players, rounds=2, warm_up=1, threads=1)
     assert path.read_text() == "abababab"
     for name in "ab":
         assert len(scores[name].seconds) == 2
@@ -156,25 +155,25 @@ def test_a_contender_that_dies_ends_no_contest(tmp_path):
     """Prevents an hour's scores lost with one process that the system ended, often while it was idle."""
     path = tmp_path / "order"
     players = {"dying": Contender(dying), "a": Contender(counting, {"path": str(path), "name": "a"})}
-    scores = contest(players, rounds=40, warm_up=0, threads=1)
+    scores = run_interleaved(players, rounds=40, warm_up=0, threads=1)
     assert scores["dying"].problem == "its process ended, perhaps for want of memory"
     assert len(scores["a"].seconds) == 40
 
 
 def test_batches_never_end():
     """Prevents peers that drop out after an epoch, while ours goes on."""
-    assert len(list(islice(Work(SIZES["tiny"], batch=2, length=8).batches(), 70))) == 70
+    assert len(list(islice(Workload(SIZES["tiny"], batch=2, length=8).batches(), 70))) == 70
 
 
 @pytest.mark.slow
 def test_the_trainer_and_the_reference_take_turns_and_tell_their_memory():
     """Prevents a contest in which `Trainer` runs on by itself."""
     players = {
-        REFERENCE: Contender(reference_play, {"work": WORK}, keeps_memory=False),
-        MASKED: Contender(ours.play, {"work": WORK}),
-        "products": Contender(limits.play, {"work": WORK, "head_rows": WORK.masked}),
+        REFERENCE: Contender(run_distilbert_loop, {"work": WORK}, keeps_memory=False),
+        MASKED: Contender(ours.run_trainer, {"work": WORK}),
+        "products": Contender(limits.run_matmuls, {"work": WORK, "head_rows": WORK.masked}),
     }
-    scores = contest(players, rounds=2, warm_up=1, threads=1)
+    scores = run_interleaved(players, rounds=2, warm_up=1, threads=1)
     for name in (REFERENCE, MASKED):
         assert scores[name].problem is None
         assert len(scores[name].seconds) == 2
@@ -211,14 +210,14 @@ def test_operators_are_told_apart(operator, kind):
 
 def test_the_share_of_padding_counts_filled_up_places():
     """3 + 1 tokens in 2 × 3 places, 4 in 1 × 4."""
-    assert share_of_padding([3, 1, 4], 2) == pytest.approx(1 - 8 / 10)
+    assert padding_fraction([3, 1, 4], 2) == pytest.approx(1 - 8 / 10)
 
 
 @pytest.mark.parametrize("name", ["mrpc", pytest.param("sst2", marks=pytest.mark.slow)])
 def test_little_is_padded(shared, name):
     """At most 5 % of the places of a batch of 32, as rows are grouped by length."""
-    work = TaskWork(str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue"), name)
-    assert padding_share(work) <= 0.05
+    work = TaskWorkload(str(shared / "models" / "minilm-l6-h384"), str(shared / "data" / "glue"), name)
+    assert workload_padding(work) <= 0.05
 
 
 # What each term costs ----------------------------------------------------------------------------------------
@@ -227,11 +226,11 @@ def test_little_is_padded(shared, name):
 def test_every_term_is_measured_once_where_it_has_a_meaning():
     """Prevents a term of the table that is forgotten, or whose task refuses it when the machine has been at it for an
     hour."""
-    found = list(costs.groups(costs.MEASURED))
+    found = list(costs.term_groups(costs.MEASURED))
     assert sorted(name for _, names in found for name in names) == sorted(TERMS.keys() - {"soft_target_kl"})
     assert max(len(names) for _, names in found) <= 5
     for task, names in found:
-        shapes = (Shape(depth, 32, 4, None, 64, len(GLUE[task].labels) or 1) for depth in (4, 2))
+        shapes = (ModelShape(depth, 32, 4, None, 64, len(GLUE[task].labels) or 1) for depth in (4, 2))
         Objective([SoftTargetKL(), *(TERMS[name]() for name in names)], GLUE[task].kind).bind(*shapes)
 
 
@@ -239,8 +238,8 @@ def test_a_term_that_no_task_has_a_meaning_for_is_left_out(monkeypatch):
     """Prevents a group that fails for a term of language modelling, and one that vanishes without a word."""
     monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "kinds": ("mlm",)}))
     assert costs.task_of("words") is None
-    assert list(costs.groups(["words"])) == []
-    assert PARTS["terms"](Settings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}
+    assert list(costs.term_groups(["words"])) == []
+    assert PARTS["terms"](BenchmarkSettings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}
 
 
 class _Enough(Exception):
@@ -267,9 +266,9 @@ def test_a_step_has_the_term_that_it_is_timed_with(tmp_path, monkeypatch, furthe
     glue_folder(data, "mrpc")
     for name in ("soft_target_kl", "pkd"):
         monkeypatch.setattr(TERMS[name], "sum", _counted(TERMS[name].sum, name, seen))
-    work = TaskWork(str(model), str(data), "mrpc", rows=16, batch=4, length=32)
+    work = TaskWorkload(str(model), str(data), "mrpc", rows=16, batch=4, length=32)
     with pytest.raises(_Enough):
-        costs.play(two_steps(), work, further)
+        costs.run_with_term(two_steps(), work, further)
     assert seen == 2 * ["soft_target_kl", *([further] if further else [])]
 
 
@@ -284,19 +283,21 @@ def _counted(real, name, seen):
 def test_rows_of_middle_length():
     """Prevents steps that are unlike each other, or the longest alone."""
     rows = Dataset.from_dict({"length": [9, 1, 5, 4, 6, 2, 8]})
-    assert costs.of_middle_length(rows, 3)["length"] == [5, 4, 6]
-    assert len(costs.of_middle_length(rows, 100)) == 7
+    assert costs.rows_of_median_length(rows, 3)["length"] == [5, 4, 6]
+    assert len(costs.rows_of_median_length(rows, 100)) == 7
 
 
 def test_costs_are_multiples_of_the_plain_step_of_the_same_group():
     """Prevents a ratio to another group's steps, and a spread that is the batches' own."""
-    plain, dear = Score([1.0, 2.0, 4.0], peak_mib=100.0), Score([1.5, 2.5, 6.0], peak_mib=130.0)
-    found = costs.against_plain({costs.PLAIN: plain, "dear": dear, "broken": Score([1.0], problem="it broke")})
+    plain, dear = ContenderResult([1.0, 2.0, 4.0], peak_mib=100.0), ContenderResult([1.5, 2.5, 6.0], peak_mib=130.0)
+    found = costs.relative_costs(
+        {costs.SOFT_TARGETS_ONLY: plain, "dear": dear, "broken": ContenderResult([1.0], problem="it broke")}
+    )
     assert found["dear"]["times_plain"] == 1.25
     assert found["dear"]["quartiles"] == [1.375, 1.5], "of 1.5, 1.25 and 1.5"
     assert found["dear"]["more_mib"] == 30.0
     assert "times_plain" not in found["broken"]
-    without = costs.against_plain({costs.PLAIN: Score(problem="no data"), "dear": dear})
+    without = costs.relative_costs({costs.SOFT_TARGETS_ONLY: ContenderResult(problem="no data"), "dear": dear})
     assert "times_plain" not in without["dear"]
 
 
@@ -304,11 +305,17 @@ def test_the_table_of_costs_tells_all_terms(tmp_path):
     """Prevents a table that a failed term is missing from, or that hides the dearest among the others."""
     cost = {"quartiles": [1.1, 1.32], "more_mib": 12.0}
     dear, cheap = (score(times, times_plain=times, **cost) for times in (1.3, 1.0))
-    first = {costs.PLAIN: score(1.0), "dear": dear, "cheap": cheap}
-    second = {costs.PLAIN: score(2.0), "broken": {"seconds": [], "problem": "Traceback\nValueError: it broke"}}
-    third = {costs.PLAIN: {"seconds": [], "problem": "no STS-B"}, "lost": {"seconds": [], "problem": "no STS-B"}}
+    first = {costs.SOFT_TARGETS_ONLY: score(1.0), "dear": dear, "cheap": cheap}
+    second = {
+        costs.SOFT_TARGETS_ONLY: score(2.0),
+        "broken": {"seconds": [], "problem": "Traceback\nValueError: it broke"},
+    }
+    third = {
+        costs.SOFT_TARGETS_ONLY: {"seconds": [], "problem": "no STS-B"},
+        "lost": {"seconds": [], "problem": "no STS-B"},
+    }
     groups = [{"task": "mrpc", "steps": first}, {"task": "mnli", "steps": second}, {"task": "stsb", "steps": third}]
-    show.write({"terms": {"groups": groups, "left_out": ["words"]}}, tmp_path)
+    show.write_benchmark({"terms": {"groups": groups, "left_out": ["words"]}}, tmp_path)
     rows = [line for line in (tmp_path / "benchmark.md").read_text().splitlines() if line.startswith("|")][2:]
     assert rows == [
         "| soft targets alone | MRPC | 1.00 |  | 1 |  |",
@@ -348,7 +355,7 @@ def test_tables_and_plots_come_of_the_numbers(tmp_path):
         "scaling": {"length": {128: steps, 256: steps}, "batch": {2: steps, 4: steps}, "depth": {4: steps, 8: steps}},
         "inference": {"1": {"teacher": score(0.02, speed_up=1.0)}},
     }
-    printed = show.write(found, tmp_path)
+    printed = show.write_benchmark(found, tmp_path)
     assert json.loads((tmp_path / "benchmark.json").read_text())["mlm"]["steps"][MASKED]["median_s"] == 2.1
     table = (tmp_path / "benchmark.md").read_text()
     assert f"| {MASKED} | 2.1 | 2 to 2.2 | 2.62 | 50 | 30 | 65% |" in table
@@ -385,8 +392,8 @@ def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
         assert one.get("problem") is None or name == "TextBrewer", one["problem"]
     assert 0 < found["mlm"]["utilisation"][MASKED]["share"] < 1
     assert [list(group["steps"]) for group in found["terms"]["groups"]] == [
-        [costs.PLAIN, "pkd"],
-        [costs.PLAIN, "dist_inter"],
+        [costs.SOFT_TARGETS_ONLY, "pkd"],
+        [costs.SOFT_TARGETS_ONLY, "dist_inter"],
     ]
     assert all(one["times_plain"] > 0 for group in found["terms"]["groups"] for one in group["steps"].values())
     assert glue not in json.dumps(found)
@@ -409,5 +416,5 @@ def test_what_processes_tell_each_other_is_the_gradient(tmp_path, capsys):
 
 def test_settings_make_the_work():
     """Prevents a size, batch or length that is named and not used."""
-    work = Settings(size="mini", batch=2, length=64).work(length=256)
+    work = BenchmarkSettings(size="mini", batch=2, length=64).work(length=256)
     assert (work.size.width, work.batch, work.length) == (384, 2, 256)

@@ -13,9 +13,9 @@ from transformers import DataCollatorWithPadding
 from distil_nlp.data import TaskCollator, load_task
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, EmbeddingMixer, Mixup, MixupCollator
-from distil_nlp.data.augmentation.word_replacement import Replacement, groups, with_copies
+from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements, mask_groups
 from distil_nlp.data.row_sets import FILLER, RowCollator, RowSets
-from distil_nlp.data.sampling import EpochRows, encoded
+from distil_nlp.data.sampling import EpochRows, encode_index
 from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
@@ -27,7 +27,7 @@ from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import students as variants
 from distil_nlp.pipeline import teacher
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import Request, observe
+from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.tasks.base import Task
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.training.checkpoints import last_complete_checkpoint
@@ -51,7 +51,7 @@ def batch_of(rows, numbers, epoch=0, cutoff=None, mixup=None):
     """What a trainer's loader makes of some rows."""
     collate = TaskCollator(tiny.tokenizer(), "classification")
     collator = RowCollator(MixupCollator(collate) if mixup else collate, SETS, COLUMNS)
-    return collator(EpochRows(rows, cutoff=cutoff, mixup=mixup).__getitems__([encoded(epoch, i) for i in numbers]))
+    return collator(EpochRows(rows, cutoff=cutoff, mixup=mixup).__getitems__([encode_index(epoch, i) for i in numbers]))
 
 
 def inputs_of(batch):
@@ -86,10 +86,10 @@ def test_a_mixture_is_that_of_the_definition(ensemble):
     rows, mixup = task_rows(12), Mixup(0.7, 1.0, seed=5)
     members = [classifier(2, seed=1), classifier(3, seed=2, hidden_size=16)]
     model = Ensemble(members) if ensemble else members[0]
-    recorder = Recorder(model, Request(logits=True))
+    recorder = Recorder(model, SignalRequest(logits=True))
     mixer = EmbeddingMixer(model)
     batch = batch_of(rows, range(12), epoch=3, mixup=mixup)
-    seen = observe(model, inputs_of(batch), batch["rows"]).logits
+    seen = forward_with_signals(model, inputs_of(batch), batch["rows"]).logits
     mixer.remove()
     recorder.remove()
     wanted = [by_hand(one, rows, 3, mixup) for one in (members if ensemble else members[:1])]
@@ -118,7 +118,7 @@ def test_draws_are_those_of_seed_epoch_and_row():
 
     def seen(seed, epoch, numbers):
         changes = {"cutoff": Cutoff(1.0, 0.3, KEPT, seed), "mixup": Mixup(0.9, 0.4, seed)}
-        return EpochRows(rows, **changes).__getitems__([encoded(epoch, i) for i in numbers])
+        return EpochRows(rows, **changes).__getitems__([encode_index(epoch, i) for i in numbers])
 
     assert seen(0, 1, [3, 7]) == [seen(0, 1, [3])[0], seen(0, 1, [5, 7])[1]]
     for other in (seen(1, 1, range(10)), seen(0, 2, range(10))):
@@ -128,7 +128,7 @@ def test_draws_are_those_of_seed_epoch_and_row():
 
 def test_a_mixture_has_no_label_and_a_filler_no_partner():
     """Prevents a mixture that is taught one row's label, and fillers that are mixed."""
-    rows = EpochRows(task_rows(6), mixup=Mixup(1.0, seed=2)).__getitems__([encoded(0, i) for i in range(8)])
+    rows = EpochRows(task_rows(6), mixup=Mixup(1.0, seed=2)).__getitems__([encode_index(0, i) for i in range(8)])
     assert [PARTNER in row for row in rows] == [not row[FILLER] for row in rows] == [True] * 6 + [False] * 2
     batch = batch_of(task_rows(6), range(6), mixup=Mixup(0.5, seed=2))
     mixed = [Mixup(0.5, seed=2).draw(0, row, 6) is not None for row in range(6)]
@@ -144,15 +144,15 @@ def test_a_mixture_has_no_label_and_a_filler_no_partner():
 def test_a_model_that_looks_words_up_elsewhere_is_refused():
     """Prevents a teacher who sees the plain row while the student sees the mixture."""
     model = classifier(2)
-    Recorder(model, Request(logits=True))
+    Recorder(model, SignalRequest(logits=True))
     EmbeddingMixer(model)
     elsewhere = copy.deepcopy(model.get_input_embeddings())
     model.bert.embeddings.word_embeddings.forward = elsewhere.forward
     batch = batch_of(task_rows(4), range(4), mixup=Mixup(1.0))
-    assert observe(model, inputs_of(batch), batch["rows"]).logits is not None
+    assert forward_with_signals(model, inputs_of(batch), batch["rows"]).logits is not None
     model.bert.embeddings.word_embeddings = elsewhere
     with pytest.raises(UserError, match=r"BertForSequenceClassification to look words up once .* got 0 look-ups"):
-        observe(model, inputs_of(batch), batch["rows"])
+        forward_with_signals(model, inputs_of(batch), batch["rows"])
 
 
 # Cut-off ----------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_model_that_looks_words_up_elsewhere_is_refused():
 def test_cut_tokens_are_unseen():
     """Prevents a cut token that still speaks: whatever stands there, the outputs are the same, and no term looks."""
     rows, cutoff, model = task_rows(8), Cutoff(1.0, 0.4, KEPT, seed=1), classifier(3)
-    cut = [EpochRows(rows, cutoff=cutoff)[encoded(0, i)]["attention_mask"] for i in range(8)]
+    cut = [EpochRows(rows, cutoff=cutoff)[encode_index(0, i)]["attention_mask"] for i in range(8)]
     assert sum(mask.count(0) for mask in cut) > 0
     others = copy.deepcopy(rows)
     for row, mask in zip(others, cut, strict=True):
@@ -252,7 +252,7 @@ def test_rows_without_a_mask_are_cut_too(seed):
     """Prevents cuts that are lost, or an error, depending on which row of a batch comes first."""
     cutoff = Cutoff(0.5, 0.5, seed=seed)
     plain = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in task_rows(6)]
-    rows = EpochRows(plain, cutoff=cutoff).__getitems__([encoded(0, i) for i in range(6)])
+    rows = EpochRows(plain, cutoff=cutoff).__getitems__([encode_index(0, i) for i in range(6)])
     attended = [sum(row["attention_mask"]) for row in rows]
     batch = DataCollatorWithPadding(tiny.tokenizer())(
         [{name: row[name] for name in ("input_ids", "attention_mask", "labels")} for row in rows]
@@ -317,8 +317,8 @@ def rows():
 
 
 def replaced(rows, folder, model=None, **changes):
-    how = Replacement(**{"copies": 6, "candidates": 5, "folder": folder, **changes})
-    return with_copies(rows, how, model or tiny.mlm_model(2), tiny.tokenizer(), batch_size=7)
+    how = WordReplacement(**{"copies": 6, "candidates": 5, "folder": folder, **changes})
+    return augment_with_replacements(rows, how, model or tiny.mlm_model(2), tiny.tokenizer(), batch_size=7)
 
 
 def words_of(row):
@@ -372,7 +372,7 @@ def test_words_come_from_the_models_likeliest_at_that_place(rows, tmp_path):
     units = [place for place, one in enumerate(words_of(row[0])) if one[0] not in KEPT]
     words = [tuple(one) for one in words_of(row[0])]
     barred = [i for i, token in enumerate(tiny.VOCABULARY) if token.startswith(("##", "["))]
-    for group in groups(len(units)):
+    for group in mask_groups(len(units)):
         masked = [[MASK] if place in [units[i] for i in group] else words[place] for place in range(len(words))]
         ids = [id for word in masked for id in word]
         segments = [0] * (ids.index(SEP) + 1)
@@ -389,7 +389,7 @@ def test_words_come_from_the_models_likeliest_at_that_place(rows, tmp_path):
 def test_at_most_a_seventh_of_a_row_is_masked_at_once():
     """Prevents a row of masks, of which no model can tell anything, and words that are never masked."""
     for count in range(60):
-        found = groups(count)
+        found = mask_groups(count)
         assert sorted(i for group in found for i in group) == list(range(count))
         assert all(len(group) <= max(1, 0.15 * count) for group in found)
 
@@ -431,8 +431,8 @@ def test_a_vocabulary_that_marks_spaces_keeps_them(tmp_path):
     task = Task("classification", ("text",), ("no", "yes"))
     rows = load_task(splits, tokenizer, task, evaluation_splits=["test"], words=True).split.train
     assert rows[0]["input_ids"] == [2, 11, 5, 7, 8, 6, 3]
-    how = Replacement(copies=20, probability=1.0, candidates=15, folder=tmp_path)
-    made = with_copies(rows, how, tiny.mlm_model(2, vocab_size=12), tokenizer)
+    how = WordReplacement(copies=20, probability=1.0, candidates=15, folder=tmp_path)
+    made = augment_with_replacements(rows, how, tiny.mlm_model(2, vocab_size=12), tokenizer)
     ids = np.array(made["input_ids"])
     assert set(ids[:, 1].tolist()) <= {9, 10, 11}
     assert set(ids[:, 2:6].flatten().tolist()) <= {5, 6, 7, 8}
@@ -469,7 +469,7 @@ def test_without_a_mask_token_nothing_is_proposed(rows, tmp_path):
     tokenizer = tiny.tokenizer()
     tokenizer.mask_token = None
     with pytest.raises(UserError, match="replacement: expected a tokenizer with a mask token / got BertTokenizer"):
-        with_copies(rows, Replacement(folder=tmp_path), tiny.mlm_model(2), tokenizer)
+        augment_with_replacements(rows, WordReplacement(folder=tmp_path), tiny.mlm_model(2), tokenizer)
 
 
 # Whole runs -------------------------------------------------------------------------------------------------------

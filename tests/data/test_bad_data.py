@@ -19,16 +19,16 @@ from transformers import PreTrainedTokenizerFast
 
 from distil_nlp.data import MaskingCollator, load_splits, load_task
 from distil_nlp.data.corpus import pack
-from distil_nlp.data.tokenization import without_tails
+from distil_nlp.data.tokenization import trim_long_pairs
 from distil_nlp.errors import UserError
-from distil_nlp.tasks.base import OWN
+from distil_nlp.tasks.base import CUSTOM_TASKS
 from distil_nlp.utils.failures import readable_data
 from tests.helpers import tiny
 from tests.helpers.runs import Place
 
 TOKENIZER = tiny.tokenizer()
 SEP = TOKENIZER.sep_token_id
-CLASSES = OWN["classification"]
+CLASSES = CUSTOM_TASKS["classification"]
 TEXTS = [f"{text} {word}" for text in tiny.SENTENCES for word in ("the", "a", "cat")]
 ROWS = [{"text": text, "label": i % 2} for i, text in enumerate(TEXTS)]
 MLM = ("data.task=mlm", "data.text_columns=null", "data.max_length=16", "training.train_sampling_strategy=random")
@@ -380,5 +380,5 @@ def test_long_pairs_are_left_to_a_tokenizer_that_cuts_beginnings():
     """Prevents the tails from being cut where those are what is kept; and a number that is asked for its length."""
     tokenizer = tiny.tokenizer(truncation_side="left")
     texts = ["the cat " * 300], ["a dog sees " * 300]
-    assert without_tails(tokenizer, *texts, 16) == (list(texts[0]), list(texts[1]))
-    assert without_tails(TOKENIZER, [5], ["a dog"], 16) == ([5], ["a dog"])
+    assert trim_long_pairs(tokenizer, *texts, 16) == (list(texts[0]), list(texts[1]))
+    assert trim_long_pairs(TOKENIZER, [5], ["a dog"], 16) == ([5], ["a dog"])

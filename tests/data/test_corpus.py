@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from distil_nlp.data import load_corpus, load_splits
 from distil_nlp.data.corpus import pack
-from distil_nlp.data.splits import goes_to_held_out
+from distil_nlp.data.splits import is_held_out
 from distil_nlp.errors import UserError
 from tests.helpers import tiny
 
@@ -76,10 +76,10 @@ def test_held_out_documents_are_chosen_by_content():
     """The same document in training and evaluation makes perplexity a memory test; an order-dependent choice
     leaks after the data grow."""
     texts = documents(2000)
-    inside = {text for text in texts if goes_to_held_out(text, 0.1)}
+    inside = {text for text in texts if is_held_out(text, 0.1)}
     assert 0.06 < len(inside) / len(set(texts)) < 0.14
-    assert inside == {text for text in reversed(texts) if goes_to_held_out(text, 0.1)}
-    assert inside < {text for text in texts if goes_to_held_out(text, 0.2)}
+    assert inside == {text for text in reversed(texts) if is_held_out(text, 0.1)}
+    assert inside < {text for text in texts if is_held_out(text, 0.2)}
     split = load_corpus(corpus(train=texts * 2), TOKENIZER, max_length=32, held_out_share=0.1)
     kept, held = [t for t in texts * 2 if t not in inside], [t for t in texts * 2 if t in inside]
     assert split.train[0]["input_ids"][1:-1] == tokens(kept)[:30]

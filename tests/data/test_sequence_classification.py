@@ -8,16 +8,16 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from distil_nlp.data import TaskCollator, carve, labelled_rows, load_task
-from distil_nlp.data.splits import first_rows
+from distil_nlp.data import TaskCollator, labelled_rows, load_task, split_off
+from distil_nlp.data.splits import limit_rows
 from distil_nlp.errors import UserError
-from distil_nlp.tasks.base import OWN, Task
+from distil_nlp.tasks.base import CUSTOM_TASKS, Task
 from distil_nlp.tasks.glue import GLUE
 from tests.helpers import tiny
 
 TOKENIZER = tiny.tokenizer()
 TEXTS = ("the cat", "a big dog", "the red bird sees", "a fish")
-OWN_TASK, REGRESSION = OWN["classification"], OWN["regression"]
+OWN_TASK, REGRESSION = CUSTOM_TASKS["classification"], CUSTOM_TASKS["regression"]
 
 
 def rows(labels: list | None = (0, 1, 0, 1), names: tuple[str, ...] | None = None, **texts) -> Dataset:
@@ -305,14 +305,14 @@ def test_rows_are_limited_by_seed():
     assert (len(one.train), len(one.evaluation["test"])) == (10, 5)
     assert contents(one.train) == contents(again.train) != contents(other.train)
     head = many(40)
-    assert list(first_rows(head, 10, 1)["text"]) != list(head["text"])[:10]
-    assert first_rows(head, 40, 1) is first_rows(head, None, 1) is head
+    assert list(limit_rows(head, 10, 1)["text"]) != list(head["text"])[:10]
+    assert limit_rows(head, 40, 1) is limit_rows(head, None, 1) is head
 
 
 @pytest.mark.parametrize(("count", "share", "sizes"), [(10, 0.2, (8, 2)), (2, 0.9, (1, 1)), (5, 0.01, (4, 1))])
 def test_carving_leaves_rows_on_both_sides(count, share, sizes):
     """A share that rounds to none or all would select, or train, on nothing."""
-    rest, carved = carve(many(count), share, 0, "x")
+    rest, carved = split_off(many(count), share, 0, "x")
     assert (len(rest), len(carved)) == sizes
     assert sorted([*rest["text"], *carved["text"]]) == sorted(many(count)["text"])
 
@@ -320,7 +320,7 @@ def test_carving_leaves_rows_on_both_sides(count, share, sizes):
 def test_one_row_cannot_be_carved():
     """There is nothing to divide."""
     with pytest.raises(UserError, match=r"a share of 0\.25 aside for the choice / got 1 "):
-        carve(many(1), 0.25, 0, "the choice")
+        split_off(many(1), 0.25, 0, "the choice")
 
 
 @pytest.mark.parametrize(("kind", "labels", "dtype"), [

@@ -5,7 +5,7 @@ import pytest
 
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.bootstrap import paired_gain
-from distil_nlp.evaluation.metrics import headline, metrics_of
+from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 
 
@@ -68,7 +68,7 @@ def test_the_metric_is_the_official_one(task):
     generator, regression = np.random.default_rng(0), task == "stsb"
     labels = generator.random(80) * 5 if regression else generator.integers(0, 2, 80)
     outputs = [Outputs(generator.normal(size=(80, 1 if regression else 2)), labels) for _ in range(2)]
-    ours, theirs = (metrics_of(task, {"test": one})[headline(task)] for one in outputs)
+    ours, theirs = (metrics_of(task, {"test": one})[headline_metric(task)] for one in outputs)
     assert paired_gain(task, [outputs[0]], [outputs[1]], resamples=100).mean == pytest.approx(ours - theirs)
 
 

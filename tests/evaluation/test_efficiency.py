@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers import BertForMaskedLM
 
-from distil_nlp.evaluation.efficiency import measure
+from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.signals.sdpa import RECORDING_SDPA
 from tests.helpers import tiny
 
@@ -16,7 +16,7 @@ SHORT = {"sequence_length": 16, "batch_sizes": (1, 4), "repeats": (2, 2), "warm_
 
 
 def costs(teacher, student, **changes):
-    return measure(teacher, student, device="cpu", **(SHORT | changes))
+    return measure_efficiency(teacher, student, device="cpu", **(SHORT | changes))
 
 
 def of_family(family, num_layers=2, **changes):

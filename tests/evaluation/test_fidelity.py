@@ -9,7 +9,7 @@ import transformers
 from datasets import Dataset
 
 from distil_nlp.data import MaskingCollator, TaskCollator
-from distil_nlp.evaluation.fidelity import agreement, compare, expected_calibration_error, linear_cka
+from distil_nlp.evaluation.fidelity import agreement, compare_models, expected_calibration_error, linear_cka
 from distil_nlp.models import build_student
 from tests.helpers import tiny, training
 
@@ -71,7 +71,7 @@ def test_figures_are_those_of_plain_forwards(family, kind):
     """Prevents padding in CKA, layers out of order, tokens of another row set, columns that do not reach a model."""
     teacher, student = pair(family, "MaskedLM" if kind == "mlm" else "SequenceClassification")
     rows = training.text_rows(10) if kind == "mlm" else training.task_rows(10)
-    found = compare(teacher, student, kind, rows, collator(kind), batch_size=4)
+    found = compare_models(teacher, student, kind, rows, collator(kind), batch_size=4)
     logits, hidden = [], []
     for model in (teacher, student):
         seen = [plain(model, row, kind) for row in rows]
@@ -95,7 +95,7 @@ def test_regression_compares_outputs():
     """Prevents a correlation with the labels in place of the teacher."""
     teacher, student = tiny.classifier(3, num_labels=1), tiny.classifier(2, num_labels=1, seed=1)
     rows = [row | {"labels": float(i)} for i, row in enumerate(training.task_rows(12))]
-    found = compare(teacher, student, "regression", rows, collator("regression"), batch_size=5)
+    found = compare_models(teacher, student, "regression", rows, collator("regression"), batch_size=5)
     theirs, ours = (
         np.array([float(plain(model, row, "regression")[0]) for row in rows]) for model in (teacher, student)
     )
@@ -108,7 +108,7 @@ def test_a_constant_output_has_no_correlation():
     """Prevents a warning and NaN, or 0, which would look like a score."""
     teacher, student = tiny.classifier(2, num_labels=1), tiny.classifier(1, num_labels=1)
     torch.nn.init.zeros_(student.classifier.weight)
-    found = compare(teacher, student, "regression", training.task_rows(6), collator("regression"))
+    found = compare_models(teacher, student, "regression", training.task_rows(6), collator("regression"))
     assert found["pearson"] is None
     assert found["mean_absolute_difference"] > 0
 
@@ -122,7 +122,7 @@ def test_a_model_agrees_with_itself(kind):
         "regression": lambda: tiny.classifier(2, num_labels=1, hidden_dropout_prob=0.5),
     }[kind]
     rows = training.text_rows() if kind == "mlm" else training.task_rows()
-    found = compare(build(), build().train(), kind, rows, collator(kind))
+    found = compare_models(build(), build().train(), kind, rows, collator(kind))
     if kind == "regression":
         assert found["pearson"] == pytest.approx(1)
         assert found["mean_absolute_difference"] == 0
@@ -137,7 +137,7 @@ def test_copied_layers_are_alike_on_the_diagonal():
     """Prevents a table that is transposed or shifted by the embeddings."""
     teacher = of_family("Bert", 6, hidden_dropout_prob=0.0)
     student, _ = build_student(teacher, [0, 1, 2], num_layers=3)
-    cka = compare(teacher, student, "mlm", training.text_rows(), collator("mlm"))["cka"]
+    cka = compare_models(teacher, student, "mlm", training.text_rows(), collator("mlm"))["cka"]
     assert np.diag(cka["values"]) == pytest.approx(1, abs=1e-3)
     assert np.array(cka["values"]).shape == (4, 7)
     assert max(cka["values"][i][j] for i in range(4) for j in range(7) if i != j) < 0.999
@@ -152,7 +152,7 @@ def test_confusion_and_calibration_take_labelled_rows():
     rows = training.task_rows(18, num_labels=2)
     for row in rows[:6]:
         row["labels"] = -100
-    found = compare(teacher, student, "classification", rows, collator("classification"), batch_size=5)
+    found = compare_models(teacher, student, "classification", rows, collator("classification"), batch_size=5)
     for name, model in (("teacher", teacher), ("student", student)):
         logits = torch.cat([plain(model, row, "classification")[0] for row in rows[6:]])
         expected = np.zeros((3, 3), dtype=int)
@@ -170,7 +170,7 @@ def test_without_labels_the_rest_is_there(unlabelled):
     """Prevents a failure on rows that nobody labelled."""
     rows = training.task_rows(6)
     rows = [row | unlabelled if unlabelled else {k: v for k, v in row.items() if k != "labels"} for row in rows]
-    found = compare(tiny.classifier(2), tiny.classifier(1), "classification", rows, collator("classification"))
+    found = compare_models(tiny.classifier(2), tiny.classifier(1), "classification", rows, collator("classification"))
     assert set(found) == {"rows", "agreement", "kl", "cka"}
 
 
@@ -190,29 +190,29 @@ def test_calibration_error_by_hand():
 def test_rows_and_tokens_come_from_the_whole_set(monkeypatch):
     """Prevents figures of the first rows alone, of sorted sets of one class."""
     rows = Dataset.from_list(sorted(training.task_rows(24), key=lambda row: row["labels"]))
-    sampled, observe = [], agreement.observe
+    sampled, observe = [], agreement.forward_with_signals
 
     def seen(model, inputs, row_sets):
         sampled.append(len(row_sets["sampled"]))
         return observe(model, inputs, row_sets)
 
-    monkeypatch.setattr(agreement, "observe", seen)
+    monkeypatch.setattr(agreement, "forward_with_signals", seen)
     both = tiny.classifier(2), tiny.classifier(1)
     options = {"batch_size": 2, "max_rows": 8, "cka_tokens": 64}
-    found = compare(*both, "classification", rows, collator("classification"), **options)
+    found = compare_models(*both, "classification", rows, collator("classification"), **options)
     assert found["rows"] == 8
     assert [sum(line) for line in found["confusion"]["teacher"]] == [4, 4]
     assert found["cka"]["tokens"] == 64
     assert sampled[::2] == sampled[1::2]
     assert sum(sampled[::2]) == 64
     assert min(sampled) > 0
-    assert compare(*both, "classification", rows, collator("classification"), **options) == found
+    assert compare_models(*both, "classification", rows, collator("classification"), **options) == found
 
 
 def test_too_few_tokens_have_no_cka():
     """Prevents a division by zero at the end of a run over a handful of tokens."""
     rows = [{"input_ids": [2, 7, 3], "attention_mask": [1, 1, 1], "labels": 0}]
-    found = compare(tiny.classifier(2), tiny.classifier(1), "classification", rows, collator("classification"))
+    found = compare_models(tiny.classifier(2), tiny.classifier(1), "classification", rows, collator("classification"))
     assert "cka" not in found
 
 
@@ -226,9 +226,9 @@ def test_models_stay_as_they_are(fails):
     state = torch.get_rng_state()
     if fails:
         with pytest.raises((RuntimeError, IndexError)):
-            compare(teacher, student, "mlm", training.text_rows(), collator("mlm"))
+            compare_models(teacher, student, "mlm", training.text_rows(), collator("mlm"))
     else:
-        compare(teacher, student, "mlm", training.text_rows(), collator("mlm"))
+        compare_models(teacher, student, "mlm", training.text_rows(), collator("mlm"))
     assert student.training
     assert not teacher.training
     assert torch.equal(state, torch.get_rng_state())
@@ -239,11 +239,11 @@ def test_models_stay_as_they_are(fails):
 def test_bfloat16_runs_as_scoring_does():
     """Prevents a crash on a bfloat16 teacher at the end of a run on a GPU, and float32 figures under its name."""
     rows, student = training.text_rows(), tiny.mlm_model(2)
-    found = compare(tiny.mlm_model(2).bfloat16(), student, "mlm", rows, collator("mlm"), bf16=True)
+    found = compare_models(tiny.mlm_model(2).bfloat16(), student, "mlm", rows, collator("mlm"), bf16=True)
     assert found["kl"] == pytest.approx(0, abs=1e-3)
     assert np.diag(found["cka"]["values"]) == pytest.approx(1, abs=0.01)
     exact, rounded = (
-        compare(tiny.mlm_model(3), student, "mlm", rows, collator("mlm"), bf16=on) for on in (False, True)
+        compare_models(tiny.mlm_model(3), student, "mlm", rows, collator("mlm"), bf16=on) for on in (False, True)
     )
     assert exact["kl"] != rounded["kl"]
     assert exact["kl"] == pytest.approx(rounded["kl"], rel=0.1)

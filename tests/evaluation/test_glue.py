@@ -20,7 +20,7 @@ from distil_nlp.evaluation.glue.output_folder import default_folder
 from distil_nlp.evaluation.glue.settings import parse_seeds
 from distil_nlp.evaluation.glue.submission import FILES, assemble, median_seed, prediction_lines
 from distil_nlp.evaluation.glue.summary import averages, over_seeds, with_score
-from distil_nlp.reporting.formatting import plain
+from distil_nlp.reporting.formatting import decimal
 from distil_nlp.tasks.base import Head
 from distil_nlp.tasks.glue import GLUE
 from distil_nlp.training.checkpoints import CheckpointGuard
@@ -142,16 +142,16 @@ def test_an_evaluation_leaves_what_it_promises(place, capsys):
         for name, one in summary["tasks"][task].items():
             assert one["values"] == [place.scores(task, seed)["metrics"][name] for seed in (42, 43, 44)]
             assert one["median"] == statistics.median(one["values"])
-            assert plain(one["median"]) in printed
+            assert decimal(one["median"]) in printed
     assert len(set(summary["tasks"]["stsb"]["pearson"]["values"])) == 3
     (name,) = summary["averages"]
     assert name == "mean of 2 tasks on dev, a trial (mrpc, stsb)"
-    assert f"{name}: {plain(summary['averages'][name])}" in printed
+    assert f"{name}: {decimal(summary['averages'][name])}" in printed
     assert summary["rows"]["mrpc"] == {"train": 24, "validation": 12}
     assert summary["settings"]["learning_rate"] == 1e-2
     assert "versions" in summary["environment"]
     assert (
-        f"| stsb | Pearson correlation | {plain(summary['tasks']['stsb']['pearson']['median'])} |"
+        f"| stsb | Pearson correlation | {decimal(summary['tasks']['stsb']['pearson']['median'])} |"
         in (place.out / "glue.md").read_text()
     )
     assert printed.count("mrpc  seed 4") == 3

@@ -13,8 +13,14 @@ from transformers import EvalPrediction
 
 from distil_nlp.data import MaskingCollator
 from distil_nlp.evaluation.baselines import majority_metrics, unigram_metrics
-from distil_nlp.evaluation.metrics import GLUE_METRIC, headline, metric_function, retention, retention_above_majority
-from distil_nlp.tasks.base import OWN
+from distil_nlp.evaluation.metrics import (
+    GLUE_METRIC,
+    headline_metric,
+    metric_function,
+    retention,
+    retention_above_majority,
+)
+from distil_nlp.tasks.base import CUSTOM_TASKS
 from distil_nlp.tasks.glue import GLUE
 from tests.helpers import tiny
 
@@ -42,7 +48,7 @@ METRICS = {
     "classification": {"accuracy", "f1_macro"},
     "regression": {"pearson", "spearmanr", "mse"},
 }
-TASKS = GLUE | OWN
+TASKS = GLUE | CUSTOM_TASKS
 
 
 @pytest.fixture
@@ -69,7 +75,7 @@ def test_each_task_has_its_official_metrics(task, offline):
     found = evaluate.load(GLUE_METRIC, task).compute(predictions=predictions, references=references)
     exact = [array.astype(np.float64) for array in (predictions, references)]
     assert found == pytest.approx({name: float(EXPECTED[name](*exact)) for name in METRICS[task]}, abs=1e-6)
-    assert headline(task) in found
+    assert headline_metric(task) in found
     assert all(type(value) is float for value in found.values()), "JSON takes no numpy numbers"
 
 
@@ -104,8 +110,12 @@ def test_metric_function_takes_logits():
 
 def test_the_headline_of_language_modelling_is_accuracy():
     """Retention needs a metric where more is better."""
-    assert headline("mlm") == "accuracy"
-    assert (headline("cola"), headline("mrpc"), headline("stsb")) == ("matthews_correlation", "f1", "pearson")
+    assert headline_metric("mlm") == "accuracy"
+    assert (headline_metric("cola"), headline_metric("mrpc"), headline_metric("stsb")) == (
+        "matthews_correlation",
+        "f1",
+        "pearson",
+    )
 
 
 # What a score is compared with ------------------------------------------------------------------------------

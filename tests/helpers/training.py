@@ -12,13 +12,13 @@ from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective import Term
+from distil_nlp.objective import LossTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 
 
-def all_terms(rows: Any = "all") -> list[Term]:
+def all_terms(rows: Any = "all") -> list[LossTerm]:
     """The four kinds of term at once, with unlike weights and row sets."""
     return [
         SoftTargetKL(5.0, 2.0, rows),
@@ -53,7 +53,7 @@ def trainer(
     folder: Path,
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
-    terms: Sequence[Term] | None = None,
+    terms: Sequence[LossTerm] | None = None,
     *,
     kind: str = "mlm",
     rows: Any = None,

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 from distil_nlp.hub import render_card, teacher_metadata, write_card
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.redaction import hide
+from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import GAP
 from tests.helpers import tiny
 from tests.helpers.showcase import example
@@ -187,7 +187,7 @@ def test_no_local_path_and_no_token_gets_out(tmp_path):
 )
 def test_paths_are_told_from_names_and_prose(text, shown):
     """Prevents a path that slips through in another form, and names or links that are cut down like paths."""
-    assert hide(text) == shown
+    assert redact_paths(text) == shown
 
 
 def test_no_value_breaks_the_markdown_or_the_yaml():

@@ -16,7 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from distil_nlp import cli
 from distil_nlp.errors import UserError
-from distil_nlp.hub import check_repository, plan, push, teacher_metadata, write_card
+from distil_nlp.hub import check_repository, plan_upload, push, teacher_metadata, write_card
 from tests.helpers import ROOT, tiny
 from tests.helpers.hub import running_hub
 from tests.helpers.showcase import example
@@ -171,7 +171,7 @@ def test_a_public_repository_is_not_filled_when_a_private_one_is_wanted(hub, api
 def test_an_existing_repository_is_announced_and_keeps_its_history(hub, api, run):
     """Prevents files replaced without a word, and files of the author's that disappear."""
     hub.create("me/x", private=True).commit({"config.json": b"{}", "notes.md": b"mine"})
-    planned = plan(run, "x", api=api)  # the account's own namespace
+    planned = plan_upload(run, "x", api=api)  # the account's own namespace
     assert f"→ {hub.url}/me/x (exists, private)" in str(planned)
     assert "It replaces: config.json.\n" in str(planned)
     assert "left as they are: .gitattributes, notes.md." in str(planned)

@@ -14,7 +14,7 @@ from distil_nlp.losses.attention_maps import attention_kl, attention_mse
 from distil_nlp.losses.hard_labels import hard_cross_entropy, hard_mse
 from distil_nlp.losses.hidden_states import hidden_cosine, hidden_mse
 from distil_nlp.losses.soft_targets import SoftTargetKL, confidence, soft_target_kl, soft_target_mse
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.attention import attention_log_probabilities, average_heads
 
@@ -323,4 +323,4 @@ def test_a_row_counts_by_the_teachers_confidence():
     ends = confidence(torch.tensor([[50.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
     assert ends.tolist() == pytest.approx([1, 0], abs=1e-6)
     with pytest.raises(UserError, match="by_confidence: expected false for a regression"):
-        Objective([SoftTargetKL(by_confidence=True)], "regression").bind(Shape(1, 8, 1), Shape(1, 8, 1))
+        Objective([SoftTargetKL(by_confidence=True)], "regression").bind(ModelShape(1, 8, 1), ModelShape(1, 8, 1))

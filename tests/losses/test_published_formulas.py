@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.pipeline import builders as build
 from distil_nlp.recipe import load_recipe
 from distil_nlp.signals.attention import QueriesKeys
@@ -32,7 +32,7 @@ def value(name, student, teacher, shapes, batch=TWO_TOKENS, **options):
     """A term's value of one step: its sum ÷ its rows, as the trainer has it."""
     term = TERMS[name](**options)
     term.bind("classification", *shapes)
-    return term.sum(student, teacher, batch, 0.0).item() / batch["rows"][term.rows()].numel()
+    return term.sum(student, teacher, batch, 0.0).item() / batch["rows"][term.counted_rows()].numel()
 
 
 def total(recipe, student, teacher, shapes, overrides=()):
@@ -41,7 +41,7 @@ def total(recipe, student, teacher, shapes, overrides=()):
     objective = build.objective_from(recipe, build.task_kind(recipe))
     objective.bind(*shapes)
     counts = torch.tensor(objective.counts(TWO_TOKENS["rows"]))
-    loss, _ = objective.loss(student, teacher, TWO_TOKENS, 0.0, objective.factors(0.0, counts))
+    loss, _ = objective.loss(student, teacher, TWO_TOKENS, 0.0, objective.row_weights(0.0, counts))
     return loss.item()
 
 
@@ -75,7 +75,7 @@ OF_HEADS = [(1 + 0 + 1 + 0) / 4, (0 + 1 + 4 + 0) / 4]
 def test_tinyberts_attention_loss():
     """Equation 7: (1 / h) Σ_i MSE(A_i^S, A_i^T) of scores before the softmax. Prevents a sum over keys or heads."""
     student, teacher = (Signals(attention={0: QueriesKeys(*one, 4**-0.5)}) for one in (STUDENT, TEACHER))
-    found = value("attention_scores_mse", student, teacher, [Shape(1, 8, 2)] * 2)
+    found = value("attention_scores_mse", student, teacher, [ModelShape(1, 8, 2)] * 2)
     assert found == pytest.approx(sum(OF_HEADS) / 2)
     assert found == pytest.approx(7 / 8)
 
@@ -93,7 +93,7 @@ def test_tinyberts_attention_loss_of_padded_sequences():
         for query, key in (STUDENT, TEACHER)
     )
     batch = {**TWO_TOKENS, "input_ids": torch.zeros(1, 4, dtype=torch.long)}
-    found = value("attention_scores_mse", student, teacher, [Shape(1, 8, 2)] * 2, batch)
+    found = value("attention_scores_mse", student, teacher, [ModelShape(1, 8, 2)] * 2, batch)
     of_all = [(1 + 1 + 14 * 0) / 16, (1 + 4 + 14 * 0) / 16]
     assert found == pytest.approx(7 / 8)
     assert found / 4 == pytest.approx(sum(of_all) / 2)
@@ -104,7 +104,7 @@ def test_tinyberts_hidden_loss():
     hidden_s, hidden_t = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0, 4.0], [3.0, 1.0, 1.0]])
     w_h = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
     by_hand = ((1 - 1) ** 2 + (2 - 0) ** 2 + (4 - 4) ** 2 + (0 - 3) ** 2 + (1 - 1) ** 2 + (1 - 1) ** 2) / 6
-    shapes, term = (Shape(1, 3, 1), Shape(1, 2, 1)), TERMS["hidden_mse"]()
+    shapes, term = (ModelShape(1, 3, 1), ModelShape(1, 2, 1)), TERMS["hidden_mse"]()
     term.bind("classification", *shapes)
     ((name, (_, project)),) = term.projections().items()
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_tinyberts_embedding_loss():
     """Equation 9: MSE(E^S W_e, E^T), of equal widths, where the recipe has no W_e."""
     student = Signals(hidden={(EMBEDDINGS, "all"): torch.tensor([[1.0, 2.0], [0.0, -1.0]])})
     teacher = Signals(hidden={(EMBEDDINGS, "all"): torch.tensor([[1.0, 0.0], [2.0, -1.0]])})
-    found = value("hidden_mse", student, teacher, [Shape(1, 2, 1)] * 2, layers=[["embeddings", "embeddings"]])
+    found = value("hidden_mse", student, teacher, [ModelShape(1, 2, 1)] * 2, layers=[["embeddings", "embeddings"]])
     assert found == pytest.approx((0 + 4 + 4 + 0) / 4)
 
 
@@ -130,7 +130,7 @@ def test_tinyberts_prediction_loss(t):
     teacher, student = torch.tensor([[t * log(3), 0.0]]), torch.tensor([[0.0, t * log(4)]])  # (3/4, 1/4), (1/5, 4/5)
     cross_entropy = -(3 / 4 * log(1 / 5) + 1 / 4 * log(4 / 5))
     entropy = -(3 / 4 * log(3 / 4) + 1 / 4 * log(1 / 4))
-    both, shapes = (Signals(logits=student), Signals(logits=teacher)), [Shape(1, 2, 1, num_labels=2)] * 2
+    both, shapes = (Signals(logits=student), Signals(logits=teacher)), [ModelShape(1, 2, 1, num_labels=2)] * 2
     assert value("soft_target_cross_entropy", *both, shapes, temperature=t) == pytest.approx(t**2 * cross_entropy)
     found = value("soft_target_kl", *both, shapes, temperature=t)
     assert found == pytest.approx(t**2 * (cross_entropy - entropy))
@@ -156,7 +156,7 @@ def test_tinyberts_recipes_add_up_layers(recipe):
     embedding = 0.5**2
     hidden = 1 + 4 + 9 + 16 + 25 + 36
     attention = 1 + 1 / 4 + 1 / 9 + 1 / 16 + 1 / 25 + 1 / 36
-    found = total(recipe, student, teacher, [Shape(12, 4, 1), Shape(6, 4, 1)])
+    found = total(recipe, student, teacher, [ModelShape(12, 4, 1), ModelShape(6, 4, 1)])
     assert found == pytest.approx(embedding + hidden + attention)
 
 
@@ -180,7 +180,7 @@ RELATION_LOSS = sum(kl(RELATIONS_TEACHER[a][t], RELATIONS_STUDENT[a][t]) for a i
 """1 / (A_r |x|) Σ_a Σ_t KL(R^T_{a,t} ‖ R^S_{a,t})."""
 UNIFORM_LOSS = sum(kl([1 / 2, 1 / 2], RELATIONS_STUDENT[a][t]) for a in (0, 1) for t in (0, 1)) / (2 * 2)
 """The same for a teacher whose vectors are all 0."""
-SHAPES = [Shape(12, 8, 4), Shape(6, 2, 1)]
+SHAPES = [ModelShape(12, 8, 4), ModelShape(6, 2, 1)]
 
 
 @pytest.mark.parametrize("states", ["query", "key", "value"])
@@ -230,7 +230,7 @@ def patient(width):
 
 def test_patient_loss():
     """Equation 7: Σ_j ‖h^s_j/‖h^s_j‖ − h^t_j/‖h^t_j‖‖² over M layers. Ours is the mean over layers, M times smaller."""
-    found = value("pkd", *patient(2), [Shape(12, 2, 1), Shape(6, 2, 1)])
+    found = value("pkd", *patient(2), [ModelShape(12, 2, 1), ModelShape(6, 2, 1)])
     assert 5 * found == pytest.approx(SUM)
 
 
@@ -243,5 +243,5 @@ def test_patient_recipe_weighs_as_the_authors_code_does():
     cross_entropy = math.log1p(4**10)  # −log softmax of the class 0, whose logit is 10 log 4 below the other's
     divergence = kl([3 / 4, 1 / 4], [1 / 5, 4 / 5]) / 2
     by_hand = 0.5 * cross_entropy + 0.5 * 10**2 * divergence + 100 * SUM / (5 * 768)
-    shapes = [Shape(12, 768, 12, num_labels=2), Shape(6, 768, 12, num_labels=2)]
+    shapes = [ModelShape(12, 768, 12, num_labels=2), ModelShape(6, 768, 12, num_labels=2)]
     assert total("pkd", student, teacher, shapes) == pytest.approx(by_hand, rel=1e-3)

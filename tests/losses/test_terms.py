@@ -17,7 +17,7 @@ from tests.helpers.training import task_rows, text_rows, trainer
 
 CASES = [(name, term.kinds[i % len(term.kinds)]) for i, (name, term) in enumerate(TERMS.items())]
 """Each term on one of its kinds of task; the two processes below take all kinds."""
-OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_rows]
+OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
 KINDS = ("mlm", "classification", "regression")
@@ -143,7 +143,7 @@ def test_the_docs_name_the_terms_that_compare_rows():
     """Prevents a term that depends on the size of a micro-batch without saying so."""
     told = (ROOT / "docs" / "recipes.md").read_text().replace("\n", " ")
     sentence = re.search(r"a sequence\. ([^.]*) look at how the rows of a micro-batch", told).group(1)
-    assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_rows}
+    assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_samples}
 
 
 def test_two_processes_are_one_of_twice_the_rows(tmp_path):
@@ -165,4 +165,4 @@ def _length(row):
 
 
 def terms_of(kind, which):
-    return [a(name) for name, term in TERMS.items() if kind in term.kinds and (which == "all" or term.compares_rows)]
+    return [a(name) for name, term in TERMS.items() if kind in term.kinds and (which == "all" or term.compares_samples)]

@@ -14,12 +14,12 @@ from distil_nlp.losses.attention_scores import AttentionScoresMSE, attention_sco
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation, relation
 from distil_nlp.models.architecture import feed_forward_units, layer_stack
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.signals import attention
 from distil_nlp.signals.attention import Probabilities, QueriesKeys, attention_sum
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import EMBEDDINGS, Request, observe
-from distil_nlp.teachers.cache import Cache
+from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, forward_with_signals
+from distil_nlp.teachers.cache import CacheConfig
 from tests.helpers import tiny
 from tests.helpers.families import batch, model_of
 from tests.helpers.training import curve, task_rows, trainer
@@ -196,26 +196,38 @@ def test_a_width_that_heads_do_not_divide_is_an_error():
 @pytest.mark.parametrize(
     ("term", "teacher", "problem"),
     [
-        (ValueRelation(), Shape(4, 32, 8), "value_relation: expected as many attention heads .* teacher 8, student 4"),
-        (QueryRelation(relation_heads=12), Shape(4, 48, 4), r"query_relation\.relation_heads: .* got 12, student 32 /"),
+        (
+            ValueRelation(),
+            ModelShape(4, 32, 8),
+            "value_relation: expected as many attention heads .* teacher 8, student 4",
+        ),
+        (
+            QueryRelation(relation_heads=12),
+            ModelShape(4, 48, 4),
+            r"query_relation\.relation_heads: .* got 12, student 32 /",
+        ),
         (
             KeyRelation(1.0, [["embeddings", 0]]),
-            Shape(4, 32, 4),
+            ModelShape(4, 32, 4),
             "key_relation.layers: .* embeddings attend to nothing",
         ),
-        (AttentionScoresMSE(), Shape(4, 32, 8), "attention_scores_mse: expected as many attention heads"),
-        (ActivationShare(1.0, [[0, "embeddings"]]), Shape(4, 32, 4), "activation_share.layers: .* no feed-forward"),
+        (AttentionScoresMSE(), ModelShape(4, 32, 8), "attention_scores_mse: expected as many attention heads"),
+        (
+            ActivationShare(1.0, [[0, "embeddings"]]),
+            ModelShape(4, 32, 4),
+            "activation_share.layers: .* no feed-forward",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(term, teacher, problem):
     """Prevents shapes that fail in the first step, in words of torch."""
     with pytest.raises(UserError, match=problem):
-        term.bind("mlm", teacher, Shape(2, 32, 4))
+        term.bind("mlm", teacher, ModelShape(2, 32, 4))
 
 
 def test_relation_heads_free_the_numbers_of_heads():
     term = ValueRelation(layers=[[2, 1]], relation_heads=16)
-    term.bind("mlm", Shape(4, 64, 8), Shape(2, 32, 4))
+    term.bind("mlm", ModelShape(4, 64, 8), ModelShape(2, 32, 4))
     assert term.pairs == [(2, 1)]
 
 
@@ -292,9 +304,9 @@ def test_units_are_those_before_the_activation_function(family):
     for handle in handles:
         handle.remove()
     everything = torch.arange(18)
-    request = Request(activations=frozenset({(0, "all"), (2, "all"), (2, "head")}))
+    request = SignalRequest(activations=frozenset({(0, "all"), (2, "all"), (2, "head")}))
     recorder = Recorder(model, request, head_rows=True)
-    found = observe(model, inputs, {"head": torch.tensor([3]), "all": everything}).activations
+    found = forward_with_signals(model, inputs, {"head": torch.tensor([3]), "all": everything}).activations
     assert len(seen) == len(blocks)
     for layer in (0, 2):
         torch.testing.assert_close(found[layer, "all"], seen[layer].flatten(0, 1))
@@ -313,13 +325,13 @@ def modern_bert(layers: int = 2) -> ModernBertForMaskedLM:
 def test_gated_units_are_refused():
     """Prevents a gate, or half of one, that passes for the units."""
     with pytest.raises(UserError, match="feed-forward layer of 64 units in each block of ModernBertForMaskedLM"):
-        Recorder(modern_bert(), Request(activations=frozenset({(0, "all")})))
+        Recorder(modern_bert(), SignalRequest(activations=frozenset({(0, "all")})))
 
 
 def test_units_in_pieces_are_refused():
     """Prevents the last piece of a sequence that passes for all of it."""
     with pytest.raises(UserError, match="chunk_size_feed_forward"):
-        Recorder(tiny.mlm_model(2, chunk_size_feed_forward=4), Request(activations=frozenset({(0, "all")})))
+        Recorder(tiny.mlm_model(2, chunk_size_feed_forward=4), SignalRequest(activations=frozenset({(0, "all")})))
 
 
 @pytest.mark.parametrize("family", ["DebertaV2", "MPNet"])
@@ -329,7 +341,7 @@ def test_attention_that_shows_only_maps_is_refused(family, request_of):
     model = model_of(family)
     wanted = {name: frozenset(layers) for name, layers in request_of.items()}
     with pytest.raises(UserError, match=rf"values of layers \[1\] of {family}ForMaskedLM / got .* probabilities alone"):
-        Recorder(model, Request(attention=frozenset({1}), **wanted))
+        Recorder(model, SignalRequest(attention=frozenset({1}), **wanted))
     assert not model._forward_hooks
 
 
@@ -339,8 +351,8 @@ def test_values_are_the_models_own():
     states = []
     block = layer_stack(model)[2].attention.self
     handle = block.value.register_forward_hook(lambda module, args, output: states.append(output))
-    Recorder(model, Request(attention=frozenset({1, 2}), values=frozenset({2})), head_rows=True)
-    seen = observe(model, inputs, {"head": torch.tensor([0]), "all": torch.arange(18)}).attention
+    Recorder(model, SignalRequest(attention=frozenset({1, 2}), values=frozenset({2})), head_rows=True)
+    seen = forward_with_signals(model, inputs, {"head": torch.tensor([0]), "all": torch.arange(18)}).attention
     handle.remove()
     torch.testing.assert_close(seen[2].value.transpose(1, 2).flatten(2), states[0])
     assert seen[1].value is None
@@ -393,7 +405,7 @@ def test_every_term_alone_reaches_the_student(tmp_path, name):
 def test_layers_of_all_are_those_of_uniform(name):
     """Prevents embeddings among blocks."""
     term = TERMS[name](layers="all")
-    term.bind("mlm", Shape(4, 32, 4, None, 64), Shape(2, 32, 4, None, 64))
+    term.bind("mlm", ModelShape(4, 32, 4, None, 64), ModelShape(2, 32, 4, None, 64))
     assert not any(EMBEDDINGS in pair for pair in term.pairs)
     assert len(term.pairs) == 2
 
@@ -401,7 +413,7 @@ def test_layers_of_all_are_those_of_uniform(name):
 def test_a_cached_teacher_teaches_the_same(tmp_path):
     """Prevents units and values of other rows or layers; in float32, ragged and uneven."""
     curves = []
-    for number, cache in enumerate([None, Cache(tmp_path / "caches", dtype="float32")]):
+    for number, cache in enumerate([None, CacheConfig(tmp_path / "caches", dtype="float32")]):
         run = trainer(
             tmp_path / str(number), tiny.classifier(2, seed=1), tiny.classifier(4), one_of_each(), cache=cache,
             kind="classification", rows=task_rows(21), max_steps=-1, num_train_epochs=2,

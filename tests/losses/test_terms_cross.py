@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distil_nlp.losses.alp import ALPKD, alp_kd
 from distil_nlp.losses.emd import HiddenEMD, emd, layer_costs, transport_plan
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.signals.types import Signals
 from tests.helpers.relations import RAGGED, assert_learns, assert_same, assert_zero_and_still, normal, trained
 
@@ -104,7 +104,7 @@ def test_costs_are_their_definition():
 def test_hidden_emd_is_of_each_sequences_own_tokens():
     """Prevents a cost that falls with padding, or with a sequence's length."""
     term, places = HiddenEMD(), RAGGED.flatten().nonzero().flatten()
-    term.bind("mlm", Shape(4, 3, 1), Shape(2, 3, 1))
+    term.bind("mlm", ModelShape(4, 3, 1), ModelShape(2, 3, 1))
     batch = {"rows": {"all": places}, "input_ids": RAGGED.long()}
     student = {(block, "all"): (normal(8, 3, seed=block) + 3 * block).requires_grad_() for block in range(2)}
     teacher = {(block, "all"): normal(8, 3, seed=10 + block) + block for block in range(4)}
@@ -162,7 +162,7 @@ def test_alp_of_other_shapes_is_an_error_and_its_products_are_fp32():
 
 def test_alp_is_the_mean_over_the_students_blocks():
     term = ALPKD()
-    term.bind("mlm", Shape(3, 4, 1), Shape(2, 4, 1))
+    term.bind("mlm", ModelShape(3, 4, 1), ModelShape(2, 4, 1))
     student = Signals(hidden={(block, "cls"): normal(5, 4, seed=block) for block in range(2)})
     teacher = Signals(hidden={(block, "cls"): normal(5, 4, seed=10 + block) for block in range(3)})
     stacked = torch.stack(list(teacher.hidden.values()), 1)
@@ -178,7 +178,7 @@ def test_all_blocks_are_seen_and_another_width_is_projected(kind):
     """Prevents a recipe's pairs where the term finds its own, and embeddings among the blocks."""
     for width in (8, 6):
         term = kind()
-        term.bind("mlm", Shape(4, 8, 2), Shape(2, width, 2))
+        term.bind("mlm", ModelShape(4, 8, 2), ModelShape(2, width, 2))
         assert {block for block, _ in term.request("teacher").hidden} == {0, 1, 2, 3}
         assert {block for block, _ in term.request("student").hidden} == {0, 1}
         assert len(term.projections()) == (0 if width == 8 else 2)

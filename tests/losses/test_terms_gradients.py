@@ -11,8 +11,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import InputGradient, input_gradient
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
-from distil_nlp.signals.types import Request
-from distil_nlp.training.checks import refuse_kept_answers, refuse_sharding
+from distil_nlp.signals.types import SignalRequest
+from distil_nlp.training.checks import validate_cache_support, validate_sharding
 from tests.helpers import tiny
 from tests.helpers.relations import assert_learns, assert_same, assert_zero_and_still, normal
 from tests.helpers.training import curve, task_rows, trainer
@@ -171,10 +171,10 @@ def test_what_gives_no_second_gradient_is_refused(tmp_path, field):
 
 def test_a_cache_and_shards_are_refused():
     """Prevents a teacher that is not there to be differentiated, and a backward that is not ours."""
-    wanted = Request(logits=True, input_gradient=True)
+    wanted = SignalRequest(logits=True, input_gradient=True)
     with pytest.raises(UserError, match=r"teacher\.cache.*input_gradient"):
-        refuse_kept_answers(Objective([InputGradient()], "classification"), object())
+        validate_cache_support(Objective([InputGradient()], "classification"), object())
     for fsdp, deepspeed in ((True, None), (False, SimpleNamespace(zero_stage=2))):
         with pytest.raises(UserError, match="FSDP or DeepSpeed"):
-            refuse_sharding(wanted, fsdp, deepspeed)
-    refuse_sharding(wanted, is_fsdp=False, deepspeed=None)
+            validate_sharding(wanted, fsdp, deepspeed)
+    validate_sharding(wanted, is_fsdp=False, deepspeed=None)

@@ -13,10 +13,10 @@ from distil_nlp.losses.contrastive import Contrastive, contrastive
 from distil_nlp.losses.fitnets import FitNetsHint, fitnets_hint
 from distil_nlp.losses.fsp import GramFlow, gram_flow
 from distil_nlp.losses.mmd import MMD, mmd
-from distil_nlp.losses.numerics import unit
+from distil_nlp.losses.numerics import normalize
 from distil_nlp.losses.pkd import PKD, pkd
 from distil_nlp.losses.variational import Gaussian, VariationalInformation, variational_information
-from distil_nlp.objective import Shape, by_sequence
+from distil_nlp.objective import ModelShape, by_sequence
 from distil_nlp.signals.types import EMBEDDINGS, Signals
 from tests.helpers import tiny
 from tests.helpers.relations import RAGGED, assert_learns, assert_same, assert_zero_and_still, normal, trained
@@ -153,7 +153,7 @@ def test_products_are_fp32_under_autocast():
 
 def test_unit_has_no_slope_where_there_is_no_direction():
     states = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-8, 0.0]], requires_grad=True)
-    found = unit(states)
+    found = normalize(states)
     found.sum().backward()
     assert found.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 0]]
     assert states.grad[1:].abs().max() == 0
@@ -288,7 +288,7 @@ def test_states_by_sequence_are_zero_elsewhere():
 @pytest.mark.parametrize("term", [MMD(), GramFlow()])
 def test_a_sequence_term_sums_over_the_sequences_and_means_over_the_pairs(term):
     term.layers = "all"
-    term.bind("mlm", Shape(4, 3, 1), Shape(2, 3, 1))
+    term.bind("mlm", ModelShape(4, 3, 1), ModelShape(2, 3, 1))
     places = RAGGED.flatten().nonzero().flatten()
     batch = {"rows": {"all": places}, "input_ids": RAGGED.long()}
     student, teacher = (
@@ -337,18 +337,18 @@ def test_contrastive_has_the_stated_bounds():
 
 def test_layers_are_those_of_the_papers():
     """PKD-Skip is {2, 4, 6, 8, 10} of 12 counted from 1; FitNets' hint is the middle layer."""
-    twelve, six = Shape(12, 8, 2), Shape(6, 8, 2)
+    twelve, six = ModelShape(12, 8, 2), ModelShape(6, 8, 2)
     term = PKD()
     term.bind("classification", twelve, six)
     assert term.pairs == [(1, 0), (3, 1), (5, 2), (7, 3), (9, 4)]
     for depths, pair in [((12, 6), (5, 2)), ((12, 3), (7, 1)), ((4, 1), (3, 0)), ((24, 12), (11, 5))]:
         hint = FitNetsHint()
-        hint.bind("mlm", *(Shape(depth, 8, 2) for depth in depths))
+        hint.bind("mlm", *(ModelShape(depth, 8, 2) for depth in depths))
         assert hint.pairs == [pair]
 
 
 def test_layers_that_cannot_be_are_said():
-    four, two, one = (Shape(depth, 8, 2) for depth in (4, 2, 1))
+    four, two, one = (ModelShape(depth, 8, 2) for depth in (4, 2, 1))
     with pytest.raises(UserError, match=r"objective.pkd.layers: expected a student of 2 layers or more"):
         PKD().bind("mlm", four, one)
     with pytest.raises(UserError, match=r"objective.gram_flow.layers: expected two pairs of layers or more / got last"):
@@ -368,7 +368,7 @@ def test_modules_are_learned_where_the_papers_have_them():
         found = []
         for width in (8, 6):
             term = kind()
-            term.bind("mlm", Shape(4, 8, 2), Shape(2, width, 2))
+            term.bind("mlm", ModelShape(4, 8, 2), ModelShape(2, width, 2))
             found.append(len(term.projections()))
         assert tuple(found) == learned.get(kind, (0, 0)), kind.name
 

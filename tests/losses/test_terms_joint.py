@@ -9,10 +9,10 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.losses.adversarial import Adversarial, Discriminator, adversarial, reverse_gradient
 from distil_nlp.losses.factor_transfer import FactorModules, FactorTransfer, factor_transfer
-from distil_nlp.objective import Shape
-from distil_nlp.objective.balancing import Balance
+from distil_nlp.objective import ModelShape
+from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.objective import Objective
-from distil_nlp.signals.types import Source
+from distil_nlp.signals.types import ProjectionInput
 from tests.helpers import tiny
 from tests.helpers.relations import assert_learns, assert_same, assert_zero_and_still, normal, trained
 from tests.helpers.training import curve, trainer
@@ -184,8 +184,8 @@ def test_a_student_that_is_free_to_move_comes_to_its_teachers_distribution(width
 def test_it_is_not_balanced_by_its_value():
     """Prevents a share that grows without end while the discriminator wins."""
     with pytest.raises(UserError, match=r"expected gradient_norm with adversarial / got uncertainty / it falls where"):
-        Objective([Adversarial()], "mlm", Balance("uncertainty"))
-    Objective([Adversarial()], "mlm", Balance("gradient_norm"))
+        Objective([Adversarial()], "mlm", LossBalancer("uncertainty"))
+    Objective([Adversarial()], "mlm", LossBalancer("gradient_norm"))
 
 
 # Both ----------------------------------------------------------------------------------------------------------
@@ -195,12 +195,12 @@ def test_it_is_not_balanced_by_its_value():
 def test_each_pair_has_a_module_that_is_shown_both(kind):
     """Prevents one module for two teacher layers, and a teacher that nobody asked."""
     term = kind(layers=[[1, 0], [3, 0], ["embeddings", "embeddings"]])
-    term.bind("mlm", Shape(4, 8, 2), Shape(2, 6, 2))
+    term.bind("mlm", ModelShape(4, 8, 2), ModelShape(2, 6, 2))
     found = {name: source for name, (source, _) in term.projections().items()}
     assert found == {
-        f"{term.name}_1_0": Source(0, "all", teacher=(1, "all")),
-        f"{term.name}_3_0": Source(0, "all", teacher=(3, "all")),
-        f"{term.name}_embeddings_embeddings": Source(-1, "all", teacher=(-1, "all")),
+        f"{term.name}_1_0": ProjectionInput(0, "all", teacher=(1, "all")),
+        f"{term.name}_3_0": ProjectionInput(0, "all", teacher=(3, "all")),
+        f"{term.name}_embeddings_embeddings": ProjectionInput(-1, "all", teacher=(-1, "all")),
     }
     assert {source.teacher for source in found.values()} == term.request("teacher").hidden
 

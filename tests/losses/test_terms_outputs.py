@@ -20,11 +20,11 @@ from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy, soft_ta
 from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl
 from distil_nlp.losses.standardised_logits import StandardisedLogits, standardised_logits
 from distil_nlp.losses.teacher_free import LabelSmoothing, VirtualTeacher, label_smoothing, virtual_teacher
-from distil_nlp.objective import Shape, Term
+from distil_nlp.objective import LossTerm, ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.validate import refuse_keys_without_effect
+from distil_nlp.recipe.validate import validate_no_unused_keys
 from tests.helpers import tiny
 from tests.helpers.no_sync import NoSync
 from tests.helpers.training import curve, task_rows, text_rows, trainer
@@ -399,7 +399,7 @@ def test_binned_regression_is_a_squared_error_within_and_linear_beyond():
 # The terms in a training -----------------------------------------------------------------------------------
 
 
-def every_term(kind: str) -> list[Term]:
+def every_term(kind: str) -> list[LossTerm]:
     """One of each that is for the kind; a margin keeps random students beneath their teacher's bound."""
     return [term(margin=10.0) if term is BoundedRegression else term() for term in OUTPUTS if kind in term.kinds]
 
@@ -504,7 +504,7 @@ def test_labels_alone_make_the_rows_of_labelled_terms(tmp_path):
 def test_terms_without_a_teacher_need_none():
     """Prevents a teacher that is loaded and run for nothing."""
     objective = Objective([LabelSmoothing(), VirtualTeacher()], "mlm")
-    objective.bind(None, Shape(2, 32, 4))
+    objective.bind(None, ModelShape(2, 32, 4))
     assert not objective.needs_teacher
 
 
@@ -513,7 +513,7 @@ def test_a_term_refuses_the_kinds_that_it_is_not_for(term):
     """Prevents a correlation over chunks of a vocabulary, and classes of a regression."""
     assert TERMS[term.name] is term
     assert isinstance(term.formula, str)
-    shape = Shape(2, 32, 4, num_labels=3)
+    shape = ModelShape(2, 32, 4, num_labels=3)
     for kind in ("mlm", "classification", "regression"):
         if kind in term.kinds:
             Objective([term()], kind).bind(shape, shape)
@@ -527,7 +527,7 @@ def test_two_classes_are_refused_where_they_teach_nothing(tmp_path, term):
     """Prevents a run that ends with the student it began with; a vocabulary has no such trouble."""
     with pytest.raises(UserError, match=f"objective.{term.name}: expected 3 classes or more / got 2"):
         trainer(tmp_path, tiny.classifier(1), tiny.classifier(2), [term()], kind="classification")
-    shape = Shape(2, 32, 4, num_labels=2)
+    shape = ModelShape(2, 32, 4, num_labels=2)
     Objective([term()], "mlm").bind(shape, shape)
 
 
@@ -545,8 +545,8 @@ def test_schedules_reach_the_temperature(tmp_path):
     terms = (ReverseKL, JensenShannon, SoftTargetCrossEntropy, StandardisedLogits, DistInter, DistIntra)
     for term in terms:
         warm = term(temperature=Schedule(4.0, 1.0, "linear"))
-        assert warm.between(student, teacher, 0.0) == term(temperature=4.0).between(student, teacher, 0.0)
-        assert warm.between(student, teacher, 1.0) == term(temperature=1.0).between(student, teacher, 0.0)
+        assert warm.loss(student, teacher, 0.0) == term(temperature=4.0).loss(student, teacher, 0.0)
+        assert warm.loss(student, teacher, 1.0) == term(temperature=1.0).loss(student, teacher, 0.0)
 
 
 def recipe(task: str, objective: dict) -> Recipe:
@@ -558,9 +558,9 @@ def test_rows_without_effect_are_refused_for_every_term_that_has_them():
     """Prevents `rows` of a task, which has none, from being taken for an option."""
     chosen = {"reverse_kl": {"rows": "all"}, "dist_inter": {}, "soft_target_kl": {"rows": 0.5}}
     with pytest.raises(UserError, match=r"got objective.soft_target_kl.rows, objective.reverse_kl.rows too"):
-        refuse_keys_without_effect(recipe("classification", chosen))
-    refuse_keys_without_effect(recipe("mlm", chosen))
-    refuse_keys_without_effect(recipe("regression", {"binned_regression": {"low": 1}, "soft_target_kl": {}}))
+        validate_no_unused_keys(recipe("classification", chosen))
+    validate_no_unused_keys(recipe("mlm", chosen))
+    validate_no_unused_keys(recipe("regression", {"binned_regression": {"low": 1}, "soft_target_kl": {}}))
 
 
 @pytest.mark.parametrize("wrong", [{"beta": 1.0}, {"epsilon": 0.1}, {"rows": "some"}, {"temperature": 0}])
@@ -573,4 +573,4 @@ def test_a_recipe_knows_the_options(wrong):
 
 def test_no_term_but_soft_targets_does_with_the_likeliest_words():
     """Prevents a divergence over 128 words that is taken for that over all."""
-    assert [term.name for term in TERMS.values() if getattr(term, "takes_top", False)] == [SoftTargetKL.name]
+    assert [term.name for term in TERMS.values() if getattr(term, "accepts_top_logits", False)] == [SoftTargetKL.name]

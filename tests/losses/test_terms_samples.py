@@ -9,7 +9,7 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance, rkd_angle, rkd_distance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving, pkt, similarity_preserving
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from tests.helpers.relations import assert_learns, assert_same, assert_zero_and_still, normal, trained
 from tests.helpers.training import curve
 
@@ -185,4 +185,4 @@ def test_micro_batches_of_one_sequence_take_no_part(tmp_path):
 def test_the_embedding_of_cls_is_refused(term):
     """It is the same in every sequence: all distances are 0."""
     with pytest.raises(UserError, match=rf"objective.{term.name}.layers: expected blocks / got embeddings"):
-        term(layers=[["embeddings", "embeddings"]]).bind("mlm", Shape(4, 8, 2), Shape(2, 8, 2))
+        term(layers=[["embeddings", "embeddings"]]).bind("mlm", ModelShape(4, 8, 2), ModelShape(2, 8, 2))

@@ -11,8 +11,8 @@ from distil_nlp.losses.weight_matrices import WeightsMSE, Widening, weights_mse
 from distil_nlp.models import build_student
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import Request, observe
-from distil_nlp.training.checks import refuse_kept_answers, refuse_sharding
+from distil_nlp.signals.types import SignalRequest, forward_with_signals
+from distil_nlp.training.checks import validate_cache_support, validate_sharding
 from tests.helpers import tiny
 from tests.helpers.families import ROWS, batch, model_of
 from tests.helpers.relations import assert_same, assert_zero_and_still, normal, trained
@@ -96,8 +96,8 @@ def test_a_distilbert_student_is_paired_with_bert():
     rows = {"head": torch.tensor([0])}
     seen = []
     for model, layers in ((student, {0, 1}), (teacher, {1, 3})):
-        Recorder(model, Request(weights=frozenset(layers)), head_rows=True)
-        seen.append(observe(model, tokens, rows).weights)
+        Recorder(model, SignalRequest(weights=frozenset(layers)), head_rows=True)
+        seen.append(forward_with_signals(model, tokens, rows).weights)
     for theirs, ours in ((1, 0), (3, 1)):
         assert weights_mse(seen[0][ours], seen[1][theirs]).item() == 0
 
@@ -107,10 +107,10 @@ def test_a_distilbert_student_is_paired_with_bert():
 def test_every_family_shows_its_matrices(family):
     """Prevents blocks without matrices, and gradients that do not arrive."""
     model = model_of(family)
-    Recorder(model, Request(logits=True, weights=frozenset({0, 3})), head_rows=True)
-    weights = observe(model, batch(), ROWS).weights
+    Recorder(model, SignalRequest(logits=True, weights=frozenset({0, 3})), head_rows=True)
+    weights = forward_with_signals(model, batch(), ROWS).weights
     sum(one.sum() for one in weights[3]).backward()
-    inside = [m.weight for m in Recorder(model, Request()).layers[3].modules() if isinstance(m, torch.nn.Linear)]
+    inside = [m.weight for m in Recorder(model, SignalRequest()).layers[3].modules() if isinstance(m, torch.nn.Linear)]
     assert len(weights[0]) == len(weights[3]) == len(inside) > 3
     assert all(torch.equal(one.grad, torch.ones_like(one)) for one in inside)
 
@@ -129,19 +129,19 @@ def test_blocks_of_other_families_are_refused(tmp_path):
 
 def test_a_cache_and_shards_are_refused():
     """Prevents weights that are not there."""
-    wanted = Request(weights=frozenset({1}))
+    wanted = SignalRequest(weights=frozenset({1}))
     with pytest.raises(UserError, match=r"teacher\.cache"):
-        refuse_kept_answers(Objective([WeightsMSE()]), object())
+        validate_cache_support(Objective([WeightsMSE()]), object())
     zero = {stage: SimpleNamespace(zero_stage=stage) for stage in (2, 3)}
     for fsdp, deepspeed in ((True, None), (False, zero[3])):
         with pytest.raises(UserError, match="FSDP or ZeRO-3"):
-            refuse_sharding(wanted, fsdp, deepspeed)
+            validate_sharding(wanted, fsdp, deepspeed)
     for request, fsdp, deepspeed in (
         (wanted, False, None),
         (wanted, False, zero[2]),
-        (Request(logits=True), True, None),
+        (SignalRequest(logits=True), True, None),
     ):
-        refuse_sharding(request, fsdp, deepspeed)
+        validate_sharding(request, fsdp, deepspeed)
 
 
 def test_a_width_that_stays_is_not_turned(tmp_path):
@@ -150,7 +150,7 @@ def test_a_width_that_stays_is_not_turned(tmp_path):
     for ours, theirs in zip(student.bert.encoder.layer, teacher.bert.encoder.layer, strict=True):
         ours.attention.load_state_dict(theirs.attention.state_dict())
     run = trainer(tmp_path, student, teacher, [WeightsMSE(layers="last")], kind="classification")
-    seen = observe(run.model, {"input_ids": torch.tensor([[2, 7, 3]])}, {}).projected["weights_mse_1"]
+    seen = forward_with_signals(run.model, {"input_ids": torch.tensor([[2, 7, 3]])}, {}).projected["weights_mse_1"]
     square = [one for one in seen if one.shape == (32, 32)]
     last = teacher.bert.encoder.layer[1].attention
     expected = [last.self.query, last.self.key, last.self.value, last.output.dense]

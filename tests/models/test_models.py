@@ -19,7 +19,7 @@ from distil_nlp.models import (
     start_from_checkpoint,
 )
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import Request, observe
+from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.tasks.base import Head
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
@@ -299,8 +299,10 @@ def test_an_ensemble_gives_the_mean_of_its_logits(kind):
     both = Ensemble([one, other])
     torch.testing.assert_close(both(**batch).logits, expected)
     is_mlm, head = kind == "mlm_model", torch.tensor([1, 9, 14])
-    recorder = Recorder(both, Request(True, frozenset({(3, "all")}), frozenset({1})), head_rows=is_mlm, projects=False)
-    seen = observe(both, batch, {"head": head, "all": torch.arange(16)})
+    recorder = Recorder(
+        both, SignalRequest(True, frozenset({(3, "all")}), frozenset({1})), head_rows=is_mlm, projects=False
+    )
+    seen = forward_with_signals(both, batch, {"head": head, "all": torch.arange(16)})
     logits = seen.vocabulary.logits(0, 3) if is_mlm else seen.logits
     torch.testing.assert_close(logits, expected.flatten(0, 1)[head] if is_mlm else expected)
     states = one(**batch, output_hidden_states=True).hidden_states[-1]

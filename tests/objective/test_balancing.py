@@ -9,7 +9,7 @@ from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective.balancing import Balance
+from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.objective import Objective
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers import tiny
@@ -34,7 +34,7 @@ def logged(made, name):
 def test_uncertainty_divides_by_twice_the_running_mean(tmp_path):
     """Prevents shares of another step, of one micro-batch alone, or that forget the recipe's weights."""
     made = run(
-        tmp_path, Balance("uncertainty", decay=0.8), per_device_train_batch_size=4, gradient_accumulation_steps=2
+        tmp_path, LossBalancer("uncertainty", decay=0.8), per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
     weights = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_mse": 1.0}
     for name, weight in weights.items():
@@ -50,7 +50,7 @@ def test_uncertainty_divides_by_twice_the_running_mean(tmp_path):
 def test_gradient_norm_makes_terms_pull_alike(tmp_path):
     """Prevents shares from gradients that had been balanced already, which would drift away."""
     terms = [SoftTargetKL(50.0), HardLabel(1.0), HiddenCosine(2.0, "last"), AttentionKL(1.0)]
-    balance = Balance("gradient_norm", every=2, decay=0.0)
+    balance = LossBalancer("gradient_norm", every=2, decay=0.0)
     made = run(tmp_path, balance, terms, learning_rate=0.0, max_steps=5)
     looks = [entry for entry in made.state.log_history if "gradient_norm/hard_label" in entry]
     assert [entry["step"] for entry in looks] == [1, 3, 5]
@@ -70,7 +70,7 @@ def test_a_step_without_a_row_teaches_a_share_nothing(tmp_path):
     rows = task_rows(16)
     for row in rows[:15]:
         row["labels"] = -100
-    balance = Balance("uncertainty", decay=0.5)
+    balance = LossBalancer("uncertainty", decay=0.5)
     student, teacher = tiny.classifier(2, seed=1), tiny.classifier(4)
     made = trainer(
         tmp_path, student, teacher, [SoftTargetKL(1.0), HardLabel(1.0)], kind="classification", rows=rows,
@@ -83,7 +83,7 @@ def test_a_step_without_a_row_teaches_a_share_nothing(tmp_path):
 
 def test_shares_have_a_limit():
     """Prevents a term that comes to 0 from filling the whole loss."""
-    balance = Balance("uncertainty", decay=0.0)
+    balance = LossBalancer("uncertainty", decay=0.0)
     balance.start(2)
     everywhere = torch.tensor([True, True])
     balance.learn(torch.tensor([2.0, 1.0]), everywhere)
@@ -94,9 +94,9 @@ def test_shares_have_a_limit():
 @pytest.mark.parametrize("kind", ["uncertainty", "gradient_norm"])
 def test_resumed_equals_uninterrupted(tmp_path, kind):
     """Prevents shares that begin anew with every preempted machine; and what balances from leaving with the student."""
-    whole = run(tmp_path / "whole", Balance(kind, every=2))
-    run(tmp_path / "cut", Balance(kind, every=2), stop_at=3)
-    resumed = run(tmp_path / "cut", Balance(kind, every=2))
+    whole = run(tmp_path / "whole", LossBalancer(kind, every=2))
+    run(tmp_path / "cut", LossBalancer(kind, every=2), stop_at=3)
+    resumed = run(tmp_path / "cut", LossBalancer(kind, every=2))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert not [name for name in resumed.detach().state_dict() if "balance" in name]
@@ -105,4 +105,4 @@ def test_resumed_equals_uninterrupted(tmp_path, kind):
 def test_what_cannot_be_balanced_is_refused():
     """Prevents shares of a million where a likelihood passes 0."""
     with pytest.raises(UserError, match=r"balance.kind: expected gradient_norm with variational_information"):
-        Objective([TERMS["variational_information"]()], "mlm", Balance("uncertainty"))
+        Objective([TERMS["variational_information"]()], "mlm", LossBalancer("uncertainty"))

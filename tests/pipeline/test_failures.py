@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from distil_nlp.cli import distill
 from distil_nlp.errors import UserError
-from distil_nlp.training.checkpoints import last_complete_checkpoint, mark_as_complete, say_what_changes
+from distil_nlp.training.checkpoints import last_complete_checkpoint, mark_as_complete, warn_about_changed_processes
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.failures import writable_disk
 from tests.helpers import ROOT
@@ -173,7 +173,7 @@ def test_a_checkpoint_of_other_processes_says_what_changes(tmp_path, capsys, pro
     """Prevents a schedule that is silently cut in half by a second GPU."""
     (tmp_path / "spent.json").write_text(json.dumps({"processes": processes, "rows_per_step": rows}))
     args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, gradient_accumulation_steps=2, use_cpu=True)
-    say_what_changes(tmp_path, args)
+    warn_about_changed_processes(tmp_path, args)
     printed = capsys.readouterr().out
     assert re.search(said, printed)
     assert bool(printed) == bool(said)

@@ -139,7 +139,7 @@ def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
     whole = (place.out / "student" / "model.safetensors").read_bytes()
     tokens = place.results["training"]["tokens"]
     shutil.rmtree(place.out)
-    monkeypatch.setattr(variants.Workshop, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(variants.StudentRun, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert place.run() == 130
     shutil.rmtree(place.out / "checkpoint-6")
     monkeypatch.undo()
@@ -156,7 +156,7 @@ def test_a_run_stopped_after_training_is_only_scored(place, monkeypatch):
     place.run()
     before = place.results["training"]
     (place.out / "results.json").unlink()
-    monkeypatch.setattr(variants.Workshop, "trainer", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(variants.StudentRun, "trainer", lambda *args: pytest.fail("trained again"))
     assert place.run() == 0
     assert place.results["training"] == before
 
@@ -218,7 +218,7 @@ def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
     """Prevents paying twice after an interruption, or for the first student when more are asked for later."""
     from distil_nlp.pipeline import students as variants
 
-    trained, train = [], variants.Workshop.train
+    trained, train = [], variants.StudentRun.train
 
     def spy(workshop, *args, **kwargs):
         if len(trained) == 2:
@@ -226,7 +226,7 @@ def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
         trained.append((workshop.folder.name, workshop.args.seed, workshop.args.max_steps))
         return train(workshop, *args, **kwargs)
 
-    monkeypatch.setattr(variants.Workshop, "train", spy)
+    monkeypatch.setattr(variants.StudentRun, "train", spy)
     assert place.run() == 0
     single = place.results["student"]["metrics"]
     assert place.run("evaluation.seeds=2", "evaluation.baselines=[no_distillation]") == 130

@@ -9,12 +9,12 @@ from transformers import MobileBertConfig, MobileBertForMaskedLM
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.models import choose_layers
-from distil_nlp.objective import LayerTerm, Shape
+from distil_nlp.objective import LayerTerm, ModelShape
 from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline.plan import output_folder
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
-from distil_nlp.study.plan import PLAIN, read_plan, recipe_of
+from distil_nlp.study.plan import BASELINE_METHOD, read_plan, recipe_of
 from distil_nlp.tasks.base import Head
 from tests.helpers import ROOT, tiny
 from tests.helpers.training import curve, trainer
@@ -46,7 +46,7 @@ def test_every_recipe_builds(path, tmp_path):
     assert student.config.num_hidden_layers == (recipe.student.num_layers or depth // 2)
     if recipe.student.name is None:
         assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
-    build.objective_from(recipe, kind).bind(Shape.of(teacher.config), Shape.of(student.config))
+    build.objective_from(recipe, kind).bind(ModelShape.of(teacher.config), ModelShape.of(student.config))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -113,7 +113,7 @@ def test_tinybert_is_as_published():
     prediction, of_prediction, last = read("tinybert_task_prediction")
     assert objective == of_task
     both = build.objective_from(general, "mlm")
-    both.bind(Shape(12, 768, 12), Shape(6, 768, 12))
+    both.bind(ModelShape(12, 768, 12), ModelShape(6, 768, 12))
     pairs = {term.name: (term.weight.start / len(term.pairs), term.pairs) for term in both.terms}
     blocks = [(2 * i + 1, i) for i in range(6)]
     assert pairs == {"hidden_mse": (1.0, [(-1, -1), *blocks]), "attention_scores_mse": (1.0, blocks)}
@@ -135,7 +135,7 @@ def test_mobileberts_weights_go_over_from_layers_to_predictions():
     """Prevents weights that forget that a term is a mean over layers, and a student of other heads or depth."""
     recipe, _, _ = read("mobilebert_style")
     terms = build.objective_from(recipe, "mlm")
-    terms.bind(Shape(24, 1024, 16), Shape(24, 256, 16))
+    terms.bind(ModelShape(24, 1024, 16), ModelShape(24, 256, 16))
     pairs = {term.name: term.pairs for term in terms.terms if isinstance(term, LayerTerm)}
     blocks = [(i, i) for i in range(24)]
     assert pairs == {"hidden_mse": blocks, "attention_kl": blocks}
@@ -189,8 +189,8 @@ def test_every_method_of_the_study_fits_its_models(tmp_path):
     """Prevents a study that stops at its twentieth method, after a night."""
     path = ROOT / "recipes" / "study" / "methods.yaml"
     plan = read_plan(path)
-    assert PLAIN in plan.methods
+    assert BASELINE_METHOD in plan.methods
     for name in plan.methods:
         recipe = load_recipe(recipe_of(plan, path, name, tmp_path))
         objective = build.objective_from(recipe, "classification")
-        objective.bind(Shape(12, 768, 12, None, 3072, 2), Shape(6, 768, 12, None, 3072, 2))
+        objective.bind(ModelShape(12, 768, 12, None, 3072, 2), ModelShape(6, 768, 12, None, 3072, 2))

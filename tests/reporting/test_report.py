@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 
 from distil_nlp.cli import main
 from distil_nlp.errors import UserError
-from distil_nlp.reporting.formatting import GAP, duration, plain
+from distil_nlp.reporting.formatting import GAP, decimal, duration
 from distil_nlp.reporting.plots.curves import gradients_figure, terms_figure
 from distil_nlp.reporting.plots.matrices import confusion_figure, matrix_figures
-from distil_nlp.reporting.plots.scores import trade_figure
+from distil_nlp.reporting.plots.scores import latency_figure
 from distil_nlp.reporting.plots.style import SERIES, style
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.report.advice import advice
 from distil_nlp.reporting.report.pages import run_page
-from distil_nlp.reporting.sentences import fidelity, floor, lead, worth
-from distil_nlp.reporting.tables import cost, quality, training
-from distil_nlp.results import Run
+from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
+from distil_nlp.reporting.tables import cost_table, quality_table, training_table
+from distil_nlp.results import RunResults
 from tests.helpers.showcase import example
 
 NEEDED = {"schema_version", "task", "headline", "teacher", "student"}
@@ -35,7 +35,7 @@ def save(folder, **changes):
 
 
 def run_of(tmp_path, **changes):
-    return Run("mine", tmp_path, example(**changes))
+    return RunResults("mine", tmp_path, example(**changes))
 
 
 def changed(path, value):
@@ -172,14 +172,14 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
             tree[path[-1]] = None
         else:
             del tree[path[-1]]
-        run = Run("mine", tmp_path, results)
-        words = [lead(run), worth(run), floor(run), *fidelity(run)]
-        tables = [quality(run), cost(run), training(run)]
+        run = RunResults("mine", tmp_path, results)
+        words = [headline(run), distillation_gain(run), majority_note(run), *fidelity_sentences(run)]
+        tables = [quality_table(run), cost_table(run), training_table(run)]
         told = [*words, *(cell for table in tables if table for row in table.rows for cell in row)]
         assert all(isinstance(text, str) and "None" not in text for text in told), path
         assert advice(run), path
         with style():
-            figures = matrix_figures(run) if path[0] == "fidelity" else [trade_figure(run)] * ("latency_ms" in path)
+            figures = matrix_figures(run) if path[0] == "fidelity" else [latency_figure(run)] * ("latency_ms" in path)
         assert all(figure is None or "None" not in figure.description for figure in figures), path
 
 
@@ -228,20 +228,20 @@ def told(text):
 
 def test_the_lead_is_made_of_the_figures(tmp_path):
     """Prevents a headline that says more than was measured."""
-    assert told(lead(run_of(tmp_path))) == (
+    assert told(headline(run_of(tmp_path))) == (
         "The student keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters (50 % of the "
         "encoder’s), 1.9× as fast at batch 32."
     )
-    assert told(lead(run_of(tmp_path, seeds=None, efficiency=None))) == (
+    assert told(headline(run_of(tmp_path, seeds=None, efficiency=None))) == (
         "The student keeps 99.4 % of the teacher’s F1 with 77 % of the parameters (50 % of the encoder’s)."
     )
-    assert told(lead(run_of(tmp_path, retention=None, efficiency=None, seeds=None))).startswith(
+    assert told(headline(run_of(tmp_path, retention=None, efficiency=None, seeds=None))).startswith(
         "The student reaches F1 0.837 against the teacher’s 0.842 with 77 %"
     )
-    assert told(lead(run_of(tmp_path, retention=1.012))).startswith("The student reaches 101.2 % of")
-    slow = told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"1": 2.0, "32": 0.5}))))
+    assert told(headline(run_of(tmp_path, retention=1.012))).startswith("The student reaches 101.2 % of")
+    slow = told(headline(run_of(tmp_path, **changed("efficiency.speed_up", {"1": 2.0, "32": 0.5}))))
     assert slow.endswith("2.0× as slow at batch 32.")
-    assert told(lead(run_of(tmp_path, **changed("efficiency.speed_up", {"32": 1.0})))).endswith(
+    assert told(headline(run_of(tmp_path, **changed("efficiency.speed_up", {"32": 1.0})))).endswith(
         "no faster at batch 32."
     )
 
@@ -253,49 +253,53 @@ def gain(mean, low, high, seeds=3):
 
 def test_the_verdict_follows_the_interval(tmp_path):
     """Prevents noise that is sold as a gain, and a loss that is hidden."""
-    assert told(worth(run_of(tmp_path))) == (
+    assert told(distillation_gain(run_of(tmp_path))) == (
         "Distillation adds 7.7 points of F1 over the same student trained on labels alone (95 % interval 4.6 to 10.8, "
         "paired bootstrap over 408 rows and 3 seeds): outside the noise."
     )
-    assert told(worth(run_of(tmp_path, **gain(0.01, -0.004, 0.024)))).endswith(
+    assert told(distillation_gain(run_of(tmp_path, **gain(0.01, -0.004, 0.024)))).endswith(
         "(95 % interval −0.4 to 2.4, paired bootstrap over 408 rows and 3 seeds): within the noise, the interval "
         "includes 0."
     )
-    assert told(worth(run_of(tmp_path, **gain(-0.03, -0.05, -0.01)))).startswith("Distillation costs 3.0 points of F1")
-    one = told(worth(run_of(tmp_path, **gain(0.07, 0.04, 0.1, seeds=1))))
+    assert told(distillation_gain(run_of(tmp_path, **gain(-0.03, -0.05, -0.01)))).startswith(
+        "Distillation costs 3.0 points of F1"
+    )
+    one = told(distillation_gain(run_of(tmp_path, **gain(0.07, 0.04, 0.1, seeds=1))))
     assert one.endswith("1 seed): outside the noise of the rows (one seed: that of seeds is unknown).")
-    assert "no student was trained on labels alone" in worth(run_of(tmp_path, baselines=None))
+    assert "no student was trained on labels alone" in distillation_gain(run_of(tmp_path, baselines=None))
     unmeasured = run_of(tmp_path, **changed("baselines.no_distillation.gain", None))
-    assert "no gain over a student trained on labels alone was measured" in worth(unmeasured)
+    assert "no gain over a student trained on labels alone was measured" in distillation_gain(unmeasured)
 
 
 def test_guessing_is_named(tmp_path):
     """Prevents a retention that looks high because guessing already scores high."""
-    assert told(floor(run_of(tmp_path))) == (
+    assert told(majority_note(run_of(tmp_path))) == (
         "Without a model, one class for all would reach 96.4 % of the teacher’s F1; of what the teacher has above "
         "that, the student keeps 83.3 %."
     )
-    assert floor(run_of(tmp_path, retention_above_majority=-0.1)).endswith("the student does not get above that.")
-    assert floor(run_of(tmp_path, **changed("baselines.majority.metrics.f1", None))) == ""
+    assert majority_note(run_of(tmp_path, retention_above_majority=-0.1)).endswith(
+        "the student does not get above that."
+    )
+    assert majority_note(run_of(tmp_path, **changed("baselines.majority.metrics.f1", None))) == ""
 
 
 def test_fidelity_of_each_kind_of_task(tmp_path):
     """Prevents classes where there are numbers or tokens."""
     regression = run_of(tmp_path, task="stsb", fidelity={"pearson": 0.98, "mean_absolute_difference": 0.11})
-    assert fidelity(regression) == [
+    assert fidelity_sentences(regression) == [
         "The outputs of teacher and student correlate at 0.980 (Pearson) and differ by 0.110 on average."
     ]
     tokens = run_of(tmp_path, task="mlm", headline="accuracy", fidelity={"agreement": 0.7, "kl": 0.4, "tokens": 3841})
-    assert told(fidelity(tokens)[0]) == (
+    assert told(fidelity_sentences(tokens)[0]) == (
         "Teacher and student predict the same token for 70.0 % of 3,841 masked tokens. KL(teacher ‖ student) is "
         "0.400 nats on average, at temperature 1."
     )
-    assert "top-1 accuracy" in lead(tokens)
+    assert "top-1 accuracy" in headline(tokens)
 
 
 def test_small_and_large_numbers():
     """Prevents figures that are rounded away, and digits that were not measured."""
-    assert [plain(value) for value in (0.8372, 0.00004, -0.0123, 12.34, 1234.5, 0.0)] == [
+    assert [decimal(value) for value in (0.8372, 0.00004, -0.0123, 12.34, 1234.5, 0.0)] == [
         "0.837", "4e−05", "−0.012", "12.3", "1,234", "0.000"]  # fmt: skip
     assert [told(duration(seconds)) for seconds in (12.2, 59.7, 412.3, 4320)] == [
         "12 s", "1 min 0 s", "6 min 52 s", "1 h 12 min"]  # fmt: skip
@@ -461,9 +465,9 @@ def test_the_command_line(tmp_path, capsys):
 def test_labels_that_are_few_are_told():
     """Prevents a gain that looks as if both students had seen as much."""
     rows = {"train": 1600, "labelled": 300, "evaluation": {"test": 1213}}
-    told = worth(Run("", Path(), example(rows=rows)))
+    told = distillation_gain(RunResults("", Path(), example(rows=rows)))
     assert "labels alone, which 300 of 1,600 rows have (95" in told
-    assert "rows have" not in worth(Run("", Path(), example()))
+    assert "rows have" not in distillation_gain(RunResults("", Path(), example()))
 
 
 def test_gradients_are_drawn_where_the_run_looked_at_them(tmp_path):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distil_nlp.losses.attention_maps import attention_kl, attention_mse
 from distil_nlp.losses.hard_labels import hard_cross_entropy
 from distil_nlp.losses.soft_targets import soft_target_kl
-from distil_nlp.objective.chunked_logits import weighed_sums
+from distil_nlp.objective.chunked_logits import chunked_loss
 from distil_nlp.signals import attention
 from distil_nlp.signals.attention import Probabilities, QueriesKeys, attention_sum, average_heads
 
@@ -65,7 +65,7 @@ def test_chunked_losses_are_the_plain_ones(rows, chunk, seed, every):
     states, weight, bias, teacher, labels = head(rows, seed)
     masked, factors = torch.arange(0, rows, every), torch.tensor([0.3, 1.7])
     look = both_terms(teacher, labels, masked, chunk)
-    loss, sums = weighed_sums(states, weight, bias, look, factors, chunk)
+    loss, sums = chunked_loss(states, weight, bias, look, factors, chunk)
     (3 * loss).backward()
     found = [one.grad.clone() for one in (states, weight, bias)]
     exact = [one.detach().double().requires_grad_() for one in (states, weight, bias)]
@@ -90,7 +90,7 @@ def test_no_tensor_holds_all_rows_of_the_vocabulary():
         return soft_target_kl(logits, chunks[number], 2.0)[None]
 
     with Largest() as seen:
-        weighed_sums(states, weight, bias, look, torch.ones(1), 4)[0].backward()
+        chunked_loss(states, weight, bias, look, torch.ones(1), 4)[0].backward()
     assert seen.elements == max(64 * WIDTH, WORDS * WIDTH) < 64 * WORDS
 
 
@@ -99,12 +99,12 @@ def test_given_logits_are_cut_like_projected_ones():
     states, weight, bias, teacher, labels = head(9)
     look, factors = both_terms(teacher, labels, torch.arange(9), 4), torch.tensor([1.0, 2.0])
     given_logits = F.linear(states, weight, bias)
-    loss, sums = weighed_sums(given_logits, None, None, look, factors, 4)
+    loss, sums = chunked_loss(given_logits, None, None, look, factors, 4)
     loss.backward()
     grads = [one.grad.clone() for one in (states, weight, bias)]
     for one in (states, weight, bias):
         one.grad = None
-    other, same = weighed_sums(states, weight, bias, look, factors, 4)
+    other, same = chunked_loss(states, weight, bias, look, factors, 4)
     other.backward()
     torch.testing.assert_close(sums, same)
     for ours, theirs in zip(grads, (states, weight, bias), strict=True):
@@ -120,11 +120,11 @@ def test_without_gradients_only_the_sums_are_taken():
         return both_terms(teacher, labels, torch.arange(6), 4)(logits, number)
 
     with torch.no_grad():
-        loss, sums = weighed_sums(states, weight, bias, look, torch.ones(2), 4)
+        loss, sums = chunked_loss(states, weight, bias, look, torch.ones(2), 4)
     assert not loss.requires_grad
     assert sums.sum().item() == pytest.approx(loss.item())
     frozen = both_terms(teacher, labels, torch.arange(6), 4)
-    weighed_sums(states, weight.detach(), None, frozen, torch.ones(2), 4)[0].backward()
+    chunked_loss(states, weight.detach(), None, frozen, torch.ones(2), 4)[0].backward()
     assert states.grad.abs().max() > 0
     assert weight.grad is None
 
@@ -137,7 +137,7 @@ def test_in_autocast_the_gradient_is_near_that_of_fp32(dtype, tolerance):
         states, weight, bias, teacher, labels = head(32)
         look = both_terms(teacher, labels, torch.arange(0, 32, 7), 5)
         with torch.autocast("cpu", dtype, enabled=enabled):
-            loss, _ = weighed_sums(states, weight, bias, look, torch.tensor([1e-5, 3e-5]), 5)
+            loss, _ = chunked_loss(states, weight, bias, look, torch.tensor([1e-5, 3e-5]), 5)
         loss.backward()
         found.append([one.grad for one in (states, weight, bias)])
         assert all(one.grad.dtype == torch.float32 for one in (states, weight, bias))
@@ -149,7 +149,7 @@ def test_a_second_backward_is_refused():
     """The gradients are spent after the first; wrong ones must not come instead."""
     states, weight, bias, teacher, labels = head(6)
     look = both_terms(teacher, labels, torch.arange(6), 4)
-    loss, _ = weighed_sums(states, weight, bias, look, torch.ones(2), 4)
+    loss, _ = chunked_loss(states, weight, bias, look, torch.ones(2), 4)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="expected one backward through weighed_sums / got a second"):
         loss.backward()
@@ -159,7 +159,7 @@ def test_a_chunk_of_no_rows_is_an_error():
     """It would never end."""
     states, weight, bias, *_ = head(3)
     with pytest.raises(ValueError, match="at least 1 row / got 0"):
-        weighed_sums(states, weight, bias, lambda *_: torch.zeros(1), torch.ones(1), 0)
+        chunked_loss(states, weight, bias, lambda *_: torch.zeros(1), torch.ones(1), 0)
 
 
 # Attention ---------------------------------------------------------------------------------------------------

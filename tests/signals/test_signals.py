@@ -6,10 +6,10 @@ import torch
 from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import EMBEDDINGS, Request, Source, observe
+from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, forward_with_signals
 from tests.helpers.families import FAMILIES, ROWS, batch, model_of
 
-REQUEST = Request(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")}), frozenset({0, 2, 3}))
+REQUEST = SignalRequest(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")}), frozenset({0, 2, 3}))
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
@@ -21,7 +21,7 @@ def test_signals_are_the_models_own(family):
     model.set_attn_implementation("eager")
     maps = model(**inputs, output_attentions=True).attentions
     Recorder(model, REQUEST, head_rows=True)
-    seen = observe(model, inputs, ROWS)
+    seen = forward_with_signals(model, inputs, ROWS)
     torch.testing.assert_close(seen.logits, plain.logits.flatten(0, 1)[ROWS["head"]], atol=1e-5, rtol=1e-4)
     for layer, name in REQUEST.hidden:
         expected = plain.hidden_states[layer + 1].flatten(0, 1)[ROWS["all"]]
@@ -38,13 +38,13 @@ def test_the_vocabulary_stands_for_the_logits(family):
     """Prevents logits of other rows or without their bias, where the head hands on what it would have projected."""
     model, inputs = model_of(family), batch()
     plain = model(**inputs).logits.flatten(0, 1)[ROWS["head"]]
-    recorder = Recorder(model, Request(logits=True), head_rows=True, projects=False)
-    seen = observe(model, inputs, ROWS)
+    recorder = Recorder(model, SignalRequest(logits=True), head_rows=True, projects=False)
+    seen = forward_with_signals(model, inputs, ROWS)
     assert seen.logits is None
     parts = [seen.vocabulary.logits(0, 2), seen.vocabulary.logits(2, 3)]
     torch.testing.assert_close(torch.cat(parts), plain, atol=1e-5, rtol=1e-4)
     with recorder.measuring(lambda vocabulary: vocabulary.logits(0, 3).sum()):
-        measured = observe(model, inputs, ROWS)
+        measured = forward_with_signals(model, inputs, ROWS)
     torch.testing.assert_close(measured.measured, plain.sum(), atol=1e-4, rtol=1e-4)
     assert measured.vocabulary is measured.logits is None
     recorder.remove()
@@ -59,8 +59,8 @@ def test_a_head_that_projects_in_its_own_way_is_left_alone(family, changes):
     """Prevents the hidden layer of a newer head from passing for the vocabulary, and a bias that is added behind."""
     model, inputs = model_of(family, **changes), batch()
     plain = model(**inputs).logits.flatten(0, 1)[ROWS["head"]]
-    Recorder(model, Request(logits=True), head_rows=True, projects=False)
-    seen = observe(model, inputs, ROWS)
+    Recorder(model, SignalRequest(logits=True), head_rows=True, projects=False)
+    seen = forward_with_signals(model, inputs, ROWS)
     assert seen.vocabulary.weight is None
     torch.testing.assert_close(seen.vocabulary.logits(0, 3), plain, atol=1e-5, rtol=1e-4)
 
@@ -71,8 +71,8 @@ def test_no_mask_is_a_mask_of_ones(family):
     model, inputs = model_of(family), batch()
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     expected = model(**inputs).logits
-    Recorder(model, Request(logits=True), head_rows=True)
-    found = observe(model, {"input_ids": inputs["input_ids"]}, {"head": torch.arange(18)}).logits
+    Recorder(model, SignalRequest(logits=True), head_rows=True)
+    found = forward_with_signals(model, {"input_ids": inputs["input_ids"]}, {"head": torch.arange(18)}).logits
     torch.testing.assert_close(found, expected.flatten(0, 1), atol=1e-5, rtol=1e-4)
 
 
@@ -82,7 +82,7 @@ def test_attention_is_before_dropout(family):
     """Prevents matching maps with holes: rows that do not sum to one, 10 % exact zeros."""
     model = model_of(family, attention_probs_dropout_prob=0.5).train()
     Recorder(model, REQUEST, head_rows=True)
-    maps = observe(model, batch(), ROWS).attention[2].log_probabilities().exp()
+    maps = forward_with_signals(model, batch(), ROWS).attention[2].log_probabilities().exp()
     torch.testing.assert_close(maps.sum(-1)[0], torch.ones(4, 9), atol=1e-5, rtol=0)
     assert (maps[0] > 0).all()
 
@@ -90,8 +90,8 @@ def test_attention_is_before_dropout(family):
 def test_sdpa_stays_and_only_mapped_layers_are_kept():
     """Prevents eager attention everywhere, and keeping what no term needs."""
     model = model_of("Bert")
-    recorder = Recorder(model, Request(attention=frozenset({1}), hidden=frozenset({(2, "all")})), head_rows=True)
-    seen = observe(model, batch(), ROWS)
+    recorder = Recorder(model, SignalRequest(attention=frozenset({1}), hidden=frozenset({(2, "all")})), head_rows=True)
+    seen = forward_with_signals(model, batch(), ROWS)
     assert model.config._attn_implementation == "distil_nlp_sdpa"
     assert set(seen.attention) == {1}
     assert isinstance(seen.attention[1], QueriesKeys)
@@ -143,7 +143,7 @@ def test_attention_that_cannot_be_seen_is_an_error():
     with pytest.warns(UserWarning, match="eager"):
         Recorder(model, REQUEST, head_rows=True)
     with pytest.raises(UserError, match=r"attention of layers \[0, 2, 3\]"):
-        observe(model, batch(), ROWS)
+        forward_with_signals(model, batch(), ROWS)
 
 
 def test_a_projection_may_see_the_teacher_too():
@@ -156,10 +156,10 @@ def test_a_projection_may_see_the_teacher_too():
             return sum(one.sum() for one in states)
 
     model.distillation_projections = torch.nn.ModuleDict({"alone": Both(), "both": Both()})
-    sources = {"alone": Source(1, "all"), "both": Source(3, "all", teacher=(5, "all"))}
+    sources = {"alone": ProjectionInput(1, "all"), "both": ProjectionInput(3, "all", teacher=(5, "all"))}
     Recorder(model, REQUEST, projections=sources)
     with torch.no_grad():
-        signals = observe(model, inputs, ROWS, {"both": torch.full((15, 8), 2.0)})
+        signals = forward_with_signals(model, inputs, ROWS, {"both": torch.full((15, 8), 2.0)})
     assert [len(states) for states in seen] == [1, 2]
     assert seen[0][0] is signals.hidden[1, "all"]
     assert seen[1][0] is signals.hidden[3, "all"]

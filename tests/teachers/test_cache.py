@@ -32,10 +32,10 @@ from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import chunked_logits as vocabulary
 from distil_nlp.objective.schedule import Schedule
-from distil_nlp.teachers.cache import Cache
+from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.cache import builder as build
 from distil_nlp.teachers.cache import shards as store
-from distil_nlp.teachers.cache.key import make_key
+from distil_nlp.teachers.cache.key import cache_key
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, text_rows, trainer
@@ -75,7 +75,7 @@ def run(folder, kind="classification", cache=None, teacher=None, **changes):
 
 
 def caches(folder):
-    return sorted(path.parent for path in Path(folder).glob(f"*/{store.ABOUT}"))
+    return sorted(path.parent for path in Path(folder).glob(f"*/{store.MANIFEST}"))
 
 
 def mute(teacher):
@@ -96,14 +96,14 @@ def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
     """Prevents answers of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
     how = {"num_train_epochs": 1} if kind == "mlm" else {}  # its second epoch would have other masks
     plain = curve(run(tmp_path / "plain", kind, **how))
-    cached = curve(run(tmp_path / "cached", kind, Cache(tmp_path / "caches", **EVERY_WORD), **how))
+    cached = curve(run(tmp_path / "cached", kind, CacheConfig(tmp_path / "caches", **EVERY_WORD), **how))
     assert cached == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["classification", "mlm"])
 def test_a_second_run_asks_nothing(tmp_path, kind, capsys):
     """Prevents a cache that is built again by every run; what it takes is said before."""
-    cache = Cache(tmp_path / "caches", "bert-mrpc")
+    cache = CacheConfig(tmp_path / "caches", "bert-mrpc")
     first = curve(run(tmp_path / "first", kind, cache))
     said = capsys.readouterr().out
     (folder,) = caches(tmp_path / "caches")
@@ -118,7 +118,7 @@ def test_a_second_run_asks_nothing(tmp_path, kind, capsys):
 def test_half_precision_is_near(tmp_path, dtype, tolerance):
     """Prevents a dtype that is named and not used, or used where numbers are lost."""
     plain = curve(run(tmp_path / "plain"))
-    cached = curve(run(tmp_path / "cached", cache=Cache(tmp_path / "caches", dtype=dtype)))
+    cached = curve(run(tmp_path / "cached", cache=CacheConfig(tmp_path / "caches", dtype=dtype)))
     assert cached == pytest.approx(plain, rel=tolerance)
     assert cached != pytest.approx(plain, rel=1e-7)
 
@@ -126,9 +126,9 @@ def test_half_precision_is_near(tmp_path, dtype, tolerance):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_several_shards_and_workers_change_nothing(tmp_path, monkeypatch, workers):
     """Prevents rows found in the wrong shard: three or four rows to each."""
-    whole = curve(run(tmp_path / "whole", cache=Cache(tmp_path / "whole-caches", dtype="float32")))
+    whole = curve(run(tmp_path / "whole", cache=CacheConfig(tmp_path / "whole-caches", dtype="float32")))
     monkeypatch.setattr(build, "_SHARD_BYTES", 2**16)
-    parts = run(tmp_path / "parts", cache=Cache(tmp_path / "parts-caches", dtype="float32"),
+    parts = run(tmp_path / "parts", cache=CacheConfig(tmp_path / "parts-caches", dtype="float32"),
                 dataloader_num_workers=workers)  # fmt: skip
     (folder,) = caches(tmp_path / "parts-caches")
     assert len(list(folder.glob("0/*.safetensors"))) > 3
@@ -137,16 +137,18 @@ def test_several_shards_and_workers_change_nothing(tmp_path, monkeypatch, worker
 
 def test_masks_repeat_after_the_epochs_that_are_kept(tmp_path):
     """Prevents answers about one mask for a student that sees another."""
-    kept = run(tmp_path / "kept", "mlm", Cache(tmp_path / "caches", mask_epochs=2, **EVERY_WORD), num_train_epochs=5)
+    kept = run(
+        tmp_path / "kept", "mlm", CacheConfig(tmp_path / "caches", mask_epochs=2, **EVERY_WORD), num_train_epochs=5
+    )
     rows = kept.get_train_dataloader().dataset
     for epoch in range(5):
-        rows_then = rows.__getitems__([build.encoded(epoch, row) for row in range(4)])
+        rows_then = rows.__getitems__([build.encode_index(epoch, row) for row in range(4)])
         assert {row["epoch"] for row in rows_then} == {epoch % 2}
     (folder,) = caches(tmp_path / "caches")
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["0", "1"]
     plain = curve(run(tmp_path / "plain", "mlm", num_train_epochs=2))
     assert curve(
-        run(tmp_path / "two", "mlm", Cache(tmp_path / "caches", mask_epochs=2, **EVERY_WORD))
+        run(tmp_path / "two", "mlm", CacheConfig(tmp_path / "caches", mask_epochs=2, **EVERY_WORD))
     ) == pytest.approx(plain, rel=1e-5)
 
 
@@ -164,7 +166,7 @@ def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
     how = {"num_train_epochs": 1}
     alone = curve(run(tmp_path / "alone", kind, **how), "soft_target_kl")
     plain = curve(run(tmp_path / "plain", kind, teacher=ensemble(0, 5), **how), "soft_target_kl")
-    cache = Cache(tmp_path / "caches", **EVERY_WORD)
+    cache = CacheConfig(tmp_path / "caches", **EVERY_WORD)
     cached = curve(run(tmp_path / "cached", kind, cache, ensemble(0, 5), **how), "soft_target_kl")
     assert cached == pytest.approx(plain, rel=1e-4)
     assert plain != pytest.approx(alone, rel=1e-2)
@@ -174,7 +176,7 @@ def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
 
 def test_draws_count_only_where_something_is_drawn(tmp_path):
     """Prevents answers stored four times over where every epoch asks the same."""
-    run(tmp_path / "run", cache=Cache(tmp_path / "caches", mask_epochs=4))
+    run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches", mask_epochs=4))
     (folder,) = caches(tmp_path / "caches")
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["0"]
 
@@ -182,7 +184,7 @@ def test_draws_count_only_where_something_is_drawn(tmp_path):
 def test_evaluation_asks_the_teacher_itself(tmp_path):
     """Prevents training rows' answers from being taken for those of evaluation rows."""
     found = []
-    for cache in (None, Cache(tmp_path / "caches", dtype="float32")):
+    for cache in (None, CacheConfig(tmp_path / "caches", dtype="float32")):
         trained = run(tmp_path / "run", cache=cache, eval_rows=task_rows(5, 3, seed=3))
         found.append(trained.evaluate()["eval_soft_target_kl"])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -190,7 +192,7 @@ def test_evaluation_asks_the_teacher_itself(tmp_path):
 
 def test_a_resumed_run_reads_on(tmp_path):
     """Prevents a resume that asks about other rows or masks than the uninterrupted run."""
-    cache, often = Cache(tmp_path / "caches"), {"save_strategy": "steps", "save_steps": 2}
+    cache, often = CacheConfig(tmp_path / "caches"), {"save_strategy": "steps", "save_steps": 2}
     whole = run(tmp_path / "whole", "mlm", cache, **often)
     student, teacher = models("mlm")
     resumed = trainer(tmp_path / "whole", student, mute(teacher), terms("mlm"), rows=text_rows(21), cache=cache,
@@ -252,7 +254,7 @@ def test_fewer_words_are_a_nearby_objective(tmp_path):
     plain = curve(run(tmp_path / "plain", "mlm", terms=only, num_train_epochs=1, learning_rate=0.0))
     found = {}
     for k in (4, WORDS // 2, WORDS):
-        cache = Cache(tmp_path / "caches", dtype="float32", top_k=k)
+        cache = CacheConfig(tmp_path / "caches", dtype="float32", top_k=k)
         found[k] = curve(run(tmp_path / str(k), "mlm", cache, terms=only, num_train_epochs=1, learning_rate=0.0))
     assert sum(found[4]) < sum(found[WORDS // 2]) < sum(found[WORDS])
     assert found[WORDS] == pytest.approx(plain, rel=1e-4)
@@ -266,10 +268,10 @@ def key_of(kind="mlm", rows=None, teacher=None, cache_changes=None, **changes):
     rows = rows or (text_rows(6) if kind == "mlm" else task_rows(6, 3))
     found = trainer(Path(tempfile.gettempdir()), student, teacher or own, terms(kind), kind=kind, rows=rows, **changes)
     request = found.objective.request("teacher")
-    contents = build.Contents.of(
+    contents = build.CachedSignals.of(
         request, kind, **{"dtype": "float16", "top_k": 8, "temperature": 2.0} | (cache_changes or {})
     )
-    return make_key(found.teacher, rows, found.data_collator, contents, 1)
+    return cache_key(found.teacher, rows, found.data_collator, contents, 1)
 
 
 def test_a_key_is_the_same_for_the_same_questions():
@@ -327,10 +329,10 @@ def test_whatever_changes_an_answer_changes_the_key(changes, named):
 def test_masking_is_part_of_the_key(tmp_path, changes):
     """Prevents answers about other masks of the same rows."""
     found = trainer(tmp_path, *models("mlm"), rows=text_rows(6))
-    contents = build.Contents.of(found.objective.request("teacher"), "mlm", "float16", 8, 2.0)
+    contents = build.CachedSignals.of(found.objective.request("teacher"), "mlm", "float16", 8, 2.0)
     collator = found.data_collator
     other = dataclasses.replace(collator, collate=dataclasses.replace(collator.collate, **changes))
-    keys = [make_key(found.teacher, found.train_dataset, one, contents, 1) for one in (collator, other)]
+    keys = [cache_key(found.teacher, found.train_dataset, one, contents, 1) for one in (collator, other)]
     assert keys[0] != keys[1]
 
 
@@ -350,22 +352,22 @@ def test_rows_are_known_by_all_their_tokens():
 
 def test_a_cache_of_something_else_is_refused(tmp_path):
     """Prevents the use of a folder that was copied, renamed or edited."""
-    cache = Cache(tmp_path / "caches")
+    cache = CacheConfig(tmp_path / "caches")
     run(tmp_path / "run", cache=cache)
     (folder,) = caches(tmp_path / "caches")
-    about = json.loads((folder / store.ABOUT).read_text())
+    about = json.loads((folder / store.MANIFEST).read_text())
     about["key"]["teacher"] = "another"
-    (folder / store.ABOUT).write_text(json.dumps(about))
+    (folder / store.MANIFEST).write_text(json.dumps(about))
     with pytest.raises(UserError, match=f"{folder} / got one that differs in teacher"):
         run(tmp_path / "again", cache=cache)
-    (folder / store.ABOUT).write_text("{")
+    (folder / store.MANIFEST).write_text("{")
     with pytest.raises(UserError, match=r"expected cache\.json"):
         run(tmp_path / "again", cache=cache)
 
 
 def test_other_masks_than_the_teacher_was_asked_about_are_refused(tmp_path):
     """Prevents answers of one masked token for another, should the draws ever differ from those of the key."""
-    cached = run(tmp_path / "run", "mlm", Cache(tmp_path / "caches", **EVERY_WORD))
+    cached = run(tmp_path / "run", "mlm", CacheConfig(tmp_path / "caches", **EVERY_WORD))
     cached.data_collator.collate = MaskingCollator(tiny.tokenizer(), seed=99)
     with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ as the teacher saw it / got it with other"):
         next(iter(cached.get_train_dataloader()))
@@ -374,7 +376,7 @@ def test_other_masks_than_the_teacher_was_asked_about_are_refused(tmp_path):
 def test_a_collator_that_masks_as_it_likes_is_refused(tmp_path):
     """Prevents answers about masks that no batch will have again: transformers' own collator draws anew each time."""
     cached = trainer(tmp_path, *models("mlm"), [SoftTargetKL(1.0, 2.0, "all")], rows=text_rows(6),
-                     cache=Cache(tmp_path / "caches"))  # fmt: skip
+                     cache=CacheConfig(tmp_path / "caches"))  # fmt: skip
     cached.data_collator.collate = DataCollatorForLanguageModeling(tiny.tokenizer())
     with pytest.raises(UserError, match=r"got two from DataCollatorForLanguageModeling .*MaskingCollator"):
         cached.train()
@@ -396,7 +398,7 @@ def test_rows_that_are_transformed_when_read_are_known_by_what_they_become():
 def test_padding_on_the_left_is_refused(tmp_path):
     """Prevents answers at positions that a row has in the teacher's batch only."""
     cached = trainer(tmp_path, *models("classification"), terms(), kind="classification", rows=task_rows(8, 3),
-                     cache=Cache(tmp_path / "caches"))  # fmt: skip
+                     cache=CacheConfig(tmp_path / "caches"))  # fmt: skip
     cached.data_collator.collate = TaskCollator(tiny.tokenizer(padding_side="left"), "classification")
     with pytest.raises(UserError, match=r"teacher\.cache: expected padding on the right / got padding on the left"):
         cached.train()
@@ -405,19 +407,21 @@ def test_padding_on_the_left_is_refused(tmp_path):
 def test_recipes_that_look_at_other_tokens_have_caches_of_their_own(tmp_path):
     """Prevents two recipes that refuse each other's cache."""
     for rows in ("masked", "all", "masked"):
-        run(tmp_path / "run", "mlm", Cache(tmp_path / "caches"), terms=[SoftTargetKL(1.0, 2.0, rows)])
+        run(tmp_path / "run", "mlm", CacheConfig(tmp_path / "caches"), terms=[SoftTargetKL(1.0, 2.0, rows)])
     assert len(caches(tmp_path / "caches")) == 2
 
 
 def test_masked_rows_are_drawn_even_where_no_term_looks_at_the_masks(tmp_path):
     """Prevents one epoch's masks for ever, where several epochs' were asked for."""
-    found = run(tmp_path, "mlm", Cache(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)])
-    assert found.pair.cache.layout.epochs == 3
+    found = run(
+        tmp_path, "mlm", CacheConfig(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)]
+    )
+    assert found.teacher_student.cache.layout.epochs == 3
 
 
 def test_nothing_is_asked_before_training(tmp_path):
     """Prevents a failure while the teacher is asked from being told as a mistake in the training fields."""
-    trainer(tmp_path, *models("classification"), terms(), kind="classification", cache=Cache(tmp_path / "caches"))
+    trainer(tmp_path, *models("classification"), terms(), kind="classification", cache=CacheConfig(tmp_path / "caches"))
     assert not (tmp_path / "caches").exists()
 
 
@@ -427,7 +431,7 @@ def test_nothing_is_asked_before_training(tmp_path):
 def in_parts(tmp_path, monkeypatch):
     """A cache of many shards, and the curve of the run that built it."""
     monkeypatch.setattr(build, "_SHARD_BYTES", 2**16)
-    cache = Cache(tmp_path / "caches")
+    cache = CacheConfig(tmp_path / "caches")
     first = curve(run(tmp_path / "first", cache=cache))
     (folder,) = caches(tmp_path / "caches")
     return cache, first, folder, sorted(folder.glob("0/*.safetensors"))
@@ -435,13 +439,13 @@ def in_parts(tmp_path, monkeypatch):
 
 def asked_rows(monkeypatch):
     """Rows that the teacher is asked about from now on."""
-    seen, own = [], build._Asking._answers
+    seen, own = [], build._TeacherPass._answers
 
     def answers(self, rows, epoch):
         seen.extend(rows)
         return own(self, rows, epoch)
 
-    monkeypatch.setattr(build._Asking, "_answers", answers)
+    monkeypatch.setattr(build._TeacherPass, "_answers", answers)
     return seen
 
 
@@ -477,14 +481,14 @@ def test_a_harmed_cache_is_mended_and_no_more(tmp_path, monkeypatch, capsys, har
     assert curve(run(tmp_path / "again", cache=cache)) == first
     lost = len(shards) - 2 if harm is break_off else 1
     assert f"{folder}: {lost} of {len(shards)} parts missing or damaged" in capsys.readouterr().out
-    per_shard = json.loads((folder / store.ABOUT).read_text())["layout"]["shard_rows"]
+    per_shard = json.loads((folder / store.MANIFEST).read_text())["layout"]["shard_rows"]
     assert min(seen) == 2 * per_shard
     assert len(seen) <= lost * per_shard
 
 
 def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
     """Prevents a traceback from deep within a library."""
-    cached = run(tmp_path / "run", cache=Cache(tmp_path / "caches"))
+    cached = run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"))
     (folder,) = caches(tmp_path / "caches")
     shutil.rmtree(folder / "0")
     store._open.cache_clear()
@@ -504,8 +508,8 @@ def test_a_shard_of_another_layout_is_built_anew(tmp_path, monkeypatch):
     _, _, folder, shards = in_parts(tmp_path, monkeypatch)
     told = json.loads(shards[1].with_suffix(".json").read_text())
     shards[1].with_suffix(".json").write_text(json.dumps(told | {"rows": told["rows"] + 1}))
-    about = json.loads((folder / store.ABOUT).read_text())
-    contents = build.Contents(**{**about["key"]["contents"], "hidden": (), "attention": ()})
+    about = json.loads((folder / store.MANIFEST).read_text())
+    contents = build.CachedSignals(**{**about["key"]["contents"], "hidden": (), "attention": ()})
     assert store.TeacherCache(folder, about["key"], contents).missing() == [(0, 1)]
 
 
@@ -514,7 +518,7 @@ def test_a_disk_without_room_is_found_before(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"expected .*kB of disk at .* / got 1\.00kB / .*teacher\.cache\.folder"):
-        run(tmp_path / "run", cache=Cache(tmp_path / "caches"))
+        run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"))
     assert not caches(tmp_path / "caches")
 
 
@@ -525,7 +529,7 @@ def test_numbers_that_cannot_be_kept_are_refused(tmp_path, value, problem):
     with torch.no_grad():
         teacher.classifier.bias[1] = value
     with pytest.raises(UserError, match=rf"teacher\.cache: expected finite logits .*{problem}"):
-        run(tmp_path / "run", cache=Cache(tmp_path / "caches"), teacher=teacher)
+        run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher)
     assert not caches(tmp_path / "caches")
 
 
@@ -539,7 +543,7 @@ def test_attention_that_shows_only_maps_is_refused(tmp_path):
     """Prevents (seq × seq) maps of every row on disk, unasked."""
     teacher = DebertaV2ForSequenceClassification(DebertaV2Config(num_hidden_layers=4, **SIZES)).eval()
     with pytest.raises(UserError, match=r"teacher\.cache: .*got whole attention maps"):
-        run(tmp_path / "run", cache=Cache(tmp_path / "caches"), teacher=teacher)
+        run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher)
 
 
 def test_attention_within_a_window_is_refused(tmp_path):
@@ -547,7 +551,7 @@ def test_attention_within_a_window_is_refused(tmp_path):
     special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
     teacher = ModernBert(ModernBertConfig(num_hidden_layers=4, local_attention=4, **SIZES, **special)).eval()
     with pytest.raises(UserError, match=r"teacher\.cache: .*a layer \d whose queries see different keys"):
-        run(tmp_path / "run", cache=Cache(tmp_path / "caches"), teacher=teacher, terms=[AttentionKL(1.0)])
+        run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher, terms=[AttentionKL(1.0)])
 
 
 def test_a_stream_is_refused(tmp_path):
@@ -558,15 +562,15 @@ def test_a_stream_is_refused(tmp_path):
             yield from text_rows(4)
 
     with pytest.raises(UserError, match=r"teacher\.cache: expected training rows with a length / got a stream"):
-        run(tmp_path, "mlm", Cache(tmp_path / "caches"), rows=Stream(), max_steps=2)
+        run(tmp_path, "mlm", CacheConfig(tmp_path / "caches"), rows=Stream(), max_steps=2)
 
 
 def test_a_changing_temperature_is_refused_for_a_vocabulary(tmp_path):
     """Prevents the others' mass at one temperature beside the top words' at another; for classes all is kept."""
     changing = [SoftTargetKL(1.0, Schedule(4.0, 1.0, "linear"))]
     with pytest.raises(UserError, match=r"teacher\.cache: expected a constant temperature"):
-        run(tmp_path / "mlm", "mlm", Cache(tmp_path / "caches"), terms=changing)
+        run(tmp_path / "mlm", "mlm", CacheConfig(tmp_path / "caches"), terms=changing)
     plain = curve(run(tmp_path / "plain", terms=changing))
-    assert curve(run(tmp_path / "cached", cache=Cache(tmp_path / "caches", dtype="float32"), terms=changing)) == (
+    assert curve(run(tmp_path / "cached", cache=CacheConfig(tmp_path / "caches", dtype="float32"), terms=changing)) == (
         pytest.approx(plain, rel=1e-5)
     )

@@ -16,13 +16,13 @@ from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.models import build_student
-from distil_nlp.objective import Shape
+from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.training import trainer as training
 from distil_nlp.training.checkpoints import last_complete_checkpoint
-from distil_nlp.training.checks import refuse_arguments
+from distil_nlp.training.checks import validate_arguments
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
@@ -253,7 +253,7 @@ def test_regression_learns_by_squared_errors(tmp_path):
     run = trainer(tmp_path, tiny.classifier(2, num_labels=1), teacher, [SoftTargetKL(1.0), HardLabel(1.0)],
                   kind="regression", rows=rows)  # fmt: skip
     batch = run.data_collator(rows)
-    _, sums, student = run.pair.measure(run.model, batch, 0.0, torch.ones(2))
+    _, sums, student = run.teacher_student.compute(run.model, batch, 0.0, torch.ones(2))
     with torch.no_grad():
         theirs = teacher(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
     assert sums[0].item() == pytest.approx((student.logits - theirs).square().sum().item(), rel=1e-4)
@@ -438,10 +438,10 @@ def test_several_gpus_without_a_launcher_are_refused(tmp_path, monkeypatch):
 def test_launched_processes_must_know_of_each_other(tmp_path, monkeypatch):
     """Prevents two processes that each train alone and overwrite each other, as torchrun on the CPU gives."""
     args = TrainingArguments(str(tmp_path), use_cpu=True)
-    refuse_arguments(args)
+    validate_arguments(args)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"expected 2 processes .*training\.use_cpu=true"):
-        refuse_arguments(args)
+        validate_arguments(args)
 
 
 def test_it_works_from_a_notebook_with_stock_collators(tmp_path):
@@ -553,7 +553,7 @@ def test_a_training_of_no_steps_is_an_error(tmp_path):
 
 def test_layers_that_see_other_tokens_are_not_paired():
     """Prevents an infinite KL between attention to all tokens and attention within a window (ModernBERT)."""
-    whole, window = Shape(2, 32, 4, ("full", "full")), Shape(2, 32, 4, ("full", "window"))
+    whole, window = ModelShape(2, 32, 4, ("full", "full")), ModelShape(2, 32, 4, ("full", "window"))
     with pytest.raises(UserError, match=r"got \[1, 1\], full and window"):
         Objective([AttentionKL(1.0)]).bind(whole, window)
     Objective([AttentionKL(1.0, [[0, 0]])]).bind(whole, window)

@@ -29,7 +29,7 @@ SPOTS = {
     "student’s step": [(Trainer, "training_step")],
     "checkpoint": [(Trainer, "_save_checkpoint")],
     "checkpoint marked": [(CheckpointGuard, "on_save")],
-    "student kept": [(variants.Workshop, "save")],
+    "student kept": [(variants.StudentRun, "save")],
     "outputs kept": [(variants, "save_outputs")],
     "results": [(stages, "write_results")],
     "report": [(stages, "write_report")],

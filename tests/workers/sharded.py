@@ -35,7 +35,7 @@ def steps(folder: Path, rank: int = 0, processes: int = 1) -> tuple[dict[str, to
         counts = torch.tensor(run.objective.counts(batch["rows"]), dtype=torch.float32)
         if processes > 1:
             dist.all_reduce(counts)
-        loss, *_ = run.pair.measure(student, batch, 0.0, run.objective.factors(0.0, counts))
+        loss, *_ = run.teacher_student.compute(student, batch, 0.0, run.objective.row_weights(0.0, counts))
         (loss * processes).backward()
         gradient = gradient or _whole(student, processes)
         optimiser.step()

@@ -15,8 +15,8 @@ from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective.balancing import Balance
-from distil_nlp.teachers.cache import Cache
+from distil_nlp.objective.balancing import LossBalancer
+from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers import tiny
 from tests.helpers.training import StopAt, curve, text_rows, trainer
@@ -69,7 +69,7 @@ def train(
         terms,
         rows=text_rows(rows),
         eval_rows=text_rows(7, seed=9),
-        cache=caches and Cache(caches, dtype="float32", top_k=len(tiny.VOCABULARY), mask_epochs=2),
+        cache=caches and CacheConfig(caches, dtype="float32", top_k=len(tiny.VOCABULARY), mask_epochs=2),
         per_device_train_batch_size=batch,
         per_device_eval_batch_size=2,
         gradient_accumulation_steps=accumulation,
@@ -77,7 +77,7 @@ def train(
         num_train_epochs=2,
         callbacks=[exchanges := CountExchanges(), StopAt(stop_at)],
         deepspeed=ZERO_2 if zero_2 else None,
-        balance=balance and Balance(balance, every=2),
+        balance=balance and LossBalancer(balance, every=2),
     )
     exchanges.trainer = run
     checkpoint = last_complete_checkpoint(folder)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.architecture import members
+from distil_nlp.models.architecture import ensemble_members
 
 PARTNER, SHARE = "mixup_partner", "mixup_share"
 """Columns of a row that is mixed: the other row, and λ, what is left of its own embeddings."""
@@ -97,7 +97,7 @@ class EmbeddingMixer:
     """
 
     def __init__(self, model: nn.Module):
-        embeddings = [one.get_input_embeddings() for one in members(model)]
+        embeddings = [one.get_input_embeddings() for one in ensemble_members(model)]
         self._ids: Tensor | None = None
         self._shares: Tensor | None = None
         self._mixed, self._wanted = 0, len(embeddings)

@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.data.fingerprint import hash_model, hash_rows, hash_tokenizer
-from distil_nlp.data.masking import word_places
+from distil_nlp.data.masking import word_positions
 from distil_nlp.data.row_sets import row_generator
 from distil_nlp.errors import UserError
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import Request, forward_names, observe
+from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_with_signals
 from distil_nlp.utils.logging import say
 
-VERSION = 1
+REPLACEMENT_VERSION = 1
 """Of the way in which rows are made; another one makes other files."""
 _MASKED_AT_ONCE = 0.15
 _ROWS_AT_ONCE, _ROWS_OF_A_FILE = 64, 4096
@@ -33,7 +33,7 @@ _SPACES = ("Ġ", "▁")
 
 
 @dataclass(frozen=True)
-class Replacement:
+class WordReplacement:
     """How rows are multiplied: Algorithm 1 of TinyBERT (Jiao et al. 2020, arXiv:1909.10351), which has 20, 0.4 and 15.
 
     The paper masks one word at a time, and replaces words of several pieces by neighbours in GloVe. Here all of a word
@@ -55,9 +55,9 @@ class Replacement:
     folder: str | Path = "runs/augmented"
 
 
-def with_copies(
+def augment_with_replacements(
     rows: Dataset,
-    how: Replacement,
+    how: WordReplacement,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -105,11 +105,11 @@ def with_copies(
     return made
 
 
-def _key(rows: Dataset, how: Replacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def _key(rows: Dataset, how: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """A short name of all that the copies depend on."""
     settings = {name: value for name, value in asdict(how).items() if name != "folder"}
     of_rows = hash_rows(rows, sorted(rows.column_names))
-    told = [VERSION, settings, of_rows, hash_model(model), hash_tokenizer(tokenizer)]
+    told = [REPLACEMENT_VERSION, settings, of_rows, hash_model(model), hash_tokenizer(tokenizer)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,9 +120,11 @@ Row = dict[str, np.ndarray]
 class _Copier:
     """Rows → rows and their copies, column by column, as `Dataset.map` wants them."""
 
-    def __init__(self, how: Replacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int):
+    def __init__(
+        self, how: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+    ):
         self.how, self.model, self.tokenizer, self.batch_size = how, model, tokenizer, batch_size
-        self.vocabulary = _Words(tokenizer)
+        self.vocabulary = _CandidateVocabulary(tokenizer)
 
     def __call__(self, columns: dict[str, list]) -> dict[str, list]:
         rows = [
@@ -143,7 +145,7 @@ class _Copier:
     def words(self, row: Row, numbers: Sequence[int]) -> list[np.ndarray]:
         """The places of each word; special tokens are none."""
         ordinary = np.flatnonzero(~np.isin(row["input_ids"], self.tokenizer.all_special_ids))
-        return word_places(ordinary, numbers) if len(ordinary) else []
+        return word_positions(ordinary, numbers) if len(ordinary) else []
 
     def copies(self, row: Row, words: list[np.ndarray], proposed: list[np.ndarray]) -> Iterator[Row]:
         """A word for which nothing is proposed stays."""
@@ -151,14 +153,14 @@ class _Copier:
         for _ in range(self.how.copies):
             drawn = generator.random(len(words)) < self.how.probability
             chosen = [i for i in np.flatnonzero(drawn) if len(proposed[i])]
-            yield rewritten(row, [words[i] for i in chosen], [generator.choice(proposed[i]) for i in chosen])
+            yield replace_words(row, [words[i] for i in chosen], [generator.choice(proposed[i]) for i in chosen])
 
     def proposals(self, rows: list[Row], words: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         """For each word of each row the ids of the likeliest words at its place, the likeliest first."""
-        asked = [(i, group) for i, places in enumerate(words) for group in groups(len(places))]
+        asked = [(i, group) for i, places in enumerate(words) for group in mask_groups(len(places))]
         asked.sort(key=lambda one: len(rows[one[0]]["input_ids"]))  # so that little is padded
         found = [[np.empty(0, np.int64)] * len(places) for places in words]
-        recorder = Recorder(self.model, Request(logits=True), head_rows=True)
+        recorder = Recorder(self.model, SignalRequest(logits=True), head_rows=True)
         for start in range(0, len(asked), self.batch_size):
             part = asked[start : start + self.batch_size]
             masked = [self.masked(rows[i], [words[i][place] for place in group]) for i, group in part]
@@ -174,7 +176,7 @@ class _Copier:
         """A row with each of these words as one [MASK], and where those are."""
         gone = np.sort(np.concatenate([word[1:] for word in words]))
         places = np.array([word[0] - np.searchsorted(gone, word[0]) for word in words])
-        return rewritten(row, words, [self.tokenizer.mask_token_id] * len(words)), places
+        return replace_words(row, words, [self.tokenizer.mask_token_id] * len(words)), places
 
     @torch.no_grad()
     def logits(self, masked: list[tuple[Row, np.ndarray]]) -> Tensor:
@@ -182,18 +184,18 @@ class _Copier:
         batch = self.tokenizer.pad([{k: v.tolist() for k, v in row.items()} for row, _ in masked], return_tensors="pt")
         length = batch["input_ids"].shape[1]
         rows = torch.from_numpy(np.concatenate([i * length + places for i, (_, places) in enumerate(masked)]))
-        known, device = forward_names(self.model), self.model.device
+        known, device = forward_arguments(self.model), self.model.device
         inputs = {name: value.to(device) for name, value in batch.items() if name in known}
-        return observe(self.model, inputs, {"head": rows.to(device)}).logits
+        return forward_with_signals(self.model, inputs, {"head": rows.to(device)}).logits
 
 
-def groups(count: int) -> list[range]:
+def mask_groups(count: int) -> list[range]:
     """Words of a row, by number, that are masked at once: far from each other, and 15 % of all or one."""
     apart = -(-count // max(1, int(_MASKED_AT_ONCE * count))) if count else 0
     return [range(start, count, apart) for start in range(apart)]
 
 
-def rewritten(row: Row, words: Sequence[np.ndarray], tokens: Sequence[int]) -> Row:
+def replace_words(row: Row, words: Sequence[np.ndarray], tokens: Sequence[int]) -> Row:
     """A row in which each of these words, given by its places, is one token: the row is shorter for every further piece
     that a word had."""
     changed = {name: value.copy() for name, value in row.items()}
@@ -203,7 +205,7 @@ def rewritten(row: Row, words: Sequence[np.ndarray], tokens: Sequence[int]) -> R
     return {name: np.delete(value, gone) for name, value in changed.items()}
 
 
-class _Words:
+class _CandidateVocabulary:
     """What of a vocabulary can stand for a word: no special token, and no piece that goes on with one (`##…`).
 
     Where a vocabulary marks the space before a word instead, a word with one is replaced by such with one.

@@ -1,6 +1,6 @@
 """Whether a student agrees with its teacher, whatever is true."""
 
-from distil_nlp.evaluation.fidelity.agreement import compare, expected_calibration_error
+from distil_nlp.evaluation.fidelity.agreement import compare_models, expected_calibration_error
 from distil_nlp.evaluation.fidelity.cka import linear_cka
 
-__all__ = ["compare", "expected_calibration_error", "linear_cka"]
+__all__ = ["compare_models", "expected_calibration_error", "linear_cka"]

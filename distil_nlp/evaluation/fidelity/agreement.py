@@ -20,7 +20,7 @@ from distil_nlp.evaluation.fidelity.cka import cka_table
 from distil_nlp.losses.soft_targets import soft_target_kl
 from distil_nlp.models.architecture import layer_stack
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import EMBEDDINGS, Request, Signals, forward_names, observe
+from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals, forward_arguments, forward_with_signals
 from distil_nlp.tasks.base import Kind
 
 _SAMPLED = "sampled"
@@ -29,7 +29,7 @@ _CHUNK = 256
 
 
 @torch.no_grad()
-def compare(
+def compare_models(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
     kind: Kind,
@@ -104,7 +104,7 @@ def _batches(
     max_rows: int,
 ) -> list[dict[str, Any]]:
     output = frozenset({"masked"} if kind == "mlm" else ())
-    known = forward_names(teacher) | forward_names(student) | {"labels", "word_ids"}
+    known = forward_arguments(teacher) | forward_arguments(student) | {"labels", "word_ids"}
     collate = RowCollator(collator, RowSets(kind, output | {"all"}, output), known)
     count = min(len(rows), max_rows)
     chosen = Subset(rows, [i * len(rows) // count for i in range(count)])
@@ -126,7 +126,7 @@ def _sample_tokens(batches: list[dict[str, Any]], wanted: int) -> int:
 def _watched(model: PreTrainedModel, kind: Kind, device: torch.device | str) -> Iterator[None]:
     """The model in eval mode on the device, its logits and all its layers recorded; as before afterwards."""
     layers = range(EMBEDDINGS, len(layer_stack(model)))
-    request = Request(logits=True, hidden=frozenset((layer, _SAMPLED) for layer in layers))
+    request = SignalRequest(logits=True, hidden=frozenset((layer, _SAMPLED) for layer in layers))
     recorder, was_training = Recorder(model, request, head_rows=kind == "mlm"), model.training
     try:
         model.to(device).eval()
@@ -137,10 +137,10 @@ def _watched(model: PreTrainedModel, kind: Kind, device: torch.device | str) -> 
 
 
 def _look(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> Signals:
-    names = forward_names(model)
+    names = forward_arguments(model)
     inputs = {name: value for name, value in batch.items() if name in names}
     with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16):
-        return observe(model, inputs, batch["rows"])
+        return forward_with_signals(model, inputs, batch["rows"])
 
 
 # What is made of it -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.loading import fetch
+from distil_nlp.models.loading import load_pretrained
 from distil_nlp.tasks.base import Head
 
 
@@ -32,7 +32,7 @@ class Encoder:
         Raises:
             UserError: if there is no such model, or it also decodes.
         """
-        model, info = fetch(
+        model, info = load_pretrained(
             "model", name, AutoModel.from_pretrained,
             output_loading_info=True, dtype=torch.float32, use_safetensors=True,
         )  # fmt: skip

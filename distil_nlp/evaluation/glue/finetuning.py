@@ -16,7 +16,7 @@ from distil_nlp.data import TaskCollator, TaskData, labelled_rows
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.glue.encoder import Encoder
 from distil_nlp.evaluation.glue.processes import on_cpu
-from distil_nlp.evaluation.glue.settings import Settings
+from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.models import load_model
 from distil_nlp.objective.objective import Objective
@@ -24,13 +24,18 @@ from distil_nlp.tasks.base import Head
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.trainer import DistillationTrainer
 
-MODEL = "model"
+MODEL_FOLDER = "model"
 CHECKPOINT_STEPS = 2000
 """Steps between checkpoints: shorter fine-tunings write none, since they start anew sooner than they save."""
 
 
 def finetune(
-    encoder: Encoder, data: TaskData, tokenizer: PreTrainedTokenizerBase, settings: Settings, seed: int, folder: Path
+    encoder: Encoder,
+    data: TaskData,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: FinetuningSettings,
+    seed: int,
+    folder: Path,
 ) -> PreTrainedModel:
     """The encoder with a new head, trained on a task's labels and read back from `folder/model`. An unfinished
     fine-tuning is carried on from its last checkpoint."""
@@ -51,14 +56,14 @@ def finetune(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state, model = trainer.student_state(), trainer.detach()
     if args.should_save:
-        shutil.rmtree(folder / MODEL, ignore_errors=True)
-        model.save_pretrained(folder / MODEL, state_dict=state)
-        tokenizer.save_pretrained(folder / MODEL)
+        shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
+        model.save_pretrained(folder / MODEL_FOLDER, state_dict=state)
+        tokenizer.save_pretrained(folder / MODEL_FOLDER)
     trainer.accelerator.wait_for_everyone()
-    return load_model(str(folder / MODEL), head)
+    return load_model(str(folder / MODEL_FOLDER), head)
 
 
-def _arguments(settings: Settings, seed: int, folder: Path, rows: int) -> TrainingArguments:
+def _arguments(settings: FinetuningSettings, seed: int, folder: Path, rows: int) -> TrainingArguments:
     """A batch is what all processes see in a step, so that more of them change the time and not the protocol.
 
     Raises:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.evaluation.glue.finetuning import MODEL
-from distil_nlp.evaluation.glue.settings import Settings
-from distil_nlp.evaluation.glue.summary import averages, markdown, over_seeds
-from distil_nlp.redaction import without_home
-from distil_nlp.utils.files import refuse_links_out, write_atomically
+from distil_nlp.evaluation.glue.finetuning import MODEL_FOLDER
+from distil_nlp.evaluation.glue.settings import FinetuningSettings
+from distil_nlp.evaluation.glue.summary import averages, over_seeds, summary_markdown
+from distil_nlp.redaction import abbreviate_home
+from distil_nlp.utils.files import validate_links, write_atomically
 
-RESULTS, SCORES = "glue.json", "scores.json"
+GLUE_RESULTS, SCORES = "glue.json", "scores.json"
 STARTED_FROM_MNLI = ("mrpc", "stsb", "rte")
 
 
@@ -36,7 +36,7 @@ class Folder:
 
     path: Path
     header: dict[str, Any]
-    settings: Settings
+    settings: FinetuningSettings
 
     def of(self, task: str, seed: int) -> Path:
         return self.path / task / f"seed-{seed}"
@@ -47,8 +47,8 @@ class Folder:
         Raises:
             UserError: if the folder is another evaluation's, holds other files, or links that lead out of it.
         """
-        refuse_links_out(self.path)
-        saved = self.path / RESULTS
+        validate_links(self.path)
+        saved = self.path / GLUE_RESULTS
         if saved.is_file():
             different = _differences(json.loads(saved.read_text()), self.header)
             if different:
@@ -78,7 +78,7 @@ class Folder:
         order = sorted(tasks, key=lambda task: from_mnli and task != "mnli")
         plan = {task: [seed for seed in seeds if (task, seed) not in fine] for task in order}
         needed = {seed for task in STARTED_FROM_MNLI for seed in plan.get(task, ()) if from_mnli}
-        there = {seed for seed in needed if ("mnli", seed) in done and (self.of("mnli", seed) / MODEL).is_dir()}
+        there = {seed for seed in needed if ("mnli", seed) in done and (self.of("mnli", seed) / MODEL_FOLDER).is_dir()}
         if needed - there and "mnli" not in plan:
             raise UserError(
                 f"--from-mnli: expected mnli among --tasks, or models fine-tuned on it in {self.path / 'mnli'} / got "
@@ -97,7 +97,7 @@ class Folder:
         """
         records = self.records()
         tasks = over_seeds(records)
-        summary = without_home(self.header) | {
+        summary = abbreviate_home(self.header) | {
             "environment": environment,
             "rows": {one["task"]: one["rows"] for one in records},
             "tasks": tasks,
@@ -105,8 +105,8 @@ class Folder:
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / RESULTS, json.dumps(summary, indent=2) + "\n")
-            write_atomically(self.path / "glue.md", markdown(summary))
+            write_atomically(self.path / GLUE_RESULTS, json.dumps(summary, indent=2) + "\n")
+            write_atomically(self.path / "glue.md", summary_markdown(summary))
         except OSError as error:
             raise UserError(
                 f"--output: expected a folder to write to / got {error} / scores would be lost / name another folder"
@@ -121,5 +121,5 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 
 
 def _identity(header: dict[str, Any]) -> dict[str, Any]:
-    weights, data = header.get("model", {}).get("encoder_sha256"), without_home(header.get("data"))
+    weights, data = header.get("model", {}).get("encoder_sha256"), abbreviate_home(header.get("data"))
     return {"the model's encoder_sha256": weights, "data": data, **header.get("settings", {})}

@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data import TaskCollator, TaskData, load_splits, load_task
 from distil_nlp.evaluation.glue.encoder import Encoder
-from distil_nlp.evaluation.glue.finetuning import MODEL, finetune
-from distil_nlp.evaluation.glue.output_folder import RESULTS, SCORES, STARTED_FROM_MNLI, Folder, default_folder
+from distil_nlp.evaluation.glue.finetuning import MODEL_FOLDER, finetune
+from distil_nlp.evaluation.glue.output_folder import GLUE_RESULTS, SCORES, STARTED_FROM_MNLI, Folder, default_folder
 from distil_nlp.evaluation.glue.processes import processes
-from distil_nlp.evaluation.glue.settings import SEEDS, Settings
+from distil_nlp.evaluation.glue.settings import SEEDS, FinetuningSettings
 from distil_nlp.evaluation.glue.submission import FILES, TestSplit, assemble, prediction_lines, test_splits
-from distil_nlp.evaluation.glue.summary import SCORE, table, with_score
+from distil_nlp.evaluation.glue.summary import SCORE, summary_text, with_score
 from distil_nlp.evaluation.metrics import score
 from distil_nlp.evaluation.predict import predict
 from distil_nlp.models import check_words, load_tokenizer, max_positions
@@ -34,7 +34,7 @@ def finetune_on_glue(
     model: str,
     tasks: list[str],
     data: str,
-    settings: Settings,
+    settings: FinetuningSettings,
     seeds: list[int] = SEEDS,
     submission: bool = False,
     output: Path | None = None,
@@ -65,7 +65,7 @@ def finetune_on_glue(
     folder = Folder(output or default_folder(model), header, settings)
     tokenizer = load_tokenizer(model)
     check_words(tokenizer, encoder.config, model)
-    run = _Run(model, data, folder, submission, encoder, tokenizer)
+    run = GlueRun(model, data, folder, submission, encoder, tokenizer)
     folder.check()
     say(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
     plan = folder.plan(tasks, seeds, submission)
@@ -84,14 +84,14 @@ def finetune_on_glue(
             if is_main_process():
                 folder.summarise(about)
     if is_main_process():
-        say(table(json.loads((folder.path / RESULTS).read_text())))
+        say(summary_text(json.loads((folder.path / GLUE_RESULTS).read_text())))
         if submission:
             say("\n".join([*assemble(folder.path, folder.records()), ""]))
-    return folder.path / RESULTS
+    return folder.path / GLUE_RESULTS
 
 
 @dataclass
-class _Run:
+class GlueRun:
     """One command: loads rows, fine-tunes, scores."""
 
     model: str
@@ -122,7 +122,7 @@ class _Run:
         began, settings, place = time.monotonic(), self.folder.settings, self.folder.of(task, seed)
         encoder = self.encoder
         if settings.from_mnli and task in STARTED_FROM_MNLI:
-            encoder = Encoder.load(str(self.folder.of("mnli", seed) / MODEL))
+            encoder = Encoder.load(str(self.folder.of("mnli", seed) / MODEL_FOLDER))
         model = finetune(encoder, data, self.tokenizer, settings, seed, place)
         collator, splits = TaskCollator(self.tokenizer, data.kind), data.split.evaluation
         looking = {"collator": collator, "device": PartialState().device, "bf16": settings.bf16}
@@ -142,7 +142,7 @@ class _Run:
                 lines = prediction_lines(GLUE[task], seen.predictions, tests[file].index)
                 write_atomically(place / file, "\n".join(lines) + "\n")
             if not (settings.from_mnli and task == "mnli"):
-                shutil.rmtree(place / MODEL)
+                shutil.rmtree(place / MODEL_FOLDER)
             write_atomically(place / SCORES, json.dumps(record, indent=2) + "\n")
             for checkpoint in place.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)

@@ -9,9 +9,9 @@ from typing import Any
 from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.glue.processes import processes
-from distil_nlp.evaluation.metrics import headline, score
+from distil_nlp.evaluation.metrics import headline_metric, score
 from distil_nlp.models import check_words, load_config, load_model, load_tokenizer, usable_positions
-from distil_nlp.redaction import without_home
+from distil_nlp.redaction import abbreviate_home
 from distil_nlp.tasks.base import Head
 from distil_nlp.tasks.glue import GLUE
 from distil_nlp.utils.files import write_atomically
@@ -47,10 +47,10 @@ def score_on_glue(
             scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device
         )
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
-        say(f"{name} (headline: {headline(name)}): {shown}")
+        say(f"{name} (headline: {headline_metric(name)}): {shown}")
         if output is not None and is_main_process():
             found = {"model": model, "data": data, "mode": "score", "tasks": scores}
-            write_atomically(output, json.dumps(without_home(found), indent=2))
+            write_atomically(output, json.dumps(abbreviate_home(found), indent=2))
     return output
 
 

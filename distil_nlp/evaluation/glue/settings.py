@@ -9,7 +9,7 @@ SEEDS = [42, 43, 44, 45, 46]
 
 
 @dataclass(frozen=True)
-class Settings:
+class FinetuningSettings:
     """How a model is fine-tuned on every task. The defaults are those of BERT's own `run_classifier.py`.
 
     Attributes:

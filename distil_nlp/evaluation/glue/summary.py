@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from distil_nlp.reporting import markdown as layout
-from distil_nlp.reporting.formatting import plain, span
+from distil_nlp.reporting.formatting import decimal, span
 from distil_nlp.reporting.scores import metric_name
-from distil_nlp.results import spread
+from distil_nlp.results import summarize_seeds
 from distil_nlp.tasks.glue import GLUE
 
 SCORE = "score"
@@ -37,7 +37,9 @@ def over_seeds(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         runs = sorted((one for one in records if one["task"] == task), key=lambda one: one["seed"])
         if runs:
             seeds = [one["seed"] for one in runs]
-            found[task] = {name: spread(seeds, [one["metrics"][name] for one in runs]) for name in runs[0]["metrics"]}
+            found[task] = {
+                name: summarize_seeds(seeds, [one["metrics"][name] for one in runs]) for name in runs[0]["metrics"]
+            }
     return found
 
 
@@ -56,21 +58,21 @@ def averages(tasks: Mapping[str, Mapping[str, Any]], is_trial: bool) -> dict[str
     return {name: statistics.fmean(scores.values())} if len(scores) > 1 else {}
 
 
-def table(summary: Mapping[str, Any]) -> str:
+def summary_text(summary: Mapping[str, Any]) -> str:
     """The table at the end, aligned."""
-    means = [f"{name}: {plain(value)}" for name, value in summary["averages"].items()]
-    return "\n".join(["", layout.aligned(_rows(summary), names=2), "", *means, *_notes(summary), ""])
+    means = [f"{name}: {decimal(value)}" for name, value in summary["averages"].items()]
+    return "\n".join(["", layout.aligned_table(_rows(summary), names=2), "", *means, *_notes(summary), ""])
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
+def summary_markdown(summary: Mapping[str, Any]) -> str:
     """`glue.md`."""
-    means = [f"- {name}: **{plain(value)}**" for name, value in summary["averages"].items()]
+    means = [f"- {name}: **{decimal(value)}**" for name, value in summary["averages"].items()]
     settings = ", ".join(f"{name} {value}" for name, value in summary["settings"].items() if value not in (None, False))
     return "\n".join([
         f"# GLUE: {summary['model']['name']}", "",
         "Fine-tuned on each task and scored on its labelled validation (dev) splits; fractions, medians over seeds.",
         f"Data: {summary['data']}. Settings: {settings}.", "",
-        layout.markdown(_rows(summary)), "",
+        layout.markdown_table(_rows(summary)), "",
         *means, *(f"- {note}" for note in _notes(summary)), "",
     ])  # fmt: skip
 
@@ -83,7 +85,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, one in shown.items():
             label = f"{SCORE}: mean of these" if name == SCORE else metric_name(name, task)
             low_to_high = span(one["minimum"], one["maximum"])
-            rows.append((task, label, plain(one["median"]), low_to_high, str(len(one["seeds"]))))
+            rows.append((task, label, decimal(one["median"]), low_to_high, str(len(one["seeds"]))))
     return rows
 
 

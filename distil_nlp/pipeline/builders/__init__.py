@@ -1,7 +1,7 @@
 """From a recipe's sections to built objects; the rest of the package never sees a recipe."""
 
-from distil_nlp.pipeline.builders.data import TransferSet, changes_of_rows, reseeded, task_kind, transfer_set
-from distil_nlp.pipeline.builders.objective import labels_alone, objective_from
+from distil_nlp.pipeline.builders.data import TransferSet, augmentation_arguments, task_kind, transfer_set, with_seed
+from distil_nlp.pipeline.builders.objective import labels_only_objective, objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import single_teachers, teacher_cache, teacher_dtype
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
@@ -9,12 +9,11 @@ from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_argumen
 __all__ = [
     "DEFAULT_SEED",
     "TransferSet",
-    "changes_of_rows",
+    "augmentation_arguments",
     "check_student",
-    "labels_alone",
+    "labels_only_objective",
     "objective_from",
     "random_student",
-    "reseeded",
     "single_teachers",
     "student_from",
     "task_kind",
@@ -22,4 +21,5 @@ __all__ = [
     "teacher_dtype",
     "training_arguments",
     "transfer_set",
+    "with_seed",
 ]

@@ -24,19 +24,19 @@ from distil_nlp.data import (
 )
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
-from distil_nlp.data.augmentation.word_replacement import Replacement, with_copies
+from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.errors import UserError
 from distil_nlp.models import (
     check_words,
-    load_and_tell,
     load_config,
     load_tokenizer,
+    load_with_missing_keys,
     usable_positions,
 )
 from distil_nlp.pipeline.builders.teacher import single_teachers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
-from distil_nlp.tasks.base import OWN, Head, Kind, Task
+from distil_nlp.tasks.base import CUSTOM_TASKS, Head, Kind, Task
 from distil_nlp.tasks.glue import GLUE
 
 
@@ -108,7 +108,7 @@ def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokeniz
     """The training rows and their copies; whoever comes first makes them, for all students and seeds."""
     section, teacher = recipe.data.augmentation.replacement, recipe.teacher
     name, revision = (section.model, None) if section.model else (teacher.name, teacher.revision)
-    model, missing = load_and_tell(name, Head("mlm"), new_head=True, revision=revision)
+    model, missing = load_with_missing_keys(name, Head("mlm"), new_head=True, revision=revision)
     if missing:
         raise UserError(
             f"data.augmentation.replacement: expected a trained masked-LM head in {name} / got none "
@@ -121,12 +121,12 @@ def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokeniz
             "it would read other words, and propose others / take one with the teacher's tokenizer"
         )
     _check_positions(recipe, usable_positions(model.config), name)
-    how = Replacement(**section.model_dump(exclude={"model"}), seed=DEFAULT_SEED)
+    how = WordReplacement(**section.model_dump(exclude={"model"}), seed=DEFAULT_SEED)
     which, size = f"{Path(name).name}-{recipe.data.task}", args.per_device_eval_batch_size
-    return with_copies(rows, how, model.to(args.device), tokenizer, name=which, batch_size=size)
+    return augment_with_replacements(rows, how, model.to(args.device), tokenizer, name=which, batch_size=size)
 
 
-def changes_of_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, Any]:
+def augmentation_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, Any]:
     """What a trainer does to the training rows each time they are read: `cutoff` and `mixup`, or None for either."""
     section = recipe.data.augmentation
     kept = [token for token in (tokenizer.cls_token_id, tokenizer.sep_token_id) if token is not None]
@@ -150,11 +150,11 @@ def _task(recipe: Recipe) -> Task:
     Raises:
         UserError: if there is no such task, or no columns for a dataset of one's own.
     """
-    data, known = recipe.data, GLUE | OWN
+    data, known = recipe.data, GLUE | CUSTOM_TASKS
     if data.task not in known:
         raise UserError(f"data.task: expected mlm, {', '.join(known)} / got {data.task!r} / there is no such task")
     task = known[data.task]
-    if data.task in OWN and not data.text_columns:
+    if data.task in CUSTOM_TASKS and not data.text_columns:
         raise UserError(
             f"data.text_columns: expected the text column (or two, for pairs) for data.task={data.task} / got none / "
             "nothing tells what to read / set data.text_columns=[…] and data.label_column=…"
@@ -182,6 +182,6 @@ def _check_positions(recipe: Recipe, positions: int, whose: str) -> None:
         )
 
 
-def reseeded(collator: Callable, seed: int) -> Callable:
+def with_seed(collator: Callable, seed: int) -> Callable:
     """The collator with another seed for what it draws."""
     return dataclasses.replace(collator, seed=seed) if isinstance(collator, MaskingCollator) else collator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.objective import Term
-from distil_nlp.objective.balancing import Balance
+from distil_nlp.objective import LossTerm
+from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.recipe import Recipe
@@ -18,10 +18,10 @@ def objective_from(recipe: Recipe, kind: Kind) -> Objective:
     """The recipe's terms, with their schedules and what balances them."""
     section, balance = recipe.objective, recipe.balance
     terms = [_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)]
-    return Objective(terms, kind, None if balance.kind == "fixed" else Balance(**balance.model_dump()))
+    return Objective(terms, kind, None if balance.kind == "fixed" else LossBalancer(**balance.model_dump()))
 
 
-def _term(name: str, section: Any) -> Term:
+def _term(name: str, section: Any) -> LossTerm:
     fields = section.model_dump(exclude={"schedule"})
     for scheduled in type(section.schedule).model_fields:
         fields[scheduled] = _schedule(fields[scheduled], getattr(section.schedule, scheduled))
@@ -32,6 +32,6 @@ def _schedule(start: float, change: Change | None) -> Schedule:
     return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
 
 
-def labels_alone() -> ObjectiveSection:
+def labels_only_objective() -> ObjectiveSection:
     """The objective without a teacher."""
     return ObjectiveSection.model_validate({"hard_label": {}})

@@ -15,7 +15,7 @@ from distil_nlp.models import (
     start_from_checkpoint,
     usable_positions,
 )
-from distil_nlp.models.architecture import members
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline.builders.data import _check_positions
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
@@ -37,7 +37,7 @@ def student_from(
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         return start_from_checkpoint(section.name, head, section.revision)
-    teacher = members(teacher)[0]
+    teacher = ensemble_members(teacher)[0]
     layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
     depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
     return build_student(

@@ -8,7 +8,7 @@ import torch
 
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
-from distil_nlp.teachers.cache import Cache
+from distil_nlp.teachers.cache import CacheConfig
 
 _SEEDS_APART = 1000
 """Between the teachers of an ensemble: more than there are seeds of students, each of which may have its own."""
@@ -26,10 +26,10 @@ def single_teachers(recipe: Recipe) -> list[Recipe]:
     return found
 
 
-def teacher_cache(recipe: Recipe) -> Cache | None:
+def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     """Where the teacher's answers are kept, if they are; a folder's name begins with teacher and task."""
     section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"
-    return section and Cache(name=name, **section.model_dump())
+    return section and CacheConfig(name=name, **section.model_dump())
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

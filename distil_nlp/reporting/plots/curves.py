@@ -9,20 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
 
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.reporting.formatting import plain
-from distil_nlp.reporting.plots.style import INK, MUTED, SERIES, STUDENT, TEACHER, Picture, canvas, picture
+from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.plots.style import (
+    INK,
+    MUTED,
+    SERIES,
+    STUDENT_COLOUR,
+    TEACHER_COLOUR,
+    Picture,
+    canvas,
+    picture,
+)
 from distil_nlp.reporting.scores import headline_name
-from distil_nlp.results import Run, pick
+from distil_nlp.results import RunResults, get_nested
 
 _WIDE_RANGE = 4
 """A term that falls by more than this factor gets a log axis."""
 
 
-def terms_figure(run: Run) -> Picture | None:
+def terms_figure(run: RunResults) -> Picture | None:
     """A panel for the total loss, one for each term, one for the headline metric where it was taken on the way."""
     panels = [("loss", "total loss", INK)]
-    panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT) for term in _terms(run)]
-    panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER)]
+    panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT_COLOUR) for term in _terms(run)]
+    panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER_COLOUR)]
     found = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
     if not found:
         return None
@@ -34,7 +43,7 @@ def terms_figure(run: Run) -> Picture | None:
         if panel:
             _panel(axes, *panel)
     figure.supxlabel("step", fontsize=10, color=MUTED)
-    said = "; ".join(f"{title} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for curve, title, _ in found)
+    said = "; ".join(f"{title} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for curve, title, _ in found)
     note = "Terms before their weights, means since the log before. What changes more than fourfold has a log axis."
     return picture(figure, "terms", f"Over training steps: {said}.", note)
 
@@ -61,15 +70,15 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def weights_figure(run: Run) -> Picture | None:
+def weights_figure(run: RunResults) -> Picture | None:
     """Weights over steps, where they change: by a schedule, or by balancing."""
     found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
-    is_balanced = run("recipe.balance.kind") not in (None, "fixed")
+    is_balanced = run.get("recipe.balance.kind") not in (None, "fixed")
     title = "Weights over training, balanced" if is_balanced else "Weights over training"
     return _lines("weights", title, "weight", found, "Weights", is_log=is_balanced) if found else None
 
 
-def gradients_figure(run: Run) -> Picture | None:
+def gradients_figure(run: RunResults) -> Picture | None:
     """Lengths of the terms' gradients over steps, where the run was asked for them."""
     curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
     found = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
@@ -104,19 +113,19 @@ def _lines(
     axes.set_ylabel(unit)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
-    said = "; ".join(f"{name} from {plain(curve[0][1])} to {plain(curve[-1][1])}" for name, curve in curves.items())
+    said = "; ".join(f"{name} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for name, curve in curves.items())
     return picture(figure, file, f"{what}: {said}.", note)
 
 
-def _terms(run: Run) -> list[str]:
+def _terms(run: RunResults) -> list[str]:
     """Names that the history may have, in the recipe's order."""
-    return list({**(run("recipe.objective") or {}), **(run("training.final_terms") or {})})
+    return list({**(run.get("recipe.objective") or {}), **(run.get("training.final_terms") or {})})
 
 
-def _curve(run: Run, key: str) -> list[tuple[int, float]]:
+def _curve(run: RunResults, key: str) -> list[tuple[int, float]]:
     """(step, value) wherever the history has both."""
-    entries = run("training.history") or []
-    both = ((pick(entry, "step"), pick(entry, key)) for entry in entries)
+    entries = run.get("training.history") or []
+    both = ((get_nested(entry, "step"), get_nested(entry, key)) for entry in entries)
     return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
 
 

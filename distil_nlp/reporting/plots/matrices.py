@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from distil_nlp.reporting.formatting import count, plural
 from distil_nlp.reporting.plots.style import HEAT, INK, ON_HEAT, WIDTH, Picture, bare, canvas, picture, shorten
-from distil_nlp.results import Run
+from distil_nlp.results import RunResults
 
 _Cells = Sequence[Sequence[Any]]
 MOST_CLASSES = 20
@@ -18,14 +18,14 @@ MOST_CLASSES = 20
 _MOST_BESIDE = 3
 
 
-def matrix_figures(run: Run) -> list[Picture | None]:
+def matrix_figures(run: RunResults) -> list[Picture | None]:
     """Both, if there are figures for them."""
     return [confusion_figure(run), cka_figure(run)]
 
 
-def cka_figure(run: Run) -> Picture | None:
+def cka_figure(run: RunResults) -> Picture | None:
     """Student layers upwards, teacher layers to the right."""
-    found = run("fidelity.cka") or {}
+    found = run.get("fidelity.cka") or {}
     if not all(found.get(key) for key in ("values", "teacher_layers", "student_layers")):
         return None
     values, columns, rows = found["values"], _layers(found["teacher_layers"]), _layers(found["student_layers"])
@@ -47,9 +47,9 @@ def _layers(names: Sequence[Any]) -> list[str]:
     return ["emb." if name == "embeddings" else str(name) for name in names]
 
 
-def confusion_figure(run: Run) -> Picture | None:
+def confusion_figure(run: RunResults) -> Picture | None:
     """Counts of teacher and student, side by side, or one above the other where classes are many."""
-    found = {who: run(f"fidelity.confusion.{who}") for who in ("teacher", "student")}
+    found = {who: run.get(f"fidelity.confusion.{who}") for who in ("teacher", "student")}
     found = {who: counts for who, counts in found.items() if counts}
     size = len(next(iter(found.values()), ()))
     if not 2 <= size <= MOST_CLASSES:
@@ -59,7 +59,7 @@ def confusion_figure(run: Run) -> Picture | None:
     figure = canvas("Predictions by true class", height, WIDTH if beside else max(WIDTH, 120 + 28 * size))
     grid = figure.subplots(*(1, len(found)) if beside else (len(found), 1), squeeze=False, sharey=beside).flat
     for axes, (who, counts) in zip(grid, found.items(), strict=True):
-        _confusion(axes, who, counts, run("labels") or [])
+        _confusion(axes, who, counts, run.get("labels") or [])
     grid[0].set_ylabel("true class")
     said = "; ".join(f"{who} right on {_right(counts)}" for who, counts in found.items())
     note = "Counts; the stronger the colour, the larger the share of its true class."

@@ -8,22 +8,38 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from distil_nlp.reporting.formatting import plain
-from distil_nlp.reporting.plots.style import INK, MUTED, STUDENT, TEACHER, Picture, canvas, picture, shorten
-from distil_nlp.reporting.scores import MAJORITY, Score, floor_name, headline_name, headline_score, scored
-from distil_nlp.results import Run
+from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.plots.style import (
+    INK,
+    MUTED,
+    STUDENT_COLOUR,
+    TEACHER_COLOUR,
+    Picture,
+    canvas,
+    picture,
+    shorten,
+)
+from distil_nlp.reporting.scores import (
+    MAJORITY,
+    SeedScores,
+    headline_name,
+    headline_score,
+    majority_name,
+    scored_models,
+)
+from distil_nlp.results import RunResults
 
 
-def scores_figure(run: Run) -> Picture | None:
+def scores_figure(run: RunResults) -> Picture | None:
     """Every seed a dot and the median a bar, for teacher, student and baselines; the floor a line."""
     name = headline_name(run)
-    found = [(row, score) for row in scored(run) if row.role != MAJORITY and (score := row.score(run.metric))]
+    found = [(row, score) for row in scored_models(run) if row.role != MAJORITY and (score := row.score(run.metric))]
     if not found:
         return None
-    colours = {"teacher": TEACHER, "student": STUDENT}
+    colours = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR}
     rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in found]
-    said = "; ".join(f"{label} {plain(score.median)}" for label, score, _ in rows)
-    return strip(
+    said = "; ".join(f"{label} {decimal(score.median)}" for label, score, _ in rows)
+    return dot_plot(
         "scores",
         "Scores",
         rows,
@@ -33,10 +49,10 @@ def scores_figure(run: Run) -> Picture | None:
     )
 
 
-def strip(
+def dot_plot(
     name: str,
     title: str,
-    rows: Sequence[tuple[str, Score, str]],
+    rows: Sequence[tuple[str, SeedScores, str]],
     axis: str,
     line: tuple[str, float] | None,
     description: str,
@@ -58,14 +74,14 @@ def strip(
         axes.axvline(line[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
         left, right = axes.get_xlim()
         align = "left" if line[1] < (left + right) / 2 else "right"
-        axes.annotate(f"{line[0]} {plain(line[1])}", (line[1], 1), (0, 3), xycoords=("data", "axes fraction"),
+        axes.annotate(f"{line[0]} {decimal(line[1])}", (line[1], 1), (0, 3), xycoords=("data", "axes fraction"),
                       textcoords="offset points", ha=align, color=MUTED, fontsize=9.5)  # fmt: skip
     several = any(len(score.values) > 1 for _, score, _ in rows)
     note = "Each dot a seed, the bar their median." if several else ""
     return picture(figure, name, description, note)
 
 
-def _dots(axes: Axes, y: int, score: Score, colour: str) -> None:
+def _dots(axes: Axes, y: int, score: SeedScores, colour: str) -> None:
     """Dots side by side, so that equal seeds show, a bar at the median, and its value at the right edge."""
     seeds = len(score.values)
     heights = [y + 0.3 * (i / (seeds - 1) - 0.5) if seeds > 1 else y for i in range(seeds)]
@@ -73,44 +89,44 @@ def _dots(axes: Axes, y: int, score: Score, colour: str) -> None:
         axes.plot([score.median] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.2, solid_capstyle="butt")
     alpha = 0.6 if seeds > 1 else 1
     axes.scatter(score.values, heights, s=34, color=colour, alpha=alpha, linewidths=0, zorder=3)
-    axes.annotate(plain(score.median), (1, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+    axes.annotate(decimal(score.median), (1, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                   va="center", color=INK, fontsize=9.5)  # fmt: skip
 
 
-def trade_figure(run: Run) -> Picture | None:
+def latency_figure(run: RunResults) -> Picture | None:
     """Headline metric over latency: teacher and student."""
     batch = common_batch([run])
     marks = [
-        Mark(role, run(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
-        for role, colour in (("teacher", TEACHER), ("student", STUDENT))
+        ModelMark(role, run.get(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
+        for role, colour in (("teacher", TEACHER_COLOUR), ("student", STUDENT_COLOUR))
     ]
     if not all(mark.time and mark.score for mark in marks):
         return None
-    return trade(marks, batch, headline_name(run), _floor(run))
+    return latency_plot(marks, batch, headline_name(run), _floor(run))
 
 
-def _floor(run: Run) -> tuple[str, float] | None:
+def _floor(run: RunResults) -> tuple[str, float] | None:
     score = headline_score(run, MAJORITY)
-    return score and (floor_name(run), score.median)
+    return score and (majority_name(run), score.median)
 
 
-def common_batch(runs: Sequence[Run]) -> str:
+def common_batch(runs: Sequence[RunResults]) -> str:
     """The largest batch that all students with latencies were timed at; empty if there is none."""
-    timed = [{batch for batch, found in (run("student.latency_ms") or {}).items() if found} for run in runs]
+    timed = [{batch for batch, found in (run.get("student.latency_ms") or {}).items() if found} for run in runs]
     return max(set.intersection(*(filter(None, timed) if any(timed) else [set()])), key=int, default="")
 
 
-class Mark(NamedTuple):
+class ModelMark(NamedTuple):
     """Whom a mark stands for, median latency in ms, score, and how it looks."""
 
     label: str
     time: float
-    score: Score
+    score: SeedScores
     colour: str
     marker: str = "o"
 
 
-def trade(marks: Sequence[Mark], batch: str, axis: str, floor: tuple[str, float] | None = None) -> Picture:
+def latency_plot(marks: Sequence[ModelMark], batch: str, axis: str, floor: tuple[str, float] | None = None) -> Picture:
     """Quality over latency: a mark for each, the range of its seeds as a bar."""
     columns = 3 if len(marks) < 3 else 2  # teacher, student and floor in one line
     figure = canvas(f"Quality against latency, batch {batch}", 240 + 13 * (len(marks) // columns + 1))
@@ -126,5 +142,5 @@ def trade(marks: Sequence[Mark], batch: str, axis: str, floor: tuple[str, float]
     axes.set_ylabel(axis)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     figure.legend(loc="outside lower left", ncols=columns, handletextpad=0.3, borderaxespad=0.2)
-    said = "; ".join(f"{label} {plain(score.median)} at {plain(time)} ms" for label, time, score, *_ in marks)
+    said = "; ".join(f"{label} {decimal(score.median)} at {decimal(time)} ms" for label, time, score, *_ in marks)
     return picture(figure, "quality_latency", f"{axis} over latency: {said}.", "Up and to the left is better.")

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID = "#1f2328", "#656d78", "#e1e4e8"
 SERIES = ("#1f6fb2", "#c2570c", "#1a7f64", "#8250a8", "#b3384f", "#7a6a10")
 """Told apart by the colour-blind, on white and (as the style sheet has them) on black. Student first, then teacher."""
-STUDENT, TEACHER = SERIES[:2]
+STUDENT_COLOUR, TEACHER_COLOUR = SERIES[:2]
 HEAT, ON_HEAT = "#2166ac", "#ffffff"
 """A cell's colour, the stronger the higher its value, and the text on a strong one: on both backgrounds the same."""
 

@@ -16,15 +16,15 @@ from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice
 from distil_nlp.reporting.report import comparison as compare
 from distil_nlp.reporting.report.advice import Advice
-from distil_nlp.reporting.tables import Table, training
-from distil_nlp.results import Run
+from distil_nlp.reporting.tables import Table, training_table
+from distil_nlp.results import RunResults
 
 MOST_COLUMNS = 4
 """Of a table that fits beside a picture."""
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A heading and what stands under it."""
 
     title: str
@@ -52,7 +52,7 @@ class Page:
     subject: str
     lead: str
     remarks: Sequence[str]
-    sections: Sequence[Section]
+    sections: Sequence[ReportSection]
     recipe: str = ""
 
     @property
@@ -60,47 +60,53 @@ class Page:
         return [picture for section in self.sections for picture in section.pictures if picture]
 
 
-def run_page(run: Run) -> Page:
+def run_page(run: RunResults) -> Page:
     """The report of one run."""
     with style():
         sections = [
-            Section("Quality", (), [tables.quality(run)], [charts.scores_figure(run), charts.trade_figure(run)]),
-            Section("Cost", (), [tables.cost(run)]),
-            Section("Fidelity", words.fidelity(run), (), matrices.matrix_figures(run)),
-            Section(
+            ReportSection(
+                "Quality", (), [tables.quality_table(run)], [charts.scores_figure(run), charts.latency_figure(run)]
+            ),
+            ReportSection("Cost", (), [tables.cost_table(run)]),
+            ReportSection("Fidelity", words.fidelity_sentences(run), (), matrices.matrix_figures(run)),
+            ReportSection(
                 "Training",
                 (),
-                [training(run)],
+                [training_table(run)],
                 [curves.terms_figure(run), curves.weights_figure(run), curves.gradients_figure(run)],
             ),
-            Section("What to do next", advice=advice.advice(run)),
+            ReportSection("What to do next", advice=advice.advice(run)),
         ]
-    recipe = run("recipe")
+    recipe = run.get("recipe")
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
-    remarks = [remark for remark in (words.worth(run), words.floor(run)) if remark]
-    return Page(run.name, _subject(run), words.lead(run), remarks, _filled(sections), text)
+    remarks = [remark for remark in (words.distillation_gain(run), words.majority_note(run)) if remark]
+    return Page(run.name, _subject(run), words.headline(run), remarks, _filled(sections), text)
 
 
-def comparison_page(runs: Sequence[Run]) -> Page:
+def comparison_page(runs: Sequence[RunResults]) -> Page:
     """Several runs side by side."""
     with style():
-        pictures = [compare.scores_figure(runs), compare.trade_figure(runs)]
+        pictures = [compare.comparison_scores_figure(runs), compare.comparison_latency_figure(runs)]
     sections = [
-        Section("Runs", (), [compare.overview(runs)], pictures),
-        Section("Recipes", (), [compare.differences(runs)]),
+        ReportSection("Runs", (), [compare.overview_table(runs)], pictures),
+        ReportSection("Recipes", (), [compare.recipe_differences(runs)]),
     ]
     title = f"{len(runs)} runs"
     return Page(
-        title, ", ".join(run.name for run in runs), compare.lead(runs), compare.remarks(runs), _filled(sections)
+        title,
+        ", ".join(run.name for run in runs),
+        compare.comparison_headline(runs),
+        compare.comparison_remarks(runs),
+        _filled(sections),
     )
 
 
-def _subject(run: Run) -> str:
+def _subject(run: RunResults) -> str:
     """Teacher, task and what was scored, in one line."""
-    teacher = run("teacher.name") or run("recipe.teacher.name")
-    student = run("student.name") or run("recipe.student.name")
+    teacher = run.get("teacher.name") or run.get("recipe.teacher.name")
+    student = run.get("student.name") or run.get("recipe.student.name")
     splits = ", ".join(f"{split} ({plural(rows, 'row')})" if rows else split for split, rows in run.splits.items())
-    return words.joined(
+    return words.join_parts(
         teacher and f"teacher {teacher}",
         student and f"student from {student}",
         f"task {run.task}",
@@ -109,5 +115,5 @@ def _subject(run: Run) -> str:
     )
 
 
-def _filled(sections: Sequence[Section]) -> list[Section]:
+def _filled(sections: Sequence[ReportSection]) -> list[ReportSection]:
     return [section for section in sections if not section.is_empty]

@@ -14,7 +14,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.reporting.markdown import fence
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
 from distil_nlp.results import read_runs
-from distil_nlp.utils.files import refuse_links_out, write_atomically
+from distil_nlp.utils.files import validate_links, write_atomically
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -33,7 +33,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     first = runs[0].folder
     if output is None and len(runs) == 1:
-        refuse_links_out(first)
+        validate_links(first)
     output = output or (first / "report" if len(runs) == 1 else first.resolve().parent / "comparison")
     try:
         _write(page, output)

@@ -21,12 +21,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from distil_nlp.data.row_sets import RowCollator
-from distil_nlp.data.sampling import EpochRows, encoded
+from distil_nlp.data.sampling import EpochRows, encode_index
 from distil_nlp.errors import UserError
-from distil_nlp.signals.types import forward_names, observe
-from distil_nlp.teachers.cache.contents import Contents, Fields, Places
-from distil_nlp.teachers.cache.key import fingerprint_of, make_key
-from distil_nlp.teachers.cache.shards import ABOUT, CHECKSUMS, Layout, TeacherCache, write_first, write_shard
+from distil_nlp.signals.types import forward_arguments, forward_with_signals
+from distil_nlp.teachers.cache.contents import CachedSignals, Fields, RowPositions
+from distil_nlp.teachers.cache.key import cache_fingerprint, cache_key
+from distil_nlp.teachers.cache.shards import CHECKSUMS, MANIFEST, ShardLayout, TeacherCache, write_first, write_shard
 from distil_nlp.utils.logging import is_main_process, say
 
 _SHARD_BYTES = 2**26
@@ -34,7 +34,7 @@ _SAMPLED_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Cache:
+class CacheConfig:
     """Where a teacher's answers are kept, and how.
 
     Attributes:
@@ -53,12 +53,12 @@ class Cache:
     mask_epochs: int = 1
 
 
-def cached_answers(
+def open_or_build_cache(
     teacher: PreTrainedModel,
     rows: Any,
     collator: RowCollator,
-    contents: Contents,
-    cache: Cache,
+    contents: CachedSignals,
+    cache: CacheConfig,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 32,
@@ -78,14 +78,14 @@ def cached_answers(
     """
     is_drawn = contents.draws() or getattr(collator.collate, "wants_epoch", False)
     epochs = cache.mask_epochs if is_drawn else 1
-    key = make_key(teacher, rows, collator, contents, epochs)
-    folder = Path(cache.folder) / f"{cache.name}-{fingerprint_of(key)}"
-    asking = _Asking(teacher, rows, collator, contents, device, batch_size, workers)
-    is_new, state = not (folder / ABOUT).is_file(), PartialState()
+    key = cache_key(teacher, rows, collator, contents, epochs)
+    folder = Path(cache.folder) / f"{cache.name}-{cache_fingerprint(key)}"
+    asking = _TeacherPass(teacher, rows, collator, contents, device, batch_size, workers)
+    is_new, state = not (folder / MANIFEST).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
         asking.refuse_random_batches()
-        _found(folder, key, asking.estimate(Path(cache.folder)), len(rows), epochs)
+        _create_cache(folder, key, asking.estimate(Path(cache.folder)), len(rows), epochs)
     state.wait_for_everyone()
     found = TeacherCache(folder, key, contents)
     missing = found.missing()
@@ -120,7 +120,7 @@ class Estimate:
         return epochs * (self.ask + self.write) / saved if saved > 0 else None
 
 
-def _found(folder: Path, key: dict[str, Any], estimate: Estimate, rows: int, epochs: int) -> None:
+def _create_cache(folder: Path, key: dict[str, Any], estimate: Estimate, rows: int, epochs: int) -> None:
     """Says what a new cache takes, and writes what it is of.
 
     Raises:
@@ -136,9 +136,9 @@ def _found(folder: Path, key: dict[str, Any], estimate: Estimate, rows: int, epo
             "not be whole / set teacher.cache.folder to a larger disk, lower teacher.cache.top_k or mask_epochs, or "
             "match fewer layers"
         )
-    layout = Layout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / estimate.row_bytes))))
+    layout = ShardLayout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / estimate.row_bytes))))
     folder.mkdir(parents=True, exist_ok=True)
-    write_first(folder / ABOUT, json.dumps({"key": key, "layout": vars(layout)}, indent=1))
+    write_first(folder / MANIFEST, json.dumps({"key": key, "layout": vars(layout)}, indent=1))
 
 
 def _human(size: float) -> str:
@@ -146,23 +146,23 @@ def _human(size: float) -> str:
 
 
 @dataclass
-class _Asking:
+class _TeacherPass:
     """A teacher that is asked about rows."""
 
     teacher: PreTrainedModel
     rows: Any
     collator: RowCollator
-    contents: Contents
+    contents: CachedSignals
     device: torch.device | str
     batch_size: int
     workers: int
 
-    def about(self, shard: tuple[int, int], layout: Layout) -> tuple[Fields, dict[str, Any]]:
+    def about(self, shard: tuple[int, int], layout: ShardLayout) -> tuple[Fields, dict[str, Any]]:
         """A shard's fields, in the order of its rows, and what reading needs besides."""
         epoch, number = shard
         rows = layout.rows_of(number)
         found, scalings = self._answers(rows, epoch)
-        return joined([found[row] for row in rows], self.contents), {"scalings": scalings}
+        return join_rows([found[row] for row in rows], self.contents), {"scalings": scalings}
 
     def estimate(self, folder: Path) -> Estimate:
         """From a few batches of rows spread over the whole set."""
@@ -173,8 +173,10 @@ class _Asking:
         times = [time.perf_counter()]
         asked = [self._ask(batch) for _, batch in batches]
         times.append(time.perf_counter())
-        parts = [split(one[0], one[2], self.contents, len(seen[0])) for one, seen in zip(asked, batches, strict=True)]
-        fields = joined([row for part in parts for row in part], self.contents)
+        parts = [
+            split_rows(one[0], one[2], self.contents, len(seen[0])) for one, seen in zip(asked, batches, strict=True)
+        ]
+        fields = join_rows([row for part in parts for row in part], self.contents)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as probe:
             path = Path(probe) / "probe.safetensors"
@@ -203,7 +205,7 @@ class _Asking:
         for numbers, batch in self._batches(rows, epoch, self.workers):
             fields, told, places = self._ask(batch)
             scalings |= told
-            found |= zip(numbers, split(fields, places, self.contents, len(numbers)), strict=True)
+            found |= zip(numbers, split_rows(fields, places, self.contents, len(numbers)), strict=True)
         return found, scalings
 
     def _batches(self, rows: Sequence[int], epoch: int, workers: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
@@ -212,7 +214,7 @@ class _Asking:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         loader = DataLoader(
             EpochRows(self.rows),
-            batch_sampler=[[encoded(epoch, row) for row in batch] for batch in batches],
+            batch_sampler=[[encode_index(epoch, row) for row in batch] for batch in batches],
             collate_fn=self.collator,
             num_workers=workers,
             generator=torch.Generator(),  # a loader draws from torch's otherwise
@@ -220,11 +222,11 @@ class _Asking:
         return zip(batches, loader, strict=True)
 
     @torch.no_grad()
-    def _ask(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], Places]:
-        places = Places.of(batch, self.contents, attended_tokens(batch))
+    def _ask(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
+        places = RowPositions.of(batch, self.contents, attended_tokens(batch))
         there = send_to_device(batch, self.device)
-        known = forward_names(self.teacher)
-        seen = observe(self.teacher, {k: v for k, v in there.items() if k in known}, there["rows"])
+        known = forward_arguments(self.teacher)
+        seen = forward_with_signals(self.teacher, {k: v for k, v in there.items() if k in known}, there["rows"])
         return self.contents.fields(seen, there["rows"]), self.contents.scalings(seen), places
 
 
@@ -233,7 +235,7 @@ def attended_tokens(batch: dict[str, Any]) -> np.ndarray:
     return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
 
 
-def split(fields: Fields, places: Places, contents: Contents, size: int) -> Iterator[Fields]:
+def split_rows(fields: Fields, places: RowPositions, contents: CachedSignals, size: int) -> Iterator[Fields]:
     """A batch's fields as those of each of its rows."""
     drawn = {f"places/{name}": torch.from_numpy(where) for name, where in places.drawn.items()}
     parts = {
@@ -243,7 +245,7 @@ def split(fields: Fields, places: Places, contents: Contents, size: int) -> Iter
     return ({name: part[i].clone() for name, part in parts.items()} for i in range(size))
 
 
-def joined(rows: Sequence[Fields], contents: Contents) -> Fields:
+def join_rows(rows: Sequence[Fields], contents: CachedSignals) -> Fields:
     """The fields of single rows, one after the other, with the offsets at which each row's begin."""
     found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     counted = {contents.set_of(name): name for name in rows[0] if name != CHECKSUMS}

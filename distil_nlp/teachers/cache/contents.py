@@ -14,19 +14,19 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.top_logits import TopLogits
-from distil_nlp.signals.types import EMBEDDINGS, Request, Signals
+from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FIXED = ("all", "cls", "sequences")
 """Row sets that are no draw: they need no record of which rows they had."""
-OF_TOKENS = ("query/", "key/", "value/")
+TOKEN_FIELDS = ("query/", "key/", "value/")
 """How the names of fields begin that are of all tokens, as attention needs them."""
 Fields = dict[str, Tensor]
 """Name → (rows of its row set, …), as `Contents.sets` says."""
 
 
 @dataclass(frozen=True)
-class Contents:
+class CachedSignals:
     """Which signals are kept, and how.
 
     Attributes:
@@ -51,8 +51,8 @@ class Contents:
 
     @classmethod
     def of(
-        cls, request: Request, kind: str, dtype: str, top_k: int | None = None, temperature: float | None = None
-    ) -> Contents:
+        cls, request: SignalRequest, kind: str, dtype: str, top_k: int | None = None, temperature: float | None = None
+    ) -> CachedSignals:
         """All that a teacher is asked for."""
         is_mlm = kind == "mlm"
         return cls(
@@ -83,7 +83,7 @@ class Contents:
         """The row set of a field."""
         if field.startswith(("hidden/", "activations/", "places/")):
             return field.split("/")[-1]
-        return "all" if field.startswith(OF_TOKENS) else self.logits
+        return "all" if field.startswith(TOKEN_FIELDS) else self.logits
 
     # Signals → fields ----------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ def _layer_name(layer: int) -> str:
 
 
 @dataclass(frozen=True)
-class Places:
+class RowPositions:
     """Where a batch's rows of each set lie, and what the batch says.
 
     Attributes:
@@ -195,7 +195,7 @@ class Places:
     checksums: np.ndarray
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any], contents: Contents, attended: np.ndarray) -> Places:
+    def of(cls, batch: Mapping[str, Any], contents: CachedSignals, attended: np.ndarray) -> RowPositions:
         """Args: batch: with its row sets, as the collator made it. attended: (batch, seq).
 
         Raises:

@@ -13,14 +13,16 @@ from torch import nn
 
 from distil_nlp.data.fingerprint import _hash_json, hash_model, hash_rows, hash_tokenizer
 from distil_nlp.data.row_sets import RowCollator
-from distil_nlp.teachers.cache.contents import Contents
+from distil_nlp.teachers.cache.contents import CachedSignals
 
-VERSION = 1
+CACHE_VERSION = 1
 """Of the way in which answers are computed and stored; another one makes other caches."""
 _LABELS = {"labels", "label", "label_ids"}
 
 
-def make_key(teacher: nn.Module, rows: Any, collator: RowCollator, contents: Contents, epochs: int) -> dict[str, Any]:
+def cache_key(
+    teacher: nn.Module, rows: Any, collator: RowCollator, contents: CachedSignals, epochs: int
+) -> dict[str, Any]:
     """What must be the same for answers to be used again.
 
     Args:
@@ -29,7 +31,7 @@ def make_key(teacher: nn.Module, rows: Any, collator: RowCollator, contents: Con
         epochs: for how many epochs' draws answers are kept.
     """
     key = {
-        "version": VERSION,
+        "version": CACHE_VERSION,
         "teacher": hash_model(teacher),
         "rows": hash_rows(rows, sorted(collator.columns - _LABELS)),
         "collator": _settings(collator.collate),
@@ -42,12 +44,12 @@ def make_key(teacher: nn.Module, rows: Any, collator: RowCollator, contents: Con
     return json.loads(json.dumps(key, default=str))  # as it is read back
 
 
-def fingerprint_of(key: Mapping[str, Any]) -> str:
+def cache_fingerprint(key: Mapping[str, Any]) -> str:
     """A short name for a key."""
     return _hash_json(key)[:16]
 
 
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+def changed_parts(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """The parts in which two keys differ."""
     return [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
 

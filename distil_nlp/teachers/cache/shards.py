@@ -31,20 +31,20 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.signals.types import Signals
-from distil_nlp.teachers.cache.contents import OF_TOKENS, Contents, Fields, Places
-from distil_nlp.teachers.cache.key import differences
+from distil_nlp.teachers.cache.contents import TOKEN_FIELDS, CachedSignals, Fields, RowPositions
+from distil_nlp.teachers.cache.key import changed_parts
 from distil_nlp.utils.files import checksum, write_atomically
 
-ABOUT = "cache.json"
+MANIFEST = "cache.json"
 _OPEN_SHARDS = 256
 _NOTHING = np.empty(0, np.int32)
 CHECKSUMS = "checksums"
-_ABOUT_ROWS = ("offsets/", "places/", CHECKSUMS)
+_ROW_FIELDS = ("offsets/", "places/", CHECKSUMS)
 """Beginnings of the names of what is no field."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """How a cache's rows fall into shards: `rows` of `epochs` draws, `shard_rows` to a shard."""
 
     rows: int
@@ -65,22 +65,22 @@ class TeacherCache:
 
     Args:
         folder: where its files are.
-        key: what it must have been made of (`make_key`).
+        key: what it must have been made of (`cache_key`).
 
     Raises:
         UserError: if the folder's cache was made of something else, or cannot be read.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], contents: Contents):
-        about = read_about(folder)
-        other = differences(about["key"], key)
+    def __init__(self, folder: Path, key: Mapping[str, Any], contents: CachedSignals):
+        about = read_manifest(folder)
+        other = changed_parts(about["key"], key)
         if other:
             raise UserError(
                 f"teacher.cache: expected a cache made of this teacher and data in {folder} / got one that differs in "
                 f"{', '.join(other)} / its answers would belong to other questions / delete it, or name another "
                 "teacher.cache.folder"
             )
-        self.folder, self.contents, self.layout = folder, contents, Layout(**about["layout"])
+        self.folder, self.contents, self.layout = folder, contents, ShardLayout(**about["layout"])
 
     def missing(self) -> list[tuple[int, int]]:
         """Shards that are not there, not whole, or not what was written."""
@@ -121,7 +121,7 @@ class TeacherCache:
         Raises:
             UserError: if the teacher was asked about other tokens, or other ones of them.
         """
-        places = Places.of(batch, self.contents, attended)
+        places = RowPositions.of(batch, self.contents, attended)
         seen: dict[str, list[Tensor]] = {}
         begun = dict.fromkeys(places.counts, 0)
         for i, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
@@ -137,16 +137,16 @@ class TeacherCache:
                 self._check(row, name, count, places.drawn.get(name, _NOTHING)[here], slices[name], shard)
                 begun[name] = here.stop
             for field, values in shard.items():
-                if not field.startswith(_ABOUT_ROWS):
+                if not field.startswith(_ROW_FIELDS):
                     seen.setdefault(field, []).append(values[slices[self.contents.set_of(field)]])
         fields = {field: torch.cat(parts) for field, parts in seen.items()} or self._nothing()
-        is_layer = [name for name in fields if name.startswith(OF_TOKENS)]
+        is_layer = [name for name in fields if name.startswith(TOKEN_FIELDS)]
         return fields | {name: _padded(fields[name], batch["rows"]["all"], attended.shape) for name in is_layer}
 
     def _nothing(self) -> Fields:
         """The fields of no rows, for a batch that only fills up."""
         shard = self._shard(self.layout.shards()[0])
-        return {name: value[:0].clone() for name, value in shard.items() if not name.startswith(_ABOUT_ROWS)}
+        return {name: value[:0].clone() for name, value in shard.items() if not name.startswith(_ROW_FIELDS)}
 
     def _check_tokens(self, row: int, shard: Fields, at: int, checksum: int) -> None:
         if int(shard[CHECKSUMS][at]) != checksum:
@@ -216,12 +216,12 @@ def write_first(path: Path, text: str) -> None:
     partial.unlink()
 
 
-def read_about(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """What `cache.json` says."""
     try:
-        return json.loads((folder / ABOUT).read_text())
+        return json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"teacher.cache: expected {ABOUT} in {folder} / got: {error} / nobody knows what its answers are of / "
+            f"teacher.cache: expected {MANIFEST} in {folder} / got: {error} / nobody knows what its answers are of / "
             "delete the folder"
         ) from error
