@@ -49,7 +49,7 @@ no file, and no two files share a run of eight words. The first {labelled} train
 
 Always answering with the most frequent library is right for {majority:.3f} of the test rows.
 
-Made by `distil_nlp.embedded.docs` with `{parameters}`.
+Made by `distil_nlp.quickstart.docs_dataset` with `{parameters}`.
 """
 
 

@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 class CacheSection(Section):
-    """Where the teacher's answers are kept; see `distil_nlp.cache.Cache`."""
+    """Where the teacher's answers are kept; see `distil_nlp.teachers.cache.CacheConfig`."""
 
     folder: str = "runs/caches"
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -76,14 +76,14 @@ class MaskingSection(Section):
 
 
 class MixupSection(Section):
-    """Rows mixed with another one; see `distil_nlp.mixup.Mixup`."""
+    """Rows mixed with another one; see `distil_nlp.data.augmentation.mixup.Mixup`."""
 
     share: FractionOrAll = 0.5
     alpha: Annotated[float, Field(gt=0)] = 0.4
 
 
 class CutoffSection(Section):
-    """Tokens that are not seen; see `distil_nlp.cutoff.Cutoff`."""
+    """Tokens that are not seen; see `distil_nlp.data.augmentation.cutoff.Cutoff`."""
 
     share: FractionOrAll = 1.0
     probability: Fraction = 0.1
@@ -91,7 +91,7 @@ class CutoffSection(Section):
 
 class ReplacementSection(Section):
     """Further rows with other words, which `model`, or the teacher's own checkpoint, proposes; see
-    `distil_nlp.replacement.Replacement`."""
+    `distil_nlp.data.augmentation.word_replacement.WordReplacement`."""
 
     copies: PositiveInt = 20
     probability: FractionOrAll = 0.4
@@ -184,7 +184,7 @@ ObjectiveSection = create_model(
 
 
 class BalanceSection(Section):
-    """How the terms are weighed against each other, besides their weights; see `distil_nlp.balance.Balance`."""
+    """How the terms are weighed against each other, besides their weights; see `distil_nlp.objective.balancing.LossBalancer`."""
 
     kind: Literal["fixed", "uncertainty", "gradient_norm"] = "fixed"
     every: PositiveInt = 100

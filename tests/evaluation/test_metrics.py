@@ -191,16 +191,16 @@ def test_the_unigram_floor_is_the_entropy_of_masked_tokens():
 
 def test_outputs_of_processes_come_in_the_order_of_the_rows(monkeypatch):
     """Prevents rows that are paired with other rows' outputs, and a crash where a process had no row."""
-    from distil_nlp.evaluation import metrics as evaluation
+    from distil_nlp.evaluation import predict as prediction
 
     def share(*rows):
         return [(np.array([[row]]), np.array([row])) for row in rows]
 
-    monkeypatch.setattr(evaluation, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
-    seen = evaluation._in_order(share(0, 3), 5)
+    monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
+    seen = prediction._in_order(share(0, 3), 5)
     assert seen.labels.tolist() == seen.predictions[:, 0].tolist() == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(evaluation, "gather_object", lambda own: [share(0), []])
-    assert evaluation._in_order(share(0), 1).labels.tolist() == [0]
+    monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0), []])
+    assert prediction._in_order(share(0), 1).labels.tolist() == [0]
 
 
 def test_a_gpu_is_called_by_its_name(monkeypatch):

@@ -30,8 +30,8 @@ from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective import chunked_logits as vocabulary
 from distil_nlp.objective.schedule import Schedule
+from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.cache import builder as build
 from distil_nlp.teachers.cache import shards as store
@@ -214,7 +214,7 @@ def logits(rows, seed):
 def test_merged_words_give_the_kl_of_their_definition(k, rows, seed, temperature):
     """Prevents a renormalised top-k, which teaches that the other words are impossible."""
     student, teacher = logits(rows, seed).requires_grad_(), logits(rows, seed + 1)
-    found = soft_targets.soft_target_kl_top(student, vocabulary.TopLogits.of(teacher, k, temperature), temperature)
+    found = soft_targets.soft_target_kl_top(student, TopLogits.of(teacher, k, temperature), temperature)
     expected = torch.zeros((), dtype=torch.float64)
     exact = student.detach().double().requires_grad_()
     for ours, theirs in zip(exact, teacher.double(), strict=True):
@@ -242,7 +242,7 @@ def test_no_mass_outside_the_top_is_no_nan():
     teacher = torch.full((1, 5), -200.0)
     teacher[0, 1] = 200.0
     student = torch.zeros(1, 5, requires_grad=True)
-    value = soft_targets.soft_target_kl_top(student, vocabulary.TopLogits.of(teacher, 2, 1.0))
+    value = soft_targets.soft_target_kl_top(student, TopLogits.of(teacher, 2, 1.0))
     value.backward()
     assert value.item() == pytest.approx(math.log(5))
     assert torch.isfinite(student.grad).all()

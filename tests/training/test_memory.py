@@ -10,7 +10,7 @@ from distil_nlp.utils.memory import LiveBytes
 
 FAULTS = """
 import resource, sys, torch
-from distil_nlp.memory import keep_freed_memory
+from distil_nlp.utils.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def faults():
