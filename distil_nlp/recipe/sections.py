@@ -184,7 +184,7 @@ ObjectiveSection = create_model(
 
 
 class BalanceSection(Section):
-    """How the terms are weighed against each other, besides their weights; see `distil_nlp.objective.balancing.LossBalancer`."""
+    """How terms are balanced against each other while training; see `objective.balancing.LossBalancer`."""
 
     kind: Literal["fixed", "uncertainty", "gradient_norm"] = "fixed"
     every: PositiveInt = 100

@@ -168,7 +168,7 @@ def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
     plain = curve(run(tmp_path / "plain", kind, teacher=ensemble(0, 5), **how), "soft_target_kl")
     cache = CacheConfig(tmp_path / "caches", **EVERY_WORD)
     cached = curve(run(tmp_path / "cached", kind, cache, ensemble(0, 5), **how), "soft_target_kl")
-    assert cached == pytest.approx(plain, rel=1e-4)
+    assert cached == pytest.approx(plain, rel=1e-4, abs=1e-7)  # near 0 the sum of two forwards rounds otherwise
     assert plain != pytest.approx(alone, rel=1e-2)
     run(tmp_path / "other", kind, cache, ensemble(0, 6), **how)
     assert len(caches(tmp_path / "caches")) == 2
