@@ -51,7 +51,7 @@ def distill(argv: Sequence[str] | None = None) -> int:
 def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     """Scores a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
     from distil_nlp.evaluation.glue.settings import FinetuningSettings
-    from distil_nlp.tasks.glue import GLUE
+    from distil_nlp.tasks import GLUE
 
     parser = _Parser(
         prog="evaluate_glue", description="Score a model on GLUE tasks.",

@@ -12,8 +12,7 @@ from typing import Any
 
 from distil_nlp.errors import UserError
 from distil_nlp.redaction import abbreviate_home
-from distil_nlp.tasks.base import CUSTOM_TASKS
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import CUSTOM_TASKS, GLUE
 from distil_nlp.utils.files import write_atomically
 
 SCHEMA_VERSION = 1
@@ -91,7 +90,7 @@ class RunResults:
         if self.task == "mlm":
             return "mlm"
         task = (GLUE | CUSTOM_TASKS).get(self.task)
-        return task.kind if task else "classification"
+        return task.kind.name if task else "classification"
 
     @property
     def splits(self) -> dict[str, int | None]:

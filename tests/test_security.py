@@ -20,7 +20,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.models import load_model, load_tokenizer
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.redaction import abbreviate_home, redact
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import redact_logs, say
 from tests.helpers import tiny

@@ -25,8 +25,7 @@ from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.models import build_student, choose_layers, load_model, load_tokenizer
 from distil_nlp.objective.objective import Objective
-from distil_nlp.tasks.base import Head
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE, Head
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.trainer import DistillationTrainer
 
@@ -54,7 +53,7 @@ class TaskWorkload:
         """Tokenised training rows."""
         splits = load_splits(self.data, self.task)
         found = load_task(splits, self.tokenizer(), GLUE[self.task], max_length=self.length, max_train_rows=rows)
-        return found.split.train, Head(found.kind, found.labels, found.num_labels)
+        return found.split.train, found.head
 
     def tokenizer(self) -> Any:
         return load_tokenizer(self.model)

@@ -16,7 +16,7 @@ from distil_nlp.data import TaskCollator
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from distil_nlp.training.trainer import DistillationTrainer
 
 SOFT_TARGETS_ONLY = "soft targets alone"
@@ -32,7 +32,7 @@ def task_of(term: str) -> str | None:
     kind = TERMS[term]
     for name in _TASKS:
         task = GLUE[name]
-        if task.kind in kind.kinds and (not task.labels or len(task.labels) >= getattr(kind, "least_classes", 2)):
+        if kind.applies_to(task.kind) and (not task.labels or len(task.labels) >= getattr(kind, "least_classes", 2)):
             return name
     return None
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.utils.files import checksum
 
 _NO_MATTER = ("_name_or_path", "transformers_version", "architectures")
 """Fields of a configuration that change no answer."""
@@ -47,7 +49,7 @@ def hash_model(model: nn.Module) -> str:
         [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
         for one in ensemble_members(model)
     ]
-    digest = hashlib.sha256(_hash_json(told).encode())
+    digest = hashlib.sha256(hash_json(told).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -58,8 +60,24 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
     """Of its words and which of them are special: what masks are drawn from."""
     if tokenizer is None:
         return None
-    return _hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)])
+    return hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)])
 
 
-def _hash_json(value: Any) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of names and weights, whatever class of model they are of."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy())
+    return digest.hexdigest()
+
+
+def hash_weight_file(folder: Path) -> str | None:
+    """Return a hash of a model folder's `model.safetensors`; None where there is none, as for a name on the Hub."""
+    weights = folder / "model.safetensors"
+    return checksum(weights) if weights.is_file() else None
+
+
+def hash_json(value: Any) -> str:
+    """Return a hash of a value as JSON, whatever the order of its keys; objects by their text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from distil_nlp.data.augmentation.mixup import MIXED
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: the epoch it is drawn in, whether it only fills up a batch, its number."""
@@ -32,10 +32,14 @@ class RowSets:
     `chunk`: of how many rows the vocabulary is looked at at a time; None where the head runs on all of them at once.
     """
 
-    kind: Kind
+    kind: TaskKind | str
     names: frozenset[str]
     logits: frozenset[str]
     chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Look the kind up."""
+        object.__setattr__(self, "kind", task_kind(self.kind))
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,15 @@ class RowCollator:
         sets: what to draw.
         columns: names that may reach the collator (what teacher and student take, and the labels).
         seed: of the sampled shares.
-        answers: (numbers of the rows, their epochs, the batch, tokens that are no padding) → what a teacher said of
-            them, for rows that have a number.
+        lookup_outputs: (numbers of the rows, their epochs, the batch, tokens that are no padding) → a teacher's cached
+            outputs, for rows that have a number.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     sets: RowSets
     columns: frozenset[str]
     seed: int = 0
-    answers: Callable[..., dict[str, torch.Tensor]] | None = None
+    lookup_outputs: Callable[..., dict[str, torch.Tensor]] | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
@@ -99,9 +103,9 @@ class RowCollator:
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
             batch["chunks"] = self._chunks(rows)
-        if self.answers and NUMBER in features[0]:
+        if self.lookup_outputs and NUMBER in features[0]:
             numbers = [feature[NUMBER] for feature in features]
-            batch["answers"] = self.answers(numbers, epochs, batch, present)
+            batch["cached_outputs"] = self.lookup_outputs(numbers, epochs, batch, present)
         return batch
 
     def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:
@@ -112,7 +116,7 @@ class RowCollator:
 
     def _draw(self, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
         rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}
-        if self.sets.kind != "mlm":
+        if self.sets.kind.level == "sequence":
             return rows | {f"logits/{name}": rows[name] for name in self.sets.logits}
         head = np.unique(np.concatenate([np.empty(0, np.int64), *(rows[name] for name in self.sets.logits)]))
         places = {f"logits/{name}": np.searchsorted(head, rows[name]) for name in self.sets.logits}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, RowFeatures, task_evaluator
 from distil_nlp.evaluation.metrics import headline_metric
 from distil_nlp.evaluation.predict import Outputs
 
@@ -58,8 +59,9 @@ def paired_gain(
     """
     if len(theirs) == 1:
         theirs = list(theirs) * len(ours)
-    features, metric = _METRICS["mlm" if task == "mlm" else headline_metric(task)]
-    _check_rows([*ours, *theirs], task)
+    evaluator = task_evaluator(task)
+    features, metric = evaluator.resampling(headline_metric(task))
+    _check_rows([*ours, *theirs], evaluator)
     pairs = [(features(a), features(b)) for a, b in zip(ours, theirs, strict=True)]
     rows, generator = len(pairs[0][0]), np.random.default_rng(seed)
 
@@ -76,8 +78,8 @@ def paired_gain(
     return Gain(headline_metric(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
 
 
-def _check_rows(outputs: Sequence[Outputs], task: str) -> None:
-    marks = [one.predictions[:, 2] if task == "mlm" else one.labels for one in outputs]
+def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:
+    marks = [evaluator.row_marks(model.predictions, model.labels) for model in outputs]
     if any(not np.array_equal(mark, marks[0], equal_nan=True) for mark in marks):
         raise UserError(
             "expected the same evaluation rows for all students / got others than when this run began / the comparison "
@@ -118,7 +120,7 @@ def _moments(seen: Outputs) -> np.ndarray:
     return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
 
 
-def _ratio(sums: np.ndarray) -> np.ndarray:
+def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
@@ -139,10 +141,10 @@ def _pearson(sums: np.ndarray) -> np.ndarray:
     return np.divide(n * xy - x * y, root, out=np.zeros_like(root), where=root > 0)
 
 
-_METRICS: dict[str, tuple[Callable[[Outputs], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
-    "mlm": (lambda seen: seen.predictions[:, 1:], _ratio),
-    "accuracy": (_right, _ratio),
+SUMS_OF_METRICS: dict[str, tuple[RowFeatures, MetricOfSums]] = {
+    "accuracy": (_right, ratio_of_sums),
     "f1": (_confusion, _f1),
     "matthews_correlation": (_confusion, _matthews),
     "pearson": (_moments, _pearson),
 }
+"""Metric → what it sums over rows, and the metric of the sums."""

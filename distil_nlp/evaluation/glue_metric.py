@@ -33,7 +33,7 @@ _METRICS = {
     "mse": lambda p, r: float(np.mean((np.asarray(p) - np.asarray(r)) ** 2)),
 }
 
-TASKS = {
+METRICS_OF_TASKS = {
     "cola": ["matthews_correlation"],
     "sst2": ["accuracy"],
     "mrpc": ["accuracy", "f1"],
@@ -52,8 +52,8 @@ class GlueMetric(evaluate.Metric):
     """One GLUE task's metrics, as fractions; the configuration is the task's name."""
 
     def _info(self):
-        if self.config_name not in TASKS:
-            raise KeyError(f"expected one of {', '.join(TASKS)} / got {self.config_name}")
+        if self.config_name not in METRICS_OF_TASKS:
+            raise KeyError(f"expected one of {', '.join(METRICS_OF_TASKS)} / got {self.config_name}")
         value = datasets.Value("float32" if self.config_name in ("stsb", "regression") else "int64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -64,4 +64,4 @@ class GlueMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        return {name: _METRICS[name](predictions, references) for name in TASKS[self.config_name]}
+        return {name: _METRICS[name](predictions, references) for name in METRICS_OF_TASKS[self.config_name]}

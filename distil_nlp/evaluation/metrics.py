@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import evaluate
-import numpy as np
 from transformers import EvalPrediction, PreTrainedModel
 
-from distil_nlp.evaluation import glue_metric
+from distil_nlp.evaluation.kinds import Metrics, task_evaluator
 from distil_nlp.evaluation.predict import Outputs, predict
-from distil_nlp.tasks.base import CUSTOM_TASKS, Kind
-from distil_nlp.tasks.glue import GLUE
-
-MLM_HEADLINE_METRIC = "accuracy"
-Metrics = dict[str, float]
+from distil_nlp.tasks import TASKS, TaskKind
 
 
 def headline_metric(task: str) -> str:
-    """The metric that retention is taken on: a task's own, top-1 accuracy on masked tokens for `mlm`."""
-    return MLM_HEADLINE_METRIC if task == "mlm" else (GLUE | CUSTOM_TASKS)[task].headline
+    """Return the metric that retention is taken on: a task's own, top-1 accuracy on masked tokens for `mlm`."""
+    return TASKS[task].headline
 
 
 def metric_names(task: str) -> list[str]:
-    """What evaluation reports for a task, besides the loss and its terms."""
-    return ["perplexity", MLM_HEADLINE_METRIC] if task == "mlm" else glue_metric.TASKS[task]
+    """Return what evaluation reports for a task, besides the loss and its terms."""
+    return task_evaluator(task).metric_names(task)
 
 
-def metric_function(task: str) -> Callable[[EvalPrediction], Metrics]:
-    """What `Trainer` calls on gathered logits and labels."""
-    metric = evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
-    is_regression = (GLUE | CUSTOM_TASKS)[task].kind == "regression"
-
-    def compute(seen: EvalPrediction) -> Metrics:
-        outputs, labels = np.asarray(seen.predictions), np.asarray(seen.label_ids)
-        predictions = outputs.reshape(-1) if is_regression else outputs.argmax(-1)
-        known = ~np.isnan(labels) if is_regression else labels != -100
-        return metric.compute(predictions=predictions[known], references=labels[known])
-
-    return compute
+def load_metric(task: str) -> evaluate.EvaluationModule:
+    """Return a task's official metrics; works offline."""
+    return evaluate.load(GLUE_METRIC, task, keep_in_memory=True)
 
 
 def score(
-    model: PreTrainedModel, task: str, kind: Kind, splits: Mapping[str, Any], *args: Any, **kwargs: Any
+    model: PreTrainedModel, task: str, kind: TaskKind | str, splits: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> Metrics:
     """The metrics of a model on labelled splits, as fractions; arguments as for `predict`."""
     return metrics_of(task, predict(model, kind, splits, *args, **kwargs))
@@ -54,18 +40,12 @@ def score(
 def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
     """One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
     each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`."""
-    function = _mlm_metrics if task == "mlm" else metric_function(task)
+    function = task_evaluator(task).metrics(task)
     found = {name: function(EvalPrediction(seen.predictions, seen.labels)) for name, seen in outputs.items()}
     metrics = dict(next(iter(found.values())))
     if len(found) > 1:
         metrics |= {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
     return metrics
-
-
-def _mlm_metrics(seen: EvalPrediction) -> Metrics:
-    loss, right, tokens = seen.predictions.sum(0).tolist()
-    loss = loss / tokens
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / tokens}
 
 
 def retention(student: Mapping[str, float], teacher: Mapping[str, float], task: str) -> float | None:

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, send_to_device
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
 
 from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import forward_arguments, forward_with_signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind, task_kind
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Outputs:
 
 def predict(
     model: PreTrainedModel,
-    kind: Kind,
+    kind: TaskKind | str,
     splits: Mapping[str, Any],
     collator: Callable,
     *,
@@ -48,9 +48,13 @@ def predict(
     bf16: bool = False,
 ) -> dict[str, Outputs]:
     """The outputs of a model on each split; each process looks at its share of the rows, and all get the whole."""
+    kind = task_kind(kind)
     objective = Objective([HardLabel()], kind)
     objective.bind(None, ModelShape.of(model.config))
-    recorder, was_training = Recorder(model, objective.request("student"), head_rows=kind == "mlm"), model.training
+    recorder, was_training = (
+        Recorder(model, objective.request("student"), head_rows=kind.level == "token"),
+        model.training,
+    )
     model.to(device).eval()
     collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
     found = {}
@@ -82,24 +86,10 @@ def _in_order(seen: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
 
 @torch.no_grad()
 def _look(
-    model: PreTrainedModel, batch: dict[str, Any], kind: Kind, device: torch.device | str, bf16: bool
+    model: PreTrainedModel, batch: dict[str, Any], kind: TaskKind, device: torch.device | str, bf16: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(predictions, labels) of a batch, as `Outputs` has them."""
     batch = send_to_device(batch, device)
-    known = forward_arguments(model)
-    inputs = {name: value for name, value in batch.items() if name in known}
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-        logits = forward_with_signals(model, inputs, batch["rows"]).logits.float()
-    labels = batch["labels"]
-    if kind == "mlm":
-        logits, labels = _by_block(logits, labels, batch["rows"]["masked"]), labels[:, 0]
-    return logits.cpu().numpy(), labels.cpu().numpy()
-
-
-def _by_block(logits: Tensor, labels: Tensor, masked: Tensor) -> Tensor:
-    """(blocks, 3): loss, right and masked tokens of each block, from the logits of the masked tokens."""
-    truth, block = labels.flatten()[masked], masked // labels.shape[1]
-    loss = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
-    right = (logits.argmax(-1) == truth).float()
-    found = torch.stack([loss, right, torch.ones_like(loss)], dim=1).cpu().double()
-    return found.new_zeros(len(labels), 3).index_add_(0, block.cpu(), found)
+        logits = forward_with_signals(model, batch, batch["rows"]).logits.float()
+    return evaluator_of(kind).outputs(logits, batch)

@@ -25,7 +25,7 @@ from distil_nlp.reporting.scores import metric_name, other_metrics
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, join_parts, majority_note
 from distil_nlp.reporting.tables import cost_table, quality_table
 from distil_nlp.results import drop_non_finite, get_nested
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from distil_nlp.utils.files import write_atomically
 
 CARD_FILE = "README.md"

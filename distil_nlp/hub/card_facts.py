@@ -9,7 +9,7 @@ from distil_nlp.hub.sources import hub_id
 from distil_nlp.redaction import last_component
 from distil_nlp.reporting.markdown import longest_run
 from distil_nlp.results import RunResults
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 
 _SPELLING = {"cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B"}
 

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.reporting.scores import metric_name
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 
 _ON_HUB = {name: name for name in ("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity")}
 _ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}

@@ -13,7 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective import BlockTerm, LayerPairs, ModelShape, Role, RowSetName, Weight
 from distil_nlp.signals.attention import Attention, attention_sum
 from distil_nlp.signals.types import SignalRequest, Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class AttentionTerm(BlockTerm):
 
     lacking = "attend to nothing"
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if teacher.layer_types and student.layer_types:
             unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
@@ -116,7 +116,7 @@ class HeadsTerm(AttentionTerm):
         super().__init__(weight, layers, rows)
         self.heads = heads
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(

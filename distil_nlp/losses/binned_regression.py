@@ -65,7 +65,7 @@ class BinnedRegression(SoftTerm):
         UserError: if low is not below high, or the kernel falls between the bins.
     """
 
-    name, kinds = "binned_regression", ("regression",)
+    name, outputs = "binned_regression", ("number",)
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened distributions over bins around the outputs, times T²"
     paper = "2102.12252"

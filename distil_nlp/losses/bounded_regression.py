@@ -44,7 +44,7 @@ class BoundedRegression(LabelTerm):
         margin: by how much the student's squared error must be below the teacher's for a row to count no more.
     """
 
-    name, kinds = "bounded_regression", ("regression",)
+    name, outputs = "bounded_regression", ("number",)
     unit = "squared error"
     formula = "squared error to the label, where it exceeds the teacher's less a margin"
     paper = None

@@ -69,7 +69,7 @@ class DecoupledKD(LabelTerm):
         beta: weight of the wrong classes' part.
     """
 
-    name, kinds = "decoupled_kd", ("mlm", "classification")
+    name, outputs = "decoupled_kd", ("distribution",)
     unit = "nats × T²"
     formula = "α · KL between target class and rest + β · KL among the other classes, of the softened outputs, times T²"
     paper = "2203.08679"

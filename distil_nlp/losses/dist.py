@@ -54,7 +54,7 @@ class DistInter(TemperedTerm):
         rows: see `SoftTerm`.
     """
 
-    name, kinds, least_classes = "dist_inter", ("mlm", "classification"), 3
+    name, outputs, least_classes = "dist_inter", ("distribution",), 3
     unit = "1 − correlation"
     formula = "1 − Pearson's correlation over classes of the softened outputs"
     paper = "2205.10536"
@@ -72,7 +72,7 @@ class DistIntra(OutputBatchTerm):
         temperature: T, a number or a `Schedule`.
     """
 
-    name, kinds = "dist_intra", ("classification",)
+    name, outputs = "dist_intra", ("distribution",)
     unit = "1 − correlation"
     formula = "1 − Pearson's correlation over the rows of a micro-batch of each class's softened output"
     paper = "2205.10536"

@@ -63,7 +63,7 @@ class ReverseKL(TemperedTerm):
         rows: see `SoftTerm`.
     """
 
-    name, kinds = "reverse_kl", ("mlm", "classification")
+    name, outputs = "reverse_kl", ("distribution",)
     unit = "nats × T²"
     formula = "KL(student ‖ teacher) of the softened outputs, times T²"
     paper = "2306.08543"
@@ -79,7 +79,7 @@ class JensenShannon(TemperedTerm):
         rows: see `SoftTerm`.
     """
 
-    name, kinds = "jensen_shannon", ("mlm", "classification")
+    name, outputs = "jensen_shannon", ("distribution",)
     unit = "nats × T²"
     formula = (
         "Jensen-Shannon divergence between the softened outputs, the teacher having share β of the mixture, times T²"

@@ -12,7 +12,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.numerics import matmul_fp32
 from distil_nlp.objective import LayerPairs, ModelShape, SequenceTerm, Weight, by_sequence, check_same_shape
 from distil_nlp.signals.types import Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def gram_flow(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class GramFlow(SequenceTerm):
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "all"):
         super().__init__(weight, layers)
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if len(self.pairs) < 2:
             raise UserError(

@@ -41,7 +41,7 @@ class HardLabel(LabelTerm):
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
-        loss = hard_mse if self.kind == "regression" else hard_cross_entropy
+        loss = hard_mse if self.kind.output == "number" else hard_cross_entropy
         return loss(logits, labels)
 
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from distil_nlp.losses.numerics import at_least_fp32, normalize
 from distil_nlp.objective import LossTerm, Role, check_same_shape
 from distil_nlp.signals.types import GradientFunction, SignalRequest, Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def input_gradient(student: Tensor, teacher: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def _saliency(gradient: Tensor) -> Tensor:
     return normalize(lengths / largest.masked_fill(largest == 0, 1))
 
 
-def gradient_at_embeddings(batch: Mapping[str, Any], kind: Kind, again: bool) -> GradientFunction:
+def gradient_at_embeddings(batch: Mapping[str, Any], kind: TaskKind, again: bool) -> GradientFunction:
     """Of the loss on a batch's labels with respect to the embeddings, (batch, seq, width); 0 in rows without a label.
 
     Args:
@@ -59,13 +59,13 @@ def gradient_at_embeddings(batch: Mapping[str, Any], kind: Kind, again: bool) ->
     return differentiate
 
 
-def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: Kind) -> Tensor:
+def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: TaskKind) -> Tensor:
     rows = batch["rows"]["labelled"]
     chosen = at_least_fp32(logits.index_select(0, rows))
     if "labels" not in batch:
         return chosen.sum() * 0.0
     labels = batch["labels"].index_select(0, rows)
-    if kind == "regression":
+    if kind.output == "number":
         return (chosen.flatten() - labels).square().sum()
     return F.cross_entropy(chosen, labels, reduction="sum")
 
@@ -94,7 +94,7 @@ class InputGradient(LossTerm):
     """
 
     name, paper = "input_gradient", "1612.03928"
-    kinds = ("classification", "regression")
+    levels = ("sequence",)
     uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared distance"
     formula = (

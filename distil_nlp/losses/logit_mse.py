@@ -27,7 +27,7 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
 class LogitMSE(SoftTerm):
     """`logit_mse`: squared error of the logits, mean over the classes."""
 
-    name, kinds = "logit_mse", ("mlm", "classification")
+    name, outputs = "logit_mse", ("distribution",)
     unit = "squared difference"
     formula = "squared error of the logits, averaged over classes"
     paper = "1312.6184"

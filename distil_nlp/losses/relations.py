@@ -11,7 +11,7 @@ from distil_nlp.losses.attention_maps import AttentionTerm, attention_kl
 from distil_nlp.objective import Count, LayerPairs, ModelShape, Role, RowSetName, Weight
 from distil_nlp.signals.attention import Attention, QueriesKeys, attention_sum
 from distil_nlp.signals.types import SignalRequest
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def relation(states: Tensor, mask: Tensor | None = None, heads: int | None = None) -> QueriesKeys:
@@ -68,7 +68,7 @@ class _RelationTerm(AttentionTerm):
         super().__init__(weight, layers, rows)
         self.relation_heads = relation_heads
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.relation_heads is None and teacher.num_heads != student.num_heads:
             raise UserError(

@@ -36,7 +36,7 @@ class SoftTargetCrossEntropy(TemperedTerm):
         rows: see `SoftTerm`.
     """
 
-    name, kinds = "soft_target_cross_entropy", ("mlm", "classification")
+    name, outputs = "soft_target_cross_entropy", ("distribution",)
     unit = "nats × T²"
     formula = "cross-entropy of the student's softened output with the teacher's, times T²"
     paper = "1909.10351"

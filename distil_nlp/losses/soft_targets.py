@@ -11,7 +11,7 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.objective import ModelShape, RowSetName, Temperature, TemperedTerm, Weight, check_same_shape
 from distil_nlp.signals.top_logits import TopLogits
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, by_confidence: bool = False) -> Tensor:
@@ -117,16 +117,16 @@ class SoftTargetKL(TemperedTerm):
         self.by_confidence = by_confidence
         self.accepts_top_logits = not by_confidence  # an entropy needs all words
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        if kind == "regression" and self.by_confidence:
+        if self.kind.output == "number" and self.by_confidence:
             raise UserError(
                 "objective.soft_target_kl.by_confidence: expected false for a regression / got true / a number does "
                 "not tell how sure the teacher is / leave it out"
             )
 
     def loss(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
-        if self.kind == "regression":
+        if self.kind.output == "number":
             return soft_target_mse(student, teacher)
         if isinstance(teacher, TopLogits):
             return soft_target_kl_top(student, teacher, self.temperature(progress))

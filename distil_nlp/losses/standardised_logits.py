@@ -50,7 +50,7 @@ class StandardisedLogits(TemperedTerm):
         rows: see `SoftTerm`.
     """
 
-    name, kinds, least_classes = "standardised_logits", ("mlm", "classification"), 3
+    name, outputs, least_classes = "standardised_logits", ("distribution",), 3
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened z-scores of each row's logits, times T²"
     paper = "2403.01427"

@@ -63,7 +63,7 @@ class LabelSmoothing(LabelTerm):
         epsilon: the share of a label that is spread over all classes.
     """
 
-    name, needs_teacher, kinds = "label_smoothing", False, ("mlm", "classification")
+    name, needs_teacher, outputs = "label_smoothing", False, ("distribution",)
     unit = "nats"
     formula = "cross-entropy with labels of which a share ε is spread over all classes"
     paper = "1512.00567"
@@ -87,7 +87,7 @@ class VirtualTeacher(LabelTerm):
         correct: the made-up teacher's probability of the label.
     """
 
-    name, needs_teacher, kinds = "virtual_teacher", False, ("mlm", "classification")
+    name, needs_teacher, outputs = "virtual_teacher", False, ("distribution",)
     unit = "nats × T²"
     formula = "KL(made-up teacher ‖ student) of the softened outputs, times T²"
     paper = "1909.11723"

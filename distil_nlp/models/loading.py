@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -24,7 +23,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.compatibility import check_labels
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 from distil_nlp.utils.logging import quiet_transformers
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -71,7 +70,7 @@ def load_with_missing_keys(
     name: str, head: Head, *, new_head: bool = False, revision: str | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
     """`load_model`, with the names of the parameters that start untrained."""
-    auto = AutoModelForMaskedLM if head.kind == "mlm" else AutoModelForSequenceClassification
+    auto = getattr(transformers, head.kind.auto_model)
     options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
     load = auto.from_pretrained
     model, info = load_pretrained("model", name, load, output_loading_info=True, **options)
@@ -81,14 +80,14 @@ def load_with_missing_keys(
     _check_weights(model, name)
     if missing and not new_head:
         raise UserError(
-            f"expected a trained {_head_name(head)} head in {name} / got none ({', '.join(missing[:3])} "
+            f"expected a trained {head.kind.head_name} head in {name} / got none ({', '.join(missing[:3])} "
             f"{'and more ' if len(missing) > 3 else ''}missing) / its outputs would be noise, and the student "
             "would learn noise / set teacher.finetune={} to train the teacher on this data first, or name a "
             "teacher that has the head"
         )
-    if missing and head.kind != "mlm":
+    if missing and head.kind.has_labels:
         model = load_pretrained("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
-    elif head.kind != "mlm":
+    elif head.kind.has_labels:
         check_labels(model.config, head.labels, head.num_labels, name)
     return model.eval(), missing
 
@@ -117,10 +116,6 @@ def usable_positions(config: PretrainedConfig) -> int:
     """Positions that a model of this configuration can number."""
     positions = getattr(config, "max_position_embeddings", None) or 10**6
     return positions - (2 if config.model_type in _POSITIONS_FROM_TWO else 0)
-
-
-def _head_name(head: Head) -> str:
-    return "masked-LM" if head.kind == "mlm" else head.kind
 
 
 def commit_of(name: str, revision: str | None = None) -> str | None:

@@ -21,7 +21,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import stack_prefix
 from distil_nlp.models.distilbert import _distilbert_class, _distilbert_config, _distilbert_sources
 from distil_nlp.models.loading import commit_of, load_with_missing_keys
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 
 LayerChoice = Literal["every_other", "first", "last", "random"] | Sequence[int]
 

@@ -12,7 +12,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.term import LayerPairs, LossTerm, ModelShape, Role, RowSetName, Weight
 from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, where: str) -> list[tuple[int, int]]:
@@ -72,9 +72,9 @@ class LayerTerm(LossTerm):
         super().__init__(weight)
         self.layers, self.row_set = layers, rows
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        if self.row_set == "masked" and kind != "mlm":
+        if self.row_set == "masked" and self.kind.label_rows != "masked":
             raise UserError(
                 f"objective.{self.name}.rows: expected all or a share / got masked / {kind} masks no tokens / "
                 "use rows=all"
@@ -129,7 +129,7 @@ class BlockTerm(LayerTerm):
 
     lacking: ClassVar[str]
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         self._leave_embeddings_out(f"embeddings {self.lacking}")
 
@@ -137,7 +137,7 @@ class BlockTerm(LayerTerm):
 class HiddenTerm(LayerTerm):
     """Hidden states of paired layers; a learned linear projection lifts a narrower or wider student."""
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.signal_rows() == "cls":
             self._leave_embeddings_out("the embedding of [CLS] is the same in every sequence")
@@ -194,7 +194,7 @@ class CrossTerm(HiddenTerm):
     def __init__(self, weight: Weight = 1.0):
         super().__init__(weight)
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         self.pairs = list(product(range(teacher.num_layers), range(student.num_layers)))
 

@@ -15,7 +15,7 @@ from distil_nlp.objective.chunked_logits import chunked_loss
 from distil_nlp.objective.output_terms import OutputTerm
 from distil_nlp.objective.term import LossTerm, ModelShape, Role
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals, VocabularyLoss
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind, task_kind
 
 
 class Objective:
@@ -30,7 +30,8 @@ class Objective:
         UserError: if no term with a weight is left, a name comes twice, or a term has no meaning for that kind.
     """
 
-    def __init__(self, terms: Sequence[LossTerm], kind: Kind = "mlm", balance: LossBalancer | None = None):
+    def __init__(self, terms: Sequence[LossTerm], kind: TaskKind | str = "mlm", balance: LossBalancer | None = None):
+        kind = task_kind(kind)
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise UserError(f"objective: expected each term once / got {names}")
@@ -41,17 +42,17 @@ class Objective:
                 f"nothing to learn / give one of them a weight"
             )
         for term in self.terms:
-            if kind not in term.kinds:
+            if not term.applies_to(kind):
                 raise UserError(
-                    f"objective.{term.name}: expected {' or '.join(term.kinds)} / got {kind} / it has no meaning there "
-                    "/ leave it out"
+                    f"objective.{term.name}: expected {' or '.join(term.kinds())} / got {kind} / it has no meaning "
+                    "there / leave it out"
                 )
             if balance is not None and balance.kind == "uncertainty" and term.why_not_balanced:
                 raise UserError(
                     f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / "
                     f"{term.why_not_balanced} / take gradient_norm, or leave balance out"
                 )
-        self.kind: Kind = kind
+        self.kind: TaskKind = kind
         self.balance = balance
 
     @property

@@ -11,7 +11,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
 from distil_nlp.signals.types import SignalRequest, Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
 class OutputTerm(LossTerm):
@@ -25,10 +25,10 @@ class OutputTerm(LossTerm):
     accepts_top_logits: bool = False
     least_classes: ClassVar[int] = 2
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         least, classes = self.least_classes, student.num_labels
-        if kind == "classification" and classes is not None and classes < least:
+        if self.kind.has_labels and self.kind.output == "distribution" and classes is not None and classes < least:
             raise UserError(
                 f"objective.{self.name}: expected {least} classes or more / got {classes} / with fewer it is the same "
                 "for nearly all outputs, and teaches nothing / leave it out"
@@ -59,7 +59,7 @@ class SoftTerm(OutputTerm):
         self.row_set = rows
 
     def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind == "mlm" else "sequences"
+        return str(self.row_set) if self.kind.level == "token" else "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
@@ -96,7 +96,7 @@ class LabelTerm(OutputTerm):
     uses_unlabelled_rows = False
 
     def counted_rows(self) -> str:
-        return "masked" if self.kind == "mlm" else "labelled"
+        return self.kind.label_rows
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:
@@ -118,7 +118,7 @@ class OutputBatchTerm(OutputTerm):
     seen chunk by chunk.
     """
 
-    kinds = ("classification", "regression")
+    levels = ("sequence",)
     compares_samples = True
 
     def counted_rows(self) -> str:

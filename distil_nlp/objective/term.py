@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from distil_nlp.models.architecture import feed_forward_width
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import KINDS, TaskKind, task_kind
+from distil_nlp.tasks.kind import Level, Output
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -66,8 +67,10 @@ class LossTerm:
     Attributes:
         name: in recipes and logs.
         needs_teacher: whether it looks at one.
-        kinds: of tasks that it has a meaning for.
-        formula, formula_of_regression: for a reader of the model card; the latter where it is another one.
+        outputs: what a model's output may mean for it: a distribution over classes, or a number.
+        levels: what a row of the logits may be for it: a token or a sequence.
+        formula, formula_of_regression: for a reader of the model card; the latter where a number is predicted and it is
+            another one.
         unit: of its values, for an axis.
         paper: its source on arXiv.
         why_not_balanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
@@ -86,18 +89,30 @@ class LossTerm:
     accepts_cached_teacher: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
-    kinds: ClassVar[tuple[Kind, ...]] = ("mlm", "classification", "regression")
+    outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
+    levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
 
     def __init__(self, weight: Weight = 1.0):
         self.weight = as_schedule(weight)
 
-    def bind(self, kind: Kind, teacher: ModelShape | None, student: ModelShape) -> None:
+    @classmethod
+    def applies_to(cls, kind: TaskKind | str) -> bool:
+        """Return whether the term has a meaning for a kind of task."""
+        kind = task_kind(kind)
+        return kind.output in cls.outputs and kind.level in cls.levels
+
+    @classmethod
+    def kinds(cls) -> tuple[str, ...]:
+        """Return the names of the kinds of task that the term has a meaning for."""
+        return tuple(name for name, kind in KINDS.items() if cls.applies_to(kind))
+
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         """Called once with the models' shapes: pairs layers, checks that term and models fit.
 
         Raises:
             UserError: if they do not.
         """
-        self.kind = kind
+        self.kind = task_kind(kind)
 
     def counted_rows(self) -> str:
         """The row set that it is divided by: `masked`, `all` or a share for tokens; `cls`, `sequences` or `labelled`

@@ -1,4 +1,4 @@
-"""What happens in which order: data, teacher, student, baselines, scores, report. What is done is not done again."""
+"""One run, stage by stage: data, teacher, student, baselines, scores, report. What is done is not done again."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from distil_nlp.data import labelled_rows
-from distil_nlp.evaluation.baselines import majority_metrics, unigram_metrics
+from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
-from distil_nlp.evaluation.metrics import Metrics, headline_metric
+from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.evaluation.metrics import headline_metric
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import check_vocabulary, commit_of, load_model, load_tokenizer, size_of
 from distil_nlp.objective import ModelShape
-from distil_nlp.pipeline import builders as build
-from distil_nlp.pipeline import preflight
-from distil_nlp.pipeline.builders.data import TransferSet
-from distil_nlp.pipeline.plan import (
-    DISTILLED,
-    NO_DISTILLATION,
-    StudentPlan,
-    output_folder,
-    student_plans,
-    with_first_seed,
-)
+from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent
@@ -43,129 +34,139 @@ _CARD, _REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")
 
 
 def distil(recipe: Recipe, recipe_name: str) -> Path:
-    """A whole run, or the rest of one: returns the path of `results.json`.
+    """Run a recipe, or the rest of a run; return the path of `results.json`.
 
     Raises:
-        UserError: for everything the user can mend.
+        UserError: for everything the user can fix.
     """
-    recipe = with_first_seed(recipe)
-    folder = output_folder(recipe, recipe_name)
-    args = build.training_arguments(recipe.training, folder, recipe)
-    preflight.check(recipe, folder, args)
-    state = run_state(folder, recipe)
+    plan = RunPlan.of(recipe, recipe_name)
+    preflight.check(plan)
+    folder, should_save = plan.folder, plan.args.should_save
+    state = run_state(folder, plan.recipe)
     if state == "finished":
         say(f"{folder}: this run is finished; run.overwrite=true would start it again")
-        if args.should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
+        if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             _show(folder, read_results(folder / RESULTS))  # it was stopped there
-        return _published(recipe, folder, args)
-    tokenizer = load_tokenizer(recipe.teacher.name, recipe.teacher.revision)
-    with args.main_process_first(desc="data"):
-        data = build.transfer_set(recipe, tokenizer, args)
-    if NO_DISTILLATION in recipe.evaluation.baselines:
-        data.labelled()  # complains now rather than after hours
-    run = Pipeline(recipe, folder, args, tokenizer, data)
-    main, *others = student_plans(recipe, folder)
-    findings = RunScores(data.task, run.floor())
-    initialisation = run.main(main, findings, is_new=state == "new")
-    for number, variant in enumerate(others, start=2):
-        say(f"student {number} of {len(others) + 1}: {variant}")
-        findings.students.setdefault(variant.name, {})[variant.seed] = run.further(variant, findings)
-    run.teacher_of(main, run.workshop(main, findings), findings)  # its own again, where each seed has one
-    if args.should_save:
-        results = run.results(findings, initialisation)
+        return _publish(plan)
+    tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+    with plan.args.main_process_first(desc="data"):
+        data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+    if NO_DISTILLATION in plan.recipe.evaluation.baselines:
+        data.labelled()  # raises now rather than after hours
+    results = Pipeline(plan, tokenizer, data).run(is_new=state == "new")
+    if should_save:
         write_results(folder / RESULTS, results)
         _show(folder, results)
-    return _published(recipe, folder, args)
+    return _publish(plan)
 
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
-    """Card, report and the table at the end."""
+    """Write card and report, and log the table at the end."""
     say(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
     say(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
 
 
-def _published(recipe: Recipe, folder: Path, args: TrainingArguments) -> Path:
-    """`results.json`, once the student is on the Hub, if that is asked for."""
-    if recipe.hub.push and args.should_save:
-        say(f"pushed: {push(folder, recipe.hub.repo_id, private=recipe.hub.private)}")
-    return folder / RESULTS
+def _publish(plan: RunPlan) -> Path:
+    """Push the student to the Hub if that is asked for; return the path of `results.json`."""
+    hub = plan.recipe.hub
+    if hub.push and plan.args.should_save:
+        say(f"pushed: {push(plan.folder, hub.repo_id, private=hub.private)}")
+    return plan.folder / RESULTS
 
 
 @dataclass
 class Pipeline:
-    """The parts of one run.
+    """The stages of one run, and what they hand on.
 
     Attributes:
         revisions: a teacher's name → its commit on the Hub, or None for a folder.
     """
 
-    recipe: Recipe
-    folder: Path
-    args: TrainingArguments
+    plan: RunPlan
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
-    teacher: PreTrainedModel | None = None
+    teacher: PreTrainedModel | Ensemble | None = None
     revisions: dict[str, str | None] = field(default_factory=dict)
 
-    def floor(self) -> Metrics:
-        """What one gets without a model: the commonest class, or token frequencies."""
+    @property
+    def args(self) -> TrainingArguments:
+        """Training arguments of the run's own student."""
+        return self.plan.args
+
+    def run(self, is_new: bool) -> dict[str, Any]:
+        """Train and score every student; return the results on the main process, {} on others.
+
+        Args:
+            is_new: whether nothing of an earlier start is in the folder.
+        """
+        main, *others = self.plan.students
+        scores = RunScores(self.data.task, self.majority())
+        initialisation = self.main_student(main, scores, is_new)
+        for number, student in enumerate(others, start=2):
+            say(f"student {number} of {len(others) + 1}: {student}")
+            scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
+        self.teacher_of(main, self.student_run(main, scores), scores)  # its own again, where each seed has one
+        return self.results(scores, initialisation) if self.args.should_save else {}
+
+    def majority(self) -> Metrics:
+        """Return the scores without a model: of the majority class, or of token frequencies."""
         split = self.data.split
         rows = next(iter(split.evaluation.values()))
-        if self.data.head.kind == "mlm":
-            return unigram_metrics(split.train, rows, self.data.collator)
-        return majority_metrics(self.data.task, split.train["labels"], rows["labels"])
+        return evaluator_of(self.data.kind).majority(self.data.task, split.train, rows, self.data.collator)
 
-    def main(self, variant: StudentPlan, findings: RunScores, is_new: bool) -> dict[str, Any]:
-        """The run's own student: trained and scored into `findings`; returns what was copied into it."""
-        workshop = self.workshop(variant, findings)
-        teacher = self.teacher_of(variant, workshop, findings)
-        student, report = workshop.student(teacher)
+    def main_student(self, student_plan: StudentPlan, scores: RunScores, is_new: bool) -> dict[str, Any]:
+        """Train and score the run's own student; return which tensors were copied into it."""
+        run = self.student_run(student_plan, scores)
+        teacher = self.teacher_of(student_plan, run, scores)
+        student, report = run.build(teacher)
         say(str(report))
-        build.check_student(student, self.recipe, self.tokenizer)
-        objective = build.objective_from(self.recipe, self.data.head.kind)
-        objective.bind(
-            ModelShape.of(teacher.config), ModelShape.of(student.config)
-        )  # what does not fit is said before scoring
-        findings.copied = workshop.predict(student, "copy")
-        training = None if is_new else workshop.saved_record()
+        builders.check_student(student, self.plan.recipe, self.tokenizer)
+        shapes = ModelShape.of(teacher.config), ModelShape.of(student.config)
+        self.plan.objective_of(student_plan).bind(*shapes)  # raises before scoring takes its time
+        scores.copied = run.predict(student, "copy")
+        training = None if is_new else run.saved_record()
         if training is None:
-            training = workshop.train(student, teacher, before=self.claim)
+            training = run.train(student, teacher, before=self.claim)
         else:
             self.claim()
-        findings.students[DISTILLED] = {variant.seed: workshop.scored(training)}
+        scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
         return report.to_dict()
 
-    def further(self, variant: StudentPlan, findings: RunScores) -> TrainedStudent:
-        """Another seed's student, or a baseline's."""
-        workshop = self.workshop(variant, findings)
-        return workshop.train_and_score(self.teacher_of(variant, workshop, findings))
+    def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
+        """Train and score another seed's student, or a baseline's."""
+        run = self.student_run(student_plan, scores)
+        return run.train_and_score(self.teacher_of(student_plan, run, scores))
 
-    def workshop(self, variant: StudentPlan, findings: RunScores) -> StudentRun:
-        own = findings.students.get(DISTILLED, {}).get(self.args.seed)
-        recipe = variant.recipe(self.recipe, own and own.training["max_steps"])
-        args = self.args if variant.is_main else build.training_arguments(recipe.training, variant.folder, recipe)
-        return StudentRun(recipe, variant.folder, args, self.tokenizer, self.data)
+    def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
+        """Return what trains and scores a student."""
+        own = scores.students.get(DISTILLED, {}).get(self.args.seed)
+        recipe = student_plan.recipe(self.plan.recipe, own and own.training["max_steps"])
+        args = self.args
+        if not student_plan.is_main:
+            args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
+        objective = self.plan.objective_of(student_plan)
+        return StudentRun(recipe, objective, student_plan.folder, args, self.tokenizer, self.data)
 
-    def teacher_of(self, variant: StudentPlan, workshop: StudentRun, findings: RunScores) -> PreTrainedModel:
-        """The one teacher of all students, or each seed's own; scored once."""
-        if self.teacher is None or self.recipe.teacher.reseed:
-            self.teacher = self._load_teacher(workshop.recipe)
-        is_scored = variant.seed in findings.teacher if self.recipe.teacher.reseed else findings.teacher
+    def teacher_of(self, student_plan: StudentPlan, run: StudentRun, scores: RunScores) -> PreTrainedModel:
+        """Return the teacher of all students, or the seed's own; it is scored once."""
+        reseeds = self.plan.recipe.teacher.reseed
+        if self.teacher is None or reseeds:
+            self.teacher = self._load_teacher(run.recipe)
+        is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
-            findings.teacher[variant.seed] = workshop.predict(self.teacher, "teacher")
+            scores.teacher[student_plan.seed] = run.predict(self.teacher, "teacher")
         return self.teacher
 
     def _load_teacher(self, recipe: Recipe) -> PreTrainedModel | Ensemble:
-        """The teacher, or all that speak as one."""
-        found = [self._load_one(one) for one in build.single_teachers(recipe)]
-        return Ensemble(found) if len(found) > 1 else found[0]
+        teachers = [self._load_member(member) for member in builders.single_teachers(recipe)]
+        return Ensemble(teachers) if len(teachers) > 1 else teachers[0]
 
-    def _load_one(self, recipe: Recipe) -> PreTrainedModel:
-        """A teacher: fine-tuned first if the recipe says so, else as it is."""
+    def _load_member(self, recipe: Recipe) -> PreTrainedModel:
+        """Return a teacher: fine-tuned first if the recipe says so, else as it is."""
         name = recipe.teacher.name
-        if name != self.recipe.teacher.name:
+        if name != self.plan.recipe.teacher.name:
             check_vocabulary(self.tokenizer, load_tokenizer(name))
         if recipe.teacher.finetune is None:
             teacher = load_model(name, self.data.head, revision=recipe.teacher.revision)
@@ -176,61 +177,64 @@ class Pipeline:
         return teacher
 
     def claim(self) -> None:
+        """Make the output folder this run's."""
         if self.args.should_save:
-            claim(self.folder, self.recipe)
+            claim(self.plan.folder, self.plan.recipe)
 
-    def results(self, findings: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
-        """`results.json`, but for its version. One process does it, without talking to others."""
-        student, split = load_model(str(self.folder / STUDENT), self.data.head), self.data.split
-        costs, alike = self.costs(student), self.fidelity(student)
-        own = next(iter(findings.students[DISTILLED].values()))
-        scores, taught = findings.student_scores(), findings.teacher_scores()
+    def results(self, scores: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
+        """Return `results.json`, but for its version. One process makes it, without communication."""
+        recipe, split = self.plan.recipe, self.data.split
+        student = load_model(str(self.plan.folder / STUDENT), self.data.head)
+        costs, fidelity = self.costs(student), self.fidelity(student)
+        own = next(iter(scores.students[DISTILLED].values()))
+        student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
-            "task": findings.task,
-            "headline": headline_metric(findings.task),
+            "task": scores.task,
+            "headline": headline_metric(scores.task),
             "labels": self.data.head.labels,
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
-                "labelled": None if findings.task == "mlm" else len(labelled_rows(split.train)),
+                "labelled": self.data.num_labelled,
                 "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
             },
             "data": {"revision": self.data.revision},
             "teacher": {
-                "name": self.recipe.teacher.name,
-                "ensemble": self.recipe.teacher.ensemble,
+                "name": recipe.teacher.name,
+                "ensemble": recipe.teacher.ensemble,
                 "revisions": {name: commit for name, commit in self.revisions.items() if commit},
-                "card": teacher_metadata(self.recipe.teacher.name, self.recipe.teacher.revision),
+                "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
                 **size_of(self.teacher).to_dict(),
                 **costs["teacher"],
-                **taught,
+                **teacher_scores,
             },
             "student": {
                 **size_of(student).to_dict(),
                 **costs["student"],
-                "metrics": scores["metrics"],
+                "metrics": student_scores["metrics"],
                 "initialisation": initialisation,
             },
-            "seeds": scores["seeds"],
-            "baselines": findings.baselines(),
-            **findings.retention(scores, taught),
-            "fidelity": alike,
+            "seeds": student_scores["seeds"],
+            "baselines": scores.baselines(),
+            **scores.retention(student_scores, teacher_scores),
+            "fidelity": fidelity,
             "efficiency": costs["efficiency"],
             "training": own.training,
         }
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
+        """Return time and memory of teacher and student."""
         say("measuring time and memory of teacher and student")
         return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
-        """On the first evaluation split."""
+        """Return the agreement of teacher and student on the first evaluation split."""
         say("comparing the student with the teacher, layer by layer")
         return compare_models(
             self.teacher,
             student,
-            self.data.head.kind,
+            self.data.kind,
             next(iter(self.data.split.evaluation.values())),
             self.data.collator,
             batch_size=self.args.per_device_eval_batch_size,

@@ -1,23 +1,35 @@
-"""What a run trains: its seeds, its students and baselines, and where they go."""
+"""`RunPlan`: a recipe resolved once, into everything that a run needs to know before data and models are loaded."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import TrainingArguments
+
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import builders as build
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.objective.objective import Objective
+from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.pipeline.run_folder import VARIANTS
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection
+from distil_nlp.tasks import Task
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
 
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """One student to train: which kind, with which seed, and where."""
+    """One student to train: which kind, with which seed, and where.
+
+    Attributes:
+        name: `distilled`, or a baseline.
+        folder: of its checkpoints, its record and its outputs.
+        is_main: whether it is the run's own student, which stays.
+    """
 
     name: str
     seed: int
@@ -28,7 +40,7 @@ class StudentPlan:
         return f"{self.name.replace('_', ' ')}, seed {self.seed}"
 
     def recipe(self, recipe: Recipe, max_steps: int | None) -> Recipe:
-        """The recipe of this student. Baselines take as many steps as the distilled student: `max_steps`."""
+        """Return the recipe of this student. Baselines take as many steps as the distilled student: `max_steps`."""
         changed = recipe.model_copy(deep=True)
         changed.training["seed"] = self.seed
         if self.name != DISTILLED:
@@ -37,26 +49,71 @@ class StudentPlan:
         if not self.is_main:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
-            changed.objective, changed.balance = build.labels_only_objective(), BalanceSection()
+            changed.objective, changed.balance = builders.labels_only_section(), BalanceSection()
             changed.data.augmentation.mixup = None  # a mixture has no label
         if self.name == RANDOM_INIT:
-            changed.student = build.random_student(recipe.student)
+            changed.student = builders.random_student(recipe.student)
         if recipe.teacher.reseed:
             changed.teacher.finetune["seed"] = self.seed
         return changed
 
 
-def student_plans(recipe: Recipe, folder: Path) -> list[StudentPlan]:
-    """All students that a recipe asks for; the first is the run's own, which stays in `folder`."""
-    chosen = student_seeds(recipe)
+@dataclass(frozen=True)
+class RunPlan:
+    """A run before anything is loaded.
+
+    Attributes:
+        recipe: with the seed of the run's own student, whether or not it was written down.
+        folder: of all that the run leaves.
+        args: training arguments of the run's own student.
+        task: columns, kind of task, headline metric.
+        objective: terms of the distilled students; unbound, so that each student gets a copy.
+        students: the run's own first.
+    """
+
+    recipe: Recipe
+    folder: Path
+    args: TrainingArguments
+    task: Task
+    objective: Objective
+    students: tuple[StudentPlan, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, recipe_name: str) -> RunPlan:
+        """Resolve a recipe.
+
+        Raises:
+            UserError: for values that contradict each other.
+        """
+        seeds = student_seeds(recipe)
+        recipe = recipe.model_copy(update={"training": recipe.training | {"seed": seeds[0]}})
+        folder, task = output_folder(recipe, recipe_name), builders.task_of(recipe)
+        args = builders.training_arguments(recipe.training, folder, recipe)
+        objective = builders.objective_from(recipe, task.kind)
+        return cls(recipe, folder, args, task, objective, _students(recipe, folder, seeds))
+
+    @property
+    def main(self) -> StudentPlan:
+        """The run's own student."""
+        return self.students[0]
+
+    def objective_of(self, student: StudentPlan) -> Objective:
+        """Return an objective of its own for a student: the recipe's terms, or the data's labels only."""
+        if student.name == NO_DISTILLATION:
+            return Objective([HardLabel()], self.task.kind)
+        return copy.deepcopy(self.objective)
+
+
+def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPlan, ...]:
+    """Return all students that a recipe asks for; the first stays in `folder`."""
     names = [DISTILLED, *(name for name in recipe.evaluation.baselines if name != COPIED_ONLY)]
-    main = StudentPlan(DISTILLED, chosen[0], folder, True)
-    every = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in chosen]
-    return [main, *every[1:]]
+    main = StudentPlan(DISTILLED, seeds[0], folder, True)
+    every = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in seeds]
+    return (main, *every[1:])
 
 
 def student_seeds(recipe: Recipe) -> list[int]:
-    """The seeds of the students, the run's own first.
+    """Return the seeds of the students, the run's own first.
 
     Raises:
         UserError: if a seed comes twice, or `training.seed` is another than the first of the list.
@@ -73,15 +130,10 @@ def student_seeds(recipe: Recipe) -> list[int]:
     return named
 
 
-def with_first_seed(recipe: Recipe) -> Recipe:
-    """The recipe that says its own student's seed, whether or not it was written down."""
-    return recipe.model_copy(update={"training": recipe.training | {"seed": student_seeds(recipe)[0]}})
-
-
 def output_folder(recipe: Recipe, recipe_name: str) -> Path:
-    """`training.output_dir`, or `runs/<recipe>-<task or corpus>-<seed>`."""
+    """Return `training.output_dir`, or `runs/<recipe>-<task or corpus>-<seed>`."""
     named = recipe.training.get("output_dir")
     if named:
         return Path(named)
-    what = Path(recipe.data.path).name if recipe.data.task == "mlm" else recipe.data.task
-    return Path("runs") / f"{recipe_name}-{what}-{recipe.training.get('seed', DEFAULT_SEED)}"
+    seed = recipe.training.get("seed", DEFAULT_SEED)
+    return Path("runs") / f"{recipe_name}-{builders.data_name(recipe)}-{seed}"

@@ -11,43 +11,45 @@ from transformers import TrainingArguments
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
-from distil_nlp.pipeline import builders as build
+from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.training.checks import validate_arguments, validate_augmentation, validate_cache_support
 from distil_nlp.utils.logging import is_main_process, say
 
 
-def check(recipe: Recipe, folder: Path, args: TrainingArguments) -> None:
-    """Raises UserError for what a run of this recipe would stumble over later, or silently ignore."""
-    validate_arguments(args)
-    validate_no_unused_keys(recipe)
-    _check_lengths(recipe, args)
-    _check_choice_of_checkpoint(recipe, args)
+def check(plan: RunPlan) -> None:
+    """Raise UserError for what a run would fail at later, or silently ignore."""
+    recipe = plan.recipe
+    validate_arguments(plan.args)
+    validate_no_unused_keys(recipe, plan.task.kind)
+    _check_lengths(plan)
+    _check_choice_of_checkpoint(plan)
     _check_baselines(recipe)
     _check_cache(recipe)
-    _check_objective(recipe)
+    validate_cache_support(plan.objective, recipe.teacher.cache)
+    validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
-    _check_folder(recipe, folder)
-    _warn_idle_cores(args)
+    _check_folder(recipe, plan.folder)
+    _warn_idle_cores(plan.args)
 
 
-def _check_lengths(recipe: Recipe, args: TrainingArguments) -> None:
-    if recipe.data.streaming and args.max_steps <= 0:
+def _check_lengths(plan: RunPlan) -> None:
+    if plan.recipe.data.streaming and plan.args.max_steps <= 0:
         raise UserError(
             "training.max_steps: expected a number of steps for a streamed corpus / got none / a stream has no "
             "length, so nothing would tell when to stop / set training.max_steps"
         )
 
 
-def _check_choice_of_checkpoint(recipe: Recipe, args: TrainingArguments) -> None:
+def _check_choice_of_checkpoint(plan: RunPlan) -> None:
+    recipe, args = plan.recipe, plan.args
     if recipe.evaluation.early_stopping_patience and not args.load_best_model_at_end:
         raise UserError(
             "evaluation.early_stopping_patience: expected training.load_best_model_at_end=true / got false / the "
             "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
         )
-    objective = build.objective_from(recipe, build.task_kind(recipe))
-    terms = ["hard_label"] if "no_distillation" in recipe.evaluation.baselines else objective.names
+    terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else plan.objective.names
     known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
     if best and best not in known:
@@ -79,12 +81,6 @@ def _check_cache(recipe: Recipe) -> None:
             "teacher.cache: expected data.streaming=false / got true / a stream's rows cannot be found again / leave "
             "one of the two out"
         )
-
-
-def _check_objective(recipe: Recipe) -> None:
-    objective = build.objective_from(recipe, build.task_kind(recipe))
-    validate_cache_support(objective, recipe.teacher.cache)
-    validate_augmentation(objective, dict(recipe.data.augmentation), recipe.teacher.cache)
 
 
 def _check_hub(recipe: Recipe) -> None:

@@ -8,48 +8,52 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import SoftTerm
 from distil_nlp.recipe.sections import Recipe
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
 
-def validate_no_unused_keys(recipe: Recipe) -> None:
-    """Keys that the task at hand would not look at are mistakes, not decoration.
+def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> None:
+    """Raise UserError for keys that the task at hand would not read: they are mistakes, not decoration.
 
-    Raises:
-        UserError: naming them all.
+    Args:
+        kind: of the recipe's task; looked up if None.
     """
-    data, is_mlm = recipe.data, recipe.data.task == "mlm"
-    soft = {
-        name: section
-        for name, term in TERMS.items()
-        if issubclass(term, SoftTerm)
-        and (section := getattr(recipe.objective, name)) is not None
-        and "rows" in type(section).model_fields
-    }
-    idle = {
-        "data.masking": not is_mlm and _is_set(data, "masking"),
-        **{f"objective.{name}.rows": not is_mlm and _is_set(section, "rows") for name, section in soft.items()},
-        "data.held_out_share": not is_mlm and _is_set(data, "held_out_share"),
-        "data.shuffle_buffer": not data.streaming and _is_set(data, "shuffle_buffer"),
-        "data.text_columns": data.task in GLUE and _is_set(data, "text_columns"),
-        "data.label_column": (is_mlm or data.task in GLUE) and _is_set(data, "label_column"),
-        "data.pad_to_multiple_of": is_mlm and _is_set(data, "pad_to_multiple_of"),
-        "a second of data.text_columns": is_mlm and len(data.text_columns or []) > 1,
-        "teacher.cache.top_k": not is_mlm
-        and recipe.teacher.cache is not None
-        and _is_set(recipe.teacher.cache, "top_k"),
-        "balance.every": recipe.balance.kind != "gradient_norm" and _is_set(recipe.balance, "every"),
-        "run.gradients_every": recipe.balance.kind == "gradient_norm" and _is_set(recipe.run, "gradients_every"),
-        "balance.decay": recipe.balance.kind == "fixed" and _is_set(recipe.balance, "decay"),
-        "student.revision": recipe.student.name is None and _is_set(recipe.student, "revision"),
-    }
-    named = [key for key, is_idle in idle.items() if is_idle]
+    kind = kind or TASKS[recipe.data.task].kind
+    unused = {**_unused_data_keys(recipe, kind), **_unused_other_keys(recipe, kind)}
+    named = [key for key, is_unused in unused.items() if is_unused]
     if named:
         raise UserError(
-            f"expected keys that data.task={data.task} looks at / got {', '.join(named)} too / they would have no "
-            "effect / leave them out"
+            f"expected keys that data.task={recipe.data.task} looks at / got {', '.join(named)} too / they would have "
+            "no effect / leave them out"
         )
 
 
-def _is_set(section: Any, key: str) -> bool:
-    """Whether a recipe gives another value than the default."""
+def is_set(section: Any, key: str) -> bool:
+    """Return whether a recipe gives another value than the default."""
     return getattr(section, key) != type(section).model_fields[key].default
+
+
+def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
+    """Return key → whether it is set in vain, for the section `data`."""
+    data, is_custom = recipe.data, recipe.data.task in CUSTOM_TASKS
+    special = sorted(frozenset().union(*(other.data_keys for other in KINDS.values())))
+    unused = {"data.text_columns": not is_custom and is_set(data, "text_columns")}
+    unused |= {f"data.{key}": key not in kind.data_keys and is_set(data, key) for key in special}
+    unused["data.shuffle_buffer"] = not data.streaming and is_set(data, "shuffle_buffer")
+    unused["data.label_column"] |= not is_custom and is_set(data, "label_column")
+    unused["a second of data.text_columns"] = is_custom and len(data.text_columns or []) > kind.max_text_columns
+    return unused
+
+
+def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
+    """Return key → whether it is set in vain, for the other sections."""
+    cache, balance = recipe.teacher.cache, recipe.balance
+    soft = {name: getattr(recipe.objective, name) for name, term in TERMS.items() if issubclass(term, SoftTerm)}
+    soft = {name: term for name, term in soft.items() if term is not None and "rows" in type(term).model_fields}
+    return {
+        **{f"objective.{name}.rows": kind.level != "token" and is_set(term, "rows") for name, term in soft.items()},
+        "teacher.cache.top_k": not kind.predicts_words and cache is not None and is_set(cache, "top_k"),
+        "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
+        "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
+        "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
+        "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -87,16 +88,32 @@ class Signals:
 
 
 def forward_with_signals(
-    model: nn.Module, inputs: dict[str, Tensor], rows: dict[str, Tensor], shown: dict[str, Tensor] | None = None
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    rows: Mapping[str, Tensor],
+    teacher_states: Mapping[str, Tensor] | None = None,
 ) -> Signals:
-    """One forward pass of a model (wrapped or not) that carries a `Recorder`; `shown` are the teacher's states for
-    the projections that take them too, by the projections' names."""
-    return Signals(**model(**inputs, rows=rows, shown=shown))
+    """Run a model (wrapped or not) that carries a `Recorder`, and return the signals of that forward.
+
+    Args:
+        batch: columns by name; the model is given those that its forward knows.
+        rows: row sets by name.
+        teacher_states: the teacher's states for the projections that take them too, by the projections' names.
+    """
+    inputs = {name: value for name, value in batch.items() if name in forward_arguments(model)}
+    return Signals(**model(**inputs, rows=rows, shown=teacher_states))
 
 
 def forward_arguments(model: nn.Module) -> frozenset[str]:
-    """Inputs that a model's forward names, other than labels: what of a batch it is shown."""
-    return frozenset(inspect.signature(model.forward).parameters) - {"labels", "kwargs", "self"}
+    """Return the inputs that a model's forward names, other than labels; of what a wrapper (DDP, DeepSpeed) wraps."""
+    while isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module
+    return _arguments(type(model))
+
+
+@lru_cache
+def _arguments(model_class: type[nn.Module]) -> frozenset[str]:
+    return frozenset(inspect.signature(model_class.forward).parameters) - {"labels", "kwargs", "self"}
 
 
 class ProjectionInput(NamedTuple):

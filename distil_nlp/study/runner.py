@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import builders as build
+from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
@@ -77,8 +77,8 @@ def run_study(
 
 def _check(recipe: Recipe, method: str, place: Path) -> None:
     """What would stop a run once it is started, and whether a finished one had another objective."""
-    validate_no_unused_keys(recipe)
-    build.objective_from(recipe, build.task_kind(recipe))
+    plan = RunPlan.of(recipe, method)
+    validate_no_unused_keys(recipe, plan.task.kind)
     results = place / "results.json"
     if results.is_file():
         was, wanted = json.loads(results.read_text())["recipe"]["objective"], recipe.objective.model_dump(mode="json")

@@ -1,11 +1,12 @@
-"""Tasks as a table: columns, labels, splits, metrics. Data, no branches."""
+"""One task: its columns, labels, splits and headline metric; and the head that it needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["mlm", "classification", "regression"]
+from distil_nlp.tasks.kind import TaskKind
+from distil_nlp.tasks.kinds import KINDS, task_kind
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Task:
         text_columns: one column, or two for a pair.
         labels: class names in the order of their ids; empty where the data must tell them, and for regression.
         headline: the metric that retention is taken on.
-        kind: classification or regression.
+        kind: a kind of task, or its name.
         evaluation_splits: the labelled splits that scores are reported on. GLUE's test labels are not public.
         label_column: where the label stands.
     """
@@ -26,43 +27,47 @@ class Task:
     text_columns: tuple[str, ...]
     labels: tuple[str, ...] = ()
     headline: str = "accuracy"
-    kind: Kind = "classification"
+    kind: TaskKind | str = "classification"
     evaluation_splits: tuple[str, ...] = ("validation",)
     label_column: str = "label"
 
+    def __post_init__(self) -> None:
+        """Look the kind up."""
+        object.__setattr__(self, "kind", task_kind(self.kind))
 
-_OWN_SPLITS = ("test", "validation", "dev")
 
 CUSTOM_TASKS = {
-    "classification": Task("classification", ("text",), evaluation_splits=_OWN_SPLITS),
-    "regression": Task("regression", ("text",), (), "pearson", "regression", _OWN_SPLITS),
+    kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
 }
 """A dataset of one's own, whose columns the recipe names; scores are reported on the first split that exists."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head that a job needs.
+    """The head that a task needs.
 
     Attributes:
-        kind: language modelling, classification or regression.
+        kind: a kind of task, or its name.
         labels: class names in the order of the data's ids; None if the data does not name its classes.
         num_labels: classes, or 1 for regression; None for language modelling.
     """
 
-    kind: Kind
+    kind: TaskKind | str
     labels: tuple[str, ...] | None = None
     num_labels: int | None = None
 
+    def __post_init__(self) -> None:
+        """Look the kind up."""
+        object.__setattr__(self, "kind", task_kind(self.kind))
+
     def config(self) -> dict[str, Any]:
-        """What a model's configuration must say for a new head of this kind."""
-        if self.kind == "mlm":
+        """Return the fields of a model's configuration for a new head of this kind."""
+        if not self.kind.has_labels:
             return {}
         names = self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels))
-        problem = "regression" if self.kind == "regression" else "single_label_classification"
         return {
             "num_labels": self.num_labels,
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
-            "problem_type": problem,
+            "problem_type": self.kind.problem_type,
         }

@@ -1,6 +1,6 @@
-"""The nine GLUE tasks."""
+"""The nine GLUE tasks, and all tasks by name."""
 
-from distil_nlp.tasks.base import Task
+from distil_nlp.tasks.base import CUSTOM_TASKS, Task
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _PARAPHRASE = ("not_equivalent", "equivalent")
@@ -22,3 +22,6 @@ GLUE = {
     )
 }  # fmt: skip
 """The nine GLUE tasks (Wang et al. 2018, arXiv:1804.07461)."""
+
+TASKS = {name: task for name, task in CUSTOM_TASKS.items() if not task.kind.has_labels} | GLUE | CUSTOM_TASKS
+"""Every value of `data.task`."""

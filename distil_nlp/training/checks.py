@@ -63,9 +63,9 @@ def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any)
     found = {f"data.augmentation.{name}": name for name, part in wanted.items() if part is not None}
     changing = [key for key, name in found.items() if name != "replacement"]
     unlabelled = [key for key, name in found.items() if name != "cutoff"]
-    if found and objective.kind == "mlm":
+    if found and not objective.kind.can_augment:
         raise UserError(
-            f"{', '.join(found)}: expected a task (classification, regression) / got masked language modelling / its "
+            f"{', '.join(found)}: expected a task (classification, regression) / got {objective.kind.title} / its "
             "masks make another row of a text each epoch already / leave data.augmentation out"
         )
     if changing and cache is not None:

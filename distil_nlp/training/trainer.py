@@ -26,6 +26,7 @@ from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.source import TeacherSource, teacher_source
 from distil_nlp.training.balancing import BalancingCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import (
@@ -71,8 +72,8 @@ class DistillationTrainer(Trainer):
 
     Args:
         model: the student, with the head that the objective's kind needs.
-        teacher: frozen, in eval mode and in its own dtype; moved to the device, never wrapped, trained or
-            saved. May be None if no term needs it.
+        teacher: a model: frozen, in eval mode and in its own dtype; moved to the device, never wrapped, trained or
+            saved; or a `TeacherSource`. May be None if no term needs it.
         cache: where the teacher's answers about the training rows are kept. They are read from there, or asked for
             first; the teacher itself then runs in evaluation alone.
         objective: the terms; bound to the two models here.
@@ -95,7 +96,7 @@ class DistillationTrainer(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         objective: Objective,
-        teacher: PreTrainedModel | None = None,
+        teacher: PreTrainedModel | TeacherSource | None = None,
         data_collator: Callable | None = None,
         cache: CacheConfig | None = None,
         gradients_every: int | None = None,
@@ -108,18 +109,18 @@ class DistillationTrainer(Trainer):
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
         validate_balancing_precision(objective, args)
         set_required_arguments(args)
-        if teacher is not None and not objective.needs_teacher:
-            teacher = None
+        self.source = teacher_source(teacher if objective.needs_teacher else None, cache)
+        teacher = self.source.model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
-            objective.bind(ModelShape.of(teacher.config) if teacher is not None else None, ModelShape.of(model.config))
+            objective.bind(self.source.shape, ModelShape.of(model.config))
         wanted = objective.request("student")
         if not wanted.logits and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head gets no gradient
         validate_checkpointing(args, wanted)
         validate_double_backward(args, wanted)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
-        self.teacher_student = TeacherStudent(model, teacher, objective, mixes=mixup is not None)
+        self.teacher_student = TeacherStudent(model, self.source, objective, mixes=mixup is not None)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate refuses DeepSpeed to a second trainer, even after the first
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
@@ -130,13 +131,11 @@ class DistillationTrainer(Trainer):
         known = self.teacher_student.inputs | {"labels", "label", "label_ids", "word_ids"}
         self.data_collator = RowCollator(
             self.data_collator if mixup is None else MixupCollator(self.data_collator),
-            objective.row_sets(_chunk(model, args) if objective.kind == "mlm" else None),
+            objective.row_sets(_chunk(model, args) if objective.kind.predicts_words else None),
             known if mixup is None else known | {PARTNER, SHARE},
             seed=args.seed,
         )
-        if teacher is not None:
-            teacher.to(args.device)
-        self._cache_wanted = cache if teacher is not None else None
+        self.source.to(args.device)
         self._train_meter = Meter(len(objective.terms), args.device)
         self._eval_meter: Meter | None = None
         self.tokens_seen = 0
@@ -346,7 +345,7 @@ class DistillationTrainer(Trainer):
             *(len(inputs["rows"][one.counted_rows()]) for one in self._evaluation_terms),
         ]
         self._eval_meter.add(sums, sums.new_tensor(counts))
-        if self.objective.kind == "mlm" or prediction_loss_only or student.logits is None:
+        if self.objective.kind.level == "token" or prediction_loss_only or student.logits is None:
             return None, None, None
         labels = inputs.get("labels")
         return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
@@ -354,7 +353,8 @@ class DistillationTrainer(Trainer):
     @property
     def _evaluation_terms(self) -> list[OutputTerm]:
         """What evaluation counts besides the terms: right guesses of masked tokens, where a term looks at those."""
-        return [MaskedAccuracy()] if self.objective.kind == "mlm" and "hard_label" in self.objective.names else []
+        has_labels = "hard_label" in self.objective.names
+        return [MaskedAccuracy()] if self.objective.kind.predicts_words and has_labels else []
 
     def evaluation_loop(
         self,
@@ -367,8 +367,7 @@ class DistillationTrainer(Trainer):
         """`Trainer`'s loop with the exact loss and terms: Σ ÷ rows over all batches and processes."""
         size = len(self.objective.terms) + len(self._evaluation_terms)
         self._eval_meter = Meter(size, self.args.device, counted=True)
-        if self.teacher is not None:
-            self.teacher.to(self.args.device)
+        self.source.to(self.args.device)
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._eval_meter.read(self.accelerator)
         terms = dict(zip(self.objective.names, means, strict=False))
@@ -389,27 +388,23 @@ class DistillationTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset.")
         rows = self.train_dataset
-        if self._cache_wanted is not None and self.teacher_student.cache is None:
-            self._ask_ahead()
+        self.source.prepare(
+            rows,
+            self.data_collator,
+            device=self.args.device,
+            batch_size=self.args.eval_batch_size,
+            workers=self.args.dataloader_num_workers,
+            keep_model=self.eval_dataset is not None,
+        )
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(
-                rows, self.teacher_student.cache and self.teacher_student.cache.layout.epochs, self.cutoff, self.mixup
-            ),
+            EpochRows(rows, self.source.cached_epochs, self.cutoff, self.mixup),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
-
-    def _ask_ahead(self) -> None:
-        """The teacher's answers about the training rows, from disk or asked for."""
-        args = self.args
-        how = {"device": args.device, "batch_size": args.eval_batch_size, "workers": args.dataloader_num_workers}
-        self.teacher_student.ask_ahead(self.train_dataset, self.data_collator, self._cache_wanted, **how)
-        if self.eval_dataset is None:
-            self.teacher.to("cpu")  # it is not asked again in training
 
     def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
         """A stream without end: passes follow each other, each process reads its own part."""

@@ -39,7 +39,7 @@ _OF_WORKER = re.compile(r"^Caught (\w+) in DataLoader worker process")
 
 
 @contextmanager
-def enough_memory(args: TrainingArguments, section: str = "training") -> Iterator[None]:
+def enough_memory(args: TrainingArguments, section: str = "training", remedy: str | None = None) -> Iterator[None]:
     """Raises UserError, with the batch size to try in that section of the recipe, where training runs out of memory."""
     try:
         yield
@@ -47,12 +47,12 @@ def enough_memory(args: TrainingArguments, section: str = "training") -> Iterato
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps
-        if size > 1:
+        if remedy is None and size > 1:
             remedy = (
                 f"set {section}.per_device_train_batch_size={size // 2} and {section}.gradient_accumulation_steps="
                 f"{-(-size * steps // (size // 2))} for the same gradient, or {section}.auto_find_batch_size=true"
             )
-        else:
+        elif remedy is None:
             remedy = f"shorten the rows, or set {section}.gradient_checkpointing=true or {section}.bf16=true"
         raise UserError(
             f"{section}.per_device_train_batch_size: expected a micro-batch that fits into memory / got {size} rows "

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distil_nlp.errors import UserError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """A file that is there whole or not at all; a link of that name is replaced, not followed."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, and rename what is there to `path` at the end: it is there whole or not at all.
+
+    A link of that name is replaced, not followed.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write it at once
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to write into, and put it in the place of `path` at the end, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def validate_links(folder: Path) -> None:

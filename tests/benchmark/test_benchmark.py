@@ -30,7 +30,7 @@ from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from tests.helpers import tiny
 from tests.helpers.glue import glue_folder
 from tests.helpers.processes import torchrun
@@ -236,7 +236,7 @@ def test_every_term_is_measured_once_where_it_has_a_meaning():
 
 def test_a_term_that_no_task_has_a_meaning_for_is_left_out(monkeypatch):
     """Prevents a group that fails for a term of language modelling, and one that vanishes without a word."""
-    monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "kinds": ("mlm",)}))
+    monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "levels": ("token",)}))
     assert costs.task_of("words") is None
     assert list(costs.term_groups(["words"])) == []
     assert PARTS["terms"](BenchmarkSettings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}

@@ -28,7 +28,7 @@ from distil_nlp.pipeline import students as variants
 from distil_nlp.pipeline import teacher
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
-from distil_nlp.tasks.base import Task
+from distil_nlp.tasks import Task
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.trainer import DistillationTrainer

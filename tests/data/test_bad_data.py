@@ -21,7 +21,7 @@ from distil_nlp.data import MaskingCollator, load_splits, load_task
 from distil_nlp.data.corpus import pack
 from distil_nlp.data.tokenization import trim_long_pairs
 from distil_nlp.errors import UserError
-from distil_nlp.tasks.base import CUSTOM_TASKS
+from distil_nlp.tasks import CUSTOM_TASKS
 from distil_nlp.utils.failures import readable_data
 from tests.helpers import tiny
 from tests.helpers.runs import Place

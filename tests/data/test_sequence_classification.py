@@ -11,8 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from distil_nlp.data import TaskCollator, labelled_rows, load_task, split_off
 from distil_nlp.data.splits import limit_rows
 from distil_nlp.errors import UserError
-from distil_nlp.tasks.base import CUSTOM_TASKS, Task
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Task
 from tests.helpers import tiny
 
 TOKENIZER = tiny.tokenizer()

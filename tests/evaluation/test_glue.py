@@ -21,8 +21,7 @@ from distil_nlp.evaluation.glue.settings import parse_seeds
 from distil_nlp.evaluation.glue.submission import FILES, assemble, median_seed, prediction_lines
 from distil_nlp.evaluation.glue.summary import averages, over_seeds, with_score
 from distil_nlp.reporting.formatting import decimal
-from distil_nlp.tasks.base import Head
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE, Head
 from distil_nlp.training.checkpoints import CheckpointGuard
 from tests.helpers import tiny
 from tests.helpers.glue import glue_folder, rows

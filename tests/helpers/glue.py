@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset
 
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from tests.helpers import tiny
 
 WORDS = ("the", "a", "cat", "dog", "bird", "fish")
@@ -34,7 +34,7 @@ def rows(task: str, index: Sequence[int], labelled: bool = True) -> Dataset:
     entry, count = GLUE[task], len(index)
     texts = [[TEXTS[(i * (k + 1) + k) % len(TEXTS)] for i in range(count)] for k in range(len(entry.text_columns))]
     columns = {**dict(zip(entry.text_columns, texts, strict=True)), "idx": list(index)}
-    if entry.kind == "regression":
+    if entry.kind.output == "number":
         return Dataset.from_dict({**columns, "label": [i % 6 * 0.9 if labelled else -1.0 for i in range(count)]})
     labels = [i % len(entry.labels) if labelled else -1 for i in range(count)]
     return Dataset.from_dict({**columns, "label": labels}).cast_column("label", ClassLabel(names=list(entry.labels)))

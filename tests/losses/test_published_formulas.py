@@ -38,7 +38,7 @@ def value(name, student, teacher, shapes, batch=TWO_TOKENS, **options):
 def total(recipe, student, teacher, shapes, overrides=()):
     """The loss of one step with a shipped recipe's terms and weights."""
     recipe = load_recipe(RECIPES / f"{recipe}.yaml", list(overrides))
-    objective = build.objective_from(recipe, build.task_kind(recipe))
+    objective = build.objective_from(recipe, build.task_of(recipe).kind)
     objective.bind(*shapes)
     counts = torch.tensor(objective.counts(TWO_TOKENS["rows"]))
     loss, _ = objective.loss(student, teacher, TWO_TOKENS, 0.0, objective.row_weights(0.0, counts))

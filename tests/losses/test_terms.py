@@ -15,7 +15,7 @@ from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.training import task_rows, text_rows, trainer
 
-CASES = [(name, term.kinds[i % len(term.kinds)]) for i, (name, term) in enumerate(TERMS.items())]
+CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 """Each term on one of its kinds of task; the two processes below take all kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
@@ -123,7 +123,7 @@ def test_autocast_in_bf16_is_near(tmp_path, name, kind):
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_of_weight_zero_is_not_there(name):
     """Prevents a switched-off term that still asks for signals."""
-    other, kind = "hard_label" if name != "hard_label" else "soft_target_kl", TERMS[name].kinds[0]
+    other, kind = "hard_label" if name != "hard_label" else "soft_target_kl", TERMS[name].kinds()[0]
     assert Objective([TERMS[name](0.0), TERMS[other](1.0)], kind).names == [other]
     assert Objective([TERMS[name](Schedule(0.0, 1.0, "linear"))], kind).names == [name]
 
@@ -165,4 +165,6 @@ def _length(row):
 
 
 def terms_of(kind, which):
-    return [a(name) for name, term in TERMS.items() if kind in term.kinds and (which == "all" or term.compares_samples)]
+    return [
+        a(name) for name, term in TERMS.items() if kind in term.kinds() and (which == "all" or term.compares_samples)
+    ]

@@ -401,7 +401,7 @@ def test_binned_regression_is_a_squared_error_within_and_linear_beyond():
 
 def every_term(kind: str) -> list[LossTerm]:
     """One of each that is for the kind; a margin keeps random students beneath their teacher's bound."""
-    return [term(margin=10.0) if term is BoundedRegression else term() for term in OUTPUTS if kind in term.kinds]
+    return [term(margin=10.0) if term is BoundedRegression else term() for term in OUTPUTS if kind in term.kinds()]
 
 
 def models_and_rows(kind: str) -> tuple[PreTrainedModel, PreTrainedModel, list[dict]]:
@@ -515,7 +515,7 @@ def test_a_term_refuses_the_kinds_that_it_is_not_for(term):
     assert isinstance(term.formula, str)
     shape = ModelShape(2, 32, 4, num_labels=3)
     for kind in ("mlm", "classification", "regression"):
-        if kind in term.kinds:
+        if kind in term.kinds():
             Objective([term()], kind).bind(shape, shape)
         else:
             with pytest.raises(UserError, match=f"objective.{term.name}: expected .* / got {kind}"):

@@ -20,7 +20,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
 from tests.helpers.families import model_of

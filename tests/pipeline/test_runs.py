@@ -133,13 +133,13 @@ def test_a_folder_with_other_files_is_refused(place, capsys):
 
 def test_an_unfinished_run_is_carried_on_and_ends_the_same(place, monkeypatch):
     """Prevents starting over after an interruption, or ending with other weights than an uninterrupted run."""
-    from distil_nlp.pipeline import students as variants
+    from distil_nlp.training import fit
 
     place.run()
     whole = (place.out / "student" / "model.safetensors").read_bytes()
     tokens = place.results["training"]["tokens"]
     shutil.rmtree(place.out)
-    monkeypatch.setattr(variants.StudentRun, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(fit, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert place.run() == 130
     shutil.rmtree(place.out / "checkpoint-6")
     monkeypatch.undo()

@@ -87,9 +87,9 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
     monkeypatch.chdir(tmp_path)
     checked = stages.preflight.check
 
-    def check(recipe, folder, args):
-        checked(recipe, folder, args)
-        raise Reached(recipe)
+    def check(plan):
+        checked(plan)
+        raise Reached(plan.recipe)
 
     monkeypatch.setattr(stages.preflight, "check", check)
     monkeypatch.setattr("distil_nlp.pipeline.preflight.check_repository", lambda *args, **kwargs: None)

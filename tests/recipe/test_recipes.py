@@ -15,7 +15,7 @@ from distil_nlp.pipeline.plan import output_folder
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.study.plan import BASELINE_METHOD, read_plan, recipe_of
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 from tests.helpers import ROOT, tiny
 from tests.helpers.training import curve, trainer
 
@@ -38,10 +38,10 @@ def test_every_recipe_builds(path, tmp_path):
         recipe = load_recipe(path, ["training.use_cpu=true", f"student.name={checkpoint(tmp_path / 'student')}"])
     args = build.training_arguments(recipe.training, tmp_path, recipe)
     assert args.learning_rate == recipe.training["learning_rate"]
-    depth, kind = TEACHER_DEPTH.get(path.stem, 12), build.task_kind(recipe)
+    depth, kind = TEACHER_DEPTH.get(path.stem, 12), build.task_of(recipe).kind
     wide = {"hidden_size": 96}  # which 48 relation heads divide
-    teacher = tiny.mlm_model(depth, **wide) if kind == "mlm" else tiny.classifier(depth, **wide)
-    head = Head("mlm") if kind == "mlm" else Head(kind, None, 2)
+    teacher = tiny.mlm_model(depth, **wide) if kind.predicts_words else tiny.classifier(depth, **wide)
+    head = Head(kind) if kind.predicts_words else Head(kind, None, 2)
     student, report = build.student_from(recipe, teacher, tiny.tokenizer(), head)
     assert student.config.num_hidden_layers == (recipe.student.num_layers or depth // 2)
     if recipe.student.name is None:

@@ -416,7 +416,7 @@ def test_masked_rows_are_drawn_even_where_no_term_looks_at_the_masks(tmp_path):
     found = run(
         tmp_path, "mlm", CacheConfig(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)]
     )
-    assert found.teacher_student.cache.layout.epochs == 3
+    assert found.source.cache.layout.epochs == 3
 
 
 def test_nothing_is_asked_before_training(tmp_path):

@@ -14,22 +14,22 @@ from pathlib import Path
 from transformers import Trainer
 
 from distil_nlp.cli import distill
-from distil_nlp.data import sequence_classification as task
+from distil_nlp.data import sequences as task
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import students as variants
-from distil_nlp.pipeline import teacher
 from distil_nlp.teachers.cache.shards import TeacherCache
+from distil_nlp.training import fit
 from distil_nlp.training.checkpoints import CheckpointGuard
 
 SPOTS = {
     "tokenising": [(task, "_tokenise")],
     "teacher’s step": [(Trainer, "training_step")],
-    "teacher kept": [(teacher, "_keep")],
+    "teacher kept": [(fit, "_save")],
     "cache shard": [(TeacherCache, "write")],
     "student’s step": [(Trainer, "training_step")],
     "checkpoint": [(Trainer, "_save_checkpoint")],
     "checkpoint marked": [(CheckpointGuard, "on_save")],
-    "student kept": [(variants.StudentRun, "save")],
+    "student kept": [(fit, "_save")],
     "outputs kept": [(variants, "save_outputs")],
     "results": [(stages, "write_results")],
     "report": [(stages, "write_report")],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +13,12 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distil_nlp.data.fingerprint import hash_model, hash_rows, hash_tokenizer
+from distil_nlp.data.fingerprint import hash_json, hash_model, hash_rows, hash_tokenizer
 from distil_nlp.data.masking import word_positions
 from distil_nlp.data.row_sets import row_generator
 from distil_nlp.errors import UserError
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_with_signals
+from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.utils.logging import say
 
 REPLACEMENT_VERSION = 1
@@ -110,7 +108,7 @@ def _key(rows: Dataset, how: WordReplacement, model: PreTrainedModel, tokenizer:
     settings = {name: value for name, value in asdict(how).items() if name != "folder"}
     of_rows = hash_rows(rows, sorted(rows.column_names))
     told = [REPLACEMENT_VERSION, settings, of_rows, hash_model(model), hash_tokenizer(tokenizer)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_json(told)[:16]
 
 
 Row = dict[str, np.ndarray]
@@ -184,9 +182,8 @@ class _Copier:
         batch = self.tokenizer.pad([{k: v.tolist() for k, v in row.items()} for row, _ in masked], return_tensors="pt")
         length = batch["input_ids"].shape[1]
         rows = torch.from_numpy(np.concatenate([i * length + places for i, (_, places) in enumerate(masked)]))
-        known, device = forward_arguments(self.model), self.model.device
-        inputs = {name: value.to(device) for name, value in batch.items() if name in known}
-        return forward_with_signals(self.model, inputs, {"head": rows.to(device)}).logits
+        device = self.model.device
+        return forward_with_signals(self.model, batch.to(device), {"head": rows.to(device)}).logits
 
 
 def mask_groups(count: int) -> list[range]:

@@ -1,6 +1,7 @@
 """Whether a student agrees with its teacher, whatever is true."""
 
-from distil_nlp.evaluation.fidelity.agreement import compare_models, expected_calibration_error
+from distil_nlp.evaluation.fidelity.agreement import compare_models
 from distil_nlp.evaluation.fidelity.cka import linear_cka
+from distil_nlp.evaluation.fidelity.outputs import expected_calibration_error
 
 __all__ = ["compare_models", "expected_calibration_error", "linear_cka"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
+from distil_nlp.data.fingerprint import hash_tensors
 from distil_nlp.errors import UserError
 from distil_nlp.models.loading import load_pretrained
-from distil_nlp.tasks.base import Head
+from distil_nlp.tasks import Head
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,5 @@ class Encoder:
 
     @cached_property
     def sha256(self) -> str:
-        """Of names and weights: what the model is known by, wherever it lies."""
-        digest = hashlib.sha256()
-        for key in sorted(self.weights):
-            digest.update(key.encode())
-            digest.update(self.weights[key].contiguous().numpy())
-        return digest.hexdigest()
+        """Hash of names and weights, by which the model is known wherever it is."""
+        return hash_tensors(self.weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.models import load_model
 from distil_nlp.objective.objective import Objective
-from distil_nlp.tasks.base import Head
-from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 
 MODEL_FOLDER = "model"
 CHECKPOINT_STEPS = 2000
 """Steps between checkpoints: shorter fine-tunings write none, since they start anew sooner than they save."""
+_MEMORY_REMEDY = "lower --batch-size or --max-length, or add --bf16"
 
 
 def finetune(
@@ -39,7 +38,7 @@ def finetune(
 ) -> PreTrainedModel:
     """The encoder with a new head, trained on a task's labels and read back from `folder/model`. An unfinished
     fine-tuning is carried on from its last checkpoint."""
-    rows, head = labelled_rows(data.split.train), Head(data.kind, data.labels, data.num_labels)
+    rows, head = labelled_rows(data.split.train), data.head
     args = _arguments(settings, seed, folder, len(rows))
     with args.main_process_first(desc="folder"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,14 +51,7 @@ def finetune(
         data_collator=TaskCollator(tokenizer, data.kind),
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_complete_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    state, model = trainer.student_state(), trainer.detach()
-    if args.should_save:
-        shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
-        model.save_pretrained(folder / MODEL_FOLDER, state_dict=state)
-        tokenizer.save_pretrained(folder / MODEL_FOLDER)
-    trainer.accelerator.wait_for_everyone()
+    fit(trainer, folder / MODEL_FOLDER, tokenizer, memory_remedy=_MEMORY_REMEDY)
     return load_model(str(folder / MODEL_FOLDER), head)
 
 

@@ -24,7 +24,7 @@ from distil_nlp.evaluation.glue.summary import SCORE, summary_text, with_score
 from distil_nlp.evaluation.metrics import score
 from distil_nlp.evaluation.predict import predict
 from distil_nlp.models import check_words, load_tokenizer, max_positions
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import is_main_process, say

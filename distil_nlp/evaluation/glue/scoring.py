@@ -12,8 +12,7 @@ from distil_nlp.evaluation.glue.processes import processes
 from distil_nlp.evaluation.metrics import headline_metric, score
 from distil_nlp.models import check_words, load_config, load_model, load_tokenizer, usable_positions
 from distil_nlp.redaction import abbreviate_home
-from distil_nlp.tasks.base import Head
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import is_main_process, say
 
@@ -41,7 +40,7 @@ def score_on_glue(
     for name in tasks:
         with state.main_process_first():
             found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
-        scorer = load_model(model, Head(found.kind, found.labels, found.num_labels))
+        scorer = load_model(model, found.head)
         collator, splits = TaskCollator(tokenizer, found.kind), found.split.evaluation
         scores[name] = score(
             scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device

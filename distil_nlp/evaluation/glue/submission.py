@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data import load_splits, unlabelled_rows
 from distil_nlp.errors import UserError
-from distil_nlp.tasks.base import Task
+from distil_nlp.tasks import Task
 
 FILES = {
     "cola": {"test": "CoLA.tsv"},
@@ -74,7 +74,7 @@ def _diagnostics(data: str) -> dict[str, Dataset]:
 
 def prediction_lines(task: Task, outputs: np.ndarray, index: np.ndarray) -> list[str]:
     """The lines of a file, by index. `outputs` are logits, (rows, classes), or numbers, (rows, 1)."""
-    if task.kind == "regression":
+    if task.kind.output == "number":
         answers = [f"{value:.6f}" for value in outputs[:, 0].clip(0, 5)]
     else:
         names = task.labels if task.name in _IN_WORDS else range(len(task.labels))

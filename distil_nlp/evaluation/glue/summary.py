@@ -11,7 +11,7 @@ from distil_nlp.reporting import markdown as layout
 from distil_nlp.reporting.formatting import decimal, span
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.results import summarize_seeds
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE
 
 SCORE = "score"
 """A task's own mean over its metrics, beside them: what the leaderboard averages."""

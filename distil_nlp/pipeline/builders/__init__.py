@@ -1,22 +1,22 @@
 """From a recipe's sections to built objects; the rest of the package never sees a recipe."""
 
-from distil_nlp.pipeline.builders.data import TransferSet, augmentation_arguments, task_kind, transfer_set, with_seed
-from distil_nlp.pipeline.builders.objective import labels_only_objective, objective_from
+from distil_nlp.pipeline.builders.data import augmentation_arguments, data_name, task_of, transfer_set, with_seed
+from distil_nlp.pipeline.builders.objective import labels_only_section, objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import single_teachers, teacher_cache, teacher_dtype
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
 
 __all__ = [
     "DEFAULT_SEED",
-    "TransferSet",
     "augmentation_arguments",
     "check_student",
-    "labels_only_objective",
+    "data_name",
+    "labels_only_section",
     "objective_from",
     "random_student",
     "single_teachers",
     "student_from",
-    "task_kind",
+    "task_of",
     "teacher_cache",
     "teacher_dtype",
     "training_arguments",

@@ -11,11 +11,11 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import Change, ObjectiveSection
-from distil_nlp.tasks.base import Kind
+from distil_nlp.tasks import TaskKind
 
 
-def objective_from(recipe: Recipe, kind: Kind) -> Objective:
-    """The recipe's terms, with their schedules and what balances them."""
+def objective_from(recipe: Recipe, kind: TaskKind | str) -> Objective:
+    """Return the recipe's terms, with their schedules and what balances them."""
     section, balance = recipe.objective, recipe.balance
     terms = [_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)]
     return Objective(terms, kind, None if balance.kind == "fixed" else LossBalancer(**balance.model_dump()))
@@ -32,6 +32,6 @@ def _schedule(start: float, change: Change | None) -> Schedule:
     return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
 
 
-def labels_only_objective() -> ObjectiveSection:
-    """The objective without a teacher."""
+def labels_only_section() -> ObjectiveSection:
+    """Return the section of an objective without a teacher."""
     return ObjectiveSection.model_validate({"hard_label": {}})

@@ -16,11 +16,11 @@ from distil_nlp.models import (
     usable_positions,
 )
 from distil_nlp.models.architecture import ensemble_members
-from distil_nlp.pipeline.builders.data import _check_positions
+from distil_nlp.pipeline.builders.data import check_positions
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
-from distil_nlp.recipe.validate import _is_set
-from distil_nlp.tasks.base import Head
+from distil_nlp.recipe.validate import is_set
+from distil_nlp.tasks import Head
 
 
 def student_from(
@@ -29,7 +29,7 @@ def student_from(
     """The student, built from the teacher or loaded."""
     section = recipe.student
     if section.name is not None:
-        ignored = [key for key in ("layers", "num_layers", "architecture", "config") if _is_set(section, key)]
+        ignored = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
         if ignored:
             raise UserError(
                 f"student.name: expected no other description of the student / got {', '.join(ignored)} too / the "
@@ -51,7 +51,7 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     Raises:
         UserError: if `data.max_length` or the vocabulary is too large for it.
     """
-    _check_positions(recipe, usable_positions(student.config), "the student")
+    check_positions(recipe, usable_positions(student.config), "the student")
     check_words(tokenizer, student.config, "the student")
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.data.sampling import EpochRows, encode_index
 from distil_nlp.errors import UserError
-from distil_nlp.signals.types import forward_arguments, forward_with_signals
+from distil_nlp.signals.types import forward_with_signals
 from distil_nlp.teachers.cache.contents import CachedSignals, Fields, RowPositions
 from distil_nlp.teachers.cache.key import cache_fingerprint, cache_key
 from distil_nlp.teachers.cache.shards import CHECKSUMS, MANIFEST, ShardLayout, TeacherCache, write_first, write_shard
@@ -224,10 +224,9 @@ class _TeacherPass:
     @torch.no_grad()
     def _ask(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
         places = RowPositions.of(batch, self.contents, attended_tokens(batch))
-        there = send_to_device(batch, self.device)
-        known = forward_arguments(self.teacher)
-        seen = forward_with_signals(self.teacher, {k: v for k, v in there.items() if k in known}, there["rows"])
-        return self.contents.fields(seen, there["rows"]), self.contents.scalings(seen), places
+        batch = send_to_device(batch, self.device)
+        signals = forward_with_signals(self.teacher, batch, batch["rows"])
+        return self.contents.fields(signals, batch["rows"]), self.contents.scalings(signals), places
 
 
 def attended_tokens(batch: dict[str, Any]) -> np.ndarray:

@@ -15,6 +15,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals
+from distil_nlp.tasks import TaskKind, task_kind
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FIXED = ("all", "cls", "sequences")
@@ -51,17 +52,23 @@ class CachedSignals:
 
     @classmethod
     def of(
-        cls, request: SignalRequest, kind: str, dtype: str, top_k: int | None = None, temperature: float | None = None
+        cls,
+        request: SignalRequest,
+        kind: TaskKind | str,
+        dtype: str,
+        top_k: int | None = None,
+        temperature: float | None = None,
     ) -> CachedSignals:
         """All that a teacher is asked for."""
-        is_mlm = kind == "mlm"
+        kind = task_kind(kind)
+        words = kind.predicts_words and request.logits
         return cls(
-            logits=("head" if is_mlm else "sequences") if request.logits else None,
+            logits=("head" if kind.level == "token" else "sequences") if request.logits else None,
             hidden=tuple(sorted(request.hidden)),
             attention=tuple(sorted(request.attention)),
             dtype=dtype,
-            top_k=top_k if is_mlm and request.logits else None,
-            temperature=temperature if is_mlm and request.logits else None,
+            top_k=top_k if words else None,
+            temperature=temperature if words else None,
             values=tuple(sorted(request.values)),
             activations=tuple(sorted(request.activations)),
         )

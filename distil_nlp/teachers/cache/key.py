@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from distil_nlp.data.fingerprint import _hash_json, hash_model, hash_rows, hash_tokenizer
+from distil_nlp.data.fingerprint import hash_json, hash_model, hash_rows, hash_tokenizer
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.teachers.cache.contents import CachedSignals
 
@@ -46,7 +46,7 @@ def cache_key(
 
 def cache_fingerprint(key: Mapping[str, Any]) -> str:
     """A short name for a key."""
-    return _hash_json(key)[:16]
+    return hash_json(key)[:16]
 
 
 def changed_parts(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.cache.contents import TOKEN_FIELDS, CachedSignals, Fields, RowPositions
 from distil_nlp.teachers.cache.key import changed_parts
-from distil_nlp.utils.files import checksum, write_atomically
+from distil_nlp.utils.files import atomic_file, checksum, write_atomically
 
 MANIFEST = "cache.json"
 _OPEN_SHARDS = 256
@@ -109,7 +109,7 @@ class TeacherCache:
         _open.cache_clear()  # what it had been is another file
         return size
 
-    def answers(self, rows: Sequence[int], epochs: Sequence[int], batch: Mapping[str, Any], attended: Any) -> Fields:
+    def lookup(self, rows: Sequence[int], epochs: Sequence[int], batch: Mapping[str, Any], attended: Any) -> Fields:
         """What the teacher says of a batch: each field's rows one after the other; queries and keys padded.
 
         Args:
@@ -200,11 +200,9 @@ def _open(path: str) -> Fields:
 
 def write_shard(path: Path, fields: Fields) -> tuple[int, str]:
     """(bytes, checksum) of a file that is there whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(fields, partial)
-    size, digest = partial.stat().st_size, checksum(partial)
-    partial.replace(path)
-    return size, digest
+    with atomic_file(path) as partial:
+        save_file(fields, partial)
+        return partial.stat().st_size, checksum(partial)
 
 
 def write_first(path: Path, text: str) -> None:

@@ -1,0 +1,52 @@
+"""`LabelReader`: how a label column is read, checked and encoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset
+
+from distil_nlp.tasks import Task
+
+Labels = tuple[str, ...] | None
+"""Class names in the order of their ids; None where the data does not name its classes."""
+
+
+class LabelReader:
+    """Reads the labels of one kind of task.
+
+    Attributes:
+        dtype: of labels in a batch.
+        missing: value of a row without a label; such rows take no part in terms on labels.
+    """
+
+    dtype: ClassVar[type[np.generic]]
+    missing: ClassVar[float]
+
+    def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
+        """Return (class names, number of outputs), from the task table or the training split.
+
+        Raises:
+            UserError: if the column cannot be read as labels of this kind, or the splits contradict each other.
+        """
+        raise NotImplementedError
+
+    def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
+        """Return the values that are no labels of this kind; missing ones are not among `values`."""
+        raise NotImplementedError
+
+    def expected(self, labels: Labels, num_labels: int) -> str:
+        """Return the values that are valid, in words."""
+        raise NotImplementedError
+
+    def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
+        """Return the labels as numbers, `missing` where there is none."""
+        raise NotImplementedError
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a row has no label: null, −100 or NaN."""
+    return value is None or value == -100 or (isinstance(value, float) and math.isnan(value))

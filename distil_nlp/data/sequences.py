@@ -1,0 +1,277 @@
+"""Rows of texts, or of pairs of texts, with a label each → tokens and labels, whatever the kind of label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from distil_nlp.data.kinds import data_module
+from distil_nlp.data.labels import LabelReader, is_missing
+from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
+from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
+from distil_nlp.data.transfer_set import DataLimits, TransferSet
+from distil_nlp.errors import UserError
+from distil_nlp.tasks import GLUE, Head, Task, TaskKind, task_kind
+
+
+@dataclass
+class TaskData:
+    """A task's splits, tokenised, and what its labels are.
+
+    Attributes:
+        task: the task's name in the metrics table (a GLUE task, `classification` or `regression`).
+        labels: class names in the order of their ids; None where the data does not name them.
+    """
+
+    task: str
+    kind: TaskKind
+    labels: tuple[str, ...] | None
+    num_labels: int
+    split: Split
+
+    @property
+    def head(self) -> Head:
+        """The head that the labels need."""
+        return Head(self.kind, self.labels, self.num_labels)
+
+
+def label_reader(kind: TaskKind | str) -> LabelReader:
+    """Return what reads the label column of a kind of task."""
+    return data_module(kind).LABELS
+
+
+def load_task(
+    splits: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    train_split: str = "train",
+    evaluation_splits: list[str] | None = None,
+    max_length: int = 128,
+    selection_share: float | None = None,
+    max_train_rows: int | None = None,
+    max_evaluation_rows: int | None = None,
+    num_proc: int | None = None,
+    seed: int = 42,
+    words: bool = False,
+) -> TaskData:
+    """Tokenised rows with `input_ids`, `length` and `labels`; rows without a label get −100 (classes) or NaN.
+
+    Args:
+        task: from the table `GLUE`, or made of the recipe's columns (`labels=()` is regression).
+        evaluation_splits: the task's own, where they exist, unless named here.
+        selection_share: carved off the training rows if given; `validation` is used instead where scores are
+            reported on another split.
+        words: whether training rows have `word_ids` too: which word of its text a token belongs to, −1 for special
+            tokens.
+
+    Raises:
+        UserError: for missing splits or columns, an empty split, labels that are no numbers or out of range.
+    """
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"expected a tokenizer with a padding token / got {type(tokenizer).__name__} without one / rows of unlike "
+            "length cannot share a batch / set pad_token in the teacher's tokenizer_config.json"
+        )
+    names = _evaluation_splits(splits, task, train_split, evaluation_splits)
+    chosen = {name: splits[name] for name in (train_split, *names)}
+    uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
+    if uses_validation:
+        chosen["validation"] = splits["validation"]
+    for name, rows in chosen.items():
+        _check_columns(rows, task, name, needs_labels=name != train_split)
+    reader = label_reader(task.kind)
+    labels, num_labels = reader.read(chosen, train_split, task)
+    seen: dict[str, Dataset] = {}
+    limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
+    for name, rows in chosen.items():
+        rows = limit_rows(rows, limits.get(name), seed)
+        _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
+        with_words = words and name == train_split
+        seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
+    train, selection = seen[train_split], seen["validation"] if uses_validation else None
+    if selection_share and selection is None:
+        train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
+    split = Split(train, selection, {name: seen[name] for name in names})
+    metric = task.name if task.name in GLUE else task.kind.name
+    return TaskData(metric, task.kind, labels, num_labels, split)
+
+
+def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
+    """Return tokenised rows and the collator that pads them.
+
+    Args:
+        splits: as `load_splits` gives them.
+        options: a recipe's section `data`, by attributes.
+        limits: what all kinds of task have in common.
+
+    Raises:
+        UserError: for a stream, and for what `load_task` finds.
+    """
+    if options.streaming:
+        raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
+    data = load_task(
+        splits,
+        tokenizer,
+        task,
+        train_split=options.train_split,
+        evaluation_splits=options.evaluation_splits,
+        max_length=options.max_length,
+        selection_share=limits.selection_share,
+        max_train_rows=options.max_train_rows,
+        max_evaluation_rows=options.max_evaluation_rows,
+        num_proc=options.num_proc,
+        seed=limits.data_seed,
+        words=limits.words,
+    )
+    collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
+    return TransferSet(data.task, data.head, data.split, collator)
+
+
+def labelled_rows(rows: Dataset) -> Dataset:
+    """The tokenised rows that have a label; the rows themselves where all have one."""
+    labels = np.asarray(rows["labels"], dtype=np.float64)
+    known = ~np.isnan(labels) & (labels != -100)
+    return rows if known.all() else rows.select(np.flatnonzero(known))
+
+
+def unlabelled_rows(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, *, max_length: int = 128
+) -> Dataset:
+    """A split whose labels are not public, such as GLUE's `test`, tokenised like the others; whatever stands in its
+    label column is not read.
+
+    Raises:
+        UserError: for missing text columns, or an empty split.
+    """
+    _check_columns(rows, task, split, needs_labels=False)
+    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, None, max_length, None)
+
+
+def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
+    """The splits that scores are reported on: those asked for, the task's own, or test, or validation."""
+    for name in (train, *(named or ())):
+        named_split(splits, name)
+    if named:
+        return named
+    own = [name for name in task.evaluation_splits if name in splits]
+    if not own:
+        raise UserError(
+            f"data: expected a labelled split to report scores on ({', '.join(task.evaluation_splits)}) / got "
+            f"{', '.join(splits)} / there would be no score / name one with data.evaluation_splits"
+        )
+    return own if task.name in GLUE else own[:1]
+
+
+def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
+    """Text columns are there and hold text; labels where scores come from, in the task's order."""
+    missing = [name for name in task.text_columns if name not in rows.column_names]
+    if missing:
+        raise UserError(
+            f"data.text_columns: expected columns {', '.join(task.text_columns)} / got {', '.join(rows.column_names)} "
+            f"in {split} / {', '.join(missing)} cannot be read / name the dataset's own text columns"
+        )
+    if len(rows) == 0:
+        raise UserError(f"data: expected rows in {split} / got none / there is nothing to learn from or to score")
+    if not any(text and not str(text).isspace() for name in task.text_columns for text in rows[name]):
+        raise UserError(
+            f"data.text_columns: expected text in {', '.join(task.text_columns)} of {split} / got blank rows only / "
+            "there is nothing to learn from or to score / name the column of text"
+        )
+    if needs_labels and task.label_column not in rows.column_names:
+        raise UserError(
+            f"data.label_column: expected a column {task.label_column!r} in {split} / got "
+            f"{', '.join(rows.column_names)} / scores need labels / name the label column"
+        )
+
+
+def _check_labels(
+    rows: Dataset, task: Task, labels: tuple[str, ...] | None, num_labels: int, split: str, complete: bool
+) -> None:
+    """Raise UserError for labels out of range, or missing in a split that scores come from (`complete`)."""
+    if task.label_column not in rows.column_names:
+        return
+    values = [value for value in rows[task.label_column] if not is_missing(value)]
+    if complete and len(values) < len(rows):
+        raise UserError(
+            f"data: expected every row of {split} labelled / got {len(rows) - len(values)} of {len(rows)} without a "
+            "label / scores need labels / name another split with data.evaluation_splits"
+        )
+    reader = label_reader(task.kind)
+    bad = reader.invalid(values, labels, num_labels)
+    if bad:
+        shown = ", ".join(map(repr, bad[:3]))
+        raise UserError(
+            f"data.{task.label_column}: expected {reader.expected(labels, num_labels)} / got {shown} in {split} "
+            f"({len(bad)} rows) / they teach nothing that can be learnt / mend those rows; −100 or null marks an "
+            "unlabelled one"
+        )
+
+
+def _tokenise(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    labels: tuple[str, ...] | None,
+    max_length: int,
+    num_proc: int | None,
+    words: bool = False,
+) -> Dataset:
+    features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
+    features |= {"length": Value("int32"), "labels": Value(np.dtype(label_reader(task.kind).dtype).name)}
+    features |= {"word_ids": List(Value("int32"))} if words else {}
+    return rows.map(
+        _encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        num_proc=num_proc if len(rows) > 5000 else None,
+        features=Features(features),
+        fn_kwargs=dict(tokenizer=tokenizer, task=task, labels=labels, max_length=max_length, words=words),
+        desc="tokenising",
+    )
+
+
+def _encode(
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int, words: bool
+) -> dict[str, Any]:
+    texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
+    if len(texts) == 2:
+        texts = dict(zip(texts, trim_long_pairs(tokenizer, *texts.values(), max_length), strict=True))
+    tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
+    encoded = dict(tokens)
+    count = len(encoded["input_ids"])
+    given = batch.get(task.label_column, [None] * count)
+    encoded["labels"] = label_reader(task.kind).encode(given, labels)
+    encoded["length"] = [len(one) for one in encoded["input_ids"]]
+    if words:
+        encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
+    names = (*tokenizer.model_input_names, "length", "labels", *(["word_ids"] if words else []))
+    return {name: encoded[name] for name in names}
+
+
+@dataclass
+class TaskCollator:
+    """Pads rows to the longest of the batch, or on to a multiple, so that batches have few shapes; labels as int64
+    (classes) or float32 (regression)."""
+
+    tokenizer: PreTrainedTokenizerBase
+    kind: TaskKind | str
+    pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        """Look the kind up."""
+        self.kind = task_kind(self.kind)
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        inputs = [{k: v for k, v in one.items() if k in self.tokenizer.model_input_names} for one in features]
+        batch = dict(self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))
+        if "labels" in features[0]:
+            labels = np.array([row["labels"] for row in features], dtype=label_reader(self.kind).dtype)
+            batch["labels"] = torch.from_numpy(labels)
+        return batch

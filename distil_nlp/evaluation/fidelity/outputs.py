@@ -1,0 +1,36 @@
+"""Distances between the outputs of two models, and calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from distil_nlp.losses.soft_targets import soft_target_kl
+
+_CHUNK = 256
+"""Rows whose distributions are compared at once: those of a vocabulary are large."""
+
+
+def count_agreement(teacher: Tensor, student: Tensor) -> tuple[int, int, float]:
+    """Return (rows, rows with equal predictions, Σ KL(teacher ‖ student) in nats) of logits (rows, classes)."""
+    equal = int((teacher.argmax(-1) == student.argmax(-1)).sum())
+    chunks = zip(student.split(_CHUNK), teacher.split(_CHUNK), strict=True)
+    return len(student), equal, sum(float(soft_target_kl(*chunk)) for chunk in chunks)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Return Σ_bins fraction of rows · |accuracy − mean confidence|, over bins of equal width in the top probability.
+
+    It is 0 for a model that is right as often as it says. Bins include their upper edge.
+
+    Args:
+        probabilities: (rows, classes).
+        labels: (rows,).
+        bins: number of bins.
+
+    Reference: Guo et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    confidence = probabilities.max(-1)
+    right = probabilities.argmax(-1) == labels
+    where = np.ceil(confidence * bins).astype(int)
+    return float(np.abs(np.bincount(where, weights=right - confidence)).sum() / len(labels))

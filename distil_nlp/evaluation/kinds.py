@@ -1,0 +1,84 @@
+"""`Evaluator`: how outputs of one kind of task are collected, scored and compared.
+
+A kind's module, `evaluation/<kind.module>.py`, has an instance of a subclass as `EVALUATOR`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import EvalPrediction
+
+from distil_nlp.tasks import TASKS, TaskKind, task_kind
+
+Metrics = dict[str, float]
+RowFeatures = Callable[[Any], np.ndarray]
+"""`Outputs` → (rows, features): what a metric sums over rows."""
+MetricOfSums = Callable[[np.ndarray], np.ndarray]
+"""(draws, features) of sums over rows → the metric of each draw."""
+
+
+class Evaluator:
+    """Scores of one kind of task.
+
+    Attributes:
+        fidelity_sets: row sets of the logits that teacher and student are compared on; none where those are of
+            sequences.
+    """
+
+    fidelity_sets: frozenset[str] = frozenset()
+
+    def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return (predictions, labels) of a batch, as `Outputs` has them; logits are in fp32."""
+        raise NotImplementedError
+
+    def metric_names(self, task: str) -> list[str]:
+        """Return the metrics that evaluation reports for a task, besides the loss and its terms."""
+        raise NotImplementedError
+
+    def metrics(self, task: str) -> Callable[[EvalPrediction], Metrics]:
+        """Return the function from `Outputs` to a task's metrics."""
+        raise NotImplementedError
+
+    def trainer_metrics(self, task: str) -> Callable[[EvalPrediction], Metrics] | None:
+        """Return what `Trainer` calls on gathered logits and labels; None where its exact sums are the metrics."""
+        return self.metrics(task)
+
+    def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
+        """Return the metrics without a model: of the majority class, say."""
+        raise NotImplementedError
+
+    def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
+        """Return the headline metric as sums over rows, for the bootstrap."""
+        raise NotImplementedError
+
+    def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return numbers by which the same rows are recognised, (rows,)."""
+        return labels
+
+    def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
+        """Return the agreement of student and teacher.
+
+        Args:
+            batches: of each batch what `compare_batch` gave.
+            labels: of all rows; None where the data has none.
+        """
+        raise NotImplementedError
+
+    def compare_batch(self, teacher: Tensor, student: Tensor) -> Any:
+        """Return what `fidelity` needs of a batch's logits: kept in memory for all batches."""
+        return teacher.cpu(), student.cpu()
+
+
+def evaluator_of(kind: TaskKind | str) -> Evaluator:
+    """Return the evaluator of a kind of task."""
+    return import_module(f"distil_nlp.evaluation.{task_kind(kind).module}").EVALUATOR
+
+
+def task_evaluator(task: str) -> Evaluator:
+    """Return the evaluator of a task in the table."""
+    return evaluator_of(TASKS[task].kind)

@@ -1,0 +1,28 @@
+"""The table of kinds of task."""
+
+from distil_nlp.tasks.kind import TaskKind
+from distil_nlp.tasks.masked_lm import MASKED_LM
+from distil_nlp.tasks.sequence_classification import CLASSIFICATION
+from distil_nlp.tasks.sequence_regression import REGRESSION
+
+KINDS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (
+        MASKED_LM,
+        CLASSIFICATION,
+        REGRESSION,
+    )
+}
+
+
+def task_kind(kind: TaskKind | str) -> TaskKind:
+    """Return a kind by its name, or as it is.
+
+    Raises:
+        ValueError: if there is no kind of that name.
+    """
+    if isinstance(kind, TaskKind):
+        return kind
+    if kind not in KINDS:
+        raise ValueError(f"expected a kind of task: {', '.join(KINDS)} / got {kind!r}")
+    return KINDS[kind]

@@ -1,0 +1,198 @@
+"""`TeacherSource`: where the teacher's signals come from.
+
+A source that is no frozen model (a moving average, peers, a file of outputs) is a subclass of its own in this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from distil_nlp.data.augmentation.mixup import EmbeddingMixer
+from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.errors import UserError
+from distil_nlp.losses.input_gradients import detach_signals, double_backward_attention, gradient_at_embeddings
+from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.objective import ModelShape, OutputTerm
+from distil_nlp.objective.objective import Objective
+from distil_nlp.signals.recorder import Recorder
+from distil_nlp.signals.types import Signals, forward_arguments, forward_with_signals
+from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
+
+
+class TeacherSource:
+    """Gives the signals of a teacher for a batch. This one gives none: the source of an objective without a teacher.
+
+    Attributes:
+        model: the teacher itself; None if there is none, or it is out of reach.
+        inputs: columns of a batch that it reads.
+        cached_epochs: number of epochs whose draws it knows; None where it takes any batch.
+    """
+
+    model: PreTrainedModel | None = None
+    inputs: frozenset[str] = frozenset()
+    cached_epochs: int | None = None
+
+    @property
+    def shape(self) -> ModelShape | None:
+        """Depth, width and heads, for terms that pair layers."""
+        return None if self.model is None else ModelShape.of(self.model.config)
+
+    def attach(self, objective: Objective, mixes: bool = False) -> None:
+        """Prepare to capture the signals that a bound objective requests.
+
+        Args:
+            mixes: whether batches may ask for mixed embeddings.
+        """
+
+    def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
+        """Prepare for the training rows; called once, before the first of them is read.
+
+        Args:
+            rows: all training rows.
+            collator: makes batches of them.
+            options: `device`, `batch_size` and `workers` of a pass over the rows; `keep_model`, whether the model is
+                needed on the device afterwards.
+        """
+
+    def signals(self, batch: dict[str, Any]) -> Signals:
+        """Return the teacher's signals for a batch, without a graph."""
+        return Signals()
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the model to a device."""
+        if self.model is not None:
+            self.model.to(device)
+
+    def remove_hooks(self) -> None:
+        """Take every hook off the model."""
+
+
+class FrozenTeacher(TeacherSource):
+    """A model in eval mode that runs on each batch.
+
+    Args:
+        model: frozen here; a `PreTrainedModel` or an `Ensemble`.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.inputs = forward_arguments(model)
+        self._hooks: list[Recorder | EmbeddingMixer] = []
+
+    def attach(self, objective: Objective, mixes: bool = False) -> None:
+        """Freeze the model and put hooks on it."""
+        self.objective = objective
+        self.model.requires_grad_(False).eval()
+        on_tokens = objective.kind.level == "token"
+        self._recorder = Recorder(self.model, objective.request("teacher"), head_rows=on_tokens, projects=False)
+        self._hooks = [self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
+
+    def signals(self, batch: dict[str, Any]) -> Signals:
+        """Run the model."""
+        if not self.objective.request("student").input_gradient:
+            with torch.no_grad():
+                return forward_with_signals(self.model, batch, batch["rows"])
+        with differentiating(self._recorder, batch, self.objective, again=False):
+            return detach_signals(forward_with_signals(self.model, batch, batch["rows"]))
+
+    def remove_hooks(self) -> None:
+        """Take every hook off the model."""
+        for hooks in self._hooks:
+            hooks.remove()
+
+
+class CachedTeacher(FrozenTeacher):
+    """A model whose outputs for the training rows are on disk; it runs on evaluation rows alone.
+
+    Args:
+        model: see `FrozenTeacher`.
+        config: where outputs are kept, and how.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: CacheConfig):
+        super().__init__(model)
+        self.config = config
+        self.cache: TeacherCache | None = None
+
+    def prepare(self, rows: Any, collator: RowCollator, *, keep_model: bool = True, **options: Any) -> None:
+        """Read the teacher's outputs for all rows from disk, or compute them; the collator then hands them on.
+
+        Raises:
+            UserError: if the rows cannot be found again, or a term needs more than is kept.
+        """
+        if self.cache is not None:
+            return
+        if not hasattr(rows, "__len__"):
+            raise UserError(
+                "teacher.cache: expected training rows with a length / got a stream / its rows cannot be found again / "
+                "set data.streaming=false, or leave teacher.cache out"
+            )
+        contents = CachedSignals.of(
+            self.objective.request("teacher"),
+            self.objective.kind,
+            self.config.dtype,
+            self.config.top_k,
+            cached_temperature(self.objective),
+        )
+        self.model.to(options["device"])
+        self.cache = open_or_build_cache(self.model, rows, collator, contents, self.config, **options)
+        self.cached_epochs = self.cache.layout.epochs
+        collator.lookup_outputs = self.cache.lookup
+        if not keep_model:
+            self.model.to("cpu")
+
+    def signals(self, batch: dict[str, Any]) -> Signals:
+        """Return cached signals, or run the model where the batch has none."""
+        if "cached_outputs" in batch:
+            return self.cache.signals(batch["cached_outputs"], batch.get("attention_mask"))
+        return super().signals(batch)
+
+
+def teacher_source(teacher: TeacherSource | PreTrainedModel | None, config: CacheConfig | None = None) -> TeacherSource:
+    """Return the source for a model, with a cache if one is configured; a source as it is."""
+    if isinstance(teacher, TeacherSource):
+        return teacher
+    if teacher is None:
+        return TeacherSource()
+    return FrozenTeacher(teacher) if config is None else CachedTeacher(teacher, config)
+
+
+@contextmanager
+def differentiating(recorder: Recorder, batch: dict[str, Any], objective: Objective, again: bool) -> Iterator[None]:
+    """Within this, a forward also captures the gradient of the model's own loss at its embeddings.
+
+    Args:
+        again: keep the graph, so that a loss on the gradient can be differentiated.
+    """
+    gradient = gradient_at_embeddings(batch, objective.kind, again)
+    with double_backward_attention(), recorder.differentiating(gradient):
+        yield
+
+
+def cached_temperature(objective: Objective) -> float:
+    """Return the temperature of the soft targets, the only term that can do with a vocabulary's likeliest words.
+
+    Raises:
+        UserError: if another term needs all words, or the temperature changes.
+    """
+    words = objective.kind.predicts_words
+    outputs = [term for term in objective.terms if isinstance(term, OutputTerm) and term.needs_teacher]
+    whole = [term.name for term in outputs if words and not term.accepts_top_logits]
+    if whole:
+        raise UserError(
+            f"teacher.cache: expected plain soft_target_kl alone of the terms on a teacher's vocabulary / got "
+            f"{', '.join(whole)} / the likeliest words are kept, and these need all / leave teacher.cache out"
+        )
+    soft = [term.temperature for term in objective.terms if isinstance(term, SoftTargetKL)]
+    if soft and soft[0].changes and words:
+        raise UserError(
+            "teacher.cache: expected a constant temperature of soft_target_kl / got one that changes / the tail "
+            "probability of the words that are not kept would be that of another temperature / drop its schedule, or "
+            "leave teacher.cache out"
+        )
+    return soft[0].start if soft else 1.0

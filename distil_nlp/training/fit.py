@@ -1,0 +1,122 @@
+"""`fit`: train from the last complete checkpoint on, and save the model whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
+from distil_nlp.training.compile import compiled_graphs
+from distil_nlp.training.trainer import DistillationTrainer
+from distil_nlp.utils.environment import peak_memory_mib
+from distil_nlp.utils.failures import enough_memory
+from distil_nlp.utils.files import atomic_folder, write_atomically
+from distil_nlp.utils.logging import say
+
+_NOT_IN_HISTORY = (
+    "train_",
+    "total_flos",
+    "tokens_per_second",
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+)
+
+
+def fit(
+    trainer: DistillationTrainer,
+    model_folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    title: str | None = None,
+    section: str = "training",
+    memory_remedy: str | None = None,
+    record_file: Path | None = None,
+) -> dict[str, Any]:
+    """Train, save the plain model and its tokenizer, and return the record of the training.
+
+    Args:
+        trainer: its `output_dir` holds the checkpoints.
+        model_folder: written whole or not at all, by one process.
+        tokenizer: saved beside the weights.
+        title: logged before the first step.
+        section: of the recipe that sets the batch size, for the message where memory runs out.
+        memory_remedy: what to do there, where no recipe sets it.
+        record_file: where the record is kept; written before the model's folder is there, so that a model that is
+            there always has one.
+
+    Raises:
+        UserError: if memory runs out, or a term is not finite.
+        Preempted: on SIGTERM, once a checkpoint is saved.
+    """
+    args = trainer.args
+    checkpoint = last_complete_checkpoint(args.output_dir)
+    if title:
+        say(f"{title}{f', from {checkpoint.name} on' if checkpoint else ''}")
+    graphs = compiled_graphs()
+    if args.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer.spent_before = read_spent(checkpoint)
+    if checkpoint:
+        warn_about_changed_processes(checkpoint, args)
+    with enough_memory(args, section, memory_remedy):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    record = _record(trainer, checkpoint)
+    if args.torch_compile:
+        record["compiled_graphs"] = compiled_graphs() - graphs
+    _save(trainer, model_folder, tokenizer, record_file, record)
+    return record
+
+
+def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, Any]:
+    spent, best = trainer.spent(), trainer.state.best_model_checkpoint
+    return {
+        "seconds": round(spent["seconds"], 2),
+        "tokens": spent["tokens"],
+        "tokens_per_second": round(spent["tokens"] / spent["seconds"], 1),
+        "steps": trainer.state.global_step,
+        "max_steps": trainer.state.max_steps,
+        "resumed_from": checkpoint.name if checkpoint else None,
+        "peak_memory_mib": peak_memory_mib(trainer.args.device),
+        "final_terms": trainer.last_terms,
+        "best_checkpoint": best and Path(best).name,
+        "history": _history(trainer.state.log_history),
+    }
+
+
+def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Return what was logged in training and evaluation: step, loss, terms, weights that change, metrics."""
+    entries = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
+    return [{name: value for name, value in entry.items() if not name.startswith(_NOT_IN_HISTORY)} for entry in entries]
+
+
+def _save(
+    trainer: DistillationTrainer,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    record_file: Path | None,
+    record: dict[str, Any],
+) -> None:
+    state = trainer.student_state()
+    model = trainer.detach()
+    if trainer.args.should_save:
+        with atomic_folder(folder) as partial:
+            model.save_pretrained(partial, state_dict=state)
+            _tokenizer_for(model, tokenizer).save_pretrained(partial)
+            if record_file is not None:
+                write_atomically(record_file, json.dumps(record))
+    trainer.accelerator.wait_for_everyone()
+
+
+def _tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return the tokenizer; for DistilBERT without segments, which it does not take."""
+    tokenizer = copy.deepcopy(tokenizer)
+    if model.config.model_type == "distilbert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+    return tokenizer
