@@ -5,8 +5,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distil_nlp.errors import UserError
-    from distil_nlp.losses.registry import AttentionKL, AttentionMSE, HardLabel, HiddenCosine, HiddenMSE, SoftTargetKL
+    from distil_nlp.losses import (
+        ALPKD,
+        MMD,
+        PKD,
+        PKT,
+        ActivationBoundary,
+        ActivationShare,
+        Adversarial,
+        AttentionKL,
+        AttentionMSE,
+        AttentionScoresMSE,
+        BinnedRegression,
+        BoundedRegression,
+        Contrastive,
+        DecoupledKD,
+        DistInter,
+        DistIntra,
+        FactorTransfer,
+        FitNetsHint,
+        GramFlow,
+        HardLabel,
+        HiddenCosine,
+        HiddenEMD,
+        HiddenMSE,
+        InputGradient,
+        JensenShannon,
+        KeyRelation,
+        LabelSmoothing,
+        LinearCKA,
+        LogitMSE,
+        QueryRelation,
+        ReverseKL,
+        RKDAngle,
+        RKDDistance,
+        SimilarityPreserving,
+        SoftTargetCrossEntropy,
+        SoftTargetKL,
+        StandardisedLogits,
+        ValueRelation,
+        VariationalInformation,
+        VirtualTeacher,
+        WeightsMSE,
+    )
     from distil_nlp.models import build_student, choose_layers
+    from distil_nlp.objective import BatchTerm, HiddenTerm, LabelTerm, LossTerm, SoftTerm
     from distil_nlp.objective.objective import Objective
     from distil_nlp.objective.schedule import Schedule
     from distil_nlp.training.trainer import DistillationTrainer
@@ -14,38 +57,83 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AttentionKL": "losses.registry",
-    "AttentionMSE": "losses.registry",
+    "BatchTerm": "objective",
     "DistillationTrainer": "training.trainer",
-    "HardLabel": "losses.registry",
-    "HiddenCosine": "losses.registry",
-    "HiddenMSE": "losses.registry",
+    "HiddenTerm": "objective",
+    "LabelTerm": "objective",
+    "LossTerm": "objective",
     "Objective": "objective.objective",
     "Schedule": "objective.schedule",
-    "SoftTargetKL": "losses.registry",
+    "SoftTerm": "objective",
     "UserError": "errors",
     "build_student": "models",
     "choose_layers": "models",
 }
+"""Public name → the module that it is imported from; names that are not here are losses."""
 
 __all__ = [
+    "ALPKD",
+    "MMD",
+    "PKD",
+    "PKT",
+    "ActivationBoundary",
+    "ActivationShare",
+    "Adversarial",
     "AttentionKL",
     "AttentionMSE",
+    "AttentionScoresMSE",
+    "BatchTerm",
+    "BinnedRegression",
+    "BoundedRegression",
+    "Contrastive",
+    "DecoupledKD",
+    "DistInter",
+    "DistIntra",
     "DistillationTrainer",
+    "FactorTransfer",
+    "FitNetsHint",
+    "GramFlow",
     "HardLabel",
     "HiddenCosine",
+    "HiddenEMD",
     "HiddenMSE",
+    "HiddenTerm",
+    "InputGradient",
+    "JensenShannon",
+    "KeyRelation",
+    "LabelSmoothing",
+    "LabelTerm",
+    "LinearCKA",
+    "LogitMSE",
+    "LossTerm",
     "Objective",
+    "QueryRelation",
+    "RKDAngle",
+    "RKDDistance",
+    "ReverseKL",
     "Schedule",
+    "SimilarityPreserving",
+    "SoftTargetCrossEntropy",
     "SoftTargetKL",
+    "SoftTerm",
+    "StandardisedLogits",
     "UserError",
+    "ValueRelation",
+    "VariationalInformation",
+    "VirtualTeacher",
+    "WeightsMSE",
     "build_student",
     "choose_layers",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used, so that `import distil_nlp` takes no seconds."""
-    if name not in _HOMES:
+    """Import a public name when it is first used, so that `import distil_nlp` takes no seconds."""
+    if name not in __all__:
         raise AttributeError(f"module 'distil_nlp' has no attribute {name!r}")
-    return getattr(import_module(f"distil_nlp.{_HOMES[name]}"), name)
+    return getattr(import_module(f"distil_nlp.{_HOMES.get(name, 'losses')}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names too, imported or not."""
+    return sorted({*globals(), *__all__})

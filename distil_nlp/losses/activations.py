@@ -1,4 +1,4 @@
-"""Feed-forward units before their activation function: which of them are active."""
+"""Losses on feed-forward units before their activation function: which of them are active."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 
 
 def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
-    """Σ_rows mean_units max(0, margin − s)² where the teacher's unit is active (> 0), max(0, margin + s)² where not.
+    """Return Σ_rows mean_units max(0, margin − s)² where the teacher's unit is active (> 0), else max(0, margin + s)².
 
-    A squared hinge on the side of 0 that the teacher's unit is on; how far it is there does not matter. 0 where every
-    unit of the student is on that side by the margin at least; so a student that equals its teacher is only there if
-    its units are. The paper sums over units; the mean keeps a weight comparable between models.
+    A squared hinge on the sign of the teacher's unit; its magnitude does not matter. 0 where every unit of the student
+    has that sign and a magnitude of at least the margin; so a student that equals its teacher has a loss of 0 only if
+    all its magnitudes reach the margin. The paper sums over units; the mean keeps a weight comparable between models.
 
     Args:
-        student, teacher: (rows, units) each, before the activation function. Project the student if they differ.
+        student: (rows, units), before the activation function; project it if its number of units differs.
+        teacher: (rows, units), before the activation function; no gradient flows to it.
+        margin: the magnitude that a unit of the student needs.
 
     Raises:
         ValueError: if the shapes differ.
@@ -33,20 +35,23 @@ def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -
 
 
 def activation_share(student: Tensor, teacher: Tensor, softness: float = 1.0) -> Tensor:
-    """Σ_rows (share of the student's units that are active − the teacher's)², in [0, 1] a row. 0 at equal shares.
+    """Return Σ_rows (fraction of the student's units that are active − the teacher's)², in [0, 1] per row.
 
-    A unit x counts as Φ(x / softness): at softness 1 how far GELU lets it through, towards 0 whether x > 0. That bare
-    count would have no gradient.
+    0 at equal fractions. A unit x counts as Φ(x / softness): at softness 1 the factor by which GELU multiplies x;
+    towards softness 0 it becomes the indicator of x > 0, which has no gradient.
 
     Args:
-        student, teacher: (rows, units), before the activation function; numbers of units may differ.
+        student: (rows, units), before the activation function.
+        teacher: (rows, units), before the activation function; its number of units may differ.
+        softness: the width of the transition around 0, above 0.
 
     Raises:
         ValueError: if the numbers of rows differ.
     """
     check_same_shape(student[:, :1], teacher[:, :1], "(rows, …) with as many rows")
-    ours, theirs = (torch.special.ndtr(one.float() / softness).mean(-1) for one in (student, teacher.detach()))
-    return (ours - theirs).square().sum()
+    student_active = torch.special.ndtr(student.float() / softness).mean(-1)
+    teacher_active = torch.special.ndtr(teacher.detach().float() / softness).mean(-1)
+    return (student_active - teacher_active).square().sum()
 
 
 class _ActivationTerm(BlockTerm):
@@ -61,20 +66,24 @@ class _ActivationTerm(BlockTerm):
         return SignalRequest(activations=frozenset((block, self.counted_rows()) for block in self.blocks(role)))
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """(student, teacher) of each pair of layers, (rows, units) each."""
+        """Return (student, teacher) for each pair of layers, (rows, units) each."""
         rows = self.counted_rows()
         return [
-            (self._projected(student, ours, student.activations, (ours, rows)), teacher.activations[theirs, rows])
-            for theirs, ours in self.pairs
+            (
+                self._projected(student, student_block, student.activations, (student_block, rows)),
+                teacher.activations[teacher_block, rows],
+            )
+            for teacher_block, student_block in self.pairs
         ]
 
 
 class ActivationBoundary(_ActivationTerm):
-    """`activation_boundary`: squared hinge on the sign of the teacher's units (Heo et al.); a learned linear projection
-    gives a student with another number of units as many.
+    """`activation_boundary`: squared hinge on the sign of the teacher's units (Heo et al.).
+
+    A learned linear projection maps a student's units to the teacher's number of units where these differ.
 
     Args:
-        margin: by how much the student's unit must be on the teacher's side of 0.
+        margin: the magnitude that a student's unit needs, with the sign of the teacher's.
     """
 
     name, paper = "activation_boundary", "1811.03233"
@@ -89,7 +98,7 @@ class ActivationBoundary(_ActivationTerm):
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         narrow, wide = self.student_shape.feed_forward, self.teacher_shape.feed_forward
-        if narrow == wide or None in (narrow, wide):  # what cannot be seen is refused where it is looked for
+        if narrow == wide or None in (narrow, wide):  # the recorder raises where a model has no such units
             return {}
         return {
             self._projection(block): (
@@ -104,15 +113,15 @@ class ActivationBoundary(_ActivationTerm):
 
 
 class ActivationShare(_ActivationTerm):
-    """`activation_share`: squared difference of the shares of active units per token. Widths need not agree.
+    """`activation_share`: squared difference of the fractions of active units per token. Widths need not agree.
 
     Args:
-        softness: how gradually a unit becomes active around 0; 1 is GELU's own gate.
+        softness: the width of the transition of a unit from inactive to active around 0; 1 is GELU's own gate.
     """
 
     name, paper = "activation_share", None
     unit = "squared difference"
-    formula = "squared difference of the shares of active feed-forward units"
+    formula = "squared difference of the fractions of active feed-forward units"
 
     def __init__(
         self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all", softness: Positive = 1.0

@@ -1,5 +1,4 @@
-"""Adversarial distillation: a discriminator learns to tell the models' hidden states apart, the student to be taken
-for its teacher."""
+"""Adversarial distillation: a discriminator learns to tell the models' hidden states apart, the student to fool it."""
 
 from __future__ import annotations
 
@@ -14,14 +13,20 @@ from distil_nlp.objective import Count, JointTerm, LayerPairs, Positive, RowSetN
 
 
 def adversarial(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows −log D(teacher) − log (1 − D(student)) in nats: the discriminator's binary cross-entropy.
+    """Return Σ_rows −log D(teacher) − log (1 − D(student)) in nats: the discriminator's binary cross-entropy.
 
-    No distance: 2 log 2 = 1.39 where it cannot tell, towards 0 where it is always right, and more where it is wrong.
+    No distance: 2 log 2 = 1.39 where the discriminator cannot tell, towards 0 where it is always right, and more where
+    it is wrong.
 
-    Args: its logits, (rows,) each; D is their sigmoid, the probability of being the teacher's. Raises ValueError if the
-        shapes differ.
+    Args:
+        student: the discriminator's logits for the student's states, (rows,). D is their sigmoid, the probability of
+            being the teacher's.
+        teacher: the same for the teacher's states, (rows,).
 
-    Reference: Adversarial Network Compression, arXiv:1803.10750, which trains the two in turns.
+    Raises:
+        ValueError: if the shapes differ.
+
+    Reference: Adversarial Network Compression, arXiv:1803.10750, which trains the two alternately.
     """
     check_same_shape(student, teacher, "(rows,) alike")
     return F.softplus(-at_least_fp32(teacher)).sum() + F.softplus(at_least_fp32(student)).sum()
@@ -39,13 +44,16 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse_gradient(states: Tensor, strength: float = 1.0) -> Tensor:
-    """The states; their gradient is multiplied by −strength (Ganin & Lempitsky 2015, arXiv:1409.7495)."""
+    """Return the states unchanged; multiply their gradient by −strength (Ganin & Lempitsky 2015, arXiv:1409.7495)."""
     return _Reversal.apply(states, strength)
 
 
 class Discriminator(nn.Module):
-    """(student's, teacher's states) → logits of being the teacher's, (rows,) each. The gradient is reversed where the
-    student's states come in: below that lie the student and, if widths differ, its linear projection."""
+    """A classifier of hidden states: (student's, teacher's states) → logits of being the teacher's, (rows,) each.
+
+    The gradient is reversed where the student's states come in, above the student and, if widths differ, its linear
+    projection.
+    """
 
     def __init__(self, narrow: int, wide: int, units: int, strength: float):
         super().__init__()
@@ -54,18 +62,20 @@ class Discriminator(nn.Module):
         self.tell = nn.Sequential(nn.Linear(wide, units), nn.GELU(), nn.Linear(units, 1))
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        ours = reverse_gradient(self.project(student), self.strength)
-        return self.tell(ours).squeeze(-1), self.tell(teacher).squeeze(-1)
+        reversed_student = reverse_gradient(self.project(student), self.strength)
+        return self.tell(reversed_student).squeeze(-1), self.tell(teacher).squeeze(-1)
 
 
 class Adversarial(JointTerm):
-    """`adversarial`: cross-entropy of a discriminator between hidden states, per token. It minimises that, the student
-    gets the reversed gradient; so one optimiser trains both, and the weight is that of both.
+    """`adversarial`: cross-entropy of a discriminator between hidden states, per token.
+
+    The discriminator minimises it, the student gets the reversed gradient; so one optimiser trains both, and the weight
+    applies to both.
 
     Args:
         layers, rows: see `LayerTerm`.
-        strength: of the student's pull, as a multiple of the discriminator's.
-        units: hidden ones of the discriminator.
+        strength: the factor of the student's reversed gradient, relative to the discriminator's.
+        units: the number of hidden units of the discriminator.
     """
 
     name, paper = "adversarial", "1803.10750"

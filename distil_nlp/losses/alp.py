@@ -1,4 +1,4 @@
-"""Attention-based layer projection: each layer of the student chooses among all of the teacher's."""
+"""Attention-based layer projection: each layer of the student attends to all layers of the teacher."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from distil_nlp.signals.types import Signals
 
 
 def alp_kd(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows mean_width (student − combined)², where combined = Σ_layers softmax(teacher · student) teacher.
+    """Return Σ_rows mean_width (student − combined)², where combined = Σ_layers softmax(teacher · student) teacher.
 
-    0 where each row is its own combination, as where it equals all of the teacher's layers. The weights are functions
-    of the student, and gradient flows through them. Scores are not scaled, so that among wide states one layer often
-    has nearly all the weight.
+    0 where each row equals its own combination, for instance where it equals all of the teacher's layers. The attention
+    weights are functions of the student, and gradient flows through them. Scores are not scaled, so that among wide
+    states one layer often has nearly all the weight.
 
     Args:
         student: (rows, width).
@@ -29,25 +29,27 @@ def alp_kd(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_same_shape(student, teacher[:, 0], "(rows, width) and (rows, layers, width)")
     student, teacher = at_least_fp32(student), at_least_fp32(teacher.detach())
-    shares = matmul_fp32(teacher, student[..., None]).softmax(1)
-    return (student - (shares * teacher).sum(1)).square().mean(-1).sum()
+    weights = matmul_fp32(teacher, student[..., None]).softmax(1)
+    return (student - (weights * teacher).sum(1)).square().mean(-1).sum()
 
 
 class ALPKD(CrossTerm):
-    """`alp_kd`: squared error between the [CLS] state of each student block and its attention-weighted combination of
-    all the teacher's, per sequence, the mean over the student's blocks. A student of another width is projected first,
-    which the paper has not."""
+    """`alp_kd`: squared error between a student block's [CLS] state and a combination of all the teacher's.
+
+    The combination is weighted by attention of the student's state to the teacher's. One value per sequence, the mean
+    over the student's blocks. A student of another width is projected first, which the paper does not do.
+    """
 
     name, paper = "alp_kd", "2012.14022"
     unit = "squared difference"
     formula = (
-        "the squared error between each layer's [CLS] state and the combination of all the teacher's that it attends to"
+        "the squared error between each layer's [CLS] state and its attention-weighted combination of all the teacher's"
     )
 
     def counted_rows(self) -> str:
         return "cls"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        ours, theirs = self.blocks_of(student, teacher)
-        theirs = torch.stack(theirs, 1)
-        return sum(alp_kd(one, theirs) for one in ours) / len(ours)
+        student_blocks, teacher_blocks = self.blocks_of(student, teacher)
+        stacked = torch.stack(teacher_blocks, 1)
+        return sum(alp_kd(states, stacked) for states in student_blocks) / len(student_blocks)

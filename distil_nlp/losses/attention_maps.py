@@ -1,4 +1,4 @@
-"""Attention maps: distributions over keys of paired layers, before dropout."""
+"""Losses on attention maps: the distributions over keys of paired layers, before dropout."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from distil_nlp.tasks import TaskKind
 
 
 def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
-    """Σ_rows mean_heads KL(teacher ‖ student) between attention distributions, in nats.
+    """Return Σ_rows mean_heads KL(teacher ‖ student) between attention distributions, in nats.
 
-    A row is one query token; its distribution runs over the keys it may see. 0 at equality. Keys that the
+    A row is one query token; its distribution runs over the keys that it attends to. 0 at equality. Keys to which the
     teacher gives probability 0 (padding among them) add nothing.
 
     Args:
-        student, teacher: log-probabilities, (batch, heads, queries, keys), with the same number of heads.
+        student: log-probabilities, (batch, heads, queries, keys).
+        teacher: log-probabilities of the same shape; no gradient flows to them.
         chosen: (batch, queries), 1 for rows that count and 0 for the others, such as padded queries.
 
     Raises:
@@ -36,10 +37,10 @@ def attention_kl(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
 
 def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
-    """Σ_rows mean_heads Σ_keys (student − teacher)² between probabilities.
+    """Return Σ_rows mean_heads Σ_keys (student − teacher)² between attention probabilities.
 
-    Keys are summed, not averaged: a mean over keys would shrink with padding and sequence length.
-    Arguments and errors as in `attention_kl`, which gives small probabilities more weight.
+    Keys are summed, not averaged: a mean over keys would shrink with padding and sequence length. `attention_kl` gives
+    small probabilities more weight; arguments and errors are the same.
 
     Reference: TinyBERT, arXiv:1909.10351, equation 7, on probabilities instead of scores.
     """
@@ -48,13 +49,13 @@ def attention_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
 
 
 def sum_chosen(per_key: Tensor, chosen: Tensor) -> Tensor:
-    """Σ over keys and chosen queries, mean over heads, of (batch, heads, queries, keys)."""
+    """Sum (batch, heads, queries, keys) over keys and the chosen queries; average over heads."""
     per_query = per_key.sum(-1).mean(1)
     return per_query.masked_fill(chosen == 0, 0).sum()
 
 
 def check_same_maps(student: Tensor, teacher: Tensor) -> None:
-    """Raises ValueError where the shapes differ."""
+    """Raise ValueError if the shapes differ."""
     if student.shape != teacher.shape:
         raise ValueError(
             f"expected (batch, heads, seq, seq) alike / got student {tuple(student.shape)}, "
@@ -70,12 +71,14 @@ class AttentionTerm(BlockTerm):
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if teacher.layer_types and student.layer_types:
-            unlike = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
-            if unlike:
+            mismatched = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
+            if mismatched:
+                teacher_block, student_block = mismatched[0]
+                types = f"{teacher.layer_types[teacher_block]} and {student.layer_types[student_block]}"
                 raise UserError(
-                    f"objective.{self.name}.layers: expected layers that see the same tokens / got {list(unlike[0])}, "
-                    f"{teacher.layer_types[unlike[0][0]]} and {student.layer_types[unlike[0][1]]} / a distribution "
-                    "over all tokens cannot be matched within a window / pair layers of one type"
+                    f"objective.{self.name}.layers: expected layers that see the same tokens / got "
+                    f"{list(mismatched[0])}, {types} / a distribution over all tokens cannot be matched within a "
+                    "window / pair layers of one type"
                 )
 
     def request(self, role: Role) -> SignalRequest:
@@ -84,23 +87,26 @@ class AttentionTerm(BlockTerm):
     def states(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any]
     ) -> list[tuple[Attention, Attention, Tensor]]:
-        """(student, teacher, the chosen queries) of each pair of layers; see `attention_sum`."""
+        """Return (student, teacher, chosen queries) for each pair of layers; see `attention_sum`."""
         tokens = batch["input_ids"]
         chosen = (
             torch.zeros_like(tokens).flatten().index_fill_(0, batch["rows"][self.counted_rows()], 1).view_as(tokens)
         )
-        return [(student.attention[ours], teacher.attention[theirs], chosen) for theirs, ours in self.pairs]
+        return [
+            (student.attention[student_block], teacher.attention[teacher_block], chosen)
+            for teacher_block, student_block in self.pairs
+        ]
 
 
 class HeadsTerm(AttentionTerm):
-    """A loss between the attention of paired layers.
+    """A term on the attention of paired layers, head by head or averaged over heads.
 
     Args:
         heads: `each` compares head with head and needs equal numbers; `average` compares the means.
 
     Attributes:
-        map_loss: of (student, teacher, chosen), such as `attention_kl`.
-        of_scores: whether it takes scores instead of log-probabilities.
+        map_loss: the formula, (student, teacher, chosen) → sum, such as `attention_kl`.
+        of_scores: True if the formula takes scores instead of log-probabilities.
     """
 
     map_loss: Any

@@ -1,4 +1,4 @@
-"""Attention scores: what the softmax over keys is taken of."""
+"""A loss on attention scores: the input of the softmax over keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from distil_nlp.signals.types import SignalRequest
 
 
 def attention_scores_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
-    """Σ_rows mean_heads mean_keys (student − teacher)² between attention scores. 0 at equality.
+    """Return Σ_rows mean_heads mean_keys (student − teacher)² between attention scores. 0 at equality.
 
-    A row is one query token; the mean runs over the keys that it may see in both models, so that neither padding nor
-    what a mask adds to it counts. Unlike distributions, scores also fix what a softmax forgets: a constant added to all
-    scores of a query.
+    A row is one query token; the mean runs over the keys that are visible to it in both models, so that neither padding
+    nor the values that a mask adds count. Unlike distributions, scores also match what a softmax is blind to: a
+    constant added to all scores of a query.
 
     Args:
-        student, teacher: scores as they go into the softmax, (batch, heads, queries, keys), −inf where a key may not be
-            seen, with the same number of heads.
+        student: scores as they go into the softmax, (batch, heads, queries, keys), −inf where a key is masked.
+        teacher: scores of the same shape; no gradient flows to them.
         chosen: (batch, queries), 1 for rows that count and 0 for the others, such as padded queries.
 
     Raises:
@@ -29,9 +29,9 @@ def attention_scores_mse(student: Tensor, teacher: Tensor, chosen: Tensor) -> Te
     Reference: TinyBERT, arXiv:1909.10351, equation 7, whose mean is over all keys, padding included.
     """
     check_same_maps(student, teacher)
-    unseen = (student == -math.inf) | (teacher == -math.inf)
-    error = (student - teacher.detach()).masked_fill(unseen, 0).square()
-    return sum_chosen(error / (~unseen).sum(-1, keepdim=True).clamp_min(1), chosen)
+    masked = (student == -math.inf) | (teacher == -math.inf)
+    error = (student - teacher.detach()).masked_fill(masked, 0).square()
+    return sum_chosen(error / (~masked).sum(-1, keepdim=True).clamp_min(1), chosen)
 
 
 class AttentionScoresMSE(HeadsTerm):

@@ -1,4 +1,4 @@
-"""Regression outputs as distributions over bins."""
+"""A loss on regression outputs as distributions over bins."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ def binned_regression(
     width: float = 0.5,
     temperature: float = 1.0,
 ) -> Tensor:
-    """T² · Σ_rows KL(p ‖ q) in nats, p the teacher's distribution over bins and q the student's; 0 at equality.
+    """Return T² · Σ_rows KL(p ‖ q) in nats, p the teacher's distribution over bins and q the student's; 0 at equality.
 
     The heads stay scalar: an output x becomes the distribution that a Gaussian kernel around it gives to `bins` centres
     c from `low` to `high`, softmax(−(x − c)² / (2 · width² · T)). With bins that are close and outputs well inside,
     that is T · (student − teacher)² / (2 · width²); beyond the ends it grows with the distance, not its square.
-    So it is a squared error that outputs outside the scale pull at less, and there is no uncertainty of the teacher's
-    in it, as there is where a head of its own predicts the bins. T does what width · √T does.
+    So it is a squared error with smaller gradients for outputs outside the scale. It carries no uncertainty of the
+    teacher, as a head that predicts the bins itself would. A temperature T has the effect of a kernel of width · √T.
 
     Args:
-        student, teacher: outputs, (rows, 1) or (rows,), both alike.
-        low, high: the first and the last centre.
-        bins: how many centres, at least 2.
+        student: outputs, (rows, 1) or (rows,).
+        teacher: outputs of the same shape; no gradient flows to them.
+        low: the first centre.
+        high: the last centre.
+        bins: the number of centres, at least 2.
         width: σ of the kernel, in units of the output.
         temperature: T > 0.
 
@@ -44,7 +46,7 @@ def binned_regression(
     centres = torch.linspace(low - middle, high - middle, bins, device=student.device)
 
     def scores(outputs: Tensor) -> Tensor:
-        """−(x − c)² / (2 · width²) without the square of x, which all bins share."""
+        """Return −(x − c)² / (2 · width²) without the square of x, which all bins share."""
         outputs = outputs.float().reshape(-1, 1) - middle
         return (outputs * centres - centres.square() / 2) / width**2
 
@@ -52,14 +54,15 @@ def binned_regression(
 
 
 class BinnedRegression(SoftTerm):
-    """`binned_regression`: T² · KL in nats between the distributions over bins that a Gaussian kernel around the
-    outputs gives. Nearly a squared error within [low, high], and linear beyond; see the function.
+    """`binned_regression`: T² · KL in nats between outputs as distributions over bins, made by a Gaussian kernel.
+
+    Nearly a squared error within [low, high], and linear beyond; see the function.
 
     Args:
         temperature: T, a number or a `Schedule`.
         low, high: the ends of the scale; the defaults are STS-B's.
-        bins: how many.
-        width: σ of the kernel, at least half the distance of two bins.
+        bins: the number of bins.
+        width: σ of the kernel, at least half the distance between two bins.
 
     Raises:
         UserError: if low is not below high, or the kernel falls between the bins.

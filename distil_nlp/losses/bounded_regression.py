@@ -1,4 +1,4 @@
-"""Regression to the labels, until the student is as near to them as the teacher."""
+"""Regression to the labels, until the student is as close to them as the teacher."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from distil_nlp.signals.types import Signals
 
 
 def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:
-    """Σ_rows (student − label)² where that + margin > (teacher − label)², and 0 elsewhere.
+    """Return Σ_rows (student − label)² where that + margin > (teacher − label)², and 0 elsewhere.
 
-    So the teacher is a bound, not a target: a row counts while the student's squared error exceeds the teacher's less
+    So the teacher is a bound, not a target: a row counts while the student's squared error exceeds the teacher's minus
     the margin. 0 at equality if the margin is 0.
 
     Args:
-        student, teacher: outputs, (rows, 1).
+        student: outputs, (rows, 1).
+        teacher: outputs, (rows, 1); no gradient flows to them.
         labels: (rows,).
         margin: in squared units of the label, at least 0.
 
     Raises:
-        ValueError: if there are not as many labels as outputs.
+        ValueError: if the numbers of labels and outputs differ.
 
     Reference: Chen, Choi, Yu, Han, Chandraker (2017), "Learning efficient object detection models with knowledge
     distillation", NeurIPS, section 3 (teacher bounded regression loss).
@@ -37,16 +38,17 @@ def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin:
 
 
 class BoundedRegression(LabelTerm):
-    """`bounded_regression`: squared error to the label, of labelled rows where the student's is not below the teacher's
-    by the margin.
+    """`bounded_regression`: squared error to the label, until it is below the teacher's by a margin.
+
+    One value per labelled row.
 
     Args:
-        margin: by how much the student's squared error must be below the teacher's for a row to count no more.
+        margin: the distance below the teacher's squared error at which a row no longer counts.
     """
 
     name, outputs = "bounded_regression", ("number",)
     unit = "squared error"
-    formula = "squared error to the label, where it exceeds the teacher's less a margin"
+    formula = "squared error to the label, where it exceeds the teacher's minus a margin"
     paper = None
 
     def __init__(self, weight: Weight = 1.0, margin: NonNegative = 0.0):

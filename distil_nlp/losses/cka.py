@@ -1,4 +1,4 @@
-"""Linear CKA as something to match: how alike two layers see the same rows, whatever their widths."""
+"""Linear CKA as a loss: the similarity of two layers on the same rows, whatever their widths."""
 
 from typing import Literal
 
@@ -9,24 +9,24 @@ from distil_nlp.objective import BatchTerm, LayerPairs, Weight
 
 
 def linear_cka_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) with columns centred and Frobenius norms, in [0, 1]: 0 where the states agree up to
-    rotation and scale.
+    """Return 1 − ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) with columns centred and Frobenius norms, in [0, 1].
 
-    The usual, biased estimator: few rows of wide layers look alike, and two rows always do.
+    0 where the states agree up to rotation and scale. This is the usual, biased estimator: for few rows of wide layers
+    the CKA is close to 1 whatever the states, and for two rows it is 1.
 
     Args:
-        student, teacher: (rows, width), row i of one belongs to row i of the other; widths are free. No gradient flows
-            to the teacher.
+        student: X, (rows, width).
+        teacher: Y, (rows, width) of the same rows in the same order; its width may differ. No gradient flows to it.
 
     Raises:
-        ValueError: if the rows are not equally many.
+        ValueError: if the numbers of rows differ.
 
     Reference: Kornblith et al. 2019, arXiv:1905.00414, section 3.
     """
     check_same_rows(student, teacher)
-    x, y = (one - one.mean(0) for one in (at_least_fp32(student), at_least_fp32(teacher.detach())))
-    lengths = matmul_fp32(x.T, x).norm() * matmul_fp32(y.T, y).norm()
-    return 1 - matmul_fp32(y.T, x).square().sum() / lengths.clamp_min(TINY)
+    x, y = (states - states.mean(0) for states in (at_least_fp32(student), at_least_fp32(teacher.detach())))
+    norms = matmul_fp32(x.T, x).norm() * matmul_fp32(y.T, y).norm()
+    return 1 - matmul_fp32(y.T, x).square().sum() / norms.clamp_min(TINY)
 
 
 class LinearCKA(BatchTerm):
@@ -34,7 +34,7 @@ class LinearCKA(BatchTerm):
 
     Args:
         layers: pairs of layers.
-        rows: `all` attended tokens, or `cls` alone, of which a micro-batch has few: CKA of few rows is biased up.
+        rows: `all` attended tokens, or `cls` only, of which a micro-batch has few: CKA of few rows is biased upwards.
     """
 
     name, paper = "linear_cka", "1905.00414"

@@ -1,4 +1,4 @@
-"""A contrastive loss: each sequence of a micro-batch is to be told from the others."""
+"""A contrastive loss: the student's state identifies its own sequence among the teacher's of a micro-batch."""
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,15 @@ from distil_nlp.objective import BatchTerm, LayerPairs, Positive, Weight, check_
 
 
 def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> Tensor:
-    """mean_i −log (exp(cos(sᵢ, tᵢ) / T) / Σ_j exp(cos(sᵢ, tⱼ) / T)), in nats: InfoNCE with the teacher's other rows as
-    negatives.
+    """Return mean_i −log (exp(cos(sᵢ, tᵢ) / T) / Σ_j exp(cos(sᵢ, tⱼ) / T)), in nats.
 
-    It never reaches 0: with n rows it is at least log(1 + (n − 1) exp(−2 / T)), where others lie opposite, and
-    mean_i log Σ_j exp((cos(tᵢ, tⱼ) − 1) / T) where student equals teacher. A guess is log n.
+    InfoNCE with the teacher's other rows as negatives. It never reaches 0: with n rows it is at least
+    log(1 + (n − 1) exp(−2 / T)), where the others point the opposite way, and mean_i log Σ_j exp((cos(tᵢ, tⱼ) − 1) / T)
+    where student equals teacher. At chance level it is log n.
 
     Args:
-        student, teacher: (rows, width). No gradient flows to the teacher.
+        student: (rows, width).
+        teacher: (rows, width); no gradient flows to it.
         temperature: T > 0.
 
     Raises:
@@ -32,15 +33,15 @@ def contrastive(student: Tensor, teacher: Tensor, temperature: float = 0.07) -> 
 
 
 class Contrastive(BatchTerm):
-    """`contrastive`: InfoNCE between [CLS] of the teacher and a learned linear map of the student's, over the sequences
-    of a micro-batch.
+    """`contrastive`: InfoNCE between the teacher's [CLS] states and a learned linear map of the student's.
 
-    CRD draws thousands of negatives from a memory of all rows, has the student's rows as negatives too, and maps the
-    teacher's states; here the negatives are the teacher's states of the micro-batch's other sequences, as they are.
+    It runs over the sequences of a micro-batch. CRD draws thousands of negatives from a memory of all rows, uses the
+    student's rows as negatives too, and maps the teacher's states; here the negatives are the teacher's states of the
+    micro-batch's other sequences, without a map.
 
     Args:
-        layers: [CLS] of these.
-        temperature: T; that of CRD's code.
+        layers: the pairs of layers whose [CLS] states are compared.
+        temperature: T; the default is that of CRD's code.
     """
 
     name, paper = "contrastive", "1910.10699"

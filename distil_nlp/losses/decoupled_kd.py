@@ -1,4 +1,4 @@
-"""Soft targets in two parts: how likely the right class is, and how the other classes share the rest."""
+"""Soft targets in two parts: the probability of the target class, and the distribution among the other classes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def decoupled_kd(
     alpha: float | Tensor = 1.0,
     beta: float | Tensor = 8.0,
 ) -> Tensor:
-    """T² · Σ_rows α · TCKD + β · NCKD, in nats; 0 at equality.
+    """Return T² · Σ_rows α · TCKD + β · NCKD, in nats; 0 at equality.
 
-    With p the teacher's softened output, q the student's and y the label, TCKD is KL between (p_y, 1 − p_y) and
-    (q_y, 1 − q_y), and NCKD is KL between p and q over the classes other than y, each made to sum to 1. α = 1 and
-    β = 1 − p_y give `soft_target_kl`. Of two classes NCKD is 0.
+    With p the teacher's softened output, q the student's and y the label, TCKD is the KL between (p_y, 1 − p_y) and
+    (q_y, 1 − q_y), and NCKD is the KL between p and q over the classes other than y, each normalised to sum to 1. α = 1
+    and β = 1 − p_y give `soft_target_kl`. With two classes NCKD is 0.
 
     Args:
-        student, teacher: logits, (rows, classes), of two classes or more.
+        student: logits, (rows, classes), of two classes or more.
+        teacher: logits, (rows, classes); no gradient flows to them.
         labels: (rows,), integers in [0, classes).
         temperature: T > 0.
-        alpha, beta: weights of the two parts, numbers or (rows,).
+        alpha: α, the weight of TCKD, a number or (rows,).
+        beta: β, the weight of NCKD, a number or (rows,).
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
@@ -39,34 +41,38 @@ def decoupled_kd(
     Reference: DKD, arXiv:2203.08679, section 3; T² as in the authors' code. They choose β by the teacher, from 0.5
     (ImageNet, with T = 1) to 8 (CIFAR-100, with T = 4).
     """
-    ours, theirs = softened(student, teacher, temperature)
+    student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
     label = labels.unsqueeze(1)
-    ours_target, ours_rest, ours_others = _parts(ours, label)
-    theirs_target, theirs_rest, theirs_others = _parts(theirs, label)
-    of_target = _kl(theirs_target, ours_target) + _kl(theirs_rest, ours_rest)
-    of_others = (theirs_others.exp().scatter(1, label, 0.0) * (theirs_others - ours_others)).sum(1)
-    return (alpha * of_target + beta * of_others).sum() * temperature**2
+    student_target, student_rest, student_others = _split_at_label(student_log_probs, label)
+    teacher_target, teacher_rest, teacher_others = _split_at_label(teacher_log_probs, label)
+    target_kl = _kl(teacher_target, student_target) + _kl(teacher_rest, student_rest)
+    others_kl = (teacher_others.exp().scatter(1, label, 0.0) * (teacher_others - student_others)).sum(1)
+    return (alpha * target_kl + beta * others_kl).sum() * temperature**2
 
 
-def _parts(log: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the label, (rows,), of all others together, (rows,), and of each among the others, (rows,
-    classes), which is finite and has no meaning at the label."""
-    rest = log.scatter(1, label, -math.inf).logsumexp(1)
-    return log.gather(1, label).squeeze(1), rest, log - rest.unsqueeze(1)
+def _split_at_label(log_probs: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probabilities of the label, of all other classes together, and of each among the others.
+
+    Shapes (rows,), (rows,) and (rows, classes); the last is finite and has no meaning at the label.
+    """
+    rest = log_probs.scatter(1, label, -math.inf).logsumexp(1)
+    return log_probs.gather(1, label).squeeze(1), rest, log_probs - rest.unsqueeze(1)
 
 
-def _kl(theirs: Tensor, ours: Tensor) -> Tensor:
-    return theirs.exp() * (theirs - ours)
+def _kl(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tensor:
+    """Return the addend of KL(teacher ‖ student) for each entry."""
+    return teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)
 
 
 class DecoupledKD(LabelTerm):
-    """`decoupled_kd`: T² · (α · KL of right class against rest + β · KL among the wrong classes), in nats per labelled
-    row or masked token (DKD).
+    """`decoupled_kd`: T² · (α · KL of target class against rest + β · KL among the other classes), in nats (DKD).
+
+    One value per labelled row or masked token.
 
     Args:
         temperature: T, a number or a `Schedule`.
-        alpha: weight of the right class's part.
-        beta: weight of the wrong classes' part.
+        alpha: α, the weight of the target class's part.
+        beta: β, the weight of the other classes' part.
     """
 
     name, outputs = "decoupled_kd", ("distribution",)
@@ -87,5 +93,5 @@ class DecoupledKD(LabelTerm):
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
-        theirs = self.logits(teacher, batch)
-        return decoupled_kd(logits, theirs, labels, self.temperature(progress), self.alpha, self.beta)
+        teacher_logits = self.logits(teacher, batch)
+        return decoupled_kd(logits, teacher_logits, labels, self.temperature(progress), self.alpha, self.beta)

@@ -1,4 +1,4 @@
-"""DIST: relations between probabilities, by their correlation, instead of the probabilities themselves."""
+"""DIST: the correlation of class probabilities as a loss, instead of the probabilities themselves."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from distil_nlp.objective import OutputBatchTerm, RowSetName, Temperature, Tempe
 
 
 def dist_inter(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Σ_rows 1 − Pearson's correlation over the classes of softmax(student / T) and softmax(teacher / T).
+    """Return Σ_rows 1 − Pearson's correlation over the classes of softmax(student / T) and softmax(teacher / T).
 
-    Each row is in [0, 2], and 0 where one is a linear function of the other that rises, such as at equality. A row
-    whose classes are all equally likely correlates with nothing and counts 1. So do not use it on two classes, where
-    the correlation is ±1 whatever the probabilities, and has no gradient.
+    Each row is in [0, 2], and 0 where one is an increasing linear function of the other, such as at equality. A row
+    whose classes are all equally likely correlates with nothing and counts 1. Do not use it on two classes, where the
+    correlation is ±1 whatever the probabilities, and has no gradient.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
 
     Reference: DIST, arXiv:2205.10536, section 3 (inter-class relation). The authors' code multiplies by T², which is
-    left out: a correlation is blind to scale, and does not fade with T.
+    left out here: a correlation is invariant to scale, and does not shrink with T.
     """
-    ours, theirs = (one.exp() for one in softened(student, teacher, temperature))
-    return _uncorrelated(ours, theirs, -1).sum()
+    student_probs, teacher_probs = (log_probs.exp() for log_probs in softened(student, teacher, temperature))
+    return _one_minus_correlation(student_probs, teacher_probs, -1).sum()
 
 
 def dist_intra(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """mean_classes 1 − Pearson's correlation over the rows of the class's probabilities: one value for all rows.
+    """Return mean_classes 1 − Pearson's correlation over the rows of the class's probabilities: one value for all rows.
 
     In [0, 2], and 0 at equality, unless a class is equally likely in all rows: that correlates with nothing and counts
-    1. Of two rows the correlation is ±1 and has no gradient. Arguments, errors and T as of `dist_inter`.
+    1. With two rows the correlation is ±1 and has no gradient. Arguments and errors are those of `dist_inter`.
 
     Reference: DIST, arXiv:2205.10536, section 3 (intra-class relation).
     """
-    ours, theirs = (one.exp() for one in softened(student, teacher, temperature))
-    return _uncorrelated(ours, theirs, 0).mean()
+    student_probs, teacher_probs = (log_probs.exp() for log_probs in softened(student, teacher, temperature))
+    return _one_minus_correlation(student_probs, teacher_probs, 0).mean()
 
 
-def _uncorrelated(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
-    return 1 - (standardise(ours, dim) * standardise(theirs, dim)).mean(dim)
+def _one_minus_correlation(student_probs: Tensor, teacher_probs: Tensor, dim: int) -> Tensor:
+    return 1 - (standardise(student_probs, dim) * standardise(teacher_probs, dim)).mean(dim)
 
 
 class DistInter(TemperedTerm):
@@ -65,8 +66,9 @@ class DistInter(TemperedTerm):
 
 
 class DistIntra(OutputBatchTerm):
-    """`dist_intra`: 1 − the correlation over a micro-batch's rows of student's and teacher's probability of a class,
-    averaged over classes (DIST). The more rows a micro-batch has, the more it tells.
+    """`dist_intra`: 1 − the correlation of student's and teacher's probability of a class over rows (DIST).
+
+    The rows are those of a micro-batch; the mean over classes is taken. More rows give a more informative correlation.
 
     Args:
         temperature: T, a number or a `Schedule`.

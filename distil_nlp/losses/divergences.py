@@ -1,4 +1,4 @@
-"""Other divergences between softened outputs than the KL of `soft_targets`."""
+"""Divergences between softened outputs other than the KL of `soft_targets`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from distil_nlp.objective import Fraction, RowSetName, Temperature, TemperedTerm
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² · Σ_rows KL(softmax(student / T) ‖ softmax(teacher / T)), in nats: `soft_target_kl` with its sides swapped.
+    """Return T² · Σ_rows KL(softmax(student / T) ‖ softmax(teacher / T)), in nats: `soft_target_kl`, sides swapped.
 
-    It punishes what the student holds likely and the teacher does not, and lets a small student leave some of the
-    teacher's modes out. 0 at equality.
+    It penalises classes that are likely for the student and unlikely for the teacher, and lets a small student leave
+    out some of the teacher's modes. 0 at equality.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
 
     Raises:
@@ -27,32 +28,33 @@ def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
     Reference: MiniLLM, arXiv:2306.08543, section 2, there for whole sequences.
     """
-    ours, theirs = softened(student, teacher, temperature)
-    return F.kl_div(theirs, ours, reduction="sum", log_target=True) * temperature**2
+    student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
+    return F.kl_div(teacher_log_probs, student_log_probs, reduction="sum", log_target=True) * temperature**2
 
 
 def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 1.0, beta: float = 0.5) -> Tensor:
-    """T² · Σ_rows β · KL(p ‖ m) + (1 − β) · KL(q ‖ m), in nats, with m = β · p + (1 − β) · q.
+    """Return T² · Σ_rows β · KL(p ‖ m) + (1 − β) · KL(q ‖ m), in nats, with m = β · p + (1 − β) · q.
 
     p is the teacher's softened output, q the student's. 0 at equality. Without T² a row is at most the entropy of
-    (β, 1 − β): log 2 for the Jensen-Shannon divergence proper, which is that of β = ½. Divided by β it tends to
-    KL(p ‖ q) for β → 0; divided by 1 − β to KL(q ‖ p) for β → 1.
+    (β, 1 − β): log 2 for the Jensen-Shannon divergence itself, which has β = ½. Divided by β it tends to KL(p ‖ q) for
+    β → 0; divided by 1 − β to KL(q ‖ p) for β → 1.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
-        beta: the teacher's share of the mixture, in (0, 1).
+        beta: β, the teacher's fraction of the mixture, in (0, 1).
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
 
     Reference: GKD, arXiv:2306.13649, section 2 (generalised Jensen-Shannon divergence).
     """
-    ours, theirs = softened(student, teacher, temperature)
-    mixture = torch.logaddexp(theirs + math.log(beta), ours + math.log1p(-beta))
-    of_teacher = F.kl_div(mixture, theirs, reduction="sum", log_target=True)
-    of_student = F.kl_div(mixture, ours, reduction="sum", log_target=True)
-    return (beta * of_teacher + (1 - beta) * of_student) * temperature**2
+    student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
+    mixture = torch.logaddexp(teacher_log_probs + math.log(beta), student_log_probs + math.log1p(-beta))
+    teacher_kl = F.kl_div(mixture, teacher_log_probs, reduction="sum", log_target=True)
+    student_kl = F.kl_div(mixture, student_log_probs, reduction="sum", log_target=True)
+    return (beta * teacher_kl + (1 - beta) * student_kl) * temperature**2
 
 
 class ReverseKL(TemperedTerm):
@@ -75,14 +77,15 @@ class JensenShannon(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`.
-        beta: the teacher's share of the mixture.
+        beta: β, the teacher's fraction of the mixture.
         rows: see `SoftTerm`.
     """
 
     name, outputs = "jensen_shannon", ("distribution",)
     unit = "nats × T²"
     formula = (
-        "Jensen-Shannon divergence between the softened outputs, the teacher having share β of the mixture, times T²"
+        "Jensen-Shannon divergence between the softened outputs, with a fraction β of the teacher's in the mixture, "
+        "times T²"
     )
     paper = "2306.13649"
 

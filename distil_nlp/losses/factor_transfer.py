@@ -1,4 +1,4 @@
-"""Factor transfer: the teacher paraphrased into fewer numbers, which the student translates its own states to."""
+"""Factor transfer: the student's states, translated, match a compressed paraphrase of the teacher's."""
 
 from torch import Tensor, nn
 
@@ -7,14 +7,17 @@ from distil_nlp.objective import Fraction, JointTerm, LayerPairs, RowSetName, We
 
 
 def factor_transfer(student: Tensor, factor: Tensor, rebuilt: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows ‖student/‖student‖ − factor/‖factor‖‖₁ + mean_width (rebuilt − teacher)²; 0 where the factors have one
-    direction and the teacher is rebuilt. The former, at most 2 √factors, teaches the translator and what is below it,
-    the latter the paraphraser alone. The paper sums the latter over the width; the mean keeps the two comparable.
+    """Return Σ_rows ‖student/‖student‖ − factor/‖factor‖‖₁ + mean_width (rebuilt − teacher)².
+
+    0 where both factors have the same direction and the teacher is rebuilt exactly. The first part, at most 2 √factors,
+    trains the translator and the student below it, the second the paraphraser only. The paper sums the second over the
+    width; the mean keeps the two comparable.
 
     Args:
-        student, factor: the translator's and the paraphraser's, (rows, factors). No gradient flows from one to the
-            other.
-        rebuilt, teacher: (rows, width); no gradient flows to the teacher.
+        student: the translator's factors, (rows, factors).
+        factor: the paraphraser's factors, (rows, factors); the first part sends no gradient to them.
+        rebuilt: the paraphraser's reconstruction of the teacher, (rows, width).
+        teacher: (rows, width); no gradient flows to it.
 
     Raises:
         ValueError: if the shapes differ.
@@ -28,8 +31,11 @@ def factor_transfer(student: Tensor, factor: Tensor, rebuilt: Tensor, teacher: T
 
 
 class FactorModules(nn.Module):
-    """(student's, teacher's states) → what `factor_transfer` takes: a translator for the student, and for the teacher a
-    paraphraser, which is an auto-encoder. Each of the three is two linear layers with a leaky ReLU between them."""
+    """A translator for the student and a paraphraser, an auto-encoder, for the teacher.
+
+    (student's, teacher's states) → the arguments of `factor_transfer`. Translator, encoder and decoder are two linear
+    layers each, with a leaky ReLU between them.
+    """
 
     def __init__(self, narrow: int, wide: int, factors: int):
         super().__init__()
@@ -46,15 +52,15 @@ def _two_layers(narrow: int, wide: int) -> nn.Module:
 
 
 class FactorTransfer(JointTerm):
-    """`factor_transfer`: L1 distance of the directions of factors, per token, and the paraphraser's squared error.
+    """`factor_transfer`: L1 distance between directions of factors, per token, and the paraphraser's squared error.
 
-    The paper learns the paraphraser first and freezes it; here both learn at once, so that the factors move while the
-    student follows them. Its convolutions are linear layers here.
+    The paper trains the paraphraser first and freezes it; here both are trained at once, so that the factors move while
+    the student follows them. Its convolutions are linear layers here.
 
     Args:
         layers: `last`, as in the paper.
         rows: see `LayerTerm`.
-        rate: factors, as a share of the teacher's width.
+        rate: the number of factors, as a fraction of the teacher's width.
     """
 
     name, paper = "factor_transfer", "1802.04977"

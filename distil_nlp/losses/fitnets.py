@@ -1,4 +1,4 @@
-"""FitNets: hints from within the teacher."""
+"""FitNets: hints from the teacher's intermediate layers."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,14 @@ from distil_nlp.objective import HiddenTerm, LayerPairs, RowSetName, Weight, che
 
 
 def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows ½ ‖teacher − student‖², summed over the width; 0 at equality.
+    """Return Σ_rows ½ ‖teacher − student‖², summed over the width; 0 at equality.
 
-    Args: (rows, width) each, `student` as the regressor gives it. No gradient flows to the teacher. Raises ValueError
-        if the shapes differ.
+    Args:
+        student: the regressor's output, (rows, width).
+        teacher: (rows, width); no gradient flows to it.
+
+    Raises:
+        ValueError: if the shapes differ.
 
     Reference: FitNets, arXiv:1412.6550, the hint loss L_HT.
     """
@@ -19,9 +23,10 @@ def fitnets_hint(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class FitNetsHint(HiddenTerm):
-    """`fitnets_hint`: half the squared error of the hidden states that a learned regressor makes of the student's, per
-    token. The regressor is linear with a bias, one for each student layer, and learned at equal widths too. (That of
-    the paper ends in the hint's own nonlinearity; hidden states end in none.)
+    """`fitnets_hint`: half the squared distance between a learned regressor's output and the teacher's, per token.
+
+    The regressor maps the student's hidden states. It is linear with a bias, one for each student layer, and learned at
+    equal widths too. (The paper's regressor ends in the hint's own nonlinearity; hidden states end in none.)
 
     Args:
         layers: `middle`, as in the paper.

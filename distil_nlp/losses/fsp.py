@@ -1,4 +1,4 @@
-"""The flow of the solution procedure: how a layer's states go together with those of the next."""
+"""The flow of the solution procedure (FSP): products of a layer's states with those of the next layer."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from distil_nlp.tasks import TaskKind
 
 
 def gram_flow(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], lengths: Tensor) -> Tensor:
-    """Σ_sequences mean_entries (G_student − G_teacher)²; 0 at equality.
+    """Return Σ_sequences mean_entries (G_student − G_teacher)²; 0 at equality.
 
     G = (1 / tokens) Σ_tokens lower upperᵀ, (width, width), of a lower and an upper layer of one model. The paper sums
     the entries; their mean keeps a weight comparable between widths.
 
     Args:
-        student, teacher: lower and upper, (sequences, tokens, width) each, 0 at padding. No gradient flows to the
-            teacher.
-        lengths: tokens of each sequence, (sequences,); a sequence of none adds 0.
+        student: states of the lower and the upper layer, (sequences, tokens, width) each, 0 at padding.
+        teacher: the same of the teacher; no gradient flows to it.
+        lengths: the number of tokens of each sequence, (sequences,); a sequence of length 0 adds 0.
 
     Raises:
         ValueError: if the shapes differ.
 
     Reference: Yim, Joo, Bae, Kim, A Gift from Knowledge Distillation, CVPR 2017: the FSP matrix and loss.
     """
-    for ours, theirs in zip(student, teacher, strict=True):
-        check_same_shape(ours, theirs, "(sequences, tokens, width) alike")
-    mine = matmul_fp32(student[0].transpose(1, 2), student[1])
-    other = matmul_fp32(teacher[0].detach().transpose(1, 2), teacher[1].detach())
-    difference = (mine - other) / lengths.clamp_min(1)[:, None, None]
+    for student_states, teacher_states in zip(student, teacher, strict=True):
+        check_same_shape(student_states, teacher_states, "(sequences, tokens, width) alike")
+    student_gram = matmul_fp32(student[0].transpose(1, 2), student[1])
+    teacher_gram = matmul_fp32(teacher[0].detach().transpose(1, 2), teacher[1].detach())
+    difference = (student_gram - teacher_gram) / lengths.clamp_min(1)[:, None, None]
     return difference.square().mean((1, 2)).sum()
 
 
 class GramFlow(SequenceTerm):
-    """`gram_flow`: squared error of the Gram matrices between each paired layer and the next one paired (FSP), per
-    sequence, the mean over these steps. A student of another width is projected. Holds matrices of width² for each
-    sequence and step.
+    """`gram_flow`: squared error of the Gram matrices between each paired layer and the next paired layer (FSP).
+
+    One value per sequence, the mean over these steps. A student of another width is projected. Matrices of width² are
+    held for each sequence and step.
 
     Args:
-        layers: two pairs or more, from below; `all` compares what each student layer makes of its input with what the
-            teacher's layers up to the same depth do.
+        layers: two pairs or more, in increasing depth; `all` compares the transformation by each student layer with
+            that by the teacher's layers up to the same depth.
     """
 
     name, paper = "gram_flow", None
@@ -65,8 +66,8 @@ class GramFlow(SequenceTerm):
             )
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        states, places, tokens = self.states(student, teacher, batch), batch["rows"]["all"], batch["input_ids"]
-        lengths = by_sequence(states[0][0].new_ones(len(places), 1), places, tokens).float().sum((1, 2))
+        states, positions, tokens = self.states(student, teacher, batch), batch["rows"]["all"], batch["input_ids"]
+        lengths = by_sequence(states[0][0].new_ones(len(positions), 1), positions, tokens).float().sum((1, 2))
         total = 0.0
         for lower, upper in pairwise(states):
             total = total + gram_flow((lower[0], upper[0]), (lower[1], upper[1]), lengths)

@@ -1,4 +1,4 @@
-"""Hard labels: the data's own targets."""
+"""Losses on hard labels, the data's own targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distil_nlp.signals.types import Signals
 
 
 def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Σ_rows −log softmax(logits)[label], in nats: masked-LM loss and classification loss alike.
+    """Return Σ_rows −log softmax(logits)[label], in nats, the loss of masked language models and classifiers.
 
     Args:
         logits: (rows, classes).
@@ -23,15 +23,25 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Σ_rows (output − label)² for regression. `outputs` is (rows, 1), `labels` (rows,)."""
+    """Return Σ_rows (output − label)², the loss of a regression.
+
+    Args:
+        outputs: (rows, 1).
+        labels: (rows,).
+
+    Raises:
+        ValueError: if the numbers of outputs and labels differ.
+    """
     outputs = outputs.float().squeeze(-1)
     check_same_shape(outputs, labels, "an output for each label", ("outputs", "labels"))
     return F.mse_loss(outputs, labels.float(), reduction="sum")
 
 
 class HardLabel(LabelTerm):
-    """`hard_label`: the data's own targets. Cross-entropy over masked tokens (language modelling) or labelled
-    rows (classification), squared error (regression); rows labelled −100 or NaN take no part."""
+    """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
+
+    Rows are masked tokens (language modelling) or labelled rows; rows labelled −100 or NaN are excluded.
+    """
 
     name, needs_teacher = "hard_label", False
     unit = "nats"
@@ -46,7 +56,7 @@ class HardLabel(LabelTerm):
 
 
 class MaskedAccuracy(LabelTerm):
-    """`accuracy`, for evaluation: how often the most likely word is the masked one."""
+    """`accuracy`, for evaluation: the number of masked tokens whose most likely word is the right one."""
 
     name, needs_teacher = "accuracy", False
 

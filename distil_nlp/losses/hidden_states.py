@@ -1,4 +1,4 @@
-"""Hidden states, token by token."""
+"""Losses on hidden states, token by token."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,10 +7,16 @@ from distil_nlp.objective import HiddenTerm, check_same_shape
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows 1 − cos(student, teacher), each in [0, 2]: matches directions and leaves lengths free.
+    """Return Σ_rows 1 − cos(student, teacher), each in [0, 2]: it matches directions and leaves norms free.
 
-    `hidden_mse` also fixes the lengths. Args: (rows, width) each; project the student first if widths
-    differ. No gradient flows to the teacher. Raises ValueError if the shapes differ.
+    `hidden_mse` also matches the norms.
+
+    Args:
+        student: (rows, width); project it first if widths differ.
+        teacher: (rows, width); no gradient flows to it.
+
+    Raises:
+        ValueError: if the shapes differ.
 
     Reference: DistilBERT, arXiv:1910.01108, section 3 (CosineEmbeddingLoss with target 1).
     """
@@ -19,10 +25,16 @@ def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows mean_width (student − teacher)².
+    """Return Σ_rows mean_width (student − teacher)²; 0 at equality.
 
-    The mean over the width keeps a weight comparable between models; rows are summed as everywhere.
-    Args: (rows, width) each. Raises ValueError if the shapes differ.
+    The mean over the width keeps a weight comparable between models; rows are summed as in every formula.
+
+    Args:
+        student: (rows, width); project it first if widths differ.
+        teacher: (rows, width); no gradient flows to it.
+
+    Raises:
+        ValueError: if the shapes differ.
 
     Reference: TinyBERT, arXiv:1909.10351, equation 8.
     """

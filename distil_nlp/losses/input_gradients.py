@@ -1,4 +1,4 @@
-"""Gradients of a model's own loss at its input: which tokens it looks at."""
+"""A loss on the gradients of a model's own loss at its input, which show the tokens that it relies on."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from distil_nlp.tasks import TaskKind
 
 
 def input_gradient(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows ‖s_student / ‖s_student‖ − s_teacher / ‖s_teacher‖‖², from 0 (at equality) to 2 a row.
+    """Return Σ_rows ‖s_student / ‖s_student‖ − s_teacher / ‖s_teacher‖‖², from 0 (at equality) to 2 per row.
 
-    s is a row's saliency: for each token the length of the gradient of the model's loss with respect to the token's
-    embedding. Lengths, so that widths are free, and normalised, because a model that is sure of a row has small
+    s is a row's saliency: for each token the norm of the gradient of the model's loss with respect to the token's
+    embedding. Norms, so that widths are free; normalised, because a model that is confident about a row has small
     gradients everywhere. A row whose gradients are all 0 counts as ‖0 − …‖².
 
     Args:
-        student, teacher: gradients, (rows, seq, width) each, 0 at padding; no gradient flows to the teacher.
+        student: gradients, (rows, seq, width), 0 at padding.
+        teacher: gradients, (rows, seq, width), 0 at padding; widths may differ. No gradient flows to them.
 
     Raises:
-        ValueError: if rows or tokens differ.
+        ValueError: if the numbers of rows or tokens differ.
 
     Reference: Zagoruyko, Komodakis 2017, arXiv:1612.03928, section 3.2 (gradient-based attention transfer: the squared
     distance of the gradients themselves), with the normalisation of its section 3.1.
@@ -39,17 +40,22 @@ def input_gradient(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _saliency(gradient: Tensor) -> Tensor:
-    """(rows, seq), of length 1 in each row."""
-    lengths = torch.linalg.vector_norm(at_least_fp32(gradient), dim=-1)
-    largest = lengths.detach().amax(-1, keepdim=True)  # so that small gradients are not taken for none
-    return normalize(lengths / largest.masked_fill(largest == 0, 1))
+    """Return the gradient norms of the tokens, (rows, seq), each row at norm 1."""
+    norms = torch.linalg.vector_norm(at_least_fp32(gradient), dim=-1)
+    largest = norms.detach().amax(-1, keepdim=True)  # so that `normalize` does not take small gradients for 0
+    return normalize(norms / largest.masked_fill(largest == 0, 1))
 
 
 def gradient_at_embeddings(batch: Mapping[str, Any], kind: TaskKind, again: bool) -> GradientFunction:
-    """Of the loss on a batch's labels with respect to the embeddings, (batch, seq, width); 0 in rows without a label.
+    """Return a function (logits, embeddings) → gradient of the model's own loss at the embeddings, (batch, seq, width).
+
+    The loss is that on the batch's labels: cross-entropy, or squared error for regression. The gradient is 0 in rows
+    without a label.
 
     Args:
-        again: keep the graph, so that a loss on the gradient can be differentiated.
+        batch: holds `rows` and, if there are any, `labels`.
+        kind: the kind of task.
+        again: True to keep the graph, so that a loss on the gradient can be differentiated.
     """
 
     def differentiate(logits: Tensor, embeddings: Tensor) -> Tensor:
@@ -72,24 +78,29 @@ def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: TaskKind) -> Tenso
 
 @contextmanager
 def double_backward_attention() -> Iterator[None]:
-    """Attention in plain operations, whose gradient has a gradient (fused kernels' has none), and a graph also where
-    none would be kept, as in evaluation."""
+    """Run attention in plain operations, whose gradient can be differentiated, and always record a graph.
+
+    The gradient of fused kernels cannot be differentiated. The graph is needed in evaluation too, for the gradient
+    itself.
+    """
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         yield
 
 
-def detach_signals(seen: Signals) -> Signals:
-    return Signals(**tree_map_only(Tensor, Tensor.detach, vars(seen)))
+def detach_signals(signals: Signals) -> Signals:
+    """Return the signals with all tensors cut off from the graph."""
+    return Signals(**tree_map_only(Tensor, Tensor.detach, vars(signals)))
 
 
 class InputGradient(LossTerm):
-    """`input_gradient`: squared distance of normalised saliencies per labelled row: how much each token's
-    embedding moves the model's own loss (cross-entropy, or squared error of a regression), in the student as in the
-    teacher.
+    """`input_gradient`: squared distance between normalised saliencies, per labelled row.
 
-    The gradient is differentiated once more: a step takes the student's backward twice, one backward of the teacher,
-    and attention in plain operations, with (batch, heads, seq, seq) maps of every layer. Widths and depths need not
-    agree. Of an ensemble, the loss is that of the mean output, the embeddings are the first member's. Not with
+    The saliency of a token is the norm of the gradient of the model's own loss (cross-entropy, or squared error of a
+    regression) at its embedding, in the student and in the teacher.
+
+    The gradient is differentiated once more: a step takes two backward passes of the student, one of the teacher, and
+    attention in plain operations, with (batch, heads, seq, seq) maps of every layer. Widths and depths need not agree.
+    For an ensemble, the loss is that of the mean output, the embeddings are the first member's. It cannot be used with
     `torch.compile`, activation checkpointing, fp16, FSDP, DeepSpeed or a teacher's cache.
     """
 
@@ -98,7 +109,7 @@ class InputGradient(LossTerm):
     uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared distance"
     formula = (
-        "the squared distance of the lengths of the loss's gradients at the tokens' embeddings, normalised in a row"
+        "the squared distance between the norms of the loss's gradients at the tokens' embeddings, normalised per row"
     )
 
     def counted_rows(self) -> str:
@@ -108,5 +119,7 @@ class InputGradient(LossTerm):
         return SignalRequest(logits=True, input_gradient=True)
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        ours, theirs = (one.input_gradient.index_select(0, batch["rows"]["labelled"]) for one in (student, teacher))
-        return input_gradient(ours, theirs)
+        rows = batch["rows"]["labelled"]
+        return input_gradient(
+            student.input_gradient.index_select(0, rows), teacher.input_gradient.index_select(0, rows)
+        )

@@ -1,4 +1,4 @@
-"""Logits, number by number."""
+"""Squared error of logits."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,13 +7,14 @@ from distil_nlp.objective import SoftTerm, check_same_shape
 
 
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows mean_classes (student − teacher)² of the logits. 0 at equality.
+    """Return Σ_rows mean_classes (student − teacher)² of the logits. 0 at equality.
 
-    Unlike a divergence it also matches each row's mean, which no probability depends on. For T → ∞ `soft_target_kl`
-    tends to ½ · `logit_mse` of logits centred row by row.
+    Unlike a divergence it also matches each row's mean, to which probabilities are invariant. For T → ∞
+    `soft_target_kl` tends to ½ · `logit_mse` of logits centred row by row.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
 
     Raises:
         ValueError: if the shapes differ.

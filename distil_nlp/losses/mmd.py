@@ -1,4 +1,4 @@
-"""Neuron selectivity: when the neurons of a layer are active, as a distribution over neurons."""
+"""Neuron selectivity transfer: the activation patterns of a layer's neurons, compared as distributions by MMD."""
 
 from typing import Literal
 
@@ -11,19 +11,20 @@ Kernel = Literal["linear", "polynomial", "gaussian"]
 
 
 def mmd(student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial") -> Tensor:
-    """Σ_sequences MMD² between the neurons of student and teacher; 0 where both have the same, in any order.
+    """Return Σ_sequences MMD² between the neurons of student and teacher; 0 where both have the same, in any order.
 
-    A neuron is what one hidden dimension does over the tokens of a sequence, at length 1. With x of the teacher's T
-    neurons and y of the student's S: MMD² = Σ k(x, x') / T² + Σ k(y, y') / S² − 2 Σ k(x, y) / (T · S).
+    A neuron is the vector of one hidden dimension's values over the tokens of a sequence, normalised. With x of the
+    teacher's T neurons and y of the student's S: MMD² = Σ k(x, x') / T² + Σ k(y, y') / S² − 2 Σ k(x, y) / (T · S).
 
     Args:
-        student, teacher: (sequences, tokens, width), 0 at padding; widths are free.
-        kernel: `linear` k = x·y, which compares mean neurons; `polynomial` k = (x·y)², which compares how like the
-            tokens are to each other; `gaussian` k = exp(−‖x − y‖² / 2σ²), where σ² is the sequence's mean ‖x − y‖²
-            between teacher and student, without gradient.
+        student: (sequences, tokens, width), 0 at padding.
+        teacher: (sequences, tokens, width), 0 at padding; its width may differ. No gradient flows to it.
+        kernel: `linear` k = x·y, which compares mean neurons; `polynomial` k = (x·y)², which compares the similarities
+            between tokens; `gaussian` k = exp(−‖x − y‖² / 2σ²), where σ² is the sequence's mean ‖x − y‖² between
+            teacher and student, without gradient.
 
     Raises:
-        ValueError: if sequences or tokens are not equally many.
+        ValueError: if the numbers of sequences or tokens differ.
 
     Reference: Neuron Selectivity Transfer, arXiv:1707.01219, sections 3 and 4.
     """
@@ -32,16 +33,17 @@ def mmd(student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial") -> Tens
             "expected (sequences, tokens, width) with the same sequences and tokens on both sides / got student "
             f"{tuple(student.shape)}, teacher {tuple(teacher.shape)}"
         )
-    ours, theirs = normalize(student.transpose(1, 2)), normalize(teacher.detach().transpose(1, 2))
+    y, x = normalize(student.transpose(1, 2)), normalize(teacher.detach().transpose(1, 2))
     if kernel == "linear":
-        return (ours.mean(1) - theirs.mean(1)).square().sum()
+        return (y.mean(1) - x.mean(1)).square().sum()
     if kernel == "polynomial":  # Σ (x·y)² is the product of Σ x xᵀ and Σ y yᵀ: no matrix of neurons is needed
-        mine, other = (matmul_fp32(x.transpose(1, 2), x) / x.shape[1] for x in (ours, theirs))
-        return (mine - other).square().sum()
-    across = _squared_distances(ours, theirs)
-    scale = -0.5 / across.detach().mean((1, 2), keepdim=True).clamp_min(TINY)
-    alike = [_squared_distances(one, one).mul(scale).exp().mean((1, 2)) for one in (ours, theirs)]
-    return (alike[0] + alike[1] - 2 * across.mul(scale).exp().mean((1, 2))).sum()
+        student_gram = matmul_fp32(y.transpose(1, 2), y) / y.shape[1]
+        teacher_gram = matmul_fp32(x.transpose(1, 2), x) / x.shape[1]
+        return (student_gram - teacher_gram).square().sum()
+    between = _squared_distances(y, x)
+    scale = -0.5 / between.detach().mean((1, 2), keepdim=True).clamp_min(TINY)
+    within = [_squared_distances(neurons, neurons).mul(scale).exp().mean((1, 2)) for neurons in (y, x)]
+    return (within[0] + within[1] - 2 * between.mul(scale).exp().mean((1, 2))).sum()
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -50,18 +52,19 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 class MMD(SequenceTerm):
-    """`mmd`: squared maximum mean discrepancy between the neurons of paired layers, per sequence (NST). Widths need not
-    agree, and nothing is projected.
+    """`mmd`: squared maximum mean discrepancy between the neurons of paired layers, per sequence (NST).
+
+    Widths need not agree, and nothing is projected.
 
     Args:
-        layers: all attended tokens of these.
+        layers: the pairs of layers, all attended tokens of which are compared.
         kernel: see the formula. `polynomial` is the paper's best; `gaussian` holds matrices of width² for each
             sequence.
     """
 
     name, paper = "mmd", "1707.01219"
     unit = "squared MMD"
-    formula = "the squared maximum mean discrepancy between neurons, each its activations over a sequence at length 1"
+    formula = "the squared maximum mean discrepancy between neurons, each its normalised activations over a sequence"
 
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last", kernel: Kernel = "polynomial"):
         super().__init__(weight, layers)

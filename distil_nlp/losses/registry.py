@@ -1,4 +1,4 @@
-"""The table of terms: each lives in a file of `losses/`, and is known to recipes by being here."""
+"""The table of terms that recipes can name. Each is defined in its own file of `losses/`."""
 
 from distil_nlp.losses.activations import ActivationBoundary, ActivationShare
 from distil_nlp.losses.adversarial import Adversarial

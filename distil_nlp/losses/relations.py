@@ -1,4 +1,4 @@
-"""Self-attention relations: how a layer's queries, keys or values lie to each other."""
+"""Self-attention relations: similarities among a layer's queries, keys or values."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from distil_nlp.tasks import TaskKind
 
 
 def relation(states: Tensor, mask: Tensor | None = None, heads: int | None = None) -> QueriesKeys:
-    """softmax(X Xᵀ / √d) of a layer's queries, keys or values X, as attention of X to itself.
+    """Return softmax(X Xᵀ / √d) of a layer's queries, keys or values X, as attention of X to itself.
 
-    The heads are concatenated and cut anew into `heads` of width d, so that two models may have different numbers and
-    widths of heads. `attention_sum` with `attention_kl` then gives Σ_rows mean_heads KL(teacher ‖ student), in nats:
-    a row is one token, its relation a distribution over the tokens that it may see. 0 at equality.
+    The heads are concatenated and split again into `heads` of width d, so that two models may have different numbers
+    and widths of heads. `attention_sum` with `attention_kl` then gives Σ_rows mean_heads KL(teacher ‖ student), in
+    nats: a row is one token, its relation a distribution over the tokens that are visible to it. 0 at equality.
 
     Args:
         states: (batch, the model's heads, seq, head width).
-        mask: which tokens may be seen, see `attention_log_probabilities`.
-        heads: relation heads; the model's own if None.
+        mask: the visible tokens, see `attention_log_probabilities`.
+        heads: the number of relation heads; the model's own if None.
 
     Raises:
-        ValueError: if the width cannot be cut into so many.
+        ValueError: if the width cannot be split into so many heads.
 
     Reference: MiniLM, arXiv:2002.10957 (values, with the models' own heads); MiniLMv2, arXiv:2012.15828 (queries, keys
     and values, with any number of relation heads).
     """
     if heads is not None and heads != states.shape[1]:
-        whole = states.transpose(1, 2).flatten(2)
-        if whole.shape[-1] % heads:
-            raise ValueError(f"expected a width that {heads} relation heads divide / got {whole.shape[-1]}")
-        states = whole.unflatten(-1, (heads, -1)).transpose(1, 2)
+        joined = states.transpose(1, 2).flatten(2)
+        if joined.shape[-1] % heads:
+            raise ValueError(f"expected a width that {heads} relation heads divide / got {joined.shape[-1]}")
+        states = joined.unflatten(-1, (heads, -1)).transpose(1, 2)
     return QueriesKeys(states, states, states.shape[-1] ** -0.5, mask)
 
 
@@ -44,12 +44,12 @@ class _RelationTerm(AttentionTerm):
     """KL(teacher ‖ student) between relations per token, averaged over relation heads.
 
     Args:
-        layers: as of `LayerTerm`. MiniLM takes the last layers; MiniLMv2 the last one of a base-size teacher, and one
+        layers: see `LayerTerm`. MiniLM takes the last layers; MiniLMv2 the last layer of a base-size teacher, and one
             above the middle of a large one: `[[20, 5]]` is layer 21 of 24 for the last of 6.
-        rows: as of `LayerTerm`.
-        relation_heads: into how many heads both models' vectors are cut; it must divide both widths. MiniLMv2 takes 48
-            for base-size teachers and 64 for large ones. None, as in MiniLM, takes the models' own heads, of which
-            there must be as many.
+        rows: see `LayerTerm`.
+        relation_heads: the number of heads into which both models' vectors are split; it must divide both widths.
+            MiniLMv2 takes 48 for base-size teachers and 64 for large ones. None, as in MiniLM, takes the models' own
+            heads, whose numbers must agree.
 
     Attributes:
         vectors: `query`, `key` or `value`.
@@ -74,22 +74,26 @@ class _RelationTerm(AttentionTerm):
             raise UserError(
                 f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
                 f"{teacher.num_heads}, student {student.num_heads} / relations cannot be paired head by head / set "
-                f"objective.{self.name}.relation_heads, which both widths can be cut into"
+                f"objective.{self.name}.relation_heads, which both widths can be split into"
             )
         widths = {"teacher": teacher.hidden_size, "student": student.hidden_size}
-        odd = [f"{role} {width}" for role, width in widths.items() if width % (self.relation_heads or 1)]
-        if odd:
+        indivisible = [f"{role} {width}" for role, width in widths.items() if width % (self.relation_heads or 1)]
+        if indivisible:
             raise UserError(
                 f"objective.{self.name}.relation_heads: expected a number that divides both widths / got "
-                f"{self.relation_heads}, {' and '.join(odd)} / heads would be of unequal width / take a divisor of both"
+                f"{self.relation_heads}, {' and '.join(indivisible)} / heads would be of unequal width / "
+                "take a divisor of both"
             )
 
     def request(self, role: Role) -> SignalRequest:
         return SignalRequest(attention=self.blocks(role), scores=self.blocks(role))
 
     def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
-        both = (relation(getattr(one, self.vectors), one.mask, self.relation_heads) for one in (student, teacher))
-        return attention_sum(attention_kl, *both, chosen)
+        relations = (
+            relation(getattr(attention, self.vectors), attention.mask, self.relation_heads)
+            for attention in (student, teacher)
+        )
+        return attention_sum(attention_kl, *relations, chosen)
 
 
 class QueryRelation(_RelationTerm):

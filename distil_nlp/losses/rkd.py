@@ -9,58 +9,58 @@ from distil_nlp.objective import BatchTerm
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean_{i≠j} Huber(d_student(i, j), d_teacher(i, j)), where d is a Euclidean distance over the mean of all i ≠ j; 0
-    where the states agree up to a rotation, a shift and a scale.
+    """Return mean_{i≠j} Huber(d_student(i, j), d_teacher(i, j)), d a Euclidean distance relative to the mean of all.
 
-    Huber(a, b) is ½ (a − b)² up to |a − b| = 1, and |a − b| − ½ beyond. Two rows are at distance 1 whatever they are.
+    The mean is that over all i ≠ j of a micro-batch. 0 where the states agree up to a rotation, a shift and a scale.
+    Huber(a, b) is ½ (a − b)² up to |a − b| = 1, and |a − b| − ½ beyond. With two rows the distance is always 1.
 
     Args:
-        student, teacher: (rows, width), at least 2 rows; widths are free. No gradient flows to the teacher.
+        student: (rows, width), at least 2 rows.
+        teacher: (rows, width) of the same rows; its width may differ. No gradient flows to it.
 
     Raises:
-        ValueError: if the rows are not equally many.
+        ValueError: if the numbers of rows differ.
 
     Reference: RKD-D, arXiv:1904.05068, section 3.2, which sums the pairs.
     """
     check_same_rows(student, teacher)
-    pairs = len(student) * (len(student) - 1)
+    num_pairs = len(student) * (len(student) - 1)
     scaled = []
-    for one in (at_least_fp32(student), at_least_fp32(teacher.detach())):
-        distance = torch.cdist(one, one, compute_mode="donot_use_mm_for_euclid_dist")
-        scaled.append(distance / (distance.sum() / pairs).clamp_min(TINY))
-    return F.smooth_l1_loss(*scaled, reduction="sum") / pairs
+    for states in (at_least_fp32(student), at_least_fp32(teacher.detach())):
+        distances = torch.cdist(states, states, compute_mode="donot_use_mm_for_euclid_dist")
+        scaled.append(distances / (distances.sum() / num_pairs).clamp_min(TINY))
+    return F.smooth_l1_loss(*scaled, reduction="sum") / num_pairs
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean over i, j, k, all unlike, of Huber between the cosines of the angle at j between i and k; 0 where the states
-    agree up to a rotation, a shift and a scale. Less than three rows have no angle: 0.
+    """Return the mean Huber loss between the cosines of the angles at j between i and k, over distinct i, j, k.
 
-    Holds rows² · width and rows³ numbers: of 64 rows of width 768 in fp32, 13 MB and 1 MB.
-
-    Args, errors: as of `rkd_distance`.
+    0 where the states agree up to a rotation, a shift and a scale. Fewer than three rows have no angle: 0. It holds
+    rows² · width and rows³ numbers: 13 MB and 1 MB for 64 rows of width 768 in fp32. Arguments and errors are those of
+    `rkd_distance`.
 
     Reference: RKD-A, arXiv:1904.05068, section 3.2, which sums the triplets.
     """
     check_same_rows(student, teacher)
     rows, cosines = len(student), []
-    for one in (at_least_fp32(student), at_least_fp32(teacher.detach())):
-        sides = normalize(one[None] - one[:, None])  # [j, i] is the direction from j to i
+    for states in (at_least_fp32(student), at_least_fp32(teacher.detach())):
+        sides = normalize(states[None] - states[:, None])  # [j, i] is the direction from j to i
         cosines.append(matmul_fp32(sides, sides.transpose(1, 2)))
     # a triplet with i = j has a cosine of 0 on both sides, one with i = k of 1: they add nothing
     return F.smooth_l1_loss(*cosines, reduction="sum") / max(rows * (rows - 1) * (rows - 2), 1)
 
 
 class RKDDistance(BatchTerm):
-    """`rkd_distance`: Huber loss between the distances of [CLS] states in a micro-batch, over their mean."""
+    """`rkd_distance`: Huber loss between the distances of [CLS] states in a micro-batch, relative to their mean."""
 
     name, paper = "rkd_distance", "1904.05068"
     unit = "Huber"
-    formula = "the Huber loss between the distances of [CLS] states within a micro-batch, over their mean"
+    formula = "the Huber loss between the distances of [CLS] states within a micro-batch, relative to their mean"
     loss = staticmethod(rkd_distance)
 
 
 class RKDAngle(BatchTerm):
-    """`rkd_angle`: Huber loss between the cosines of all angles that three [CLS] states of a micro-batch make."""
+    """`rkd_angle`: Huber loss between the cosines of all angles between three [CLS] states of a micro-batch."""
 
     name, paper = "rkd_angle", "1904.05068"
     unit = "Huber"

@@ -1,4 +1,4 @@
-"""Cross-entropy with the teacher's softened output."""
+"""Cross-entropy of the student with the teacher's softened output."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from distil_nlp.objective import RowSetName, Temperature, TemperedTerm, Weight
 
 
 def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² · Σ_rows −Σ_classes p · log q, in nats, with p = softmax(teacher / T) and q = softmax(student / T).
+    """Return T² · Σ_rows −Σ_classes p · log q, in nats, with p = softmax(teacher / T) and q = softmax(student / T).
 
-    It has the gradient of `soft_target_kl` and lies higher by T² · the entropy of p, which is its minimum, at equality.
+    It has the gradient of `soft_target_kl` and exceeds it by T² · the entropy of p, which is its minimum, at equality.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
 
     Raises:
@@ -23,13 +24,14 @@ def soft_target_cross_entropy(student: Tensor, teacher: Tensor, temperature: flo
     Reference: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2; at T = 1 the prediction-layer loss of
     TinyBERT, arXiv:1909.10351, equation 10.
     """
-    ours, theirs = softened(student, teacher, temperature)
-    return -(theirs.exp() * ours).sum() * temperature**2
+    student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
+    return -(teacher_log_probs.exp() * student_log_probs).sum() * temperature**2
 
 
 class SoftTargetCrossEntropy(TemperedTerm):
-    """`soft_target_cross_entropy`: T² · cross-entropy with the teacher's softened output, in nats per row. For a curve
-    that ends at 0 take `soft_target_kl`, which has the same gradient.
+    """`soft_target_cross_entropy`: T² · cross-entropy with the teacher's softened output, in nats per row.
+
+    `soft_target_kl` has the same gradient, and a curve that ends at 0.
 
     Args:
         temperature: T, a number or a `Schedule`; 1 is TinyBERT's.

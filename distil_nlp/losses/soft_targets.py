@@ -1,4 +1,4 @@
-"""Soft targets: the teacher's output, softened."""
+"""Soft targets: losses on the teacher's output, softened by a temperature."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ from distil_nlp.tasks import TaskKind
 
 
 def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, by_confidence: bool = False) -> Tensor:
-    """T² · Σ_rows KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
+    """Return T² · Σ_rows KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
 
-    The factor T² keeps the gradient's size the same for every temperature; for large T it tends to
-    (centred(student) − centred(teacher)) / classes. A KL, so 0 where student equals teacher; a soft
-    cross-entropy has the same gradient and lies higher by the teacher's entropy.
+    The factor T² keeps the size of the gradient the same for every temperature; for large T the gradient tends to
+    (centred(student) − centred(teacher)) / classes. A KL, so 0 where student equals teacher; a soft cross-entropy has
+    the same gradient and exceeds it by the teacher's entropy.
 
     Args:
         student: logits, (rows, classes).
         teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
-        by_confidence: each row counts by the teacher's `confidence` in it.
+        by_confidence: True to weight each row by the teacher's `confidence` in it.
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
 
     Reference: Hinton, Vinyals, Dean (2015), arXiv:1503.02531, section 2.
     """
-    ours, theirs = softened(student, teacher, temperature)
+    student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
     if not by_confidence:
-        return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
-    per_row = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+        return F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True) * temperature**2
+    per_row = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(-1)
     return (confidence(teacher) * per_row).sum() * temperature**2
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """1 − H(softmax(logits)) ÷ log classes, (rows,): 1 where one class is certain, 0 where all are equally likely. No
-    gradient flows to the logits."""
-    log = logits.detach().float().log_softmax(-1)
-    return 1 + (log.exp() * log).sum(-1) / math.log(logits.shape[-1])
+    """Return 1 − H(softmax(logits)) ÷ log classes, (rows,).
+
+    1 where one class is certain, 0 where all are equally likely. No gradient flows to the logits.
+
+    Args:
+        logits: (rows, classes).
+    """
+    log_probs = logits.detach().float().log_softmax(-1)
+    return 1 + (log_probs.exp() * log_probs).sum(-1) / math.log(logits.shape[-1])
 
 
 def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """log softmax(logits / T) of both in fp32, the teacher's without gradient.
+    """Return log softmax(logits / T) of student and teacher in fp32, the teacher's without gradient.
 
     Raises:
         ValueError: if T is not positive, or the shapes differ.
@@ -55,49 +60,58 @@ def softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tens
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0 / got {temperature}")
     check_same_shape(student, teacher)
-    ours = F.log_softmax(student.float() / temperature, dim=-1)
-    return ours, F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    student_log_probs = F.log_softmax(student.float() / temperature, dim=-1)
+    return student_log_probs, F.log_softmax(teacher.detach().float() / temperature, dim=-1)
 
 
 def soft_target_kl_top(student: Tensor, teacher: TopLogits, temperature: float = 1.0) -> Tensor:
-    """T² · Σ_rows KL in nats between distributions over the teacher's likeliest words and, as one, all others.
+    """Return T² · Σ_rows KL in nats between distributions over the teacher's likeliest words and, as one, all others.
 
-    Merging words can only lower a KL, so it lies below that of `soft_target_kl`, by little where the likeliest words
-    have nearly all the mass; with all words known it is the same. The gradient pulls the others' mass as a whole.
+    Merging words can only lower a KL, so it is below `soft_target_kl`, by little where the tail probability is small;
+    with all words known both are equal. The gradient acts on the tail probability as a whole.
 
     Args:
         student: logits, (rows, vocabulary).
-        teacher: (rows,); its `others` were summed at this same temperature.
+        teacher: the k highest logits of each row; its `others` were summed at this same temperature.
         temperature: T > 0.
     """
     student = student.float() / temperature
-    theirs, ours = teacher.values.detach().float() / temperature, student.gather(1, teacher.words)
+    teacher_logits, student_logits = teacher.values.detach().float() / temperature, student.gather(1, teacher.words)
     if teacher.words.shape[1] < student.shape[1]:
-        rest = student.scatter(1, teacher.words, -math.inf).logsumexp(1)
-        theirs, ours = torch.cat([theirs, teacher.others[:, None]], 1), torch.cat([ours, rest[:, None]], 1)
-    both = ours.log_softmax(1), theirs.log_softmax(1)
-    return F.kl_div(*both, reduction="sum", log_target=True) * temperature**2
+        student_tail = student.scatter(1, teacher.words, -math.inf).logsumexp(1)
+        teacher_logits = torch.cat([teacher_logits, teacher.others[:, None]], 1)
+        student_logits = torch.cat([student_logits, student_tail[:, None]], 1)
+    log_probs = student_logits.log_softmax(1), teacher_logits.log_softmax(1)
+    return F.kl_div(*log_probs, reduction="sum", log_target=True) * temperature**2
 
 
 def soft_target_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows (student − teacher)², the regression form of `soft_target_kl`.
+    """Return Σ_rows (student − teacher)², the regression form of `soft_target_kl`.
 
-    It is twice the KL between two Gaussians of unit variance. Shapes (rows, 1) or (rows,), both alike.
+    It is twice the KL between two Gaussians of unit variance.
+
+    Args:
+        student: outputs, (rows, 1) or (rows,).
+        teacher: outputs of the same shape; no gradient flows to them.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
     check_same_shape(student, teacher)
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="sum")
 
 
 class SoftTargetKL(TemperedTerm):
-    """`soft_target_kl`: the teacher's softened output, T² · KL in nats per row; for regression the squared
-    error to the teacher's output.
+    """`soft_target_kl`: T² · KL(teacher ‖ student) of the softened outputs, in nats per row.
+
+    For regression it is the squared error to the teacher's output.
 
     Args:
         temperature: T, a number or a `Schedule`. Has no meaning for regression.
         rows: see `SoftTerm`.
-        by_confidence: a row counts by how sure the teacher is of it, by `confidence`, so that it is not led by what the
-            teacher does not know either. The sum is still divided by the number of rows: the term gets smaller, and
-            grows as the teacher is surer.
+        by_confidence: True to weight rows by the teacher's `confidence`, so that the student is not trained on what the
+            teacher does not know either. The sum is still divided by the number of rows: the term is smaller than
+            without weights, and larger the more confident the teacher is.
     """
 
     name, accepts_top_logits = "soft_target_kl", True

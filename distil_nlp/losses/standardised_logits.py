@@ -1,4 +1,4 @@
-"""Logits by their z-scores, so that a student need not match their size."""
+"""Soft targets on z-scores of logits, so that a student need not match the logits' scale."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from distil_nlp.losses.soft_targets import soft_target_kl
 from distil_nlp.objective import TemperedTerm
 
 _CONSTANT = 1e-10
-"""Of the mean square: a variance that is no more than fp32's rounding of equal numbers."""
+"""The largest variance, relative to the mean square, that may be no more than fp32's rounding of equal numbers."""
 
 
 def standardise(values: Tensor, dim: int = -1) -> Tensor:
-    """(value − mean) / σ along a dimension, σ² the mean squared deviation, in fp32. What is constant to fp32's
-    precision has no σ, and is centred alone."""
+    """Return (value − mean) / σ along a dimension, σ² the mean squared deviation, in fp32.
+
+    Values that are constant to fp32's precision have no σ, and are only centred.
+    """
     values = values.float()
     centred = values - values.mean(dim, keepdim=True)
     variance = centred.square().mean(dim, keepdim=True)
@@ -23,14 +25,15 @@ def standardise(values: Tensor, dim: int = -1) -> Tensor:
 
 
 def standardised_logits(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """T² · Σ_rows KL(softmax(z(teacher) / T) ‖ softmax(z(student) / T)), in nats, z the z-score of a row's logits.
+    """Return T² · Σ_rows KL(softmax(z(teacher) / T) ‖ softmax(z(student) / T)), in nats, z the z-score within a row.
 
-    0 where the logits agree up to a positive factor and a constant of each row: a student may be as sure of itself as
-    it likes. So it needs another term, such as `hard_label`, to be calibrated. Two classes have z-scores of ±1 whatever
-    the logits, and teach nothing.
+    0 where the logits agree up to a positive factor and a constant of each row, so the student's confidence is free. It
+    needs another term, such as `hard_label`, to be calibrated. Two classes have z-scores of ±1 whatever the logits, and
+    give no gradient.
 
     Args:
-        student, teacher: logits, (rows, classes).
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
         temperature: T > 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What regularises like a teacher, and needs none: smoothed labels, and a teacher made up from them."""
+"""Teacher-free regularisers: smoothed labels, and a virtual teacher made from the labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from distil_nlp.signals.types import Signals
 
 
 def label_smoothing(logits: Tensor, labels: Tensor, epsilon: float = 0.1) -> Tensor:
-    """Σ_rows −Σ_classes p · log softmax(logits), in nats, with p = (1 − ε) · (1 at the label) + ε / classes.
+    """Return Σ_rows −Σ_classes p · log softmax(logits), in nats, with p = (1 − ε) · (1 at the label) + ε / classes.
 
     Its minimum is the entropy of p, where softmax(logits) is p; ε = 0 is `hard_cross_entropy`.
 
     Args:
         logits: (rows, classes).
         labels: (rows,), integers in [0, classes).
-        epsilon: what is taken from the label and spread over all classes, the label among them.
+        epsilon: ε, the probability that is moved from the label to all classes evenly, the label included.
 
     Reference: Szegedy et al. (2015), arXiv:1512.00567, section 7.
     """
@@ -31,41 +31,41 @@ def label_smoothing(logits: Tensor, labels: Tensor, epsilon: float = 0.1) -> Ten
 
 
 def virtual_teacher(logits: Tensor, labels: Tensor, temperature: float = 20.0, correct: float = 0.99) -> Tensor:
-    """T² · Σ_rows KL(p_T ‖ softmax(logits / T)), in nats, with p_T = softmax(log p / T) and p a made-up teacher:
-    `correct` at the label, the rest spread evenly over the other classes.
+    """Return T² · Σ_rows KL(p_T ‖ softmax(logits / T)), in nats, with p_T = softmax(log p / T) and p a virtual teacher.
 
-    0 where softmax(logits) is p.
+    p is `correct` at the label, and the rest is spread evenly over the other classes. 0 where softmax(logits) is p.
 
     Args:
         logits: (rows, classes), of two classes or more.
         labels: (rows,), integers in [0, classes).
         temperature: T > 0.
-        correct: the teacher's probability of the label, in (0, 1).
+        correct: the virtual teacher's probability of the label, in (0, 1).
 
     Raises:
         ValueError: if T is not positive, or there is one class.
 
-    Reference: Tf-KD_reg, arXiv:1909.11723, section 4. The authors' code softens otherwise: softmax(p / T) against an
+    Reference: Tf-KD_reg, arXiv:1909.11723, section 4. The authors' code softens differently: softmax(p / T) against an
     unsoftened student.
     """
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError(f"expected two classes or more / got {classes}")
-    other = torch.full_like(logits, math.log((1 - correct) / (classes - 1)), dtype=torch.float32)
-    return soft_target_kl(logits, other.scatter(1, labels.unsqueeze(1), math.log(correct)), temperature)
+    log_p = torch.full_like(logits, math.log((1 - correct) / (classes - 1)), dtype=torch.float32)
+    return soft_target_kl(logits, log_p.scatter(1, labels.unsqueeze(1), math.log(correct)), temperature)
 
 
 class LabelSmoothing(LabelTerm):
-    """`label_smoothing`: cross-entropy with smoothed labels, in nats per labelled row or masked token. It takes the
-    place of `hard_label`; beside it, the smoothing is diluted.
+    """`label_smoothing`: cross-entropy with smoothed labels, in nats per labelled row or masked token.
+
+    It replaces `hard_label`; used together with it, the smoothing is diluted.
 
     Args:
-        epsilon: the share of a label that is spread over all classes.
+        epsilon: ε, the fraction of a label that is spread over all classes.
     """
 
     name, needs_teacher, outputs = "label_smoothing", False, ("distribution",)
     unit = "nats"
-    formula = "cross-entropy with labels of which a share ε is spread over all classes"
+    formula = "cross-entropy with labels of which a fraction ε is spread over all classes"
     paper = "1512.00567"
 
     def __init__(self, weight: Weight = 1.0, epsilon: Fraction = 0.1):
@@ -79,17 +79,18 @@ class LabelSmoothing(LabelTerm):
 
 
 class VirtualTeacher(LabelTerm):
-    """`virtual_teacher`: T² · KL to a made-up teacher that is right with a fixed probability, in nats per labelled row
-    or masked token (Tf-KD_reg).
+    """`virtual_teacher`: T² · KL to a virtual teacher that is right with a fixed probability, in nats (Tf-KD_reg).
+
+    One value per labelled row or masked token.
 
     Args:
         temperature: T, a number or a `Schedule`.
-        correct: the made-up teacher's probability of the label.
+        correct: the virtual teacher's probability of the label.
     """
 
     name, needs_teacher, outputs = "virtual_teacher", False, ("distribution",)
     unit = "nats × T²"
-    formula = "KL(made-up teacher ‖ student) of the softened outputs, times T²"
+    formula = "KL(virtual teacher ‖ student) of the softened outputs, times T²"
     paper = "1909.11723"
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 20.0, correct: Fraction = 0.99):

@@ -1,4 +1,4 @@
-"""Variational information distillation: how likely the teacher's hidden states are, given the student's."""
+"""Variational information distillation: the likelihood of the teacher's hidden states, given the student's."""
 
 import math
 
@@ -10,17 +10,20 @@ from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import HiddenTerm, LayerPairs, Positive, RowSetName, Weight, check_same_shape
 
 SMALLEST_VARIANCE = 1e-5
+"""Added to each learned variance, so that the loss is bounded from below."""
 
 
 def variational_information(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
-    """Σ_rows mean_width ½ (log σ² + (teacher − μ)² / σ²): nats per dimension, without the constant ½ log 2π.
+    """Return Σ_rows mean_width ½ (log σ² + (teacher − μ)² / σ²): nats per dimension, without the constant ½ log 2π.
 
-    The negative log-likelihood of the teacher under a Gaussian, which bounds the mutual information from below. No
-    distance: it is ½ log σ² where μ equals the teacher. For given errors it is least, ½ (1 + log σ²), at a σ² of the
-    mean squared error; with `Gaussian`'s σ² ≥ 1e-5 it can fall to ½ log 1e-5 = −5.76.
+    The negative log-likelihood of the teacher under a Gaussian; its negative bounds the mutual information from below,
+    up to a constant. It is no distance: it is ½ log σ² where μ equals the teacher. For given errors its minimum,
+    ½ (1 + log σ²), is at a σ² equal to the mean squared error; with `Gaussian`'s σ² ≥ 1e-5 it can fall to
+    ½ log 1e-5 = −5.76.
 
     Args:
-        mean, variance: μ and σ² > 0, (rows, width).
+        mean: μ, (rows, width).
+        variance: σ² > 0, (rows, width).
         teacher: (rows, width); no gradient flows to it.
 
     Raises:
@@ -35,8 +38,10 @@ def variational_information(mean: Tensor, variance: Tensor, teacher: Tensor) -> 
 
 
 class Gaussian(nn.Module):
-    """States → (μ, σ²), one after the other, (rows, 2 · wide): μ is a learned linear map of the states, σ² a learned
-    number of each dimension, softplus(α) + 1e-5."""
+    """A Gaussian of the teacher's states given the student's: states → (μ, σ²) concatenated, (rows, 2 · wide).
+
+    μ is a learned linear map of the states, σ² = softplus(α) + 1e-5 a learned number for each dimension.
+    """
 
     def __init__(self, narrow: int, wide: int, variance: float):
         super().__init__()
@@ -55,12 +60,12 @@ class VariationalInformation(HiddenTerm):
 
     Args:
         layers, rows: see `LayerTerm`.
-        initial_variance: σ² that learning begins with. The authors' code has 5 for convolutions; states behind a
-            layer norm vary less, and a σ² learned at rates as low as an encoder's moves slowly.
+        initial_variance: σ² at the start of training. The authors' code has 5 for convolutions; states after a layer
+            norm vary less, and a σ² learned at a rate as low as an encoder's moves slowly.
     """
 
     name, paper = "variational_information", "1904.05835"
-    unit = "nats a dimension"
+    unit = "nats per dimension"
     formula = (
         "−log likelihood of the teacher's hidden states under a Gaussian, its mean a learned linear map of the "
         "student's, its variances learned"

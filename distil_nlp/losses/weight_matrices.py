@@ -1,4 +1,4 @@
-"""The weights themselves: matrices of paired blocks."""
+"""A loss on the weights themselves: the matrices of paired blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 
 
 def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean squared difference over all entries of a block's matrices; 0 at equality.
+    """Return the mean squared difference over all entries of a block's matrices; 0 at equality.
 
     Args:
-        student, teacher: matrices in the same order, alike in shape. No gradient flows to the teacher.
+        student: the matrices of a block.
+        teacher: matrices of the same shapes in the same order; no gradient flows to them.
 
     Raises:
         ValueError: if their numbers or shapes differ.
@@ -26,18 +27,20 @@ def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     if len(student) != len(teacher):
         raise ValueError(f"expected as many matrices on both sides / got {len(student)} and {len(teacher)}")
     total = 0.0
-    for ours, theirs in zip(student, teacher, strict=True):
-        check_same_shape(ours, theirs, "matrices alike")
-        total = total + (at_least_fp32(ours) - at_least_fp32(theirs.detach())).square().sum()
-    return total / sum(one.numel() for one in student)
+    for student_matrix, teacher_matrix in zip(student, teacher, strict=True):
+        check_same_shape(student_matrix, teacher_matrix, "matrices alike")
+        difference = at_least_fp32(student_matrix) - at_least_fp32(teacher_matrix.detach())
+        total = total + difference.square().sum()
+    return total / sum(matrix.numel() for matrix in student)
 
 
 class Widening(nn.Module):
-    """A block's matrices at another model's widths: L_out W L_inᵀ, with one learned L for the hidden width and one for
-    the feed-forward width, and none for a width that stays.
+    """A learned map of a block's matrices W to another model's widths: L_out W L_inᵀ.
+
+    One L is learned for the hidden width and one for the feed-forward width; widths that agree have none.
 
     Args:
-        widths: {narrow: wide}, of the hidden states and of the feed-forward part.
+        widths: {narrow: wide}, for the hidden states and for the feed-forward part.
     """
 
     def __init__(self, widths: Mapping[int, int]):
@@ -52,30 +55,32 @@ class Widening(nn.Module):
         )
 
     def forward(self, matrices: Sequence[Tensor]) -> list[Tensor]:
-        return [self._widened(self._widened(one).T).T for one in matrices]
+        return [self._widen_rows(self._widen_rows(matrix).T).T for matrix in matrices]
 
-    def _widened(self, matrix: Tensor) -> Tensor:
-        """(narrow, …) as (wide, …)."""
+    def _widen_rows(self, matrix: Tensor) -> Tensor:
+        """Map (narrow, …) to (wide, …)."""
         width = len(matrix)
         if width not in self.widths:
             raise UserError(
                 f"objective.weights_mse: expected matrices of widths {' and '.join(map(str, self.widths))} in a block "
-                f"of the student / got {width} / it is not known which width of the teacher it stands for / give the "
+                f"of the student / got {width} / the width of the teacher that belongs to it is not known / give the "
                 "student the teacher's widths, or leave the term out"
             )
         return matmul_fp32(self.maps[str(width)], matrix) if str(width) in self.maps else matrix
 
 
 class WeightsMSE(BlockTerm):
-    """`weights_mse`: squared difference of paired blocks' weight matrices, mean over entries. Biases, layer norms and
-    embeddings take no part. It is the same for every sequence, and so for every micro-batch.
+    """`weights_mse`: squared difference of paired blocks' weight matrices, mean over entries.
+
+    Biases, layer norms and embeddings are left out. It has the same value for every sequence, and so for every
+    micro-batch.
 
     Matrices are paired in the order in which the blocks hold them: query, key, value, output, feed-forward in and out,
-    in BERT's kin and DistilBERT alike. A student of other widths is projected: L_out W L_inᵀ, learned with it. Not
-    where parameters are sharded (FSDP, ZeRO-3).
+    in models of BERT's family and DistilBERT alike. A student of other widths is projected: L_out W L_inᵀ, learned
+    during training. It cannot be used where parameters are sharded (FSDP, ZeRO-3).
 
     Args:
-        layers: as of `LayerTerm`.
+        layers: see `LayerTerm`.
     """
 
     name = "weights_mse"
@@ -94,17 +99,17 @@ class WeightsMSE(BlockTerm):
         return SignalRequest(weights=self.blocks(role))
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
-        ours, theirs = self.student_shape, self.teacher_shape
-        widths = {ours.hidden_size: theirs.hidden_size}
-        if ours.feed_forward and theirs.feed_forward:
-            if widths.get(ours.feed_forward, theirs.feed_forward) != theirs.feed_forward:
+        student, teacher = self.student_shape, self.teacher_shape
+        widths = {student.hidden_size: teacher.hidden_size}
+        if student.feed_forward and teacher.feed_forward:
+            if widths.get(student.feed_forward, teacher.feed_forward) != teacher.feed_forward:
                 raise UserError(
                     "objective.weights_mse: expected a feed-forward part of another width than the hidden states in "
-                    f"the student / got {ours.feed_forward} for both / a matrix of that width could stand for "
-                    f"{theirs.hidden_size} or {theirs.feed_forward} of the teacher's / change "
+                    f"the student / got {student.feed_forward} for both / a matrix of that width could belong to "
+                    f"{teacher.hidden_size} or {teacher.feed_forward} of the teacher / change "
                     "student.config.intermediate_size, or leave the term out"
                 )
-            widths[ours.feed_forward] = theirs.feed_forward
+            widths[student.feed_forward] = teacher.feed_forward
         if all(narrow == wide for narrow, wide in widths.items()):
             return {}
         return {
@@ -115,26 +120,26 @@ class WeightsMSE(BlockTerm):
     def states(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any]
     ) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
-        """The matrices of (student, teacher) of each pair of blocks."""
+        """Return the matrices of (student, teacher) for each pair of blocks."""
         return [
-            (self._projected(student, ours, student.weights, ours), teacher.weights[theirs])
-            for theirs, ours in self.pairs
+            (self._projected(student, student_block, student.weights, student_block), teacher.weights[teacher_block])
+            for teacher_block, student_block in self.pairs
         ]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         return super().sum(student, teacher, batch, progress) * batch["rows"][self.counted_rows()].numel()
 
     def loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Of one pair of blocks.
+        """Return `weights_mse` of one pair of blocks.
 
         Raises:
-            UserError: if their matrices do not fit each other.
+            UserError: if the shapes of their matrices differ.
         """
-        shapes = [[tuple(one.shape) for one in side] for side in (student, teacher)]
-        if shapes[0] != shapes[1]:
+        student_shapes, teacher_shapes = ([tuple(matrix.shape) for matrix in side] for side in (student, teacher))
+        if student_shapes != teacher_shapes:
             raise UserError(
-                f"objective.weights_mse: expected blocks of like matrices / got {shapes[0]} and, of the teacher, "
-                f"{shapes[1]} / there is no telling which stands for which / take a student of the teacher's family, "
+                f"objective.weights_mse: expected blocks of like matrices / got {student_shapes} and, of the teacher, "
+                f"{teacher_shapes} / matrices cannot be paired / take a student of the teacher's family, "
                 "or leave the term out"
             )
         return weights_mse(student, teacher)

@@ -1,1 +1,1 @@
-"""What a forward pass shows to the losses, captured by hooks."""
+"""Signals of a forward pass for the losses, captured by hooks: logits, hidden states, attention and more."""

@@ -14,17 +14,17 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(student, teacher, chosen) → sum, of log-probabilities such as `attention_kl` takes, or of scores."""
 
 _BLOCK_BYTES = {"cpu": 2**22, "gpu": 2**28}
-"""Of one model's distributions in fp32: small enough for a processor's cache, large enough to fill a GPU."""
+"""Size of a block of one model's distributions in fp32: fits a processor's cache, or is large enough to fill a GPU."""
 
 
 @dataclass(frozen=True)
 class QueriesKeys:
-    """What a layer's attention distributions are made of.
+    """Queries and keys of a layer, from which its attention distributions are computed.
 
     Attributes:
         query, key: (batch, heads, seq, head width).
         scaling, mask: see `attention_log_probabilities`.
-        value: as `query`, where it was asked for.
+        value: of the shape of `query`, if it was requested.
     """
 
     query: Tensor
@@ -34,16 +34,16 @@ class QueriesKeys:
     value: Tensor | None = None
 
     def log_probabilities(self) -> Tensor:
-        """(batch, heads, seq, seq), in fp32."""
+        """Return the log-probabilities, (batch, heads, seq, seq), in fp32."""
         return attention_log_probabilities(self.query, self.key, self.scaling, self.mask)
 
     def scores(self) -> Tensor:
-        """What the softmax is taken of, (batch, heads, seq, seq), in fp32; −inf for keys that may not be seen."""
+        """Return the input of the softmax, (batch, heads, seq, seq), in fp32; −inf for masked keys."""
         scores, visible = _scores(self.query, self.key, self.scaling, self.mask)
         return scores if visible is None else scores.masked_fill(~visible, -math.inf)
 
     def part(self, sequences: slice, queries: slice) -> QueriesKeys:
-        """Some queries of some sequences, with all keys."""
+        """Return some queries of some sequences, with all keys."""
         mask = self.mask
         if mask is not None:
             mask = mask[sequences if len(mask) > 1 else slice(None)]
@@ -53,23 +53,27 @@ class QueriesKeys:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """A layer's attention distributions where nothing smaller can be had: `whole`, (batch, heads, seq, seq)."""
+    """A layer's attention distributions where queries and keys cannot be captured.
+
+    Attributes:
+        whole: probabilities, (batch, heads, seq, seq).
+    """
 
     whole: Tensor
 
     def log_probabilities(self) -> Tensor:
-        """In fp32; probability 0 becomes a finite number, so that 0 · log 0 is 0."""
+        """Return the log-probabilities in fp32; that of 0 is a finite number, so that 0 · log 0 is 0."""
         return self.whole.float().clamp_min(torch.finfo(torch.float32).tiny).log()
 
     def scores(self) -> Tensor:
-        """Raises ValueError: a softmax forgets how large its scores were."""
+        """Raise ValueError: a softmax is invariant to a constant added to its scores, which cannot be recovered."""
         raise ValueError("expected queries and keys for attention scores / got probabilities, which do not tell them")
 
 
 Attention = QueriesKeys | Probabilities
 
 for _kind in (QueriesKeys, Probabilities):
-    torch.export.register_dataclass(_kind)  # so that what wraps a model finds the tensors in its output
+    torch.export.register_dataclass(_kind)  # so that DDP and FSDP find the tensors in the output
 
 
 def attention_sum(
@@ -80,21 +84,21 @@ def attention_sum(
     average: bool = False,
     scores: bool = False,
 ) -> Tensor:
-    """Σ over the chosen queries of a loss between two layers' attention.
+    """Return Σ over the chosen queries of a loss between two layers' attention.
 
-    From queries and keys a (batch, heads, seq, seq) tensor is never whole: it goes block by block, the gradient of a
-    block is taken in the forward, where its distributions are at hand, and only that of queries and keys is kept. It
-    can be differentiated once.
+    With queries and keys, no whole (batch, heads, seq, seq) tensor is ever in memory: the sum goes block by block, the
+    gradient of a block is taken in the forward, while its distributions are in memory, and only the gradient of queries
+    and keys is kept. The result can be differentiated once.
 
     Args:
-        loss: such as `attention_kl`.
-        student, teacher: with equal numbers of sequences and tokens.
+        loss: the loss of a block, such as `attention_kl`.
+        student, teacher: attention with equal numbers of sequences and tokens.
         chosen: (batch, seq), 1 for queries that count and 0 for the others, such as padding.
-        average: compare means over heads, for unequal numbers of them.
-        scores: the loss takes scores, −inf where a key may not be seen, instead of log-probabilities.
+        average: True to compare means over heads, for unequal numbers of heads.
+        scores: True if the loss takes scores, −inf where a key is masked, instead of log-probabilities.
 
     Raises:
-        ValueError: if the heads differ and are not averaged, or there are no scores to be had.
+        ValueError: if the heads differ and are not averaged, or scores are requested of probabilities.
     """
     maps = partial(_maps, average=average, scores=scores)
     if isinstance(student, Probabilities) or isinstance(teacher, Probabilities):
@@ -107,65 +111,65 @@ class _BlockSum(torch.autograd.Function):
     def forward(ctx, query, key, student, teacher, chosen, loss, maps, has_graph):
         ctx.gradients = None
         if has_graph and any(ctx.needs_input_grad[:2]):
-            ctx.gradients = [torch.zeros_like(one, dtype=torch.float32) for one in (query, key)]
+            ctx.gradients = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in (query, key)]
         total = query.new_zeros((), dtype=torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             for sequences, queries in _blocks(query, max(query.shape[1], teacher.query.shape[1])):
-                ours, theirs = (one.part(sequences, queries) for one in (student, teacher))
-                target, counted = maps(theirs), chosen[sequences, queries]
+                block = student.part(sequences, queries)
+                target, block_chosen = maps(teacher.part(sequences, queries)), chosen[sequences, queries]
                 if ctx.gradients is None:
-                    total += loss(maps(ours), target, counted)
+                    total += loss(maps(block), target, block_chosen)
                     continue
                 with torch.enable_grad():
-                    leaves = [one.detach().float().requires_grad_() for one in (ours.query, ours.key)]
-                    value = loss(maps(QueriesKeys(*leaves, ours.scaling, ours.mask)), target, counted)
-                    slopes = torch.autograd.grad(value, leaves)
+                    leaves = [tensor.detach().float().requires_grad_() for tensor in (block.query, block.key)]
+                    value = loss(maps(QueriesKeys(*leaves, block.scaling, block.mask)), target, block_chosen)
+                    query_gradient, key_gradient = torch.autograd.grad(value, leaves)
                 total += value.detach()
-                ctx.gradients[0][sequences, :, queries] = slopes[0]
-                ctx.gradients[1][sequences] += slopes[1]
+                ctx.gradients[0][sequences, :, queries] = query_gradient
+                ctx.gradients[1][sequences] += key_gradient
         ctx.dtypes = query.dtype, key.dtype
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
+    def backward(ctx, sum_gradient):
         if ctx.gradients is None:
             raise RuntimeError("expected one backward through attention_sum / got a second / its gradients are spent")
         gradients, ctx.gradients = ctx.gradients, None
-        done = [one.mul_(slope).to(dtype) for one, dtype in zip(gradients, ctx.dtypes, strict=True)]
-        return (*done, None, None, None, None, None, None)
+        scaled = [gradient.mul_(sum_gradient).to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        return (*scaled, None, None, None, None, None, None)
 
 
-def _maps(seen: Attention, average: bool, scores: bool) -> Tensor:
+def _maps(attention: Attention, average: bool, scores: bool) -> Tensor:
+    """Return scores or log-probabilities, averaged over heads if `average`."""
     if scores:
-        found = seen.scores()
-        return found.mean(1, keepdim=True) if average else found
-    found = seen.log_probabilities()
-    return average_heads(found) if average else found
+        maps = attention.scores()
+        return maps.mean(1, keepdim=True) if average else maps
+    maps = attention.log_probabilities()
+    return average_heads(maps) if average else maps
 
 
 def _blocks(query: Tensor, heads: int) -> Iterator[tuple[slice, slice]]:
-    """(sequences, queries) of blocks of about `_BLOCK_BYTES`: whole sequences, or runs of queries of one."""
+    """Yield (sequences, queries) for blocks of about `_BLOCK_BYTES`: whole sequences, or some queries of a sequence."""
     batch, _, length, _ = query.shape
     per_query = 4 * heads * length
-    fit = max(_BLOCK_BYTES["cpu" if query.device.type == "cpu" else "gpu"] // per_query, 1)
-    sequences, queries = max(fit // max(length, 1), 1), min(fit, length)
+    capacity = max(_BLOCK_BYTES["cpu" if query.device.type == "cpu" else "gpu"] // per_query, 1)
+    sequences, queries = max(capacity // max(length, 1), 1), min(capacity, length)
     for first in range(0, batch, sequences):
         for start in range(0, length, queries):
             yield slice(first, first + sequences), slice(start, start + queries)
 
 
 def attention_log_probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """log softmax(scaling · query keyᵀ) without dropout, (batch, heads, seq, seq), in fp32.
+    """Return log softmax(scaling · query keyᵀ) without dropout, (batch, heads, seq, seq), in fp32.
 
-    Keys that may not be seen get a finite −1.7e38, so that their probability is exactly 0 and
-    0 · log 0 never becomes NaN.
+    Masked keys get a finite −1.7e38, so that their probability is exactly 0 and 0 · log 0 never becomes NaN.
 
     Args:
         query, key: (batch, heads, seq, head width).
         scaling: the model's own factor, usually 1 / √(head width).
-        mask: which keys may be seen. Boolean (True = visible), or float to be added to the scores;
-            broadcast to (batch, heads, seq, seq).
+        mask: the visible keys. Boolean (True = visible), or float to be added to the scores; broadcast to
+            (batch, heads, seq, seq).
     """
     scores, visible = _scores(query, key, scaling, mask)
     if visible is not None:
@@ -174,7 +178,7 @@ def attention_log_probabilities(query: Tensor, key: Tensor, scaling: float, mask
 
 
 def _scores(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """(scaling · query keyᵀ and what the mask adds, which keys may be seen or None for all)."""
+    """Return (scaling · query keyᵀ plus a float mask, the visible keys as a boolean mask or None for all)."""
     scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * scaling
     if mask is None or mask.dtype == torch.bool:
         return scores, mask
@@ -183,6 +187,6 @@ def _scores(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> 
 
 
 def average_heads(log_probabilities: Tensor) -> Tensor:
-    """The log of the mean distribution over heads, (batch, 1, seq, seq): for unequal numbers of heads."""
+    """Return the log of the mean distribution over heads, (batch, 1, seq, seq), for unequal numbers of heads."""
     heads = log_probabilities.shape[1]
     return torch.logsumexp(log_probabilities, dim=1, keepdim=True) - math.log(heads)

@@ -1,12 +1,12 @@
-"""Hooks that show the signals of a forward pass.
+"""Hooks that capture the signals of a forward pass.
 
 A `Recorder` sits on a model as hooks, so that everything happens *inside* the model's own forward: what DDP,
 FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of rows and the projections. It
 acts only when the forward is given `rows`; called without them, the model behaves as if nothing were attached.
 
-The vocabulary's logits are the largest tensor of a step. Where a `Recorder` is told to, the output projection hands on
-what it was given instead of projecting it (`Vocabulary`), so that losses can go through the logits chunk by chunk: the
-teacher's leave the forward like that, the student's are measured within it.
+The vocabulary's logits are the largest tensor of a step. A `Recorder` can make the output projection return its input
+instead of the logits (`LazyLogits`), so that losses can go through the logits chunk by chunk: the teacher's leave the
+forward in that form, the student's losses are computed within it.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from distil_nlp.signals.types import (
 )
 
 PROJECTIONS = "distillation_projections"
-"""Where on the student the modules hang that only training needs."""
+"""The attribute of the student that holds the modules which only training needs."""
 
 
 class Recorder:
-    """Shows the signals of a `Request` in place of the model's output, whenever `rows` are passed to forward.
+    """Hooks on a model that replace its output by the requested signals, whenever `rows` are passed to forward.
+
+    Attention of mapped layers needs SDPA with queries and keys kept; for models whose attention function transformers
+    cannot replace (DeBERTa, MPNet), the maps of their eager attention are captured instead, with a warning.
 
     Args:
         model: a model with a head (`…ForMaskedLM`, `…ForSequenceClassification`).
-        request: what to show.
-        head_rows: run the head on the token positions `rows["head"]` only (language modelling).
-        projects: whether the head projects to the vocabulary; else `Signals.vocabulary` stands for the logits.
-        projections: name → what it is called with; the modules themselves hang at `model.<PROJECTIONS>`.
-
-    Attention of mapped layers needs SDPA with queries and keys kept; models whose attention transformers
-    cannot re-route (DeBERTa, MPNet) are read at their eager attention instead, with a warning.
+        request: the signals to capture.
+        head_rows: True to run the head on the token positions `rows["head"]` only (language modelling).
+        projects: True if the head projects to the vocabulary; otherwise `Signals.vocabulary` replaces the logits.
+        projections: name → its input; the modules themselves are in `model.<PROJECTIONS>`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Recorder:
         self.layers, self._model = layer_stack(ensemble_members(model)[0]), model
         routed = model._can_set_attn_implementation()
         if not routed:
-            self._refuse_maps_alone()
+            self._require_maps_only()
         units = {
             layer: feed_forward_units(ensemble_members(model)[0], self.layers[layer])
             for layer, _ in request.activations
@@ -87,7 +87,7 @@ class Recorder:
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
-            *(one.base_model.register_forward_hook(self._keep_last) for one in ensemble_members(model)),
+            *(member.base_model.register_forward_hook(self._keep_last) for member in ensemble_members(model)),
         ]
         self._watch_hidden()
         self._watch_activations(units)
@@ -98,7 +98,7 @@ class Recorder:
             self._watch_attention(model, routed)
 
     def remove(self) -> None:
-        """Takes every hook off again; the model is as it was."""
+        """Remove every hook; the model is as it was before."""
         for handle in self._handles:
             handle.remove()
         if self._decoder is not None:
@@ -110,8 +110,10 @@ class Recorder:
 
     @contextmanager
     def measuring(self, measure: VocabularyLoss) -> Iterator[None]:
-        """Within this, the vocabulary's logits go to `measure`, inside the forward, and come back as
-        `Signals.measured`: where the model is wrapped, its weights are whole only there."""
+        """Within this context, pass the vocabulary's logits to `measure`, inside the forward.
+
+        The result is `Signals.measured`. Where the model is wrapped (FSDP), its weights are whole only there.
+        """
         self._measure = measure
         try:
             yield
@@ -120,8 +122,10 @@ class Recorder:
 
     @contextmanager
     def differentiating(self, differentiate: GradientFunction) -> Iterator[None]:
-        """Within this, `differentiate` makes `Signals.input_gradient`, inside the forward: behind what wraps the model,
-        the logits no longer come from the embeddings that it gives."""
+        """Within this context, compute `Signals.input_gradient` with `differentiate`, inside the forward.
+
+        Outside a wrapper such as DDP, the logits no longer depend on the embeddings that it returns.
+        """
         self._differentiate = differentiate
         try:
             yield
@@ -130,33 +134,33 @@ class Recorder:
 
     @contextmanager
     def keeping_last(self) -> Iterator[None]:
-        """Within this, `last` is the encoder's whole output, (batch, seq, width), with its graph."""
+        """Within this context, keep the encoder's whole output in `last`, (batch, seq, width), with its graph."""
         self._keeps_last = True
         try:
             yield
         finally:
             self._keeps_last, self.last = False, None
 
-    # What is watched ---------------------------------------------------------------------------------------
+    # Which modules are hooked ---------------------------------------------------------------------------------------
 
     def _watch_hidden(self) -> None:
-        wanted = {layer for layer, _ in self.request.hidden} - {len(self.layers) - 1}
-        if wanted:
+        layers = {layer for layer, _ in self.request.hidden} - {len(self.layers) - 1}
+        if layers:
             for module in {id(m): m for m in self.layers}.values():
                 self._handles.append(module.register_forward_hook(self._keep_hidden))
-        if EMBEDDINGS in wanted or self.request.input_gradient:
+        if EMBEDDINGS in layers or self.request.input_gradient:
             self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
 
     def _watch_activations(self, units: dict[int, nn.Linear]) -> None:
         for layer, module in {id(self.layers[i]): (self.layers[i], module) for i, module in units.items()}.values():
             self._handles.append(module.register_forward_hook(partial(self._keep_activations, layer)))
 
-    def _refuse_maps_alone(self) -> None:
-        """Raises UserError where more than distributions is wanted."""
-        wanted = sorted(self.request.values | self.request.scores)
-        if wanted:
+    def _require_maps_only(self) -> None:
+        """Raise UserError if more than attention distributions is requested."""
+        layers = sorted(self.request.values | self.request.scores)
+        if layers:
             raise UserError(
-                f"expected queries, keys and values of layers {wanted} of {type(self._model).__name__} / got attention "
+                f"expected queries, keys and values of layers {layers} of {type(self._model).__name__} / got attention "
                 "that cannot be routed, which shows probabilities alone / relations and scores cannot be had of it / "
                 "set the weights of attention_scores_mse and of the relations to 0; attention_kl works"
             )
@@ -190,7 +194,7 @@ class Recorder:
         return args, kwargs
 
     def _keep_embeddings(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """Keeps what the first block is given; a frozen model's becomes a leaf where a loss is differentiated there."""
+        """Keep the input of the first block; for a frozen model make it a leaf if a loss is differentiated there."""
         if self._rows is None or EMBEDDINGS in self._hidden:
             return None
         states = args[0] if args else kwargs["hidden_states"]
@@ -204,7 +208,7 @@ class Recorder:
         if self._rows is None:
             return
         layer = self._nth(module, "hidden")
-        if any(layer == wanted for wanted, _ in self.request.hidden):
+        if any(layer == requested for requested, _ in self.request.hidden):
             self._hidden[layer] = output[0] if isinstance(output, tuple) else output
 
     @torch.compiler.disable
@@ -212,35 +216,35 @@ class Recorder:
         if self._rows is None:
             return
         layer = self._nth(owner, "activations")
-        if any(layer == wanted for wanted, _ in self.request.activations):
+        if any(layer == requested for requested, _ in self.request.activations):
             self._activations[layer] = output
 
-    def _keep_attention(self, owner: nn.Module, **seen: Any) -> None:
-        """Called from within a layer, by the attention function or a dropout's hook, with what it was given."""
+    def _keep_attention(self, owner: nn.Module, **captured: Any) -> None:
+        """Keep the inputs of an attention function, or of the dropout behind its softmax, of the layer `owner`."""
         if self._rows is None:
             return
         layer = self._nth(owner, "attention")
         if layer in self.request.attention:
             if layer not in self.request.values:
-                seen.pop("value", None)
-            self._attention[layer] = Probabilities(**seen) if "whole" in seen else QueriesKeys(**seen)
+                captured.pop("value", None)
+            self._attention[layer] = Probabilities(**captured) if "whole" in captured else QueriesKeys(**captured)
 
     def _nth(self, module: nn.Module, kind: str) -> int:
-        """The number of the layer that runs now; ALBERT runs one module many times."""
-        places = [i for i, layer in enumerate(self.layers) if layer is module]
-        place = places[min(self._calls[f"{kind}{id(module)}"], len(places) - 1)]
+        """Return the number of the layer that is running; ALBERT runs the same module many times."""
+        numbers = [i for i, layer in enumerate(self.layers) if layer is module]
+        number = numbers[min(self._calls[f"{kind}{id(module)}"], len(numbers) - 1)]
         self._calls[f"{kind}{id(module)}"] += 1
-        return place
+        return number
 
     def _keep_last(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        """Keeps the encoder's output and, for language modelling, hands only the head's rows on."""
+        """Keep the encoder's output and, for language modelling, pass only the head's rows on."""
         if self._rows is None:
             return None
         states = output[0]
         if self._keeps_last and module is self._model.base_model:
             self.last = states
         last = len(self.layers) - 1
-        if module is self._model.base_model and any(last == wanted for wanted, _ in self.request.hidden):
+        if module is self._model.base_model and any(last == requested for requested, _ in self.request.hidden):
             self._hidden[last] = states
         if not self.head_rows:
             return None
@@ -252,28 +256,31 @@ class Recorder:
         return type(output)(**{**output, first: chosen})
 
     def _decode(self, states: Tensor) -> Tensor:
-        """In place of the output projection's forward: its input, if the logits are not wanted as they are."""
+        """Replace the output projection's forward: return its input if the logits are not requested as a whole."""
         decoder = self._decoder
         if self._rows is None or (self.projects and self._measure is None):
             return F.linear(states, decoder.weight, decoder.bias)
-        self._hand_on(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
+        self._keep_vocabulary(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
         return states
 
-    def _hand_on(self, vocabulary: LazyLogits) -> None:
+    def _keep_vocabulary(self, vocabulary: LazyLogits) -> None:
+        """Keep the lazy logits, or the loss that is measured on them."""
         if self._measure is None:
             self._vocabulary = vocabulary
         else:
             self._measured = self._measure(vocabulary)
 
-    def _add_embedding_gradient_by_rows(self, wanted: bool) -> None:
-        """On the CPU, where the embedding's weights are the output projection's too: the words of a batch are added to
-        its gradient, which is whole already, instead of a second table of mostly zeros. Set for the forward alone,
-        since DDP would take the sum for sparse."""
+    def _add_embedding_gradient_by_rows(self, enabled: bool) -> None:
+        """Make the word embedding's gradient sparse on the CPU if its weights are also the output projection's.
+
+        The rows of a batch's words are then added to the gradient of the projection, which is dense already, instead of
+        a second table of mostly zeros. Set during the forward only, since DDP would take the sum for sparse.
+        """
         if self._embedding is not None:
-            self._embedding.sparse = wanted and self._embedding.weight.device.type == "cpu"
+            self._embedding.sparse = enabled and self._embedding.weight.device.type == "cpu"
 
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> dict[str, Any] | None:
-        """The signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
+        """Return the signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
         if self._rows is None:
             return None
         rows, self._rows = self._rows, None
@@ -282,26 +289,26 @@ class Recorder:
             (layer, name): self._hidden[layer].flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.hidden
         }
-        self._complain_if_missing(module)
+        self._require_attention(module)
         activations = {
             (layer, name): self._activations[layer].flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.activations
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
-        of_weights = {(layer, ""): matrices for layer, matrices in weights.items()}
-        sources = {"hidden": hidden, "activations": activations, "weights": of_weights}
+        weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
+        sources = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
         logits = None
         if self.request.logits and self._vocabulary is None and self._measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
-                self._hand_on(LazyLogits(logits))
+                self._keep_vocabulary(LazyLogits(logits))
                 logits = None
-        bank = getattr(module, PROJECTIONS, None)
+        modules = getattr(module, PROJECTIONS, None)
         signals = {
             "logits": logits,
             "hidden": hidden,
             "projected": {
-                name: bank[name](*self._given(name, source, sources[source.of][source.layer, source.rows]))
+                name: modules[name](*self._arguments(name, source, sources[source.of][source.layer, source.rows]))
                 for name, source in self.projections.items()
             },
             "attention": self._attention,
@@ -316,16 +323,20 @@ class Recorder:
         return signals
 
     def _matrices(self, layer: int) -> list[Tensor]:
-        """A block's, in its order. As views: DDP looks for what was used behind what the forward gives, and a parameter
-        itself has nothing behind it."""
+        """Return views of a block's matrices, in its order.
+
+        Views, because DDP finds the used parameters by following the graph behind the forward's output, and a parameter
+        itself has no graph behind it.
+        """
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
 
-    def _given(self, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
-        """What a projection is called with; the teacher's states in the precision of the student's."""
+    def _arguments(self, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
+        """Return the arguments of a projection, the teacher's states in the precision of the student's."""
         return (states,) if source.teacher is None else (states, self._shown[name].to(states.dtype))
 
-    def _complain_if_missing(self, model: nn.Module) -> None:
+    def _require_attention(self, model: nn.Module) -> None:
+        """Raise UserError if requested attention was not captured."""
         missing = self.request.attention - self._attention.keys()
         if missing:
             raise UserError(
@@ -337,13 +348,15 @@ class Recorder:
 
 @torch.no_grad()
 def _projection(model: nn.Module) -> nn.Linear | None:
-    """The layer whose output is the logits, as it is; None where a head projects in another way (DeBERTa's newer head,
-    ESM, MobileBERT). A forward of two tokens tells."""
-    decoder, seen = model.get_output_embeddings(), []
+    """Return the layer whose output is the logits, unchanged, or None if the head projects in another way.
+
+    DeBERTa's newer head, ESM and MobileBERT have no such layer. A forward of two tokens shows it.
+    """
+    decoder, outputs = model.get_output_embeddings(), []
     if not isinstance(decoder, nn.Linear) or decoder.out_features != model.config.vocab_size:
         return None
-    handle, was_training = decoder.register_forward_hook(lambda *one: seen.append(one[-1])), model.training
+    handle, was_training = decoder.register_forward_hook(lambda *args: outputs.append(args[-1])), model.training
     logits = model.eval()(input_ids=torch.ones(1, 2, dtype=torch.long, device=decoder.weight.device)).logits
     handle.remove()
     model.train(was_training)
-    return decoder if len(seen) == 1 and seen[0] is logits else None
+    return decoder if len(outputs) == 1 and outputs[0] is logits else None

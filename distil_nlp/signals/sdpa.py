@@ -1,4 +1,4 @@
-"""SDPA as transformers runs it, which also shows queries, keys and values to whoever waits for them."""
+"""SDPA as transformers runs it, which also hands queries, keys and values to a `Recorder`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEEP = "_distil_nlp_keep"
 
 
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """SDPA as transformers runs it, which also shows queries, keys and values to a `Recorder` that waits for them."""
+    """Run transformers' SDPA; hand queries, keys and values to the `Recorder` that marked the module with `KEEP`."""
     if hasattr(module, KEEP):
-        _show(module, query, key, value, scaling, attention_mask)
+        _hand_over(module, query, key, value, scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 @torch.compiler.disable
-def _show(
+def _hand_over(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None
 ) -> None:
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -31,13 +31,13 @@ def _show(
 
 
 def show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:
-    """A hook on a dropout: its input, if it is an attention map, is the map before dropout."""
+    """Hand the input of a dropout to `keep` if it is an attention map: the map before dropout. A forward pre-hook."""
     if args[0].dim() == 4 and args[0].shape[-1] == args[0].shape[-2]:
         keep(whole=args[0])
 
 
 def _mask(*, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **kwargs: Any) -> Any:
-    """`sdpa_mask`, but for its look at the values: a mask that is given has padding, and to ask would synchronise."""
+    """Return `sdpa_mask` without reading the mask's values: a given mask has padding, and a read would synchronise."""
     skip = allow_is_bidirectional_skip and attention_mask is None
     return sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **kwargs)
 

@@ -1,4 +1,4 @@
-"""A vocabulary's k highest logits, and the mass of the rest."""
+"""The k highest logits of a vocabulary, and the tail probability of the others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TopLogits:
-    """A vocabulary's logits of which the highest are known, and of the others their sum.
+    """The highest logits of a vocabulary, and the log-sum-exp of all others.
 
     Attributes:
-        words: which ones are known, (rows, k).
+        words: the indices of the highest logits, (rows, k).
         values: their logits, (rows, k).
-        others: log Σ exp(logit / T) over the words that are not known, (rows,), at the temperature T of their use.
+        others: log Σ exp(logit / T) over all other words, (rows,), at the temperature T of their use.
     """
 
     words: Tensor
@@ -24,15 +24,15 @@ class TopLogits:
 
     @classmethod
     def of(cls, logits: Tensor, k: int, temperature: float) -> TopLogits:
-        """The k highest of (rows, vocabulary)."""
+        """Return the k highest of (rows, vocabulary) logits."""
         values, words = logits.topk(min(k, logits.shape[1]), dim=1)
-        rest = logits.float().scatter(1, words, -math.inf) / temperature
-        return cls(words, values, rest.logsumexp(1))
+        others = logits.float().scatter(1, words, -math.inf) / temperature
+        return cls(words, values, others.logsumexp(1))
 
     def index_select(self, dim: int, rows: Tensor) -> TopLogits:
-        """Some of the rows, as of a tensor."""
-        return TopLogits(*(one.index_select(dim, rows) for one in (self.words, self.values, self.others)))
+        """Return some of the rows, as `Tensor.index_select` does."""
+        return TopLogits(*(part.index_select(dim, rows) for part in (self.words, self.values, self.others)))
 
     def logits(self, start: int, stop: int) -> TopLogits:
-        """A run of rows, as of a vocabulary that is yet to be projected."""
+        """Return rows `start` to `stop`, as `LazyLogits.logits` does."""
         return TopLogits(self.words[start:stop], self.values[start:stop], self.others[start:stop])

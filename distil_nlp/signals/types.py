@@ -1,4 +1,4 @@
-"""What one forward pass shows of a model: logits, hidden states, attention. Nothing that nobody asked for."""
+"""The signals of one forward pass, and the request for them: only what is requested is captured."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ EMBEDDINGS = -1
 
 @dataclass(frozen=True)
 class SignalRequest:
-    """What the terms of an objective need to see of one model.
+    """The signals of one model that the terms of an objective need.
 
     Attributes:
-        logits: whether any term looks at the output.
+        logits: True if any term uses the output.
         hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
         attention: layers whose queries and keys, or attention distributions, are compared.
-        values: those of them whose values are compared too.
-        scores: those of them whose distributions will not do: queries and keys themselves are looked at.
+        values: the layers among these whose values are compared too.
+        scores: the layers among these that need queries and keys themselves; distributions are not enough.
         activations: (layer, row set) pairs whose feed-forward units are compared, before their activation function.
         weights: layers whose weight matrices are compared.
-        input_gradient: whether a loss is differentiated with respect to what the first block is given.
+        input_gradient: True if a loss is differentiated with respect to the input of the first block.
     """
 
     logits: bool = False
@@ -45,10 +45,12 @@ class SignalRequest:
 
 @dataclass(frozen=True)
 class LazyLogits:
-    """Logits that nobody has computed yet: `states` · `weight`ᵀ + `bias`; or `states`, if there is no weight.
+    """Logits that are not computed yet: `states` · `weight`ᵀ + `bias`; or `states`, if there is no weight.
 
     Attributes:
-        states: (rows, width), or (rows, vocabulary) logits. weight: (vocabulary, width). bias: (vocabulary,).
+        states: (rows, width), or (rows, vocabulary) logits.
+        weight: (vocabulary, width), or None.
+        bias: (vocabulary,), or None.
     """
 
     states: Tensor
@@ -56,7 +58,7 @@ class LazyLogits:
     bias: Tensor | None = None
 
     def logits(self, start: int, stop: int) -> Tensor:
-        """Of some rows, in the precision of the states, whatever autocast is on."""
+        """Return the logits of rows `start` to `stop`, in the precision of the states, whatever autocast is on."""
         if self.weight is None:
             return self.states[start:stop]
         with torch.autocast(self.states.device.type, enabled=False):
@@ -64,17 +66,26 @@ class LazyLogits:
 
 
 VocabularyLoss = Callable[[LazyLogits], Any]
+"""Logits of a vocabulary → a loss on them, computed within the forward."""
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits, embeddings) → the gradient of a loss with respect to the embeddings."""
 
 
 @dataclass
 class Signals:
-    """What was seen. `hidden` maps (layer, row set) to (rows, width); `projected` a projection's name to
-    (rows, teacher width); `attention` a layer to its queries and keys, or to probabilities; `activations`, as `hidden`,
-    to (rows, feed-forward width); `weights` a layer to its matrices; `input_gradient` is (batch, seq, width). Instead
-    of `logits` there may be `vocabulary`, which they can be computed from, or `measured`, what was made of that in the
-    forward."""
+    """The captured signals of one forward pass. Only requested signals are set.
+
+    Attributes:
+        logits: (rows, classes).
+        hidden: (layer, row set) → (rows, width).
+        projected: a projection's name → its output, (rows, teacher width) for a linear projection.
+        attention: layer → its queries and keys, or its probabilities.
+        activations: (layer, row set) → (rows, feed-forward width).
+        weights: layer → its matrices.
+        input_gradient: (batch, seq, width).
+        vocabulary: in place of `logits`, from which they can be computed.
+        measured: in place of `logits`, the result of a `VocabularyLoss` within the forward.
+    """
 
     logits: Tensor | None = None
     hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
@@ -117,13 +128,13 @@ def _arguments(model_class: type[nn.Module]) -> frozenset[str]:
 
 
 class ProjectionInput(NamedTuple):
-    """What a projection is called with.
+    """The input of a projection.
 
     Attributes:
-        layer, rows: of the student; weights have no rows.
+        layer, rows: layer and row set of the student; weights have no row set.
         of: hidden states, feed-forward units, or a block's matrices.
-        teacher: (layer, row set) of the teacher's hidden states, for what must see both: they are the second argument.
-            Everything a projection does then lies within the student's wrapped forward.
+        teacher: (layer, row set) of the teacher's hidden states, for modules that take both models' states: they are
+            the second argument. All of a projection's work is then within the student's wrapped forward.
     """
 
     layer: int
