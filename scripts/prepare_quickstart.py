@@ -1,4 +1,4 @@
-"""Writes `<out>/all-MiniLM-L6-v2` and `<out>/library-docs`, what the quickstart recipe starts from; done once.
+"""Write `<out>/all-MiniLM-L6-v2` and `<out>/library-docs`, the input of the quickstart recipe; done once.
 
 Needs no network: `python scripts/prepare_quickstart.py --out build/quickstart`.
 """
@@ -15,7 +15,7 @@ from distil_nlp.quickstart.teacher import WEIGHTS_SHA256, write_teacher
 
 
 def main() -> None:
-    """Prepares both folders and says for each whether it is new."""
+    """Prepare both folders, and print for each whether it was written now."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/quickstart"), help="default: %(default)s")
     out = parser.parse_args().out

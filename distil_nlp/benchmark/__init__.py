@@ -1,1 +1,1 @@
-"""How long a step takes beside the ways in which others take it, and beside what the machine could do."""
+"""Benchmarks of step time: beside other implementations, and relative to the hardware's peak rate."""

@@ -1,4 +1,4 @@
-"""What processes tell each other in a step: bytes, and seconds beside those of the arithmetic."""
+"""Communication between the processes of a step: its bytes, and its seconds beside those of the computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distil_nlp.errors import UserError
 
 
 class StepTimer(TrainerCallback):
-    """Seconds of each step of the slowest process, and the bytes of gradients that DDP exchanges in one."""
+    """Record the seconds of each step in the slowest process, and the bytes of gradients that DDP exchanges in one."""
 
     def __init__(self):
         self.trainer: Any = None
@@ -28,60 +28,62 @@ class StepTimer(TrainerCallback):
             self.trainer.model_wrapped.register_comm_hook(None, self._exchange)  # raises unless it is DDP
         self.bytes = 0
         dist.barrier()
-        self._began = timer()
+        self._start = timer()
 
     def _exchange(self, state, bucket):  # without annotations, which torch compares unevaluated
         self.bytes += bucket.buffer().nbytes
         return allreduce_hook(None, bucket)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        took = torch.tensor(timer() - self._began)
-        dist.all_reduce(took, dist.ReduceOp.MAX)
-        self.seconds.append(took.item())
+        seconds = torch.tensor(timer() - self._start)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX)
+        self.seconds.append(seconds.item())
 
 
 def measure_communication(work: Workload, rounds: int, warm_up: int, accumulation: int = 4) -> dict[str, Any]:
-    """Medians of steps of one micro-batch and of several, the exchange at the end of both, and what follows.
+    """Return the seconds of steps of one and of several micro-batches, and the cost of communication they imply.
 
-    With s₁ and sₙ seconds for steps of 1 and n micro-batches, a micro-batch takes (sₙ − s₁) ÷ (n − 1), and what a step
-    has besides is s₁ less that: the exchange as far as the backward does not hide it, clipping, the optimiser. The
-    exchange alone is an all-reduce of as many bytes.
+    Both kinds of step exchange gradients once, at their end. With s₁ and sₙ the median seconds of steps of 1 and n
+    micro-batches, a micro-batch takes (sₙ − s₁) ÷ (n − 1), and the rest of a step is s₁ less that: the exchange as
+    far as the backward does not hide it, clipping, the optimiser. The exchange alone is an all-reduce of as many bytes.
 
     Raises:
         UserError: if this process is alone.
     """
     if not dist.is_torchelastic_launched():
         raise UserError(
-            "--parts communication: expected several processes / got one / nobody to talk to / start it by "
-            "torchrun --nproc_per_node 2 scripts/benchmark.py --parts communication"
+            "--parts communication: expected several processes / got one / there is no communication to measure / "
+            "start it with torchrun --nproc_per_node 2 scripts/benchmark.py --parts communication"
         )
-    steps = {}
+    timers = {}
     for count in (1, accumulation):
-        steps[count] = watch = StepTimer()
-        run = distillation_trainer(work, [watch], max_steps=warm_up + rounds, gradient_accumulation_steps=count)
-        watch.trainer = run
-        run.train()
-    one, several = (median(watch.seconds[warm_up:]) for watch in steps.values())
-    micro_batch = (several - one) / (accumulation - 1)
+        timers[count] = step_timer = StepTimer()
+        trainer = distillation_trainer(
+            work, [step_timer], max_steps=warm_up + rounds, gradient_accumulation_steps=count
+        )
+        step_timer.trainer = trainer
+        trainer.train()
+    single, accumulated = (median(step_timer.seconds[warm_up:]) for step_timer in timers.values())
+    micro_batch = (accumulated - single) / (accumulation - 1)
     return {
         "processes": dist.get_world_size(),
         "tokens": work.tokens,
-        "bytes": steps[1].bytes,
-        "steps_s": {count: watch.seconds[warm_up:] for count, watch in steps.items()},
+        "bytes": timers[1].bytes,
+        "steps_s": {count: step_timer.seconds[warm_up:] for count, step_timer in timers.items()},
         "micro_batch_s": micro_batch,
-        "besides_s": one - micro_batch,
-        "alone_s": _alone(steps[1].bytes, rounds, run.args.device),
+        "besides_s": single - micro_batch,
+        "alone_s": _all_reduce_seconds(timers[1].bytes, rounds, trainer.args.device),
     }
 
 
-def _alone(size: int, rounds: int, device: torch.device) -> list[float]:
-    """Seconds of all-reduces of so many bytes."""
-    gradient, found = torch.zeros(size // 4, device=device), []
+def _all_reduce_seconds(size: int, rounds: int, device: torch.device) -> list[float]:
+    """Return the seconds of each of some all-reduces of `size` bytes."""
+    gradient, seconds = torch.zeros(size // 4, device=device), []
     for _ in range(rounds):
         dist.barrier()
-        began = timer()
+        start = timer()
         dist.all_reduce(gradient)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        found.append(timer() - began)
-    return found
+        seconds.append(timer() - start)
+    return seconds

@@ -1,6 +1,6 @@
-"""Contenders that take their steps in turn, each in a process of its own.
+"""Interleaved timing: contenders take their steps in turn, each in a process of its own.
 
-What else the machine does then slows all alike, and none shares memory, threads or settings with another.
+Other load on the machine then slows all of them alike, and none shares memory, threads or settings with another.
 """
 
 from __future__ import annotations
@@ -23,40 +23,43 @@ from distil_nlp.errors import UserError
 from distil_nlp.utils.memory import LiveBytes, keep_freed_memory
 
 PAUSE = 0.05
-"""Seconds between two turns, in which the threads of the last one go to sleep."""
+"""Seconds between two turns, in which the threads of the last contender go to sleep."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What takes part: a function that calls its `Turns` before the first step and after each.
+    """One of the implementations that are compared: a function that takes steps.
 
     Attributes:
-        play: module-level, since it is called in another process as `play(turns, **arguments)`.
-        keeps_memory: whether freed memory is kept (`keep_freed_memory`), as `distill` does; else PyTorch's default.
-        tells_memory: whether the memory of a step is measured; compiled code on the CPU does not show it.
+        run: the function, called in another process as `run(gate, **arguments)`, hence module-level. It calls its
+            `StepGate` before the first step and after each.
+        arguments: its keyword arguments.
+        keep_freed_memory: keep freed memory (`utils.memory.keep_freed_memory`), as `distill` does; else PyTorch's
+            default.
+        measure_memory: measure the memory of a step; compiled code on the CPU does not show it.
     """
 
-    play: Callable[..., None]
+    run: Callable[..., None]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    keeps_memory: bool = True
-    tells_memory: bool = True
+    keep_freed_memory: bool = True
+    measure_memory: bool = True
 
 
 @dataclass
 class ContenderResult:
-    """What a contender did.
+    """The measurements of a contender.
 
     Attributes:
         seconds: of each counted step.
-        peak_mib, held_mib: the most memory in use within a step, and what is in use between steps.
-        told: what else it said, by its last word on each.
-        problem: why it did not take part, or not to the end.
+        peak_mib, held_mib: the most memory in use within a step, and the memory in use between steps, in MiB.
+        extra: further values that the contender reported, the latest of each.
+        problem: the reason why it did not run, or not to the end.
     """
 
     seconds: list[float] = field(default_factory=list)
     peak_mib: float | None = None
     held_mib: float | None = None
-    told: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
     @property
@@ -64,32 +67,32 @@ class ContenderResult:
         return float(np.median(self.seconds)) if self.seconds else None
 
     def to_dict(self) -> dict[str, Any]:
-        found = {"median_s": self.median, "seconds": [round(one, 5) for one in self.seconds]}
-        found |= {"peak_mib": self.peak_mib, "held_mib": self.held_mib, **self.told, "problem": self.problem}
-        return {name: value for name, value in found.items() if value is not None}
+        fields = {"median_s": self.median, "seconds": [round(value, 5) for value in self.seconds]}
+        fields |= {"peak_mib": self.peak_mib, "held_mib": self.held_mib, **self.extra, "problem": self.problem}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class StepGate:
-    """A contender's side: `turns()` ends a step, and waits for the next."""
+    """The contender's end of the connection: `gate()` ends a step and waits for the next."""
 
-    def __init__(self, line: Connection):
-        self._line = line
-        self._began: float | None = None
-        self._watch: _StepMemory | None = None
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._start: float | None = None
+        self._memory: _StepMemory | None = None
 
-    def __call__(self, **told: Any) -> None:
-        """Tells how long the step took and what else is to be told, and returns when the next may begin."""
-        said: dict[str, Any] = {"told": told}
-        if self._began is not None:
-            said["seconds"] = timer() - self._began
-        if self._watch is not None:
-            said |= self._watch.end()
-        self._line.send(said)
-        order = self._line.recv()
+    def __call__(self, **extra: Any) -> None:
+        """Send the step's seconds and any extra values, and return when the next step may begin."""
+        message: dict[str, Any] = {"extra": extra}
+        if self._start is not None:
+            message["seconds"] = timer() - self._start
+        if self._memory is not None:
+            message |= self._memory.stop()
+        self._connection.send(message)
+        order = self._connection.recv()
         if order == "stop":
             raise _Stopped
-        self._watch = _StepMemory() if order == "watch" else None
-        self._began = timer()
+        self._memory = _StepMemory() if order == "measure" else None
+        self._start = timer()
 
 
 class _StepMemory:
@@ -106,7 +109,7 @@ class _StepMemory:
             self._held = self._live.now
             self._live.__enter__()
 
-    def end(self) -> dict[str, float]:
+    def stop(self) -> dict[str, float]:
         if self._live is not None:
             self._live.__exit__(None, None, None)
         peak = self._live.peak if self._live is not None else torch.cuda.max_memory_allocated()
@@ -114,7 +117,7 @@ class _StepMemory:
 
 
 class _Stopped(Exception):
-    """The contest is over."""
+    """Signal that no further step is wanted."""
 
 
 def run_interleaved(
@@ -123,84 +126,84 @@ def run_interleaved(
     rounds: int,
     warm_up: int = 1,
     threads: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, ContenderResult]:
-    """Plays some rounds, in each of which every contender takes one step, and then one more for its memory.
+    """Run rounds in each of which every contender takes one step, and then one more round to measure memory.
 
-    A contender that fails is left out, with its problem in its score.
+    A contender that fails is left out of the following rounds, with its problem in its result.
     """
-    players: dict[str, _ContenderProcess] = {}
-    scores = {name: ContenderResult() for name in contenders}
+    processes: dict[str, _ContenderProcess] = {}
+    results = {name: ContenderResult() for name in contenders}
     try:
         for name, contender in contenders.items():
-            say(f"preparing {name}")
-            players[name] = _ContenderProcess(contender, threads)
-            players[name].wait(scores[name])
+            log(f"preparing {name}")
+            processes[name] = _ContenderProcess(contender, threads)
+            processes[name].receive(results[name])
         for number in range(-warm_up, rounds + 1):
-            for name, player in players.items():
-                if scores[name].problem is None:
-                    watched = number == rounds and contenders[name].tells_memory
-                    player.step(scores[name], counted=0 <= number < rounds, watched=watched)
-            say(f"round {number + warm_up + 1} of {rounds + warm_up + 1}")
+            for name, process in processes.items():
+                if results[name].problem is None:
+                    measure_memory = number == rounds and contenders[name].measure_memory
+                    process.step(results[name], counted=0 <= number < rounds, measure_memory=measure_memory)
+            log(f"round {number + warm_up + 1} of {rounds + warm_up + 1}")
     finally:
-        for player in players.values():
-            player.end()
-    return scores
+        for process in processes.values():
+            process.stop()
+    return results
 
 
 class _ContenderProcess:
-    """The other side: a contender's process."""
+    """The process of a contender, as the parent process sees it."""
 
     def __init__(self, contender: Contender, threads: int | None):
         context = multiprocessing.get_context("spawn")
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_run_contender, args=(theirs, contender, threads), daemon=True)
+        self._connection, child = context.Pipe()
+        self._process = context.Process(target=_run_contender, args=(child, contender, threads), daemon=True)
         self._process.start()
-        theirs.close()
+        child.close()
 
-    def wait(self, score: ContenderResult) -> dict[str, Any]:
+    def receive(self, result: ContenderResult) -> dict[str, Any]:
         try:
-            said = self._line.recv()
+            message = self._connection.recv()
         except (EOFError, OSError):
-            said = {"problem": "its process ended, perhaps for want of memory"}
-        score.problem = said.get("problem")
-        return said
+            message = {"problem": "its process ended, perhaps for want of memory"}
+        result.problem = message.get("problem")
+        return message
 
-    def step(self, score: ContenderResult, counted: bool, watched: bool) -> None:
+    def step(self, result: ContenderResult, counted: bool, measure_memory: bool) -> None:
         time.sleep(PAUSE)
-        with contextlib.suppress(OSError):  # if it died meanwhile, it says so by saying nothing
-            self._line.send("watch" if watched else "go")
-        said = self.wait(score)
-        score.told |= said.get("told", {})
-        if counted and "seconds" in said:
-            score.seconds.append(said["seconds"])
-        if "peak_mib" in said:
-            score.peak_mib, score.held_mib = said["peak_mib"], said["held_mib"]
+        with contextlib.suppress(OSError):  # if it died meanwhile, `receive` notices
+            self._connection.send("measure" if measure_memory else "go")
+        message = self.receive(result)
+        result.extra |= message.get("extra", {})
+        if counted and "seconds" in message:
+            result.seconds.append(message["seconds"])
+        if "peak_mib" in message:
+            result.peak_mib, result.held_mib = message["peak_mib"], message["held_mib"]
 
-    def end(self) -> None:
+    def stop(self) -> None:
         with contextlib.suppress(OSError):
-            self._line.send("stop")
+            self._connection.send("stop")
         self._process.join(5)
         self._process.kill()
 
 
-def _run_contender(line: Connection, contender: Contender, threads: int | None) -> None:
-    """What runs in a contender's process."""
+def _run_contender(connection: Connection, contender: Contender, threads: int | None) -> None:
+    """Set the process up alike for all contenders, and run one."""
     datasets.disable_progress_bars()
     if threads:
         torch.set_num_threads(threads)
-    if contender.keeps_memory:
+    if contender.keep_freed_memory:
         keep_freed_memory()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, for all alike
     try:
-        contender.play(StepGate(line), **contender.arguments)
-        line.send({"problem": "it stopped by itself"})
+        contender.run(StepGate(connection), **contender.arguments)
+        connection.send({"problem": "it stopped by itself"})
     except _Stopped:
         pass
     except UserError as error:
-        line.send({"problem": str(error)})
+        connection.send({"problem": str(error)})
     except ImportError as error:
-        line.send({"problem": f"not installed: {error.name}"})
-    except Exception:  # whatever a peer throws at today's versions is its result
-        line.send({"problem": traceback.format_exc(limit=-3)})
+        connection.send({"problem": f"not installed: {error.name}"})
+    except Exception:  # an error of another implementation at today's versions is its result
+        connection.send({"problem": traceback.format_exc(limit=-3)})

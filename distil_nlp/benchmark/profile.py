@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by kinds of operators."""
+"""The time of a step by kind of operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from distil_nlp.benchmark import trainer_steps as ours
+from distil_nlp.benchmark import trainer_steps
 from distil_nlp.benchmark.interleaved import StepGate
 from distil_nlp.benchmark.workload import Workload
 
@@ -22,43 +22,43 @@ KINDS = {
     "optimiser and clipping": r"adamw|vector_norm|Optimizer",
     "copies and fills": r"copy|fill|zero|cat$|index|embedding|clone",
 }
-"""Kind → pattern of its operators' names; the first that fits counts."""
+"""Kind → pattern of its operators' names; the first match counts."""
 
 
-def run_profiled(turns: StepGate, work: Workload) -> None:
-    """Ours on masked tokens; tells of each step what share of the operators' time each kind took."""
-    ours.run_trainer(_ProfiledGate(turns, work.device), work)
+def run_profiled(gate: StepGate, work: Workload) -> None:
+    """Take steps of `DistillationTrainer` on masked tokens, and report each kind's fraction of the operators' time."""
+    trainer_steps.run_trainer(_ProfiledGate(gate, work.device), work)
 
 
 class _ProfiledGate:
-    """Turns whose steps are profiled."""
+    """A gate that profiles the steps between its calls."""
 
-    def __init__(self, turns: StepGate, device: str):
-        self._turns, self._profile = turns, None
+    def __init__(self, gate: StepGate, device: str):
+        self._gate, self._profile = gate, None
         self._activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
 
     def __call__(self) -> None:
-        told: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         if self._profile is not None:
             self._profile.__exit__(None, None, None)
-            told = {"shares": time_by_kind(self._profile)}
-        self._turns(**told)
+            extra = {"fractions": time_by_kind(self._profile)}
+        self._gate(**extra)
         self._profile = profile(activities=self._activities)
         self._profile.__enter__()
 
 
-def time_by_kind(seen: profile) -> dict[str, float]:
-    """Kind → its share of all operators' own time: the device's, if there is one."""
-    events = seen.key_averages()
+def time_by_kind(profiled: profile) -> dict[str, float]:
+    """Return kind → its fraction of all operators' own time: on the device, if there is one."""
+    events = profiled.key_averages()
     on_device = any(event.self_device_time_total for event in events) and torch.cuda.is_available()
-    found: dict[str, float] = defaultdict(float)
+    times: dict[str, float] = defaultdict(float)
     for event in events:
-        found[kind_of(event.key)] += event.self_device_time_total if on_device else event.self_cpu_time_total
-    total = sum(found.values()) or 1.0
-    return {kind: round(time / total, 4) for kind, time in sorted(found.items(), key=lambda pair: -pair[1])}
+        times[kind_of(event.key)] += event.self_device_time_total if on_device else event.self_cpu_time_total
+    total = sum(times.values()) or 1.0
+    return {kind: round(time / total, 4) for kind, time in sorted(times.items(), key=lambda pair: -pair[1])}
 
 
 def kind_of(name: str) -> str:
-    """What kind an operator is of."""
+    """Return the kind of an operator by its name."""
     short = name.removeprefix("aten::")
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, short)), "other")

@@ -1,4 +1,4 @@
-"""What was measured, as tables and plots."""
+"""The results of a benchmark as JSON, tables and plots."""
 
 from __future__ import annotations
 
@@ -30,194 +30,202 @@ _SECTIONS = {
     "options": "Freed memory kept or given back; blocks compiled",
     "attention": "Attention maps of three layers, 512 tokens",
     "task": "A task, an epoch",
-    "scaling": "A step as it grows",
-    "inference": "Answering",
+    "scaling": "Scaling of a step",
+    "inference": "Inference",
 }
-_COSTS = "A step of a task with one more term beside soft_target_kl, also where it would take that one's place"
+_TERMS = "A step of a task with one further loss term beside soft_target_kl, even if the term is meant to replace it"
 
 
-def write_benchmark(found: Mapping[str, Any], folder: Path) -> str:
-    """Writes `benchmark.json`, `benchmark.md` and the plots; returns the tables for a terminal."""
+def write_benchmark(results: Mapping[str, Any], folder: Path) -> str:
+    """Write `benchmark.json`, `benchmark.md` and the plots; return the tables for a terminal."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    tables = list(_tables(found))
+    content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    (folder / "benchmark.json").write_text(content, encoding="utf-8")
+    tables = list(_tables(results))
     text = [f"{title}\n\n{markdown_table(rows)}\n" for title, rows in tables]
     (folder / "benchmark.md").write_text("\n".join(text), encoding="utf-8")
     with style():
-        for one in _pictures(found):
-            (folder / one.file).write_bytes(one.png)
+        for plot in _plots(results):
+            (folder / plot.file).write_bytes(plot.png)
     return "\n\n".join(f"{title}\n{aligned_table(rows)}" for title, rows in tables)
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, TableRows]]:
+def _tables(results: Mapping[str, Any]) -> Iterator[tuple[str, TableRows]]:
     for part, title in _SECTIONS.items():
-        if part not in found:
+        if part not in results:
             continue
-        for name, scores in _contests(part, found[part]):
-            yield f"{title}{f': {name}' if name else ''}", _table(scores, found[part].get("utilisation", {}))
-        if shares := found[part].get("shares_of_time"):
-            yield (
-                "Where the time of a step on masked tokens goes",
-                [["", "share"], *([k, f"{v:.1%}"] for k, v in shares.items())],
-            )
-    if "terms" in found:
-        yield _COSTS, _costs(found["terms"])
-    if "communication" in found:
-        yield "What processes tell each other in a step", _exchange(found["communication"])
+        for name, contenders in _comparisons(part, results[part]):
+            utilisation = results[part].get("utilisation", {})
+            yield f"{title}{f': {name}' if name else ''}", _contender_table(contenders, utilisation)
+        if fractions := results[part].get("shares_of_time"):
+            rows = [[kind, f"{fraction:.1%}"] for kind, fraction in fractions.items()]
+            yield "Time of a step on masked tokens, by kind of operator", [["", "fraction"], *rows]
+    if "terms" in results:
+        yield _TERMS, _term_table(results["terms"])
+    if "communication" in results:
+        yield "Communication between processes in a step", _communication_table(results["communication"])
 
 
-def _costs(found: Mapping[str, Any]) -> TableRows:
-    """The dearest last; what failed or was left out behind them."""
-    head = ["", "task", "times plain", "quartiles of the steps", "median, s", "peak above plain, MiB"]
-    plain: dict[str, list[float]] = {}
-    for group in found["groups"]:
-        plain.setdefault(group["task"], []).extend(group["steps"][SOFT_TARGETS_ONLY]["seconds"])
-    rows = [[SOFT_TARGETS_ONLY, task.upper(), "1.00", "", f"{median(of):.3g}", ""] for task, of in plain.items() if of]
-    rows += [[name, task.upper(), *_cost_cells(score)] for task, name, score in by_cost(found)]
-    left_out = [[name, "", "left out: no task here has a meaning for it", "", "", ""] for name in found["left_out"]]
-    return [head, *rows, *left_out]
+def _term_table(results: Mapping[str, Any]) -> TableRows:
+    """Return a row for each term by ascending cost, followed by those that failed or were left out."""
+    header = ["", "task", "× baseline step", "quartiles of the steps", "median, s", "peak above baseline, MiB"]
+    baseline: dict[str, list[float]] = {}
+    for group in results["groups"]:
+        baseline.setdefault(group["task"], []).extend(group["steps"][SOFT_TARGETS_ONLY]["seconds"])
+    rows = [
+        [SOFT_TARGETS_ONLY, task.upper(), "1.00", "", f"{median(seconds):.3g}", ""]
+        for task, seconds in baseline.items()
+        if seconds
+    ]
+    rows += [[name, task.upper(), *_cost_cells(cost)] for task, name, cost in by_cost(results)]
+    left_out = [[name, "", "left out: no task here supports it", "", "", ""] for name in results["left_out"]]
+    return [header, *rows, *left_out]
 
 
-def by_cost(found: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(task, term, score), the dearest last, and behind it what failed."""
-    scores = [(group["task"], name, score) for group in found["groups"] for name, score in group["steps"].items()]
+def by_cost(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (task, term, result) by ascending cost, followed by those that failed."""
+    rows = [(group["task"], name, cost) for group in results["groups"] for name, cost in group["steps"].items()]
     return sorted(
-        (one for one in scores if one[1] != SOFT_TARGETS_ONLY or "problem" in one[2]),
-        key=lambda one: one[2].get("times_plain", inf),
+        (row for row in rows if row[1] != SOFT_TARGETS_ONLY or "problem" in row[2]),
+        key=lambda row: row[2].get("times_plain", inf),
     )
 
 
-def _cost_cells(score: Mapping[str, Any]) -> list[str]:
-    if "times_plain" not in score:
-        return [_problem(score), "", "", ""]
-    low, high = score["quartiles"]
+def _cost_cells(cost: Mapping[str, Any]) -> list[str]:
+    if "times_plain" not in cost:
+        return [_problem(cost), "", "", ""]
+    low, high = cost["quartiles"]
     return [
-        f"{score['times_plain']:.2f}",
+        f"{cost['times_plain']:.2f}",
         f"{low:.2f} to {high:.2f}",
-        f"{score['median_s']:.3g}",
-        f"{score['more_mib']:+,.0f}" if "more_mib" in score else "",
+        f"{cost['median_s']:.3g}",
+        f"{cost['more_mib']:+,.0f}" if "more_mib" in cost else "",
     ]
 
 
-def _problem(score: Mapping[str, Any]) -> str:
-    return shorten(score.get("problem", "–").strip().splitlines()[-1], 60)
+def _problem(result: Mapping[str, Any]) -> str:
+    return shorten(result.get("problem", "–").strip().splitlines()[-1], 60)
 
 
-def _exchange(found: Mapping[str, Any]) -> TableRows:
+def _communication_table(results: Mapping[str, Any]) -> TableRows:
     steps = [
         (f"step of {count} micro-batch{'es' if int(count) > 1 else ''}", seconds)
-        for count, seconds in found["steps_s"].items()
+        for count, seconds in results["steps_s"].items()
     ]
-    spread = [*steps, ("all-reduce of the gradient, nothing beside it", found["alone_s"])]
+    measured = [*steps, ("all-reduce of the gradient alone", results["alone_s"])]
     return [
-        [f"{found['processes']} processes, {found['tokens']:,} tokens a micro-batch", "median", "range"],
-        *([name, f"{median(of):.3g} s", f"{min(of):.3g} to {max(of):.3g}"] for name, of in spread),
-        ["a micro-batch", f"{found['micro_batch_s']:.3g} s", ""],
-        ["besides in a step: exchange, clipping, optimiser", f"{found['besides_s']:.3g} s", ""],
-        ["gradient", f"{found['bytes'] / 2**20:,.0f} MiB", ""],
+        [f"{results['processes']} processes, {results['tokens']:,} tokens a micro-batch", "median", "range"],
+        *(
+            [name, f"{median(seconds):.3g} s", f"{min(seconds):.3g} to {max(seconds):.3g}"]
+            for name, seconds in measured
+        ),
+        ["a micro-batch", f"{results['micro_batch_s']:.3g} s", ""],
+        ["rest of a step: exchange, clipping, optimiser", f"{results['besides_s']:.3g} s", ""],
+        ["gradient", f"{results['bytes'] / 2**20:,.0f} MiB", ""],
     ]
 
 
-def _contests(part: str, found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(what is told apart, scores) of a part."""
+def _comparisons(part: str, results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (name, results of its contenders) for each comparison of a part; the name of a single one is empty."""
     if part == "scaling":
-        for axis, points in found.items():
-            for value, scores in points.items():
-                yield f"{axis} {value}", scores
+        for axis, points in results.items():
+            for value, contenders in points.items():
+                yield f"{axis} {value}", contenders
     elif part == "task":
-        for name, one in found.items():
-            yield f"{name.upper()}, {one['padding_share']:.1%} padding", one["epochs"]
+        for name, task in results.items():
+            yield f"{name.upper()}, {task['padding_share']:.1%} padding", task["epochs"]
     elif part == "inference":
-        for batch, scores in found.items():
-            yield f"batch {batch}", scores
+        for batch, contenders in results.items():
+            yield f"batch {batch}", contenders
     else:
-        yield "", found["steps"]
+        yield "", results["steps"]
 
 
-def _table(scores: Mapping[str, Any], utilisation: Mapping[str, Any]) -> TableRows:
-    head = ["", "median, s", "range, s", "times as fast", "peak, MiB", "besides what is held, MiB"]
-    rows = [[name, *_cells(score)] for name, score in scores.items()]
+def _contender_table(contenders: Mapping[str, Any], utilisation: Mapping[str, Any]) -> TableRows:
+    header = ["", "median, s", "range, s", "speed-up", "peak, MiB", "peak − held between steps, MiB"]
+    rows = [[name, *_cells(result)] for name, result in contenders.items()]
     if utilisation:
-        head.append("of the peak")
+        header.append("of the peak rate")
         rows = [[*row, f"{utilisation[row[0]]['share']:.0%}" if row[0] in utilisation else ""] for row in rows]
-    return [head, *rows]
+    return [header, *rows]
 
 
-def _cells(score: Mapping[str, Any]) -> list[str]:
-    if "median_s" not in score:
-        return [_problem(score), "", "", "", ""]
-    seconds, peak, held = score["seconds"], score.get("peak_mib"), score.get("held_mib")
+def _cells(result: Mapping[str, Any]) -> list[str]:
+    if "median_s" not in result:
+        return [_problem(result), "", "", "", ""]
+    seconds, peak, held = result["seconds"], result.get("peak_mib"), result.get("held_mib")
     return [
-        f"{score['median_s']:.3g}",
+        f"{result['median_s']:.3g}",
         f"{min(seconds):.3g} to {max(seconds):.3g}",
-        f"{score['speed_up']:.2f}" if "speed_up" in score else "",
+        f"{result['speed_up']:.2f}" if "speed_up" in result else "",
         f"{peak:,.0f}" if peak else "",
         f"{peak - held:,.0f}" if peak else "",
     ]
 
 
-def _pictures(found: Mapping[str, Any]) -> Iterator[Picture]:
-    if "mlm" in found:
-        yield bar_plot("mlm", "A language-modelling step", found["mlm"]["steps"])
-    for name, one in found.get("task", {}).items():
-        yield bar_plot(f"task-{name}", f"An epoch of {name.upper()}", one["epochs"])
-    if "terms" in found:
-        yield cost_plot(found["terms"])
-    if "scaling" in found:
-        yield scaling_plot(found["scaling"])
+def _plots(results: Mapping[str, Any]) -> Iterator[Picture]:
+    if "mlm" in results:
+        yield bar_plot("mlm", "A language-modelling step", results["mlm"]["steps"])
+    for name, task in results.get("task", {}).items():
+        yield bar_plot(f"task-{name}", f"An epoch of {name.upper()}", task["epochs"])
+    if "terms" in results:
+        yield cost_plot(results["terms"])
+    if "scaling" in results:
+        yield scaling_plot(results["scaling"])
 
 
-def bar_plot(name: str, title: str, scores: Mapping[str, Any]) -> Picture:
-    """The median of each contender as a bar, and every step as a line."""
-    shown = [(label, score) for label, score in scores.items() if score.get("seconds")]
-    figure = canvas(title, 66 + 30 * len(shown), 560)
+def bar_plot(name: str, title: str, contenders: Mapping[str, Any]) -> Picture:
+    """Plot the median of each contender as a bar, and every step as a line."""
+    timed = [(label, result) for label, result in contenders.items() if result.get("seconds")]
+    figure = canvas(title, 66 + 30 * len(timed), 560)
     axes = figure.subplots()
-    for y, (label, score) in enumerate(shown):
-        axes.barh(
-            y, score["median_s"], color=STUDENT_COLOUR if label.startswith("ours") else MUTED, height=0.6, alpha=0.85
-        )
-        axes.plot(score["seconds"], [y] * len(score["seconds"]), "|", color="black", markersize=7)
+    for y, (label, result) in enumerate(timed):
+        colour = STUDENT_COLOUR if label.startswith("ours") else MUTED
+        axes.barh(y, result["median_s"], color=colour, height=0.6, alpha=0.85)
+        axes.plot(result["seconds"], [y] * len(result["seconds"]), "|", color="black", markersize=7)
         inside = {"textcoords": "offset points", "va": "center", "color": "white"}
-        axes.annotate(f"{score['median_s']:.3g}", (0, y), (6, 0), **inside)
-    axes.set_yticks(range(len(shown)), [label for label, _ in shown])
+        axes.annotate(f"{result['median_s']:.3g}", (0, y), (6, 0), **inside)
+    axes.set_yticks(range(len(timed)), [label for label, _ in timed])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds; median as a bar, each step as a line")
-    said = "; ".join(f"{label} {score['median_s']:.3g} s" for label, score in shown)
-    return picture(figure, name, f"{title}: {said}.")
+    values = "; ".join(f"{label} {result['median_s']:.3g} s" for label, result in timed)
+    return picture(figure, name, f"{title}: {values}.")
 
 
-def cost_plot(found: Mapping[str, Any]) -> Picture:
-    """Each term's step as a multiple of the plain one: a dot, and the quartiles as a line."""
-    shown = [(name, score) for _, name, score in by_cost(found) if "times_plain" in score]
-    figure = canvas("A step with one more term", 66 + 20 * len(shown), 560)
+def cost_plot(results: Mapping[str, Any]) -> Picture:
+    """Plot each term's step as a multiple of the baseline step: the median as a dot, the quartiles as a line."""
+    timed = [(name, cost) for _, name, cost in by_cost(results) if "times_plain" in cost]
+    figure = canvas("A step with one further term", 66 + 20 * len(timed), 560)
     axes = figure.subplots()
-    for y, (_, score) in enumerate(shown):
-        axes.plot(score["quartiles"], (y, y), color=MUTED)
-        axes.plot(score["times_plain"], y, "o", color=STUDENT_COLOUR)
+    for y, (_, cost) in enumerate(timed):
+        axes.plot(cost["quartiles"], (y, y), color=MUTED)
+        axes.plot(cost["times_plain"], y, "o", color=STUDENT_COLOUR)
     axes.axvline(1, color=MUTED, linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.set_yticks(range(len(timed)), [name for name, _ in timed])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("times a step with soft targets alone: of medians as a dot, quartiles of the steps as a line")
-    said = "; ".join(f"{name} {score['times_plain']:.2f}" for name, score in shown)
-    return picture(figure, "terms", f"Steps with one more term, as multiples of one without: {said}.")
+    axes.set_xlabel("× baseline step (soft targets only): medians as a dot, quartiles of the steps as a line")
+    values = "; ".join(f"{name} {cost['times_plain']:.2f}" for name, cost in timed)
+    return picture(figure, "terms", f"Steps with one further term, as multiples of the baseline step: {values}.")
 
 
-def scaling_plot(found: Mapping[str, Any]) -> Picture:
-    """Seconds of a step against length, batch and depth, on logarithmic axes."""
-    figure = canvas("A step as it grows", 230, 760)
-    panels = figure.subplots(1, len(found), sharey=True)
+def scaling_plot(results: Mapping[str, Any]) -> Picture:
+    """Plot the seconds of a step against length, batch and depth, on logarithmic axes."""
+    figure = canvas("Scaling of a step", 230, 760)
+    panels = figure.subplots(1, len(results), sharey=True)
     units = {"length": "tokens of a row", "batch": "rows", "depth": "teacher’s layers"}
-    for axes, (axis, points) in zip(panels, found.items(), strict=True):
-        names = next(iter(points.values()))
-        for contender in names:
-            line = [(int(value), scores[contender]["median_s"]) for value, scores in points.items()
-                    if "median_s" in scores[contender]]  # fmt: skip
-            colour = STUDENT_COLOUR if contender.startswith("ours") else TEACHER_COLOUR
-            axes.plot(*zip(*line, strict=True), "o-", color=colour, label=contender, markersize=4)
+    for axes, (axis, points) in zip(panels, results.items(), strict=True):
+        for name in next(iter(points.values())):
+            line = [
+                (int(value), contenders[name]["median_s"])
+                for value, contenders in points.items()
+                if "median_s" in contenders[name]
+            ]
+            colour = STUDENT_COLOUR if name.startswith("ours") else TEACHER_COLOUR
+            axes.plot(*zip(*line, strict=True), "o-", color=colour, label=name, markersize=4)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

@@ -1,52 +1,52 @@
-"""Measures the parts one after the other, and writes after each what is known so far."""
+"""Measurement of the chosen parts in order, with the results written after each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distil_nlp.benchmark import report as show
-from distil_nlp.benchmark.suites import PARTS, BenchmarkSettings
+from distil_nlp.benchmark import report
+from distil_nlp.benchmark.suites import PARTS, BenchmarkSettings, Log
 from distil_nlp.benchmark.term_costs import MEASURED
 from distil_nlp.errors import UserError
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.logging import is_main_process
 
 
-def run_benchmark(settings: BenchmarkSettings, folder: Path, say: Callable[[str], None]) -> Path:
-    """Returns the path of `benchmark.json`, beside which lie tables and plots.
+def run_benchmark(settings: BenchmarkSettings, folder: Path, log: Log) -> Path:
+    """Measure the parts, and return the path of `benchmark.json`, which has tables and plots beside it.
 
     Raises:
         UserError: if a part lacks its data, or there is no such term.
     """
     _check(settings)
-    told = {**asdict(settings), "model": settings.model and Path(settings.model).name, "glue": None}
+    recorded = {**asdict(settings), "model": settings.model and Path(settings.model).name, "glue": None}
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    found: dict[str, Any] = {"settings": told, "environment": environment(0, torch.device(settings.device), 1)}
+    results: dict[str, Any] = {"settings": recorded, "environment": environment(0, torch.device(settings.device), 1)}
     for part in settings.parts:
-        say(f"measuring {part}")
-        found[part] = PARTS[part](settings, say)
-        table = show.write_benchmark(found, folder) if is_main_process() else ""
-    say(f"\n{table}")
+        log(f"measuring {part}")
+        results[part] = PARTS[part](settings, log)
+        tables = report.write_benchmark(results, folder) if is_main_process() else ""
+    log(f"\n{tables}")
     return folder / "benchmark.json"
 
 
 def _check(settings: BenchmarkSettings) -> None:
-    lacking = [] if settings.model and settings.glue else [one for one in ("task", "terms") if one in settings.parts]
+    has_data = settings.model and settings.glue
+    lacking = [] if has_data else [part for part in ("task", "terms") if part in settings.parts]
     if lacking:
         raise UserError(
             f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {lacking[0]} / got "
-            f"{settings.model} and {settings.glue} / lengths of real sentences are what it is about / name both, or "
+            f"{settings.model} and {settings.glue} / the part measures batches of real sentences / name both, or "
             "leave the part out"
         )
     unknown = [name for name in settings.terms or () if name not in MEASURED]
     if unknown:
         raise UserError(
             f"--terms: expected some of {', '.join(MEASURED)} / got {', '.join(unknown)} / soft_target_kl is in every "
-            "step, what each term costs is counted from it / choose from the list"
+            "step, as the baseline of the other terms' costs / choose from the list"
         )

@@ -1,4 +1,4 @@
-"""What each term costs: steps with soft targets alone, and with one term more."""
+"""The cost of each loss term: steps with soft targets only, and with one further term."""
 
 from __future__ import annotations
 
@@ -9,74 +9,68 @@ import numpy as np
 from datasets import Dataset
 
 from distil_nlp.benchmark.interleaved import ContenderResult, StepGate
-from distil_nlp.benchmark.task_workload import TaskWorkload
+from distil_nlp.benchmark.task_workload import TaskWorkload, task_trainer
 from distil_nlp.benchmark.trainer_steps import GateCallback
 from distil_nlp.benchmark.workload import TEMPERATURE
-from distil_nlp.data import TaskCollator
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks import GLUE
-from distil_nlp.training.trainer import DistillationTrainer
 
 SOFT_TARGETS_ONLY = "soft targets alone"
 MEASURED = tuple(name for name in TERMS if name != SoftTargetKL.name)
-"""Every term of the table but the one that all steps have."""
+"""Every registered term but the one that all steps have."""
 _TASKS = ("mrpc", "mnli", "stsb")
-_BESIDE_PLAIN = 5
-"""Terms measured at a time, so that six processes share the memory."""
+_GROUP_SIZE = 5
+"""Terms measured at a time beside the baseline, so that six processes share the memory."""
 
 
 def task_of(term: str) -> str | None:
-    """The first task that a term has a meaning for: MRPC, MNLI where two classes are too few, or STS-B."""
-    kind = TERMS[term]
+    """Return the first task that supports a term: MRPC, MNLI where two classes are too few, or STS-B."""
+    term_class = TERMS[term]
     for name in _TASKS:
         task = GLUE[name]
-        if kind.applies_to(task.kind) and (not task.labels or len(task.labels) >= getattr(kind, "least_classes", 2)):
+        least_classes = getattr(term_class, "least_classes", 2)
+        if term_class.applies_to(task.kind) and (not task.labels or len(task.labels) >= least_classes):
             return name
     return None
 
 
 def term_groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """(task, terms) of what is measured at a time."""
+    """Yield (task, terms), the terms that are measured together."""
     for task in _TASKS:
         of_task = [term for term in terms if task_of(term) == task]
-        for start in range(0, len(of_task), _BESIDE_PLAIN):
-            yield task, of_task[start : start + _BESIDE_PLAIN]
+        for start in range(0, len(of_task), _GROUP_SIZE):
+            yield task, of_task[start : start + _GROUP_SIZE]
 
 
-def run_with_term(turns: StepGate, work: TaskWorkload, further: str | None = None) -> None:
-    """Steps with soft targets and, if named, a further term with its default options; the teacher is asked in each."""
+def run_with_term(gate: StepGate, work: TaskWorkload, further: str | None = None) -> None:
+    """Take steps with soft targets and, if named, a further term with its default options; each runs the teacher."""
     rows, head = work.load(4 * work.rows)
-    student, teacher = work.models(head)
     terms = [SoftTargetKL(1.0, TEMPERATURE), *([TERMS[further]()] if further else [])]
-    DistillationTrainer(
-        model=student,
-        teacher=teacher,
-        objective=Objective(terms, head.kind),
-        args=work.arguments(train_sampling_strategy="random"),
-        train_dataset=rows_of_median_length(rows, work.rows),
-        data_collator=TaskCollator(work.tokenizer(), head.kind),
-        callbacks=[GateCallback(turns)],
-    ).train()
+    rows = rows_of_median_length(rows, work.rows)
+    task_trainer(work, terms, rows, head, GateCallback(gate), train_sampling_strategy="random").train()
 
 
 def rows_of_median_length(rows: Dataset, count: int) -> Dataset:
-    """The rows around the median length: their batches are alike, and padded as little as if grouped by length."""
+    """Return the rows around the median length: their batches are alike, and padded as little as grouped ones."""
     order = np.argsort(rows["length"], kind="stable")
     start = max(len(order) - count, 0) // 2
     return rows.select(np.sort(order[start : start + count]))
 
 
-def relative_costs(scores: Mapping[str, ContenderResult]) -> dict[str, dict[str, Any]]:
-    """Scores of a group, each with its median as a multiple of plain's, the quartiles of its steps' ratios to plain's
-    steps on the same rows, and the memory that its peak has more."""
-    plain, told = scores[SOFT_TARGETS_ONLY], {name: score.to_dict() for name, score in scores.items()}
-    for name, score in scores.items():
-        if score.problem is None and plain.problem is None and score.median and plain.median:
-            told[name]["times_plain"] = round(score.median / plain.median, 4)
-            ratios = np.divide(score.seconds, plain.seconds)
-            told[name]["quartiles"] = [round(float(one), 4) for one in np.quantile(ratios, (0.25, 0.75))]
-        if score.peak_mib is not None and plain.peak_mib is not None:
-            told[name]["more_mib"] = round(score.peak_mib - plain.peak_mib, 1)
-    return told
+def relative_costs(results: Mapping[str, ContenderResult]) -> dict[str, dict[str, Any]]:
+    """Return the results of a group, each with its cost relative to the baseline step, that of soft targets only.
+
+    `times_plain` is the median as a multiple of the baseline's, `quartiles` those of the ratios of its steps to the
+    baseline's steps on the same rows, `more_mib` the difference of the peaks of memory.
+    """
+    baseline = results[SOFT_TARGETS_ONLY]
+    costs = {name: result.to_dict() for name, result in results.items()}
+    for name, result in results.items():
+        if result.problem is None and baseline.problem is None and result.median and baseline.median:
+            costs[name]["times_plain"] = round(result.median / baseline.median, 4)
+            ratios = np.divide(result.seconds, baseline.seconds)
+            costs[name]["quartiles"] = [round(float(value), 4) for value in np.quantile(ratios, (0.25, 0.75))]
+        if result.peak_mib is not None and baseline.peak_mib is not None:
+            costs[name]["more_mib"] = round(result.peak_mib - baseline.peak_mib, 1)
+    return costs

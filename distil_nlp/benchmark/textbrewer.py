@@ -5,35 +5,31 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-import torch
 from torch import nn
 
 from distil_nlp.benchmark.interleaved import StepGate
-from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload, optimizer
+from distil_nlp.benchmark.workload import MAX_GRAD_NORM, TEMPERATURE, WEIGHTS, Workload, adamw, update
 
 
-def run_textbrewer(turns: StepGate, work: Workload) -> None:
-    """Steps as its own loop takes them, which can only be stopped at checkpoints."""
+def run_textbrewer(gate: StepGate, work: Workload) -> None:
+    """Take steps as TextBrewer's own loop does, which can only be stopped at checkpoints."""
     student, teacher = work.models()
     student.train()
     match = {"layer_T": work.size.layers, "layer_S": len(student.distilbert.transformer.layer)}
-    brewer = textbrewer_distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
-    optimiser = optimizer(student)
+    distiller = textbrewer_distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
+    optimizer = adamw(student)
     batches = work.batches()
     while True:
-        turns()
+        gate()
         batch = next(batches)
         batch.pop("token_type_ids", None)
-        with torch.autocast(work.device, torch.bfloat16, enabled=work.bf16):
-            loss, _ = brewer.train_on_batch(batch, {})
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        with work.autocast():
+            loss, _ = distiller.train_on_batch(batch, {})
+        update(student, optimizer, loss, MAX_GRAD_NORM)
 
 
 def textbrewer_distiller(teacher: nn.Module, student: nn.Module, device: str, match: dict[str, Any]) -> Any:
-    """A `GeneralDistiller` with soft targets, hard labels and the cosine of matched hidden states."""
+    """Return a `GeneralDistiller` with soft targets, hard labels and the cosine of matched hidden states."""
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
     folder = tempfile.mkdtemp(prefix="textbrewer-")
@@ -50,6 +46,6 @@ def textbrewer_distiller(teacher: nn.Module, student: nn.Module, device: str, ma
 
 
 def _adapt(batch: Any, output: Any) -> dict[str, Any]:
-    """What TextBrewer reads of a model's output."""
-    found = {"logits": (output.logits,), "hidden": output.hidden_states, "inputs_mask": batch["attention_mask"]}
-    return found if output.loss is None else {**found, "losses": (output.loss,)}
+    """Return the values that TextBrewer reads of a model's output."""
+    values = {"logits": (output.logits,), "hidden": output.hidden_states, "inputs_mask": batch["attention_mask"]}
+    return values if output.loss is None else {**values, "losses": (output.loss,)}

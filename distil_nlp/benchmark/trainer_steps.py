@@ -1,4 +1,4 @@
-"""`DistillationTrainer` as it is, data loading, clipping and logging included."""
+"""Steps of `DistillationTrainer` as it ships, data loading, clipping and logging included."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from distil_nlp.training.trainer import DistillationTrainer
 
 
 class GateCallback(TrainerCallback):
-    """A `Trainer` that stops after each step (or epoch) until its turn comes."""
+    """Make a `Trainer` wait at the gate before the first step and after each step or epoch."""
 
-    def __init__(self, turns: StepGate, each: str = "step"):
-        self.turns, self.each = turns, each
+    def __init__(self, gate: StepGate, each: str = "step"):
+        self.gate, self.each = gate, each
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.turns()
+        self.gate()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         if self.each == "step":
-            self.turns()
+            self.gate()
 
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         if self.each == "epoch":
-            self.turns()
+            self.gate()
 
 
 def distillation_trainer(
@@ -43,19 +43,19 @@ def distillation_trainer(
     attention: Sequence[tuple[int, int]] = (),
     **arguments: Any,
 ) -> DistillationTrainer:
-    """With DistilBERT's objective, the KL on these rows, and attention maps of some layers if named."""
+    """Return a trainer with DistilBERT's objective, the KL on `rows`, and attention maps of some layers if named."""
     student, teacher = work.models()
-    found: list[LossTerm] = [
+    terms: list[LossTerm] = [
         SoftTargetKL(WEIGHTS["soft_target_kl"], TEMPERATURE, rows),
         HardLabel(WEIGHTS["hard_label"]),
         HiddenCosine(WEIGHTS["hidden_cosine"], "last"),
     ]
     if attention:
-        found.append(AttentionKL(1.0, list(attention)))
+        terms.append(AttentionKL(1.0, list(attention)))
     return DistillationTrainer(
         model=student,
         teacher=teacher,
-        objective=Objective(found, "mlm"),
+        objective=Objective(terms, "mlm"),
         args=work.arguments(**arguments),
         train_dataset=work.rows(64 * work.batch),
         data_collator=work.collator(),
@@ -63,6 +63,6 @@ def distillation_trainer(
     )
 
 
-def run_trainer(turns: StepGate, work: Workload, compiled: bool = False, **how: Any) -> None:
-    """Steps, each in its turn."""
-    distillation_trainer(work, [GateCallback(turns)], torch_compile=compiled, **how).train()
+def run_trainer(gate: StepGate, work: Workload, compiled: bool = False, **options: Any) -> None:
+    """Take steps of `distillation_trainer(**options)`."""
+    distillation_trainer(work, [GateCallback(gate)], torch_compile=compiled, **options).train()

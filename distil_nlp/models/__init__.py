@@ -1,4 +1,4 @@
-"""The frozen teacher, and the student that is built from it."""
+"""Loading of models, and construction of the student from its teacher."""
 
 from distil_nlp.models.compatibility import check_labels, check_vocabulary, check_words
 from distil_nlp.models.loading import (

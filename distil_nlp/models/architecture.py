@@ -1,4 +1,4 @@
-"""Where a model keeps its stack of transformer blocks, and a block its feed-forward units."""
+"""The position of the transformer blocks in a model, and of the feed-forward units in a block."""
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -7,7 +7,7 @@ from distil_nlp.errors import UserError
 
 
 def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
-    """The transformer blocks in order of execution; ALBERT's one shared block appears once per layer.
+    """Return the transformer blocks in order of execution; ALBERT's one shared block appears once per layer.
 
     Raises:
         UserError: if no stack of `config.num_hidden_layers` blocks can be found.
@@ -25,12 +25,13 @@ def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
 
 
 _UNITS = ("intermediate.dense", "ffn.lin1", "ffn")
-"""Where families keep the first layer of a block's feed-forward part: BERT and its kin, DistilBERT, ALBERT."""
+"""Names of the first layer of a block's feed-forward part: in BERT and its relatives, DistilBERT, ALBERT."""
 
 
 def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
-    """The layer of a block whose outputs are its feed-forward units before the activation function. Of MobileBERT's
-    four feed-forward parts it is the last.
+    """Return the layer of a block whose outputs are its feed-forward units before the activation function.
+
+    Of MobileBERT's four feed-forward parts it is that of the last.
 
     Raises:
         UserError: if there is none, as where units are gated (ModernBERT) or the sequence goes through in pieces.
@@ -39,9 +40,9 @@ def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
     width = feed_forward_width(config)
     modules = dict(block.named_modules())
     for name in _UNITS:
-        found = modules.get(name)
-        if isinstance(found, nn.Linear) and found.out_features == width and not _is_chunked(config):
-            return found
+        layer = modules.get(name)
+        if isinstance(layer, nn.Linear) and layer.out_features == width and not _is_chunked(config):
+            return layer
     raise UserError(
         f"expected a feed-forward layer of {width} units in each block of {type(model).__name__} / got "
         f"{'one in pieces, by chunk_size_feed_forward' if _is_chunked(config) else 'none, or gated ones'} / the "
@@ -50,7 +51,7 @@ def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
 
 
 def feed_forward_width(config: PretrainedConfig) -> int | None:
-    """How many units a block's feed-forward part has; None if the configuration does not say."""
+    """Return the number of feed-forward units of a block; None if the configuration does not give it."""
     return getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None)
 
 
@@ -59,17 +60,17 @@ def _is_chunked(config: PretrainedConfig) -> bool:
 
 
 def ensemble_members(model: nn.Module) -> list[nn.Module]:
-    """The models of an ensemble, or the model itself."""
+    """Return the models of an ensemble, or the model itself."""
     return list(getattr(model, "members", [model]))
 
 
 def all_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The transformer blocks of all members."""
+    """Return the transformer blocks of all members."""
     return [layer for member in ensemble_members(model) for layer in layer_stack(member)]
 
 
 def stack_prefix(model: PreTrainedModel) -> str:
-    """What the names of all block parameters begin with, such as `bert.encoder.layer.`.
+    """Return the common prefix of the names of all block parameters, such as `bert.encoder.layer.`.
 
     Raises:
         UserError: if the blocks share their weights (ALBERT) or cannot be found.

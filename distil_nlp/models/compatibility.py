@@ -1,4 +1,4 @@
-"""Do teacher, student and data speak of the same words and the same classes?"""
+"""Checks that teacher, student and data have the same vocabulary and the same classes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from distil_nlp.errors import UserError
 
 
 def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Token → id maps must be equal; equal sizes are not enough.
+    """Check that the token → id maps are equal; equal sizes are not enough.
 
     Raises:
-        UserError: naming how many tokens differ, and one of them.
+        UserError: if they are not, with the number of tokens that differ, and an example.
     """
-    ours, theirs = student.get_vocab(), teacher.get_vocab()
-    if ours == theirs:
+    student_ids, teacher_ids = student.get_vocab(), teacher.get_vocab()
+    if student_ids == teacher_ids:
         return
-    differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    tokens = student_ids.keys() | teacher_ids.keys()
+    differing = sorted(token for token in tokens if student_ids.get(token) != teacher_ids.get(token))
     example = differing[0]
     raise UserError(
-        f"expected one vocabulary for teacher and student / got {len(theirs):,} and {len(ours):,} tokens, of which "
-        f"{len(differing):,} differ (for instance {example!r} is {theirs.get(example)} and {ours.get(example)}) / "
+        f"expected one vocabulary for teacher and student / got {len(teacher_ids):,} and {len(student_ids):,} tokens, "
+        f"of which {len(differing):,} differ (for instance {example!r} is {teacher_ids.get(example)} and "
+        f"{student_ids.get(example)}) / "
         "the student would read other words than the teacher / take a student with the teacher's tokenizer"
     )
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
-    """A model has an embedding for every token.
+    """Check that a model has an embedding for every token.
 
     Raises:
-        UserError: with both numbers.
+        UserError: if it has fewer, with both numbers.
     """
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     if tokens > config.vocab_size:
@@ -40,27 +42,27 @@ def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, na
 
 
 def check_labels(config: PretrainedConfig, labels: tuple[str, ...] | None, num_labels: int, name: str) -> None:
-    """The classes of a model and of the data must agree in number, in name and in order.
+    """Check that the classes of a model and of the data agree in number, in name and in order.
 
-    Names such as `LABEL_0` say nothing, and are passed; so are data without class names.
+    Placeholder names such as `LABEL_0` pass, as do data without class names.
 
     Raises:
-        UserError: with both lists.
+        UserError: if they do not agree, with both lists.
     """
-    ours = tuple(str(config.id2label[i]) for i in sorted(config.id2label))
-    if len(ours) != num_labels:
+    names = tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    if len(names) != num_labels:
         raise UserError(
-            f"expected {num_labels} labels as in the data{_list(labels)} / got {len(ours)} in {name}{_list(ours)} / "
+            f"expected {num_labels} labels as in the data{_list(labels)} / got {len(names)} in {name}{_list(names)} / "
             "the outputs cannot be compared / choose the teacher's own task, or set teacher.finetune={} with a "
             "checkpoint that has no head"
         )
-    if labels is None or num_labels == 1 or all(label.upper().startswith("LABEL_") for label in ours):
+    if labels is None or num_labels == 1 or all(label.upper().startswith("LABEL_") for label in names):
         return
-    if [label.lower() for label in ours] != [label.lower() for label in labels]:
+    if [label.lower() for label in names] != [label.lower() for label in labels]:
         raise UserError(
-            f"expected the data's labels in its order{_list(labels)} / got {name} with{_list(ours)} / each class "
+            f"expected the data's labels in its order{_list(labels)} / got {name} with{_list(names)} / each class "
             "would be taught as another one, and scores would be those of the wrong classes / cast the data's "
-            "label column to the teacher's order, or mend id2label in the teacher's config.json"
+            "label column to the teacher's order, or fix id2label in the teacher's config.json"
         )
 
 

@@ -1,4 +1,4 @@
-"""BERT weights as DistilBERT weights."""
+"""Conversion of BERT weights to DistilBERT weights."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _AROUND = {
 
 
 def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
-    """Student name → teacher tensor, from BERT to DistilBERT classes.
+    """Return student name → teacher tensor, from BERT to DistilBERT classes.
 
-    A classifier is not among them: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
+    A classifier is not included: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
     """
     state = teacher.state_dict()
-    sources = {ours: state[theirs] for ours, theirs in _AROUND.items() if theirs in state}
+    sources = {name: state[source] for name, source in _AROUND.items() if source in state}
     positions = state["bert.embeddings.position_embeddings.weight"]
     segment = state["bert.embeddings.token_type_embeddings.weight"][0]
     sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
-    for i, theirs in enumerate(layers):
-        for ours, part in _BLOCK.items():
+    for i, teacher_layer in enumerate(layers):
+        for name, source in _BLOCK.items():
             for kind in ("weight", "bias"):
-                source = state[f"bert.encoder.layer.{theirs}.{part}.{kind}"]
-                sources[f"distilbert.transformer.layer.{i}.{ours}.{kind}"] = source
+                tensor = state[f"bert.encoder.layer.{teacher_layer}.{source}.{kind}"]
+                sources[f"distilbert.transformer.layer.{i}.{name}.{kind}"] = tensor
     return sources
 
 

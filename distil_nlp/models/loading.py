@@ -1,4 +1,4 @@
-"""Models and tokenizers from a folder or the Hub, with errors that say what to do."""
+"""Loading of models and tokenizers from a folder or the Hub, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ _POSITIONS_FROM_TWO = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with no truncation or padding left over in its file, and no chat templates, whose
-    names would become those of files.
+    """Return the tokenizer of a model.
+
+    Truncation and padding left over in its file are reset. Chat templates are dropped: their names would become those
+    of files.
 
     Raises:
         UserError: if there is none at that name.
@@ -103,33 +105,36 @@ def _check_weights(model: PreTrainedModel, name: str) -> None:
 
 
 def max_positions(name: str, revision: str | None = None) -> int:
-    """The longest input, in tokens, that a model has position embeddings for; read from its configuration alone."""
+    """Return the longest input, in tokens, that a model has position embeddings for, by its configuration."""
     return usable_positions(load_config(name, revision))
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a model, without its weights."""
+    """Return the configuration of a model, without loading its weights."""
     return load_pretrained("model", name, AutoConfig.from_pretrained, revision=revision)
 
 
 def usable_positions(config: PretrainedConfig) -> int:
-    """Positions that a model of this configuration can number."""
+    """Return the number of positions that a model of this configuration can embed."""
     positions = getattr(config, "max_position_embeddings", None) or 10**6
     return positions - (2 if config.model_type in _POSITIONS_FROM_TWO else 0)
 
 
 def commit_of(name: str, revision: str | None = None) -> str | None:
-    """The commit that a model on the Hub was last loaded at, by this revision; None for a folder."""
+    """Return the commit at which a model on the Hub was last loaded, by this revision; None for a folder."""
     if Path(name).expanduser().is_dir():
         return None
-    found = try_to_load_from_cache(name, CONFIG_NAME, revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    path = try_to_load_from_cache(name, CONFIG_NAME, revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
-    """Calls a `from_pretrained`, and turns what it throws at a wrong name or a dead network into one message.
+    """Call a `from_pretrained`, and turn any error of a wrong name or a missing network into one message.
 
-    No Python code that comes with a model is run; transformers by itself would ask on a terminal whether to.
+    Python code that comes with a model is never run; transformers by default would ask for consent on a terminal.
+
+    Raises:
+        UserError: if nothing could be loaded.
     """
     folder = Path(name).expanduser()
     if (folder.is_absolute() or name.startswith((".", "~"))) and not folder.is_dir():
@@ -151,13 +156,15 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
 
 
 def _refuse_other_weights(name: str, revision: str | None) -> None:
-    """A configuration or an index of safetensors may name a pickle, which transformers would then read, or a file
+    """Raise if the model's files name weights that are not safetensors in its own folder.
+
+    A configuration or an index of safetensors may name a pickle, which transformers would then read, or a file
     outside the model's folder.
 
     Raises:
-        ValueError: naming it.
+        ValueError: if so, with the name.
     """
-    named = PretrainedConfig.get_config_dict(name, revision=revision)[0].get("transformers_weights")
+    weights = PretrainedConfig.get_config_dict(name, revision=revision)[0].get("transformers_weights")
     index = cached_file(
         name,
         SAFE_WEIGHTS_INDEX_NAME,
@@ -167,9 +174,9 @@ def _refuse_other_weights(name: str, revision: str | None) -> None:
         _raise_exceptions_for_connection_errors=False,
     )
     shards = json.loads(Path(index).read_text(encoding="utf-8")).get("weight_map", {}) if index else {}
-    for file in map(str, [*shards.values(), *filter(None, [named])]):
+    for file in map(str, [*shards.values(), *filter(None, [weights])]):
         if not file.endswith(".safetensors") or re.search(r"[/\\]", file):
-            raise ValueError(f"the weights are said to be in {file!r}, which is no safetensors file beside config.json")
+            raise ValueError(f"the weights are in {file!r}, which is no safetensors file beside config.json")
 
 
 def _remedy(folder: Path, reason: str) -> str:

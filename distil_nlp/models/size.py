@@ -1,4 +1,4 @@
-"""How large a model is."""
+"""The size of a model."""
 
 from dataclasses import asdict, dataclass
 
@@ -12,7 +12,7 @@ from distil_nlp.models.architecture import all_layers
 class ModelSize:
     """Parameters (tied ones once) and megabytes of 10⁶ bytes in the model's dtype.
 
-    The encoder's share is told apart: of a 3-layer MiniLM half the parameters are embeddings.
+    The encoder is counted separately, because half the parameters of a 3-layer MiniLM are embeddings.
     """
 
     parameters: int
@@ -25,6 +25,7 @@ class ModelSize:
 
 
 def size_of(model: PreTrainedModel) -> ModelSize:
+    """Return the size of a model, or of all members of an ensemble."""
     encoder = nn.ModuleList(all_layers(model))
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     size = sum(p.numel() * p.element_size() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""A student made of its teacher: which layers, which classes, and what is copied.
+"""Construction of a student from its teacher: the choice of layers and classes, and the copying of weights.
 
 Initialisation is the largest single factor in DistilBERT's ablation (−3.69 GLUE points with random weights).
 """
@@ -28,10 +28,11 @@ LayerChoice = Literal["every_other", "first", "last", "random"] | Sequence[int]
 
 @dataclass
 class StudentReport:
-    """What became of the student's parameters: names of the copied and of the newly drawn ones.
+    """The origin of the student's parameters.
 
     Attributes:
-        layers: the teacher's block for each of the student's, or None if nothing was taken from blocks.
+        layers: the teacher's block for each of the student's, or None if no block was copied.
+        copied, new: names of the parameters that were copied, and of those that were newly initialised.
         source: the checkpoint the student started from, if it was not made of the teacher.
         revision: its commit, if it is on the Hub.
     """
@@ -55,10 +56,10 @@ class StudentReport:
 
 
 def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
-    """The teacher block (0-based) for each student block; None for random weights.
+    """Return the teacher block (0-based) for each student block; None for random weights.
 
     `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. Half the
-    teacher's depth unless `num_layers` says otherwise. A list is taken as it stands.
+    teacher's depth is the default of `num_layers`. A list is taken as it is.
 
     Raises:
         UserError: if the student is deeper than the teacher, or a number is out of range.
@@ -99,16 +100,16 @@ def build_student(
     architecture: Literal["same", "distilbert"] = "same",
     config_changes: dict[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, StudentReport]:
-    """A student in float32 and train mode, and what was copied into it.
+    """Return a student in float32 and train mode, and the report of its weights.
 
     Args:
         teacher: with the head that the student needs too.
         layers: the teacher block for each student block (`choose_layers`); None leaves all weights random.
-        num_layers: the depth, where `layers` does not tell.
+        num_layers: the depth, where `layers` does not determine it.
         architecture: the teacher's own classes, or `distilbert` for a BERT (its segment 0 is folded into the
             position table: DistilBERT has no segments, and dropping them would shift every embedding).
-        config_changes: fields of the student's configuration, such as a smaller `hidden_size`. What then
-            does not fit starts new.
+        config_changes: fields of the student's configuration, such as a smaller `hidden_size`. Weights that
+            then do not fit are newly initialised.
 
     Raises:
         UserError: if the architecture cannot be had from this teacher, or the configuration is impossible.
@@ -125,7 +126,7 @@ def build_student(
 
 
 def start_from_checkpoint(name: str, head: Head, revision: str | None = None) -> tuple[PreTrainedModel, StudentReport]:
-    """A student that exists already, for instance one distilled on text and now meant for a task."""
+    """Return a student from an existing checkpoint, for instance one distilled on text, now meant for a task."""
     student, new = load_with_missing_keys(name, head, new_head=True, revision=revision)
     names = [key for key, _ in student.named_parameters()]
     copied, commit = [key for key in names if key not in new], commit_of(name, revision)
@@ -141,7 +142,7 @@ _IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, A
 def _empty(
     teacher: PreTrainedModel, depth: int, layers: list[int] | None, architecture: str, changes: dict[str, Any]
 ) -> PreTrainedModel:
-    """The student with random weights."""
+    """Return the student with random weights."""
     config = copy.deepcopy(teacher.config)
     if architecture == "distilbert":
         config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
@@ -172,7 +173,7 @@ def _empty(
 
 
 def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentReport) -> None:
-    """Fills every parameter that has a source of its own shape."""
+    """Fill every parameter that has a source of its own shape."""
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             source = sources.get(name)
@@ -188,13 +189,13 @@ def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentR
 
 
 def _same_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
-    """Student name → teacher tensor, for one and the same architecture."""
+    """Return student name → teacher tensor, for one and the same architecture."""
     prefix, state = stack_prefix(teacher), teacher.state_dict()
     sources = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    for ours, theirs in enumerate(layers):
-        block = f"{prefix}{theirs}."
+    for i, teacher_layer in enumerate(layers):
+        block = f"{prefix}{teacher_layer}."
         sources |= {
-            f"{prefix}{ours}.{name.removeprefix(block)}": tensor
+            f"{prefix}{i}.{name.removeprefix(block)}": tensor
             for name, tensor in state.items()
             if name.startswith(block)
         }

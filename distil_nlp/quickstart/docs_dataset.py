@@ -1,17 +1,17 @@
-"""A text classification task made of the documentation that is installed anyway.
+"""A text classification dataset made of the documentation of installed packages.
 
 The question: *which library does this paragraph of documentation come from?* The paragraphs are the English
 prose in the docstrings of packages that this project depends on (directly, or through torch), so the task
 needs no download. Sources are parsed with `ast`; nothing is imported.
 
-What is done so that the score means something:
+Measures that make the score meaningful:
 
-* **Names are masked.** A library's own name gives the answer away, so the names and usual import aliases of
+* **Names are masked.** A library's own name gives the label away, so the names and usual import aliases of
   the libraries and their neighbours become the word "library" in every paragraph. Other vocabulary stays
   ("tensor", "node", "estimator"): a model may learn what a library is about, which is the task, and, less
   nobly, how its authors write. Links are removed too.
 * **The split is by file**, by a hash of the file's path, and no two files share wording: a paragraph with a
-  run of eight words that also stands in another file (boilerplate, "copied from") is dropped from both, so
+  run of eight words that also occurs in another file (boilerplate, "copied from") is dropped from both, so
   near-copies cannot sit in train and test or under two labels.
 * **Choices are hashes**, never the order of a folder, and one file gives at most `max_per_file` paragraphs.
 
@@ -55,7 +55,7 @@ Made by `distil_nlp.quickstart.docs_dataset` with `{parameters}`.
 
 @dataclasses.dataclass(frozen=True)
 class DocsParameters:
-    """What the dataset is made of; `train`, `validation` and `test` count rows per library.
+    """The parameters of the dataset; `train`, `validation` and `test` count rows per library.
 
     Of the training rows `labelled` per library keep their label; the others are text without one, as most text is.
     Too few long paragraphs in a library give fewer rows. `max_files` bounds the reading time: torch alone has
@@ -75,12 +75,12 @@ class DocsParameters:
 
 
 def write_docs(folder: Path, parameters: DocsParameters = DocsParameters()) -> dict[str, Counter[str]]:
-    """Writes `{train,validation,test}.parquet` and a dataset card; returns {split: rows per library}.
+    """Write `{train,validation,test}.parquet` and a dataset card; return {split: rows per library}.
 
     `datasets.load_dataset(folder)` gives the columns `text` and `label`, the latter a `ClassLabel`.
 
     Raises:
-        UserError: a library is not installed, or has no paragraph for one of the splits.
+        UserError: if a library is not installed, or has no paragraph for one of the splits.
     """
     import datasets  # here, because the processes that read the sources import this module but not that
 
@@ -99,42 +99,42 @@ def write_docs(folder: Path, parameters: DocsParameters = DocsParameters()) -> d
 
 
 def first_labels(paragraphs: Sequence[Paragraph], limit: int | None) -> list[str | None]:
-    """The libraries' names, each at most `limit` times and None after that."""
-    seen: Counter[str] = Counter()
+    """Return the library of each paragraph as its label, each at most `limit` times and None after that."""
+    counts: Counter[str] = Counter()
     labels = []
     for paragraph in paragraphs:
-        seen[paragraph.library] += 1
-        labels.append(paragraph.library if limit is None or seen[paragraph.library] <= limit else None)
+        counts[paragraph.library] += 1
+        labels.append(paragraph.library if limit is None or counts[paragraph.library] <= limit else None)
     return labels
 
 
 def extract(roots: Mapping[str, Path], parameters: DocsParameters) -> list[Paragraph]:
-    """All paragraphs of the libraries, read in parallel; in the order of file names."""
-    found: dict[str, Path] = {}
+    """Return all paragraphs of the libraries, read in parallel, in the order of file names."""
+    files: dict[str, Path] = {}
     for library, root in roots.items():
-        found |= source_files(library, root, parameters.max_files, parameters.seed)
-    names = sorted(found)
-    jobs = [(str(found[name]), parameters.min_words, parameters.max_words) for name in names]
+        files |= source_files(library, root, parameters.max_files, parameters.seed)
+    names = sorted(files)
+    jobs = [(str(files[name]), parameters.min_words, parameters.max_words) for name in names]
     if len(jobs) < 64:  # not worth starting processes
         texts = [read_file(*job) for job in jobs]
     else:  # "spawn": forking a process that has threads (BLAS) may hang
         with multiprocessing.get_context("spawn").Pool(min(16, os.cpu_count() or 1)) as pool:
             texts = pool.starmap(read_file, jobs, chunksize=16)
     rows = zip(names, texts, strict=True)
-    return [Paragraph(name.split("/")[0], name, text) for name, found in rows for text in found]
+    return [Paragraph(name.split("/")[0], name, text) for name, paragraphs in rows for text in paragraphs]
 
 
 def split_of(file: str, seed: int) -> str:
-    """The split of all paragraphs of a file; 70 % of the files are train, 10 % validation, 20 % test."""
+    """Return the split of all paragraphs of a file; 70 % of the files are train, 10 % validation, 20 % test."""
     position = fraction(f"split:{file}", seed)
     return "train" if position < 0.7 else "validation" if position < 0.8 else "test"
 
 
 def select(paragraphs: Iterable[Paragraph], parameters: DocsParameters) -> dict[str, list[Paragraph]]:
-    """{split: paragraphs}, of each library at most as many as the parameters say, all chosen by hash.
+    """Return {split: paragraphs}, of each library at most as many as the parameters say, all chosen by hash.
 
     Raises:
-        UserError: a library has no paragraph for one of the splits.
+        UserError: if a library has no paragraph for one of the splits.
     """
     room = {(split, library): getattr(parameters, split) for library in parameters.libraries for split in SPLITS}
     per_file: Counter[str] = Counter()
@@ -149,14 +149,14 @@ def select(paragraphs: Iterable[Paragraph], parameters: DocsParameters) -> dict[
     for split, library in room:
         if not any(paragraph.library == library for paragraph in chosen[split]):
             raise UserError(
-                f"expected paragraphs of '{library}' in the split '{split}', got none, "
-                f"so that the class could not be learnt or scored; do: name another one or raise max_files"
+                f"libraries: expected paragraphs of '{library}' in the split '{split}' / got none / the class could "
+                "not be learnt or scored / name another library, or raise max_files"
             )
     return chosen
 
 
 def card(parameters: DocsParameters, counts: Mapping[str, Mapping[str, int]]) -> str:
-    """The dataset card: what the task is, where each text comes from, and how many rows there are."""
+    """Return the dataset card: the task, the source of each text, and the numbers of rows."""
     rows = [
         " | ".join(["", library, version(library), *(str(counts[split][library]) for split in SPLITS), ""]).strip()
         for library in parameters.libraries
@@ -169,11 +169,11 @@ def card(parameters: DocsParameters, counts: Mapping[str, Mapping[str, int]]) ->
 
 
 def majority_rate(counts: Mapping[str, int]) -> float:
-    """The accuracy of always answering with the most frequent library."""
+    """Return the accuracy of the majority-class baseline."""
     return max(counts.values()) / sum(counts.values())
 
 
 def fingerprint(parameters: DocsParameters) -> dict[str, object]:
-    """All that the dataset depends on, as plain JSON values: the parameters and the libraries' versions."""
+    """Return all that the dataset depends on as plain JSON values: the parameters and the libraries' versions."""
     libraries = {library: version(library) for library in parameters.libraries}
     return dataclasses.asdict(parameters) | {"libraries": libraries}

@@ -28,7 +28,7 @@ COMMON_WORDS = frozenset({
 
 
 class Paragraph(NamedTuple):
-    """One paragraph and the file it stands in, as `<library>/<path within the library>`."""
+    """A paragraph and the file that it is from, as `<library>/<path within the library>`."""
 
     library: str
     file: str
@@ -36,19 +36,19 @@ class Paragraph(NamedTuple):
 
 
 def read_file(path: str, min_words: int = 30, max_words: int = 120) -> list[str]:
-    """The distinct paragraphs of all docstrings in a source file; [] if it cannot be parsed."""
+    """Return the distinct paragraphs of all docstrings in a source file; [] if it cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's sources
             tree = ast.parse(Path(path).read_bytes())
     except (SyntaxError, ValueError, RecursionError, OSError):
         return []
-    found = (text for docstring in docstrings(tree) for text in prose(docstring, min_words, max_words))
-    return list(dict.fromkeys(found))
+    texts = (text for docstring in docstrings(tree) for text in prose(docstring, min_words, max_words))
+    return list(dict.fromkeys(texts))
 
 
 def docstrings(node: ast.AST) -> Iterator[str]:
-    """The docstrings of a module and all definitions in it.
+    """Yield the docstrings of a module and of all definitions in it.
 
     `ast.walk` would visit expressions too, which hold no definitions and are most of the tree.
     """
@@ -60,7 +60,7 @@ def docstrings(node: ast.AST) -> Iterator[str]:
 
 
 def prose(docstring: str, min_words: int = 30, max_words: int = 120) -> list[str]:
-    """The paragraphs of plain English prose in a docstring, on one line each, libraries' names masked.
+    """Return the paragraphs of English prose in a docstring, on one line each, libraries' names masked.
 
     A paragraph is a run of lines of one indentation, so that a parameter's description is apart from its
     name and type. Doctests, tables, lists, directives and code are dropped.
@@ -75,18 +75,18 @@ def prose(docstring: str, min_words: int = 30, max_words: int = 120) -> list[str
 
 
 def indentation(line: str) -> int:
-    """The number of leading spaces; -1 for an empty line."""
+    """Return the number of leading spaces; -1 for an empty line."""
     return len(line) - len(line.lstrip()) if line.strip() else -1
 
 
 def clean(block: str) -> str:
-    """The block on one line, without markup and links, with the libraries' names masked."""
+    """Return the block on one line, without markup and links, with the libraries' names masked."""
     text = MARKUP.sub("", ROLE.sub(r"\1", URL.sub("", block)))
     return " ".join(NAMES.sub("library", text).split())
 
 
 def is_english(text: str) -> bool:
-    """Whether it reads like sentences: capital, full stop, a fifth common words, three quarters letters."""
+    """Return True for text like sentences: capital, full stop, a fifth common words, three quarters letters."""
     words = text.lower().split()
     common = sum(word.strip(".,;:()") in COMMON_WORDS for word in words)
     letters = sum(character.isalpha() for character in text)
@@ -95,12 +95,12 @@ def is_english(text: str) -> bool:
 
 
 def without_shared_wording(paragraphs: Sequence[Paragraph]) -> list[Paragraph]:
-    """The paragraphs that share no run of `SHARED_WORDS` words with another file; only letters count.
+    """Return the paragraphs that share no run of `SHARED_WORDS` words with another file; only letters count.
 
-    All copies go, also the first: so the result does not depend on the order, and a text that stands under
-    two labels has none.
+    All copies are dropped, the first too, so that the result does not depend on the order, and no text has two
+    labels.
     """
-    owner: dict[int, str | None] = {}  # None: stands in several files
+    owner: dict[int, str | None] = {}  # None: occurs in several files
     runs = [word_runs(paragraph.text) for paragraph in paragraphs]
     for paragraph, own_runs in zip(paragraphs, runs, strict=True):
         for run in own_runs:
@@ -111,6 +111,6 @@ def without_shared_wording(paragraphs: Sequence[Paragraph]) -> list[Paragraph]:
 
 
 def word_runs(text: str) -> set[int]:
-    """A hash for each run of `SHARED_WORDS` words in the text; of the whole text where that is shorter."""
+    """Return a hash of each run of `SHARED_WORDS` words in the text; of the whole text where that is shorter."""
     words = re.findall(r"[a-z]+", text.lower())
     return {hash(tuple(words[i : i + SHARED_WORDS])) for i in range(max(1, len(words) - SHARED_WORDS + 1))}

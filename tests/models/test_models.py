@@ -1,4 +1,4 @@
-"""Students made of teachers, and the checks between models, words and classes."""
+"""Students built from teachers, and the checks of models, vocabularies and classes against each other."""
 
 import json
 
@@ -73,10 +73,10 @@ def test_copied_layers_are_the_chosen_ones():
     """Prevents the first layers from being copied whatever the list says."""
     teacher = tiny.mlm_model(6)
     student, report = build_student(teacher, [1, 3, 5])
-    for ours, theirs in enumerate([1, 3, 5]):
-        assert torch.equal(
-            student.bert.encoder.layer[ours].output.dense.weight, teacher.bert.encoder.layer[theirs].output.dense.weight
-        )
+    student_blocks, teacher_blocks = student.bert.encoder.layer, teacher.bert.encoder.layer
+    for student_layer, teacher_layer in enumerate([1, 3, 5]):
+        copied, source = student_blocks[student_layer], teacher_blocks[teacher_layer]
+        assert torch.equal(copied.output.dense.weight, source.output.dense.weight)
     assert student.config.num_hidden_layers == 3
     assert teacher.config.num_hidden_layers == 6
     assert str(report).startswith("student from teacher layers [1, 3, 5]: ")
@@ -86,8 +86,8 @@ def test_student_and_teacher_share_no_memory():
     """Prevents training the student from changing the teacher."""
     teacher = tiny.mlm_model(4)
     student, _ = build_student(teacher, [1, 3])
-    theirs = {parameter.data_ptr() for parameter in teacher.parameters()}
-    assert not theirs & {parameter.data_ptr() for parameter in student.parameters()}
+    addresses = {parameter.data_ptr() for parameter in teacher.parameters()}
+    assert not addresses & {parameter.data_ptr() for parameter in student.parameters()}
 
 
 def test_distilbert_folds_the_segment_in():
@@ -166,12 +166,12 @@ def test_albert_layers_cannot_be_copied():
 
 def test_vocabularies_are_compared_token_by_token():
     """Prevents equal sizes from passing for equal vocabularies."""
-    ours, theirs = tiny.tokenizer(), tiny.tokenizer()
-    check_vocabulary(ours, theirs)
-    swapped = dict(ours.get_vocab())
+    tokenizer = tiny.tokenizer()
+    check_vocabulary(tokenizer, tiny.tokenizer())
+    swapped = dict(tokenizer.get_vocab())
     swapped["cat"], swapped["dog"] = swapped["dog"], swapped["cat"]
     with pytest.raises(UserError, match=r"2 differ \(for instance 'cat'"):
-        check_vocabulary(ours, transformers.BertTokenizerFast(vocab=swapped))
+        check_vocabulary(tokenizer, transformers.BertTokenizerFast(vocab=swapped))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_no_network_is_said(monkeypatch):
 
 
 def test_a_tokenizers_left_over_truncation_is_reset(tmp_path):
-    """Prevents inputs cut and padded to 128 by what lies in tokenizer.json."""
+    """Prevents inputs cut and padded to 128 by settings left in tokenizer.json."""
     tokenizer = tiny.tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=4)
@@ -266,7 +266,7 @@ def test_a_student_can_start_from_a_checkpoint(tmp_path):
 
 
 def test_sizes_count_tied_weights_once():
-    """Prevents a student that seems larger than it is, and tells embeddings from layers."""
+    """Prevents a student that seems larger than it is, and embeddings that are counted as layers."""
     model = tiny.mlm_model(2)
     size = size_of(model)
     assert size.parameters == sum(p.numel() for p in model.parameters())
@@ -293,19 +293,19 @@ def test_an_ensemble_of_unlike_outputs_is_an_error():
 @pytest.mark.parametrize("kind", ["classifier", "mlm_model"])
 def test_an_ensemble_gives_the_mean_of_its_logits(kind):
     """Prevents one member's logits, or a mean of unlike rows where the head runs on some."""
-    one, other = getattr(tiny, kind)(4), getattr(tiny, kind)(2, seed=3)
+    first, second = getattr(tiny, kind)(4), getattr(tiny, kind)(2, seed=3)
     batch = {"input_ids": torch.arange(5, 21).view(2, 8), "token_type_ids": torch.ones(2, 8, dtype=torch.long)}
-    expected = (one(**batch).logits + other(**batch).logits) / 2
-    both = Ensemble([one, other])
-    torch.testing.assert_close(both(**batch).logits, expected)
+    expected = (first(**batch).logits + second(**batch).logits) / 2
+    ensemble = Ensemble([first, second])
+    torch.testing.assert_close(ensemble(**batch).logits, expected)
     is_mlm, head = kind == "mlm_model", torch.tensor([1, 9, 14])
     recorder = Recorder(
-        both, SignalRequest(True, frozenset({(3, "all")}), frozenset({1})), head_rows=is_mlm, projects=False
+        ensemble, SignalRequest(True, frozenset({(3, "all")}), frozenset({1})), head_rows=is_mlm, projects=False
     )
-    seen = forward_with_signals(both, batch, {"head": head, "all": torch.arange(16)})
-    logits = seen.vocabulary.logits(0, 3) if is_mlm else seen.logits
+    signals = forward_with_signals(ensemble, batch, {"head": head, "all": torch.arange(16)})
+    logits = signals.vocabulary.logits(0, 3) if is_mlm else signals.logits
     torch.testing.assert_close(logits, expected.flatten(0, 1)[head] if is_mlm else expected)
-    states = one(**batch, output_hidden_states=True).hidden_states[-1]
-    torch.testing.assert_close(seen.hidden[3, "all"], states.flatten(0, 1), atol=1e-5, rtol=1e-4)
+    states = first(**batch, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(signals.hidden[3, "all"], states.flatten(0, 1), atol=1e-5, rtol=1e-4)
     recorder.remove()
-    torch.testing.assert_close(both(**batch).logits, expected)
+    torch.testing.assert_close(ensemble(**batch).logits, expected)

