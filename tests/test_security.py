@@ -159,7 +159,8 @@ def test_messages_show_no_secret_and_no_home_folder(home, capsys, caplog, text, 
     redact_logs()
     logging.getLogger("accelerate").warning("%s", text)
     logging.setLogRecordFactory(factory)
-    assert caplog.messages == [shown]
+    assert {record.name for record in caplog.records} >= {"accelerate"}
+    assert set(caplog.messages) == {shown}  # pytest 9.1 has the package's own record as well
     assert str(UserError(text)) == redact(text) == shown
 
 

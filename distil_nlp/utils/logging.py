@@ -22,17 +22,6 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-class _MainProcessLogger(logging.LoggerAdapter):
-    """A logger that is disabled in all processes but the main one.
-
-    Not accelerate's `get_logger`: that raises before `PartialState` is initialised, as in a recipe's checks, a report
-    or a notebook, and puts `[RANK 0]` in front of every line.
-    """
-
-    def isEnabledFor(self, level: int) -> bool:
-        return is_main_process() and super().isEnabledFor(level)
-
-
 class _StdoutHandler(logging.StreamHandler):
     """Writes to the `sys.stdout` of the moment, as `print` does: notebooks and tests replace it."""
 
@@ -48,21 +37,39 @@ class _StdoutHandler(logging.StreamHandler):
         raise  # logging calls this from within its `except`
 
 
-class _RedactingFormatter(logging.Formatter):
-    """Plain text without tokens and with `~` for the home folder, also where `redact_logs` was not called."""
+class _Formatter(logging.Formatter):
+    """Plain text; tracebacks are redacted too."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+    def formatException(self, ei: Any) -> str:
+        return redact(super().formatException(ei))
 
 
-def get_logger(name: str) -> logging.LoggerAdapter:
-    """Return the logger of a module, which logs on the main process only.
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module, which logs on the main process only and redacts what it logs.
+
+    Not accelerate's `get_logger`: that raises before `PartialState` is initialised, as in a recipe's checks, a report
+    or a notebook, and puts `[RANK 0]` in front of every line.
 
     Args:
         name: the module's `__name__`.
     """
     _set_up_package_logger()
-    return _MainProcessLogger(logging.getLogger(name), {})
+    logger = logging.getLogger(name)
+    logger.addFilter(_filter)  # of this logger: a handler's own would not hold for the handlers of a user
+    return logger
+
+
+def _filter(record: logging.LogRecord) -> bool:
+    """Return whether the process logs, and redact the record for all handlers."""
+    if not is_main_process():
+        return False
+    _redact(record)
+    return True
+
+
+def _redact(record: logging.LogRecord) -> None:
+    with suppress(TypeError, ValueError, KeyError):  # arguments that do not fit: logging reports them later
+        record.msg, record.args = redact(record.getMessage()), ()
 
 
 def _set_up_package_logger() -> None:
@@ -71,7 +78,7 @@ def _set_up_package_logger() -> None:
     if package.handlers:
         return
     handler = _StdoutHandler()
-    handler.setFormatter(_RedactingFormatter())
+    handler.setFormatter(_Formatter())
     package.addHandler(handler)
     package.propagate = False  # handlers of the root logger would show each line a second time
     if package.level == logging.NOTSET:
@@ -93,8 +100,7 @@ def redact_logs() -> None:
 
 def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = logging.LogRecord(*args, **kwargs)
-    with suppress(TypeError, ValueError, KeyError):  # arguments that do not fit: logging reports them later
-        record.msg, record.args = redact(record.getMessage()), ()
+    _redact(record)
     return record
 
 

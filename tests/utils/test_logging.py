@@ -59,12 +59,15 @@ def test_the_main_process_alone_logs(monkeypatch, capsys, rank, printed):
 def test_lines_and_tracebacks_are_redacted_without_the_record_factory(capsys, monkeypatch, tmp_path):
     """Prevents a token in a notebook's output, where no command line set anything up."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert logging.getLogRecordFactory() is logging.LogRecord
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
     token = "hf_" + "a1B2" * 9
     try:
         raise ValueError(token)
     except ValueError:
         logger.exception("%s of %s", token, tmp_path)
+    finally:
+        logging.setLogRecordFactory(factory)
     printed = capsys.readouterr().out
     assert printed.startswith("hf_… of ~\n")
     assert printed.endswith("ValueError: hf_…\n")
