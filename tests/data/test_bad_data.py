@@ -24,6 +24,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.tasks.base import CUSTOM_TASKS
 from distil_nlp.utils.failures import readable_data
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
 TOKENIZER = tiny.tokenizer()
@@ -64,7 +65,7 @@ def place(prepared, tmp_path) -> Place:
 def refused(place: Place, capsys, message: str, *overrides: str) -> None:
     """The run ends with exit code 2, one message of four parts (or three), and nothing else in its last line."""
     assert place.run(*overrides) == 2
-    said = capsys.readouterr().err
+    said = one_line(capsys.readouterr().err)
     assert "Traceback" not in said
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert error.count(" / ") >= 2
