@@ -266,7 +266,7 @@ def test_labels_alone_need_labels(place, capsys):
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
     rows.to_parquet(place.folder / "data" / "train-00000-of-00001.parquet")
     assert place.run("evaluation.baselines=[no_distillation]") == 2
-    assert "expected some labelled training rows" in capsys.readouterr().err
+    assert "expected some labelled training rows" in one_line(capsys.readouterr().err)
 
 
 def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
