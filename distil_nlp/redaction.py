@@ -1,7 +1,7 @@
-"""What nobody else is to see: tokens and passwords, the home folder, and, of what is published, any local path.
+"""Redaction of secrets and local paths: tokens and passwords, the home folder, and other people's folders.
 
-Three degrees: messages show no token and `~` for the home folder (`quotable`); files that stay, such as `results.json`,
-have `~` too, so that they can be carried on from; what is published names a local path by its last component (`hide`).
+Three degrees: messages show no token and `~` for the home folder (`redact`); local files such as `results.json` have
+`~` too, so that runs can continue from them; published files name a local path by its last component (`redact_paths`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 _FOLDERS = re.compile(r"""(?<![\w:/\\.~<-])(?:file:/{0,2})?(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s"'`<>|()]+[/\\])+""")
-"""The folders in front of an absolute path's last component, in running text."""
+"""Matches the folders in front of an absolute path's last component, in running text."""
 _SECRETS = (
     (re.compile(r"(?<![A-Za-z0-9])((?:hf|api_org|gh[pousr])_|sk-(?:proj-)?)[A-Za-z0-9]{20,}"), r"\1…"),
     (re.compile(r"(github_pat_|glpat-)[\w-]{20,}"), r"\1…"),
@@ -21,62 +21,62 @@ _SECRETS = (
     (re.compile(r"([?&][\w-]*(?:token|key|sig|signature|secret|password|credential)=)[^&\s\"']+", re.I), r"\1…"),
     (re.compile(r"(Bearer )[^\s\"']+"), r"\1…"),
 )
-"""(tokens by their beginnings, passwords in addresses, keys in queries, headers) and what stays of them."""
+"""Patterns of tokens by their beginnings, passwords in addresses, keys in queries and headers; replacements."""
 
 
 def redact_paths(tree: Any) -> Any:
-    """A copy of `results.json` or a part of it to be published: each local path by its last component, tokens gone.
+    """Return a copy of `results.json`, or of a part, for publication: last components of local paths, no tokens.
 
     Relative paths count as local if they exist, lead upwards, or have more parts than a name on the Hub can have. Class
     names (`labels`) are left as they are.
     """
     if isinstance(tree, dict):
-        kept = {key: one for key, one in tree.items() if not str(key).endswith("token")}
-        return {key: one if key == "labels" else redact_paths(one) for key, one in kept.items()}
+        kept = {key: value for key, value in tree.items() if not str(key).endswith("token")}
+        return {key: value if key == "labels" else redact_paths(value) for key, value in kept.items()}
     if isinstance(tree, list | tuple):
-        return [redact_paths(one) for one in tree]
+        return [redact_paths(item) for item in tree]
     if not isinstance(tree, str):
         return tree
     return last_component(tree) if _is_local(tree) else redact_paths_in_text(tree)
 
 
 def redact_paths_in_text(text: str) -> str:
-    """A text with absolute paths cut down to their last component, and tokens masked."""
+    """Cut absolute paths in a text down to their last component, and mask tokens."""
     return mask_secrets(_FOLDERS.sub("", text))
 
 
 def mask_secrets(text: str) -> str:
-    """A text with tokens, and passwords in addresses, masked."""
-    for pattern, rest in _SECRETS:
-        text = pattern.sub(rest, text)
+    """Mask tokens, and passwords in addresses."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
     return text
 
 
 def abbreviate_home(tree: Any) -> Any:
-    """A copy of a text, or of all texts in nested dicts and lists, with `~` for the home folder."""
+    """Return a text, or a copy of nested dicts and lists of texts, with `~` for the home folder."""
     if isinstance(tree, dict):
-        return {key: abbreviate_home(one) for key, one in tree.items()}
+        return {key: abbreviate_home(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [abbreviate_home(one) for one in tree]
+        return [abbreviate_home(item) for item in tree]
     home = os.path.expanduser("~")
     if not isinstance(tree, str) or len(Path(home).parts) < 2:  # "/" is home to some containers
         return tree
-    places = {home, os.path.realpath(home)}
-    return re.sub(rf"(?<![\w.~-])(?:{'|'.join(map(re.escape, places))})(?![\w-]|\.\w)", "~", tree)
+    spellings = {home, os.path.realpath(home)}
+    return re.sub(rf"(?<![\w.~-])(?:{'|'.join(map(re.escape, spellings))})(?![\w-]|\.\w)", "~", tree)
 
 
 def expand_home(text: str) -> str:
-    """The other way round, for a path that begins with `~/`."""
+    """Return a path that begins with `~/` with the home folder written out; other texts as they are."""
     return os.path.expanduser(text) if text.startswith("~/") else text
 
 
 def redact(text: str) -> str:
-    """A message for a terminal or a log."""
+    """Redact a message for a terminal or a log: no tokens, and `~` for the home folder."""
     return abbreviate_home(mask_secrets(text))
 
 
 def last_component(path: str) -> str:
-    """`mrpc` of `/home/me/data/mrpc/`; also of a Windows path."""
+    """Return `mrpc` for `/home/me/data/mrpc/`; Windows paths too."""
     return PureWindowsPath(path).name or path
 
 

@@ -34,5 +34,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.for_terminal()}", file=sys.stderr)
         sys.exit(2)

@@ -6,7 +6,8 @@ import sys
 from tests.helpers import ROOT
 
 PACKAGE = ROOT / "distil_nlp"
-LAYERS = """cli
+LAYERS = """__main__
+cli
 study benchmark quickstart
 pipeline
 evaluation hub

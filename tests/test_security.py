@@ -24,6 +24,7 @@ from distil_nlp.tasks import Head
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import redact_logs, say
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 from tests.hub.test_repository import hub
 
@@ -159,7 +160,8 @@ def test_messages_show_no_secret_and_no_home_folder(home, capsys, caplog, text, 
     redact_logs()
     logging.getLogger("accelerate").warning("%s", text)
     logging.setLogRecordFactory(factory)
-    assert caplog.messages == [shown]
+    assert {record.name for record in caplog.records} >= {"accelerate"}
+    assert set(caplog.messages) == {shown}  # pytest 9.1 has the package's own record as well
     assert str(UserError(text)) == redact(text) == shown
 
 
@@ -206,7 +208,7 @@ def test_a_link_in_a_run_does_not_lead_out_of_it(home, without_report, monkeypat
         push = partial(push_to_hub, [str(place.out), "--repo-id", "x"])
         for call in (place.run, partial(make_report, [str(place.out)]), push):
             assert call() == 2
-            assert f"got {name}, which leads to ~/.ssh" in capsys.readouterr().err
+            assert f"got {name}, which leads to ~/.ssh" in one_line(capsys.readouterr().err)
         (place.out / name).unlink()
     for name, other in (("round", "circle"), ("circle", "round")):
         (place.out / name).symlink_to(other)
@@ -316,7 +318,7 @@ def test_revisions_are_pinned_and_the_commits_recorded(on_hub, without_report):
 def test_another_commit_of_the_data_than_the_pinned_one_is_refused(on_hub, capsys):
     """Prevents training on other rows without a word: offline, `datasets` takes any commit that it has."""
     assert on_hub.run("data.path=me/datasets", f"data.revision={NEW}") == 2
-    assert f"data.revision: expected me/datasets at {NEW} / got {OLD}" in capsys.readouterr().err
+    assert f"data.revision: expected me/datasets at {NEW} / got {OLD}" in one_line(capsys.readouterr().err)
 
 
 def test_local_data_have_no_commit(on_hub):

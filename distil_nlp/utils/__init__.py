@@ -1,1 +1,1 @@
-"""Helpers without a home in one package: files, environment, logging, memory."""
+"""Helpers that several packages use: files, environment, logging, failures, memory."""

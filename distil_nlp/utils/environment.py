@@ -17,7 +17,7 @@ _PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "e
 
 
 def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
-    """Versions, device, commit and seed: what a reader needs to run it again."""
+    """Return the versions, device, commit and seed that a reader needs to reproduce a run."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "device": device_name(device),
@@ -29,7 +29,7 @@ def environment(seed: int, device: torch.device, processes: int) -> dict[str, An
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory of this process: allocated on the GPU, or resident on the CPU."""
+    """Return the peak memory of this process in MiB: allocated on the GPU, or resident on the CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
@@ -44,13 +44,14 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or the processor and number of cores of the machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:
-    """The commit of this package's own checkout, if it runs from one."""
+    """Return the commit of this package's checkout, if it runs from one."""
     folder = Path(__file__).parent
     try:
         command = ["git", "-C", str(folder), "rev-parse", "HEAD"]

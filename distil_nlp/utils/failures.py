@@ -1,4 +1,4 @@
-"""What a run stumbles over when it is under way, in words: memory, disk, the right to write, data nobody can parse."""
+"""Failures during a run as user errors: memory, disk, permissions, data that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DISK = {
     errno.ENAMETOOLONG: "a name is too long",
 }
 _DISK_TEXT = re.compile(r"os error (\d+)|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+")
-"""How safetensors and torch.save, which raise no OSError, say that a file could not be written."""
+"""Messages of safetensors and torch.save, which raise no OSError, for a file that could not be written."""
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|CUDA out of memory|CUBLAS_STATUS_AL")
 _UNREADABLE = (
     "UnicodeDecodeError",
@@ -34,13 +34,13 @@ _UNREADABLE = (
     "CastError",
     "DatasetGenerationError",
 )
-"""What the parsers of `datasets` raise."""
-_OF_WORKER = re.compile(r"^Caught (\w+) in DataLoader worker process")
+"""Exceptions of the parsers that `datasets` uses."""
+_WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process")
 
 
 @contextmanager
 def enough_memory(args: TrainingArguments, section: str = "training", remedy: str | None = None) -> Iterator[None]:
-    """Raises UserError, with the batch size to try in that section of the recipe, where training runs out of memory."""
+    """Raise UserError where training runs out of memory, with `remedy` or the batch size to try in the recipe."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -55,46 +55,54 @@ def enough_memory(args: TrainingArguments, section: str = "training", remedy: st
         elif remedy is None:
             remedy = f"shorten the rows, or set {section}.gradient_checkpointing=true or {section}.bf16=true"
         raise UserError(
-            f"{section}.per_device_train_batch_size: expected a micro-batch that fits into memory / got {size} rows "
-            f"and no memory left / what was trained since the last checkpoint is lost / {remedy}"
+            f"{section}.per_device_train_batch_size",
+            "a micro-batch that fits into memory",
+            f"{size} rows and no memory left",
+            why="what was trained since the last checkpoint is lost",
+            fix=remedy,
         ) from error
 
 
 @contextmanager
 def writable_disk() -> Iterator[None]:
-    """Raises UserError where a file could not be written, whoever wrote it."""
+    """Raise UserError where a file could not be read or written, in this package or in a library."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        what = _disk_problem(error)
-        if what is None:
+        problem = _disk_problem(error)
+        if problem is None:
             raise
-        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         raise UserError(
-            f"expected files that can be read and written / got: {where}{what} / what is half-written is not taken "
-            "for whole / make room or mend it, and give the same command again: it carries on from the last complete "
-            "checkpoint"
+            None,
+            "files that can be read and written",
+            f"{file}{problem}",
+            why="files that are written in part are not used",
+            fix="make room or fix the disk, and give the same command again: it carries on from the last complete "
+            "checkpoint",
         ) from error
 
 
 def _disk_problem(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _DISK.get(error.errno)
-    found = _DISK_TEXT.search(str(error))
-    if found is None:
+    match = _DISK_TEXT.search(str(error))
+    if match is None:
         return None
-    return _DISK.get(int(found[1])) if found[1] else "a file could not be written to the end"
+    return _DISK.get(int(match[1])) if match[1] else "a file could not be written to the end"
 
 
 @contextmanager
 def readable_data() -> Iterator[None]:
-    """Raises UserError where data cannot be parsed, whenever that shows: a stream is parsed while training goes on,
-    perhaps by a worker of the loader, whose errors come as text."""
+    """Raise UserError where data cannot be parsed.
+
+    A stream is parsed during training, perhaps by a worker of the loader, whose errors arrive as text.
+    """
     try:
         yield
     except Exception as error:
         text = str(error).strip()
-        worker = _OF_WORKER.match(text)
+        worker = _WORKER_ERROR.match(text)
         kind = worker[1] if worker else type(error).__name__
         if worker and kind == "UserError":
             raise UserError(text.rpartition("UserError: ")[2]) from error
@@ -102,6 +110,9 @@ def readable_data() -> Iterator[None]:
             raise
         reason = text.splitlines()[-1] if worker else f"{kind}: {' '.join(text.split())}"
         raise UserError(
-            f"data.path: expected files that can be read to the end / got: {reason[:300]} / the rows after that place "
-            "would be lost / check its files: UTF-8, whole, the same columns of the same types throughout"
+            "data.path",
+            "files that can be read to the end",
+            reason[:300],
+            why="the rows after that place would be lost",
+            fix="check its files: UTF-8, whole, the same columns of the same types throughout",
         ) from error

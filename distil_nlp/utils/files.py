@@ -1,4 +1,4 @@
-"""Atomic files, checksums, and links that lead out of a folder."""
+"""Atomic files, checksums, and a check of links that lead out of a folder."""
 
 from __future__ import annotations
 
@@ -46,23 +46,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def validate_links(folder: Path) -> None:
-    """The folder itself may be a link; nothing in it may lead somewhere else.
+    """Raise if a link in a folder leads out of it; the folder itself may be a link.
 
     Raises:
-        UserError: naming the first link that does: what is written or published there would not be the run's.
+        UserError: naming the first link that does: files that do not belong to the run would be written or published.
     """
     root = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not _target(path).is_relative_to(root):
             raise UserError(
-                f"{folder}: expected a folder whose links stay inside / got {path.relative_to(folder)}, which leads to "
-                f"{_target(path)} / files there would be overwritten or published / remove it; the whole folder may "
-                "be a link"
+                str(folder),
+                "a folder whose links stay inside",
+                f"{path.relative_to(folder)}, which leads to {_target(path)}",
+                why="files there would be overwritten or published",
+                fix="remove it; the whole folder may be a link",
             )
 
 
 def _target(link: Path) -> Path:
-    """Where a link leads; one that leads round in a circle, to its own text."""
+    """Return the target of a link, or its own text where links go round in a circle."""
     try:
         return link.resolve()
     except (OSError, RuntimeError):
@@ -70,6 +72,6 @@ def _target(link: Path) -> Path:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
+    """Return the SHA-256 of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What becomes of memory that tensors give back, on the CPU, and how much of it is in use at a time."""
+"""CPU memory: keeping freed memory in the process, and counting the bytes of live tensors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-"""glibc's numbers for what `mallopt` sets."""
+"""glibc's numbers of the parameters of `mallopt`."""
 
 
 def keep_freed_memory() -> bool:
-    """Lets the C library keep what tensors give back, so that the next step does not ask the system for it again.
+    """Let the C library keep freed memory, so that the next step does not ask the system for it again.
 
     By default glibc returns every large tensor at once, and the system hands out zeroed pages for the next: on a CPU a
     sixth of a training step. The process then holds its peak until it ends, and for its largest tensors up to seven
@@ -27,11 +27,13 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(*one) == 1 for one in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)))
+    return mallopt is not None and all(
+        mallopt(*setting) == 1 for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+    )
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operators hand on and that are still alive, and the highest they have been.
+    """Counts the bytes of live storages that operators return, and their peak.
 
     Not counted: scratch space inside an operator, libraries, memory that an allocator keeps in reserve.
     """
@@ -45,7 +47,7 @@ class LiveBytes(TorchDispatchMode):
         return tree_map_only(Tensor, self.see, func(*args, **(kwargs or {})))
 
     def see(self, tensor: Tensor) -> Tensor:
-        """Counts a tensor that is there already; a sparse one's parts are counted by themselves."""
+        """Count an existing tensor; the parts of a sparse tensor are counted by themselves."""
         if tensor.layout != torch.strided:
             return tensor
         storage = tensor.untyped_storage()
@@ -56,12 +58,12 @@ class LiveBytes(TorchDispatchMode):
         return tensor
 
     def see_all(self) -> None:
-        """Counts every tensor that Python knows: weights, gradients, the optimiser's state."""
-        for one in gc.get_objects():
-            if issubclass(type(one), Tensor):  # isinstance would ask lazy objects for their class
-                self.see(one)
-                if one.is_leaf and one.grad is not None:
-                    self.see(one.grad)
+        """Count every tensor that Python knows: weights, gradients, the optimiser's state."""
+        for obj in gc.get_objects():
+            if issubclass(type(obj), Tensor):  # isinstance would ask lazy objects for their class
+                self.see(obj)
+                if obj.is_leaf and obj.grad is not None:
+                    self.see(obj.grad)
 
     def _change(self, size: int) -> None:
         self.now += size

@@ -30,6 +30,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks import GLUE
 from tests.helpers import tiny
 from tests.helpers.glue import glue_folder
+from tests.helpers.messages import one_line
 from tests.helpers.processes import torchrun
 from tests.helpers.training import trainer
 
@@ -368,10 +369,10 @@ def test_a_part_without_its_data_is_refused(tmp_path, capsys):
     """Prevents an hour of measuring before the missing option is noticed."""
     for part in ("task", "terms"):
         assert benchmark(["--parts", "mlm", part, "--output", str(tmp_path)]) == 2
-        message = capsys.readouterr().err
-        assert f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {part}" in message
+        said = one_line(capsys.readouterr().err)
+        assert f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {part}" in said
     assert benchmark(["--terms", "pkd", "soft_target_kl", "hiden_mse", "--output", str(tmp_path)]) == 2
-    assert "got soft_target_kl, hiden_mse / soft_target_kl is in every step" in capsys.readouterr().err
+    assert "got soft_target_kl, hiden_mse / soft_target_kl is in every step" in one_line(capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 

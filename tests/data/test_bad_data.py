@@ -24,6 +24,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.tasks import CUSTOM_TASKS
 from distil_nlp.utils.failures import readable_data
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
 TOKENIZER = tiny.tokenizer()
@@ -64,7 +65,7 @@ def place(prepared, tmp_path) -> Place:
 def refused(place: Place, capsys, message: str, *overrides: str) -> None:
     """The run ends with exit code 2, one message of four parts (or three), and nothing else in its last line."""
     assert place.run(*overrides) == 2
-    said = capsys.readouterr().err
+    said = one_line(capsys.readouterr().err)
     assert "Traceback" not in said
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert error.count(" / ") >= 2
@@ -95,8 +96,8 @@ UNREADABLE = {
         "got none in .* blocks",
     ),
     "one text alone": ("x.txt", TEXTS[0], MLM, "give more texts"),
-    "an empty file": ("x.txt", "", MLM, "got: no rows"),
-    "an empty file of JSON": ("x.jsonl", "", MLM, "got: no rows"),
+    "an empty file": ("x.txt", "", MLM, "got no rows"),
+    "an empty file of JSON": ("x.jsonl", "", MLM, "got no rows"),
     "a column twice": ("x.csv", "text,text\na,b\n", MLM, r"each column once in x\.csv / got 'text'"),
     "a column twice, after a byte-order mark": ("x.tsv", "\ufefftext\tn\ttext\na\tb\tc\n", MLM, "got 'text'"),
 }
@@ -121,7 +122,7 @@ def test_what_a_loader_s_worker_raises_is_said_like_the_rest():
             ExceptionWrapper(where="in DataLoader worker process 0").reraise()
 
     with (
-        pytest.raises(UserError, match=r"^data.path: expected .* / got: UnicodeDecodeError: .*invalid / "),
+        pytest.raises(UserError, match=r"^data.path: expected .* / got UnicodeDecodeError: .*invalid / "),
         readable_data(),
     ):
         from_worker(UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"))
@@ -222,9 +223,9 @@ BAD_TEACHERS = {
         weights(lambda model: model.bert.encoder.layer[0].output.dense.weight.mul_(1e38)),
         r"finite outputs of the teacher on test / got NaN or infinity in \d of 9 rows",
     ),
-    "a tokenizer.json that is a list": (written("tokenizer.json", "[]"), "got: TypeError: "),
-    "a tokenizer.json without its parts": (written("tokenizer.json", "{}"), "got: KeyError: 'added_tokens'"),
-    "a config.json that is null": (written("config.json", "null"), "got: TypeError: "),
+    "a tokenizer.json that is a list": (written("tokenizer.json", "[]"), "got TypeError: "),
+    "a tokenizer.json without its parts": (written("tokenizer.json", "{}"), "got KeyError: 'added_tokens'"),
+    "a config.json that is null": (written("config.json", "null"), "got TypeError: "),
     "a width that is a word": (configured(hidden_size="wide"), "'hidden_size'.* expected int"),
     "an unknown activation": (configured(hidden_act="nope"), "KeyError: 'nope'"),
     "a padding id beyond the words": (configured(pad_token_id=999), "AssertionError: Padding_idx"),

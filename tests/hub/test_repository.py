@@ -19,6 +19,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.hub import check_repository, plan_upload, push, teacher_metadata, write_card
 from tests.helpers import ROOT, tiny
 from tests.helpers.hub import running_hub
+from tests.helpers.messages import one_line
 from tests.helpers.showcase import example
 
 TOKEN = "hf_ofme"
@@ -319,5 +320,5 @@ def test_without_a_terminal_yes_must_be_said(hub, run, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert cli.push_to_hub([str(run), "--repo-id", "me/x"]) == 2
-    assert "--yes: expected where nobody can answer / got no terminal" in capsys.readouterr().err
+    assert "--yes: expected where nobody can answer / got no terminal" in one_line(capsys.readouterr().err)
     assert not hub.repos

@@ -16,6 +16,7 @@ from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.teacher import DONE
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
 
@@ -265,7 +266,7 @@ def test_labels_alone_need_labels(place, capsys):
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
     rows.to_parquet(place.folder / "data" / "train-00000-of-00001.parquet")
     assert place.run("evaluation.baselines=[no_distillation]") == 2
-    assert "expected some labelled training rows" in capsys.readouterr().err
+    assert "expected some labelled training rows" in one_line(capsys.readouterr().err)
 
 
 def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
@@ -471,7 +472,7 @@ def test_mistakes_get_one_message_and_exit_code_2(place, capsys, name):
     """Prevents tracebacks for what a user can mend, and folders left behind by runs that never began."""
     overrides, message = MISTAKES[name]
     assert place.run(*overrides) == 2
-    error = capsys.readouterr().err
+    error = one_line(capsys.readouterr().err)
     assert error.splitlines()[-1].startswith("error: ")  # after the progress bars
     assert "Traceback" not in error
     assert not (place.out / "results.json").exists()
@@ -533,7 +534,8 @@ def test_a_student_is_scored_on_glue(place, capsys):
 def test_the_console_command_has_both_jobs(place, capsys):
     """Prevents a command that is installed and does nothing."""
     assert main([]) == 2
-    assert "distill,evaluate-glue" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert all(re.search(rf"^    {name}\s", printed, re.M) for name in ("distill", "evaluate-glue"))
     assert main(["distill", str(place.folder / "missing.yaml")]) == 2
     assert "no such file" in capsys.readouterr().err
 
@@ -571,13 +573,13 @@ def test_one_cache_serves_all_students(place, capsys):
 def test_mistakes_about_the_cache_are_told(place, capsys, override, message):
     """Prevents a setting that is silently without effect."""
     assert place.run(override) == 2
-    assert message in capsys.readouterr().err
+    assert message in one_line(capsys.readouterr().err)
 
 
 def test_no_cache_of_a_stream(place, capsys):
     """Prevents a stop after the corpus was opened."""
     assert place.run("data.task=mlm", "data.streaming=true", "training.max_steps=2", "teacher.cache={}") == 2
-    assert "teacher.cache: expected data.streaming=false / got true" in capsys.readouterr().err
+    assert "teacher.cache: expected data.streaming=false / got true" in one_line(capsys.readouterr().err)
 
 
 def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
@@ -606,7 +608,7 @@ def test_all_teachers_of_an_ensemble_need_the_positions(place, capsys):
     """Prevents an index error on a device, deep in training."""
     tiny.classifier(2, max_position_embeddings=16).save_pretrained(place.folder / "short")
     assert place.run(f"teacher.ensemble=[{place.folder / 'short'}]") == 2
-    assert "data.max_length: expected at most 16, the positions of" in capsys.readouterr().err
+    assert "data.max_length: expected at most 16, the positions of" in one_line(capsys.readouterr().err)
 
 
 def test_an_ensemble_of_other_words_is_refused(place, capsys):

@@ -15,6 +15,7 @@ from distil_nlp.study.runner import _run
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.preemption import Preempted
 from tests.helpers import ROOT
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
 
@@ -70,10 +71,10 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "run 2 of 2: cosine on classification" in printed
     assert "run 1 of 2" not in printed
     assert study([*command, "training.max_steps=3"]) == 2
-    assert "got other overrides" in capsys.readouterr().err
+    assert "got other overrides" in one_line(capsys.readouterr().err)
     path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
     assert study(command) == 2
-    assert "methods.cosine: expected the terms that" in capsys.readouterr().err
+    assert "methods.cosine: expected the terms that" in one_line(capsys.readouterr().err)
 
 
 def test_some_methods_alone(tmp_path, capsys, monkeypatch):
@@ -83,7 +84,7 @@ def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     path, folder = prepared(tmp_path, seeds=1)
     command = [path, "--output", str(folder), "training.max_steps=1"]
     assert study([*command, "--methods", "cosine,typo,plane"]) == 2
-    assert "--methods: expected some of plain, cosine / got typo, plane" in capsys.readouterr().err
+    assert "--methods: expected some of plain, cosine / got typo, plane" in one_line(capsys.readouterr().err)
     assert not folder.exists()
     with pytest.raises(SystemExit, match="2"):
         study([*command, "--methods", "plain,"])
@@ -158,6 +159,6 @@ def test_mistakes_of_a_study_are_told(tmp_path, capsys):
     ):
         path, folder = prepared(tmp_path, **changes)
         assert study([path, "--output", str(folder)]) == 2
-        assert said in capsys.readouterr().err
+        assert said in one_line(capsys.readouterr().err)
         assert not (folder / "classification").exists()
         assert not (folder / "settings.json").exists(), "a mistake must not bind the folder"

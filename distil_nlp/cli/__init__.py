@@ -1,0 +1,109 @@
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: `distil-nlp COMMAND …`; `scripts/` call one function for each command."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+
+import distil_nlp
+from distil_nlp.cli.commands import COMMANDS
+from distil_nlp.cli.parser import Parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the console command `distil-nlp` and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, subparsers = _parsers()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    name = arguments[0]
+    if name in COMMANDS:
+        return _run(name, subparsers[name], arguments[1:])
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    if near:
+        parser.error(f"there is no command {name!r}; did you mean {near[0]}?")
+    parser.parse_args(arguments)  # --help and --version, which end here, or argparse's own error
+    return 2
+
+
+def distill(argv: Sequence[str] | None = None) -> int:
+    """Run a recipe; the last line on stdout is the path of `results.json`."""
+    return _main_of("distill", argv)
+
+
+def evaluate_glue(argv: Sequence[str] | None = None) -> int:
+    """Score a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
+    return _main_of("evaluate-glue", argv)
+
+
+def push_to_hub(argv: Sequence[str] | None = None) -> int:
+    """Upload a finished run to the Hub, after showing the plan; the last line on stdout is the commit."""
+    return _main_of("push-to-hub", argv)
+
+
+def make_report(argv: Sequence[str] | None = None) -> int:
+    """Write the report of a run, or the comparison of several; the last line on stdout is the path of the page."""
+    return _main_of("make-report", argv)
+
+
+def benchmark(argv: Sequence[str] | None = None) -> int:
+    """Time steps beside those of other implementations; the last line on stdout is the path of `benchmark.json`."""
+    return _main_of("benchmark", argv)
+
+
+def study(argv: Sequence[str] | None = None) -> int:
+    """Distil with one objective after another; the last line on stdout is the path of the table."""
+    return _main_of("study", argv)
+
+
+def _main_of(name: str, argv: Sequence[str] | None) -> int:
+    return main([name, *(sys.argv[1:] if argv is None else argv)])
+
+
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of `distil-nlp` and those of its commands; a shell that completes a word gets its answer here.
+
+    The parsers import no torch, so that help and completion take no seconds.
+    """
+    parser = Parser(
+        prog="distil-nlp",
+        description="Distil Hugging Face encoders into smaller ones.",
+        epilog="distil-nlp COMMAND --help shows the arguments of a command",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {distil_nlp.__version__}")
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = {}
+    for name, command in COMMANDS.items():
+        subparsers[name] = choices.add_parser(
+            name,
+            help=command.summary,
+            description=command.description,
+            epilog=f"example: {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the example in one piece, to be copied
+        )
+        command.add_arguments(subparsers[name])
+    try:
+        import argcomplete
+    except ImportError:  # an optional extra
+        pass
+    else:
+        argcomplete.autocomplete(parser)
+    return parser, subparsers
+
+
+def _run(name: str, parser: Parser, arguments: Sequence[str]) -> int:
+    """Parse a command's own arguments, so that errors show its own usage, and run it."""
+    command = COMMANDS[name]
+    # parse_intermixed_args, as in `study.yaml --methods pkd training.seed=1`, works on no parser that has subparsers
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        command.validate(options)
+    except argparse.ArgumentError as error:
+        parser.error(str(error))
+    from distil_nlp.cli.guard import run_guarded  # imports torch
+
+    return run_guarded(lambda: command.run(options))

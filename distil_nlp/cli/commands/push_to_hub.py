@@ -1,0 +1,48 @@
+"""`distil-nlp push-to-hub`: upload a finished run."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from distil_nlp.cli.commands.base import Command
+from distil_nlp.cli.parser import path
+from distil_nlp.errors import UserError
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=path, help="a run's folder, with results.json and student/")
+    parser.add_argument("--repo-id", required=True, metavar="ID", help="name or namespace/name, new or existing")
+    parser.add_argument("--private", action="store_true", help="make a new repository private; fill no public one")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: Namespace) -> None:
+    from distil_nlp.hub import plan_upload, upload
+
+    planned = plan_upload(options.run, options.repo_id, private=options.private)
+    logger.info(str(planned))
+    if options.yes or _confirmed():
+        logger.info(upload(planned))
+    else:
+        logger.info("nothing was uploaded")
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise UserError("--yes", "where nobody can answer", "no terminal", "nothing was uploaded", "add --yes")
+    print("\nUpload? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+COMMAND = Command(
+    name="push-to-hub",
+    summary="upload a finished run's student, model card and report",
+    description="Upload a finished run's student, model card and report to the Hub.",
+    example="distil-nlp push-to-hub runs/glue-mrpc-42 --repo-id me/my-distilbert --private",
+    add_arguments=add_arguments,
+    run=run,
+)
