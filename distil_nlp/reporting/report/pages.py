@@ -104,7 +104,7 @@ def comparison_page(runs: Sequence[RunResults]) -> Page:
 def _subject(run: RunResults) -> str:
     """Teacher, task and what was scored, in one line."""
     teacher = run.get("teacher.name") or run.get("recipe.teacher.name")
-    student = run.get("student.name") or run.get("recipe.student.name")
+    student = run.get("recipe.student.name")
     splits = ", ".join(f"{split} ({plural(rows, 'row')})" if rows else split for split, rows in run.splits.items())
     return words.join_parts(
         teacher and f"teacher {teacher}",
