@@ -358,5 +358,5 @@ def schema_mismatches(results: Mapping[str, Any]) -> list[str]:
     try:
         Results.model_validate(results)
     except ValidationError as error:
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        return [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors(include_url=False)]
     return []
