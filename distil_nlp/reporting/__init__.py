@@ -1,1 +1,1 @@
-"""What `results.json` says, in one voice: names, numbers, tables and sentences for summary, report, card and GLUE."""
+"""Names, numbers, tables, sentences and plots from `results.json`, for summary, report, model card and GLUE."""

@@ -1,15 +1,19 @@
-"""Numbers as a reader wants them. None gives an empty string; figures and their units stay on one line."""
+"""Formatting of numbers. None gives an empty string; a number and its unit stay on one line."""
 
 from __future__ import annotations
 
 import math
 
 GAP = "\u00a0"
-"""A space that does not break, between a figure and its unit."""
+"""The no-break space between a number and its unit."""
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """0.837, −0.012; digits before the point cost digits after it: 2.11, 23.4, 1,234; a small one keeps its first."""
+    """Format a number: 0.837, −0.012.
+
+    Digits before the point replace digits after it: 2.11, 23.4, 1,234. A number that would round to 0 keeps its first
+    digit: 4e−05.
+    """
     if value is None:
         return ""
     if 0 < abs(value) < 10**-digits:
@@ -20,47 +24,47 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """0.835 to 0.839."""
+    """Format a range: 0.835 to 0.839."""
     return f"{decimal(low)} to {decimal(high)}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as 99.4 %."""
+    """Format a fraction in percent: 99.4 %."""
     return "" if value is None else _minus(f"{100 * value:.{digits}f}{GAP}%")
 
 
 def points(value: float, sign: str = "") -> str:
-    """A difference of fractions in hundredths: 7.7, or +7.7 where `sign` is `+`."""
+    """Format a difference of fractions in points of 0.01: 7.7, or +7.7 where `sign` is `+`."""
     return _minus(f"{100 * value:{sign}.1f}")
 
 
 def count(value: float | None) -> str:
-    """12,345."""
+    """Format a count: 12,345."""
     return "" if value is None else f"{value:,.0f}"
 
 
 def large(value: float | None, unit: str = "") -> str:
-    """22.7 M, 1.2 G, 23.0 k; with the unit B, 69.6 MB."""
+    """Format a large number with its SI prefix: 22.7 M, 1.2 G, 23.0 k; with the unit B, 69.6 MB."""
     if value is None:
         return ""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.1f}{GAP}{letter}{unit}"
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.1f}{GAP}{prefix}{unit}"
     return f"{value:.0f}{GAP * bool(unit)}{unit}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Three figures or so: 5.31, 14.8, 148."""
+    """Format milliseconds with about three digits: 5.31, 14.8, 148."""
     return "" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def times(value: float | None) -> str:
-    """A factor: 1.9×."""
+    """Format a factor: 1.9×."""
     return "" if value is None else f"{value:.{2 if value < 1.2 else 1}f}×"
 
 
 def duration(seconds: float | None) -> str:
-    """45 s, 6 min 52 s, 1 h 12 min."""
+    """Format seconds: 45 s, 6 min 52 s, 1 h 12 min."""
     if seconds is None:
         return ""
     whole = round(seconds)
@@ -73,16 +77,17 @@ def duration(seconds: float | None) -> str:
 
 
 def plural(number: int, word: str) -> str:
-    """1 seed, 3 seeds, 9,815 rows."""
+    """Format a count with its noun: 1 seed, 3 seeds, 9,815 rows."""
     return f"{number:,}{GAP}{word}{'' if number == 1 else 's'}"
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """part ÷ whole; None where that says nothing."""
+    """Return part ÷ whole; None if a value is missing, `whole` is 0 or the ratio is not finite."""
     if part is None or not whole or not math.isfinite(part / whole):
         return None
     return part / whole
 
 
 def _minus(text: str) -> str:
+    """Return the text with a minus sign for each hyphen."""
     return text.replace("-", "−")

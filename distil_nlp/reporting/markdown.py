@@ -1,4 +1,4 @@
-"""Rows of text, their heads first, as Markdown or aligned; and blocks of code."""
+"""Tables in Markdown and for a terminal, and code blocks. A table is a list of rows, its head first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TableCells = Sequence[Sequence[str]]
 
 
 def drop_empty(rows: TableCells) -> list[list[str]]:
-    """Without the rows and columns in which nothing stands but their names; [] if nothing is left."""
+    """Return the table without rows and columns that are empty but for their names; [] if nothing is left."""
     head, *rest = rows
     rest = [row for row in rest if any(row[1:])]
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rest)]
@@ -17,7 +17,7 @@ def drop_empty(rows: TableCells) -> list[list[str]]:
 
 
 def markdown_table(rows: TableCells) -> str:
-    """A table, columns of numbers to the right."""
+    """Return a Markdown table, with columns of numbers aligned to the right."""
     if not rows:
         return ""
     head, *rest = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -27,7 +27,7 @@ def markdown_table(rows: TableCells) -> str:
 
 
 def aligned_table(rows: TableCells, names: int = 1) -> str:
-    """For a terminal, a line under the heads; all but the first `names` columns to the right."""
+    """Return a table for a terminal, a line below its head, all but the first `names` columns aligned right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([*map(str.ljust, row[:names], widths), *map(str.rjust, row[names:], widths[names:])] for row in rows)
     lines = ["  ".join(row).rstrip() for row in cells]
@@ -35,11 +35,11 @@ def aligned_table(rows: TableCells, names: int = 1) -> str:
 
 
 def fence(code: str, language: str = "") -> str:
-    """A code block that its own text cannot close."""
+    """Return a code block with a fence longer than any run of backticks in the code."""
     ticks = "`" * max(3, longest_run(code) + 1)
     return f"{ticks}{language}\n{code.rstrip()}\n{ticks}"
 
 
 def longest_run(text: str) -> int:
-    """Of backticks."""
+    """Return the length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)

@@ -1,4 +1,4 @@
-"""Who was scored, by one name each, and what came out: teacher, student and baselines with the values of every seed."""
+"""Scores of teacher, student and baselines with the values of every seed, and the names they are shown under."""
 
 from __future__ import annotations
 
@@ -19,28 +19,41 @@ _METRICS = {
     "loss": "loss (nats)",
 }
 _BASELINES = {
-    "no_distillation": "labels alone",
+    "no_distillation": "labels only",
     "random_init": "from random weights",
-    "copied_only": "untrained copy",
+    "copied_only": "initialised student",
 }
-_FLOORS = {"mlm": "token frequencies", "regression": "the mean for all", "classification": "one class for all"}
+_MAJORITY_NAMES = {
+    "mlm": "token frequencies",
+    "regression": "mean of the training labels",
+    "classification": "majority class",
+}
 
 
 @dataclass(frozen=True)
 class SeedScores:
-    """One metric: the median of the seeds, and the value of each."""
+    """One metric over the seeds: its median and the value of each seed."""
 
     median: float
     values: tuple[float, ...]
 
     @property
     def span(self) -> tuple[float, float]:
+        """Smallest and largest value."""
         return min(self.values), max(self.values)
 
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """One of those that were scored. `role`: teacher, student, or a baseline's key."""
+    """Scores of the teacher, the student or a baseline.
+
+    Attributes:
+        role: `teacher`, `student`, or a baseline's key in `results.json`.
+        label: the name it is shown under.
+        metrics: metric → score of the first seed.
+        seeds: metric → summary over seeds; empty for a single seed.
+        gain: gain of the distilled student over this baseline.
+    """
 
     role: str
     label: str
@@ -49,20 +62,20 @@ class ScoredModel:
     gain: dict[str, Any] | None = None
 
     def score(self, metric: str) -> SeedScores | None:
-        """The metric over all seeds; None where it was not taken, or was not a number."""
+        """Return a metric over all seeds; None if it was not measured or is not a number."""
         values = [value for value in get_nested(self.seeds, metric, "values") or () if value is not None]
         median = get_nested(self.seeds, metric, "median") if values else self.metrics.get(metric)
         return None if median is None else SeedScores(median, tuple(values or [median]))
 
 
 def scored_models(run: RunResults) -> list[ScoredModel]:
-    """Teacher, student, and the baselines there are, the floor last."""
-    found = run.get("baselines") or {}
+    """Return teacher, student and the baselines of a run, the majority-class baseline last."""
+    baselines = run.get("baselines") or {}
     parts = {
         "teacher": run.get("teacher") or {},
         "student": (run.get("student") or {}) | {"seeds": run.get("seeds")},
-    } | found
-    order = ["teacher", "student", *_BASELINES, *sorted(found, key=MAJORITY.__eq__)]
+    } | baselines
+    order = ["teacher", "student", *_BASELINES, *sorted(baselines, key=MAJORITY.__eq__)]
     labels = _BASELINES | {MAJORITY: majority_name(run)}
     return [
         ScoredModel(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
@@ -72,17 +85,17 @@ def scored_models(run: RunResults) -> list[ScoredModel]:
 
 
 def majority_name(run: RunResults) -> str:
-    """What one gets without a model."""
-    return _FLOORS[run.kind]
+    """Return the name of the majority-class baseline, or of what stands for it in this kind of task."""
+    return _MAJORITY_NAMES[run.kind]
 
 
 def headline_score(run: RunResults, role: str) -> SeedScores | None:
-    """The headline metric of teacher, student or a baseline."""
+    """Return the headline metric of the teacher, the student or a baseline."""
     return next((row.score(run.metric) for row in scored_models(run) if row.role == role), None)
 
 
 def retention_of(run: RunResults, row: ScoredModel) -> float | None:
-    """Its share of the teacher's headline metric; None for the teacher itself."""
+    """Return the fraction of the teacher's headline metric that a model retains; None for the teacher itself."""
     if row.role == "student":
         return run.get("retention")
     score, teacher = row.score(run.metric), headline_score(run, "teacher")
@@ -92,30 +105,31 @@ def retention_of(run: RunResults, row: ScoredModel) -> float | None:
 
 
 def is_within_noise(gain: dict[str, Any] | None) -> bool | None:
-    """Whether a gain's interval includes 0; None without an interval."""
+    """Return True if a gain's interval includes 0; None without an interval."""
     low, high = get_nested(gain, "low"), get_nested(gain, "high")
     return None if low is None or high is None else low <= 0 <= high
 
 
 def metric_name(metric: str, kind: str) -> str:
-    """A metric in words; `<split>/accuracy` becomes accuracy (split)."""
-    split, _, name = metric.rpartition("/")
-    words = "top-1 accuracy" if kind == "mlm" and name == "accuracy" else _METRICS.get(name, name)
-    return f"{words} ({split})" if split else words
+    """Return a metric's name in words; `<split>/accuracy` becomes accuracy (split)."""
+    split, _, key = metric.rpartition("/")
+    name = "top-1 accuracy" if kind == "mlm" and key == "accuracy" else _METRICS.get(key, key)
+    return f"{name} ({split})" if split else name
 
 
 def headline_name(run: RunResults) -> str:
-    """The headline metric in words."""
+    """Return the headline metric's name in words."""
     return metric_name(run.metric, run.kind)
 
 
 def other_metrics(run: RunResults) -> list[str]:
-    """The metrics beside the headline, without a first split's second copy of the plain names."""
+    """Return the names of further metrics, without `<split>/<metric>` where it repeats a plain name."""
     rows = scored_models(run)
     names = dict.fromkeys(name for row in rows for name in row.metrics if name != run.metric)
     return [name for name in names if not _is_copy(name, rows)]
 
 
 def _is_copy(name: str, rows: list[ScoredModel]) -> bool:
+    """Return True if `<split>/<metric>` equals the plain metric in all rows."""
     plain = name.rpartition("/")[2]
     return plain != name and all(row.metrics.get(name) == row.metrics.get(plain) for row in rows)

@@ -1,4 +1,4 @@
-"""What the figures say, in sentences."""
+"""Sentences about the results of a run."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ from distil_nlp.reporting.scores import (
 from distil_nlp.results import RunResults, get_nested
 
 SMALL_SPEED_UP = 1.05
-"""Below this, a speed-up is called none."""
+"""Smallest speed-up that is reported as one."""
 
 
 def join_parts(*parts: str | None, by: str = " ") -> str:
-    """The parts that say something, as one text."""
+    """Return the parts that are not empty, joined."""
     return by.join(part for part in parts if part)
 
 
 def headline(run: RunResults) -> str:
-    """What the student keeps, at what size and speed."""
-    whole, encoder = (ratio(*reversed(run.both(key))) for key in ("parameters", "encoder_parameters"))
+    """Return the main finding: retention, size and speed of the student."""
+    parameters, encoder = (ratio(*reversed(run.both(key))) for key in ("parameters", "encoder_parameters"))
     layers = f" ({percent(encoder, 0)} of the encoder’s)" if encoder is not None else ""
-    size = f"with {percent(whole, 0)} of the parameters{layers}" if whole is not None else ""
-    kept = _kept(run) or ("A student" if size else "No scores were recorded")
-    return f"{join_parts(join_parts(kept, size), _speed(run), by=', ')}."
+    size = f"with {percent(parameters, 0)} of the parameters{layers}" if parameters is not None else ""
+    quality = _quality(run) or ("A student" if size else "No scores were recorded")
+    return f"{join_parts(join_parts(quality, size), _speed(run), by=', ')}."
 
 
-def _kept(run: RunResults) -> str:
+def _quality(run: RunResults) -> str:
+    """Return the student's retention, or its score where there is no retention."""
     student, teacher = headline_score(run, "student"), headline_score(run, "teacher")
-    metric, kept = headline_name(run), run.get("retention")
+    metric, retention = headline_name(run), run.get("retention")
     seeds = f" (median of {len(student.values)} seeds)" if student and len(student.values) > 1 else ""
-    if kept is not None:
-        return f"The student {'keeps' if kept < 1 else 'reaches'} {percent(kept)} of the teacher’s {metric}{seeds}"
+    if retention is not None:
+        verb = "keeps" if retention < 1 else "reaches"
+        return f"The student {verb} {percent(retention)} of the teacher’s {metric}{seeds}"
     if student is None:
         return ""
     against = f" against the teacher’s {decimal(teacher.median)}" if teacher else ""
@@ -54,103 +56,109 @@ def _kept(run: RunResults) -> str:
 
 
 def _speed(run: RunResults) -> str:
+    """Return the student's speed relative to the teacher's."""
     batch, value = speed_up(run)
     if value is None:
         return ""
-    told = "no faster"
+    speed = "no faster"
     if value >= SMALL_SPEED_UP:
-        told = f"{times(value)} as fast"
+        speed = f"{times(value)} as fast"
     elif value <= 1 / SMALL_SPEED_UP:
-        told = f"{times(1 / value)} as slow"
-    return f"{told} at batch {batch}"
+        speed = f"{times(1 / value)} as slow"
+    return f"{speed} at batch {batch}"
 
 
 def speed_up(run: RunResults) -> tuple[str, float | None]:
-    """(batch, teacher's latency ÷ student's), at the largest batch measured."""
-    found = {batch: value for batch, value in (run.get("efficiency.speed_up") or {}).items() if value}
-    batch = max(found, key=int, default="")
-    return batch, found.get(batch)
+    """Return (batch size, teacher's latency ÷ student's) at the largest batch measured."""
+    speed_ups = {batch: value for batch, value in (run.get("efficiency.speed_up") or {}).items() if value}
+    batch = max(speed_ups, key=int, default="")
+    return batch, speed_ups.get(batch)
 
 
 def distillation_gain(run: RunResults) -> str:
-    """Whether distillation paid, against the same student trained on labels alone."""
+    """Return the gain of distillation over the same student trained on labels only."""
     gain = run.get(f"{LABELS_ONLY}.gain")
     if get_nested(gain, "mean") is None:
-        lacking = "student was trained on labels alone"
+        missing = "student was trained on labels only"
         if run.get(LABELS_ONLY):
-            lacking = "gain over a student trained on labels alone was measured"
-        return f"Whether distillation was worth it is not known: no {lacking}."
+            missing = "gain over a student trained on labels only was measured"
+        return f"The gain of distillation is not known: no {missing}."
     verb = "adds" if gain["mean"] >= 0 else "costs"
-    told = f"Distillation {verb} {points(abs(gain['mean']))} points of {headline_name(run)}"
+    effect = f"Distillation {verb} {points(abs(gain['mean']))} points of {headline_name(run)}"
     rows, labelled = run.get("rows.train"), run.get("rows.labelled")
     few = f", which {labelled:,} of {rows:,} rows have" if rows and labelled and labelled < rows else ""
-    return f"{told} over the same student trained on labels alone{few}{_interval(gain)}"
+    return f"{effect} over the same student trained on labels only{few}{_interval(gain)}"
 
 
 def _interval(gain: dict[str, Any]) -> str:
-    inside = is_within_noise(gain)
-    if inside is None:
+    """Return the end of a sentence about a gain: its bootstrap interval, and if that includes 0."""
+    includes_zero = is_within_noise(gain)
+    if includes_zero is None:
         return "."
-    over = [plural(gain[what], what.rstrip("s")) for what in ("rows", "seeds") if gain.get(what)]
-    ends = (gain["low"], gain["high"]) if gain["mean"] >= 0 else (-gain["high"], -gain["low"])  # of what it costs
+    over = [plural(gain[unit], unit.rstrip("s")) for unit in ("rows", "seeds") if gain.get(unit)]
+    ends = (gain["low"], gain["high"]) if gain["mean"] >= 0 else (-gain["high"], -gain["low"])  # of the cost
     low, high = map(points, ends)
     text = f" ({percent(gain.get('level', 0.95), 0)} interval {low} to {high}, paired bootstrap"
     text += f" over {' and '.join(over)})" if over else ")"
     noise = "the noise of the rows (one seed: that of seeds is unknown)" if gain.get("seeds") == 1 else "the noise"
-    return f"{text}: within {noise}, the interval includes 0." if inside else f"{text}: outside {noise}."
+    return f"{text}: within {noise}, the interval includes 0." if includes_zero else f"{text}: outside {noise}."
 
 
 def majority_note(run: RunResults) -> str:
-    """How much of the retention one has without a model as well."""
+    """Return the retention of the majority-class baseline, and the student's retention above it."""
     score, teacher = headline_score(run, MAJORITY), headline_score(run, "teacher")
     above = run.get("retention_above_majority")
     if score is None or teacher is None or above is None or min(score.median, teacher.median) <= 0:
         return ""
-    share = percent(score.median / teacher.median)
-    text = f"Without a model, {majority_name(run)} would reach {share} of the teacher’s {headline_name(run)}"
+    fraction = percent(score.median / teacher.median)
+    text = f"Without a model, the {majority_name(run)} would reach {fraction} of the teacher’s {headline_name(run)}"
     if above <= 0:
         return f"{text}; the student does not get above that."
     return f"{text}; of what the teacher has above that, the student keeps {percent(above)}."
 
 
 def fidelity_sentences(run: RunResults) -> list[str]:
-    """How alike teacher and student are; one sentence per thing looked at."""
+    """Return sentences on the similarity of teacher and student: predictions, outputs, calibration, layers."""
     return [sentence for sentence in (_predictions(run), _outputs(run), _calibration(run), _layers(run)) if sentence]
 
 
 def _predictions(run: RunResults) -> str:
+    """Return agreement and KL of the predictions."""
     agreement, kl = run.get("fidelity.agreement"), run.get("fidelity.kl")
     tokens, rows = run.get("fidelity.tokens"), run.get("fidelity.rows")
-    looked_at = f"{count(tokens)} masked tokens" if tokens else plural(rows, "row") if rows else "the rows"
-    thing = "token" if run.kind == "mlm" else "class"
-    said = f"Teacher and student predict the same {thing} for {percent(agreement)} of {looked_at}."
+    compared = f"{count(tokens)} masked tokens" if tokens else plural(rows, "row") if rows else "the rows"
+    target = "token" if run.kind == "mlm" else "class"
+    same = f"Teacher and student predict the same {target} for {percent(agreement)} of {compared}."
     distance = f"KL(teacher ‖ student) is {decimal(kl)} nats on average, at temperature 1."
-    return join_parts(said if agreement is not None else "", distance if kl is not None else "")
+    return join_parts(same if agreement is not None else "", distance if kl is not None else "")
 
 
 def _outputs(run: RunResults) -> str:
+    """Return correlation and difference of regression outputs."""
     pearson, distance = run.get("fidelity.pearson"), run.get("fidelity.mean_absolute_difference")
     correlation = f"correlate at {decimal(pearson)} (Pearson)" if pearson is not None else ""
     difference = f"differ by {decimal(distance)} on average" if distance is not None else ""
-    told = join_parts(correlation, difference, by=" and ")
-    return f"The outputs of teacher and student {told}." if told else ""
+    similarity = join_parts(correlation, difference, by=" and ")
+    return f"The outputs of teacher and student {similarity}." if similarity else ""
 
 
 def _calibration(run: RunResults) -> str:
+    """Return the calibration errors."""
     teacher, student = run.get("fidelity.ece.teacher"), run.get("fidelity.ece.student")
     if teacher is None or student is None:
         return ""
-    gap = "The mean gap between confidence and accuracy (ECE, 15 bins)"
-    return f"{gap} is {percent(student)} for the student, {percent(teacher)} for the teacher."
+    error = "The expected calibration error (ECE, the mean gap between confidence and accuracy over 15 bins)"
+    return f"{error} is {percent(student)} for the student, {percent(teacher)} for the teacher."
 
 
 def _layers(run: RunResults) -> str:
+    """Return the similarity of the last layers."""
     value, tokens = last_layer_cka(run), run.get("fidelity.cka.tokens")
     over = f" over {count(tokens)} tokens" if tokens else ""
     return f"The last layers’ hidden states have a CKA of {decimal(value, 2)}{over}." if value is not None else ""
 
 
 def last_layer_cka(run: RunResults) -> float | None:
-    """CKA of the last hidden states of both."""
+    """Return the CKA of the last hidden states of student and teacher."""
     values = run.get("fidelity.cka.values")
     return values[-1][-1] if values and values[-1] else None

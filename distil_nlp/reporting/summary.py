@@ -11,8 +11,11 @@ from distil_nlp.results import RunResults, drop_non_finite
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Teacher, student and baselines side by side: headline metric (median and range of several seeds), retention,
-    what the student gains over each, size and speed."""
+    """Return teacher, student and baselines as a table for a terminal.
+
+    Columns are the headline metric (median and range of several seeds), retention, the student's gain over each line,
+    size and speed.
+    """
     run = RunResults("", Path(), drop_non_finite(results))
     batch = max((run.get("student.latency_ms") or {}), key=int, default="")
     head = ["", headline_name(run), "range (seeds)", "perplexity", "retention", "student’s gain, points", "parameters",

@@ -1,4 +1,4 @@
-"""The figures of one run as tables of text: quality and cost."""
+"""Tables of one run: quality, cost and training."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from distil_nlp.results import RunResults, get_nested
 
 
 def training_table(run: RunResults) -> Table | None:
-    """What the student's training took, and with what."""
-    found, around = run.get("training") or {}, run.get("environment") or {}
-    versions = [f"{name} {version}" for name, version in (around.get("versions") or {}).items() if version]
+    """Return time, memory and environment of the student's training."""
+    training, environment = run.get("training") or {}, run.get("environment") or {}
+    versions = [f"{name} {version}" for name, version in (environment.get("versions") or {}).items() if version]
     rows = [
-        ("steps", count(found.get("steps"))),
-        ("time", duration(found.get("seconds"))),
+        ("steps", count(training.get("steps"))),
+        ("time", duration(training.get("seconds"))),
         ("training rows", count(run.get("rows.train"))),
-        ("tokens", large(found.get("tokens"))),
-        ("tokens per second", count(found.get("tokens_per_second"))),
-        ("peak memory of the process, MiB", decimal(found.get("peak_memory_mib"))),
-        ("device", around.get("device")),
-        ("processes", count(around.get("processes"))),
-        ("threads", count(around.get("threads"))),
-        ("seed", "" if around.get("seed") is None else str(around["seed"])),
-        ("resumed from", found.get("resumed_from")),
-        ("best checkpoint", found.get("best_checkpoint")),
+        ("tokens", large(training.get("tokens"))),
+        ("tokens per second", count(training.get("tokens_per_second"))),
+        ("peak memory of the process, MiB", decimal(training.get("peak_memory_mib"))),
+        ("device", environment.get("device")),
+        ("processes", count(environment.get("processes"))),
+        ("threads", count(environment.get("threads"))),
+        ("seed", "" if environment.get("seed") is None else str(environment["seed"])),
+        ("resumed from", training.get("resumed_from")),
+        ("best checkpoint", training.get("best_checkpoint")),
         ("versions", ", ".join(versions)),
-        ("commit", (around.get("commit") or "")[:12]),
+        ("commit", (environment.get("commit") or "")[:12]),
     ]
     return make_table("Training", ("", ""), rows)
 
@@ -60,7 +60,7 @@ EMPTY_CELL = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text. The first column names the rows; `head` has one name for each column."""
+    """A table of text. The first column names the rows; `head` has a name for each column."""
 
     caption: str
     head: tuple[str, ...]
@@ -69,21 +69,21 @@ class Table:
 
     @property
     def is_list(self) -> bool:
-        """Whether it lists one thing's properties: nothing to compare, no heads, text."""
+        """True for a list of properties, which has no column names."""
         return not any(self.head)
 
 
 def make_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
-    """A table without the rows and columns in which nothing stands; None if nothing is left."""
+    """Return a table without its empty rows and columns; None if nothing is left."""
     cells = drop_empty([head, *rows])
     if not cells:
         return None
-    shown = tuple(tuple(cell or EMPTY_CELL * (i > 0) for i, cell in enumerate(row)) for row in cells[1:])
-    return Table(caption, tuple(cells[0]), shown, note)
+    body = tuple(tuple(cell or EMPTY_CELL * (i > 0) for i, cell in enumerate(row)) for row in cells[1:])
+    return Table(caption, tuple(cells[0]), body, note)
 
 
 def quality_table(run: RunResults) -> Table | None:
-    """Teacher, student and baselines: headline metric with its range over seeds, other metrics, retention, gain."""
+    """Return metrics, ranges over seeds, retention and gain of teacher, student and baselines."""
     others, rows = other_metrics(run), scored_models(run)
     several = any((score := row.score(run.metric)) and len(score.values) > 1 for row in rows)
     head = [
@@ -109,6 +109,7 @@ def quality_table(run: RunResults) -> Table | None:
 
 
 def _quality_note(run: RunResults) -> str:
+    """Return the note that explains gain and labels only."""
     level = next(
         (row.gain.get("level", 0.95) for row in scored_models(run) if get_nested(row.gain, "low") is not None), None
     )
@@ -116,33 +117,33 @@ def _quality_note(run: RunResults) -> str:
         f"Gain: student minus that line on the headline metric, with its {percent(level, 0)} interval; a point is 0.01."
         if level
         else "",
-        "Labels alone: the same student after the same steps, without a teacher." if run.get(LABELS_ONLY) else "",
+        "Labels only: the same student after the same steps, without a teacher." if run.get(LABELS_ONLY) else "",
     ]
     return " ".join(filter(None, notes))
 
 
 def format_median(score: SeedScores | None) -> str:
-    """Of the seeds."""
+    """Format the median of the seeds."""
     return decimal(score.median) if score else ""
 
 
 def format_range(score: SeedScores | None) -> str:
-    """0.835 to 0.839 (3); empty for a single seed."""
+    """Format range and number of the seeds: 0.835 to 0.839 (3); empty for a single seed."""
     return f"{span(*score.span)} ({len(score.values)})" if score and len(score.values) > 1 else ""
 
 
-def format_gain(found: dict[str, Any] | None) -> str:
-    """+7.7 (+4.6 to +10.8), in points; whether that is noise."""
-    if get_nested(found, "mean") is None:
+def format_gain(gain: dict[str, Any] | None) -> str:
+    """Format a gain and its interval in points: +7.7 (+4.6 to +10.8), or +1.0 (−0.4 to +2.4), within noise."""
+    if get_nested(gain, "mean") is None:
         return ""
-    noise = is_within_noise(found)
-    interval = "" if noise is None else f" ({points(found['low'], '+')} to {points(found['high'], '+')})"
-    return f"{points(found['mean'], '+')}{interval}{', within noise' if noise else ''}"
+    noise = is_within_noise(gain)
+    interval = "" if noise is None else f" ({points(gain['low'], '+')} to {points(gain['high'], '+')})"
+    return f"{points(gain['mean'], '+')}{interval}{', within noise' if noise else ''}"
 
 
 def cost_table(run: RunResults) -> Table | None:
-    """Size, work, time and memory, a row each: teacher, student, and student ÷ teacher."""
-    batches = sorted({batch for timed in run.both("latency_ms") for batch in timed or ()}, key=int)
+    """Return size, arithmetic, time and memory of teacher and student, and their ratio."""
+    batches = sorted({batch for latencies in run.both("latency_ms") for batch in latencies or ()}, key=int)
     rows = [
         _both(run, "parameters", large, "parameters"),
         _both(run, "encoder parameters", large, "encoder_parameters"),
@@ -157,30 +158,32 @@ def cost_table(run: RunResults) -> Table | None:
     return make_table("Cost", ("", "teacher", "student", "ratio"), rows, note)
 
 
-def _both(run: RunResults, label: str, form: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:
+def _both(run: RunResults, label: str, write: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:
+    """Return a row: label, teacher's value, student's value, ratio."""
     teacher, student = run.both(path)
-    return (label, form(teacher), form(student), percent(ratio(student, teacher), 0))
+    return (label, write(teacher), write(student), percent(ratio(student, teacher), 0))
 
 
 def _latency(run: RunResults, batch: str) -> tuple[str, str, str, str]:
-    label, *medians, share = _both(
+    """Return the row of a batch size's latencies, the 95th percentiles in brackets."""
+    label, *medians, quotient = _both(
         run, f"latency, batch {batch}: median (p95), ms", milliseconds, f"latency_ms.{batch}.median"
     )
     tails = [f" ({milliseconds(tail)})" if tail is not None else "" for tail in run.both(f"latency_ms.{batch}.p95")]
-    return (label, *(median and median + tail for median, tail in zip(medians, tails, strict=True)), share)
+    return (label, *(median and median + tail for median, tail in zip(medians, tails, strict=True)), quotient)
 
 
 def _conditions(run: RunResults) -> str:
-    """Under which the cost was measured."""
-    found = run.get("efficiency") or {}
+    """Return the conditions of the cost measurement, as a sentence."""
+    conditions = run.get("efficiency") or {}
     repeats = get_nested(next(iter((run.get("student.latency_ms") or {}).values()), None), "repeats")
     parts = [
-        found.get("device"),
-        found.get("threads") and plural(found["threads"], "thread"),
-        found.get("dtype"),
-        found.get("sequence_length") and f"sequences of {plural(found['sequence_length'], 'token')}",
+        conditions.get("device"),
+        conditions.get("threads") and plural(conditions["threads"], "thread"),
+        conditions.get("dtype"),
+        conditions.get("sequence_length") and f"sequences of {plural(conditions['sequence_length'], 'token')}",
         repeats and f"{plural(repeats, 'timed forward')}",
-        found.get("warm_up") and f"{plural(found['warm_up'], 'forward')} to warm up",
+        conditions.get("warm_up") and f"{plural(conditions['warm_up'], 'forward')} to warm up",
     ]
-    told = ", ".join(filter(None, parts))
-    return f"Measured on {told}." if told else ""
+    text = ", ".join(filter(None, parts))
+    return f"Measured on {text}." if text else ""

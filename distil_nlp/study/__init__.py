@@ -1,1 +1,1 @@
-"""Many runs and one table."""
+"""Studies: several objectives on the same recipe, compared in one table."""

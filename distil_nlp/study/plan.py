@@ -1,4 +1,4 @@
-"""The file of a study, and the recipes that it makes."""
+"""The plan of a study, and the recipe of each of its methods."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.utils.files import write_atomically
 
 BASELINE_METHOD = "plain"
-"""The method that adds nothing to the terms of all; the others' cost is counted from it."""
+"""The method that adds no terms; the cost of the others is given relative to it."""
 
 
 class StudyPlan(BaseModel):
-    """What a study's file says.
+    """The contents of a study's file.
 
     Attributes:
-        recipe: of all runs but for its objective; a path from the file's folder.
-        tasks: of GLUE. seeds: students of each run.
-        always: terms of every run. methods: name → terms that are added, or given other options.
+        recipe: path of the recipe of all runs, whose objective is replaced; relative to the study's file.
+        tasks: tasks that every method is run on.
+        seeds: students of each run.
+        always: terms of every run.
+        methods: name → terms that are added, or given other options.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,7 +36,7 @@ class StudyPlan(BaseModel):
 
 
 def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
-    """The study's recipe with a method's objective."""
+    """Write the study's recipe with a method's objective, and return its path."""
     tree = read_yaml(path.parent / plan.recipe)
     tree["objective"] = {**plan.always, **plan.methods[method]}
     file = folder / "recipes" / f"{method}.yaml"
@@ -44,8 +46,13 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
 
 
 def read_plan(path: Path) -> StudyPlan:
+    """Return the plan in a study's file.
+
+    Raises:
+        UserError: if the file is not a study.
+    """
     try:
         return StudyPlan.model_validate(read_yaml(path))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise UserError(f"{path}: expected a study / got: {wrong} / see distil_nlp.study.Plan") from error
+        mistakes = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        raise UserError(f"{path}: expected a study / got: {mistakes} / see distil_nlp.study.plan.StudyPlan") from error

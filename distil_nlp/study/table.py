@@ -1,4 +1,4 @@
-"""The table of a study."""
+"""The rows of `study.json`, and the table of a study."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from distil_nlp.reporting.scores import headline_name, headline_score, scored_mo
 from distil_nlp.results import RunResults, read_runs
 from distil_nlp.study.plan import BASELINE_METHOD, StudyPlan
 
-_MEMORY = "peak_mib.txt"
+MEMORY_FILE = "peak_mib.txt"
+"""The peak memory of a run's process in MiB, in the run's folder."""
+
+_KEYS = {
+    "labels only": "labels alone",
+    "initialised student": "untrained copy",
+    "majority class": "one class for all",
+    "mean of the training labels": "the mean for all",
+}
+"""Name of a baseline → its key in `beside` of `study.json`, which keeps the words of the first version."""
 
 
-def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
+def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the row of each finished run: scores as fractions, seconds per step, peak memory in MiB."""
     for task in plan.tasks:
         done = {
             name: folder / task / name for name in plan.methods if (folder / task / name / "results.json").is_file()
@@ -22,13 +32,13 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
         runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
         base = _seconds(runs[BASELINE_METHOD]) if BASELINE_METHOD in runs else None
         for name, run in runs.items():
-            score, seconds, memory = headline_score(run, "student"), _seconds(run), done[name] / _MEMORY
-            beside = {one.label: one.score(run.metric) for one in scored_models(run) if one.role != "student"}
+            score, seconds, memory = headline_score(run, "student"), _seconds(run), done[name] / MEMORY_FILE
+            others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
             yield {
                 "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
                 "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
                 "teacher": headline_score(run, "teacher").median,
-                "beside": {label: score.median for label, score in beside.items() if score is not None},
+                "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
                 "agreement": run.get("fidelity.agreement"),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,
                 "times_plain": seconds / base if base else None,
@@ -37,24 +47,29 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(run: RunResults) -> float:
+    """Return the seconds of a training step."""
     return run.get("training.seconds") / run.get("training.steps")
 
 
 def _terms(run: RunResults) -> Mapping[str, Any]:
+    """Return the terms of a run's objective."""
     return {name: term for name, term in (run.get("recipe.objective") or {}).items() if term}
 
 
-def _beside(row: Mapping[str, Any]) -> str:
-    """What the students' scores are to be seen beside: the teacher's, and what one gets for nothing."""
-    return ", ".join(f"{label} {decimal(score)}" for label, score in row["beside"].items())
+def reference_scores(row: Mapping[str, Any]) -> str:
+    """Return the scores of teacher and baselines, beside which the methods are read."""
+    labels = {key: label for label, key in _KEYS.items()}
+    return ", ".join(f"{labels.get(key, key)} {decimal(score)}" for key, score in row["beside"].items())
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    head = ["method", "median", "range", "of the teacher's", "same answers", "s a step", "times plain", "peak, MiB"]
+def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table with a line for each method, its head first."""
+    head = ["method", "median", "range", "retention", "agreement", "s/step", "× baseline step", "peak, MiB"]
     return [head, *map(_cells, rows)]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a method's line."""
     return [
         row["method"],
         decimal(row["median"]),

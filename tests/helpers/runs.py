@@ -8,6 +8,7 @@ import shutil
 from datasets import ClassLabel, Dataset
 
 from distil_nlp.cli import distill
+from distil_nlp.results import schema_mismatches
 from tests.helpers import tiny
 
 RECIPE = """
@@ -67,7 +68,10 @@ class Place:
 
     @property
     def results(self):
-        return json.loads((self.out / "results.json").read_text())
+        """The run's results, which match their schema whatever the run was."""
+        results = json.loads((self.out / "results.json").read_text())
+        assert schema_mismatches(results) == []
+        return results
 
     @property
     def variants(self):

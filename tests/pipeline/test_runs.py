@@ -71,7 +71,7 @@ def test_a_run_ends_with_report_and_card(place, capsys):
     assert (place.out / "report" / "report.md").is_file()
     card = ModelCard.load(place.out / "student" / "README.md")
     assert card.data.eval_results[0].metric_value == pytest.approx(results["student"]["metrics"]["accuracy"], abs=1e-4)
-    assert "labels alone" in capsys.readouterr().out
+    assert "labels only" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_pushed(place, monkeypatch, capsys):

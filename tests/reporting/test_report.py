@@ -97,7 +97,7 @@ def test_a_run_leaves_a_page_a_text_and_its_plots(report):
     pictures = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == len(plots)
     assert all(pictures)
-    for told in ("keeps 99.4", "Distillation adds 7.7 points of F1", "labels alone", "+7.7 (+4.6 to +10.8)"):
+    for told in ("keeps 99.4", "Distillation adds 7.7 points of F1", "labels only", "+7.7 (+4.6 to +10.8)"):
         assert told in page.text.replace(GAP, " ")
         assert told in markdown.replace(GAP, " ")
 
@@ -254,7 +254,7 @@ def gain(mean, low, high, seeds=3):
 def test_the_verdict_follows_the_interval(tmp_path):
     """Prevents noise that is sold as a gain, and a loss that is hidden."""
     assert told(distillation_gain(run_of(tmp_path))) == (
-        "Distillation adds 7.7 points of F1 over the same student trained on labels alone (95 % interval 4.6 to 10.8, "
+        "Distillation adds 7.7 points of F1 over the same student trained on labels only (95 % interval 4.6 to 10.8, "
         "paired bootstrap over 408 rows and 3 seeds): outside the noise."
     )
     assert told(distillation_gain(run_of(tmp_path, **gain(0.01, -0.004, 0.024)))).endswith(
@@ -266,15 +266,15 @@ def test_the_verdict_follows_the_interval(tmp_path):
     )
     one = told(distillation_gain(run_of(tmp_path, **gain(0.07, 0.04, 0.1, seeds=1))))
     assert one.endswith("1 seed): outside the noise of the rows (one seed: that of seeds is unknown).")
-    assert "no student was trained on labels alone" in distillation_gain(run_of(tmp_path, baselines=None))
+    assert "no student was trained on labels only" in distillation_gain(run_of(tmp_path, baselines=None))
     unmeasured = run_of(tmp_path, **changed("baselines.no_distillation.gain", None))
-    assert "no gain over a student trained on labels alone was measured" in distillation_gain(unmeasured)
+    assert "no gain over a student trained on labels only was measured" in distillation_gain(unmeasured)
 
 
 def test_guessing_is_named(tmp_path):
     """Prevents a retention that looks high because guessing already scores high."""
     assert told(majority_note(run_of(tmp_path))) == (
-        "Without a model, one class for all would reach 96.4 % of the teacher’s F1; of what the teacher has above "
+        "Without a model, the majority class would reach 96.4 % of the teacher’s F1; of what the teacher has above "
         "that, the student keeps 83.3 %."
     )
     assert majority_note(run_of(tmp_path, retention_above_majority=-0.1)).endswith(
@@ -317,13 +317,13 @@ def test_advice_follows_the_figures(tmp_path):
     good = run_of(tmp_path, retention_above_majority=0.995)
     assert "fewer may do" in said(good)
     for changes, expected in (
-        ({"baselines": None}, "worth it"),
+        ({"baselines": None}, "labels only as well"),
         ({"seeds": None}, "Only one seed"),
         (gain(0.01, -0.004, 0.024), "within the noise"),
         (gain(-0.03, -0.05, -0.01), "costs quality"),
         ({"retention": 0.9}, "clearly below its teacher"),
-        ({"retention_above_majority": 0.8}, "above one class for all the student keeps 80"),
-        (changed("teacher.metrics.f1", 0.815), "hardly beats one class"),
+        ({"retention_above_majority": 0.8}, "above the majority class the student keeps 80"),
+        (changed("teacher.metrics.f1", 0.815), "hardly better than the majority class"),
         (changed("fidelity.ece", {"teacher": 0.05, "student": 0.12}), "soft targets"),
         (changed("fidelity.cka.values", [[0.2, 0.4]]), "CKA 0.40"),
     ):
@@ -420,7 +420,7 @@ def test_runs_on_different_tasks_are_compared_by_retention(tmp_path):
     path = write_report([first, second], tmp_path / "both")
     assert path.parent == tmp_path / "both"
     text = Page(path.read_text(encoding="utf-8")).text
-    for expected in ("compare retention, not scores", "a/run", "b/run", "share of the teacher’s score", "chance"):
+    for expected in ("compare retention, not scores", "a/run", "b/run", "retention (student ÷ teacher)", "chance"):
         assert expected in text
 
 
@@ -466,7 +466,7 @@ def test_labels_that_are_few_are_told():
     """Prevents a gain that looks as if both students had seen as much."""
     rows = {"train": 1600, "labelled": 300, "evaluation": {"test": 1213}}
     told = distillation_gain(RunResults("", Path(), example(rows=rows)))
-    assert "labels alone, which 300 of 1,600 rows have (95" in told
+    assert "labels only, which 300 of 1,600 rows have (95" in told
     assert "rows have" not in distillation_gain(RunResults("", Path(), example()))
 
 
@@ -485,4 +485,4 @@ def test_gradients_are_drawn_where_the_run_looked_at_them(tmp_path):
     assert "mathdefault" not in found.svg
     assert "older_5 from 0.001 to 0.05" in found.description
     assert "attention_kl from" not in found.description
-    assert "attention_kl only pull below it" in found.note
+    assert "act only below it: attention_kl" in found.note

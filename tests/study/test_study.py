@@ -63,7 +63,9 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     told = (folder / "study.md").read_text()
     assert "| cosine |" in told
     assert "accuracy after 2 steps: teacher 0." in told
-    assert "one class for all 0." in told
+    assert "majority class 0." in told
+    assert "| × baseline step |" in told
+    assert {"teacher", "untrained copy", "one class for all"} <= rows["plain"]["beside"].keys(), "keys stay"
     (folder / "classification" / "cosine" / "results.json").unlink()
     capsys.readouterr()
     assert study(command) == 0

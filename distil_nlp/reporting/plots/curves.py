@@ -1,4 +1,4 @@
-"""What changed over training: the terms of the loss, and scheduled weights."""
+"""Plots over training steps: terms of the loss, their weights, and their gradient norms."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from distil_nlp.reporting.scores import headline_name
 from distil_nlp.results import RunResults, get_nested
 
 _WIDE_RANGE = 4
-"""A term that falls by more than this factor gets a log axis."""
+"""Ratio of largest to smallest value above which a term gets a log axis."""
 
 
 def terms_figure(run: RunResults) -> Picture | None:
-    """A panel for the total loss, one for each term, one for the headline metric where it was taken on the way."""
+    """Return a panel for the total loss, for each term, and for the headline metric if training was evaluated."""
     panels = [("loss", "total loss", INK)]
     panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT_COLOUR) for term in _terms(run)]
     panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER_COLOUR)]
-    found = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
-    if not found:
+    drawn = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
+    if not drawn:
         return None
-    lines = (len(found) + 1) // 2
-    figure = canvas("Loss terms over training" if len(found) > 1 else "Loss over training", 64 + 96 * lines)
-    grid = figure.subplots(lines, 2 if len(found) > 1 else 1, squeeze=False, sharex=True).flat
-    for axes, panel in zip_longest(grid, found):
+    lines = (len(drawn) + 1) // 2
+    figure = canvas("Loss terms over training" if len(drawn) > 1 else "Loss over training", 64 + 96 * lines)
+    grid = figure.subplots(lines, 2 if len(drawn) > 1 else 1, squeeze=False, sharex=True).flat
+    for axes, panel in zip_longest(grid, drawn):
         axes.set_visible(panel is not None)
         if panel:
             _panel(axes, *panel)
     figure.supxlabel("step", fontsize=10, color=MUTED)
-    said = "; ".join(f"{title} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for curve, title, _ in found)
-    note = "Terms before their weights, means since the log before. What changes more than fourfold has a log axis."
-    return picture(figure, "terms", f"Over training steps: {said}.", note)
+    values = "; ".join(f"{title} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for curve, title, _ in drawn)
+    note = "Terms before weighting, means since the last log. A term that changes more than fourfold has a log axis."
+    return picture(figure, "terms", f"Over training steps: {values}.", note)
 
 
 def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) -> None:
-    """One curve over steps, with few ticks."""
+    """Draw a curve over steps, with few ticks."""
     steps, values = zip(*curve, strict=True)
     axes.plot(steps, values, color=colour)
     axes.set_title(title, fontsize=9.5)
@@ -63,7 +63,7 @@ def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) 
 
 
 def _log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """With labels in plain numbers, about as many for each range."""
+    """Make the y axis logarithmic, with a few labels in plain numbers for any range."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
     axes.yaxis.set_minor_locator(LogLocator(subs=()))
@@ -71,22 +71,22 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
 
 
 def weights_figure(run: RunResults) -> Picture | None:
-    """Weights over steps, where they change: by a schedule, or by balancing."""
-    found = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
+    """Return the terms' weights over steps, if a schedule or balancing changes them."""
+    curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
     is_balanced = run.get("recipe.balance.kind") not in (None, "fixed")
     title = "Weights over training, balanced" if is_balanced else "Weights over training"
-    return _lines("weights", title, "weight", found, "Weights", is_log=is_balanced) if found else None
+    return _lines("weights", title, "weight", curves, "Weights", is_log=is_balanced) if curves else None
 
 
 def gradients_figure(run: RunResults) -> Picture | None:
-    """Lengths of the terms' gradients over steps, where the run was asked for them."""
+    """Return the norms of the terms' gradients over steps, if the run measured them (`run.gradients_every`)."""
     curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
-    found = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
+    positive = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
     note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
-    if lower := [name for name in curves if name not in found]:
-        note += f" {', '.join(lower)} only pull below it."
-    said = ("How the terms pull", "length of the gradient", found, "Lengths of gradients")
-    return _lines("gradients", *said, note, is_log=True) if found else None
+    if lower := [name for name in curves if name not in positive]:
+        note += f" Terms that act only below it: {', '.join(lower)}."
+    words = ("Gradient norms of the terms", "gradient norm", positive, "Gradient norms")
+    return _lines("gradients", *words, note, is_log=True) if positive else None
 
 
 def _lines(
@@ -94,11 +94,11 @@ def _lines(
     title: str,
     unit: str,
     curves: dict[str, list[tuple[int, float]]],
-    what: str,
+    quantity: str,
     note: str = "",
     is_log: bool = False,
 ) -> Picture:
-    """A line for each term over steps."""
+    """Return a plot with a line for each term over steps."""
     figure = canvas(title, 230)
     axes = figure.subplots()
     for (name, curve), colour in zip(curves.items(), cycle(SERIES), strict=False):
@@ -113,23 +113,24 @@ def _lines(
     axes.set_ylabel(unit)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
-    said = "; ".join(f"{name} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for name, curve in curves.items())
-    return picture(figure, file, f"{what}: {said}.", note)
+    ends = "; ".join(f"{name} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for name, curve in curves.items())
+    return picture(figure, file, f"{quantity}: {ends}.", note)
 
 
 def _terms(run: RunResults) -> list[str]:
-    """Names that the history may have, in the recipe's order."""
+    """Return the names of the terms, in the recipe's order."""
     return list({**(run.get("recipe.objective") or {}), **(run.get("training.final_terms") or {})})
 
 
 def _curve(run: RunResults, key: str) -> list[tuple[int, float]]:
-    """(step, value) wherever the history has both."""
+    """Return (step, value) of each log entry that has both."""
     entries = run.get("training.history") or []
-    both = ((get_nested(entry, "step"), get_nested(entry, key)) for entry in entries)
-    return [(step, value) for step, value in both if isinstance(value, int | float) and step is not None]
+    pairs = ((get_nested(entry, "step"), get_nested(entry, key)) for entry in entries)
+    return [(step, value) for step, value in pairs if isinstance(value, int | float) and step is not None]
 
 
 def _unit(name: str, kind: str) -> str:
+    """Return the unit of a term; empty for one that this version does not know."""
     term = TERMS.get(name)
     if term is None:
         return ""

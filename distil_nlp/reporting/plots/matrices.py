@@ -1,4 +1,4 @@
-"""Matrices of coloured cells: likeness of layers, and predictions by class."""
+"""Matrices of coloured cells: similarity of layers, and confusion of classes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from distil_nlp.results import RunResults
 
 _Cells = Sequence[Sequence[Any]]
 MOST_CLASSES = 20
-"""A confusion matrix of more would not be read."""
+"""Largest number of classes for which a confusion matrix is drawn."""
 _MOST_BESIDE = 3
+"""Largest number of classes for which the two matrices are drawn side by side."""
 
 
 def matrix_figures(run: RunResults) -> list[Picture | None]:
-    """Both, if there are figures for them."""
+    """Return the confusion matrices and the similarity of layers; None for what was not measured."""
     return [confusion_figure(run), cka_figure(run)]
 
 
 def cka_figure(run: RunResults) -> Picture | None:
-    """Student layers upwards, teacher layers to the right."""
-    found = run.get("fidelity.cka") or {}
-    if not all(found.get(key) for key in ("values", "teacher_layers", "student_layers")):
+    """Return the CKA of student layers (upwards) and teacher layers (to the right)."""
+    cka = run.get("fidelity.cka") or {}
+    if not all(cka.get(key) for key in ("values", "teacher_layers", "student_layers")):
         return None
-    values, columns, rows = found["values"], _layers(found["teacher_layers"]), _layers(found["student_layers"])
-    figure = canvas("Likeness of hidden states (CKA)", 92 + 26 * len(rows), max(WIDTH, 70 + 27 * len(columns)))
+    values, columns, rows = cka["values"], _layer_names(cka["teacher_layers"]), _layer_names(cka["student_layers"])
+    figure = canvas("Similarity of hidden states (CKA)", 92 + 26 * len(rows), max(WIDTH, 70 + 27 * len(columns)))
     axes = figure.subplots()
     _matrix(axes, values, values, lambda value: "1.0" if value >= 0.995 else f"{value:.2f}"[1:])
     axes.set_xticks(range(len(columns)), columns)
@@ -38,62 +39,64 @@ def cka_figure(run: RunResults) -> Picture | None:
     axes.set_xlabel("teacher layer")
     axes.set_ylabel("student layer")
     best = [columns[max(range(len(line)), key=lambda i: line[i] or 0)] for line in values]
-    said = "; ".join(f"student {ours} most like teacher {theirs}" for ours, theirs in zip(rows, best, strict=True))
-    note = "0: unlike, 1: alike up to rotation and scale."
-    return picture(figure, "cka", f"Linear CKA of hidden states: {said}.", note)
+    pairs = zip(rows, best, strict=True)
+    most_similar = "; ".join(f"student {student} most similar to teacher {teacher}" for student, teacher in pairs)
+    note = "0: unrelated, 1: equal up to rotation and scale."
+    return picture(figure, "cka", f"Linear CKA of hidden states: {most_similar}.", note)
 
 
-def _layers(names: Sequence[Any]) -> list[str]:
+def _layer_names(names: Sequence[Any]) -> list[str]:
+    """Return the layers' names as they fit below a column."""
     return ["emb." if name == "embeddings" else str(name) for name in names]
 
 
 def confusion_figure(run: RunResults) -> Picture | None:
-    """Counts of teacher and student, side by side, or one above the other where classes are many."""
-    found = {who: run.get(f"fidelity.confusion.{who}") for who in ("teacher", "student")}
-    found = {who: counts for who, counts in found.items() if counts}
-    size = len(next(iter(found.values()), ()))
+    """Return the confusion matrices of teacher and student, side by side or, for many classes, one above the other."""
+    matrices = {role: run.get(f"fidelity.confusion.{role}") for role in ("teacher", "student")}
+    matrices = {role: counts for role, counts in matrices.items() if counts}
+    size = len(next(iter(matrices.values()), ()))
     if not 2 <= size <= MOST_CLASSES:
         return None
     beside = size <= _MOST_BESIDE
-    height = 150 + 32 * size if beside else 60 + (110 + 27 * size) * len(found)
+    height = 150 + 32 * size if beside else 60 + (110 + 27 * size) * len(matrices)
     figure = canvas("Predictions by true class", height, WIDTH if beside else max(WIDTH, 120 + 28 * size))
-    grid = figure.subplots(*(1, len(found)) if beside else (len(found), 1), squeeze=False, sharey=beside).flat
-    for axes, (who, counts) in zip(grid, found.items(), strict=True):
-        _confusion(axes, who, counts, run.get("labels") or [])
+    grid = figure.subplots(*(1, len(matrices)) if beside else (len(matrices), 1), squeeze=False, sharey=beside).flat
+    for axes, (role, counts) in zip(grid, matrices.items(), strict=True):
+        _confusion(axes, role, counts, run.get("labels") or [])
     grid[0].set_ylabel("true class")
-    said = "; ".join(f"{who} right on {_right(counts)}" for who, counts in found.items())
-    note = "Counts; the stronger the colour, the larger the share of its true class."
-    return picture(figure, "confusion", f"Confusion matrices: {said}.", note)
+    correct = "; ".join(f"{role} correct on {_correct(counts)}" for role, counts in matrices.items())
+    note = "Counts; the stronger the colour, the larger the fraction of the true class."
+    return picture(figure, "confusion", f"Confusion matrices: {correct}.", note)
 
 
-def _confusion(axes: Axes, who: str, counts: _Cells, labels: Sequence[str]) -> None:
-    """One model's matrix, the first class on top and on the left."""
+def _confusion(axes: Axes, role: str, counts: _Cells, labels: Sequence[str]) -> None:
+    """Draw a model's matrix, with the first class on top and on the left."""
     size = len(counts)
     names = [shorten(str(name), 14) for name in labels] if len(labels) == size else [str(i) for i in range(size)]
     slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
-    shares = [[value / max(sum(line), 1) for value in line] for line in counts]
-    _matrix(axes, counts, shares, count)
-    axes.set_title(who)
+    fractions = [[value / max(sum(line), 1) for value in line] for line in counts]
+    _matrix(axes, counts, fractions, count)
+    axes.set_title(role)
     axes.set_xticks(range(size), names, **slant)
     axes.set_yticks(range(size), names)
     axes.set_ylim(size - 0.5, -0.5)
     axes.set_xlabel("predicted")
 
 
-def _right(counts: _Cells) -> str:
-    """312 of 408 rows."""
+def _correct(counts: _Cells) -> str:
+    """Return the number of correct predictions: 312 of 408 rows."""
     return f"{count(sum(line[i] for i, line in enumerate(counts)))} of {plural(sum(map(sum, counts)), 'row')}"
 
 
-def _matrix(axes: Axes, values: _Cells, strengths: _Cells, form: Callable[[Any], str]) -> None:
-    """Cells whose colour is as strong as `strengths` (0 to 1) say, their values printed."""
+def _matrix(axes: Axes, values: _Cells, strengths: _Cells, write: Callable[[Any], str]) -> None:
+    """Draw cells with the strength of colour in `strengths` (0 to 1), and their values as text."""
     bare(axes)
     axes.set_xlim(-0.5, len(values[0]) - 0.5)
-    for y, (line, strong) in enumerate(zip(values, strengths, strict=True)):
-        for x, (value, strength) in enumerate(zip(line, strong, strict=True)):
+    for y, (row, row_strengths) in enumerate(zip(values, strengths, strict=True)):
+        for x, (value, strength) in enumerate(zip(row, row_strengths, strict=True)):
             if value is None:
                 continue
             alpha = 0.06 + 0.94 * min(max(strength, 0), 1)
             axes.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, facecolor=HEAT, alpha=alpha, linewidth=0))
             colour = ON_HEAT if alpha > 0.8 else INK
-            axes.text(x, y, form(value), ha="center", va="center", color=colour, fontsize=9)
+            axes.text(x, y, write(value), ha="center", va="center", color=colour, fontsize=9)

@@ -1,4 +1,4 @@
-"""Scores as dots on one axis, and quality against latency: of one run, or of several."""
+"""Plots of scores over seeds, and of quality against latency, for one run or several."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from distil_nlp.results import RunResults
 
 
 def scores_figure(run: RunResults) -> Picture | None:
-    """Every seed a dot and the median a bar, for teacher, student and baselines; the floor a line."""
+    """Return the scores of teacher, student and baselines, with the majority-class baseline as a line."""
     name = headline_name(run)
-    found = [(row, score) for row in scored_models(run) if row.role != MAJORITY and (score := row.score(run.metric))]
-    if not found:
+    scores = [(row, score) for row in scored_models(run) if row.role != MAJORITY and (score := row.score(run.metric))]
+    if not scores:
         return None
     colours = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR}
-    rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in found]
-    said = "; ".join(f"{label} {decimal(score.median)}" for label, score, _ in rows)
+    rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in scores]
+    medians = "; ".join(f"{label} {decimal(score.median)}" for label, score, _ in rows)
     return dot_plot(
         "scores",
         "Scores",
         rows,
         name,
-        _floor(run),
-        f"{name}, each seed a dot: {said}.",
+        _majority_line(run),
+        f"{name}, each seed a dot: {medians}.",
     )
 
 
@@ -57,7 +57,16 @@ def dot_plot(
     line: tuple[str, float] | None,
     description: str,
 ) -> Picture:
-    """A row of dots for each (label, score, colour), on one axis that need not start at 0; `line` is (name, value)."""
+    """Return a plot with a row of dots, a dot for each seed, for each (label, score, colour).
+
+    Args:
+        name: the file's name.
+        title: the plot's title.
+        rows: (label, score, colour), from top to bottom.
+        axis: the name of the axis, which need not start at 0.
+        line: (name, value) of a vertical line.
+        description: the plot in words.
+    """
     figure = canvas(title, 74 + 30 * len(rows))
     axes = figure.subplots()
     for y, (_, score, colour) in enumerate(rows):
@@ -77,12 +86,12 @@ def dot_plot(
         axes.annotate(f"{line[0]} {decimal(line[1])}", (line[1], 1), (0, 3), xycoords=("data", "axes fraction"),
                       textcoords="offset points", ha=align, color=MUTED, fontsize=9.5)  # fmt: skip
     several = any(len(score.values) > 1 for _, score, _ in rows)
-    note = "Each dot a seed, the bar their median." if several else ""
+    note = "Each dot is a seed, the bar their median." if several else ""
     return picture(figure, name, description, note)
 
 
 def _dots(axes: Axes, y: int, score: SeedScores, colour: str) -> None:
-    """Dots side by side, so that equal seeds show, a bar at the median, and its value at the right edge."""
+    """Draw a dot for each seed, apart so that equal ones show, a bar at the median, and its value at the right edge."""
     seeds = len(score.values)
     heights = [y + 0.3 * (i / (seeds - 1) - 0.5) if seeds > 1 else y for i in range(seeds)]
     if seeds > 1:
@@ -94,7 +103,7 @@ def _dots(axes: Axes, y: int, score: SeedScores, colour: str) -> None:
 
 
 def latency_figure(run: RunResults) -> Picture | None:
-    """Headline metric over latency: teacher and student."""
+    """Return the headline metric over latency, for teacher and student."""
     batch = common_batch([run])
     marks = [
         ModelMark(role, run.get(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
@@ -102,22 +111,23 @@ def latency_figure(run: RunResults) -> Picture | None:
     ]
     if not all(mark.time and mark.score for mark in marks):
         return None
-    return latency_plot(marks, batch, headline_name(run), _floor(run))
+    return latency_plot(marks, batch, headline_name(run), _majority_line(run))
 
 
-def _floor(run: RunResults) -> tuple[str, float] | None:
+def _majority_line(run: RunResults) -> tuple[str, float] | None:
+    """Return (name, score) of the majority-class baseline."""
     score = headline_score(run, MAJORITY)
     return score and (majority_name(run), score.median)
 
 
 def common_batch(runs: Sequence[RunResults]) -> str:
-    """The largest batch that all students with latencies were timed at; empty if there is none."""
-    timed = [{batch for batch, found in (run.get("student.latency_ms") or {}).items() if found} for run in runs]
+    """Return the largest batch size at which all students with latencies were timed; empty if there is none."""
+    timed = [{batch for batch, latency in (run.get("student.latency_ms") or {}).items() if latency} for run in runs]
     return max(set.intersection(*(filter(None, timed) if any(timed) else [set()])), key=int, default="")
 
 
 class ModelMark(NamedTuple):
-    """Whom a mark stands for, median latency in ms, score, and how it looks."""
+    """A model in a plot over latency: label, median latency in ms, score, colour and marker."""
 
     label: str
     time: float
@@ -126,21 +136,21 @@ class ModelMark(NamedTuple):
     marker: str = "o"
 
 
-def latency_plot(marks: Sequence[ModelMark], batch: str, axis: str, floor: tuple[str, float] | None = None) -> Picture:
-    """Quality over latency: a mark for each, the range of its seeds as a bar."""
-    columns = 3 if len(marks) < 3 else 2  # teacher, student and floor in one line
+def latency_plot(marks: Sequence[ModelMark], batch: str, axis: str, line: tuple[str, float] | None = None) -> Picture:
+    """Return quality over latency, with the range over seeds as a bar; `line` is (name, value) of a horizontal line."""
+    columns = 3 if len(marks) < 3 else 2  # teacher, student and baseline in one line
     figure = canvas(f"Quality against latency, batch {batch}", 240 + 13 * (len(marks) // columns + 1))
     axes = figure.subplots()
     for label, time, score, colour, marker in marks:
         axes.plot([time] * 2, score.span, color=colour, linewidth=1.6, alpha=0.6)
         axes.plot(time, score.median, marker=marker, color=colour, markersize=7, linestyle="", label=shorten(label, 24))
     axes.margins(y=0.12)
-    if floor:
-        axes.axhline(floor[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=floor[0])
+    if line:
+        axes.axhline(line[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=line[0])
     axes.set_xlim(0, 1.12 * max(mark.time for mark in marks))
     axes.set_xlabel(f"median latency of a batch of {batch}, ms")
     axes.set_ylabel(axis)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     figure.legend(loc="outside lower left", ncols=columns, handletextpad=0.3, borderaxespad=0.2)
-    said = "; ".join(f"{label} {decimal(score.median)} at {decimal(time)} ms" for label, time, score, *_ in marks)
-    return picture(figure, "quality_latency", f"{axis} over latency: {said}.", "Up and to the left is better.")
+    points = "; ".join(f"{label} {decimal(score.median)} at {decimal(time)} ms" for label, time, score, *_ in marks)
+    return picture(figure, "quality_latency", f"{axis} over latency: {points}.", "Up and to the left is better.")

@@ -1,7 +1,7 @@
-"""How plots look and leave: a PNG on white, and an inline SVG that takes its colours from the page.
+"""Style and rendering of plots: a PNG on white, and an inline SVG that takes its colours from the page.
 
 A figure is drawn once, in the light colours. In the SVG each of them becomes a variable of the page's style sheet, so
-that the same drawing reads on light and dark.
+that the same drawing is legible on light and dark.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2328", "#656d78", "#e1e4e8"
 SERIES = ("#1f6fb2", "#c2570c", "#1a7f64", "#8250a8", "#b3384f", "#7a6a10")
-"""Told apart by the colour-blind, on white and (as the style sheet has them) on black. Student first, then teacher."""
+"""Colours of lines, distinct to the colour-blind, on white and (as the style sheet has them) on black. The first is
+the student's, the second the teacher's."""
 STUDENT_COLOUR, TEACHER_COLOUR = SERIES[:2]
 HEAT, ON_HEAT = "#2166ac", "#ffffff"
-"""A cell's colour, the stronger the higher its value, and the text on a strong one: on both backgrounds the same."""
+"""The colour of a matrix cell, stronger for higher values, and of text on a strong cell; equal on light and dark."""
 
 _VARIABLES = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)"}
 _VARIABLES |= {colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)}
 _POINTS = 72
 WIDTH = 400
-"""Of a plot, in units of which text is about 10 high."""
+"""Default width of a plot, in units in which text is about 10 high."""
 
 _STYLE = {
     "font.size": 10,
@@ -64,7 +65,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished plot. `width` in units of the SVG; `description` says what it shows to those who cannot see it."""
+    """A finished plot.
+
+    Attributes:
+        name: the file's name without its ending.
+        description: the plot in words, for those who cannot see it.
+        note: the caption.
+        width: in units of the SVG.
+    """
 
     name: str
     title: str
@@ -76,37 +84,38 @@ class Picture:
 
     @property
     def file(self) -> str:
+        """Name of the PNG."""
         return f"{self.name}.png"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all plots; the caller's own settings come back."""
+    """Set the style of all plots; the caller's own settings are restored."""
     with matplotlib.style.context(["default", _STYLE]):
         yield
 
 
 def canvas(title: str, height: float, width: float = WIDTH) -> Figure:
-    """An empty figure with its title, in the SVG's units."""
+    """Return an empty figure with its title, of a size in the SVG's units."""
     figure = Figure(figsize=(width / _POINTS, height / _POINTS))
     figure.suptitle(title, x=0, ha="left", fontsize=11.5, fontweight="bold")
     return figure
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, or its beginning and an ellipsis."""
+    """Return the text, or its beginning and an ellipsis."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def bare(axes: Axes) -> None:
-    """No frame, no tick marks, no grid: for matrices."""
+    """Remove frame, tick marks and grid, for matrices."""
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def picture(figure: Figure, name: str, description: str, note: str = "") -> Picture:
-    """Renders the same bytes for the same figure."""
+    """Render a figure: the same bytes for the same figure."""
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's own fonts may have it
         png, svg = io.BytesIO(), io.StringIO()
@@ -122,7 +131,7 @@ def picture(figure: Figure, name: str, description: str, note: str = "") -> Pict
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """The SVG element for a page: its colours, its fonts, ids that no other picture has, and no address in it."""
+    """Return the SVG element for a page: with its colours and fonts, ids of its own, and no address in it."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</defs>\s*", "", svg, flags=re.S)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
@@ -130,5 +139,5 @@ def _inline(svg: str, name: str, description: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     box = re.search(r'viewBox="[^"]*"', svg)[0]
-    said = html.escape(description)
-    return f'<svg {box} role="img" aria-label="{said}"><title>{said}</title>' + svg[svg.index(">") + 1 :]
+    label = html.escape(description)
+    return f'<svg {box} role="img" aria-label="{label}"><title>{label}</title>' + svg[svg.index(">") + 1 :]

@@ -1,4 +1,4 @@
-"""`report/`: tables, sentences and plots from one `results.json`, or from several side by side."""
+"""The report of a run, and the comparison of several: tables, sentences and plots as HTML and Markdown."""
 
 from distil_nlp.reporting.report.write import write_report
 

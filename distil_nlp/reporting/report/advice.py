@@ -1,4 +1,4 @@
-"""What to do next: rules on the figures, the most pressing first."""
+"""Advice on what to do next: rules on the results, the most pressing first."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from distil_nlp.reporting.sentences import last_layer_cka
 from distil_nlp.results import RunResults
 
 ENOUGH, NEARLY_ALL = 0.95, 0.99
-"""Retention below the first is called a loss; above the second there is room for a smaller student."""
-ABOVE_FLOOR, LOW_CKA, WORSE_ECE = 0.02, 0.8, 0.02
+"""Retention below the first counts as a loss; above the second a smaller student may do."""
+ABOVE_MAJORITY, LOW_CKA, WORSE_ECE = 0.02, 0.8, 0.02
+"""A teacher within the first of the majority class is weak; a CKA below the second and an ECE that is higher than the
+teacher's by the third call for more weight."""
 _MOST, _LEAST = 3, 3
+"""Most rules that are shown, and fewest pieces of advice."""
 _ADDING = ("evaluation.seeds", "evaluation.baselines")
-"""What a finished run can be asked for in addition: it trains the missing students alone."""
+"""Settings that can be added to a finished run, which then trains the missing students only."""
 _EPOCHS = 3
-"""What `TrainingArguments` take where a recipe names none."""
+"""The default of `TrainingArguments`."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A sentence, and what to type."""
+    """A sentence, and a command or code to type."""
 
     text: str
     code: str = ""
@@ -32,53 +35,59 @@ class Advice:
 
 
 def advice(run: RunResults) -> list[Advice]:
-    """At most three rules that apply, then how to use, share or compare the student."""
-    rules = (_weak_teacher, _labels_alone, _more_seeds, _no_gain, _lost, _room, _last_layer, _calibration)
-    told = [found for found in (rule(run) for rule in rules) if found][:_MOST]
+    """Return at most three rules that apply, then the ways to use, share or compare the student."""
+    rules = (
+        _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student, _last_layer,
+        _calibration,
+    )  # fmt: skip
+    hints = [hint for hint in (rule(run) for rule in rules) if hint][:_MOST]
     last = [_load(run), *([] if run.get("recipe.hub.push") else [_push(run)])]
-    if len(told) + len(last) < _LEAST:
+    if len(hints) + len(last) < _LEAST:
         last.append(_compare(run))
-    return [Advice(text, _again(run, *overrides)) for text, *overrides in told] + last
+    return [Advice(text, _command(run, *overrides)) for text, *overrides in hints] + last
 
 
-def _again(run: RunResults, *overrides: str) -> str:
-    """The command that adds students to the run, or runs the recipe with something changed beside it."""
+def _command(run: RunResults, *overrides: str) -> str:
+    """Return the command that adds students to the run, or runs the recipe with changes in a folder beside it."""
     folder = _path(run)
     adds = all(override.startswith(_ADDING) for override in overrides)
-    place = folder if adds else folder.with_name(f"{folder.name}-next")
-    parts = [f"training.output_dir={place.as_posix()}", *filter(None, overrides)]
+    output = folder if adds else folder.with_name(f"{folder.name}-next")
+    parts = [f"training.output_dir={output.as_posix()}", *filter(None, overrides)]
     recipe = shlex.quote((folder / "recipe.yaml").as_posix())
     return f"accelerate launch scripts/distill.py {recipe} \\\n  {' '.join(map(shlex.quote, parts))}"
 
 
-_Told = tuple[str, ...] | None
-"""A sentence and the overrides that act on it; None where there is nothing to say."""
+_Hint = tuple[str, ...] | None
+"""A sentence and the overrides that act on it; None if a rule does not apply."""
 
 
-def _weak_teacher(run: RunResults) -> _Told:
-    teacher, guess = headline_score(run, "teacher"), headline_score(run, MAJORITY)
-    if teacher is None or guess is None or teacher.median > guess.median + ABOVE_FLOOR:
+def _weak_teacher(run: RunResults) -> _Hint:
+    teacher, majority = headline_score(run, "teacher"), headline_score(run, MAJORITY)
+    if teacher is None or majority is None or teacher.median > majority.median + ABOVE_MAJORITY:
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
-    text = f"The teacher hardly beats {majority_name(run)}: fine-tune it first, or longer."
+    text = f"The teacher is hardly better than the {majority_name(run)}: fine-tune it first, or longer."
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
 
 
-def _labels_alone(run: RunResults) -> _Told:
+def _no_labels_only(run: RunResults) -> _Hint:
     if run.get(LABELS_ONLY):
         return None
-    text = "Find out whether distillation was worth it: train the same student on labels alone as well."
+    text = "Measure the gain of distillation: train the same student on labels only as well."
     return text, "evaluation.baselines=[no_distillation]"
 
 
-def _more_seeds(run: RunResults) -> _Told:
+def _single_seed(run: RunResults) -> _Hint:
     score = headline_score(run, "student")
     if score is None or len(score.values) > 1:
         return None
-    return "Only one seed was run, so chance is unknown: train five students and read the median.", "evaluation.seeds=5"
+    return (
+        "Only one seed was run, so the variation over seeds is unknown: train five students and read the median.",
+        "evaluation.seeds=5",
+    )
 
 
-def _no_gain(run: RunResults) -> _Told:
+def _no_gain(run: RunResults) -> _Hint:
     gain = run.get(f"{LABELS_ONLY}.gain")
     if is_within_noise(gain) is None or gain["low"] > 0:
         return None
@@ -89,28 +98,28 @@ def _no_gain(run: RunResults) -> _Told:
     return text, _longer(run)
 
 
-def _lost(run: RunResults) -> _Told:
-    kept, above = run.get("retention"), run.get("retention_above_majority")
-    if kept is None or min(kept, kept if above is None else above) >= ENOUGH:
+def _low_retention(run: RunResults) -> _Hint:
+    retention, above = run.get("retention"), run.get("retention_above_majority")
+    if retention is None or min(retention, retention if above is None else above) >= ENOUGH:
         return None
-    lost = f"Of what the teacher has above {majority_name(run)} the student keeps {percent(above)}"
-    if kept < ENOUGH:
-        lost = "The student is clearly below its teacher"
-    text = f"{lost}: train longer, keep more layers, or start from a student that was distilled on plain text."
+    loss = f"Of what the teacher has above the {majority_name(run)} the student keeps {percent(above)}"
+    if retention < ENOUGH:
+        loss = "The student is clearly below its teacher"
+    text = f"{loss}: train longer, keep more layers, or start from a student that was distilled on plain text."
     return text, _longer(run)
 
 
-def _room(run: RunResults) -> _Told:
+def _smaller_student(run: RunResults) -> _Hint:
     above = run.get("retention_above_majority")
-    kept = run.get("retention") if above is None else above
+    retention = run.get("retention") if above is None else above
     depth = len(run.get("fidelity.cka.student_layers") or ()) - 1
-    if kept is None or kept < NEARLY_ALL or depth < 2 or run.get("recipe.student.name"):
+    if retention is None or retention < NEARLY_ALL or depth < 2 or run.get("recipe.student.name"):
         return None
     text = f"With {plural(depth, 'layer')} the student keeps nearly all: fewer may do."
     return text, "student.layers=every_other", f"student.num_layers={depth - 1}"
 
 
-def _last_layer(run: RunResults) -> _Told:
+def _last_layer(run: RunResults) -> _Hint:
     value = last_layer_cka(run)
     if value is None or value >= LOW_CKA:
         return None
@@ -119,7 +128,7 @@ def _last_layer(run: RunResults) -> _Told:
     return text, _doubled(run, term)
 
 
-def _calibration(run: RunResults) -> _Told:
+def _calibration(run: RunResults) -> _Hint:
     teacher, student = run.get("fidelity.ece.teacher"), run.get("fidelity.ece.student")
     if teacher is None or student is None or student <= teacher + WORSE_ECE:
         return None
@@ -132,12 +141,12 @@ def _weight(run: RunResults, term: str) -> float | None:
 
 
 def _doubled(run: RunResults, term: str) -> str:
-    """Twice the weight of a term; 1 where it was not there."""
+    """Return the override that doubles a term's weight, or sets it to 1 if the term is new."""
     return f"objective.{term}.weight={2 * (_weight(run, term) or 0.5):g}"
 
 
 def _longer(run: RunResults) -> str:
-    """Twice the steps or epochs."""
+    """Return the override that doubles the steps or epochs."""
     steps = run.get("recipe.training.max_steps") or 0
     if steps > 0:
         return f"training.max_steps={2 * steps}"
@@ -146,12 +155,12 @@ def _longer(run: RunResults) -> str:
 
 def _load(run: RunResults) -> Advice:
     model = "AutoModelForMaskedLM" if run.kind == "mlm" else "AutoModelForSequenceClassification"
-    path, standard = repr((_path(run) / "student").as_posix()), ""
+    path, imports = repr((_path(run) / "student").as_posix()), ""
     if path.startswith("'~"):
-        path, standard = f"Path({path}).expanduser()", "from pathlib import Path\n\n"
+        path, imports = f"Path({path}).expanduser()", "from pathlib import Path\n\n"
     return Advice(
         "Use the student: plain transformers loads it.",
-        f"{standard}from transformers import {model}, AutoTokenizer\n\n"
+        f"{imports}from transformers import {model}, AutoTokenizer\n\n"
         f"student = {model}.from_pretrained({path})\ntokenizer = AutoTokenizer.from_pretrained({path})",
         "python",
     )
@@ -166,12 +175,10 @@ def _push(run: RunResults) -> Advice:
 def _compare(run: RunResults) -> Advice:
     folder = _path(run)
     others = " ".join(shlex.quote(path.as_posix()) for path in (folder, folder.parent / "another-run"))
-    return Advice(
-        "Change one thing in the recipe, and see both runs side by side.", f"python scripts/make_report.py {others}"
-    )
+    return Advice("Change one setting of the recipe, and compare both runs.", f"python scripts/make_report.py {others}")
 
 
 def _path(run: RunResults) -> Path:
-    """The run's folder as it is typed from here: a report is shown to others, so no home folder in it."""
+    """Return the run's folder as it is typed from here, without the home folder: others may read the report."""
     folder, here = run.folder.resolve(), Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else Path(abbreviate_home(str(run.folder)))

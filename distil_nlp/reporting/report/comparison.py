@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""Tables, sentences and plots that compare several runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from distil_nlp.results import RunResults
 
 _MARKERS = "osD^vP"
 _NOT_COMPARED = ("run.", "hub.", "training.output_dir")
+"""Beginnings of recipe keys that do not change a student."""
 
 
 def comparison_headline(runs: Sequence[RunResults]) -> str:
-    """Which run keeps most of its teacher."""
+    """Return the run with the highest retention, as a sentence."""
     best = _ranked(runs)[:1]
     if not best:
         return f"{len(runs)} runs side by side."
@@ -33,27 +34,28 @@ def comparison_headline(runs: Sequence[RunResults]) -> str:
 
 
 def _ranked(runs: Sequence[RunResults]) -> list[RunResults]:
+    """Return the runs with a retention, the highest first."""
     return sorted(
         (run for run in runs if run.get("retention") is not None), key=lambda run: run.get("retention"), reverse=True
     )
 
 
 def comparison_remarks(runs: Sequence[RunResults]) -> list[str]:
-    """What makes runs hard to compare."""
-    found = []
+    """Return what limits a comparison of these runs."""
+    remarks = []
     if not same_task(runs):
-        found.append("The runs are on different tasks: compare retention, not scores.")
+        remarks.append("The runs are on different tasks: compare retention, not scores.")
     elif len(_teacher_scores(runs)) > 1:
-        found.append("The teachers’ scores differ: other teachers, or other evaluation rows.")
+        remarks.append("The teachers’ scores differ: other teachers, or other evaluation rows.")
     if len({run.get("efficiency.device") for run in runs} - {None}) > 1:
-        found.append("Latencies were taken on different devices.")
+        remarks.append("Latencies were measured on different devices.")
     if any((score := headline_score(run, "student")) and len(score.values) == 1 for run in runs):
-        found.append("Where a run has one seed, small differences may be chance.")
-    return [*found, *_overlap(runs)]
+        remarks.append("Where a run has one seed, small differences may be chance.")
+    return [*remarks, *_overlap(runs)]
 
 
 def _overlap(runs: Sequence[RunResults]) -> list[str]:
-    """Whether the seeds of the two best runs tell them apart."""
+    """Return a remark if the ranges over seeds of the two best runs overlap."""
     best = _ranked(runs)[:2]
     scores = [_comparable(run, runs) for run in best]
     if len(best) < 2 or not all(score and len(score.values) > 1 for score in scores):
@@ -65,11 +67,12 @@ def _overlap(runs: Sequence[RunResults]) -> list[str]:
 
 
 def same_task(runs: Sequence[RunResults]) -> bool:
+    """Return True if all runs have one task and one headline metric."""
     return len({(run.task, run.metric) for run in runs}) == 1
 
 
 def overview_table(runs: Sequence[RunResults]) -> Table | None:
-    """A line for each run."""
+    """Return a table with a line for each run."""
     batch = common_batch(runs)
     same, teacher = same_task(runs), _teacher_scores(runs)
     head = ["run", "task", "metric", _axis(runs) if same else "student", "range (seeds)", "teacher", "retention",
@@ -92,60 +95,61 @@ def overview_table(runs: Sequence[RunResults]) -> Table | None:
         )
         for run in runs
     ]
-    note = "Scores: median of the seeds. Gain: over labels alone, the same student after the same steps."
+    note = "Scores: median of the seeds. Gain: over labels only, the same student after the same steps."
     return make_table("Runs", head, rows, f"{note} Teacher: {teacher.pop()}." if len(teacher) == 1 else note)
 
 
 def recipe_differences(runs: Sequence[RunResults]) -> Table | None:
-    """The keys of the recipes that are not the same in all."""
-    recipes = [dict(_flat(run.get("recipe") or {})) for run in runs]
+    """Return the recipe keys whose values differ between the runs."""
+    recipes = [dict(_flatten(run.get("recipe") or {})) for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe if not key.startswith(_NOT_COMPARED))
     rows = [(key, *(recipe.get(key, "") for recipe in recipes)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
     return make_table("What differs between the recipes", ("key", *(run.name for run in runs)), differing)
 
 
-def _flat(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """section.key and its value as text; null is as good as absent."""
+def _flatten(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each dotted key and its value as text; null counts as absent."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
+            yield from _flatten(value, f"{path}{key}.")
         elif value is not None:
             yield f"{path}{key}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def comparison_scores_figure(runs: Sequence[RunResults]) -> Picture | None:
-    """Every seed of every run: on one task the scores, on several the share of the teacher's that is kept."""
-    found = [(run, score) for run in runs if (score := _comparable(run, runs))]
-    if not found:
+    """Return every seed of every run: scores on one task, retention on several tasks."""
+    scores = [(run, score) for run in runs if (score := _comparable(run, runs))]
+    if not scores:
         return None
-    rows = [(run.name, score, SERIES[0]) for run, score in found]
+    rows = [(run.name, score, SERIES[0]) for run, score in scores]
     teacher = headline_score(runs[0], "teacher") if len(_teacher_scores(runs)) == 1 else None
     if not same_task(runs):
         teacher = SeedScores(1.0, (1.0,))
     axis = _axis(runs)
-    said = "; ".join(f"{name} {decimal(score.median)}" for name, score, _ in rows)
-    return dot_plot("scores", "Scores", rows, axis, teacher and ("teacher", teacher.median), f"{axis}: {said}.")
+    medians = "; ".join(f"{name} {decimal(score.median)}" for name, score, _ in rows)
+    return dot_plot("scores", "Scores", rows, axis, teacher and ("teacher", teacher.median), f"{axis}: {medians}.")
 
 
 def comparison_latency_figure(runs: Sequence[RunResults]) -> Picture | None:
-    """Students, and the teacher where all have the same."""
+    """Return quality against latency of the students, and of the teacher if all have the same."""
     batch = common_batch(runs)
-    found = [(run.name, run.get(f"student.latency_ms.{batch}.median"), _comparable(run, runs)) for run in runs]
-    marks = [ModelMark(*one, *_look(i)) for i, one in enumerate(found) if one[1] and one[2]]
+    models = [(run.name, run.get(f"student.latency_ms.{batch}.median"), _comparable(run, runs)) for run in runs]
+    marks = [ModelMark(*model, *_colour_and_marker(i)) for i, model in enumerate(models) if model[1] and model[2]]
     time = runs[0].get(f"teacher.latency_ms.{batch}.median")
     if len(_teacher_scores(runs)) == 1 and time:
         marks.append(ModelMark("teacher", time, headline_score(runs[0], "teacher"), TEACHER_COLOUR, "*"))
     return latency_plot(marks, batch, _axis(runs)) if marks else None
 
 
-def _look(i: int) -> tuple[str, str]:
+def _colour_and_marker(i: int) -> tuple[str, str]:
+    """Return the colour and the marker of the i-th run."""
     colours = [colour for colour in SERIES if colour != TEACHER_COLOUR]
     return colours[i % len(colours)], _MARKERS[i % len(_MARKERS)]
 
 
 def _comparable(run: RunResults, runs: Sequence[RunResults]) -> SeedScores | None:
-    """The student's score, or its share of the teacher's where the runs' scores do not compare."""
+    """Return the student's score, or its retention if the runs' scores cannot be compared."""
     score, teacher = headline_score(run, "student"), headline_score(run, "teacher")
     if score is None or same_task(runs):
         return score
@@ -155,9 +159,10 @@ def _comparable(run: RunResults, runs: Sequence[RunResults]) -> SeedScores | Non
 
 
 def _teacher_scores(runs: Sequence[RunResults]) -> set[str]:
-    """The teachers' scores as they are shown; none where they do not compare."""
+    """Return the distinct teachers' scores as text; empty if they cannot be compared."""
     return {format_median(headline_score(run, "teacher")) for run in runs if same_task(runs)} - {""}
 
 
 def _axis(runs: Sequence[RunResults]) -> str:
-    return headline_name(runs[0]) if same_task(runs) else "share of the teacher’s score"
+    """Return the name of the quantity that is compared."""
+    return headline_name(runs[0]) if same_task(runs) else "retention (student ÷ teacher)"

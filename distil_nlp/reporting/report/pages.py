@@ -1,4 +1,4 @@
-"""What stands on the page, in order; how it looks is the templates' business."""
+"""Contents of the report pages, in order; the templates lay them out."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from dataclasses import dataclass
 
 import yaml
 
-from distil_nlp.reporting import sentences as words
-from distil_nlp.reporting import tables
+from distil_nlp.reporting import sentences, tables
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.reporting.plots import curves, matrices
-from distil_nlp.reporting.plots import scores as charts
+from distil_nlp.reporting.plots import curves, matrices, scores
 from distil_nlp.reporting.plots.style import Picture, style
-from distil_nlp.reporting.report import advice
-from distil_nlp.reporting.report import comparison as compare
+from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
 from distil_nlp.reporting.tables import Table, training_table
 from distil_nlp.results import RunResults
 
 MOST_COLUMNS = 4
-"""Of a table that fits beside a picture."""
+"""Largest number of columns of a table beside a picture."""
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A heading and what stands under it."""
+    """A heading with its sentences, tables, pictures and advice."""
 
     title: str
     sentences: Sequence[str] = ()
@@ -35,18 +32,26 @@ class ReportSection:
 
     @property
     def is_beside(self) -> bool:
-        """Whether its table is narrow, and stands where a last row of two pictures would have a gap."""
+        """True for a section whose only table is narrow and fits into the gap of an odd number of pictures."""
         narrow = len(self.tables) == 1 and self.tables[0] is not None and len(self.tables[0].head) <= MOST_COLUMNS
         return narrow and sum(map(bool, self.pictures)) % 2 == 1
 
     @property
     def is_empty(self) -> bool:
+        """True for a section without contents."""
         return not any((*self.sentences, *self.tables, *self.pictures, *self.advice))
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report."""
+    """A report, or a comparison of runs.
+
+    Attributes:
+        subject: teacher, task and splits, or the names of the runs.
+        lead: the main finding.
+        remarks: sentences after it.
+        recipe: the recipe as YAML; empty for a comparison.
+    """
 
     title: str
     subject: str
@@ -57,18 +62,19 @@ class Page:
 
     @property
     def pictures(self) -> list[Picture]:
+        """All plots of the page."""
         return [picture for section in self.sections for picture in section.pictures if picture]
 
 
 def run_page(run: RunResults) -> Page:
-    """The report of one run."""
+    """Return the report of one run."""
     with style():
         sections = [
             ReportSection(
-                "Quality", (), [tables.quality_table(run)], [charts.scores_figure(run), charts.latency_figure(run)]
+                "Quality", (), [tables.quality_table(run)], [scores.scores_figure(run), scores.latency_figure(run)]
             ),
             ReportSection("Cost", (), [tables.cost_table(run)]),
-            ReportSection("Fidelity", words.fidelity_sentences(run), (), matrices.matrix_figures(run)),
+            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), matrices.matrix_figures(run)),
             ReportSection(
                 "Training",
                 (),
@@ -79,34 +85,34 @@ def run_page(run: RunResults) -> Page:
         ]
     recipe = run.get("recipe")
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
-    remarks = [remark for remark in (words.distillation_gain(run), words.majority_note(run)) if remark]
-    return Page(run.name, _subject(run), words.headline(run), remarks, _filled(sections), text)
+    remarks = [remark for remark in (sentences.distillation_gain(run), sentences.majority_note(run)) if remark]
+    return Page(run.name, _subject(run), sentences.headline(run), remarks, _without_empty(sections), text)
 
 
 def comparison_page(runs: Sequence[RunResults]) -> Page:
-    """Several runs side by side."""
+    """Return the comparison of several runs."""
     with style():
-        pictures = [compare.comparison_scores_figure(runs), compare.comparison_latency_figure(runs)]
+        pictures = [comparison.comparison_scores_figure(runs), comparison.comparison_latency_figure(runs)]
     sections = [
-        ReportSection("Runs", (), [compare.overview_table(runs)], pictures),
-        ReportSection("Recipes", (), [compare.recipe_differences(runs)]),
+        ReportSection("Runs", (), [comparison.overview_table(runs)], pictures),
+        ReportSection("Recipes", (), [comparison.recipe_differences(runs)]),
     ]
     title = f"{len(runs)} runs"
     return Page(
         title,
         ", ".join(run.name for run in runs),
-        compare.comparison_headline(runs),
-        compare.comparison_remarks(runs),
-        _filled(sections),
+        comparison.comparison_headline(runs),
+        comparison.comparison_remarks(runs),
+        _without_empty(sections),
     )
 
 
 def _subject(run: RunResults) -> str:
-    """Teacher, task and what was scored, in one line."""
+    """Return teacher, student, task and scored splits in one line."""
     teacher = run.get("teacher.name") or run.get("recipe.teacher.name")
-    student = run.get("student.name") or run.get("recipe.student.name")
+    student = run.get("recipe.student.name")
     splits = ", ".join(f"{split} ({plural(rows, 'row')})" if rows else split for split, rows in run.splits.items())
-    return words.join_parts(
+    return sentences.join_parts(
         teacher and f"teacher {teacher}",
         student and f"student from {student}",
         f"task {run.task}",
@@ -115,5 +121,6 @@ def _subject(run: RunResults) -> str:
     )
 
 
-def _filled(sections: Sequence[ReportSection]) -> list[ReportSection]:
+def _without_empty(sections: Sequence[ReportSection]) -> list[ReportSection]:
+    """Return the sections that have contents."""
     return [section for section in sections if not section.is_empty]

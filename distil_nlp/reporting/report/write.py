@@ -1,4 +1,4 @@
-"""Pages into files: `report.html`, `report.md`, and the plots as PNG."""
+"""Writing of reports: `report.html`, `report.md`, and the plots as PNG."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from distil_nlp.utils.files import validate_links, write_atomically
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Writes the report of a run, or the comparison of several; returns the path of `report.html`.
+    """Write the report of a run, or the comparison of several, and return the path of `report.html`.
 
     Args:
-        folders: of finished runs, each with a `results.json`.
+        folders: folders of finished runs, each with a `results.json`.
         output: the folder to write to. Default: `report/` in the run's folder; for several runs `comparison/` beside
             the first.
 
@@ -46,6 +46,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
 
 
 def _write(page: Page, output: Path) -> None:
+    """Write a page and its plots into a folder."""
     output.mkdir(parents=True, exist_ok=True)
     for picture in page.pictures:
         write_atomically(output / picture.file, picture.png)
@@ -54,7 +55,7 @@ def _write(page: Page, output: Path) -> None:
 
 
 def _template(name: str, markdown: bool = False) -> Any:
-    """Whatever a template shows is escaped, unless the template says `safe` or `fence`."""
+    """Return a template that escapes all it shows, except through its filters `safe` and `fence`."""
     environment = Environment(
         loader=PackageLoader("distil_nlp.reporting.report"),
         autoescape=not markdown,
@@ -68,7 +69,7 @@ def _template(name: str, markdown: bool = False) -> Any:
 
 
 def _escape_markdown(value: Any) -> Any:
-    """One line of text that Markdown shows as it is, in a table too."""
+    """Return a value as one line of text that Markdown shows unchanged, in a table too."""
     if isinstance(value, Markup):
         return value
     line = " ".join(str(value).split())

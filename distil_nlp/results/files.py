@@ -1,0 +1,84 @@
+"""Writing and reading of `results.json`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distil_nlp.errors import UserError
+from distil_nlp.redaction import abbreviate_home
+from distil_nlp.results.schema import SCHEMA_VERSION, schema_mismatches
+from distil_nlp.utils.files import write_atomically
+
+_NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
+"""Keys without which nothing can be shown, and their types."""
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Write `results.json`, with NaN and infinity as null and the home folder as `~`.
+
+    Results that do not match the schema are written all the same, with a warning: hours of training must not be lost
+    to a mistake in the schema.
+    """
+    document = abbreviate_home(drop_non_finite({**results, "schema_version": SCHEMA_VERSION}))
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
+    mismatches = schema_mismatches(document)
+    if mismatches:
+        warnings.warn(f"{path} is complete, but differs from its schema: {'; '.join(mismatches)}", stacklevel=2)
+
+
+def drop_non_finite(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results as JSON has them: NaN and infinity as null, tuples as lists."""
+    return json.loads(json.dumps(results, default=str), parse_constant=lambda _: None)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Return the contents of `results.json`; {} if the file cannot be read."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) else {}
+
+
+def get_nested(tree: Any, *keys: str) -> Any:
+    """Return the value at a path of keys; None where any of them is missing or null."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the results of a finished run's folder, with NaN as null and the home folder as `~`.
+
+    Raises:
+        UserError: if there is no `results.json` that this version can read.
+    """
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except OSError as error:
+        raise UserError(
+            f"expected the folder of a finished run / got {folder}, where results.json cannot be read "
+            f"({error.strerror}) / there would be nothing to show / name a folder such as runs/glue-mrpc-42"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected JSON / got {error} / its figures cannot be read / run the recipe again"
+        ) from error
+    version = get_nested(results, "schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
+            "read them with the version of distil_nlp that wrote them"
+        )
+    wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
+    if wrong:
+        raise UserError(
+            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
+            "nothing to show / run the recipe again"
+        )
+    return abbreviate_home(results)

@@ -1,0 +1,362 @@
+"""The schema of `results.json`: one pydantic model for each block, with the meaning of every key.
+
+Reading does not use these models, so that files of older versions, and files that lack a part, can still be shown.
+`docs/results_schema.md` is made from them (`make docs-schema`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SCHEMA_VERSION = 1
+
+Metric = Annotated[str, "metric"]
+Split = Annotated[str, "split"]
+Batch = Annotated[str, "batch size"]
+Term = Annotated[str, "term"]
+"""Names of keys, which the schema page shows as <metric>, <split>, <batch size> and <term>."""
+
+Number = float | None
+"""A measured number; null stands for NaN or infinity, which JSON does not have."""
+Metrics = dict[Metric, Number]
+
+
+def described(meaning: str, *, absent: str = "", null: str = "") -> Any:
+    """Return a field with its meaning.
+
+    Args:
+        meaning: the quantity and its unit.
+        absent: the case in which the key is missing; empty for a key that every file has.
+        null: the case in which the value is null, other than a number that is not finite.
+    """
+    text = " ".join(filter(None, [meaning, absent and f"Absent {absent}.", null and f"Null {null}."]))
+    extra = {"meaning": meaning, "absent": absent, "null": null}
+    return Field(None if absent else ..., description=text, json_schema_extra=extra)
+
+
+class Block(BaseModel):
+    """A block of `results.json`. Types are strict, and unknown keys are mismatches."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SeedSummary(Block):
+    """One metric over all seeds. A value that is null counts as 0 in median, minimum and maximum."""
+
+    seeds: list[int] = described("The seeds, in the order of `values`.")
+    values: list[Number] = described("The metric of each seed.")
+    median: float = described("Median over the seeds.")
+    minimum: float = described("Smallest value.")
+    maximum: float = described("Largest value.")
+
+
+class Gain(Block):
+    """Difference between the distilled student and a baseline, with a paired bootstrap interval."""
+
+    metric: str = described("The headline metric, on the first evaluation split.")
+    mean: Number = described("Mean over seeds of student − baseline, as a fraction (0.01 is a point).")
+    low: Number = described("Lower end of the interval, as a fraction.")
+    high: Number = described("Upper end of the interval, as a fraction.")
+    level: float = described("Confidence level of the interval: 0.95.")
+    resamples: int = described("Bootstrap resamples.")
+    rows: int = described("Evaluation rows that were resampled; blocks of text for `mlm`.")
+    seeds: int = described("Seeds compared. With one seed the interval covers the choice of rows alone.")
+    outside_noise: bool = described("True if the interval does not contain 0.")
+
+
+class Environment(Block):
+    """Software and hardware of the run."""
+
+    versions: dict[str, str | None] = described(
+        "Versions of Python, this package, torch, transformers, accelerate, datasets, evaluate and numpy; null for a "
+        "package that is not installed."
+    )
+    device: str = described("GPU name, or processor and number of cores.")
+    threads: int = described("CPU threads of torch.")
+    processes: int = described("Training processes.")
+    commit: str | None = described("Git commit of this package.", null="if it does not run from a checkout")
+    seed: int = described("Seed of the run's own student, whose weights are in `student/`.")
+
+
+class Rows(Block):
+    """Sizes of the data."""
+
+    train: int | None = described("Training rows; blocks of tokens for `mlm`.", null="for a stream")
+    labelled: int | None = described("Training rows with a label.", null="for `mlm`")
+    evaluation: dict[Split, int] = described("Rows of each evaluation split, the first one first.")
+
+
+class Data(Block):
+    """Version of the data set."""
+
+    revision: str | None = described("Commit of the data set on the Hub.", null="for local files")
+
+
+class Latency(Block):
+    """Time of an inference forward of a whole batch."""
+
+    median: float = described("Median, in milliseconds.")
+    p95: float = described("95th percentile, in milliseconds.")
+    repeats: int = described("Forwards that were timed.")
+
+
+class ModelCost(Block):
+    """Size and inference cost of a model. Conditions of the measurement are in `efficiency`."""
+
+    parameters: int = described("Parameters, tied ones counted once; of an ensemble, of all members.")
+    encoder_parameters: int = described("Parameters of the encoder's layers.")
+    embedding_parameters: int = described("Parameters of the embeddings.")
+    size_mb: float = described("Weights in the model's dtype, in megabytes (10⁶ bytes).")
+    latency_ms: dict[Batch, Latency] = described("Latency in milliseconds, by batch size.")
+    tokens_per_second: dict[Batch, float] = described("Tokens per second at the median latency, by batch size.")
+    flops_per_token: float = described(
+        "Floating-point operations of the matrix products of a forward, per token; a multiply-add counts 2."
+    )
+    peak_memory_mib: float = described(
+        "Weights plus the largest memory of a forward at the largest batch, in MiB (2²⁰ bytes)."
+    )
+
+
+class TeacherCard(Block):
+    """Metadata of the teacher's own model card, in that card's form."""
+
+    license: Any = described("Licence.", absent="if the card does not have it")
+    license_name: Any = described("Name of a licence that is not in the Hub's list.", absent="without such a licence")
+    license_link: Any = described("Address or file of that licence.", absent="without such a licence")
+    language: Any = described("Language code, or a list of them.", absent="if the card does not have it")
+    base_model: Any = described(
+        "The teacher's name on the Hub; for a local teacher, the base model that its card names.",
+        absent="for a local teacher whose card names none",
+    )
+
+
+class Teacher(ModelCost):
+    """The teacher: origin, size, inference cost and scores."""
+
+    name: str = described("Name on the Hub, or a folder.")
+    ensemble: list[str] | None = described("Further teachers, whose outputs are averaged.", null="for one teacher")
+    revisions: dict[Annotated[str, "name"], str] = described(
+        "Commit on the Hub of each teacher; teachers from a folder are not listed."
+    )
+    card: TeacherCard = described("Metadata of the teacher's model card.")
+    metrics: Metrics = described(
+        "Scores, as fractions (`mlm`: `loss` in nats per masked token, and `perplexity`). Plain names are the first "
+        "evaluation split; `<split>/<metric>` are added if several splits are scored."
+    )
+    seeds: dict[Metric, SeedSummary] = described(
+        "Scores of the teacher of each seed.", absent="unless `teacher.reseed` trained one for each of several seeds"
+    )
+
+
+class Initialisation(Block):
+    """Origin of the student's parameters before training."""
+
+    teacher_layers: list[int] | None = described(
+        "Teacher layer (0-based) that each student layer was copied from.", null="if no layers were copied"
+    )
+    copied: int = described("Number of tensors that were copied.")
+    new: list[str] = described("Names of the tensors that were newly initialised.")
+    checkpoint: str | None = described(
+        "Checkpoint the student started from (`student.name`).", null="if it was built from the teacher"
+    )
+    revision: str | None = described("Commit of that checkpoint.", null="for a folder, or without a checkpoint")
+
+
+class Student(ModelCost):
+    """The run's own student, whose weights are in `student/`: initialisation, size, inference cost and scores."""
+
+    metrics: Metrics = described("Scores of these weights; keys as in `teacher.metrics`.")
+    initialisation: Initialisation = described("Origin of the parameters before training.")
+
+
+class MajorityBaseline(Block):
+    """Scores that need no model."""
+
+    metrics: Metrics = described(
+        "Scores on the first evaluation split of the majority class (classification), the mean of the training labels "
+        "(regression) or the token frequencies (`mlm`)."
+    )
+
+
+class CopiedBaseline(Block):
+    """The initialised student, before any training."""
+
+    metrics: Metrics = described("Scores; keys as in `teacher.metrics`.")
+    gain: Gain = described("Gain of the distilled student over this baseline.")
+
+
+class TrainedBaseline(CopiedBaseline):
+    """A student trained for the same steps and seeds in another way."""
+
+    metrics: Metrics = described("Scores of the first seed; keys as in `teacher.metrics`.")
+    seeds: dict[Metric, SeedSummary] = described("Each metric over all seeds.")
+
+
+class Baselines(Block):
+    """Students and constants that the distilled student is compared with."""
+
+    majority: MajorityBaseline = described("Majority class, mean or token frequencies.")
+    copied_only: CopiedBaseline = described("Initialised student, before training.")
+    no_distillation: TrainedBaseline = described(
+        "Student trained on labels only.", absent="unless `evaluation.baselines` has it"
+    )
+    random_init: TrainedBaseline = described(
+        "Student distilled from random weights.", absent="unless `evaluation.baselines` has it"
+    )
+
+
+class BothNumbers(Block):
+    """A number for each of the two models."""
+
+    teacher: float = described("Value of the teacher.")
+    student: float = described("Value of the student.")
+
+
+class BothMatrices(Block):
+    """A confusion matrix for each of the two models: true classes as rows, predicted classes as columns."""
+
+    teacher: list[list[int]] = described("Counts of the teacher.")
+    student: list[list[int]] = described("Counts of the student.")
+
+
+Layer = int | Literal["embeddings"]
+
+
+class LayerSimilarity(Block):
+    """Linear CKA of the hidden states of every student layer with every teacher layer."""
+
+    teacher_layers: list[Layer] = described("Teacher layers (0-based) and `embeddings`, the columns of `values`.")
+    student_layers: list[Layer] = described("Student layers (0-based) and `embeddings`, the rows of `values`.")
+    values: list[list[Number]] = described("CKA: 1 if equal up to rotation and scale, near 0 if unrelated.")
+    tokens: int = described("Tokens compared.")
+
+
+class Fidelity(Block):
+    """Similarity of the student to the teacher on the first evaluation split."""
+
+    rows: int = described("Rows compared, at most 2,000, evenly spaced over the split.")
+    agreement: float = described(
+        "Fraction of rows (`mlm`: of masked tokens) on which both predict the same class.", absent="for regression"
+    )
+    kl: Number = described("Mean KL(teacher ‖ student) in nats, at temperature 1.", absent="for regression")
+    tokens: int = described("Masked tokens compared.", absent="unless the task is `mlm`")
+    ece: BothNumbers = described(
+        "Expected calibration error, a fraction, over 15 bins.", absent="unless classification has labelled rows"
+    )
+    confusion: BothMatrices = described(
+        "Confusion matrices over labelled rows.", absent="unless classification has labelled rows"
+    )
+    pearson: Number = described(
+        "Pearson correlation of student and teacher outputs.",
+        absent="unless the task is regression",
+        null="if an output is constant",
+    )
+    mean_absolute_difference: Number = described(
+        "Mean |student − teacher| of the outputs, in the labels' unit.", absent="unless the task is regression"
+    )
+    cka: LayerSimilarity = described("Similarity of layers.", absent="if fewer than 4 tokens were evaluated")
+
+
+class Efficiency(Block):
+    """Conditions of the cost measurement, and its result."""
+
+    device: str = described("GPU name, or processor and number of cores.")
+    threads: int = described("CPU threads of torch.")
+    dtype: Literal["float32", "bfloat16"] = described("Precision of the forward; bfloat16 is autocast.")
+    sequence_length: int = described("Tokens in each sequence, none of them padding.")
+    warm_up: int = described("Forwards before the timed ones.")
+    speed_up: dict[Batch, float] = described("Teacher's median latency ÷ student's, by batch size.")
+
+
+class HistoryEntry(Block):
+    """One log entry of training (`loss`) or of an evaluation during training (`eval_loss`).
+
+    Further keys, by the names of the objective's terms and the task's metrics: `<term>`, the mean of a term per step
+    since the last entry, before its weight; `<term>_weight`, where weights change; `gradient_norm/<term>` and
+    `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the weighted terms' gradients at the
+    student's last hidden state, and cosines between them; `eval_<metric>` and `eval_<term>` in an evaluation.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Metrics
+
+    step: int = described("Optimiser step.")
+    epoch: float = described("Epochs so far.", absent="if the length is not known")
+    loss: Number = described("Mean loss since the last entry.", absent="in an evaluation")
+    grad_norm: Number = described(
+        "Norm of the gradient of all parameters before clipping.", absent="in an evaluation, or if it is not clipped"
+    )
+    learning_rate: float = described("Learning rate.", absent="in an evaluation")
+    eval_loss: Number = described("Loss on the selection split.", absent="outside of evaluations")
+
+    @model_validator(mode="after")
+    def _names_are_documented(self) -> HistoryEntry:
+        unknown = [name for name in self.__pydantic_extra__ if not _HISTORY_KEY.fullmatch(name)]
+        if unknown:
+            raise ValueError(f"expected names of terms, weights, gradients and metrics, got {', '.join(unknown)}")
+        return self
+
+
+_HISTORY_KEY = re.compile(r"\w+|gradient_norm/\w+|gradient_cosine/\w+/\w+")
+
+
+class Training(Block):
+    """Training of the run's own student."""
+
+    seconds: float = described("Wall-clock seconds, interrupted legs included.")
+    tokens: int = described("Tokens of all processes, without padding.")
+    tokens_per_second: Number = described("Tokens per second.")
+    steps: int = described("Optimiser steps taken.")
+    max_steps: int = described("Optimiser steps planned; early stopping may take fewer.")
+    resumed_from: str | None = described("Checkpoint that training carried on from.", null="if not interrupted")
+    peak_memory_mib: float = described(
+        "Peak memory of the main process in MiB: allocated on the GPU, or resident on the CPU."
+    )
+    compiled_graphs: int = described("Graphs that torch.compile made.", absent="unless `torch_compile` is set")
+    final_terms: dict[Term, Number] = described("Each term of the loss at the last log, before its weight.")
+    best_checkpoint: str | None = described(
+        "Checkpoint with the best selection metric.", null="if checkpoints were not compared (`load_best_model_at_end`)"
+    )
+    history: list[HistoryEntry] = described("Log entries in order.")
+
+
+class Results(Block):
+    """All figures of a finished run."""
+
+    schema_version: Literal[1] = described("Version of this schema.")
+    recipe: dict[str, Any] = described("The recipe with its defaults; see [recipes](recipes.md).")
+    environment: Environment = described("Software and hardware.")
+    task: str = described("A GLUE task, `classification`, `regression` or `mlm`.")
+    headline: str = described("The headline metric, which retention and gains are taken on.")
+    labels: list[str] | None = described(
+        "Class names in the order of their ids.", null="if the data does not name them"
+    )
+    rows: Rows = described("Sizes of the data.")
+    data: Data = described("Version of the data.")
+    teacher: Teacher = described("The teacher; its scores are the first seed's where each seed has one.")
+    student: Student = described("The run's own student, of the first seed.")
+    seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
+    baselines: Baselines = described("Baselines.")
+    retention: float | None = described(
+        "Median student ÷ median teacher on the headline metric, a fraction.", null="unless the teacher's is above 0"
+    )
+    retention_above_majority: float | None = described(
+        "(student − majority) ÷ (teacher − majority) on the headline metric, medians over seeds.",
+        null="unless the teacher is above the majority baseline",
+    )
+    fidelity: Fidelity = described("Similarity of the student to the teacher.")
+    efficiency: Efficiency = described("Conditions of the cost measurement, and the speed-up.")
+    training: Training = described("Training of the run's own student.")
+
+
+def schema_mismatches(results: Mapping[str, Any]) -> list[str]:
+    """Return a line for each place at which `results` (as JSON has them) differs from the schema."""
+    try:
+        Results.model_validate(results)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors(include_url=False)]
+    return []
