@@ -60,7 +60,7 @@ def render_card(results: Mapping[str, Any], student: Path) -> str:
         "## Training data": training_data(facts),
         "## Intended use and limits": _limits(facts),
         "## Reproducing it": reproduction(facts),
-        "## Citation": fence(bibtex(facts.terms), "bibtex"),
+        "## Citation": fence(bibtex(facts.terms, facts.augmentations), "bibtex"),
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
     metadata = card_data(facts).to_yaml()

@@ -30,6 +30,11 @@ class CardFacts(RunResults):
         return {name: term for name, term in named.items() if term.get("weight", 1.0) or _final_weight(term)}
 
     @property
+    def augmentations(self) -> dict[str, dict[str, Any]]:
+        """The sections of `data.augmentation` that were used."""
+        return {name: one for name, one in (self.get("recipe.data.augmentation") or {}).items() if one}
+
+    @property
     def dataset(self) -> str:
         """`GLUE MRPC`, or the data's name on the Hub, or their path's last component."""
         on_hub = hub_id(self.get("recipe.data.path"))

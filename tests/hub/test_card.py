@@ -247,6 +247,16 @@ def test_the_terms_are_told_with_their_weights():
     assert all(term.formula for term in TERMS.values())
 
 
+def test_the_papers_of_the_terms_and_of_the_data_are_cited():
+    """Prevents a card that uses somebody's method and does not name them."""
+    objective = {"rkd_distance": {"weight": 1.0}, "hidden_emd": {"weight": 0.0}}
+    augmentation = {"mixup": {"share": 0.5, "alpha": 0.4}, "cutoff": None, "replacement": None}
+    text = render_card(with_recipe(objective=objective, data={"augmentation": augmentation}), Path("runs/x/student"))
+    cited = re.findall(r"eprint  = \{(.*?)\}", section(text, "Citation"))
+    assert cited == ["1503.02531", "1910.01108", "2002.10957", "1904.05068", "2011.00593"]
+    assert "title   = {Relational Knowledge Distillation}" in text
+
+
 @pytest.mark.parametrize("task", ["mrpc", "sst2", "stsb", "mlm"])
 def test_the_snippet_runs(tmp_path, task, capsys):
     """Prevents a card whose first example fails for whoever copies it."""
