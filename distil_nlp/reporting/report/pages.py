@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -78,9 +79,23 @@ def run_page(run: RunResults) -> Page:
             ReportSection("What to do next", advice=advice.advice(run)),
         ]
     recipe = run.get("recipe")
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
+    text = yaml.safe_dump(_without_unset(recipe), sort_keys=False, allow_unicode=True) if recipe else ""
     remarks = [remark for remark in (words.distillation_gain(run), words.majority_note(run)) if remark]
     return Page(run.name, _subject(run), words.headline(run), remarks, _filled(sections), text)
+
+
+def _without_unset(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without its nulls and the sections that have nothing else.
+
+    Fields of `TrainingArguments` (`training`, `teacher.finetune`) stay as they are: each was set by the user.
+    """
+    shown = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value and key not in ("training", "finetune"):
+            value = _without_unset(value) or None
+        if value is not None:
+            shown[key] = value
+    return shown
 
 
 def comparison_page(runs: Sequence[RunResults]) -> Page:
