@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
+from distil_nlp.hub.task_words import PIPELINE_TAGS, TAGS
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks.glue import GLUE
 
@@ -30,20 +31,15 @@ def card_data(facts: CardFacts) -> ModelCardData:
         license_name=facts.get("teacher.card.license_name"),
         license_link=facts.get("teacher.card.license_link"),
         library_name="transformers",
-        pipeline_tag=pipeline_tag(facts),
+        pipeline_tag=PIPELINE_TAGS[facts.kind],
         base_model=bases[0] if len(bases) == 1 else bases or None,
         base_model_relation="finetune" if bases else None,
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
-        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts.task)],
+        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts)],
         model_name=facts.name if scores else None,
         eval_results=scores or None,
     )
-
-
-def pipeline_tag(facts: CardFacts) -> str:
-    """The pipeline that runs the student."""
-    return "fill-mask" if facts.kind == "mlm" else "text-classification"
 
 
 def _scores(facts: CardFacts) -> Iterator[EvalResult]:
@@ -55,7 +51,7 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
         if metric not in _ON_HUB or (several and not split) or value is None:
             continue
         yield EvalResult(
-            task_type=pipeline_tag(facts),
+            task_type=PIPELINE_TAGS[facts.kind],
             dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
             dataset_name=facts.dataset,
             dataset_config=facts.get("recipe.data.name") or (facts.task if facts.task in GLUE else None),
@@ -76,7 +72,5 @@ def _bases(facts: CardFacts) -> list[str]:
     return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
 
-def _task_tags(task: str) -> list[str]:
-    if task in GLUE:
-        return ["glue", task]
-    return {"mlm": ["masked-language-modeling"], "regression": ["regression"]}.get(task, [])
+def _task_tags(facts: CardFacts) -> list[str]:
+    return ["glue", facts.task] if facts.task in GLUE else TAGS[facts.kind]
