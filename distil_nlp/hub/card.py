@@ -28,7 +28,7 @@ def write_card(results: Mapping[str, Any], student: Path) -> Path:
     """Write `<student>/README.md`, the model card that the Hub shows.
 
     No local path and no token gets into it; a path is named by its last component. To be called where the run ran:
-    relative paths are told from names on the Hub by whether they exist.
+    a relative path differs from a name on the Hub in that it exists.
 
     Args:
         results: as in `results.json`; `results["teacher"]["card"]` is what `teacher_metadata` returned.

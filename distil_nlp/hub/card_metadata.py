@@ -1,4 +1,4 @@
-"""The YAML part of a model card: what the Hub filters by and shows beside the text."""
+"""The metadata of a model card, by which the Hub filters and which it shows beside the text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
 
 
 def card_data(facts: CardFacts) -> ModelCardData:
-    """The metadata of a run's student, as far as the run knows it.
+    """Return the metadata of a run's student, as far as the run knows it.
 
     Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
     `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
@@ -43,7 +43,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
 
 
 def _scores(facts: CardFacts) -> Iterator[EvalResult]:
-    """One for each metric and split."""
+    """Yield one result for each metric and split."""
     metrics, dataset = facts.get("student.metrics") or {}, hub_id(facts.get("recipe.data.path"))
     several = any("/" in name for name in metrics)
     for name, value in metrics.items():
@@ -65,9 +65,9 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
 
 
 def _bases(facts: CardFacts) -> list[str]:
-    """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
-    start, known = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
-    teachers = known if isinstance(known, list) else [known or hub_id(facts.get("recipe.teacher.name"))]
+    """Return the models on the Hub that the student derives from: the checkpoint it started from, and its teachers."""
+    start, base = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
+    teachers = base if isinstance(base, list) else [base or hub_id(facts.get("recipe.teacher.name"))]
     others = [hub_id(name) for name in facts.get("recipe.teacher.ensemble") or []]
     return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
