@@ -11,7 +11,8 @@ cli
 study benchmark quickstart
 pipeline
 evaluation hub
-recipe reporting
+reporting
+recipe
 training
 teachers
 losses

@@ -1,4 +1,4 @@
-"""What is published of a run: the model card, and the student on the Hub. Never trains anything."""
+"""Publishing a run: the model card, and the upload of the student to the Hub. Nothing is trained here."""
 
 from distil_nlp.hub.card import render_card, write_card
 from distil_nlp.hub.repository import UploadPlan, check_repository, plan_upload, push, upload

@@ -1,4 +1,4 @@
-"""What only a card needs to know of a run: where its data and models are on the Hub, and its terms."""
+"""The facts of a run that only a card needs: its data and models on the Hub, its terms, links in Markdown."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SPELLING = {"cola": "CoLA", "sst2": "SST-2", "stsb": "STS-B"}
 
 
 class CardFacts(RunResults):
-    """A run and its origins."""
+    """The results of a run, and the origins of its data and models."""
 
     @property
     def seeds(self) -> list[int]:
         """The seeds that the student was trained with, the published one first."""
-        listed = (one.get("seeds") for one in (self.get("seeds") or {}).values())
+        listed = (scores.get("seeds") for scores in (self.get("seeds") or {}).values())
         return next(filter(None, listed), [])
 
     @property
@@ -30,8 +30,14 @@ class CardFacts(RunResults):
         return {name: term for name, term in named.items() if term.get("weight", 1.0) or _final_weight(term)}
 
     @property
+    def augmentations(self) -> dict[str, dict[str, Any]]:
+        """The sections of `data.augmentation` that were used."""
+        sections = self.get("recipe.data.augmentation") or {}
+        return {name: settings for name, settings in sections.items() if settings}
+
+    @property
     def dataset(self) -> str:
-        """`GLUE MRPC`, or the data's name on the Hub, or their path's last component."""
+        """The name of the data: `GLUE MRPC`, or the name on the Hub, or the last component of the path."""
         on_hub = hub_id(self.get("recipe.data.path"))
         if self.task in GLUE and on_hub in (None, "nyu-mll/glue", "glue"):
             return f"GLUE {_SPELLING.get(self.task, self.task.upper())}"
@@ -39,7 +45,7 @@ class CardFacts(RunResults):
 
     @property
     def linked_dataset(self) -> str:
-        """The same in Markdown, as a link where there is something to link to."""
+        """The name of the data in Markdown, as a link if it is on the Hub."""
         on_hub = hub_id(self.get("recipe.data.path"))
         if on_hub:
             return f"[{self.dataset}](https://huggingface.co/datasets/{on_hub})"
@@ -47,7 +53,7 @@ class CardFacts(RunResults):
 
 
 def inline_code(value: Any) -> str:
-    """Inline code on one line, whatever is in it."""
+    """Return inline code on one line, whatever is in it."""
     text = " ".join(str(value).split())
     ticks = "`" * (longest_run(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -55,7 +61,7 @@ def inline_code(value: Any) -> str:
 
 
 def model_link(name: str | None) -> str:
-    """A link to the Hub where the model is there, else its path's last component."""
+    """Return a link to the Hub if the model is there, else the last component of its path."""
     if hub_id(name):
         return f"[{name}](https://huggingface.co/{name})"
     return inline_code(last_component(name)) if name else ""

@@ -1,4 +1,4 @@
-"""The YAML part of a model card: what the Hub filters by and shows beside the text."""
+"""The metadata of a model card, by which the Hub filters and which it shows beside the text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
+from distil_nlp.hub.task_words import PIPELINE_TAGS, TAGS
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
@@ -17,7 +18,7 @@ _ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
 
 
 def card_data(facts: CardFacts) -> ModelCardData:
-    """The metadata of a run's student, as far as the run knows it.
+    """Return the metadata of a run's student, as far as the run knows it.
 
     Licence and language are the teacher's, whose weights the student starts from. Scores are those of the weights in
     `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
@@ -30,24 +31,19 @@ def card_data(facts: CardFacts) -> ModelCardData:
         license_name=facts.get("teacher.card.license_name"),
         license_link=facts.get("teacher.card.license_link"),
         library_name="transformers",
-        pipeline_tag=pipeline_tag(facts),
+        pipeline_tag=PIPELINE_TAGS[facts.kind],
         base_model=bases[0] if len(bases) == 1 else bases or None,
         base_model_relation="finetune" if bases else None,
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
-        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts.task)],
+        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts)],
         model_name=facts.name if scores else None,
         eval_results=scores or None,
     )
 
 
-def pipeline_tag(facts: CardFacts) -> str:
-    """The pipeline that runs the student."""
-    return "fill-mask" if facts.kind == "mlm" else "text-classification"
-
-
 def _scores(facts: CardFacts) -> Iterator[EvalResult]:
-    """One for each metric and split."""
+    """Yield one result for each metric and split."""
     metrics, dataset = facts.get("student.metrics") or {}, hub_id(facts.get("recipe.data.path"))
     several = any("/" in name for name in metrics)
     for name, value in metrics.items():
@@ -55,7 +51,7 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
         if metric not in _ON_HUB or (several and not split) or value is None:
             continue
         yield EvalResult(
-            task_type=pipeline_tag(facts),
+            task_type=PIPELINE_TAGS[facts.kind],
             dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
             dataset_name=facts.dataset,
             dataset_config=facts.get("recipe.data.name") or (facts.task if facts.task in GLUE else None),
@@ -69,14 +65,12 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
 
 
 def _bases(facts: CardFacts) -> list[str]:
-    """Models on the Hub that the student derives from: the checkpoint it started from, if any, and its teacher."""
-    start, known = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
-    teachers = known if isinstance(known, list) else [known or hub_id(facts.get("recipe.teacher.name"))]
+    """Return the models on the Hub that the student derives from: the checkpoint it started from, and its teachers."""
+    start, base = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
+    teachers = base if isinstance(base, list) else [base or hub_id(facts.get("recipe.teacher.name"))]
     others = [hub_id(name) for name in facts.get("recipe.teacher.ensemble") or []]
     return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
 
-def _task_tags(task: str) -> list[str]:
-    if task in GLUE:
-        return ["glue", task]
-    return {"mlm": ["masked-language-modeling"], "regression": ["regression"]}.get(task, [])
+def _task_tags(facts: CardFacts) -> list[str]:
+    return ["glue", facts.task] if facts.task in GLUE else TAGS[facts.kind]

@@ -1,40 +1,37 @@
-"""The papers behind the terms of a loss, as BibTeX."""
+"""The papers behind a run, as BibTeX: `papers.bib` and what of it a card cites."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 from distil_nlp.losses.registry import TERMS
 
-_HINTON = """@article{hinton2015distilling,
-  title   = {Distilling the Knowledge in a Neural Network},
-  author  = {Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff},
-  journal = {arXiv preprint arXiv:1503.02531},
-  year    = {2015}
-}"""
-_SANH = """@article{sanh2019distilbert,
-  title   = {{DistilBERT}, a distilled version of {BERT}: smaller, faster, cheaper and lighter},
-  author  = {Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas},
-  journal = {arXiv preprint arXiv:1910.01108},
-  year    = {2019}
-}"""
-_JIAO = """@article{jiao2019tinybert,
-  title   = {{TinyBERT}: Distilling {BERT} for Natural Language Understanding},
-  author  = {Jiao, Xiaoqi and Yin, Yichun and Shang, Lifeng and Jiang, Xin and Chen, Xiao and Li, Linlin and
-             Wang, Fang and Liu, Qun},
-  journal = {arXiv preprint arXiv:1909.10351},
-  year    = {2019}
-}"""
-_WANG = """@article{wang2020minilm,
-  title   = {{MiniLM}: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers},
-  author  = {Wang, Wenhui and Wei, Furu and Dong, Li and Bao, Hangbo and Yang, Nan and Zhou, Ming},
-  journal = {arXiv preprint arXiv:2002.10957},
-  year    = {2020}
-}"""
-_PAPERS = {"1503.02531": _HINTON, "1910.01108": _SANH, "1909.10351": _JIAO, "2002.10957": _WANG}
+DISTILBERT = "1910.01108"
+"""Sanh et al. 2019, whose way of halving a BERT every run follows."""
+AUGMENTATION = {"replacement": "1909.10351", "cutoff": "2009.13818", "mixup": "2011.00593"}
+"""Section of `data.augmentation` → the arXiv number of its paper."""
+
+_ENTRY = re.compile(r"^@\w+\{.*?^\}$", re.M | re.S)
+_EPRINT = re.compile(r"^ *eprint *= *\{(.*?)\}", re.M)
 
 
-def bibtex(terms: Iterable[str]) -> str:
-    """The sources of the terms, and DistilBERT (Sanh et al. 2019), whose way of halving a BERT this is; each once."""
-    papers = [TERMS[term].paper for term in terms if term in TERMS]
-    return "\n\n".join(dict.fromkeys([*(_PAPERS[paper] for paper in papers if paper in _PAPERS), _SANH]))
+@cache
+def read_papers() -> dict[str, str]:
+    """Return the entries of `papers.bib` by their arXiv numbers."""
+    text = Path(__file__).with_name("papers.bib").read_text(encoding="utf-8")
+    return {_EPRINT.search(entry)[1]: entry for entry in _ENTRY.findall(text)}
+
+
+def bibtex(terms: Iterable[str], augmentations: Iterable[str] = ()) -> str:
+    """Return the entries of all papers that a run builds on, each once.
+
+    Args:
+        terms: names of the terms that were computed; an older run may name some that no longer exist.
+        augmentations: the sections of `data.augmentation` that were used.
+    """
+    papers, known = read_papers(), [TERMS[term].paper for term in terms if term in TERMS]
+    numbers = [*known, *map(AUGMENTATION.get, augmentations), DISTILBERT]
+    return "\n\n".join(papers[number] for number in dict.fromkeys(numbers) if number in papers)

@@ -1,4 +1,4 @@
-"""The student on the Hub: what would go up, whether it may, and the upload itself, in one commit."""
+"""The upload to the Hub: a plan of what would go up, the checks, and one commit."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ _STUDENT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
 )  # fmt: skip
-"""What of `student/` is the student: weights, configuration, tokenizer. Nothing else of the folder goes up."""
+"""The files of `student/` that go up: weights, configuration, tokenizer."""
 _REPORT = ("report.md", "*.png")
-"""What of `report/` goes up. The Hub shows Markdown with its pictures; an HTML file it would only offer to download."""
-
+"""The files of `report/` that go up. The Hub shows Markdown with its pictures, and only offers HTML to download."""
 
 PAUSES = (1.0, 4.0, 15.0)
-"""Seconds before the commit is tried again."""
+"""Seconds before each further try of the commit."""
 PATIENCE = 120.0
-"""Seconds without a byte after which the Hub is taken to hang; the client itself would wait for ever."""
+"""Seconds without a byte after which a request fails; the client itself would wait for ever."""
 
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """What `upload` would do.
+    """A plan of an upload; as text, the files and their sizes.
 
     Attributes:
-        repo_id: with its namespace.
-        private: whether the repository is, or will be; None where the account's own default decides.
+        run: the folder of the run.
+        repo_id: the repository, with its namespace.
+        private: whether the repository is or will be private; None where the account's own default decides.
         files: path in the repository → contents, or the file that has them.
         present: the files that the repository has already; None if it does not exist yet.
-        url: of the repository.
+        url: the repository's address.
     """
 
     run: Path
@@ -63,10 +63,10 @@ class UploadPlan:
     url: str
 
     def __str__(self) -> str:
-        sizes = {name: _size(one) for name, one in self.files.items()}
-        seen = {True: "private", False: "public", None: "public, unless your organisation's default is private"}
+        sizes = {name: _size(content) for name, content in self.files.items()}
+        visibility = {True: "private", False: "public", None: "public, unless your organisation's default is private"}
         state = "new" if self.present is None else "exists"
-        lines = [f"{self.run} → {self.url} ({state}, {seen[self.private]})", ""]
+        lines = [f"{self.run} → {self.url} ({state}, {visibility[self.private]})", ""]
         lines += [f"{large(size, 'B'):>10}  {name}" for name, size in sizes.items()]
         lines.append(f"{large(sum(sizes.values()), 'B'):>10}  in {len(sizes)} files")
         if self.present is not None:
@@ -77,7 +77,7 @@ class UploadPlan:
 
 
 def push(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | None = None) -> str:
-    """Uploads a finished run's student, its card and its report; the URL of the commit.
+    """Upload a finished run's student, its card and its report; return the URL of the commit.
 
     Files of the same names are replaced by the new commit; others in the repository stay. The run's folder is only
     read, so a run is as finished after a failed upload as before it: whoever calls decides what a failure means.
@@ -85,82 +85,87 @@ def push(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | N
     Args:
         run: a folder with `results.json` and `student/`.
         repo_id: `name` or `namespace/name`.
-        private: make a new repository private; a public one is then refused, not filled.
+        private: make a new repository private; an existing public one is then an error.
         api: the client; by default that of `HF_ENDPOINT` and `HF_TOKEN`, or of `hf auth login`.
 
     Raises:
-        UserError: for everything the user can mend, with the command that finishes the upload.
+        UserError: for everything the user can fix, with the command that finishes the upload.
     """
     return upload(plan_upload(run, repo_id, private=private, api=api), api=api)
 
 
 def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | None = None) -> UploadPlan:
-    """Looks at run and repository, and says what `upload` would do; writes nothing anywhere.
+    """Return what `upload` would do with run and repository as they are; write nothing.
 
     Raises:
-        UserError: if the run is not finished, a link in it leads elsewhere, the token is missing or refused, or the
-            repository is public where a private one is wanted.
+        UserError: if the run is not finished, a link in it leads elsewhere, the token is missing or invalid, or the
+            repository is public and `private` is set.
     """
     api, run = api or HfApi(), Path(run)
-    results = _finished(run)
-    with _explained(repo_id, _finish(run, repo_id, private)):
-        full, is_private, present = _look(repo_id, private, api)
+    results = _finished_results(run)
+    with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
+        full, is_private, present = _inspect(repo_id, private, api)
     return UploadPlan(run, full, is_private, _files(run, results, full), present, f"{api.endpoint}/{full}")
 
 
 def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None = None) -> None:
-    """Finds before hours of training what would stop the upload after them: a wrong name, no token, a refused one, a
-    public repository where a private one is wanted. Whether the token may write shows only in the upload.
+    """Check before hours of training what would stop the upload after them.
+
+    That is a wrong name, a missing or invalid token, or a public repository where `private` is set. Whether the token
+    may write shows only in the upload.
 
     Raises:
-        UserError: as for `plan`.
+        UserError: as for `plan_upload`.
     """
-    with _explained(repo_id, "the run would end without an upload / {}, or set hub.push=false"):
-        _look(repo_id, private, api or HfApi())
+    with _clear_errors(repo_id, "the run would end without an upload / {}, or set hub.push=false"):
+        _inspect(repo_id, private, api or HfApi())
 
 
 def upload(planned: UploadPlan, *, api: HfApi | None = None) -> str:
-    """Does what a plan says; the URL of the commit.
+    """Carry out a plan; return the URL of the commit.
 
     Raises:
-        UserError: if the Hub or the network refuses.
+        UserError: if the Hub or the network fails.
     """
     api = api or HfApi()
     operations = [
-        CommitOperationAdd(path, str(one) if isinstance(one, Path) else one) for path, one in planned.files.items()
+        CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
+        for path, content in planned.files.items()
     ]
-    with _explained(planned.repo_id, _finish(planned.run, planned.repo_id, bool(planned.private))):
+    with _clear_errors(planned.repo_id, _how_to_finish(planned.run, planned.repo_id, bool(planned.private))):
         if planned.present is None:
             api.create_repo(planned.repo_id, private=planned.private)
-        commit = _persistently(
+        commit = _with_retries(
             api.create_commit, planned.repo_id, operations, commit_message="Upload a student distilled by distil_nlp"
         )
     return commit.commit_url
 
 
-def _persistently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls, and again where the Hub is overloaded or hangs up, as the client itself does for all but the commit. What
-    went up already is not sent twice."""
+def _with_retries(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what the call returns, tried again where the Hub is overloaded or drops the connection.
+
+    The client itself does so for all but the commit. Files that went up already are not sent twice.
+    """
     for seconds in PAUSES:
         try:
             return call(*args, **kwargs)
-        except Exception as error:  # transports raise whatever theirs raise
-            if not _is_passing(error):
+        except Exception as error:  # each transport has exceptions of its own
+            if not _is_temporary(error):
                 raise
         time.sleep(seconds)
     return call(*args, **kwargs)
 
 
-def _is_passing(error: Exception) -> bool:
-    """Whether the same call may well succeed in a moment."""
-    answer = _answer(error)
-    if answer is None:
-        return type(error).__module__.startswith("httpx")  # no answer: a timeout, a dropped connection
-    return answer.response.status_code in (429, 500, 502, 503, 504)
+def _is_temporary(error: Exception) -> bool:
+    """Return whether the same call may well succeed in a moment."""
+    response_error = _response_error(error)
+    if response_error is None:
+        return type(error).__module__.startswith("httpx")  # no response: a timeout, a dropped connection
+    return response_error.response.status_code in (429, 500, 502, 503, 504)
 
 
-def _look(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None, frozenset[str] | None]:
-    """(repo_id with its namespace, whether private, its files or None if it is new)."""
+def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None, frozenset[str] | None]:
+    """Return (repo_id with its namespace, whether private, its files or None if it is new)."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -171,26 +176,26 @@ def _look(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None, fr
     account = api.whoami()
     full = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
     try:
-        found = api.model_info(full)
+        repository = api.model_info(full)
     except RepositoryNotFoundError:
         return full, private or None, None
-    if private and not found.private:
+    if private and not repository.private:
         raise UserError(
             f"hub.private: expected {full} to be private / got a public repository / the student would be public / "
             "make it private in its settings on the Hub, choose another name, or leave private out"
         )
-    return full, bool(found.private), frozenset(one.rfilename for one in found.siblings or ())
+    return full, bool(repository.private), frozenset(file.rfilename for file in repository.siblings or ())
 
 
-def _finished(run: Path) -> dict[str, Any]:
-    """The results of a finished run."""
+def _finished_results(run: Path) -> dict[str, Any]:
+    """Return the results of a run; raise UserError if it is not finished."""
     student = run / "student"
-    wanted = {
+    is_there = {
         "results.json": (run / "results.json").is_file(),
         "student/config.json": (student / "config.json").is_file(),
         "student/model.safetensors": any(student.glob("model*.safetensors")),
     }
-    missing = [name for name, there in wanted.items() if not there]
+    missing = [name for name, there in is_there.items() if not there]
     if missing:
         got = f"no {', '.join(missing)}" if run.is_dir() else "no such folder"
         raise UserError(
@@ -202,7 +207,7 @@ def _finished(run: Path) -> dict[str, Any]:
 
 
 def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path | bytes]:
-    """What goes up: path in the repository → contents."""
+    """Return what goes up: path in the repository → contents."""
     student = {path.name: path for pattern in _STUDENT for path in sorted((run / "student").glob(pattern))}
     report: dict[str, Path | bytes] = {}
     for path in sorted(path for pattern in _REPORT for path in (run / "report").glob(pattern)):
@@ -219,7 +224,7 @@ def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path |
 
 
 def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
-    """The run's card, with the author's changes to it if there are any, naming the repository."""
+    """Return the run's card, with the author's changes to it if there are any, naming the repository."""
     path = run / "student" / CARD_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else render_card(results, path.parent)
     try:
@@ -227,7 +232,7 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
     except Exception as error:  # whatever the YAML parser and the card's classes raise
         raise UserError(
             f"expected a model card with valid YAML in {path} / got: {' '.join(str(error).split())[:300]} / the Hub "
-            "would refuse it / mend it, or delete it to have it written anew"
+            "would reject it / fix it, or delete it to have it written anew"
         ) from error
     if card.data.eval_results:
         card.data.model_name = repo_id.rpartition("/")[2]
@@ -236,35 +241,35 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
     return named + "\nCurves and matrices of this run: [report](report/report.md).\n" * has_report
 
 
-def _finish(run: Path, repo_id: str, private: bool) -> str:
-    """What a failed upload means, and the command that finishes it; {} is what must be mended before."""
+def _how_to_finish(run: Path, repo_id: str, private: bool) -> str:
+    """Return what a failed upload means, and the command that finishes it; {} stands for what to fix before."""
     command = f"python scripts/push_to_hub.py {shlex.quote(str(run))} --repo-id {repo_id}{' --private' * private}"
     return f"the run in {run} is whole, nothing in it was changed / {{}}, then: {command}"
 
 
 @contextmanager
-def _explained(repo_id: str, after: str) -> Iterator[None]:
-    """Turns what the client raises into a message that says what to do, and sets a limit to waiting."""
+def _clear_errors(repo_id: str, after: str) -> Iterator[None]:
+    """Turn what the client raises into a UserError that says what to do, and limit how long it waits."""
     try:
-        with _patiently():
+        with _timeout():
             yield
     except UserError:
         raise
-    except Exception as error:  # transports raise whatever theirs raise
+    except Exception as error:  # each transport has exceptions of its own
         got, remedy = _reason(error, repo_id)
         message = f"hub.repo_id: expected to upload to {repo_id} / got {got} / {after.replace('{}', remedy)}"
         raise UserError(message) from error
 
 
 @contextmanager
-def _patiently() -> Iterator[None]:
-    """The client, whoever configured it, waits `PATIENCE` and no longer."""
+def _timeout() -> Iterator[None]:
+    """Let the client, whoever configured it, wait `PATIENCE` seconds and no longer."""
     configured = _http._GLOBAL_CLIENT_FACTORY
 
     def client() -> Any:
-        made = configured()
-        made.timeout = PATIENCE
-        return made
+        http_client = configured()
+        http_client.timeout = PATIENCE
+        return http_client
 
     set_client_factory(client)
     try:
@@ -274,34 +279,34 @@ def _patiently() -> Iterator[None]:
 
 
 def _reason(error: Exception, repo_id: str) -> tuple[str, str]:
-    """(what went wrong, what to do about it)."""
+    """Return (what went wrong, what to do about it)."""
     known = {
         LocalTokenNotFoundError: ("no token", "run `hf auth login` or set HF_TOKEN"),
         OfflineModeIsEnabled: ("offline mode", "unset HF_HUB_OFFLINE"),
     }
-    answer = _answer(error)
-    if answer is None:
+    response_error = _response_error(error)
+    if response_error is None:
         unknown = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "check the network"
-        return next((found for kind, found in known.items() if isinstance(error, kind)), unknown)
-    said = " ".join((answer.server_message or str(answer)).split())[:300]
+        return next((reason for kind, reason in known.items() if isinstance(error, kind)), unknown)
+    message = " ".join((response_error.server_message or str(response_error)).split())[:300]
     namespace = repo_id.rpartition("/")[0] or "your account"
     remedies = {
-        401: "the token was refused: make a new one at https://huggingface.co/settings/tokens and `hf auth login`",
+        401: "the token was rejected: make a new one at https://huggingface.co/settings/tokens and `hf auth login`",
         403: f"take a token that may write, and a namespace that is yours: {namespace} is not, or not for this token",
         404: f"take a token that may write to {repo_id}",
         429: "wait: the Hub had too many requests",
     }
-    status = answer.response.status_code
-    fallback = "try again later" if status >= 500 else "mend what the Hub names"
-    return f"HTTP {status}: {said}", remedies.get(status, fallback)
+    status = response_error.response.status_code
+    fallback = "try again later" if status >= 500 else "fix what the Hub names"
+    return f"HTTP {status}: {message}", remedies.get(status, fallback)
 
 
-def _answer(error: BaseException | None) -> HfHubHTTPError | None:
-    """The Hub's answer behind an error; uploads in threads wrap it."""
+def _response_error(error: BaseException | None) -> HfHubHTTPError | None:
+    """Return the error that has the Hub's response; uploads in threads wrap it."""
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__
     return error
 
 
-def _size(one: Path | bytes) -> int:
-    return len(one) if isinstance(one, bytes) else one.stat().st_size
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size

@@ -1,4 +1,4 @@
-"""Where a model or a dataset comes from, and what its own card says of it."""
+"""The origin of a model or a dataset, and the metadata of its own card."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _KEPT = ("license", "license_name", "license_link", "language", "base_model")
 
 
 def hub_id(name: str | None) -> str | None:
-    """The name, where it is one on the Hub; None for a path. Something on this disk wins over the Hub, as in
-    transformers and datasets."""
+    """Return the name if it is one on the Hub, None for a path.
+
+    A file or folder of that name on this disk wins over the Hub, as in transformers and datasets.
+    """
     if not name or Path(name).expanduser().exists():
         return None
     try:
@@ -25,11 +27,13 @@ def hub_id(name: str | None) -> str | None:
 
 
 def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
-    """What a model's own card says: `license`, `license_name`, `license_link`, `language`, `base_model`, as far as it
-    does. A name on the Hub is itself the `base_model`. Without a card, or without a network: nothing more.
+    """Return what a model's own card says of `license`, `license_name`, `license_link`, `language` and `base_model`.
+
+    A name on the Hub is itself the `base_model`. Without a card, or without a network, there is nothing more.
 
     Args:
         name: a folder, whose README.md is read, or a name on the Hub.
+        revision: a commit, branch or tag on the Hub.
     """
     on_hub = hub_id(name)
     try:
@@ -39,17 +43,17 @@ def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
         card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # missing, offline, gated, not YAML, not UTF-8: no card is worth a run
         card = {}
-    found = {key: _without_yes_and_no(card[key]) for key in _KEPT if card.get(key) is not None}
-    link = found.get("license_link")
+    metadata = {key: _without_yes_and_no(card[key]) for key in _KEPT if card.get(key) is not None}
+    link = metadata.get("license_link")
     if link and "://" not in str(link):  # a file beside the teacher
-        found["license_link"] = on_hub and f"https://huggingface.co/{on_hub}/blob/{revision or 'main'}/{link}"
+        metadata["license_link"] = on_hub and f"https://huggingface.co/{on_hub}/blob/{revision or 'main'}/{link}"
     if on_hub:
-        found["base_model"] = on_hub
-    return {key: value for key, value in found.items() if value}
+        metadata["base_model"] = on_hub
+    return {key: value for key, value in metadata.items() if value}
 
 
 def _without_yes_and_no(value: Any) -> Any:
-    """YAML 1.1 reads the language code of Norwegian, `no`, as false."""
+    """Return the text `no` for false: YAML 1.1 reads the language code of Norwegian so."""
     if isinstance(value, list):
-        return [_without_yes_and_no(one) for one in value]
+        return [_without_yes_and_no(element) for element in value]
     return "no" if value is False else value

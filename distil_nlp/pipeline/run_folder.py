@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from distil_nlp.errors import UserError
-from distil_nlp.recipe import Recipe, dump_recipe
+from distil_nlp.recipe import Recipe, complete, dump_recipe, read_yaml
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results import read_results
 from distil_nlp.utils.files import validate_links, write_atomically
@@ -42,7 +40,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     validate_links(folder)
     if recipe.run.overwrite or not _has_something_to_lose(folder):
         return "new"
-    wanted = yaml.safe_load(dump_recipe(recipe))
+    wanted = recipe.model_dump(mode="json")
     different = _differences(_saved_recipe(saved), wanted, _NOT_COMPARED + _EXTENDED)
     if different:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
@@ -52,8 +50,10 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
             f"moves the old run to {_previous(folder)})"
         )
     is_scored = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
-    has_all = is_scored and not _differences(read_results(folder / RESULTS).get("recipe", {}), wanted, _NOT_COMPARED)
-    return "finished" if has_all else "unfinished"
+    if not is_scored:
+        return "unfinished"
+    scored = complete(read_results(folder / RESULTS).get("recipe", {}))
+    return "unfinished" if _differences(scored, wanted, _NOT_COMPARED) else "finished"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
@@ -92,22 +92,18 @@ def _has_something_to_lose(folder: Path) -> bool:
 
 
 def _saved_recipe(path: Path) -> dict[str, Any]:
+    """Return all settings of a run's recipe, defaults included, whether or not the file has them written out."""
     try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return complete(read_yaml(path))
+    except UserError as error:
         raise UserError(f"expected the recipe of a run in {path} / got no YAML / set another output_dir") from error
-    return saved if isinstance(saved, dict) else {}
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
-    """`section.key: theirs → ours` for every value that differs, but for the ignored beginnings of keys."""
-    flat_theirs, flat_ours = dict(_flatten(abbreviate_home(theirs))), dict(_flatten(ours))
-    keys = [key for key in flat_theirs | flat_ours if not key.startswith(ignored)]
-    return [
-        f"{key} was {flat_theirs.get(key)!r}, is {flat_ours.get(key)!r}"
-        for key in keys
-        if flat_theirs.get(key) != flat_ours.get(key)
-    ]
+def _differences(saved: dict[str, Any], wanted: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
+    """Return `section.key was …, is …` for every value that differs, but for the ignored beginnings of keys."""
+    before, now = dict(_flatten(abbreviate_home(saved))), dict(_flatten(abbreviate_home(wanted)))
+    keys = [key for key in before | now if not key.startswith(ignored)]
+    return [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
 
 
 def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

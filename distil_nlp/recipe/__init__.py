@@ -1,6 +1,7 @@
 """Recipes: YAML → typed, strict sections. Every mistake in one message."""
 
-from distil_nlp.recipe.load import dump_recipe, load_recipe
+from distil_nlp.recipe.forms import complete, concise
+from distil_nlp.recipe.load import dump_recipe, dump_yaml, load_recipe, read_yaml
 from distil_nlp.recipe.sections import Recipe
 
-__all__ = ["Recipe", "dump_recipe", "load_recipe"]
+__all__ = ["Recipe", "complete", "concise", "dump_recipe", "dump_yaml", "load_recipe", "read_yaml"]

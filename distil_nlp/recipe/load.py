@@ -6,13 +6,14 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from distil_nlp.errors import UserError
-from distil_nlp.recipe.sections import Recipe
+from distil_nlp.recipe.forms import concise
+from distil_nlp.recipe.sections import Recipe, section_class
 from distil_nlp.recipe.training_arguments import training_mistakes
 from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
 
@@ -48,13 +49,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back; defaults written out, the home folder as `~`."""
-    return dump_yaml(abbreviate_home(recipe.model_dump(mode="json")))
+    """Return what differs from the defaults as YAML that `load_recipe` reads back, the home folder as `~`."""
+    return dump_yaml(abbreviate_home(concise(recipe.model_dump(mode="json"))))
 
 
 def dump_yaml(tree: Any) -> str:
-    """YAML that recipes can be read from."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Return YAML that recipes can be read from: lists in brackets, no text broken into lines."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -77,6 +78,13 @@ class _Loader(yaml.SafeLoader):
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what `_Loader` would take for a number, such as the revision 7e12345."""
+
+
+def _in_brackets(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+
+
+_Dumper.add_representer(list, _in_brackets)
 
 
 _BOOL = ("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -180,24 +188,16 @@ def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(str(part))
             field = model.model_fields.get(str(part))
-            model = _section_of(field.annotation) if field else None
+            model = section_class(field.annotation) if field else None
         else:
             break
     return tuple(parts)
 
 
-def _section_of(annotation: Any) -> Any:
-    """The section class in an annotation such as `HiddenSection | None`."""
-    for one in (annotation, *get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
-
-
 def _known_keys(path: tuple[str, ...]) -> list[str]:
     model: Any = Recipe
     for part in path:
-        model = _section_of(model.model_fields[part].annotation)
+        model = section_class(model.model_fields[part].annotation)
     return list(model.model_fields)
 
 

@@ -29,6 +29,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
+def section_class(annotation: Any) -> type[Section] | None:
+    """Return the section in an annotation such as `CacheSection | None`, if there is one."""
+    candidates = (annotation, *get_args(annotation))
+    return next((one for one in candidates if isinstance(one, type) and issubclass(one, Section)), None)
+
+
 class CacheSection(Section):
     """Where the teacher's answers are kept; see `distil_nlp.teachers.cache.CacheConfig`."""
 

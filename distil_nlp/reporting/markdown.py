@@ -34,6 +34,12 @@ def aligned_table(rows: TableCells, names: int = 1) -> str:
     return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
 
 
+def escape_markdown(text: str) -> str:
+    """Return one line of text that Markdown shows as it is. Pipes matter in tables alone, and are left to them."""
+    line = re.sub(r"\s*[\r\n]\s*", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]#~]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+
+
 def fence(code: str, language: str = "") -> str:
     """Return a code block with a fence longer than any run of backticks in the code."""
     ticks = "`" * max(3, longest_run(code) + 1)

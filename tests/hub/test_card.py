@@ -2,18 +2,26 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
+import jinja2
+import jinja2.meta
 import pytest
 import transformers
 import yaml
 from huggingface_hub import ModelCard
 
 from distil_nlp.hub import render_card, teacher_metadata, write_card
+from distil_nlp.hub.card import PLACEHOLDER, TEMPLATE
+from distil_nlp.hub.card_context import card_context
+from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.losses.registry import TERMS
+from distil_nlp.recipe import load_recipe
 from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import GAP
-from tests.helpers import tiny
+from distil_nlp.results import drop_non_finite
+from tests.helpers import ROOT, tiny
 from tests.helpers.showcase import example
 
 CARD = {"license": "apache-2.0", "language": "en", "base_model": "google-bert/bert-base-uncased"}
@@ -23,7 +31,7 @@ def with_recipe(**sections):
     """The example, with some values of its recipe replaced."""
     results = example()
     for section, values in sections.items():
-        results["recipe"][section].update(values)
+        results["recipe"].setdefault(section, {}).update(values)
     return results
 
 
@@ -190,6 +198,105 @@ def test_paths_are_told_from_names_and_prose(text, shown):
     assert redact_paths(text) == shown
 
 
+def strictly_rendered(results, folder):
+    """The body of a card, where a name that is missing is an error; and the names that the template looks up."""
+    facts = CardFacts(folder.resolve().parent.name, folder.parent, drop_non_finite(results))
+    context = card_context(facts, folder) | {"model_name": PLACEHOLDER, "card_data": "x: 1"}
+    strict = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    text = TEMPLATE.read_text(encoding="utf-8")
+    unused = context.keys() - jinja2.meta.find_undeclared_variables(strict.parse(text))
+    return strict.from_string(text).render(context), unused
+
+
+AUGMENTATION = {
+    "mixup": {"share": 0.5, "alpha": 0.4},
+    "cutoff": {"share": 1.0, "probability": 0.1},
+    "replacement": {"copies": 20, "probability": 0.4, "candidates": 15, "model": None, "folder": "runs/augmented"},
+}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        example(),
+        {"task": "mlm"},
+        {"task": "stsb", "recipe": {}},
+        with_recipe(data={"augmentation": AUGMENTATION, "masking": {"probability": 0.15}}) | {"task": "mlm"},
+        with_recipe(
+            teacher={"ensemble": ["a/b"], "finetune": None}, objective={name: {"layers": "all"} for name in TERMS}
+        ),
+        example(student={"initialisation": {"teacher_layers": None, "checkpoint": "a/b"}}, labels=["a"] * 30),
+    ],
+    ids=["whole", "nothing", "no recipe", "augmented", "ensemble", "checkpoint"],
+)
+def test_the_template_and_its_values_fit(results):
+    """Prevents a hole in the prose where a name is spelt otherwise than its value: jinja shows nothing for it."""
+    text, unused = strictly_rendered(results, Path("runs/x/student"))
+    assert unused == set()
+    assert (
+        text.partition("\n# ")[2].strip() == render_card(results, Path("runs/x/student")).partition("\n# ")[2].strip()
+    )
+    assert "\n\n\n" not in text
+    assert not re.search(r"[ \t]$", text, re.M)
+
+
+def test_what_is_read_is_shipped():
+    """Prevents a wheel without the template, which nobody notices who runs from the repository."""
+    package = ROOT / "distil_nlp"
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["distil_nlp"]
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
+    assert TEMPLATE in shipped
+    found = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in found if path.suffix != ".py"} == shipped
+
+
+def test_text_from_data_is_no_markup():
+    """Prevents HTML, links, emphasis or headings that somebody's file names, devices or settings bring along."""
+    hostile = "<script>alert(1)</script>|`*_[x](javascript:1)\n# heading"
+    results = with_recipe(
+        teacher={"name": hostile, "finetune": {"optim": hostile}},
+        student={"name": hostile},
+        data={"path": hostile, "name": hostile, "revision": hostile, "train_split": hostile, "task": "classification"},
+        training={"lr_scheduler_type": hostile, "optim": hostile},
+        objective={hostile: {"weight": 1.0, "layers": hostile, "rows": hostile}},
+        balance={"kind": hostile},
+    )
+    results["environment"].update(device=hostile, commit=hostile, versions={hostile: hostile})
+    results["teacher"]["card"] = {"language": [hostile]}
+    results["efficiency"]["device"] = hostile
+    results["student"]["initialisation"] = {"teacher_layers": None, "checkpoint": hostile}
+    results["student"]["metrics"] = {"accuracy": 0.5, f"{hostile}/accuracy": 0.5}
+    results.update(task="classification", headline=hostile, labels=[hostile], rows={"evaluation": {hostile: 3}})
+    body = render_card(results, Path("runs/x/student")).partition("\n---\n")[2]
+    prose = re.sub(r"^(`{3,})\w+\n.*?^\1$", "", body, flags=re.M | re.S)
+    prose = re.sub(r"(?<!\\)(`+)(?!`).*?(?<!`)\1(?!`)", "", prose)  # inline code
+    assert not re.findall(r"<(?!/?(?:details|summary)>)", prose)
+    assert not re.search(r"(?<!\\)\]\(javascript", prose)
+    assert not re.search(r"^# heading", body, re.M)
+    for table in re.findall(r"(?:^\|.*\n)+", body, re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_the_recipe_shown_is_short_and_runs_the_same(tmp_path):
+    """Prevents a card with 41 terms of null, or a short recipe that is another one."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "teacher: {name: a/b, cache: {}}\ndata: {path: c/d, task: mrpc, masking: {probability: 0.15}}\n"
+        "objective: {hard_label: {}, pkd: {weight: 10}}\ntraining: {learning_rate: 5e-5}\n"
+    )
+    recipe = load_recipe(path)
+    text = render_card(example(recipe=recipe.model_dump(mode="json")), Path("runs/x/student"))
+    shown = re.search(r"```yaml\n(.*?)```", text, re.S)[1]
+    assert yaml.safe_load(shown) == {
+        "teacher": {"name": "a/b", "cache": {}},
+        "data": {"path": "c/d", "task": "mrpc"},
+        "objective": {"hard_label": {"weight": 1.0}, "pkd": {"weight": 10.0}},
+        "training": {"learning_rate": 5e-5},
+    }
+    path.write_text(shown)
+    assert load_recipe(path) == recipe
+
+
 def test_no_value_breaks_the_markdown_or_the_yaml():
     """Prevents class names or file names that end a code block, a table or the YAML header."""
     nasty = ["a|b", "`tick`", "```", "---\nlicense: mit", "</details>", "{{ 1 + 1 }}", "$$x$$", "é: [", " "]
@@ -245,6 +352,16 @@ def test_the_terms_are_told_with_their_weights():
     assert "| 0.5 |  | embeddings→embeddings, 2→0 |" in told
     assert "attention_kl" not in told
     assert all(term.formula for term in TERMS.values())
+
+
+def test_the_papers_of_the_terms_and_of_the_data_are_cited():
+    """Prevents a card that uses somebody's method and does not name them."""
+    objective = {"rkd_distance": {"weight": 1.0}, "hidden_emd": {"weight": 0.0}}
+    augmentation = {"mixup": {"share": 0.5, "alpha": 0.4}, "cutoff": None, "replacement": None}
+    text = render_card(with_recipe(objective=objective, data={"augmentation": augmentation}), Path("runs/x/student"))
+    cited = re.findall(r"eprint  = \{(.*?)\}", section(text, "Citation"))
+    assert cited == ["1503.02531", "1910.01108", "2002.10957", "1904.05068", "2011.00593"]
+    assert "title   = {Relational Knowledge Distillation}" in text
 
 
 @pytest.mark.parametrize("task", ["mrpc", "sst2", "stsb", "mlm"])

@@ -197,7 +197,7 @@ def test_what_stops_an_upload_is_said_before_and_after(hub, api, run):
     closed = HfApi(endpoint="http://127.0.0.1:9", token=TOKEN)
     cases = [
         (HfApi(endpoint=hub.url), "me/x", r"got no token / .*hf auth login"),
-        (HfApi(endpoint=hub.url, token="hf_old"), "me/x", r"got HTTP 401: .*token was refused"),
+        (HfApi(endpoint=hub.url, token="hf_old"), "me/x", r"got HTTP 401: .*token was rejected"),
         (api, "you/x", r'got HTTP 403: .*namespace "you".*a namespace that is yours: you is not'),
         (api, "you/theirs", r"got HTTP 403: .*write access to you/theirs.*token that may write"),
         (closed, "me/x", r"got ConnectError: .*check the network"),

@@ -55,7 +55,10 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
         "hidden_cosine",
         "attention_kl",
     }
-    assert yaml.safe_load((place.out / "recipe.yaml").read_text())["student"]["layers"] == "every_other"
+    assert results["recipe"]["student"]["layers"] == "every_other"
+    kept = yaml.safe_load((place.out / "recipe.yaml").read_text())
+    assert kept["objective"] == {name: {"weight": 1.0} for name in results["training"]["final_terms"]}
+    assert "student" not in kept
 
 
 @pytest.mark.with_pictures

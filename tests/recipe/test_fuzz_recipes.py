@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 from distil_nlp.cli import distill
+from distil_nlp.errors import UserError
 from distil_nlp.pipeline import distill as stages
+from distil_nlp.recipe import complete, dump_recipe, load_recipe
 from distil_nlp.recipe.load import _Loader
+from distil_nlp.redaction import abbreviate_home
 from tests.helpers import ROOT
 
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -116,6 +119,25 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
         refused += 1
     assert taken > EACH / 20, "so few are taken that the mutations are too wild to tell anything"
     assert refused > EACH / 3
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
+def test_what_is_kept_of_any_recipe_is_that_recipe(shipped, tmp_path):
+    """Prevents a value that is lost in the short form, or that comes back as another."""
+    path, again, taken = tmp_path / "mutated.yaml", tmp_path / "again.yaml", 0
+    tree = yaml.load(shipped.read_text(), Loader=_Loader)
+    for number in range(60):
+        draw = random.Random(f"{shipped.stem}-kept-{number}")
+        path.write_text(yaml.safe_dump(mutated(tree, draw), allow_unicode=True), encoding="utf-8")
+        try:
+            recipe = load_recipe(path)
+        except UserError:
+            continue
+        again.write_text(dump_recipe(recipe), encoding="utf-8")
+        assert load_recipe(again) == recipe, path.read_text()
+        assert complete(yaml.load(again.read_text(), Loader=_Loader)) == abbreviate_home(recipe.model_dump(mode="json"))
+        taken += 1
+    assert taken > 3, "so few are taken that nothing is tried"
 
 
 def assert_all_kept(tree, recipe, written):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distil_nlp.errors import UserError
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective.schedule import Schedule
-from distil_nlp.recipe import Recipe, dump_recipe, load_recipe
+from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe
 from tests.helpers import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -226,7 +226,59 @@ def test_a_dump_is_read_back(recipe, tmp_path):
     )
     (tmp_path / "again.yaml").write_text(dump_recipe(found), encoding="utf-8")
     assert load_recipe(tmp_path / "again.yaml") == found
-    assert set(yaml.safe_load(dump_recipe(found))) == set(Recipe.model_fields)
+    written_out = yaml.safe_dump(found.model_dump(mode="json"), allow_unicode=True)  # as earlier versions kept it
+    (tmp_path / "written_out.yaml").write_text(written_out, encoding="utf-8")
+    assert load_recipe(tmp_path / "written_out.yaml") == found
+    assert set(complete(yaml.safe_load(dump_recipe(found)))) == set(Recipe.model_fields)
+
+
+def test_a_dump_says_what_differs_from_the_defaults(recipe):
+    """Prevents a kept recipe of 41 nulls, and one that hides the terms or switches which are on with all defaults."""
+    found = recipe(
+        SMALL,
+        "teacher.finetune={}",
+        "teacher.cache={}",
+        "student.layers=every_other",
+        "data.max_length=64",
+        "data.masking.probability=0.15",
+        "data.augmentation.mixup={}",
+        "objective.hard_label={}",
+        "objective.hidden_mse.layers=[[embeddings, embeddings], [1, 0]]",
+        "objective.hidden_mse.schedule.weight={shape: linear, end: 0}",
+        "objective.attention_kl=null",
+        "training.optim_args=null",
+        "hub.private=false",
+    )
+    text = dump_recipe(found)
+    assert yaml.safe_load(text) == {
+        "teacher": {"name": "t", "finetune": {}, "cache": {}},
+        "data": {"path": "d", "task": "mlm", "max_length": 64, "augmentation": {"mixup": {}}},
+        "objective": {
+            "soft_target_kl": {"weight": 5.0},
+            "hard_label": {"weight": 1.0},
+            "hidden_mse": {
+                "weight": 1.0,
+                "schedule": {"weight": {"shape": "linear", "end": 0.0}},
+                "layers": [["embeddings", "embeddings"], [1, 0]],
+            },
+        },
+        "training": {"learning_rate": 5e-5, "optim_args": None},
+    }
+    assert "layers: [[embeddings, embeddings], [1, 0]]\n" in text
+
+
+def test_the_short_form_and_the_complete_one_are_of_each_other():
+    """Prevents a card or a report whose recipe is another than the one in results.json."""
+    for path in RECIPES:
+        settings = load_recipe(path).model_dump(mode="json")
+        assert complete(concise(settings)) == settings
+        assert concise(concise(settings)) == concise(settings)
+    assert concise({"data": {"of_an_older_version": None}, "objective": {"gone": {}}, "gone": 1}) == {
+        "data": {"of_an_older_version": None},
+        "objective": {"gone": {}},
+        "gone": 1,
+    }
+    assert complete({"data": 3})["data"] == 3
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from distil_nlp.cli import main
@@ -391,6 +392,20 @@ def test_text_from_data_and_recipes_stays_text(tmp_path):
     tables = re.findall(r"(?:^\|.*\n)+", markdown, re.M)
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_the_recipe_shown_has_no_nulls(tmp_path):
+    """Prevents 41 lines of terms that were off, and a switch without values, or a null that was set, that goes too."""
+    recipe = example()["recipe"]
+    recipe["objective"] |= {"pkd": None, "hidden_mse": {"weight": 0.5, "schedule": {"weight": None}, "rows": None}}
+    recipe["teacher"]["finetune"], recipe["data"]["augmentation"] = {}, {"mixup": None, "cutoff": None}
+    recipe["training"]["optim_args"] = None
+    shown = yaml.safe_load(run_page(run_of(tmp_path, recipe=recipe)).recipe)
+    assert shown["teacher"] == {"name": "google-bert/bert-base-uncased", "finetune": {}}
+    assert shown["objective"]["hidden_mse"] == {"weight": 0.5}
+    assert shown["objective"]["soft_target_kl"]["schedule"] == {"weight": {"shape": "linear", "end": 0.5}}
+    assert not {"pkd", "augmentation"} & {*shown["objective"], *shown["data"]}
+    assert shown["training"]["optim_args"] is None
 
 
 # Several runs -------------------------------------------------------------------------------------------------

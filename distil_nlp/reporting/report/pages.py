@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
-
+from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.reporting import sentences, tables
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.plots import curves, matrices, scores
@@ -84,7 +83,7 @@ def run_page(run: RunResults) -> Page:
             ReportSection("What to do next", advice=advice.advice(run)),
         ]
     recipe = run.get("recipe")
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else ""
+    text = dump_yaml(concise(recipe)) if recipe else ""
     remarks = [remark for remark in (sentences.distillation_gain(run), sentences.majority_note(run)) if remark]
     return Page(run.name, _subject(run), sentences.headline(run), remarks, _without_empty(sections), text)
 

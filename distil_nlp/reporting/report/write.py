@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from distil_nlp.errors import UserError
-from distil_nlp.reporting.markdown import fence
+from distil_nlp.reporting.markdown import escape_markdown, fence
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
 from distil_nlp.results import read_runs
 from distil_nlp.utils.files import validate_links, write_atomically
@@ -72,6 +71,4 @@ def _escape_markdown(value: Any) -> Any:
     """Return a value as one line of text that Markdown shows unchanged, in a table too."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(str(value).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+    return escape_markdown(" ".join(str(value).split())).replace("|", r"\|")

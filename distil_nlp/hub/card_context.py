@@ -1,0 +1,164 @@
+"""The values that the template of a model card shows, section by section; each function returns those of one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distil_nlp.hub import task_words
+from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
+from distil_nlp.hub.card_method import method, training_data
+from distil_nlp.hub.citations import bibtex
+from distil_nlp.hub.sources import hub_id
+from distil_nlp.recipe import concise, dump_yaml
+from distil_nlp.redaction import last_component, redact_paths
+from distil_nlp.reporting.formatting import decimal, percent, plural
+from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
+from distil_nlp.reporting.scores import metric_name, other_metrics
+from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
+from distil_nlp.reporting.tables import Table, cost_table, quality_table
+from distil_nlp.results import get_nested
+from distil_nlp.tasks.glue import GLUE
+
+_SHOWN_LABELS = 20
+
+
+def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
+    """Return all names of `templates/card.md.j2` but `card_data` and `model_name`.
+
+    Args:
+        student: the folder of the student, whose config.json names class and depth.
+    """
+    return {
+        "fence": fence,
+        **_summary(facts, student),
+        **_usage(facts),
+        **_quality(facts),
+        **_cost(facts),
+        **method(facts),
+        **training_data(facts),
+        **_limits(facts),
+        **_reproduction(facts),
+        "bibtex": bibtex(facts.terms, facts.augmentations),
+    }
+
+
+def _summary(facts: CardFacts, student: Path) -> dict[str, Any]:
+    path = student / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {
+        "title": _title(facts),
+        "architecture": inline_code(next(iter(config.get("architectures") or []), "model")),
+        "num_layers": config.get("num_hidden_layers") or config.get("n_layers"),
+        "teacher": model_link(facts.get("recipe.teacher.name")) or "its teacher",
+        "num_teachers": 1 + len(facts.get("recipe.teacher.ensemble") or []),
+        "is_teacher_finetuned": facts.get("recipe.teacher.finetune") is not None,
+        "dataset": facts.linked_dataset,
+        "headline": escape_markdown(headline(facts)),
+        "majority_note": escape_markdown(majority_note(facts)),
+    }
+
+
+def _title(facts: CardFacts) -> str:
+    teacher = facts.get("recipe.teacher.name")
+    shown = inline_code(last_component(teacher)) if teacher else "A model"
+    if hub_id(teacher):
+        shown = teacher.rpartition("/")[2]
+    return f"{shown}, distilled on {facts.dataset if facts.task in GLUE else inline_code(facts.dataset)}"
+
+
+def _usage(facts: CardFacts) -> dict[str, Any]:
+    """Return the parts of a snippet that runs, and the classes it answers with."""
+    labels, length = facts.get("labels") or [], facts.get("recipe.data.max_length")
+    options = task_words.CALL_OPTIONS[facts.kind]
+    if options is not None:
+        options += f", truncation=True{f', max_length={length}' if length else ''}"
+    return {
+        "pipeline_tag": task_words.PIPELINE_TAGS[facts.kind],
+        "example": task_words.EXAMPLES[facts.kind][_is_pair(facts)],
+        "call_options": options or "",
+        "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
+        "more_labels": max(0, len(labels) - _SHOWN_LABELS),
+    }
+
+
+def _is_pair(facts: CardFacts) -> bool:
+    columns = GLUE[facts.task].text_columns if facts.task in GLUE else facts.get("recipe.data.text_columns") or ()
+    return len(columns) == 2
+
+
+def _quality(facts: CardFacts) -> dict[str, Any]:
+    """Return what was measured on what, the table, and the sentences of its comparisons."""
+    table, splits = quality_table(facts), facts.splits.items()
+    notes = [escape_markdown(table.note) if table else "", _published_scores(facts)]
+    findings = [distillation_gain(facts), *fidelity_sentences(facts)]
+    return {
+        "quality": _markdown(table),
+        "splits": [
+            f"{inline_code(name)} ({plural(rows, 'row')})" if rows else inline_code(name) for name, rows in splits
+        ],
+        "units": task_words.UNITS[facts.kind],
+        "quality_notes": [note for note in notes if note],
+        "findings": [escape_markdown(sentence) for sentence in findings],
+    }
+
+
+def _published_scores(facts: CardFacts) -> str:
+    """Return the scores of the weights in the repository, where the table has medians over seeds."""
+    if len(facts.seeds) < 2:
+        return ""
+    metrics = facts.get("student.metrics")
+    scores = ((name, get_nested(metrics, name)) for name in (facts.metric, *other_metrics(facts)))
+    shown = [f"{metric_name(name, facts.kind)} {decimal(value)}" for name, value in scores if value is not None]
+    return f"The weights here are those of seed {facts.seeds[0]}: {escape_markdown(', '.join(shown))}."
+
+
+def _cost(facts: CardFacts) -> dict[str, Any]:
+    table = cost_table(facts)
+    return {"cost": _markdown(table), "cost_note": escape_markdown(table.note) if table else ""}
+
+
+def _markdown(table: Table | None) -> str:
+    def escaped(row: Sequence[str]) -> list[str]:
+        return [escape_markdown(cell) for cell in row]
+
+    return markdown_table([escaped(table.head), *map(escaped, table.rows)]) if table else ""
+
+
+def _limits(facts: CardFacts) -> dict[str, Any]:
+    """Return what the figures do not cover."""
+    language = facts.get("teacher.card.language") or ""
+    named = language if isinstance(language, str) else ", ".join(map(str, language))
+    return {
+        "purpose": task_words.PURPOSES[facts.kind],
+        "measured": [inline_code(name) for name in facts.splits],
+        "language": escape_markdown(named),
+        "margin": _accuracy_margin(facts),
+        "num_seeds": len(facts.seeds),
+        "limit": task_words.LIMITS[facts.kind],
+    }
+
+
+def _accuracy_margin(facts: CardFacts) -> dict[str, str]:
+    """Return rows, half-width and level of the accuracy's 95 % interval; {} where accuracy is not one of rows."""
+    accuracy, count = facts.get("student.metrics.accuracy"), next(iter(facts.splits.values()), None)
+    if not count or accuracy is None or not task_words.HAS_ROW_ACCURACY[facts.kind]:
+        return {}
+    margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
+    return {"rows": f"{count:,}", "value": f"{margin:.3f}", "level": percent(0.95, 0)}
+
+
+def _reproduction(facts: CardFacts) -> dict[str, Any]:
+    """Return the recipe as a person would write it, and what a reader must put in its place."""
+    settings = redact_paths(concise(facts.get("recipe") or {}))
+    recipe = {name: section for name, section in settings.items() if name not in ("hub", "run")}
+    commit = facts.get("environment.commit")
+    sources = filter(None, (facts.get(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
+    return {
+        "recipe": dump_yaml(recipe) if recipe else "",
+        "commit": inline_code(commit) if commit else "",
+        "local_sources": [inline_code(last_component(name)) for name in sources if not hub_id(name)],
+    }

@@ -1,0 +1,72 @@
+"""The two forms of a recipe's settings: short, as a person would write them, and complete, with all defaults.
+
+Neither form needs valid settings: keys that the schema does not know, from another version, are passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from distil_nlp.recipe.sections import Recipe, Section, TermSection, section_class
+
+
+def concise(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults.
+
+    What has no default stays, and so do sections that were switched on (`cache: {}`) and the weight of each term.
+    Reading the result back gives the same recipe.
+
+    Args:
+        settings: a recipe as `Recipe.model_dump` or `results.json` has it.
+    """
+    return _without_defaults(settings, Recipe)
+
+
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with all defaults filled in, as `Recipe.model_dump` has them.
+
+    Args:
+        settings: a recipe as its file has it.
+    """
+    return _with_defaults(settings, Recipe)
+
+
+def _without_defaults(settings: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
+    short = {}
+    for name, value in settings.items():
+        field = section.model_fields.get(name)
+        inner = section_class(field.annotation) if field else None
+        if inner and isinstance(value, Mapping):
+            value = _without_defaults(value, inner)
+        if field is None or field.is_required() or value != _short_default(field) or _is_weight(name, section):
+            short[name] = value
+    return short
+
+
+def _with_defaults(settings: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
+    full = dict(settings)
+    for name, field in section.model_fields.items():
+        inner = section_class(field.annotation)
+        if name not in full and not field.is_required():
+            full[name] = _default(field)
+        elif inner and isinstance(full.get(name), Mapping):
+            full[name] = _with_defaults(full[name], inner)
+    return full
+
+
+def _default(field: FieldInfo) -> Any:
+    default = field.get_default(call_default_factory=True)
+    return default.model_dump(mode="json") if isinstance(default, Section) else default
+
+
+def _short_default(field: FieldInfo) -> Any:
+    """Return the short form of a field's default; every section that is there by default is empty then."""
+    default = field.get_default(call_default_factory=True)
+    return {} if isinstance(default, Section) else default
+
+
+def _is_weight(name: str, section: type[Section]) -> bool:
+    return name == "weight" and issubclass(section, TermSection)
