@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.hub import task_words
 from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.card_method import method, training_data
 from distil_nlp.hub.citations import bibtex
@@ -21,7 +20,7 @@ from distil_nlp.reporting.scores import metric_name, other_metrics
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
 from distil_nlp.reporting.tables import Table, cost_table, quality_table
 from distil_nlp.results import get_nested
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import GLUE, TaskKind
 
 _SHOWN_LABELS = 20
 
@@ -73,12 +72,12 @@ def _title(facts: CardFacts) -> str:
 def _usage(facts: CardFacts) -> dict[str, Any]:
     """Return the parts of a snippet that runs, and the classes it answers with."""
     labels, length = facts.get("labels") or [], facts.get("recipe.data.max_length")
-    options = task_words.CALL_OPTIONS[facts.kind]
+    options = facts.kind.pipeline_options
     if options is not None:
         options += f", truncation=True{f', max_length={length}' if length else ''}"
     return {
-        "pipeline_tag": task_words.PIPELINE_TAGS[facts.kind],
-        "example": task_words.EXAMPLES[facts.kind][_is_pair(facts)],
+        "pipeline_tag": facts.kind.pipeline_tag,
+        "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
         "call_options": options or "",
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
         "more_labels": max(0, len(labels) - _SHOWN_LABELS),
@@ -100,7 +99,7 @@ def _quality(facts: CardFacts) -> dict[str, Any]:
         "splits": [
             f"{inline_code(name)} ({plural(rows, 'row')})" if rows else inline_code(name) for name, rows in splits
         ],
-        "units": task_words.UNITS[facts.kind],
+        "units": facts.kind.metric_note,
         "quality_notes": [note for note in notes if note],
         "findings": [escape_markdown(sentence) for sentence in findings],
     }
@@ -133,19 +132,23 @@ def _limits(facts: CardFacts) -> dict[str, Any]:
     language = facts.get("teacher.card.language") or ""
     named = language if isinstance(language, str) else ", ".join(map(str, language))
     return {
-        "purpose": task_words.PURPOSES[facts.kind],
+        "purpose": facts.kind.purpose,
         "measured": [inline_code(name) for name in facts.splits],
         "language": escape_markdown(named),
         "margin": _accuracy_margin(facts),
         "num_seeds": len(facts.seeds),
-        "limit": task_words.LIMITS[facts.kind],
+        "limit": facts.kind.limit,
     }
+
+
+def _is_accuracy_of_rows(kind: TaskKind) -> bool:
+    return kind.level == "sequence" and kind.output == "distribution"
 
 
 def _accuracy_margin(facts: CardFacts) -> dict[str, str]:
     """Return rows, half-width and level of the accuracy's 95 % interval; {} where accuracy is not one of rows."""
     accuracy, count = facts.get("student.metrics.accuracy"), next(iter(facts.splits.values()), None)
-    if not count or accuracy is None or not task_words.HAS_ROW_ACCURACY[facts.kind]:
+    if not count or accuracy is None or not _is_accuracy_of_rows(facts.kind):
         return {}
     margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
     return {"rows": f"{count:,}", "value": f"{margin:.3f}", "level": percent(0.95, 0)}

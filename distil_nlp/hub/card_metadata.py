@@ -8,7 +8,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
-from distil_nlp.hub.task_words import PIPELINE_TAGS, TAGS
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
@@ -31,7 +30,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
         license_name=facts.get("teacher.card.license_name"),
         license_link=facts.get("teacher.card.license_link"),
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAGS[facts.kind],
+        pipeline_tag=facts.kind.pipeline_tag,
         base_model=bases[0] if len(bases) == 1 else bases or None,
         base_model_relation="finetune" if bases else None,
         datasets=[dataset] if dataset else None,
@@ -51,7 +50,7 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
         if metric not in _ON_HUB or (several and not split) or value is None:
             continue
         yield EvalResult(
-            task_type=PIPELINE_TAGS[facts.kind],
+            task_type=facts.kind.pipeline_tag,
             dataset_type=dataset or "unknown",  # to the Hub, a type is the id of one of its datasets
             dataset_name=facts.dataset,
             dataset_config=facts.get("recipe.data.name") or (facts.task if facts.task in GLUE else None),
@@ -73,4 +72,4 @@ def _bases(facts: CardFacts) -> list[str]:
 
 
 def _task_tags(facts: CardFacts) -> list[str]:
-    return ["glue", facts.task] if facts.task in GLUE else TAGS[facts.kind]
+    return ["glue", facts.task] if facts.task in GLUE else list(facts.kind.hub_tags)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distil_nlp.hub import task_words
 from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.citations import AUGMENTATION
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import decimal, duration, percent, plural
 from distil_nlp.reporting.markdown import drop_empty, escape_markdown, markdown_table
+from distil_nlp.tasks import TaskKind
 
 _PAIRINGS = {
     "uniform": "`uniform` pairs each student layer with the teacher’s at the same relative depth",
@@ -53,9 +53,9 @@ def _terms(facts: CardFacts) -> str:
     return markdown_table(drop_empty([head, *(_term(name, term, facts.kind) for name, term in facts.terms.items())]))
 
 
-def _term(name: str, term: Mapping[str, Any], kind: str) -> list[str]:
+def _term(name: str, term: Mapping[str, Any], kind: TaskKind) -> list[str]:
     known = TERMS.get(name)  # an older run may name another
-    change, is_soft = term.get("schedule") or {}, task_words.HAS_SOFT_OUTPUTS[kind]
+    change, is_soft = term.get("schedule") or {}, kind.output == "distribution"
     formula, paper = (known.formula, known.paper) if known else ("", None)
     if known and known.formula_of_regression and not is_soft:
         formula, paper = known.formula_of_regression, None
@@ -86,10 +86,10 @@ def _layers(layers: Any) -> str:
     return escape_markdown(layers or "")
 
 
-def _tokens(term: Mapping[str, Any], kind: str) -> str:
+def _tokens(term: Mapping[str, Any], kind: TaskKind) -> str:
     """Return the tokens that a term compares; outputs of whole sequences have none to choose from."""
     rows = term.get("rows")
-    if rows is None or not (task_words.HAS_TOKEN_OUTPUTS[kind] or term.get("layers")):
+    if rows is None or not (kind.level == "token" or term.get("layers")):
         return ""
     return escape_markdown(rows) if isinstance(rows, str) else f"{percent(rows, 0)}, drawn anew"
 
@@ -137,13 +137,13 @@ def _versions(facts: CardFacts) -> list[str]:
 def training_data(facts: CardFacts) -> dict[str, Any]:
     """Return which rows the student learned from, how long, how masked, and what was made of them."""
     rows, labelled = facts.get("rows.train"), facts.get("rows.labelled")
-    masking = facts.get("recipe.data.masking") if task_words.HAS_MASKING[facts.kind] else None
+    masking = facts.get("recipe.data.masking") if "masking" in facts.kind.data_keys else None
     return {
         "has_data": bool(facts.get("recipe.data.path")),
         "data_details": _data_details(facts, rows),
         "labelled_rows": f"{labelled:,}" if rows and labelled is not None and labelled < rows else "",
         "max_length": facts.get("recipe.data.max_length"),
-        "packing": task_words.PACKING[facts.kind],
+        "packing": facts.kind.truncation,
         "masked": percent(masking["probability"], 0) if masking else "",
         "has_whole_words": bool(masking and masking.get("whole_words")),
         **_augmentation(facts),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distil_nlp.results import RunResults, get_nested
+from distil_nlp.tasks import TaskKind
 
 MAJORITY, LABELS_ONLY = "majority", "baselines.no_distillation"
 
@@ -22,11 +23,6 @@ _BASELINES = {
     "no_distillation": "labels only",
     "random_init": "from random weights",
     "copied_only": "initialised student",
-}
-_MAJORITY_NAMES = {
-    "mlm": "token frequencies",
-    "regression": "mean of the training labels",
-    "classification": "majority class",
 }
 
 
@@ -86,7 +82,7 @@ def scored_models(run: RunResults) -> list[ScoredModel]:
 
 def majority_name(run: RunResults) -> str:
     """Return the name of the majority-class baseline, or of what stands for it in this kind of task."""
-    return _MAJORITY_NAMES[run.kind]
+    return run.kind.majority_name
 
 
 def headline_score(run: RunResults, role: str) -> SeedScores | None:
@@ -110,10 +106,10 @@ def is_within_noise(gain: dict[str, Any] | None) -> bool | None:
     return None if low is None or high is None else low <= 0 <= high
 
 
-def metric_name(metric: str, kind: str) -> str:
+def metric_name(metric: str, kind: TaskKind) -> str:
     """Return a metric's name in words; `<split>/accuracy` becomes accuracy (split)."""
     split, _, key = metric.rpartition("/")
-    name = "top-1 accuracy" if kind == "mlm" and key == "accuracy" else _METRICS.get(key, key)
+    name = dict(kind.metric_names).get(key) or _METRICS.get(key, key)
     return f"{name} ({split})" if split else name
 
 

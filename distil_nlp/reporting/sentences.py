@@ -127,7 +127,7 @@ def _predictions(run: RunResults) -> str:
     agreement, kl = run.get("fidelity.agreement"), run.get("fidelity.kl")
     tokens, rows = run.get("fidelity.tokens"), run.get("fidelity.rows")
     compared = f"{count(tokens)} masked tokens" if tokens else plural(rows, "row") if rows else "the rows"
-    target = "token" if run.kind == "mlm" else "class"
+    target = run.kind.predicted
     same = f"Teacher and student predict the same {target} for {percent(agreement)} of {compared}."
     distance = f"KL(teacher ‖ student) is {decimal(kl)} nats on average, at temperature 1."
     return join_parts(same if agreement is not None else "", distance if kl is not None else "")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.results.files import get_nested, read_run
-from distil_nlp.tasks.base import CUSTOM_TASKS
-from distil_nlp.tasks.glue import GLUE
+from distil_nlp.tasks import TASKS, TaskKind
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,9 @@ class RunResults:
         return self.get("headline") or "score"
 
     @property
-    def kind(self) -> str:
-        """The kind of task: mlm, classification or regression."""
-        if self.task == "mlm":
-            return "mlm"
-        task = (GLUE | CUSTOM_TASKS).get(self.task)
-        return task.kind if task else "classification"
+    def kind(self) -> TaskKind:
+        """The kind of task; classification for a task of another version."""
+        return TASKS[self.task if self.task in TASKS else "classification"].kind
 
     @property
     def splits(self) -> dict[str, int | None]:

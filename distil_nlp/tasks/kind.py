@@ -41,12 +41,12 @@ class TaskKind:
         metric_names: a metric → its name in tables, where the kind has its own.
         metric_note: how the metrics are to be read, on the model card.
         pipeline_tag: transformers' pipeline that runs the student.
-        pipeline_options: arguments of that pipeline's call, as code.
+        pipeline_options: further arguments of that pipeline's call, as code; None for one that cannot truncate.
         example_input: an input of that pipeline, as code; `example_pair` where an input has two texts.
         hub_tags: tags of a model card, for data of one's own.
         purpose: what the student is meant for, on the model card.
         truncation: what became of long texts, on the model card.
-        limits: further sentences of the model card's limits.
+        limit: a further sentence of the model card's limits.
     """
 
     name: str
@@ -75,10 +75,10 @@ class TaskKind:
     names_corpus: bool = False
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")
     metric_names: tuple[tuple[str, str], ...] = ()
-    pipeline_options: str = ""
+    pipeline_options: str | None = ""
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
+    limit: str = ""
 
     def __str__(self) -> str:
         """Return the name, which is also how caches know the kind."""

@@ -29,5 +29,7 @@ MASKED_LM = TaskKind(
     hub_tags=("masked-language-modeling",),
     purpose="filling in masked words, and as a start for fine-tuning",
     truncation="packed into blocks of",
-    limits=("Perplexity is over masked tokens, and compares only with the same vocabulary and masking.",),
+    limit="Perplexity is over masked tokens, and compares only with the same vocabulary and masking.",
+    pipeline_options=None,
+    example_pair='f"Write a text with a {model.tokenizer.mask_token} here."',
 )

@@ -26,7 +26,7 @@ _FINETUNING = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    from distil_nlp.tasks.glue import GLUE
+    from distil_nlp.tasks import GLUE
 
     parser.add_argument("model", help="a folder such as runs/x/student, or a name on the Hub")
     parser.add_argument("--mode", choices=["score", "finetune"], default="score",
@@ -78,7 +78,7 @@ def validate(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> Path | None:
-    from distil_nlp.tasks.glue import GLUE
+    from distil_nlp.tasks import GLUE
 
     arguments = vars(options).copy()
     finetuning = {name: arguments.pop(name) for name in _FINETUNING if name in arguments}

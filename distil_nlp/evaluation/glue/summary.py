@@ -83,7 +83,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for task, metrics in summary["tasks"].items():
         shown = metrics if len(metrics) > 2 else {name: one for name, one in metrics.items() if name != SCORE}
         for name, one in shown.items():
-            label = f"{SCORE}: mean of these" if name == SCORE else metric_name(name, task)
+            label = f"{SCORE}: mean of these" if name == SCORE else metric_name(name, GLUE[task].kind)
             low_to_high = span(one["minimum"], one["maximum"])
             rows.append((task, label, decimal(one["median"]), low_to_high, str(len(one["seeds"]))))
     return rows

@@ -22,6 +22,7 @@ from distil_nlp.reporting.plots.style import (
 )
 from distil_nlp.reporting.scores import headline_name
 from distil_nlp.results import RunResults, get_nested
+from distil_nlp.tasks import TaskKind
 
 _WIDE_RANGE = 4
 """Ratio of largest to smallest value above which a term gets a log axis."""
@@ -129,9 +130,9 @@ def _curve(run: RunResults, key: str) -> list[tuple[int, float]]:
     return [(step, value) for step, value in pairs if isinstance(value, int | float) and step is not None]
 
 
-def _unit(name: str, kind: str) -> str:
+def _unit(name: str, kind: TaskKind) -> str:
     """Return the unit of a term; empty for one that this version does not know."""
     term = TERMS.get(name)
     if term is None:
         return ""
-    return "squared error" if kind == "regression" and term.formula_of_regression else term.unit
+    return "squared error" if kind.output == "number" and term.formula_of_regression else term.unit

@@ -154,7 +154,7 @@ def _longer(run: RunResults) -> str:
 
 
 def _load(run: RunResults) -> Advice:
-    model = "AutoModelForMaskedLM" if run.kind == "mlm" else "AutoModelForSequenceClassification"
+    model = run.kind.auto_model
     path, imports = repr((_path(run) / "student").as_posix()), ""
     if path.startswith("'~"):
         path, imports = f"Path({path}).expanduser()", "from pathlib import Path\n\n"
