@@ -52,8 +52,11 @@ def measure_communication(work: Workload, rounds: int, warm_up: int, accumulatio
     """
     if not dist.is_torchelastic_launched():
         raise UserError(
-            "--parts communication: expected several processes / got one / there is no communication to measure / "
-            "start it with torchrun --nproc_per_node 2 scripts/benchmark.py --parts communication"
+            "--parts communication",
+            "several processes",
+            "one",
+            why="there is no communication to measure",
+            fix="start it with torchrun --nproc_per_node 2 scripts/benchmark.py --parts communication",
         )
     timers = {}
     for count in (1, accumulation):

@@ -40,13 +40,18 @@ def _check(settings: BenchmarkSettings) -> None:
     lacking = [] if has_data else [part for part in ("task", "terms") if part in settings.parts]
     if lacking:
         raise UserError(
-            f"--model, --glue: expected a model with its tokenizer and GLUE's data for the part {lacking[0]} / got "
-            f"{settings.model} and {settings.glue} / the part measures batches of real sentences / name both, or "
-            "leave the part out"
+            "--model, --glue",
+            f"a model with its tokenizer and GLUE's data for the part {lacking[0]}",
+            f"{settings.model} and {settings.glue}",
+            why="the part measures batches of real sentences",
+            fix="name both, or leave the part out",
         )
     unknown = [name for name in settings.terms or () if name not in MEASURED]
     if unknown:
         raise UserError(
-            f"--terms: expected some of {', '.join(MEASURED)} / got {', '.join(unknown)} / soft_target_kl is in every "
-            "step, as the baseline of the other terms' costs / choose from the list"
+            "--terms",
+            f"some of {', '.join(MEASURED)}",
+            ", ".join(unknown),
+            why="soft_target_kl is in every step, as the baseline of the other terms' costs",
+            fix="choose from the list",
         )

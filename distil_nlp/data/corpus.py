@@ -52,8 +52,11 @@ def load_corpus(
     """
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise UserError(
-            f"expected a tokenizer with [CLS] and [SEP] tokens / got {type(tokenizer).__name__} without / blocks "
-            "cannot be framed as an encoder reads them / take an encoder as the teacher"
+            None,
+            "a tokenizer with [CLS] and [SEP] tokens",
+            f"{type(tokenizer).__name__} without",
+            why="blocks cannot be framed as an encoder reads them",
+            fix="take an encoder as the teacher",
         )
     train = named_split(splits, train_split)
     names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
@@ -88,8 +91,11 @@ def _split_stream(stream: IterableDataset, selection_share: float | None, limit:
         stream = stream.skip(_SELECTION_BLOCKS)
         if next(iter(stream), None) is None:
             raise UserError(
-                f"expected a stream of more than the {_SELECTION_BLOCKS} blocks set aside for choosing the best "
-                f"checkpoint / got {len(selection)} / nothing would be left to train on / set data.streaming=false"
+                None,
+                (f"a stream of more than the {_SELECTION_BLOCKS} blocks set aside for choosing the best checkpoint"),
+                f"{len(selection)}",
+                why="nothing would be left to train on",
+                fix="set data.streaming=false",
             )
     return Split(stream.take(limit) if limit else stream, selection, held_out)
 
@@ -115,11 +121,19 @@ def _columns(rows: Any) -> list[str]:
 def _check_column(rows: Any, column: str, split: str) -> None:
     columns = _columns(rows)
     if not columns:
-        raise UserError(f"data: expected text in {split} / got no rows / there is nothing to learn from")
+        raise UserError(
+            "data",
+            f"text in {split}",
+            "no rows",
+            why="there is nothing to learn from",
+        )
     if column not in columns:
         raise UserError(
-            f"data.text_columns: expected a column of text / got {column!r}, but {split} has "
-            f"{', '.join(columns)} / there is nothing to read / name one of them"
+            "data.text_columns",
+            "a column of text",
+            f"{column!r}, but {split} has {', '.join(columns)}",
+            why="there is nothing to read",
+            fix="name one of them",
         )
 
 
@@ -130,8 +144,14 @@ def _held(rows: Any, column: str, share: float, inside: bool) -> Any:
 def _not_empty(blocks: Dataset, name: str) -> Dataset:
     if len(blocks) == 0:
         raise UserError(
-            f"data: expected text in {name} / got none that fills a block / there is nothing to learn from / check "
-            "data.text_columns, lower data.max_length, or give more texts (a share of the different ones is held out)"
+            "data",
+            f"text in {name}",
+            "none that fills a block",
+            why="there is nothing to learn from",
+            fix=(
+                "check data.text_columns, lower data.max_length, or give more texts (a share of the "
+                "different ones is held out)"
+            ),
         )
     return blocks
 
@@ -141,8 +161,11 @@ def _check_words(blocks: Dataset, tokenizer: PreTrainedTokenizerBase, name: str)
     special = tokenizer.all_special_ids
     if all(np.isin(block["input_ids"], special).all() for block in blocks):
         raise UserError(
-            f"data: expected words that the teacher's tokenizer knows in {name} / got none in {len(blocks):,} blocks / "
-            "no token could be masked / take text of the teacher's language, or a teacher of the text's"
+            "data",
+            f"words that the teacher's tokenizer knows in {name}",
+            f"none in {len(blocks):,} blocks",
+            why="no token could be masked",
+            fix="take text of the teacher's language, or a teacher of the text's",
         )
 
 

@@ -50,7 +50,12 @@ def load_splits(
     place = Path(path).expanduser()
     looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix.lower() in _BUILDERS
     if looks_local and not place.exists():
-        raise UserError(f"data.path: expected a dataset at {path} / got no such file or folder / check the path")
+        raise UserError(
+            "data.path",
+            f"a dataset at {path}",
+            "no such file or folder",
+            fix="check the path",
+        )
     options: dict[str, Any] = {"streaming": streaming}
     try:
         if place.is_file():
@@ -72,8 +77,11 @@ def load_splits(
         if any(word in reason for word in _NO_ROWS):
             reason = "no rows"
         raise UserError(
-            f"data.path: expected a dataset at {path!r}{f' with the configuration {name!r}' if name else ''} / got: "
-            f"{reason} / there is nothing to train on / {remedy}"
+            "data.path",
+            f"a dataset at {path!r}{f' with the configuration {name!r}' if name else ''}",
+            f"{reason}",
+            why="there is nothing to train on",
+            fix=f"{remedy}",
         ) from error
 
 
@@ -91,8 +99,11 @@ def commit_of_data(path: str, revision: str | None, splits: DatasetDict | Iterab
     commit = next((name for name in found if _COMMIT.fullmatch(name)), None)
     if commit and revision and _COMMIT.fullmatch(revision) and commit != revision:
         raise UserError(
-            f"data.revision: expected {path} at {revision} / got {commit}, which is what the cache has / other rows "
-            "might be trained on / unset HF_HUB_OFFLINE to download it"
+            "data.revision",
+            f"{path} at {revision}",
+            f"{commit}, which is what the cache has",
+            why="other rows might be trained on",
+            fix="unset HF_HUB_OFFLINE to download it",
         )
     return commit
 
@@ -110,8 +121,11 @@ def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDat
     builder = _BUILDERS.get(file.suffix.lower())
     if builder is None:
         raise UserError(
-            f"data.path: expected a file of {', '.join(_BUILDERS)} / got {file.name} / its format is unknown / "
-            "convert it, or give a folder"
+            "data.path",
+            f"a file of {', '.join(_BUILDERS)}",
+            f"{file.name}",
+            why="its format is unknown",
+            fix="convert it, or give a folder",
         )
     if builder == "csv":
         options |= {**_CELLS, "sep": "\t" if file.suffix.lower() == ".tsv" else ","}
@@ -147,9 +161,11 @@ def _check_columns(files: Iterable[Path]) -> None:
             names, first = classes.setdefault(column, (feature.names, file))
             if names != feature.names:
                 raise UserError(
-                    f"data.path: expected the classes of {column!r} as in {first.name} ({', '.join(names[:10])}) / got "
-                    f"{', '.join(feature.names[:10])} in {file.name} / each class would be read as another one / cast "
-                    "the columns to one order and write the files again"
+                    "data.path",
+                    f"the classes of {column!r} as in {first.name} ({', '.join(names[:10])})",
+                    f"{', '.join(feature.names[:10])} in {file.name}",
+                    why="each class would be read as another one",
+                    fix="cast the columns to one order and write the files again",
                 )
 
 
@@ -159,6 +175,9 @@ def _check_header(file: Path) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise UserError(
-            f"data.path: expected each column once in {file.name} / got {', '.join(map(repr, twice))} more than once / "
-            "nobody could tell which of them is read / rename or drop one"
+            "data.path",
+            f"each column once in {file.name}",
+            f"{', '.join(map(repr, twice))} more than once",
+            why="nobody could tell which of them is read",
+            fix="rename or drop one",
         )

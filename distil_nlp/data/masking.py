@@ -45,8 +45,11 @@ class MaskingCollator:
     def __post_init__(self) -> None:
         if self.tokenizer.mask_token_id is None:
             raise UserError(
-                f"expected a tokenizer with a mask token / got {type(self.tokenizer).__name__} without one / "
-                "masked language modelling needs it / take a masked language model as the teacher"
+                None,
+                "a tokenizer with a mask token",
+                f"{type(self.tokenizer).__name__} without one",
+                why="masked language modelling needs it",
+                fix="take a masked language model as the teacher",
             )
         self._special = np.array(sorted(self.tokenizer.all_special_ids))
         self._ordinary = np.setdiff1d(np.arange(len(self.tokenizer)), self._special)
@@ -69,8 +72,11 @@ class MaskingCollator:
     def _words(feature: dict[str, Any]) -> Sequence[int]:
         if "word_ids" not in feature:
             raise UserError(
-                f"data.masking.whole_words: expected rows with word_ids / got {', '.join(feature)} / single tokens "
-                "would be masked instead / load the text with load_corpus, or mask tokens"
+                "data.masking.whole_words",
+                "rows with word_ids",
+                ", ".join(feature),
+                why="single tokens would be masked instead",
+                fix="load the text with load_corpus, or mask tokens",
             )
         return feature["word_ids"]
 

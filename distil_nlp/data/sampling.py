@@ -71,8 +71,11 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
         size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return lambda epoch: get_length_grouped_indices(lengths, size, generator=_generator(seed, epoch))
     raise UserError(
-        "training.train_sampling_strategy: expected random, group_by_length or sequential / got "
-        f"{args.train_sampling_strategy} / its batches cannot be resumed exactly / choose one of those"
+        "training.train_sampling_strategy",
+        "random, group_by_length or sequential",
+        f"{args.train_sampling_strategy}",
+        why="its batches cannot be resumed exactly",
+        fix="choose one of those",
     )
 
 
@@ -80,9 +83,11 @@ def _lengths(rows: Any, column: str) -> list[int]:
     """Lengths of rows by their column, which avoids reading every row."""
     if column not in getattr(rows, "column_names", ()):
         raise UserError(
-            f"training.train_sampling_strategy=group_by_length: expected a column {column!r} with each row's "
-            f"number of tokens / got columns {getattr(rows, 'column_names', None)} / finding lengths row by row "
-            "is very slow / add the column"
+            "training.train_sampling_strategy=group_by_length",
+            f"a column {column!r} with each row's number of tokens",
+            f"columns {getattr(rows, 'column_names', None)}",
+            why="finding lengths row by row is very slow",
+            fix="add the column",
         )
     return list(rows[column])
 
@@ -179,7 +184,12 @@ class EpochStream(IterableDataset):
             if seen == 0 and worker is not None:
                 return  # fewer shards than workers
             if seen == 0:
-                raise UserError("data: expected rows in the stream / got none / there is nothing to learn from")
+                raise UserError(
+                    "data",
+                    "rows in the stream",
+                    "none",
+                    why="there is nothing to learn from",
+                )
 
     def _is_mine(self, row: int, worker: Any) -> bool:
         """Whether a row of a stream that does not split itself belongs to this worker of this process."""

@@ -29,8 +29,11 @@ class ClassLabels(LabelReader):
         labels, num_labels = _classes(splits[train_split], task)
         if num_labels < 2:
             raise UserError(
-                f"data.label_column: expected two classes or more in {train_split} / got one / there is nothing to "
-                "tell apart / name the label column, or store it as a ClassLabel with all classes"
+                "data.label_column",
+                f"two classes or more in {train_split}",
+                "one",
+                why="there is nothing to tell apart",
+                fix="name the label column, or store it as a ClassLabel with all classes",
             )
         _check_names(splits, task, labels)
         return labels, num_labels
@@ -65,24 +68,31 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
         names = tuple(feature.names)
         if task.name in GLUE and names != task.labels:
             raise UserError(
-                f"data: expected the labels {', '.join(task.labels)} of {task.name} in this order / "
-                f"got {', '.join(names)} / classes would be mixed up / cast the label column to GLUE's order"
+                "data",
+                f"the labels {', '.join(task.labels)} of {task.name} in this order",
+                ", ".join(names),
+                why="classes would be mixed up",
+                fix="cast the label column to GLUE's order",
             )
         return names, len(names)
     if task.name in GLUE:
         return task.labels, len(task.labels)
     if feature is not None and not isinstance(feature, Value):
         raise UserError(
-            f"data.label_column: expected one label a row / got {feature} in {task.label_column!r} / several labels a "
-            "row are not supported / name a column of classes or numbers"
+            "data.label_column",
+            "one label a row",
+            f"{feature} in {task.label_column!r}",
+            why="several labels a row are not supported",
+            fix="name a column of classes or numbers",
         )
     values = {value for value in rows[task.label_column] if not is_missing(value)} if feature is not None else set()
     if not values:
         raise UserError(
-            f"data.label_column: expected labels in {task.label_column!r} of the training split / got "
-            f"{'no such column, but ' + ', '.join(rows.column_names) if feature is None else 'unlabelled rows only'} / "
-            "the number of classes is unknown / name the label column (−100, NaN or null mark an unlabelled row), or "
-            "store it as a ClassLabel"
+            "data.label_column",
+            f"labels in {task.label_column!r} of the training split",
+            f"{'no such column, but ' + ', '.join(rows.column_names) if feature is None else 'unlabelled rows only'}",
+            why="the number of classes is unknown",
+            fix=("name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel"),
         )
     if all(isinstance(value, str) for value in values):
         return _class_names(values), len(values)
@@ -94,15 +104,20 @@ def _count_ids(values: set[Any], task: Task) -> int:
     if not all(_is_whole(value) for value in values):
         examples = sorted(map(str, values))[:5]
         raise UserError(
-            f"data.label_column: expected whole numbers or names of classes / got {', '.join(examples)} … / these are "
-            "no classes / use data.task=regression for numbers"
+            "data.label_column",
+            "whole numbers or names of classes",
+            f"{', '.join(examples)} …",
+            why="these are no classes",
+            fix="use data.task=regression for numbers",
         )
     num_labels = max(int(max(values)) + 1, 1)
     if num_labels > max(_SPARSE, 10 * len(values)):
         raise UserError(
-            f"data.label_column: expected classes numbered from 0 on / got {len(values)} of them up to "
-            f"{num_labels - 1} in {task.label_column!r} / the models would need an output for every number / number "
-            f"them from 0 to {len(values) - 1}, or give names"
+            "data.label_column",
+            "classes numbered from 0 on",
+            f"{len(values)} of them up to {num_labels - 1} in {task.label_column!r}",
+            why="the models would need an output for every number",
+            fix=f"number them from 0 to {len(values) - 1}, or give names",
         )
     return num_labels
 
@@ -113,8 +128,11 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
     if "" in stripped or len(stripped) < len(values):
         examples = ", ".join(map(repr, sorted(values)[:5]))
         raise UserError(
-            f"data.label_column: expected names of classes / got {examples} / blank ones, or such as differ by spaces "
-            "alone, would be classes of their own / strip them; null marks an unlabelled row"
+            "data.label_column",
+            "names of classes",
+            f"{examples}",
+            why="blank ones, or such as differ by spaces alone, would be classes of their own",
+            fix="strip them; null marks an unlabelled row",
         )
     if all(value.isdecimal() for value in values):
         return tuple(sorted(values, key=lambda value: (int(value), value)))
@@ -132,6 +150,9 @@ def _check_names(splits: Mapping[str, Dataset], task: Task, labels: Labels) -> N
         feature = rows.features.get(task.label_column)
         if isinstance(feature, ClassLabel) and tuple(feature.names) != labels:
             raise UserError(
-                f"data.label_column: expected the classes {', '.join(labels or ())} in {split} too, in this order / "
-                f"got {', '.join(feature.names)} / scores would be those of the wrong classes / cast the column"
+                "data.label_column",
+                f"the classes {', '.join(labels or ())} in {split} too, in this order",
+                ", ".join(feature.names),
+                why="scores would be those of the wrong classes",
+                fix="cast the column",
             )

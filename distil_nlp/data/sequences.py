@@ -76,8 +76,11 @@ def load_task(
     """
     if tokenizer.pad_token_id is None:
         raise UserError(
-            f"expected a tokenizer with a padding token / got {type(tokenizer).__name__} without one / rows of unlike "
-            "length cannot share a batch / set pad_token in the teacher's tokenizer_config.json"
+            None,
+            "a tokenizer with a padding token",
+            f"{type(tokenizer).__name__} without one",
+            why="rows of unlike length cannot share a batch",
+            fix="set pad_token in the teacher's tokenizer_config.json",
         )
     names = _evaluation_splits(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
@@ -115,7 +118,13 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         UserError: for a stream, and for what `load_task` finds.
     """
     if options.streaming:
-        raise UserError("data.streaming: expected false for a task / got true / tasks fit in memory / leave it out")
+        raise UserError(
+            "data.streaming",
+            "false for a task",
+            "true",
+            why="tasks fit in memory",
+            fix="leave it out",
+        )
     data = load_task(
         splits,
         tokenizer,
@@ -163,8 +172,11 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
     own = [name for name in task.evaluation_splits if name in splits]
     if not own:
         raise UserError(
-            f"data: expected a labelled split to report scores on ({', '.join(task.evaluation_splits)}) / got "
-            f"{', '.join(splits)} / there would be no score / name one with data.evaluation_splits"
+            "data",
+            f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
+            ", ".join(splits),
+            why="there would be no score",
+            fix="name one with data.evaluation_splits",
         )
     return own if task.name in GLUE else own[:1]
 
@@ -174,20 +186,34 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
     missing = [name for name in task.text_columns if name not in rows.column_names]
     if missing:
         raise UserError(
-            f"data.text_columns: expected columns {', '.join(task.text_columns)} / got {', '.join(rows.column_names)} "
-            f"in {split} / {', '.join(missing)} cannot be read / name the dataset's own text columns"
+            "data.text_columns",
+            f"columns {', '.join(task.text_columns)}",
+            f"{', '.join(rows.column_names)} in {split}",
+            why=f"{', '.join(missing)} cannot be read",
+            fix="name the dataset's own text columns",
         )
     if len(rows) == 0:
-        raise UserError(f"data: expected rows in {split} / got none / there is nothing to learn from or to score")
+        raise UserError(
+            "data",
+            f"rows in {split}",
+            "none",
+            why="there is nothing to learn from or to score",
+        )
     if not any(text and not str(text).isspace() for name in task.text_columns for text in rows[name]):
         raise UserError(
-            f"data.text_columns: expected text in {', '.join(task.text_columns)} of {split} / got blank rows only / "
-            "there is nothing to learn from or to score / name the column of text"
+            "data.text_columns",
+            f"text in {', '.join(task.text_columns)} of {split}",
+            "blank rows only",
+            why="there is nothing to learn from or to score",
+            fix="name the column of text",
         )
     if needs_labels and task.label_column not in rows.column_names:
         raise UserError(
-            f"data.label_column: expected a column {task.label_column!r} in {split} / got "
-            f"{', '.join(rows.column_names)} / scores need labels / name the label column"
+            "data.label_column",
+            f"a column {task.label_column!r} in {split}",
+            ", ".join(rows.column_names),
+            why="scores need labels",
+            fix="name the label column",
         )
 
 
@@ -200,17 +226,22 @@ def _check_labels(
     values = [value for value in rows[task.label_column] if not is_missing(value)]
     if complete and len(values) < len(rows):
         raise UserError(
-            f"data: expected every row of {split} labelled / got {len(rows) - len(values)} of {len(rows)} without a "
-            "label / scores need labels / name another split with data.evaluation_splits"
+            "data",
+            f"every row of {split} labelled",
+            f"{len(rows) - len(values)} of {len(rows)} without a label",
+            why="scores need labels",
+            fix="name another split with data.evaluation_splits",
         )
     reader = label_reader(task.kind)
     bad = reader.invalid(values, labels, num_labels)
     if bad:
         shown = ", ".join(map(repr, bad[:3]))
         raise UserError(
-            f"data.{task.label_column}: expected {reader.expected(labels, num_labels)} / got {shown} in {split} "
-            f"({len(bad)} rows) / they teach nothing that can be learnt / mend those rows; −100 or null marks an "
-            "unlabelled one"
+            f"data.{task.label_column}",
+            f"{reader.expected(labels, num_labels)}",
+            f"{shown} in {split} ({len(bad)} rows)",
+            why="they teach nothing that can be learnt",
+            fix="mend those rows; −100 or null marks an unlabelled one",
         )
 
 

@@ -35,8 +35,11 @@ def named_split(splits: Any, name: str) -> Any:
     """
     if name not in splits:
         raise UserError(
-            f"data: expected a split {name!r} / got {', '.join(splits)} / there is nothing to read / set "
-            "data.train_split or data.evaluation_splits"
+            "data",
+            f"a split {name!r}",
+            ", ".join(splits),
+            why="there is nothing to read",
+            fix="set data.train_split or data.evaluation_splits",
         )
     return splits[name]
 
@@ -49,8 +52,11 @@ def split_off(rows: Dataset, share: float, seed: int, what: str) -> tuple[Datase
     """
     if len(rows) < 2:
         raise UserError(
-            f"expected rows enough to set a share of {share:g} aside for {what} / got {len(rows)} / nothing would "
-            "be left / give more data"
+            None,
+            f"rows enough to set a share of {share:g} aside for {what}",
+            f"{len(rows)}",
+            why="nothing would be left",
+            fix="give more data",
         )
     size = min(max(round(share * len(rows)), 1), len(rows) - 1)
     parts = rows.train_test_split(test_size=size, seed=seed, shuffle=True)

@@ -22,9 +22,11 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[
         return tokenizer(*columns.values(), verbose=False, **options)
     except Exception as error:  # tokenizers raises Exception itself
         raise UserError(
-            f"expected a tokenizer that can read all texts / got {type(tokenizer).__name__}, which says: "
-            f"{' '.join(str(error).split())[:200]} / a text would have no tokens / check unk_token and the vocabulary "
-            "in the teacher's tokenizer.json"
+            None,
+            "a tokenizer that can read all texts",
+            f"{type(tokenizer).__name__}, which says: {' '.join(str(error).split())[:200]}",
+            why="a text would have no tokens",
+            fix="check unk_token and the vocabulary in the teacher's tokenizer.json",
         ) from error
 
 
@@ -39,14 +41,20 @@ def _check_texts(name: str, texts: Sequence[Any]) -> None:
     wrong = next((text for text in texts if not isinstance(text, str)), None)
     if wrong is not None:
         raise UserError(
-            f"data.text_columns: expected text in {name!r} / got {type(wrong).__name__} ({str(wrong)[:40]}) / it "
-            "cannot be tokenised / name a column of text"
+            "data.text_columns",
+            f"text in {name!r}",
+            f"{type(wrong).__name__} ({str(wrong)[:40]})",
+            why="it cannot be tokenised",
+            fix="name a column of text",
         )
     if sum(text.count("\0") for text in texts) > sum(map(len, texts)) // 4:
         example = next(text for text in texts if "\0" in text)
         raise UserError(
-            f"data: expected text in UTF-8 in {name!r} / got more than a quarter of NULs, as in {example[:20]!r} / it "
-            "is UTF-16 or no text at all, and would be read wrongly / convert the file to UTF-8"
+            "data",
+            f"text in UTF-8 in {name!r}",
+            f"more than a quarter of NULs, as in {example[:20]!r}",
+            why="it is UTF-16 or no text at all, and would be read wrongly",
+            fix="convert the file to UTF-8",
         )
 
 

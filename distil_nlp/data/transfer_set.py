@@ -61,8 +61,11 @@ class TransferSet:
         rows = data_module(self.kind).labelled_rows(self.split.train)
         if hasattr(rows, "__len__") and not len(rows):
             raise UserError(
-                "data.label_column: expected some labelled training rows / got none / labels could teach nothing / "
-                "leave out teacher.finetune and the baseline no_distillation, or label some rows"
+                "data.label_column",
+                "some labelled training rows",
+                "none",
+                why="labels could teach nothing",
+                fix="leave out teacher.finetune and the baseline no_distillation, or label some rows",
             )
         return rows
 

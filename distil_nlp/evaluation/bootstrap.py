@@ -82,8 +82,11 @@ def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:
     marks = [evaluator.row_marks(model.predictions, model.labels) for model in outputs]
     if any(not np.array_equal(mark, marks[0], equal_nan=True) for mark in marks):
         raise UserError(
-            "expected the same evaluation rows for all students / got others than when this run began / the comparison "
-            "would be of unlike rows / set run.overwrite=true, or another training.output_dir"
+            None,
+            "the same evaluation rows for all students",
+            "others than when this run began",
+            why="the comparison would be of unlike rows",
+            fix="set run.overwrite=true, or another training.output_dir",
         )
 
 

@@ -170,8 +170,11 @@ def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None,
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise UserError(
-            f"hub.repo_id: expected name or namespace/name / got {repo_id!r}: {error} / there would be no place to "
-            "upload to / such as me/my-distilbert"
+            "hub.repo_id",
+            "name or namespace/name",
+            f"{repo_id!r}: {error}",
+            why="there would be no place to upload to",
+            fix="such as me/my-distilbert",
         ) from error
     account = api.whoami()
     full = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
@@ -181,8 +184,11 @@ def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None,
         return full, private or None, None
     if private and not repository.private:
         raise UserError(
-            f"hub.private: expected {full} to be private / got a public repository / the student would be public / "
-            "make it private in its settings on the Hub, choose another name, or leave private out"
+            "hub.private",
+            f"{full} to be private",
+            "a public repository",
+            why="the student would be public",
+            fix="make it private in its settings on the Hub, choose another name, or leave private out",
         )
     return full, bool(repository.private), frozenset(file.rfilename for file in repository.siblings or ())
 
@@ -199,8 +205,14 @@ def _finished_results(run: Path) -> dict[str, Any]:
     if missing:
         got = f"no {', '.join(missing)}" if run.is_dir() else "no such folder"
         raise UserError(
-            f"expected a finished run in {run} / got {got} / there is nothing to publish / give a training.output_dir "
-            "that holds results.json and student/; the command that began the run finishes it"
+            None,
+            f"a finished run in {run}",
+            f"{got}",
+            why="there is nothing to publish",
+            fix=(
+                "give a training.output_dir that holds results.json and student/; the command that began "
+                "the run finishes it"
+            ),
         )
     validate_links(run)
     return read_run(run)
@@ -231,8 +243,11 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
         card = ModelCard(text)
     except Exception as error:  # whatever the YAML parser and the card's classes raise
         raise UserError(
-            f"expected a model card with valid YAML in {path} / got: {' '.join(str(error).split())[:300]} / the Hub "
-            "would reject it / fix it, or delete it to have it written anew"
+            None,
+            f"a model card with valid YAML in {path}",
+            f"{' '.join(str(error).split())[:300]}",
+            why="the Hub would reject it",
+            fix="fix it, or delete it to have it written anew",
         ) from error
     if card.data.eval_results:
         card.data.model_name = repo_id.rpartition("/")[2]

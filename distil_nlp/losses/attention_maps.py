@@ -76,9 +76,11 @@ class AttentionTerm(BlockTerm):
                 teacher_block, student_block = mismatched[0]
                 types = f"{teacher.layer_types[teacher_block]} and {student.layer_types[student_block]}"
                 raise UserError(
-                    f"objective.{self.name}.layers: expected layers that see the same tokens / got "
-                    f"{list(mismatched[0])}, {types} / a distribution over all tokens cannot be matched within a "
-                    "window / pair layers of one type"
+                    f"objective.{self.name}.layers",
+                    "layers that see the same tokens",
+                    f"{list(mismatched[0])}, {types}",
+                    why="a distribution over all tokens cannot be matched within a window",
+                    fix="pair layers of one type",
                 )
 
     def request(self, role: Role) -> SignalRequest:
@@ -126,9 +128,11 @@ class HeadsTerm(AttentionTerm):
         super().bind(kind, teacher, student)
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(
-                f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
-                f"{teacher.num_heads}, student {student.num_heads} / heads cannot be paired one by one / set "
-                f"objective.{self.name}.heads=average, or the student's num_attention_heads"
+                f"objective.{self.name}",
+                "as many attention heads on both sides",
+                f"teacher {teacher.num_heads}, student {student.num_heads}",
+                why="heads cannot be paired one by one",
+                fix=f"set objective.{self.name}.heads=average, or the student's num_attention_heads",
             )
 
     def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:

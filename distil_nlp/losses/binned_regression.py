@@ -85,14 +85,20 @@ class BinnedRegression(SoftTerm):
         super().__init__(weight)
         if low >= high:
             raise UserError(
-                f"objective.{self.name}: expected low below high / got low={low} and high={high} / there would be no "
-                "scale to cut into bins / set both to the ends of the labels' scale"
+                f"objective.{self.name}",
+                "low below high",
+                f"low={low} and high={high}",
+                why="there would be no scale to cut into bins",
+                fix="set both to the ends of the labels' scale",
             )
         distance = (high - low) / (bins - 1)
         if width < distance / 2:
             raise UserError(
-                f"objective.{self.name}.width: expected at least half the distance of two bins, {distance / 2:g} / got "
-                f"{width} / outputs between two bins would look alike / raise width or bins"
+                f"objective.{self.name}.width",
+                f"at least half the distance of two bins, {distance / 2:g}",
+                f"{width}",
+                why="outputs between two bins would look alike",
+                fix="raise width or bins",
             )
         self.temperature = as_schedule(temperature)
         self.low, self.high, self.bins, self.width = low, high, bins, width

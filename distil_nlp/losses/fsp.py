@@ -61,8 +61,11 @@ class GramFlow(SequenceTerm):
         super().bind(kind, teacher, student)
         if len(self.pairs) < 2:
             raise UserError(
-                f"objective.gram_flow.layers: expected two pairs of layers or more / got {self.layers}, which is "
-                f"{len(self.pairs)} / a flow goes from one layer to another / use layers=all"
+                "objective.gram_flow.layers",
+                "two pairs of layers or more",
+                f"{self.layers}, which is {len(self.pairs)}",
+                why="a flow goes from one layer to another",
+                fix="use layers=all",
             )
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:

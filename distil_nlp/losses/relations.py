@@ -72,17 +72,21 @@ class _RelationTerm(AttentionTerm):
         super().bind(kind, teacher, student)
         if self.relation_heads is None and teacher.num_heads != student.num_heads:
             raise UserError(
-                f"objective.{self.name}: expected as many attention heads on both sides / got teacher "
-                f"{teacher.num_heads}, student {student.num_heads} / relations cannot be paired head by head / set "
-                f"objective.{self.name}.relation_heads, which both widths can be split into"
+                f"objective.{self.name}",
+                "as many attention heads on both sides",
+                f"teacher {teacher.num_heads}, student {student.num_heads}",
+                why="relations cannot be paired head by head",
+                fix=f"set objective.{self.name}.relation_heads, which both widths can be split into",
             )
         widths = {"teacher": teacher.hidden_size, "student": student.hidden_size}
         indivisible = [f"{role} {width}" for role, width in widths.items() if width % (self.relation_heads or 1)]
         if indivisible:
             raise UserError(
-                f"objective.{self.name}.relation_heads: expected a number that divides both widths / got "
-                f"{self.relation_heads}, {' and '.join(indivisible)} / heads would be of unequal width / "
-                "take a divisor of both"
+                f"objective.{self.name}.relation_heads",
+                "a number that divides both widths",
+                f"{self.relation_heads}, {' and '.join(indivisible)}",
+                why="heads would be of unequal width",
+                fix="take a divisor of both",
             )
 
     def request(self, role: Role) -> SignalRequest:

@@ -135,8 +135,11 @@ class SoftTargetKL(TemperedTerm):
         super().bind(kind, teacher, student)
         if self.kind.output == "number" and self.by_confidence:
             raise UserError(
-                "objective.soft_target_kl.by_confidence: expected false for a regression / got true / a number does "
-                "not tell how sure the teacher is / leave it out"
+                "objective.soft_target_kl.by_confidence",
+                "false for a regression",
+                "true",
+                why="a number does not tell how sure the teacher is",
+                fix="leave it out",
             )
 
     def loss(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:

@@ -62,9 +62,11 @@ class Widening(nn.Module):
         width = len(matrix)
         if width not in self.widths:
             raise UserError(
-                f"objective.weights_mse: expected matrices of widths {' and '.join(map(str, self.widths))} in a block "
-                f"of the student / got {width} / the width of the teacher that belongs to it is not known / give the "
-                "student the teacher's widths, or leave the term out"
+                "objective.weights_mse",
+                f"matrices of widths {' and '.join(map(str, self.widths))} in a block of the student",
+                f"{width}",
+                why="the width of the teacher that belongs to it is not known",
+                fix="give the student the teacher's widths, or leave the term out",
             )
         return matmul_fp32(self.maps[str(width)], matrix) if str(width) in self.maps else matrix
 
@@ -104,10 +106,14 @@ class WeightsMSE(BlockTerm):
         if student.feed_forward and teacher.feed_forward:
             if widths.get(student.feed_forward, teacher.feed_forward) != teacher.feed_forward:
                 raise UserError(
-                    "objective.weights_mse: expected a feed-forward part of another width than the hidden states in "
-                    f"the student / got {student.feed_forward} for both / a matrix of that width could belong to "
-                    f"{teacher.hidden_size} or {teacher.feed_forward} of the teacher / change "
-                    "student.config.intermediate_size, or leave the term out"
+                    "objective.weights_mse",
+                    "a feed-forward part of another width than the hidden states in the student",
+                    f"{student.feed_forward} for both",
+                    why=(
+                        f"a matrix of that width could belong to {teacher.hidden_size} or "
+                        f"{teacher.feed_forward} of the teacher"
+                    ),
+                    fix="change student.config.intermediate_size, or leave the term out",
                 )
             widths[student.feed_forward] = teacher.feed_forward
         if all(narrow == wide for narrow, wide in widths.items()):
@@ -138,8 +144,10 @@ class WeightsMSE(BlockTerm):
         student_shapes, teacher_shapes = ([tuple(matrix.shape) for matrix in side] for side in (student, teacher))
         if student_shapes != teacher_shapes:
             raise UserError(
-                f"objective.weights_mse: expected blocks of like matrices / got {student_shapes} and, of the teacher, "
-                f"{teacher_shapes} / matrices cannot be paired / take a student of the teacher's family, "
-                "or leave the term out"
+                "objective.weights_mse",
+                "blocks of like matrices",
+                f"{student_shapes} and, of the teacher, {teacher_shapes}",
+                why="matrices cannot be paired",
+                fix="take a student of the teacher's family, or leave the term out",
             )
         return weights_mse(student, teacher)

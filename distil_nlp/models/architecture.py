@@ -19,8 +19,11 @@ def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
         if path.endswith("albert_layer_groups.0.albert_layers") and len(module) == 1:
             return [module[0]] * model.config.num_hidden_layers
     raise UserError(
-        f"expected a stack of {model.config.num_hidden_layers} layers in {type(model).__name__} / got none of "
-        "that length / its layers cannot be copied or compared / use an encoder such as BERT, RoBERTa or ELECTRA"
+        None,
+        f"a stack of {model.config.num_hidden_layers} layers in {type(model).__name__}",
+        "none of that length",
+        why="its layers cannot be copied or compared",
+        fix="use an encoder such as BERT, RoBERTa or ELECTRA",
     )
 
 
@@ -44,9 +47,11 @@ def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
         if isinstance(layer, nn.Linear) and layer.out_features == width and not _is_chunked(config):
             return layer
     raise UserError(
-        f"expected a feed-forward layer of {width} units in each block of {type(model).__name__} / got "
-        f"{'one in pieces, by chunk_size_feed_forward' if _is_chunked(config) else 'none, or gated ones'} / the "
-        "activation terms cannot see whether a unit is active / set their weight to 0"
+        None,
+        f"a feed-forward layer of {width} units in each block of {type(model).__name__}",
+        f"{'one in pieces, by chunk_size_feed_forward' if _is_chunked(config) else 'none, or gated ones'}",
+        why="the activation terms cannot see whether a unit is active",
+        fix="set their weight to 0",
     )
 
 
@@ -78,9 +83,11 @@ def stack_prefix(model: PreTrainedModel) -> str:
     name = _stack_name(model)
     if name is None:
         raise UserError(
-            f"expected separate layers to copy / got {type(model).__name__}, whose layers share their weights or "
-            "cannot be found / a shallower student cannot be made of some of them / use student.layers=random "
-            "or another teacher"
+            None,
+            "separate layers to copy",
+            f"{type(model).__name__}, whose layers share their weights or cannot be found",
+            why="a shallower student cannot be made of some of them",
+            fix="use student.layers=random or another teacher",
         )
     return f"{name}."
 

@@ -20,10 +20,14 @@ def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeni
     differing = sorted(token for token in tokens if student_ids.get(token) != teacher_ids.get(token))
     example = differing[0]
     raise UserError(
-        f"expected one vocabulary for teacher and student / got {len(teacher_ids):,} and {len(student_ids):,} tokens, "
-        f"of which {len(differing):,} differ (for instance {example!r} is {teacher_ids.get(example)} and "
-        f"{student_ids.get(example)}) / "
-        "the student would read other words than the teacher / take a student with the teacher's tokenizer"
+        None,
+        "one vocabulary for teacher and student",
+        (
+            f"{len(teacher_ids):,} and {len(student_ids):,} tokens, of which {len(differing):,} differ (for "
+            f"instance {example!r} is {teacher_ids.get(example)} and {student_ids.get(example)})"
+        ),
+        why="the student would read other words than the teacher",
+        fix="take a student with the teacher's tokenizer",
     )
 
 
@@ -36,8 +40,11 @@ def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, na
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     if tokens > config.vocab_size:
         raise UserError(
-            f"expected embeddings for all {tokens:,} tokens / got {config.vocab_size:,} in {name} / some words would "
-            "have none / take model and tokenizer from one place"
+            None,
+            f"embeddings for all {tokens:,} tokens",
+            f"{config.vocab_size:,} in {name}",
+            why="some words would have none",
+            fix="take model and tokenizer from one place",
         )
 
 
@@ -52,17 +59,21 @@ def check_labels(config: PretrainedConfig, labels: tuple[str, ...] | None, num_l
     names = tuple(str(config.id2label[i]) for i in sorted(config.id2label))
     if len(names) != num_labels:
         raise UserError(
-            f"expected {num_labels} labels as in the data{_list(labels)} / got {len(names)} in {name}{_list(names)} / "
-            "the outputs cannot be compared / choose the teacher's own task, or set teacher.finetune={} with a "
-            "checkpoint that has no head"
+            None,
+            f"{num_labels} labels as in the data{_list(labels)}",
+            f"{len(names)} in {name}{_list(names)}",
+            why="the outputs cannot be compared",
+            fix=("choose the teacher's own task, or set teacher.finetune={} with a checkpoint that has no head"),
         )
     if labels is None or num_labels == 1 or all(label.upper().startswith("LABEL_") for label in names):
         return
     if [label.lower() for label in names] != [label.lower() for label in labels]:
         raise UserError(
-            f"expected the data's labels in its order{_list(labels)} / got {name} with{_list(names)} / each class "
-            "would be taught as another one, and scores would be those of the wrong classes / cast the data's "
-            "label column to the teacher's order, or fix id2label in the teacher's config.json"
+            None,
+            f"the data's labels in its order{_list(labels)}",
+            f"{name} with{_list(names)}",
+            why="each class would be taught as another one, and scores would be those of the wrong classes",
+            fix=("cast the data's label column to the teacher's order, or fix id2label in the teacher's config.json"),
         )
 
 

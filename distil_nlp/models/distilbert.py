@@ -56,8 +56,11 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
     config = teacher.config
     if config.model_type != "bert":
         raise UserError(
-            f"student.architecture=distilbert: expected a BERT teacher / got {config.model_type} / its parts have "
-            "no counterpart in DistilBERT / use student.architecture=same"
+            "student.architecture=distilbert",
+            "a BERT teacher",
+            f"{config.model_type}",
+            why="its parts have no counterpart in DistilBERT",
+            fix="use student.architecture=same",
         )
     return DistilBertConfig(
         vocab_size=config.vocab_size,

@@ -43,8 +43,11 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     folder = Path(name).expanduser()
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
         raise UserError(
-            f"expected a tokenizer in {name} / got none of {', '.join(_TOKENIZER_FILES)} / every word would be "
-            "unknown / save the teacher's tokenizer into its folder"
+            None,
+            f"a tokenizer in {name}",
+            f"none of {', '.join(_TOKENIZER_FILES)}",
+            why="every word would be unknown",
+            fix="save the teacher's tokenizer into its folder",
         )
     tokenizer = load_pretrained("tokenizer", name, AutoTokenizer.from_pretrained, revision=revision)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
@@ -77,15 +80,22 @@ def load_with_missing_keys(
     load = auto.from_pretrained
     model, info = load_pretrained("model", name, load, output_loading_info=True, **options)
     if model.config.is_encoder_decoder:
-        raise UserError(f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which also decodes")
+        raise UserError(
+            None,
+            "an encoder such as BERT",
+            f"{type(model).__name__} in {name}, which also decodes",
+        )
     missing = sorted(info["missing_keys"])
     _check_weights(model, name)
     if missing and not new_head:
         raise UserError(
-            f"expected a trained {head.kind.head_name} head in {name} / got none ({', '.join(missing[:3])} "
-            f"{'and more ' if len(missing) > 3 else ''}missing) / its outputs would be noise, and the student "
-            "would learn noise / set teacher.finetune={} to train the teacher on this data first, or name a "
-            "teacher that has the head"
+            None,
+            f"a trained {head.kind.head_name} head in {name}",
+            f"none ({', '.join(missing[:3])} {'and more ' if len(missing) > 3 else ''}missing)",
+            why="its outputs would be noise, and the student would learn noise",
+            fix=(
+                "set teacher.finetune={} to train the teacher on this data first, or name a teacher that has the head"
+            ),
         )
     if missing and head.kind.has_labels:
         model = load_pretrained("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
@@ -98,9 +108,11 @@ def _check_weights(model: PreTrainedModel, name: str) -> None:
     bad = [key for key, weight in model.named_parameters() if not weight.isfinite().all()]
     if bad:
         raise UserError(
-            f"expected finite weights in {name} / got NaN or infinity in {', '.join(bad[:3])}"
-            f"{' and more' if len(bad) > 3 else ''} / its outputs would be no numbers / take a checkpoint from before "
-            "its training broke"
+            None,
+            f"finite weights in {name}",
+            f"NaN or infinity in {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''}",
+            why="its outputs would be no numbers",
+            fix="take a checkpoint from before its training broke",
         )
 
 
@@ -138,7 +150,12 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
     """
     folder = Path(name).expanduser()
     if (folder.is_absolute() or name.startswith((".", "~"))) and not folder.is_dir():
-        raise UserError(f"expected a {what} folder / got {name}, which does not exist / check the path")
+        raise UserError(
+            None,
+            f"a {what} folder",
+            f"{name}, which does not exist",
+            fix="check the path",
+        )
     try:
         with quiet_transformers():
             place = str(folder) if folder.is_dir() else name
@@ -150,8 +167,11 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
         if isinstance(error, LookupError | AttributeError | TypeError | AssertionError | StrictDataclassError):
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"expected a {what} at {name!r}, a folder or a name on the Hub / got: {reason} / nothing can be "
-            f"distilled without it / {_remedy(folder, reason)}"
+            None,
+            f"a {what} at {name!r}, a folder or a name on the Hub",
+            f"{reason}",
+            why="nothing can be distilled without it",
+            fix=f"{_remedy(folder, reason)}",
         ) from error
 
 

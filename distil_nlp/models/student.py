@@ -68,20 +68,29 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
     depth = num_layers or (len(choice) if listed else max(teacher_layers // 2, 1))
     if listed and len(choice) != depth:
         raise UserError(
-            f"expected as many student.layers as student.num_layers={depth} / got {list(choice)} / the depth is "
-            "ambiguous / leave student.num_layers out"
+            None,
+            f"as many student.layers as student.num_layers={depth}",
+            f"{list(choice)}",
+            why="the depth is ambiguous",
+            fix="leave student.num_layers out",
         )
     if depth > teacher_layers:
         raise UserError(
-            f"expected at most the teacher's {teacher_layers} layers / got a student of {depth} / it would not be "
-            "smaller / lower student.num_layers"
+            None,
+            f"at most the teacher's {teacher_layers} layers",
+            f"a student of {depth}",
+            why="it would not be smaller",
+            fix="lower student.num_layers",
         )
     if listed:
         wrong = [layer for layer in choice if not 0 <= layer < teacher_layers]
         if wrong:
             raise UserError(
-                f"student.layers: expected numbers from 0 to {teacher_layers - 1} / got {wrong} in {list(choice)} / "
-                "the teacher has no such layer / blocks count from 0"
+                "student.layers",
+                f"numbers from 0 to {teacher_layers - 1}",
+                f"{wrong} in {list(choice)}",
+                why="the teacher has no such layer",
+                fix="blocks count from 0",
             )
         return list(choice)
     return {
@@ -154,14 +163,20 @@ def _empty(
     unknown = [name for name in changes if not hasattr(config, name)]
     if unknown:
         raise UserError(
-            f"student.config: expected fields of {type(config).__name__} / got {', '.join(unknown)} / they would "
-            f"have no effect / see the fields in the teacher's config.json"
+            "student.config",
+            f"fields of {type(config).__name__}",
+            ", ".join(unknown),
+            why="they would have no effect",
+            fix="see the fields in the teacher's config.json",
         )
     fixed = [name for name in changes if name in _NOT_TO_CHANGE]
     if fixed:
         raise UserError(
-            f"student.config: expected fields of its shape / got {', '.join(fixed)} / depth, words and labels come "
-            "from student.num_layers, the teacher and the data / leave them out"
+            "student.config",
+            "fields of its shape",
+            ", ".join(fixed),
+            why="depth, words and labels come from student.num_layers, the teacher and the data",
+            fix="leave them out",
         )
     try:
         for name, value in changes.items():
@@ -169,7 +184,11 @@ def _empty(
         return cls._from_config(config, dtype=torch.float32).train()
     except _IMPOSSIBLE as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"student.config: expected a possible configuration / got {changes}: {reason}") from error
+        raise UserError(
+            "student.config",
+            "a possible configuration",
+            f"{changes}: {reason}",
+        ) from error
 
 
 def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentReport) -> None:

@@ -28,8 +28,11 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
     depth_t, depth_s = teacher.num_layers, student.num_layers
     if depth_s > depth_t:
         raise UserError(
-            f"expected at most the teacher's {depth_t} layers / got a student of {depth_s} / layers cannot be paired / "
-            "take a shallower student"
+            None,
+            f"at most the teacher's {depth_t} layers",
+            f"a student of {depth_s}",
+            why="layers cannot be paired",
+            fix="take a shallower student",
         )
     uniform = [((i + 1) * depth_t // depth_s - 1, i) for i in range(depth_s)]
     if layers == "last":
@@ -43,8 +46,11 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
     if layers == "skip":
         if depth_s == 1:
             raise UserError(
-                f"{where}.layers: expected a student of 2 layers or more / got skip and a student of 1 / its only "
-                "layer is the last, which skip leaves out / use layers=last"
+                f"{where}.layers",
+                "a student of 2 layers or more",
+                "skip and a student of 1",
+                why="its only layer is the last, which skip leaves out",
+                fix="use layers=last",
             )
         return uniform[:-1]
     pairs = []
@@ -52,8 +58,11 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
         for block, depth, role in zip(pair, (depth_t, depth_s), ("teacher", "student"), strict=True):
             if block != "embeddings" and not (isinstance(block, int) and 0 <= block < depth):
                 raise UserError(
-                    f"{where}.layers: expected {role} layers 0 to {depth - 1} or embeddings / got {block!r} in "
-                    f"{list(pair)} / there is no such layer / pairs are [teacher layer, student layer]"
+                    f"{where}.layers",
+                    f"{role} layers 0 to {depth - 1} or embeddings",
+                    f"{block!r} in {list(pair)}",
+                    why="there is no such layer",
+                    fix="pairs are [teacher layer, student layer]",
                 )
         pairs.append(tuple(EMBEDDINGS if block == "embeddings" else block for block in pair))
     return pairs
@@ -76,8 +85,11 @@ class LayerTerm(LossTerm):
         super().bind(kind, teacher, student)
         if self.row_set == "masked" and self.kind.label_rows != "masked":
             raise UserError(
-                f"objective.{self.name}.rows: expected all or a share / got masked / {kind} masks no tokens / "
-                "use rows=all"
+                f"objective.{self.name}.rows",
+                "all or a share",
+                "masked",
+                why=f"{kind} masks no tokens",
+                fix="use rows=all",
             )
         self.pairs = pair_layers(self.layers, teacher, student, f"objective.{self.name}")
         self.teacher_shape, self.student_shape = teacher, student
@@ -108,7 +120,11 @@ class LayerTerm(LossTerm):
             self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
             if self.layers != "all":
                 raise UserError(
-                    f"objective.{self.name}.layers: expected blocks / got embeddings / {why} / take that pair out"
+                    f"objective.{self.name}.layers",
+                    "blocks",
+                    "embeddings",
+                    why=f"{why}",
+                    fix="take that pair out",
                 )
 
     def _projection(self, *blocks: int) -> str:

@@ -34,23 +34,36 @@ class Objective:
         kind = task_kind(kind)
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
-            raise UserError(f"objective: expected each term once / got {names}")
+            raise UserError(
+                "objective",
+                "each term once",
+                f"{names}",
+            )
         self.terms = [term for term in terms if not term.weight.always_zero]
         if not self.terms:
             raise UserError(
-                f"objective: expected a term with a weight above 0 / got {names or 'none'} / there would be "
-                f"nothing to learn / give one of them a weight"
+                "objective",
+                "a term with a weight above 0",
+                f"{names or 'none'}",
+                why="there would be nothing to learn",
+                fix="give one of them a weight",
             )
         for term in self.terms:
             if not term.applies_to(kind):
                 raise UserError(
-                    f"objective.{term.name}: expected {' or '.join(term.kinds())} / got {kind} / it has no meaning "
-                    "there / leave it out"
+                    f"objective.{term.name}",
+                    f"{' or '.join(term.kinds())}",
+                    f"{kind}",
+                    why="it has no meaning there",
+                    fix="leave it out",
                 )
             if balance is not None and balance.kind == "uncertainty" and term.why_not_balanced:
                 raise UserError(
-                    f"balance.kind: expected gradient_norm with {term.name} / got uncertainty / "
-                    f"{term.why_not_balanced} / take gradient_norm, or leave balance out"
+                    "balance.kind",
+                    f"gradient_norm with {term.name}",
+                    "uncertainty",
+                    why=f"{term.why_not_balanced}",
+                    fix="take gradient_norm, or leave balance out",
                 )
         self.kind: TaskKind = kind
         self.balance = balance
@@ -71,7 +84,12 @@ class Objective:
         """
         if teacher is None and self.needs_teacher:
             lacking = [term.name for term in self.terms if term.needs_teacher]
-            raise UserError(f"objective: expected a teacher for {', '.join(lacking)} / got none / pass teacher=…")
+            raise UserError(
+                "objective",
+                f"a teacher for {', '.join(lacking)}",
+                "none",
+                fix="pass teacher=…",
+            )
         for term in self.terms:
             term.bind(self.kind, teacher, student)
         if self.balance is not None:

@@ -30,8 +30,11 @@ class OutputTerm(LossTerm):
         least, classes = self.least_classes, student.num_labels
         if self.kind.has_labels and self.kind.output == "distribution" and classes is not None and classes < least:
             raise UserError(
-                f"objective.{self.name}: expected {least} classes or more / got {classes} / with fewer it is the same "
-                "for nearly all outputs, and teaches nothing / leave it out"
+                f"objective.{self.name}",
+                f"{least} classes or more",
+                f"{classes}",
+                why="with fewer it is the same for nearly all outputs, and teaches nothing",
+                fix="leave it out",
             )
 
     def request(self, role: Role) -> SignalRequest:

@@ -124,8 +124,11 @@ def student_seeds(recipe: Recipe) -> list[int]:
         return list(range(first, first + named))
     if len(set(named)) < len(named) or own not in (None, named[0]):
         raise UserError(
-            f"evaluation.seeds: expected different seeds, training.seed the first of them / got {named} and "
-            f"training.seed={own} / the run's own student would not be one of them / leave training.seed out"
+            "evaluation.seeds",
+            "different seeds, training.seed the first of them",
+            f"{named} and training.seed={own}",
+            why="the run's own student would not be one of them",
+            fix="leave training.seed out",
         )
     return named
 

@@ -37,8 +37,11 @@ def check(plan: RunPlan) -> None:
 def _check_lengths(plan: RunPlan) -> None:
     if plan.recipe.data.streaming and plan.args.max_steps <= 0:
         raise UserError(
-            "training.max_steps: expected a number of steps for a streamed corpus / got none / a stream has no "
-            "length, so nothing would tell when to stop / set training.max_steps"
+            "training.max_steps",
+            "a number of steps for a streamed corpus",
+            "none",
+            why="a stream has no length, so nothing would tell when to stop",
+            fix="set training.max_steps",
         )
 
 
@@ -46,48 +49,66 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
     recipe, args = plan.recipe, plan.args
     if recipe.evaluation.early_stopping_patience and not args.load_best_model_at_end:
         raise UserError(
-            "evaluation.early_stopping_patience: expected training.load_best_model_at_end=true / got false / the "
-            "last checkpoint would be kept, not the best / set it, with eval_strategy and save_strategy alike"
+            "evaluation.early_stopping_patience",
+            "training.load_best_model_at_end=true",
+            "false",
+            why="the last checkpoint would be kept, not the best",
+            fix="set it, with eval_strategy and save_strategy alike",
         )
     terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else plan.objective.names
     known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
     if best and best not in known:
         raise UserError(
-            f"training.metric_for_best_model: expected one of {', '.join(sorted(known))} / got {best} / no evaluation "
-            "would have it / choose one of those"
+            "training.metric_for_best_model",
+            f"one of {', '.join(sorted(known))}",
+            f"{best}",
+            why="no evaluation would have it",
+            fix="choose one of those",
         )
 
 
 def _check_baselines(recipe: Recipe) -> None:
     if recipe.teacher.reseed and recipe.teacher.finetune is None:
         raise UserError(
-            "teacher.reseed: expected a teacher that is fine-tuned / got teacher.finetune=null / it would be the same "
-            "for all seeds / set teacher.finetune={} or leave reseed out"
+            "teacher.reseed",
+            "a teacher that is fine-tuned",
+            "teacher.finetune=null",
+            why="it would be the same for all seeds",
+            fix="set teacher.finetune={} or leave reseed out",
         )
     if "random_init" not in recipe.evaluation.baselines:
         return
     if recipe.student.name is not None or recipe.student.layers == "random":
         got = recipe.student.name or "student.layers=random"
         raise UserError(
-            f"evaluation.baselines: expected random_init for a student copied from the teacher / got {got} / there is "
-            "no such student to compare with / leave random_init out"
+            "evaluation.baselines",
+            "random_init for a student copied from the teacher",
+            f"{got}",
+            why="there is no such student to compare with",
+            fix="leave random_init out",
         )
 
 
 def _check_cache(recipe: Recipe) -> None:
     if recipe.teacher.cache is not None and recipe.data.streaming:
         raise UserError(
-            "teacher.cache: expected data.streaming=false / got true / a stream's rows cannot be found again / leave "
-            "one of the two out"
+            "teacher.cache",
+            "data.streaming=false",
+            "true",
+            why="a stream's rows cannot be found again",
+            fix="leave one of the two out",
         )
 
 
 def _check_hub(recipe: Recipe) -> None:
     if recipe.hub.push and not recipe.hub.repo_id:
         raise UserError(
-            "hub.repo_id: expected a name such as me/my-student for hub.push=true / got none / the student would go "
-            "nowhere / set hub.repo_id"
+            "hub.repo_id",
+            "a name such as me/my-student for hub.push=true",
+            "none",
+            why="the student would go nowhere",
+            fix="set hub.repo_id",
         )
     if recipe.hub.push and is_main_process():
         check_repository(recipe.hub.repo_id, private=recipe.hub.private)
@@ -102,8 +123,11 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
     inside = [name for name in sources if name and _is_inside(name, folder)]
     if inside:
         raise UserError(
-            f"training.output_dir: expected a folder apart from what the run reads / got {folder}, which holds "
-            f"{', '.join(inside)} / it would be overwritten / name another folder"
+            "training.output_dir",
+            "a folder apart from what the run reads",
+            f"{folder}, which holds {', '.join(inside)}",
+            why="it would be overwritten",
+            fix="name another folder",
         )
 
 

@@ -28,14 +28,22 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
             or links that lead out of it; nothing is touched.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"training.output_dir: expected a folder / got {folder}, a file / name another place")
+        raise UserError(
+            "training.output_dir",
+            "a folder",
+            f"{folder}, a file",
+            fix="name another place",
+        )
     if not folder.exists() or not any(folder.iterdir()):
         return "new"
     saved = folder / RECIPE
     if not saved.is_file():
         raise UserError(
-            f"expected an empty output folder or a run of this recipe / got {folder} with other files / they would be "
-            "mixed up / set training.output_dir to another folder"
+            None,
+            "an empty output folder or a run of this recipe",
+            f"{folder} with other files",
+            why="they would be mixed up",
+            fix="set training.output_dir to another folder",
         )
     validate_links(folder)
     if recipe.run.overwrite or not _has_something_to_lose(folder):
@@ -45,9 +53,14 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if different:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
         raise UserError(
-            f"expected a run of this recipe in {folder} / got another recipe's: {shown} / its results would be "
-            f"mixed with these / set training.output_dir to another folder, or run.overwrite=true (which "
-            f"moves the old run to {_previous(folder)})"
+            None,
+            f"a run of this recipe in {folder}",
+            f"another recipe's: {shown}",
+            why="its results would be mixed with these",
+            fix=(
+                "set training.output_dir to another folder, or run.overwrite=true (which moves the old run "
+                f"to {_previous(folder)})"
+            ),
         )
     is_scored = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
     if not is_scored:
@@ -69,8 +82,11 @@ def claim(folder: Path, recipe: Recipe) -> None:
         write_atomically(folder / RECIPE, dump_recipe(recipe))
     except OSError as error:
         raise UserError(
-            f"training.output_dir: expected a folder to write to / got {error} / the result would be lost / name "
-            "another folder"
+            "training.output_dir",
+            "a folder to write to",
+            f"{error}",
+            why="the result would be lost",
+            fix="name another folder",
         ) from error
 
 
@@ -96,7 +112,12 @@ def _saved_recipe(path: Path) -> dict[str, Any]:
     try:
         return complete(read_yaml(path))
     except UserError as error:
-        raise UserError(f"expected the recipe of a run in {path} / got no YAML / set another output_dir") from error
+        raise UserError(
+            None,
+            f"the recipe of a run in {path}",
+            "no YAML",
+            fix="set another output_dir",
+        ) from error
 
 
 def _differences(saved: dict[str, Any], wanted: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:

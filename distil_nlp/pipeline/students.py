@@ -81,9 +81,11 @@ class StudentRun:
             broken = int((~np.isfinite(predicted.predictions)).any(-1).sum())
             if broken:
                 raise UserError(
-                    f"expected finite outputs of the {role} on {split} / got NaN or infinity in {broken} of "
-                    f"{len(predicted.predictions)} rows / nothing can be learnt from them, or scored by them / take "
-                    "another checkpoint, or float32 instead of bf16 or fp16"
+                    None,
+                    f"finite outputs of the {role} on {split}",
+                    f"NaN or infinity in {broken} of {len(predicted.predictions)} rows",
+                    why="nothing can be learnt from them, or scored by them",
+                    fix="take another checkpoint, or float32 instead of bf16 or fp16",
                 )
         return outputs
 
@@ -139,7 +141,11 @@ class StudentRun:
             return DistillationTrainer(**arguments)
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"training: expected fields that Trainer takes together / got: {reason}") from error
+            raise UserError(
+                "training",
+                "fields that Trainer takes together",
+                f"{reason}",
+            ) from error
 
     def saved_record(self) -> dict[str, Any] | None:
         """Return the record of an interrupted run's training, if it got as far as saving its student."""

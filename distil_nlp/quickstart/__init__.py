@@ -30,8 +30,11 @@ def build_once(folder: Path, parameters: Mapping[str, object], build: Callable[[
         return False
     if folder.exists() and not marker.is_file():
         raise UserError(
-            f"{folder}: expected no folder, or one made by this command / got a folder without {MARKER} / files of "
-            "yours could be lost / choose another folder, or move this one away"
+            f"{folder}",
+            "no folder, or one made by this command",
+            f"a folder without {MARKER}",
+            why="files of yours could be lost",
+            fix="choose another folder, or move this one away",
         )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

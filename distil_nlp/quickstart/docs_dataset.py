@@ -149,8 +149,11 @@ def select(paragraphs: Iterable[Paragraph], parameters: DocsParameters) -> dict[
     for split, library in room:
         if not any(paragraph.library == library for paragraph in chosen[split]):
             raise UserError(
-                f"libraries: expected paragraphs of '{library}' in the split '{split}' / got none / the class could "
-                "not be learnt or scored / name another library, or raise max_files"
+                "libraries",
+                f"paragraphs of '{library}' in the split '{split}'",
+                "none",
+                why="the class could not be learnt or scored",
+                fix="name another library, or raise max_files",
             )
     return chosen
 

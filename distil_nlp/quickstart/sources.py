@@ -28,8 +28,11 @@ def library_root(library: str) -> Path:
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"libraries: expected the package '{library}' for its documentation / got none installed / the dataset "
-            f"would lack a class / pip install {DISTRIBUTIONS.get(library, library)}"
+            "libraries",
+            f"the package '{library}' for its documentation",
+            "none installed",
+            why="the dataset would lack a class",
+            fix=f"pip install {DISTRIBUTIONS.get(library, library)}",
         )
     return Path(spec.submodule_search_locations[0])
 

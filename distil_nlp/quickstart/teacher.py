@@ -49,8 +49,11 @@ def installed_model(package: str = PACKAGE) -> Path:
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders or not (Path(folders[0]) / "model" / "model.safetensors").is_file():
         raise UserError(
-            f"teacher: expected the package '{package}' with its weights / got none installed / there is no teacher "
-            f"to distil / {INSTALL}"
+            "teacher",
+            f"the package '{package}' with its weights",
+            "none installed",
+            why="there is no teacher to distil",
+            fix=f"{INSTALL}",
         )
     return Path(folders[0]) / "model"
 
@@ -64,8 +67,11 @@ def check_sha256(path: Path, expected: str) -> None:
     got = hashlib.sha256(path.read_bytes()).hexdigest()
     if got != expected:
         raise UserError(
-            f"{path.name}: expected sha256 {expected} / got {got} / these are not the published weights / "
-            f"pip uninstall {PACKAGE}, then {INSTALL}"
+            f"{path.name}",
+            f"sha256 {expected}",
+            f"{got}",
+            why="these are not the published weights",
+            fix=f"pip uninstall {PACKAGE}, then {INSTALL}",
         )
 
 

@@ -105,19 +105,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if there is none, or no YAML in it.
     """
     if path.is_dir():
-        raise UserError(f"expected a recipe at {path} / got a folder / give the path of a .yaml file in it")
+        raise UserError(
+            None,
+            f"a recipe at {path}",
+            "a folder",
+            fix="give the path of a .yaml file in it",
+        )
     if not path.is_file():
         known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), known, 1)
         hint = f"did you mean {near[0]}?" if near else "give the path of a .yaml file, such as recipes/glue.yaml"
-        raise UserError(f"expected a recipe at {path} / got no such file / {hint}")
+        raise UserError(
+            None,
+            f"a recipe at {path}",
+            "no such file",
+            why=f"{hint}",
+        )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected YAML / got: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{path}",
+            "YAML",
+            f"{' '.join(str(error).split())}",
+        ) from error
     if isinstance(tree, dict):
         return {name: {} if section is None else section for name, section in tree.items()}
-    raise UserError(f"{path}: expected sections {', '.join(Recipe.model_fields)} / got {type(tree).__name__}")
+    raise UserError(
+        f"{path}",
+        f"sections {', '.join(Recipe.model_fields)}",
+        f"{type(tree).__name__}",
+    )
 
 
 def _override(tree: dict[str, Any], text: str) -> str | None:

@@ -22,8 +22,11 @@ def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> Non
     named = [key for key, is_unused in unused.items() if is_unused]
     if named:
         raise UserError(
-            f"expected keys that data.task={recipe.data.task} looks at / got {', '.join(named)} too / they would have "
-            "no effect / leave them out"
+            None,
+            f"keys that data.task={recipe.data.task} looks at",
+            f"{', '.join(named)} too",
+            why="they would have no effect",
+            fix="leave them out",
         )
 
 

@@ -62,23 +62,36 @@ def read_run(folder: Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except OSError as error:
         raise UserError(
-            f"expected the folder of a finished run / got {folder}, where results.json cannot be read "
-            f"({error.strerror}) / there would be nothing to show / name a folder such as runs/glue-mrpc-42"
+            None,
+            "the folder of a finished run",
+            f"{folder}, where results.json cannot be read ({error.strerror})",
+            why="there would be nothing to show",
+            fix="name a folder such as runs/glue-mrpc-42",
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{path}: expected JSON / got {error} / its figures cannot be read / run the recipe again"
+            f"{path}",
+            "JSON",
+            f"{error}",
+            why="its figures cannot be read",
+            fix="run the recipe again",
         ) from error
     version = get_nested(results, "schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path}: expected schema_version {SCHEMA_VERSION} / got {version} / its figures could be misread / "
-            "read them with the version of distil_nlp that wrote them"
+            f"{path}",
+            f"schema_version {SCHEMA_VERSION}",
+            f"{version}",
+            why="its figures could be misread",
+            fix="read them with the version of distil_nlp that wrote them",
         )
     wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
     if wrong:
         raise UserError(
-            f"{path}: expected the keys {', '.join(_NEEDED)} / got no usable {', '.join(wrong)} / there would be "
-            "nothing to show / run the recipe again"
+            f"{path}",
+            f"the keys {', '.join(_NEEDED)}",
+            f"no usable {', '.join(wrong)}",
+            why="there would be nothing to show",
+            fix="run the recipe again",
         )
     return abbreviate_home(results)

@@ -160,9 +160,11 @@ class Recorder:
         layers = sorted(self.request.values | self.request.scores)
         if layers:
             raise UserError(
-                f"expected queries, keys and values of layers {layers} of {type(self._model).__name__} / got attention "
-                "that cannot be routed, which shows probabilities alone / relations and scores cannot be had of it / "
-                "set the weights of attention_scores_mse and of the relations to 0; attention_kl works"
+                None,
+                f"queries, keys and values of layers {layers} of {type(self._model).__name__}",
+                "attention that cannot be routed, which shows probabilities alone",
+                why="relations and scores cannot be had of it",
+                fix="set the weights of attention_scores_mse and of the relations to 0; attention_kl works",
             )
 
     def _watch_attention(self, model: PreTrainedModel, routed: bool) -> None:
@@ -340,9 +342,11 @@ class Recorder:
         missing = self.request.attention - self._attention.keys()
         if missing:
             raise UserError(
-                f"expected attention of layers {sorted(missing)} of {type(model).__name__} / got none: its "
-                "attention neither calls a registered function nor drops out probabilities / the attention "
-                "terms cannot see it / set their weight to 0"
+                None,
+                f"attention of layers {sorted(missing)} of {type(model).__name__}",
+                "none: its attention neither calls a registered function nor drops out probabilities",
+                why="the attention terms cannot see it",
+                fix="set their weight to 0",
             )
 
 

@@ -55,4 +55,9 @@ def read_plan(path: Path) -> StudyPlan:
         return StudyPlan.model_validate(read_yaml(path))
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-        raise UserError(f"{path}: expected a study / got: {mistakes} / see distil_nlp.study.plan.StudyPlan") from error
+        raise UserError(
+            f"{path}",
+            "a study",
+            f"{mistakes}",
+            fix="see distil_nlp.study.plan.StudyPlan",
+        ) from error

@@ -51,8 +51,11 @@ def run_study(
     unknown = [name for name in methods or () if name not in plan.methods]
     if unknown:
         raise UserError(
-            f"--methods: expected some of {', '.join(plan.methods)} / got {', '.join(unknown)} / {path} has no such "
-            "method / choose from the list, or add it there"
+            "--methods",
+            f"some of {', '.join(plan.methods)}",
+            ", ".join(unknown),
+            why=f"{path} has no such method",
+            fix="choose from the list, or add it there",
         )
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
@@ -89,8 +92,11 @@ def _validate(recipe: Recipe, method: str, run_folder: Path) -> None:
         planned = recipe.objective.model_dump(mode="json")
         if {k: v for k, v in finished.items() if v} != {k: v for k, v in planned.items() if v}:
             raise UserError(
-                f"methods.{method}: expected the terms that {run_folder} was made with / got others / its row "
-                "would have another method's name / give the method another name, or remove that folder"
+                f"methods.{method}",
+                f"the terms that {run_folder} was made with",
+                "others",
+                why="its row would have another method's name",
+                fix="give the method another name, or remove that folder",
             )
 
 
@@ -103,9 +109,11 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if file.is_file() and (previous := json.loads(file.read_text())) != settings:
         different = [name for name in settings if previous.get(name) != settings[name]]
         raise UserError(
-            f"--output: expected the settings of the runs in {folder} / got other {', '.join(different)} than "
-            f"{[previous.get(name) for name in different]} / runs of different settings would be in one table / name "
-            "another folder, or give the same"
+            "--output",
+            f"the settings of the runs in {folder}",
+            f"other {', '.join(different)} than {[previous.get(name) for name in different]}",
+            why="runs of different settings would be in one table",
+            fix="name another folder, or give the same",
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(settings, indent=1) + "\n")
@@ -134,8 +142,11 @@ def _run(arguments: Sequence[str], run_folder: Path) -> None:
         )
     if code:
         raise UserError(
-            f"expected {run_folder} to finish / got exit code {code} / see above / the same command carries on from "
-            "there"
+            None,
+            f"{run_folder} to finish",
+            f"exit code {code}",
+            why="see above",
+            fix="the same command carries on from there",
         )
     kib = usage.ru_maxrss if sys.platform != "darwin" else usage.ru_maxrss / 1024
     write_atomically(run_folder / MEMORY_FILE, f"{kib / 1024:.0f}\n")

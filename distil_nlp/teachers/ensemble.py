@@ -31,8 +31,11 @@ class Ensemble(nn.Module):
         sizes = [_outputs(one) for one in teachers]
         if len(set(sizes)) > 1:
             raise UserError(
-                f"teacher.ensemble: expected models with equally many outputs / got {', '.join(map(str, sizes))} / "
-                "their logits have no mean / take models of one vocabulary and one task"
+                "teacher.ensemble",
+                "models with equally many outputs",
+                ", ".join(map(str, sizes)),
+                why="their logits have no mean",
+                fix="take models of one vocabulary and one task",
             )
         self.members = nn.ModuleList(teachers)
         self.eval()

@@ -129,8 +129,11 @@ class CachedTeacher(FrozenTeacher):
             return
         if not hasattr(rows, "__len__"):
             raise UserError(
-                "teacher.cache: expected training rows with a length / got a stream / its rows cannot be found again / "
-                "set data.streaming=false, or leave teacher.cache out"
+                "teacher.cache",
+                "training rows with a length",
+                "a stream",
+                why="its rows cannot be found again",
+                fix="set data.streaming=false, or leave teacher.cache out",
             )
         contents = CachedSignals.of(
             self.objective.request("teacher"),
@@ -185,14 +188,19 @@ def cached_temperature(objective: Objective) -> float:
     whole = [term.name for term in outputs if words and not term.accepts_top_logits]
     if whole:
         raise UserError(
-            f"teacher.cache: expected plain soft_target_kl alone of the terms on a teacher's vocabulary / got "
-            f"{', '.join(whole)} / the likeliest words are kept, and these need all / leave teacher.cache out"
+            "teacher.cache",
+            "plain soft_target_kl alone of the terms on a teacher's vocabulary",
+            ", ".join(whole),
+            why="the likeliest words are kept, and these need all",
+            fix="leave teacher.cache out",
         )
     soft = [term.temperature for term in objective.terms if isinstance(term, SoftTargetKL)]
     if soft and soft[0].changes and words:
         raise UserError(
-            "teacher.cache: expected a constant temperature of soft_target_kl / got one that changes / the tail "
-            "probability of the words that are not kept would be that of another temperature / drop its schedule, or "
-            "leave teacher.cache out"
+            "teacher.cache",
+            "a constant temperature of soft_target_kl",
+            "one that changes",
+            why="the tail probability of the words that are not kept would be that of another temperature",
+            fix="drop its schedule, or leave teacher.cache out",
         )
     return soft[0].start if soft else 1.0

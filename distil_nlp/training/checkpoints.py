@@ -47,8 +47,14 @@ class CheckpointGuard(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if state.global_step == 0:
             raise UserError(
-                "expected at least one training step / got none / nothing was learnt / check training.max_steps, "
-                "num_train_epochs, and dataloader_drop_last with a batch larger than the data"
+                None,
+                "at least one training step",
+                "none",
+                why="nothing was learnt",
+                fix=(
+                    "check training.max_steps, num_train_epochs, and dataloader_drop_last with a batch "
+                    "larger than the data"
+                ),
             )
         self.trainer.raise_if_not_finite()
         self.trainer.read_terms()

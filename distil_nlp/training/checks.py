@@ -29,27 +29,37 @@ def validate_arguments(args: TrainingArguments) -> None:
     for name, consequence in silent.items():
         if getattr(args, name, None):
             raise UserError(
-                f"training.{name}: expected it unset / got {getattr(args, name)} / {consequence} / leave it out"
+                f"training.{name}",
+                "it unset",
+                f"{getattr(args, name)}",
+                why=f"{consequence}",
+                fix="leave it out",
             )
     if args.torch_compile and args.torch_compile_mode in _CUDA_GRAPHS:
         raise UserError(
-            f"training.torch_compile_mode: expected a mode without CUDA graphs / got {args.torch_compile_mode} / a "
-            "graph's output is overwritten by the next one, while terms still look at it / leave it out, or use "
-            "max-autotune-no-cudagraphs"
+            "training.torch_compile_mode",
+            "a mode without CUDA graphs",
+            f"{args.torch_compile_mode}",
+            why="a graph's output is overwritten by the next one, while terms still look at it",
+            fix="leave it out, or use max-autotune-no-cudagraphs",
         )
     if args.n_gpu > 1:
         raise UserError(
-            f"expected one process per GPU / got one process for {args.n_gpu} GPUs / DataParallel would divide "
-            "by the wrong row counts / start with `accelerate launch scripts/distill.py …`, or show one GPU "
-            "only (CUDA_VISIBLE_DEVICES=0)"
+            None,
+            "one process per GPU",
+            f"one process for {args.n_gpu} GPUs",
+            why="DataParallel would divide by the wrong row counts",
+            fix=("start with `accelerate launch scripts/distill.py …`, or show one GPU only (CUDA_VISIBLE_DEVICES=0)"),
         )
 
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != args.world_size:
         raise UserError(
-            f"expected {launched} processes that train together, as they were launched / got processes that each take "
-            "themselves for the only one / they would overwrite each other's results / on the CPU: set "
-            "training.use_cpu=true"
+            None,
+            f"{launched} processes that train together, as they were launched",
+            "processes that each take themselves for the only one",
+            why="they would overwrite each other's results",
+            fix="on the CPU: set training.use_cpu=true",
         )
 
 
@@ -65,19 +75,27 @@ def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any)
     unlabelled = [key for key, name in found.items() if name != "cutoff"]
     if found and not objective.kind.can_augment:
         raise UserError(
-            f"{', '.join(found)}: expected a task (classification, regression) / got {objective.kind.title} / its "
-            "masks make another row of a text each epoch already / leave data.augmentation out"
+            ", ".join(found),
+            "a task (classification, regression)",
+            f"{objective.kind.title}",
+            why="its masks make another row of a text each epoch already",
+            fix="leave data.augmentation out",
         )
     if changing and cache is not None:
         raise UserError(
-            f"teacher.cache: expected rows that stay as they are / got {', '.join(changing)} / each epoch shows other "
-            "rows, of which the kept answers know nothing / leave one of the two out"
+            "teacher.cache",
+            "rows that stay as they are",
+            ", ".join(changing),
+            why="each epoch shows other rows, of which the kept answers know nothing",
+            fix="leave one of the two out",
         )
     if unlabelled and not any(term.needs_teacher and term.uses_unlabelled_rows for term in objective.terms):
         raise UserError(
-            f"{', '.join(unlabelled)}: expected a term that learns from the teacher without labels / got "
-            f"{', '.join(objective.names)} / rows that were made have no label, so that nothing would be learnt from "
-            "them / add soft_target_kl, say, or leave it out"
+            ", ".join(unlabelled),
+            "a term that learns from the teacher without labels",
+            ", ".join(objective.names),
+            why="rows that were made have no label, so that nothing would be learnt from them",
+            fix="add soft_target_kl, say, or leave it out",
         )
 
 
@@ -86,8 +104,11 @@ def validate_cache_support(objective: Any, cache: Any) -> None:
     names = [term.name for term in objective.terms if not term.accepts_cached_teacher]
     if names and cache is not None:
         raise UserError(
-            f"teacher.cache: expected terms on the teacher's answers / got {', '.join(names)} / the teacher itself "
-            "must be there for that / leave one of the two out"
+            "teacher.cache",
+            "terms on the teacher's answers",
+            ", ".join(names),
+            why="the teacher itself must be there for that",
+            fix="leave one of the two out",
         )
 
 
@@ -103,8 +124,11 @@ def validate_balancing_precision(objective: Any, args: TrainingArguments) -> Non
     """Raises UserError where DeepSpeed would round what balancing goes by."""
     if objective.balance is not None and args.deepspeed_plugin is not None and args.bf16:
         raise UserError(
-            "balance: expected fixed weights under DeepSpeed in bf16 / got balanced ones / it would round "
-            "their running means to bf16 / leave balance out, or use DDP"
+            "balance",
+            "fixed weights under DeepSpeed in bf16",
+            "balanced ones",
+            why="it would round their running means to bf16",
+            fix="leave balance out, or use DDP",
         )
 
 
@@ -119,8 +143,11 @@ def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> N
         isinstance(one, dict) and one.get("use_reentrant") for one in fields
     ):
         raise UserError(
-            "training.gradient_checkpointing_kwargs: expected use_reentrant=false / got true / attention and "
-            "activation terms would have no gradient / leave it out"
+            "training.gradient_checkpointing_kwargs",
+            "use_reentrant=false",
+            "true",
+            why="attention and activation terms would have no gradient",
+            fix="leave it out",
         )
 
 
@@ -130,8 +157,11 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
     named = [name for name in fields if getattr(args, name, None)]
     if request.input_gradient and named:
         raise UserError(
-            f"training.{named[0]}: expected it unset with input_gradient / got {getattr(args, named[0])} / the term's "
-            "gradient is that of a gradient, which it does not give, or rounds to 0 (fp16) / leave one of the two out"
+            f"training.{named[0]}",
+            "it unset with input_gradient",
+            f"{getattr(args, named[0])}",
+            why="the term's gradient is that of a gradient, which it does not give, or rounds to 0 (fp16)",
+            fix="leave one of the two out",
         )
 
 
@@ -140,11 +170,17 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
     that is taken over. `deepspeed` is accelerate's plugin, or None."""
     if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):
         raise UserError(
-            "objective.weights_mse: expected whole weights in every process / got FSDP or ZeRO-3, which shard them / "
-            "there would be nothing to compare / use DDP or ZeRO-2, or leave the term out"
+            "objective.weights_mse",
+            "whole weights in every process",
+            "FSDP or ZeRO-3, which shard them",
+            why="there would be nothing to compare",
+            fix="use DDP or ZeRO-2, or leave the term out",
         )
     if request.input_gradient and (is_fsdp or deepspeed is not None):
         raise UserError(
-            "objective.input_gradient: expected one process or DDP / got FSDP or DeepSpeed / their backward cannot be "
-            "differentiated once more / use DDP, or leave the term out"
+            "objective.input_gradient",
+            "one process or DDP",
+            "FSDP or DeepSpeed",
+            why="their backward cannot be differentiated once more",
+            fix="use DDP, or leave the term out",
         )

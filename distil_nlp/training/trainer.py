@@ -321,9 +321,13 @@ class DistillationTrainer(Trainer):
         if bad:
             last = self.state.global_step
             raise UserError(
-                f"expected a finite loss / got NaN or infinity in {', '.join(bad)} by step {last} / training "
-                "would go on with a broken student, so it stopped; checkpoints up to the last log are good / "
-                "lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16"
+                None,
+                "a finite loss",
+                f"NaN or infinity in {', '.join(bad)} by step {last}",
+                why=(
+                    "training would go on with a broken student, so it stopped; checkpoints up to the last log are good"
+                ),
+                fix=("lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16"),
             )
 
     # Evaluation --------------------------------------------------------------------------------------------
@@ -411,8 +415,11 @@ class DistillationTrainer(Trainer):
         args = self.args
         if self.cutoff is not None or self.mixup is not None:
             raise UserError(
-                "data.augmentation: expected training rows with a length / got a stream / its rows have no numbers, by "
-                "which draws are the same after a resume / take a dataset that is no stream, or leave it out"
+                "data.augmentation",
+                "training rows with a length",
+                "a stream",
+                why="its rows have no numbers, by which draws are the same after a resume",
+                fix="take a dataset that is no stream, or leave it out",
             )
         loader = DataLoader(
             EpochStream(rows, args.process_index, args.world_size),

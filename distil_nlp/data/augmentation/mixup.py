@@ -126,8 +126,10 @@ class EmbeddingMixer:
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._ids is not None and self._mixed != self._wanted:
             raise UserError(
-                f"data.augmentation.mixup: expected {type(module).__name__} to look words up once in its input "
-                f"embeddings / got {self._mixed} look-ups / teacher and student would see other mixtures / leave mixup "
-                "out"
+                "data.augmentation.mixup",
+                f"{type(module).__name__} to look words up once in its input embeddings",
+                f"{self._mixed} look-ups",
+                why="teacher and student would see other mixtures",
+                fix="leave mixup out",
             )
         self._ids = self._shares = None

@@ -75,8 +75,11 @@ def augment_with_replacements(
     """
     if tokenizer.mask_token_id is None:
         raise UserError(
-            f"data.augmentation.replacement: expected a tokenizer with a mask token / got {type(tokenizer).__name__} "
-            "without one / no word could be proposed / name a masked language model as the teacher, or leave it out"
+            "data.augmentation.replacement",
+            "a tokenizer with a mask token",
+            f"{type(tokenizer).__name__} without one",
+            why="no word could be proposed",
+            fix="name a masked language model as the teacher, or leave it out",
         )
     key = _key(rows, how, model, tokenizer)
     folder = Path(how.folder) / f"{name}-{key}"

@@ -38,7 +38,9 @@ class Encoder:
         )  # fmt: skip
         if model.config.is_encoder_decoder:
             raise UserError(
-                f"expected an encoder such as BERT / got {type(model).__name__} in {name}, which decodes too"
+                None,
+                "an encoder such as BERT",
+                f"{type(model).__name__} in {name}, which decodes too",
             )
         weights = {key: value for key, value in model.state_dict().items() if key not in info["missing_keys"]}
         return cls(name, model.config, weights)
@@ -56,8 +58,11 @@ class Encoder:
         lost = [key for key in found.missing_keys if "pooler" not in key]
         if lost:
             raise UserError(
-                f"expected the weights of a {type(model.base_model).__name__} in {self.name} / got none for "
-                f"{len(lost)} tensors ({', '.join(lost[:3])} …) / they would start untrained / check its files"
+                None,
+                f"the weights of a {type(model.base_model).__name__} in {self.name}",
+                f"none for {len(lost)} tensors ({', '.join(lost[:3])} …)",
+                why="they would start untrained",
+                fix="check its files",
             )
         return model
 

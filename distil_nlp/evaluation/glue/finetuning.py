@@ -64,8 +64,11 @@ def _arguments(settings: FinetuningSettings, seed: int, folder: Path, rows: int)
     processes = PartialState().num_processes
     if settings.batch_size % processes:
         raise UserError(
-            f"--batch-size: expected a multiple of the {processes} processes / got {settings.batch_size} / they "
-            "share each batch / choose another one"
+            "--batch-size",
+            f"a multiple of the {processes} processes",
+            f"{settings.batch_size}",
+            why="they share each batch",
+            fix="choose another one",
         )
     steps = settings.max_steps or math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
     return TrainingArguments(

@@ -53,13 +53,19 @@ class Folder:
             different = _differences(json.loads(saved.read_text()), self.header)
             if different:
                 raise UserError(
-                    f"--output: expected an evaluation of this model with these settings in {self.path} / got another: "
-                    f"{'; '.join(different)} / their scores would be mixed / name another folder"
+                    "--output",
+                    f"an evaluation of this model with these settings in {self.path}",
+                    f"another: {'; '.join(different)}",
+                    why="their scores would be mixed",
+                    fix="name another folder",
                 )
         elif self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise UserError(
-                f"--output: expected an empty folder or an earlier evaluation / got {self.path} with something else / "
-                "they would be mixed up / name another folder"
+                "--output",
+                "an empty folder or an earlier evaluation",
+                f"{self.path} with something else",
+                why="they would be mixed up",
+                fix="name another folder",
             )
 
     def records(self) -> list[dict[str, Any]]:
@@ -81,9 +87,11 @@ class Folder:
         there = {seed for seed in needed if ("mnli", seed) in done and (self.of("mnli", seed) / MODEL_FOLDER).is_dir()}
         if needed - there and "mnli" not in plan:
             raise UserError(
-                f"--from-mnli: expected mnli among --tasks, or models fine-tuned on it in {self.path / 'mnli'} / got "
-                f"none for seed {', '.join(map(str, sorted(needed - there)))} / there would be nothing to start from / "
-                "add mnli to --tasks"
+                "--from-mnli",
+                f"mnli among --tasks, or models fine-tuned on it in {self.path / 'mnli'}",
+                f"none for seed {', '.join(map(str, sorted(needed - there)))}",
+                why="there would be nothing to start from",
+                fix="add mnli to --tasks",
             )
         if needed - there:
             plan["mnli"] = sorted({*plan["mnli"], *(needed - there)})
@@ -109,7 +117,11 @@ class Folder:
             write_atomically(self.path / "glue.md", summary_markdown(summary))
         except OSError as error:
             raise UserError(
-                f"--output: expected a folder to write to / got {error} / scores would be lost / name another folder"
+                "--output",
+                "a folder to write to",
+                f"{error}",
+                why="scores would be lost",
+                fix="name another folder",
             ) from error
         return summary
 

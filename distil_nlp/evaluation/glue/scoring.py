@@ -61,5 +61,8 @@ def _check_writable(file: Path) -> None:
         file.touch()
     except OSError as error:
         raise UserError(
-            f"--output: expected a file that can be written / got {error} / scores would be lost"
+            "--output",
+            "a file that can be written",
+            f"{error}",
+            why="scores would be lost",
         ) from error

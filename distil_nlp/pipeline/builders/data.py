@@ -57,14 +57,19 @@ def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokeniz
     model, missing = load_with_missing_keys(name, Head("mlm"), new_head=True, revision=revision)
     if missing:
         raise UserError(
-            f"data.augmentation.replacement: expected a trained masked-LM head in {name} / got none "
-            f"({', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''} missing) / its proposals would be "
-            "noise / name a model of the teacher's vocabulary that has one with data.augmentation.replacement.model=…"
+            "data.augmentation.replacement",
+            f"a trained masked-LM head in {name}",
+            f"none ({', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''} missing)",
+            why="its proposals would be noise",
+            fix=("name a model of the teacher's vocabulary that has one with data.augmentation.replacement.model=…"),
         )
     if section.model and load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
         raise UserError(
-            f"data.augmentation.replacement.model: expected the vocabulary of {teacher.name} / got another in {name} / "
-            "it would read other words, and propose others / take one with the teacher's tokenizer"
+            "data.augmentation.replacement.model",
+            f"the vocabulary of {teacher.name}",
+            f"another in {name}",
+            why="it would read other words, and propose others",
+            fix="take one with the teacher's tokenizer",
         )
     check_positions(recipe, usable_positions(model.config), name)
     settings = WordReplacement(**section.model_dump(exclude={"model"}), seed=DEFAULT_SEED)
@@ -91,14 +96,22 @@ def task_of(recipe: Recipe) -> Task:
     """
     options = recipe.data
     if options.task not in TASKS:
-        raise UserError(f"data.task: expected {', '.join(TASKS)} / got {options.task!r} / there is no such task")
+        raise UserError(
+            "data.task",
+            ", ".join(TASKS),
+            f"{options.task!r}",
+            why="there is no such task",
+        )
     task = TASKS[options.task]
     if task.name not in CUSTOM_TASKS:
         return task
     if task.kind.has_labels and not options.text_columns:
         raise UserError(
-            f"data.text_columns: expected the text column (or two, for pairs) for data.task={options.task} / got none "
-            "/ nothing tells what to read / set data.text_columns=[…] and data.label_column=…"
+            "data.text_columns",
+            f"the text column (or two, for pairs) for data.task={options.task}",
+            "none",
+            why="nothing tells what to read",
+            fix="set data.text_columns=[…] and data.label_column=…",
         )
     columns = tuple(options.text_columns or task.text_columns)
     return dataclasses.replace(task, text_columns=columns, label_column=options.label_column)
@@ -117,8 +130,11 @@ def check_positions(recipe: Recipe, positions: int, model: str) -> None:
     if longest > positions:
         padded = f", padded to {longest}" if longest > length else ""
         raise UserError(
-            f"data.max_length: expected at most {positions}, the positions of {model} / got {length}{padded} / longer "
-            "inputs have no position embedding / lower data.max_length"
+            "data.max_length",
+            f"at most {positions}, the positions of {model}",
+            f"{length}{padded}",
+            why="longer inputs have no position embedding",
+            fix="lower data.max_length",
         )
 
 

@@ -32,8 +32,11 @@ def student_from(
         ignored = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
         if ignored:
             raise UserError(
-                f"student.name: expected no other description of the student / got {', '.join(ignored)} too / the "
-                "checkpoint tells its own / leave one of the two out"
+                "student.name",
+                "no other description of the student",
+                f"{', '.join(ignored)} too",
+                why="the checkpoint tells its own",
+                fix="leave one of the two out",
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         return start_from_checkpoint(section.name, head, section.revision)

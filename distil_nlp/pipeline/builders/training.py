@@ -39,4 +39,8 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
     except (ValueError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"training: expected fields that go together / got: {reason}") from error
+        raise UserError(
+            "training",
+            "fields that go together",
+            f"{reason}",
+        ) from error

@@ -38,8 +38,11 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
         _write(page, output)
     except OSError as error:
         raise UserError(
-            f"--output: expected a folder that can be written to / got {output} ({error.strerror}) / the report would "
-            "be lost / name another folder"
+            "--output",
+            "a folder that can be written to",
+            f"{output} ({error.strerror})",
+            why="the report would be lost",
+            fix="name another folder",
         ) from error
     return output / "report.html"
 

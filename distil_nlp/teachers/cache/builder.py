@@ -132,9 +132,14 @@ def _create_cache(folder: Path, key: dict[str, Any], estimate: Estimate, rows: i
     free = shutil.disk_usage(folder.parent).free
     if size > free:
         raise UserError(
-            f"teacher.cache: expected {_human(size)} of disk at {folder.parent} / got {_human(free)} / the cache would "
-            "not be whole / set teacher.cache.folder to a larger disk, lower teacher.cache.top_k or mask_epochs, or "
-            "match fewer layers"
+            "teacher.cache",
+            f"{_human(size)} of disk at {folder.parent}",
+            f"{_human(free)}",
+            why="the cache would not be whole",
+            fix=(
+                "set teacher.cache.folder to a larger disk, lower teacher.cache.top_k or mask_epochs, or "
+                "match fewer layers"
+            ),
         )
     layout = ShardLayout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / estimate.row_bytes))))
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,9 +198,11 @@ class _TeacherPass:
         one, other = (next(iter(self._batches(rows, 0, workers=0)))[1]["input_ids"] for _ in range(2))
         if not torch.equal(one, other):
             raise UserError(
-                "teacher.cache: expected a collator that gives the same batch for the same rows and epoch / got two "
-                f"from {type(self.collator.collate).__name__} / the teacher would be asked about other masks / use "
-                "distil_nlp.data.MaskingCollator, or leave the cache out"
+                "teacher.cache",
+                "a collator that gives the same batch for the same rows and epoch",
+                f"two from {type(self.collator.collate).__name__}",
+                why="the teacher would be asked about other masks",
+                fix="use distil_nlp.data.MaskingCollator, or leave the cache out",
             )
 
     def _answers(self, rows: Sequence[int], epoch: int) -> tuple[dict[int, Fields], dict[str, float]]:

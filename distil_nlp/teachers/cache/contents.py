@@ -139,9 +139,11 @@ class CachedSignals:
         if not torch.isfinite(narrow).all():
             reason = "is not finite" if not torch.isfinite(value).all() else f"is outside {self.dtype}"
             raise UserError(
-                f"teacher.cache: expected finite {name} of the teacher / got a number that {reason}, up to "
-                f"{value.abs().max():g} / it could not be read back / set teacher.cache.dtype to bfloat16 or float32, "
-                "or look at the teacher"
+                "teacher.cache",
+                f"finite {name} of the teacher",
+                f"a number that {reason}, up to {value.abs().max():g}",
+                why="it could not be read back",
+                fix="set teacher.cache.dtype to bfloat16 or float32, or look at the teacher",
             )
         return narrow
 
@@ -178,8 +180,11 @@ def _check_attention(seen: Any, layer: int) -> None:
         problem = f"a layer {layer} whose queries see different keys"
     if problem:
         raise UserError(
-            f"teacher.cache: expected attention that queries and keys tell / got {problem} / the cache could not give "
-            "it back / leave teacher.cache out, or set the attention terms' weights to 0"
+            "teacher.cache",
+            "attention that queries and keys tell",
+            f"{problem}",
+            why="the cache could not give it back",
+            fix="leave teacher.cache out, or set the attention terms' weights to 0",
         )
 
 
@@ -211,9 +216,11 @@ class RowPositions:
         size, length = attended.shape
         if attended.argmax(1).any():
             raise UserError(
-                "teacher.cache: expected padding on the right / got padding on the left / a row's answers would depend "
-                "on the rows beside it / set padding_side=right in the teacher's tokenizer_config.json, or leave "
-                "teacher.cache out"
+                "teacher.cache",
+                "padding on the right",
+                "padding on the left",
+                why="a row's answers would depend on the rows beside it",
+                fix=("set padding_side=right in the teacher's tokenizer_config.json, or leave teacher.cache out"),
             )
         counts, drawn = {}, {}
         for name in contents.sets():

@@ -76,9 +76,11 @@ class TeacherCache:
         other = changed_parts(about["key"], key)
         if other:
             raise UserError(
-                f"teacher.cache: expected a cache made of this teacher and data in {folder} / got one that differs in "
-                f"{', '.join(other)} / its answers would belong to other questions / delete it, or name another "
-                "teacher.cache.folder"
+                "teacher.cache",
+                f"a cache made of this teacher and data in {folder}",
+                f"one that differs in {', '.join(other)}",
+                why="its answers would belong to other questions",
+                fix="delete it, or name another teacher.cache.folder",
             )
         self.folder, self.contents, self.layout = folder, contents, ShardLayout(**about["layout"])
 
@@ -151,9 +153,11 @@ class TeacherCache:
     def _check_tokens(self, row: int, shard: Fields, at: int, checksum: int) -> None:
         if int(shard[CHECKSUMS][at]) != checksum:
             raise UserError(
-                f"teacher.cache: expected row {row} as the teacher saw it / got it with other tokens or masks / it "
-                f"would learn answers to another question / delete {self.folder}; masks must be a function of epoch "
-                "and row"
+                "teacher.cache",
+                f"row {row} as the teacher saw it",
+                "it with other tokens or masks",
+                why="it would learn answers to another question",
+                fix=f"delete {self.folder}; masks must be a function of epoch and row",
             )
 
     def _check(self, row: int, name: str, count: int, drawn: np.ndarray, where: slice, shard: Fields) -> None:
@@ -163,8 +167,11 @@ class TeacherCache:
             same = np.array_equal(shard[f"places/{name}"][where].numpy(), drawn)
         if not same:
             raise UserError(
-                f"teacher.cache: expected the {kept} {name} tokens of row {row} that the teacher was asked about / got "
-                f"{count}, not the same / each would learn another one's answer / delete {self.folder}"
+                "teacher.cache",
+                f"the {kept} {name} tokens of row {row} that the teacher was asked about",
+                f"{count}, not the same",
+                why="each would learn another one's answer",
+                fix=f"delete {self.folder}",
             )
 
     def _shard(self, shard: tuple[int, int]) -> Fields:
@@ -193,8 +200,11 @@ def _open(path: str) -> Fields:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"teacher.cache: expected a shard at {path} / got: {error} / the teacher's answers are lost / start again: "
-            "what is missing is built anew"
+            "teacher.cache",
+            f"a shard at {path}",
+            f"{error}",
+            why="the teacher's answers are lost",
+            fix="start again: what is missing is built anew",
         ) from error
 
 
@@ -220,6 +230,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"teacher.cache: expected {MANIFEST} in {folder} / got: {error} / nobody knows what its answers are of / "
-            "delete the folder"
+            "teacher.cache",
+            f"{MANIFEST} in {folder}",
+            f"{error}",
+            why="nobody knows what its answers are of",
+            fix="delete the folder",
         ) from error
