@@ -28,7 +28,9 @@ from distil_nlp.reporting.summary import summary_table
 from distil_nlp.results import read_results, write_results
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _CARD, _REPORT = Path(STUDENT, "README.md"), Path("report", "report.html")
 
@@ -44,7 +46,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     folder, should_save = plan.folder, plan.args.should_save
     state = run_state(folder, plan.recipe)
     if state == "finished":
-        say(f"{folder}: this run is finished; run.overwrite=true would start it again")
+        logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             _show(folder, read_results(folder / RESULTS))  # it was stopped there
         return _publish(plan)
@@ -62,17 +64,17 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
     """Write card and report, and log the table at the end."""
-    say(summary_table(results))
+    logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    say(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
+    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
 
 
 def _publish(plan: RunPlan) -> Path:
     """Push the student to the Hub if that is asked for; return the path of `results.json`."""
     hub = plan.recipe.hub
     if hub.push and plan.args.should_save:
-        say(f"pushed: {push(plan.folder, hub.repo_id, private=hub.private)}")
+        logger.info(f"pushed: {push(plan.folder, hub.repo_id, private=hub.private)}")
     return plan.folder / RESULTS
 
 
@@ -105,7 +107,7 @@ class Pipeline:
         scores = RunScores(self.data.task, self.majority())
         initialisation = self.main_student(main, scores, is_new)
         for number, student in enumerate(others, start=2):
-            say(f"student {number} of {len(others) + 1}: {student}")
+            logger.info(f"student {number} of {len(others) + 1}: {student}")
             scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
         self.teacher_of(main, self.student_run(main, scores), scores)  # its own again, where each seed has one
         return self.results(scores, initialisation) if self.args.should_save else {}
@@ -121,7 +123,7 @@ class Pipeline:
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
         student, report = run.build(teacher)
-        say(str(report))
+        logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
         shapes = ModelShape.of(teacher.config), ModelShape.of(student.config)
         self.plan.objective_of(student_plan).bind(*shapes)  # raises before scoring takes its time
@@ -173,7 +175,7 @@ class Pipeline:
             self.revisions[name] = commit_of(name, recipe.teacher.revision)
             return teacher
         teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer)
-        say(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
+        logger.info(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
         return teacher
 
     def claim(self) -> None:
@@ -225,12 +227,12 @@ class Pipeline:
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         """Return time and memory of teacher and student."""
-        say("measuring time and memory of teacher and student")
+        logger.info("measuring time and memory of teacher and student")
         return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
         """Return the agreement of teacher and student on the first evaluation split."""
-        say("comparing the student with the teacher, layer by layer")
+        logger.info("comparing the student with the teacher, layer by layer")
         return compare_models(
             self.teacher,
             student,

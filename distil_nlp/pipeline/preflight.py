@@ -15,7 +15,9 @@ from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.training.checks import validate_arguments, validate_augmentation, validate_cache_support
-from distil_nlp.utils.logging import is_main_process, say
+from distil_nlp.utils.logging import get_logger, is_main_process
+
+logger = get_logger(__name__)
 
 
 def check(plan: RunPlan) -> None:
@@ -140,4 +142,5 @@ def _warn_idle_cores(args: TrainingArguments) -> None:
     """`accelerate launch` gives a process one thread unless told otherwise: half the speed of two cores, or worse."""
     used, there = torch.get_num_threads(), os.cpu_count() or 1
     if args.device.type == "cpu" and args.world_size == 1 and used < there:
-        say(f"using {used} of {there} CPU cores; with OMP_NUM_THREADS={there} before the command it would be faster")
+        hint = f"with OMP_NUM_THREADS={there} before the command it would be faster"
+        logger.info(f"using {used} of {there} CPU cores; {hint}")

@@ -28,7 +28,9 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import atomic_file
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 TRAINING = "training.json"
 """The record of a training: kept beside the student, so that a run stopped while scoring need not train again."""
@@ -67,7 +69,7 @@ class StudentRun:
         Raises:
             UserError: if an output is not finite.
         """
-        say(f"scoring the {role} on {', '.join(self.data.split.evaluation)}")
+        logger.info(f"scoring the {role} on {', '.join(self.data.split.evaluation)}")
         outputs = predict(
             model,
             self.data.kind,

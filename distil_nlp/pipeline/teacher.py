@@ -24,7 +24,9 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import write_atomically
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 DONE = "teacher.json"
 _MODEL = "model"
@@ -58,7 +60,7 @@ def finetuned_teacher(
     if (folder / DONE).is_file():
         manifest = json.loads((folder / DONE).read_text())
         return load_model(str(folder / _MODEL), data.head), False, manifest.get("revision")
-    say(f"fine-tuning the teacher first; it is kept in {folder}")
+    logger.info(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
     with args.main_process_first(desc="teacher"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
 from distil_nlp.training.preemption import Preempted, on_sigterm
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _RUN = "import sys; from distil_nlp.cli import distill; sys.exit(distill())"
 
@@ -30,7 +33,6 @@ def run_study(
     path: Path,
     folder: Path,
     overrides: Sequence[str],
-    say: Callable[[str], None],
     methods: Sequence[str] | None = None,
 ) -> Path:
     """Run what is not finished yet, one method and task after the other, and return the path of the table.
@@ -39,7 +41,6 @@ def run_study(
         path: the study's file.
         folder: the folder of all runs and of the table.
         overrides: `section.key=value` for all runs.
-        say: prints progress and the table.
         methods: names of the methods to run; all if None. The table has every finished run.
 
     Raises:
@@ -75,10 +76,10 @@ def run_study(
     runs = [(task, name) for task, name in runs if methods is None or name in methods]
     for number, (task, name) in enumerate(runs, 1):
         if not (folder / task / name / "results.json").is_file():
-            say(f"run {number} of {len(runs)}: {name} on {task}")
+            logger.info(f"run {number} of {len(runs)}: {name} on {task}")
             _run([str(recipes[name]), *own[task, name]], folder / task / name)
             _write(plan, folder)
-    say(_write(plan, folder))
+    logger.info(_write(plan, folder))
     return folder / "study.md"
 
 

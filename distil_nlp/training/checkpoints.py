@@ -11,7 +11,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.errors import UserError
 from distil_nlp.utils.files import checksum, write_atomically
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the checksum of every file: what differs is half-written or damaged."""
@@ -87,7 +89,7 @@ def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> N
             f"epoch is other rows, and the schedule is stretched or cut; on {then['processes']} processes all "
             "would be as if nobody had stopped"
         )
-    say(text)
+    logger.info(text)
 
 
 def _process_layout(args: TrainingArguments) -> dict[str, int]:
@@ -109,7 +111,7 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
         problem = _problem(folder)
         if problem is None:
             return folder
-        say(f"{folder}: {problem}; passed over")
+        logger.info(f"{folder}: {problem}; passed over")
     return None
 
 

@@ -16,7 +16,9 @@ from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
 from distil_nlp.utils.failures import enough_memory
 from distil_nlp.utils.files import atomic_folder, write_atomically
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _NOT_IN_HISTORY = (
     "train_",
@@ -57,7 +59,7 @@ def fit(
     args = trainer.args
     checkpoint = last_complete_checkpoint(args.output_dir)
     if title:
-        say(f"{title}{f', from {checkpoint.name} on' if checkpoint else ''}")
+        logger.info(f"{title}{f', from {checkpoint.name} on' if checkpoint else ''}")
     graphs = compiled_graphs()
     if args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

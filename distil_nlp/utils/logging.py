@@ -85,14 +85,6 @@ def _set_up_package_logger() -> None:
         package.setLevel(logging.INFO)
 
 
-_logger = get_logger(__name__)
-
-
-def say(text: str) -> None:
-    """Log a text at INFO; new code calls `logger.info` of its own module."""
-    _logger.info(text)
-
-
 def redact_logs() -> None:
     """Redact the log records of all libraries from here on: no tokens, and `~` for the home folder."""
     logging.setLogRecordFactory(_redacted_record)

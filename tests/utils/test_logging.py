@@ -96,7 +96,7 @@ def test_a_line_that_cannot_be_written_raises(monkeypatch):
 
 def test_a_library_user_sees_messages_and_keeps_own_settings():
     """Prevents messages that need a set-up to be seen, and a handler or level of the user that is overridden."""
-    seen = "from distil_nlp.utils.logging import say; say('seen')"
+    seen = "from distil_nlp.utils.logging import get_logger; get_logger('distil_nlp.x').info('seen')"
     own = "import logging, sys; p = logging.getLogger('distil_nlp')"
     handler = f"{own}; p.addHandler(logging.StreamHandler(sys.stdout)); p.setLevel('INFO'); {seen}"
     for code, printed in ((seen, "seen\n"), (handler, "seen\n"), (f"{own}; p.setLevel('WARNING'); {seen}", "")):

@@ -25,7 +25,7 @@ def run(options: Namespace) -> Path:
     from distil_nlp.study.runner import run_study
 
     folder = options.output or Path("runs") / f"study-{options.study.stem}"
-    return run_study(options.study, folder, options.overrides, logger.info, options.methods)
+    return run_study(options.study, folder, options.overrides, options.methods)
 
 
 COMMAND = Command(

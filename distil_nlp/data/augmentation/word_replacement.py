@@ -19,7 +19,9 @@ from distil_nlp.data.row_sets import row_generator
 from distil_nlp.errors import UserError
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
-from distil_nlp.utils.logging import say
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 REPLACEMENT_VERSION = 1
 """Of the way in which rows are made; another one makes other files."""
@@ -102,7 +104,7 @@ def augment_with_replacements(
             for number, start in enumerate(starts)
         ]
     )
-    say(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {folder}")
+    logger.info(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {folder}")
     return made
 
 

@@ -27,7 +27,9 @@ from distil_nlp.models import check_words, load_tokenizer, max_positions
 from distil_nlp.tasks import GLUE
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import write_atomically
-from distil_nlp.utils.logging import is_main_process, say
+from distil_nlp.utils.logging import get_logger, is_main_process
+
+logger = get_logger(__name__)
 
 
 def finetune_on_glue(
@@ -67,12 +69,12 @@ def finetune_on_glue(
     check_words(tokenizer, encoder.config, model)
     run = GlueRun(model, data, folder, submission, encoder, tokenizer)
     folder.check()
-    say(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
+    logger.info(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
     plan = folder.plan(tasks, seeds, submission)
     for record in folder.records():
         if record["task"] in tasks and record["seed"] in seeds:
             again = record["seed"] in plan.get(record["task"], ())
-            say(_line(record, "done before" + "; again, for its predictions or model" * again))
+            logger.info(_line(record, "done before" + "; again, for its predictions or model" * again))
     loaded = {task: run.load(task) for task in plan}  # before any training: what is missing is said now
     about = {key: value for key, value in environment(0, state.device, state.num_processes).items() if key != "seed"}
     state.wait_for_everyone()  # all have read what is done
@@ -84,9 +86,9 @@ def finetune_on_glue(
             if is_main_process():
                 folder.summarise(about)
     if is_main_process():
-        say(summary_text(json.loads((folder.path / GLUE_RESULTS).read_text())))
+        logger.info(summary_text(json.loads((folder.path / GLUE_RESULTS).read_text())))
         if submission:
-            say("\n".join([*assemble(folder.path, folder.records()), ""]))
+            logger.info("\n".join([*assemble(folder.path, folder.records()), ""]))
     return folder.path / GLUE_RESULTS
 
 
@@ -114,7 +116,7 @@ class GlueRun:
             tests = test_splits(self.data, splits, GLUE[task], self.tokenizer, length)
         lacking = [file for file in FILES[task].values() if file not in tests]
         if lacking:
-            say(f"{task}: the data has no test split for {', '.join(lacking)}")
+            logger.info(f"{task}: the data has no test split for {', '.join(lacking)}")
         return found, tests
 
     def one(self, task: str, seed: int, data: TaskData, tests: dict[str, TestSplit] | None) -> None:
@@ -146,7 +148,7 @@ class GlueRun:
             write_atomically(place / SCORES, json.dumps(record, indent=2) + "\n")
             for checkpoint in place.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
-        say(_line(record, f"{record['seconds']:.0f} s"))
+        logger.info(_line(record, f"{record['seconds']:.0f} s"))
         del model
         gc.collect()  # a trainer and its callbacks hold each other, and with them the GPU's memory
 

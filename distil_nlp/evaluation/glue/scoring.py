@@ -14,7 +14,9 @@ from distil_nlp.models import check_words, load_config, load_model, load_tokeniz
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.tasks import GLUE
 from distil_nlp.utils.files import write_atomically
-from distil_nlp.utils.logging import is_main_process, say
+from distil_nlp.utils.logging import get_logger, is_main_process
+
+logger = get_logger(__name__)
 
 
 def score_on_glue(
@@ -46,7 +48,7 @@ def score_on_glue(
             scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device
         )
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
-        say(f"{name} (headline: {headline_metric(name)}): {shown}")
+        logger.info(f"{name} (headline: {headline_metric(name)}): {shown}")
         if output is not None and is_main_process():
             found = {"model": model, "data": data, "mode": "score", "tasks": scores}
             write_atomically(output, json.dumps(abbreviate_home(found), indent=2))

@@ -27,7 +27,9 @@ from distil_nlp.signals.types import forward_with_signals
 from distil_nlp.teachers.cache.contents import CachedSignals, Fields, RowPositions
 from distil_nlp.teachers.cache.key import cache_fingerprint, cache_key
 from distil_nlp.teachers.cache.shards import CHECKSUMS, MANIFEST, ShardLayout, TeacherCache, write_first, write_shard
-from distil_nlp.utils.logging import is_main_process, say
+from distil_nlp.utils.logging import get_logger, is_main_process
+
+logger = get_logger(__name__)
 
 _SHARD_BYTES = 2**26
 _SAMPLED_BATCHES = 4
@@ -91,8 +93,9 @@ def open_or_build_cache(
     missing = found.missing()
     state.wait_for_everyone()  # all look before one writes
     if not is_new:
-        whole, count = not missing, len(found.layout.shards())
-        say(f"teacher cache: {folder}" + ("" if whole else f": {len(missing)} of {count} parts missing or damaged"))
+        count = len(found.layout.shards())
+        state_of_parts = f": {len(missing)} of {count} parts missing or damaged" if missing else ""
+        logger.info(f"teacher cache: {folder}{state_of_parts}")
     mine = missing[state.process_index :: state.num_processes]
     for shard in tqdm(mine, desc="asking the teacher", unit="part", disable=not (mine and is_main_process())):
         found.write(shard, *asking.about(shard, found.layout))
@@ -128,7 +131,7 @@ def _create_cache(folder: Path, key: dict[str, Any], estimate: Estimate, rows: i
     """
     size, pays = rows * epochs * estimate.row_bytes, estimate.break_even(epochs)
     when = f"pays off after {pays:.1f} epochs" if pays else "will not pay off: reading is no faster than the teacher"
-    say(f"teacher cache: {_human(size)} in {folder}, {when}")
+    logger.info(f"teacher cache: {_human(size)} in {folder}, {when}")
     free = shutil.disk_usage(folder.parent).free
     if size > free:
         raise UserError(
