@@ -8,14 +8,11 @@ from typing import Any, Literal
 
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, complete, dump_recipe, read_yaml
-from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results import read_results
 from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.settings import IRRELEVANT_KEYS, changed_keys, describe_changes
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
-_NOT_COMPARED = (
-    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
-)  # fmt: skip
 _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that ask for further students: a run that lacks some is unfinished, not another."""
 
@@ -49,7 +46,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if recipe.run.overwrite or not _has_something_to_lose(folder):
         return "new"
     wanted = recipe.model_dump(mode="json")
-    different = _differences(_saved_recipe(saved), wanted, _NOT_COMPARED + _EXTENDED)
+    different = describe_changes(_saved_recipe(saved), wanted, IRRELEVANT_KEYS + _EXTENDED)
     if different:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
         raise UserError(
@@ -66,7 +63,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if not is_scored:
         return "unfinished"
     scored = complete(read_results(folder / RESULTS).get("recipe", {}))
-    return "unfinished" if _differences(scored, wanted, _NOT_COMPARED) else "finished"
+    return "unfinished" if changed_keys(scored, wanted, IRRELEVANT_KEYS) else "finished"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
@@ -118,16 +115,3 @@ def _saved_recipe(path: Path) -> dict[str, Any]:
             "no YAML",
             fix="set another output_dir",
         ) from error
-
-
-def _differences(saved: dict[str, Any], wanted: dict[str, Any], ignored: tuple[str, ...]) -> list[str]:
-    """Return `section.key was …, is …` for every value that differs, but for the ignored beginnings of keys."""
-    before, now = dict(_flatten(abbreviate_home(saved))), dict(_flatten(abbreviate_home(wanted)))
-    keys = [key for key in before | now if not key.startswith(ignored)]
-    return [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
-
-
-def _flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict) or not tree:
-        return [(prefix, tree)]
-    return [pair for key, value in tree.items() for pair in _flatten(value, f"{prefix}.{key}" if prefix else str(key))]

@@ -23,6 +23,7 @@ from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, 
 from distil_nlp.training.preemption import Preempted, on_sigterm
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.settings import describe_changes
 
 logger = get_logger(__name__)
 
@@ -108,11 +109,11 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """
     file = folder / "settings.json"
     if file.is_file() and (previous := json.loads(file.read_text())) != settings:
-        different = [name for name in settings if previous.get(name) != settings[name]]
+        different = describe_changes(previous, settings)
         raise UserError(
             "--output",
             f"the settings of the runs in {folder}",
-            f"other {', '.join(different)} than {[previous.get(name) for name in different]}",
+            f"others: {'; '.join(different)}",
             why="runs of different settings would be in one table",
             fix="name another folder, or give the same",
         )

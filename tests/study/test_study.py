@@ -73,7 +73,7 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "run 2 of 2: cosine on classification" in printed
     assert "run 1 of 2" not in printed
     assert study([*command, "training.max_steps=3"]) == 2
-    assert "got other overrides" in one_line(capsys.readouterr().err)
+    assert "got others: overrides was" in one_line(capsys.readouterr().err)
     path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
     assert study(command) == 2
     assert "methods.cosine: expected the terms that" in one_line(capsys.readouterr().err)

@@ -13,6 +13,7 @@ from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.evaluation.glue.summary import averages, over_seeds, summary_markdown
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.settings import describe_changes
 
 GLUE_RESULTS, SCORES = "glue.json", "scores.json"
 STARTED_FROM_MNLI = ("mrpc", "stsb", "rte")
@@ -50,7 +51,7 @@ class Folder:
         validate_links(self.path)
         saved = self.path / GLUE_RESULTS
         if saved.is_file():
-            different = _differences(json.loads(saved.read_text()), self.header)
+            different = describe_changes(_identity(json.loads(saved.read_text())), _identity(self.header))
             if different:
                 raise UserError(
                     "--output",
@@ -126,12 +127,6 @@ class Folder:
         return summary
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What makes another evaluation: `name was …, is …`."""
-    before, now = _identity(theirs), _identity(ours)
-    return [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
-
-
 def _identity(header: dict[str, Any]) -> dict[str, Any]:
-    weights, data = header.get("model", {}).get("encoder_sha256"), abbreviate_home(header.get("data"))
-    return {"the model's encoder_sha256": weights, "data": data, **header.get("settings", {})}
+    weights = header.get("model", {}).get("encoder_sha256")
+    return {"the model's encoder_sha256": weights, "data": header.get("data"), **header.get("settings", {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from distil_nlp.reporting.formatting import (
@@ -19,10 +19,9 @@ from distil_nlp.reporting.scores import LABELS_ONLY, SeedScores, headline_name, 
 from distil_nlp.reporting.sentences import speed_up
 from distil_nlp.reporting.tables import Table, format_gain, format_median, format_range, make_table
 from distil_nlp.results import RunResults
+from distil_nlp.utils.settings import IRRELEVANT_KEYS, flatten
 
 _MARKERS = "osD^vP"
-_NOT_COMPARED = ("run.", "hub.", "training.output_dir")
-"""Beginnings of recipe keys that do not change a student."""
 
 
 def comparison_headline(runs: Sequence[RunResults]) -> str:
@@ -100,21 +99,18 @@ def overview_table(runs: Sequence[RunResults]) -> Table | None:
 
 
 def recipe_differences(runs: Sequence[RunResults]) -> Table | None:
-    """Return the recipe keys whose values differ between the runs."""
-    recipes = [dict(_flatten(run.get("recipe") or {})) for run in runs]
-    keys = dict.fromkeys(key for recipe in recipes for key in recipe if not key.startswith(_NOT_COMPARED))
+    """Return the recipe keys whose values differ between the runs; null counts as absent."""
+    recipes = [{key: _shown(value) for key, value in flatten(run.get("recipe") or {}).items()} for run in runs]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe if not key.startswith(IRRELEVANT_KEYS))
     rows = [(key, *(recipe.get(key, "") for recipe in recipes)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
     return make_table("What differs between the recipes", ("key", *(run.name for run in runs)), differing)
 
 
-def _flatten(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each dotted key and its value as text; null counts as absent."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{path}{key}.")
-        elif value is not None:
-            yield f"{path}{key}", str(value).lower() if isinstance(value, bool) else str(value)
+def _shown(value: Any) -> str:
+    if value is None or value == {}:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def comparison_scores_figure(runs: Sequence[RunResults]) -> Picture | None:

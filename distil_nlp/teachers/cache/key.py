@@ -49,11 +49,6 @@ def cache_fingerprint(key: Mapping[str, Any]) -> str:
     return hash_json(key)[:16]
 
 
-def changed_parts(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """The parts in which two keys differ."""
-    return [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-
-
 def _settings(collator: Any) -> dict[str, Any]:
     """A collator's class and what it was made with, but for its tokenizer."""
     fields = dataclasses.fields(collator) if dataclasses.is_dataclass(collator) else ()

@@ -32,8 +32,8 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.cache.contents import TOKEN_FIELDS, CachedSignals, Fields, RowPositions
-from distil_nlp.teachers.cache.key import changed_parts
 from distil_nlp.utils.files import atomic_file, checksum, write_atomically
+from distil_nlp.utils.settings import changed_keys
 
 MANIFEST = "cache.json"
 _OPEN_SHARDS = 256
@@ -73,7 +73,7 @@ class TeacherCache:
 
     def __init__(self, folder: Path, key: Mapping[str, Any], contents: CachedSignals):
         about = read_manifest(folder)
-        other = changed_parts(about["key"], key)
+        other = changed_keys(about["key"], key)
         if other:
             raise UserError(
                 "teacher.cache",

@@ -1,0 +1,39 @@
+"""Differences between nested settings: of a run that is taken up again, of runs side by side, of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from distil_nlp.redaction import abbreviate_home
+
+IRRELEVANT_KEYS = (
+    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
+)  # fmt: skip
+"""Beginnings of recipe keys that do not change a student."""
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by dotted keys; an empty section is a value."""
+    return dict(_leaves(settings, ""))
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
+    """Return the dotted keys whose values differ, but for those with an ignored beginning; the home folder is `~`."""
+    before, now = flatten(abbreviate_home(before)), flatten(abbreviate_home(now))
+    keys = [key for key in before | now if not key.startswith(ignored)]
+    return [key for key in keys if before.get(key) != now.get(key)]
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
+    """Return `section.key was …, is …` for each of `changed_keys`."""
+    old, new = flatten(abbreviate_home(before)), flatten(abbreviate_home(now))
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed_keys(before, now, ignored)]
+
+
+def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping) or (not tree and key):
+        yield key, tree
+        return
+    for name, value in tree.items():
+        yield from _leaves(value, f"{key}.{name}" if key else str(name))
