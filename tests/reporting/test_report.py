@@ -397,7 +397,7 @@ def test_text_from_data_and_recipes_stays_text(tmp_path):
 def test_the_recipe_shown_has_no_nulls(tmp_path):
     """Prevents 41 lines of terms that were off, and a switch without values, or a null that was set, that goes too."""
     recipe = example()["recipe"]
-    recipe["objective"] |= {"pkd": None, "hidden_mse": {"weight": 0.5, "schedule": {"weight": None}, "rows": None}}
+    recipe["objective"] |= {"pkd": None, "hidden_mse": {"weight": 0.5, "schedule": {"weight": None}, "rows": "all"}}
     recipe["teacher"]["finetune"], recipe["data"]["augmentation"] = {}, {"mixup": None, "cutoff": None}
     recipe["training"]["optim_args"] = None
     shown = yaml.safe_load(run_page(run_of(tmp_path, recipe=recipe)).recipe)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from distil_nlp.utils import logging as package_logging
-from distil_nlp.utils.logging import get_logger, say
+from distil_nlp.utils.logging import get_logger
 from tests.helpers import ROOT
 
 PACKAGE = logging.getLogger("distil_nlp")
@@ -23,7 +23,7 @@ def test_a_line_comes_once_and_as_it_is(capsys):
     logging.root.addHandler(root)
     try:
         logger.info("100% of %s\nsecond line")
-        say("─ %d")
+        logger.info("─ %d")
     finally:
         logging.root.removeHandler(root)
     assert capsys.readouterr() == ("100% of %s\nsecond line\n─ %d\n", "")
@@ -41,7 +41,7 @@ def test_a_level_silences_the_package(capsys):
     PACKAGE.setLevel(logging.WARNING)
     try:
         logger.info("silent")
-        say("silent")
+        logger.info("silent")
         logger.warning("heard")
     finally:
         PACKAGE.setLevel(logging.INFO)
