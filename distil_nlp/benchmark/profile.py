@@ -13,7 +13,7 @@ from distil_nlp.benchmark import trainer_steps
 from distil_nlp.benchmark.interleaved import StepGate
 from distil_nlp.benchmark.workload import Workload
 
-KINDS = {
+OPERATOR_KINDS = {
     "matrix products": r"^(addmm|mm|linear|addmv)_?$",
     "losses": r"log_softmax|kl_div|nll_loss|cosine|logsumexp|^exp$",
     "attention": r"scaled_dot_product|bmm|softmax",
@@ -61,4 +61,4 @@ def time_by_kind(profiled: profile) -> dict[str, float]:
 def kind_of(name: str) -> str:
     """Return the kind of an operator by its name."""
     short = name.removeprefix("aten::")
-    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, short)), "other")
+    return next((kind for kind, pattern in OPERATOR_KINDS.items() if re.search(pattern, short)), "other")

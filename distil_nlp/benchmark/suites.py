@@ -184,7 +184,7 @@ def terms(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
         contenders = {term_costs.SOFT_TARGETS_ONLY: Contender(term_costs.run_with_term, {"work": work})}
         contenders |= {name: Contender(term_costs.run_with_term, {"work": work, "further": name}) for name in names}
         groups.append({"task": task_name, "steps": term_costs.relative_costs(settings.run(contenders, log))})
-    return {"groups": groups, "left_out": [name for name in chosen if term_costs.task_of(name) is None]}
+    return {"groups": groups, "left_out": [name for name in chosen if term_costs.supported_task(name) is None]}
 
 
 def scaling(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:

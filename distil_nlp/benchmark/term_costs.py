@@ -24,7 +24,7 @@ _GROUP_SIZE = 5
 """Terms measured at a time beside the baseline, so that six processes share the memory."""
 
 
-def task_of(term: str) -> str | None:
+def supported_task(term: str) -> str | None:
     """Return the first task that supports a term: MRPC, MNLI where two classes are too few, or STS-B."""
     term_class = TERMS[term]
     for name in _TASKS:
@@ -38,7 +38,7 @@ def task_of(term: str) -> str | None:
 def term_groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield (task, terms), the terms that are measured together."""
     for task in _TASKS:
-        of_task = [term for term in terms if task_of(term) == task]
+        of_task = [term for term in terms if supported_task(term) == task]
         for start in range(0, len(of_task), _GROUP_SIZE):
             yield task, of_task[start : start + _GROUP_SIZE]
 

@@ -29,7 +29,7 @@ def names(text: str) -> list[str]:
     return parts
 
 
-def count(text: str) -> int:
+def positive_int(text: str) -> int:
     """Return a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0 / got {text}")
@@ -43,7 +43,7 @@ def positive_number(text: str) -> float:
     return float(text)
 
 
-def fraction(text: str) -> float:
+def fraction_below_one(text: str) -> float:
     """Return a number from 0 to below 1."""
     if not 0 <= float(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1 / got {text}")

@@ -15,7 +15,7 @@ from distil_nlp.objective.layer_terms import (
 from distil_nlp.objective.output_terms import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm, TemperedTerm
 from distil_nlp.objective.term import (
     Bins,
-    Block,
+    BlockNumber,
     Count,
     Fraction,
     LayerPair,
@@ -36,7 +36,7 @@ __all__ = [
     "ROWS_PER_PROCESS",
     "BatchTerm",
     "Bins",
-    "Block",
+    "BlockNumber",
     "BlockTerm",
     "Count",
     "CrossTerm",

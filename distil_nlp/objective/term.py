@@ -27,8 +27,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = float | Schedule
 Temperature = Positive | Schedule
 RowSetName = Literal["masked", "all"] | Fraction
-Block = Literal["embeddings"] | Annotated[int, Field(ge=0)]
-LayerPair = Annotated[Sequence[Block], Field(min_length=2, max_length=2)]
+BlockNumber = Literal["embeddings"] | Annotated[int, Field(ge=0)]
+LayerPair = Annotated[Sequence[BlockNumber], Field(min_length=2, max_length=2)]
 LayerPairs = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[LayerPair], Field(min_length=1)]
 Role = Literal["teacher", "student"]
 

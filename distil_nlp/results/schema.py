@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 SCHEMA_VERSION = 1
 
 Metric = Annotated[str, "metric"]
-Split = Annotated[str, "split"]
+SplitName = Annotated[str, "split"]
 Batch = Annotated[str, "batch size"]
 Term = Annotated[str, "term"]
 """Names of keys, which the schema page shows as <metric>, <split>, <batch size> and <term>."""
 
 Number = float | None
 """A measured number; null stands for NaN or infinity, which JSON does not have."""
-Metrics = dict[Metric, Number]
+MetricValues = dict[Metric, Number]
 
 
 def described(meaning: str, *, absent: str = "", null: str = "") -> Any:
@@ -54,7 +54,7 @@ class SeedSummary(Block):
     maximum: float = described("Largest value.")
 
 
-class Gain(Block):
+class GainSummary(Block):
     """Difference between the distilled student and a baseline, with a paired bootstrap interval."""
 
     metric: str = described("The headline metric, on the first evaluation split.")
@@ -87,7 +87,7 @@ class Rows(Block):
 
     train: int | None = described("Training rows; blocks of tokens for `mlm`.", null="for a stream")
     labelled: int | None = described("Training rows with a label.", null="for `mlm`")
-    evaluation: dict[Split, int] = described("Rows of each evaluation split, the first one first.")
+    evaluation: dict[SplitName, int] = described("Rows of each evaluation split, the first one first.")
 
 
 class Data(Block):
@@ -143,7 +143,7 @@ class Teacher(ModelCost):
         "Commit on the Hub of each teacher; teachers from a folder are not listed."
     )
     card: TeacherCard = described("Metadata of the teacher's model card.")
-    metrics: Metrics = described(
+    metrics: MetricValues = described(
         "Scores, as fractions (`mlm`: `loss` in nats per masked token, and `perplexity`). Plain names are the first "
         "evaluation split; `<split>/<metric>` are added if several splits are scored."
     )
@@ -169,14 +169,14 @@ class Initialisation(Block):
 class Student(ModelCost):
     """The run's own student, whose weights are in `student/`: initialisation, size, inference cost and scores."""
 
-    metrics: Metrics = described("Scores of these weights; keys as in `teacher.metrics`.")
+    metrics: MetricValues = described("Scores of these weights; keys as in `teacher.metrics`.")
     initialisation: Initialisation = described("Origin of the parameters before training.")
 
 
 class MajorityBaseline(Block):
     """Scores that need no model."""
 
-    metrics: Metrics = described(
+    metrics: MetricValues = described(
         "Scores on the first evaluation split of the majority class (classification), the mean of the training labels "
         "(regression) or the token frequencies (`mlm`)."
     )
@@ -185,14 +185,14 @@ class MajorityBaseline(Block):
 class CopiedBaseline(Block):
     """The initialised student, before any training."""
 
-    metrics: Metrics = described("Scores; keys as in `teacher.metrics`.")
-    gain: Gain = described("Gain of the distilled student over this baseline.")
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+    gain: GainSummary = described("Gain of the distilled student over this baseline.")
 
 
 class TrainedBaseline(CopiedBaseline):
     """A student trained for the same steps and seeds in another way."""
 
-    metrics: Metrics = described("Scores of the first seed; keys as in `teacher.metrics`.")
+    metrics: MetricValues = described("Scores of the first seed; keys as in `teacher.metrics`.")
     seeds: dict[Metric, SeedSummary] = described("Each metric over all seeds.")
 
 
@@ -282,7 +282,7 @@ class HistoryEntry(Block):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: Metrics
+    __pydantic_extra__: MetricValues
 
     step: int = described("Optimiser step.")
     epoch: float = described("Epochs so far.", absent="if the length is not known")

@@ -235,7 +235,7 @@ def test_every_term_is_measured_once_where_it_has_a_meaning():
 def test_a_term_that_no_task_has_a_meaning_for_is_left_out(monkeypatch):
     """Prevents a group that fails for a term of language modelling, and a term that is dropped without a message."""
     monkeypatch.setitem(TERMS, "words", type("Words", (HardLabel,), {"name": "words", "levels": ("token",)}))
-    assert term_costs.task_of("words") is None
+    assert term_costs.supported_task("words") is None
     assert list(term_costs.term_groups(["words"])) == []
     assert PARTS["terms"](BenchmarkSettings(terms=("words",)), print) == {"groups": [], "left_out": ["words"]}
 

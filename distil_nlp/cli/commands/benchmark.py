@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
-from distil_nlp.cli.parser import count, path
+from distil_nlp.cli.parser import path, positive_int
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -19,10 +19,10 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help=f"of {', '.join(_PARTS)}; mlm, attention and inference if left out")  # fmt: skip
     parser.add_argument("--size", choices=["base", "mini", "tiny"], default="base",
                         help="of the teacher: BERT-base, MiniLM-L6, or one for trying out")  # fmt: skip
-    parser.add_argument("--batch", type=count, default=8, help="rows of a step")
-    parser.add_argument("--length", type=count, default=128, help="tokens of a row")
-    parser.add_argument("--rounds", type=count, default=7, help="steps that count, of each contender")
-    parser.add_argument("--threads", type=count, help="of the CPU")
+    parser.add_argument("--batch", type=positive_int, default=8, help="rows of a step")
+    parser.add_argument("--length", type=positive_int, default=128, help="tokens of a row")
+    parser.add_argument("--rounds", type=positive_int, default=7, help="steps that count, of each contender")
+    parser.add_argument("--threads", type=positive_int, help="of the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bf16", action="store_true", help="mixed precision, for all contenders")
     parser.add_argument("--model", help="parts task and terms: a folder or a name on the Hub")

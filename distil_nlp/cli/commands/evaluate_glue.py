@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
-from distil_nlp.cli.parser import count, fraction, path, positive_number
+from distil_nlp.cli.parser import fraction_below_one, path, positive_int, positive_number
 
 _FINETUNING = (
     "seeds",
@@ -34,8 +34,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", choices=[*GLUE, "all"], required=True, metavar="TASK",
                         help=f"all, or {', '.join(GLUE)}")  # fmt: skip
     parser.add_argument("--data", default="nyu-mll/glue", help="a folder or Hub name in the layout of nyu-mll/glue")
-    parser.add_argument("--max-length", type=count, default=128, help="tokens; at most the model's positions")
-    parser.add_argument("--batch-size", type=count, default=32, help="rows; of a training step over all processes")
+    parser.add_argument("--max-length", type=positive_int, default=128, help="tokens; at most the model's positions")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=32, help="rows; of a training step over all processes"
+    )
     parser.add_argument("--output", type=path, help="score: also write the scores to this JSON file; finetune: "
                         "the folder, instead of runs/x/glue or runs/glue-<name>")  # fmt: skip
     _add_finetuning_arguments(parser)
@@ -61,10 +63,10 @@ def _add_finetuning_arguments(parser: ArgumentParser) -> None:
     )
     add("--epochs", type=positive_number, help=f"{FinetuningSettings.epochs:g} if left out")
     add("--learning-rate", type=positive_number, help=f"{FinetuningSettings.learning_rate:g} if left out")
-    add("--warmup", type=fraction, help=f"fraction of the steps; {FinetuningSettings.warmup:g} if left out")
-    add("--weight-decay", type=fraction, help=f"{FinetuningSettings.weight_decay:g} if left out")
-    add("--max-train-rows", type=count, help="at most as many training rows, for trying out")
-    add("--max-steps", type=count, help="instead of epochs, for trying out")
+    add("--warmup", type=fraction_below_one, help=f"fraction of the steps; {FinetuningSettings.warmup:g} if left out")
+    add("--weight-decay", type=fraction_below_one, help=f"{FinetuningSettings.weight_decay:g} if left out")
+    add("--max-train-rows", type=positive_int, help="at most as many training rows, for trying out")
+    add("--max-steps", type=positive_int, help="instead of epochs, for trying out")
     add("--from-mnli", action="store_true", help="RTE, MRPC and STS-B start from the model fine-tuned on MNLI")
     add("--bf16", action="store_true", help="mixed precision")
     add("--submission", action="store_true", help="also write predictions on the test splits for GLUE's server")
