@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-slow test-deepspeed test-oldest lint docs-schema quickstart prepare-quickstart benchmark audit clean
+.PHONY: help install test test-slow test-deepspeed test-oldest lint docs-schema map quickstart prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -37,6 +37,9 @@ test-oldest:          ## the tests on the oldest supported versions
 lint: install         ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+map: install          ## the map of files in docs/design.md, from their docstrings
+	$(BIN)/python -m tests.helpers.module_map
 
 docs-schema: install  ## docs/results_schema.md, from the schema of results.json
 	$(BIN)/python -m distil_nlp.results.schema_page docs/results_schema.md
