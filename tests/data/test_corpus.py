@@ -202,7 +202,7 @@ def test_a_stream_too_short_to_set_some_aside_is_an_error():
 def test_one_block_is_too_few_to_set_some_aside():
     """Nothing would be left to train on."""
     texts = ["the cat sees the dog ."] * 3
-    with pytest.raises(UserError, match=r"a share of 0\.1 aside for choosing the best checkpoint / got 1"):
+    with pytest.raises(UserError, match=r"a fraction of 0\.1 for choosing the best checkpoint / got 1"):
         load_corpus(corpus(train=texts, validation=texts), TOKENIZER, max_length=16, selection_share=0.1)
 
 
@@ -272,5 +272,5 @@ def test_an_empty_folder_and_an_unknown_configuration_are_errors(tmp_path, own_c
     with pytest.raises(UserError, match=f"expected a dataset at '{tmp_path}'"):
         load_splits(str(tmp_path))
     (tmp_path / "train.txt").write_text("the cat\n")
-    with pytest.raises(UserError, match=r"with the configuration 'mprc' / got: .*mprc"):
+    with pytest.raises(UserError, match=r"with the configuration 'mprc' / got .*mprc"):
         load_splits(str(tmp_path), "mprc")

@@ -318,7 +318,7 @@ def test_carving_leaves_rows_on_both_sides(count, share, sizes):
 
 def test_one_row_cannot_be_carved():
     """There is nothing to divide."""
-    with pytest.raises(UserError, match=r"a share of 0\.25 aside for the choice / got 1 "):
+    with pytest.raises(UserError, match=r"a fraction of 0\.25 for the choice / got 1 "):
         split_off(many(1), 0.25, 0, "the choice")
 
 
