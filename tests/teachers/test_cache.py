@@ -369,7 +369,7 @@ def test_other_masks_than_the_teacher_was_asked_about_are_refused(tmp_path):
     """Prevents answers of one masked token for another, should the draws ever differ from those of the key."""
     cached = run(tmp_path / "run", "mlm", CacheConfig(tmp_path / "caches", **EVERY_WORD))
     cached.data_collator.collate = MaskingCollator(tiny.tokenizer(), seed=99)
-    with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ as the teacher saw it / got it with other"):
+    with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ with the tokens .* / got other tokens"):
         next(iter(cached.get_train_dataloader()))
 
 
@@ -378,7 +378,9 @@ def test_a_collator_that_masks_as_it_likes_is_refused(tmp_path):
     cached = trainer(tmp_path, *models("mlm"), [SoftTargetKL(1.0, 2.0, "all")], rows=text_rows(6),
                      cache=CacheConfig(tmp_path / "caches"))  # fmt: skip
     cached.data_collator.collate = DataCollatorForLanguageModeling(tiny.tokenizer())
-    with pytest.raises(UserError, match=r"got two from DataCollatorForLanguageModeling .*MaskingCollator"):
+    with pytest.raises(
+        UserError, match=r"got two different batches from DataCollatorForLanguageModeling .*MaskingCollator"
+    ):
         cached.train()
     assert not caches(tmp_path / "caches")
 
@@ -437,16 +439,16 @@ def in_parts(tmp_path, monkeypatch):
     return cache, first, folder, sorted(folder.glob("0/*.safetensors"))
 
 
-def asked_rows(monkeypatch):
-    """Rows that the teacher is asked about from now on."""
-    seen, own = [], build._TeacherPass._answers
+def run_rows(monkeypatch):
+    """Return a list that grows by the rows that the teacher runs on from now on."""
+    rows_run, own = [], build._TeacherPass._outputs
 
-    def answers(self, rows, epoch):
-        seen.extend(rows)
+    def outputs(self, rows, epoch):
+        rows_run.extend(rows)
         return own(self, rows, epoch)
 
-    monkeypatch.setattr(build._TeacherPass, "_answers", answers)
-    return seen
+    monkeypatch.setattr(build._TeacherPass, "_outputs", outputs)
+    return rows_run
 
 
 def break_off(folder, shards):
@@ -477,13 +479,13 @@ def test_a_harmed_cache_is_mended_and_no_more(tmp_path, monkeypatch, capsys, har
     cache, first, folder, shards = in_parts(tmp_path, monkeypatch)
     harm(folder, shards)
     capsys.readouterr()
-    seen = asked_rows(monkeypatch)
+    rows_run = run_rows(monkeypatch)
     assert curve(run(tmp_path / "again", cache=cache)) == first
     lost = len(shards) - 2 if harm is break_off else 1
     assert f"{folder}: {lost} of {len(shards)} parts missing or damaged" in capsys.readouterr().out
     per_shard = json.loads((folder / store.MANIFEST).read_text())["layout"]["shard_rows"]
-    assert min(seen) == 2 * per_shard
-    assert len(seen) <= lost * per_shard
+    assert min(rows_run) == 2 * per_shard
+    assert len(rows_run) <= lost * per_shard
 
 
 def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
@@ -492,7 +494,7 @@ def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
     (folder,) = caches(tmp_path / "caches")
     shutil.rmtree(folder / "0")
     store._open.cache_clear()
-    with pytest.raises(UserError, match=r"teacher\.cache: expected a shard at .*what is missing is built anew"):
+    with pytest.raises(UserError, match=r"teacher\.cache: expected a shard at .*missing shards are rebuilt"):
         next(iter(cached.get_train_dataloader()))
 
 
@@ -550,7 +552,7 @@ def test_attention_within_a_window_is_refused(tmp_path):
     """Prevents distributions over all tokens in place of a window's."""
     special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
     teacher = ModernBert(ModernBertConfig(num_hidden_layers=4, local_attention=4, **SIZES, **special)).eval()
-    with pytest.raises(UserError, match=r"teacher\.cache: .*a layer \d whose queries see different keys"):
+    with pytest.raises(UserError, match=r"teacher\.cache: .*a layer \d whose queries attend to different keys"):
         run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher, terms=[AttentionKL(1.0)])
 
 
