@@ -33,6 +33,7 @@ from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 
@@ -560,4 +561,4 @@ def test_mistakes_are_told(place, capsys, name):
         (place.out / "kept").mkdir(parents=True)
     overrides = [one.replace("OTHER", str(other)).replace("OUT", str(place.out)) for one in overrides]
     assert place.run(*overrides) == 2
-    assert re.search(message, capsys.readouterr().err)
+    assert re.search(message, one_line(capsys.readouterr().err))

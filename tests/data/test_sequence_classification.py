@@ -68,7 +68,7 @@ def test_class_labels_name_their_classes_in_order():
     """Sorted or guessed names would mix up the classes."""
     split = rows(names=("zebra", "ant"))
     found = load(OWN_TASK, {"train": split, "test": split})
-    assert (found.task, found.kind, found.labels, found.num_labels) == (
+    assert (found.task, found.kind.name, found.labels, found.num_labels) == (
         "classification",
         "classification",
         ("zebra", "ant"),
@@ -102,7 +102,7 @@ def test_the_label_column_may_have_any_name():
 def test_regression_has_one_output_and_float_labels():
     """Integer scores made classes would lose their order."""
     found = load(REGRESSION, {"train": rows([0, 5, 2, 1]), "test": rows([0.5, 5.0, 2.5, 1.0])})
-    assert (found.task, found.kind, found.labels, found.num_labels) == ("regression", "regression", None, 1)
+    assert (found.task, found.kind.name, found.labels, found.num_labels) == ("regression", "regression", None, 1)
     assert found.split.train.features["labels"] == Value("float32")
     assert labels_of(found.split.evaluation["test"]) == [0.5, 5.0, 2.5, 1.0]
 
