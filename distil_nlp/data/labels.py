@@ -48,5 +48,5 @@ class LabelReader:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a row has no label: null, −100 or NaN."""
+    """Return True for the label of an unlabelled row: null, −100 or NaN."""
     return value is None or value == -100 or (isinstance(value, float) and math.isnan(value))

@@ -269,7 +269,7 @@ def test_edited_files_of_a_folder_are_read_anew(tmp_path, own_cache):
 
 
 def test_an_empty_folder_and_an_unknown_configuration_are_errors(tmp_path, own_cache):
-    """What `datasets` throws is a page of traceback."""
+    """Prevents a page of traceback from `datasets`."""
     with pytest.raises(UserError, match=f"expected a dataset at '{tmp_path}'"):
         load_splits(str(tmp_path))
     (tmp_path / "train.txt").write_text("the cat\n")
