@@ -1,4 +1,4 @@
-"""Transfer sets: text packed into blocks and masked, or the rows of a task."""
+"""Datasets → rows → batches: text packed into blocks and masked, or the rows of a task."""
 
 from distil_nlp.data.corpus import load_corpus
 from distil_nlp.data.kinds import data_module

@@ -1,4 +1,4 @@
-"""Text → full blocks of tokens, without padding."""
+"""Packing of text into full blocks of tokens, without padding."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def load_corpus(
     shuffle_buffer: int = 2000,
     seed: int = 42,
 ) -> Split:
-    """Blocks of exactly `max_length` tokens, `[CLS] … [SEP]`, with documents joined by the separator.
+    """Return blocks of exactly `max_length` tokens, `[CLS] … [SEP]`, with documents joined by the separator.
 
-    Tokenised in parallel and cached by `datasets`; a stream is tokenised as it flows. Each row has
-    `input_ids` and `word_ids` (which word a token belongs to; −1 for special tokens).
+    A dataset is tokenised in parallel and cached by `datasets`, a stream is tokenised as it is read. Each row has
+    `input_ids` and `word_ids` (the number of the word that a token belongs to; −1 for special tokens).
 
     Args:
         splits: a `DatasetDict`, or an `IterableDatasetDict` to stream.
-        evaluation_splits: what perplexity is reported on; by default `validation`, or else `held_out_share`
-            of the documents, chosen by their content.
-        selection_share: carved off the training blocks if given.
-        max_train_rows, max_evaluation_rows: at most so many blocks.
-        shuffle_buffer: blocks of a stream that are held to draw the next one from, anew each pass.
+        evaluation_splits: splits that perplexity is reported on; by default `validation`, or else a fraction
+            `held_out_share` of the documents, chosen by their content.
+        selection_share: fraction of the training blocks that is split off, if given.
+        max_train_rows, max_evaluation_rows: maximal numbers of blocks.
+        shuffle_buffer: number of blocks of a stream that are buffered to draw the next one from, anew each pass.
 
     Raises:
         UserError: if a split or the column is missing, or no text is left.
@@ -56,19 +56,19 @@ def load_corpus(
             "a tokenizer with [CLS] and [SEP] tokens",
             f"{type(tokenizer).__name__} without",
             why="blocks cannot be framed as an encoder reads them",
-            fix="take an encoder as the teacher",
+            fix="use an encoder as the teacher",
         )
     train = named_split(splits, train_split)
     names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
     _check_column(train, text_column, train_split)
     if names is None:
-        evaluation = {"held_out": _held(train, text_column, held_out_share, inside=True)}
-        train = _held(train, text_column, held_out_share, inside=False)
+        evaluation = {"held_out": _filter_held_out(train, text_column, held_out_share, inside=True)}
+        train = _filter_held_out(train, text_column, held_out_share, inside=False)
     else:
         evaluation = {name: named_split(splits, name) for name in names}
     pack = partial(_pack_all, tokenizer=tokenizer, column=text_column, max_length=max_length, num_proc=num_proc)
     blocks = pack(train)
-    held_out = {name: _materialise(pack(rows), max_evaluation_rows, seed, name) for name, rows in evaluation.items()}
+    held_out = {n: _materialise(pack(rows), max_evaluation_rows, seed, n) for n, rows in evaluation.items()}
     for name, rows in held_out.items():
         _check_words(rows, tokenizer, name)
     if isinstance(blocks, IterableDataset):
@@ -84,7 +84,7 @@ def load_corpus(
 
 
 def _split_stream(stream: IterableDataset, selection_share: float | None, limit: int | None, held_out: dict) -> Split:
-    """A stream has no length to take a share of: the first blocks serve for selection."""
+    """Split a stream; as it has no length to take a fraction of, its first blocks are used for selection."""
     selection = None
     if selection_share:
         selection = _take(stream, _SELECTION_BLOCKS)
@@ -92,7 +92,7 @@ def _split_stream(stream: IterableDataset, selection_share: float | None, limit:
         if next(iter(stream), None) is None:
             raise UserError(
                 None,
-                (f"a stream of more than the {_SELECTION_BLOCKS} blocks set aside for choosing the best checkpoint"),
+                f"a stream of more than the {_SELECTION_BLOCKS} blocks split off for choosing the best checkpoint",
                 f"{len(selection)}",
                 why="nothing would be left to train on",
                 fix="set data.streaming=false",
@@ -101,7 +101,7 @@ def _split_stream(stream: IterableDataset, selection_share: float | None, limit:
 
 
 def _materialise(blocks: Any, limit: int | None, seed: int, name: str) -> Dataset:
-    """Held-out blocks as a dataset with a length; of a stream the first 1,000 unless told otherwise."""
+    """Return held-out blocks as a dataset with a length; the first `limit` blocks of a stream, 1,000 by default."""
     if isinstance(blocks, IterableDataset):
         blocks = _take(blocks, limit or 1_000)
     return limit_rows(_not_empty(blocks, name), limit, seed)
@@ -114,7 +114,7 @@ def _take(stream: IterableDataset, limit: int) -> Dataset:
 
 
 def _columns(rows: Any) -> list[str]:
-    """Column names; a stream may know them only from its first row."""
+    """Return the column names; those of a stream may be known only from its first row."""
     return rows.column_names or list(next(iter(rows), {}))
 
 
@@ -132,12 +132,12 @@ def _check_column(rows: Any, column: str, split: str) -> None:
             "data.text_columns",
             "a column of text",
             f"{column!r}, but {split} has {', '.join(columns)}",
-            why="there is nothing to read",
+            why="there is no text to read",
             fix="name one of them",
         )
 
 
-def _held(rows: Any, column: str, share: float, inside: bool) -> Any:
+def _filter_held_out(rows: Any, column: str, share: float, inside: bool) -> Any:
     return rows.filter(lambda text: is_held_out(str(text or ""), share) == inside, input_columns=column)
 
 
@@ -149,7 +149,7 @@ def _not_empty(blocks: Dataset, name: str) -> Dataset:
             "none that fills a block",
             why="there is nothing to learn from",
             fix=(
-                "check data.text_columns, lower data.max_length, or give more texts (a share of the "
+                "check data.text_columns, lower data.max_length, or give more texts (a fraction of the "
                 "different ones is held out)"
             ),
         )
@@ -157,7 +157,7 @@ def _not_empty(blocks: Dataset, name: str) -> Dataset:
 
 
 def _check_words(blocks: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Some token can be masked."""
+    """Raise UserError if no token can be masked."""
     special = tokenizer.all_special_ids
     if all(np.isin(block["input_ids"], special).all() for block in blocks):
         raise UserError(
@@ -165,7 +165,7 @@ def _check_words(blocks: Dataset, tokenizer: PreTrainedTokenizerBase, name: str)
             f"words that the teacher's tokenizer knows in {name}",
             f"none in {len(blocks):,} blocks",
             why="no token could be masked",
-            fix="take text of the teacher's language, or a teacher of the text's",
+            fix="use text in the teacher's language, or a teacher of the text's language",
         )
 
 
@@ -187,16 +187,18 @@ def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_le
 def pack(
     batch: dict[str, list[str | None]], tokenizer: PreTrainedTokenizerBase, column: str, max_length: int
 ) -> dict[str, list[np.ndarray]]:
-    """Documents of one batch → full blocks; what does not fill a last block (less than one per 1,000
-    documents) is dropped."""
+    """Pack the documents of a batch into full blocks.
+
+    The remainder that does not fill a last block (less than one block per 1,000 documents) is dropped.
+    """
     texts = [text for text in batch[column] if text and not str(text).isspace()]
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     if not texts:
         return {"input_ids": [], "word_ids": []}
     encoded = tokenise(tokenizer, {column: texts}, add_special_tokens=False, return_attention_mask=False)
     words = [word_ids(encoded, i, len(ids)) for i, ids in enumerate(encoded["input_ids"])]
-    ids = np.fromiter(chain.from_iterable((*one, sep) for one in encoded["input_ids"]), dtype=np.int32)
-    starts = np.fromiter(chain.from_iterable((*one, -1) for one in words), dtype=np.int32)
+    ids = np.fromiter(chain.from_iterable((*tokens, sep) for tokens in encoded["input_ids"]), dtype=np.int32)
+    starts = np.fromiter(chain.from_iterable((*numbers, -1) for numbers in words), dtype=np.int32)
     inner = max_length - 2
     blocks = len(ids) // inner
     return {

@@ -1,4 +1,4 @@
-"""Hashes of rows, models and tokenizers, by which cached work is found again."""
+"""Hashes of rows, models and tokenizers, which identify cached work."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from transformers import PreTrainedTokenizerBase
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.utils.files import checksum
 
-_NO_MATTER = ("_name_or_path", "transformers_version", "architectures")
-"""Fields of a configuration that change no answer."""
+_IGNORED_FIELDS = ("_name_or_path", "transformers_version", "architectures")
+"""Fields of a configuration that change no output."""
 
 
 def hash_rows(rows: Any, columns: Sequence[str]) -> str:
-    """Of some columns of all rows, in their order. Of a plain `datasets.Dataset` in Arrow's own bytes, a gigabyte in
-    about a second; of anything else, such as a list or rows that are transformed when they are read, row by row."""
+    """Return a hash of some columns of all rows, in their order.
+
+    A plain `datasets.Dataset` is hashed by its Arrow buffers, a gigabyte in about a second; anything else, such as a
+    list or a dataset with a transform, row by row.
+    """
     digest = hashlib.sha256()
     if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
         for i in range(len(rows)):
@@ -44,12 +47,12 @@ def hash_rows(rows: Any, columns: Sequence[str]) -> str:
 
 
 def hash_model(model: nn.Module) -> str:
-    """Of its class, its configuration and every weight; of an ensemble, of all its members."""
-    told = [
-        [type(one).__name__, {name: value for name, value in one.config.to_dict().items() if name not in _NO_MATTER}]
-        for one in ensemble_members(model)
+    """Return a hash of a model's class, configuration and weights; of all members of an ensemble."""
+    members = [
+        [type(member).__name__, {k: v for k, v in member.config.to_dict().items() if k not in _IGNORED_FIELDS}]
+        for member in ensemble_members(model)
     ]
-    digest = hashlib.sha256(hash_json(told).encode())
+    digest = hashlib.sha256(hash_json(members).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -57,14 +60,14 @@ def hash_model(model: nn.Module) -> str:
 
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
-    """Of its words and which of them are special: what masks are drawn from."""
+    """Return a hash of a tokenizer's vocabulary and special tokens, from which masks are drawn; None without one."""
     if tokenizer is None:
         return None
     return hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)])
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return a hash of names and weights, whatever class of model they are of."""
+    """Return a hash of tensors and their names, independent of the class of model."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -79,5 +82,5 @@ def hash_weight_file(folder: Path) -> str | None:
 
 
 def hash_json(value: Any) -> str:
-    """Return a hash of a value as JSON, whatever the order of its keys; objects by their text."""
+    """Return a hash of a value as JSON, independent of the order of its keys; other objects as strings."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

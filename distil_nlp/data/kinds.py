@@ -3,9 +3,9 @@
 A kind's module, `data/<kind.module>.py`, has two functions:
 
 - `load(splits, tokenizer, task, options, limits) -> TransferSet`: rows, head and collator of a recipe's data;
-- `labelled_rows(rows)`: the training rows that a label can teach.
+- `labelled_rows(rows)`: the training rows that have a label.
 
-One on sequences also has `LABELS`, which reads the label column (`data/sequences.py`).
+A module for sequences also has `LABELS`, which reads the label column (`data/sequences.py`).
 """
 
 from __future__ import annotations

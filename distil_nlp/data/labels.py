@@ -1,4 +1,4 @@
-"""`LabelReader`: how a label column is read, checked and encoded."""
+"""`LabelReader`: reading, validation and encoding of a label column."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LabelReader:
 
     Attributes:
         dtype: of labels in a batch.
-        missing: value of a row without a label; such rows take no part in terms on labels.
+        missing: label of an unlabelled row; such rows are ignored by terms on labels.
     """
 
     dtype: ClassVar[type[np.generic]]
@@ -35,18 +35,18 @@ class LabelReader:
         raise NotImplementedError
 
     def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
-        """Return the values that are no labels of this kind; missing ones are not among `values`."""
+        """Return the values that are not valid labels of this kind; `values` holds no missing labels."""
         raise NotImplementedError
 
     def expected(self, labels: Labels, num_labels: int) -> str:
-        """Return the values that are valid, in words."""
+        """Return a description of the valid labels, for messages."""
         raise NotImplementedError
 
     def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
-        """Return the labels as numbers, `missing` where there is none."""
+        """Return the labels as numbers, `missing` for unlabelled rows."""
         raise NotImplementedError
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a row has no label: null, −100 or NaN."""
+    """Return True for the label of an unlabelled row: null, −100 or NaN."""
     return value is None or value == -100 or (isinstance(value, float) and math.isnan(value))

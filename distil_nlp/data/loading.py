@@ -1,4 +1,4 @@
-"""Datasets from the Hub, a folder or files, through `datasets.load_dataset`, with errors that say what to do."""
+"""Datasets from the Hub, a folder or files, through `datasets.load_dataset`, with errors that name a remedy."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _BUILDERS = {
 }
 _CSV = (".csv", ".tsv")
 _CELLS = {"keep_default_na": False, "na_values": [""]}
-"""Of CSV: an empty cell is missing, the words None, NA and null are words."""
+"""Options for CSV: an empty cell is a missing value; the strings None, NA and null are text."""
 _NO_ROWS = ("SchemaInferenceError", "StopIteration", "EmptyDataError", "corresponds to no data")
-"""How `datasets` and pandas say that a file is empty."""
+"""Parts of the errors that `datasets` and pandas raise for an empty file."""
 
 
 def load_splits(
     path: str, name: str | None = None, revision: str | None = None, streaming: bool = False
 ) -> DatasetDict | IterableDatasetDict:
-    """All splits of a dataset.
+    """Return all splits of a dataset.
 
     Args:
         path: a name on the Hub, a folder in a Hub repository's layout, or one .txt, .json, .jsonl, .csv, .tsv
@@ -44,12 +44,12 @@ def load_splits(
         name: the configuration, for datasets that have several.
 
     Raises:
-        UserError: if there is nothing at that path, the configuration does not exist, or local files contradict
-            themselves (a column twice, other classes in each file).
+        UserError: if there is no dataset at that path, the configuration does not exist, or local files are
+            inconsistent (a duplicate column, different classes in different files).
     """
-    place = Path(path).expanduser()
-    looks_local = place.is_absolute() or path.startswith((".", "~")) or place.suffix.lower() in _BUILDERS
-    if looks_local and not place.exists():
+    location = Path(path).expanduser()
+    looks_local = location.is_absolute() or path.startswith((".", "~")) or location.suffix.lower() in _BUILDERS
+    if looks_local and not location.exists():
         raise UserError(
             "data.path",
             f"a dataset at {path}",
@@ -58,10 +58,10 @@ def load_splits(
         )
     options: dict[str, Any] = {"streaming": streaming}
     try:
-        if place.is_file():
-            return _load_file(place, options)
-        if place.is_dir():
-            return _load_folder(place, name, streaming)
+        if location.is_file():
+            return _load_file(location, options)
+        if location.is_dir():
+            return _load_folder(location, name, streaming)
         return load_dataset(path, name, revision=revision, **options)
     except UserError:
         raise
@@ -69,7 +69,7 @@ def load_splits(
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
         remedy = "check the names and the network (or HF_HUB_OFFLINE)"
-        if place.exists():
+        if location.exists():
             remedy = (
                 "check its files: UTF-8, the same columns of the same types throughout; for a GLUE task a "
                 "configuration of its name"
@@ -86,31 +86,33 @@ def load_splits(
 
 
 def commit_of_data(path: str, revision: str | None, splits: DatasetDict | IterableDatasetDict) -> str | None:
-    """The commit that a dataset on the Hub was loaded at; None for local data, or where nothing tells.
+    """Return the commit that a dataset on the Hub was loaded at; None for local data, or if it is unknown.
 
     Raises:
-        UserError: if it is another than `revision`: offline, `datasets` takes whichever commit it has.
+        UserError: if it differs from `revision`: offline, `datasets` uses whichever commit is cached.
     """
     if Path(path).expanduser().exists():
         return None
-    files = [one["filename"] for rows in splits.values() for one in getattr(rows, "cache_files", ())]
-    card = try_to_load_from_cache(path, "README.md", revision=revision, repo_type="dataset")  # which streams read too
-    found = [Path(one).parent.name for one in (*files, card) if isinstance(one, str)]
-    commit = next((name for name in found if _COMMIT.fullmatch(name)), None)
+    files = [file["filename"] for rows in splits.values() for file in getattr(rows, "cache_files", ())]
+    card = try_to_load_from_cache(path, "README.md", revision=revision, repo_type="dataset")  # read for streams too
+    folders = [Path(file).parent.name for file in (*files, card) if isinstance(file, str)]
+    commit = next((name for name in folders if _COMMIT.fullmatch(name)), None)
     if commit and revision and _COMMIT.fullmatch(revision) and commit != revision:
         raise UserError(
             "data.revision",
             f"{path} at {revision}",
-            f"{commit}, which is what the cache has",
-            why="other rows might be trained on",
+            f"{commit}, the commit in the cache",
+            why="the student might be trained on different rows",
             fix="unset HF_HUB_OFFLINE to download it",
         )
     return commit
 
 
 def _cache_of(folder: Path) -> str:
-    """A cache for this state of a local folder: `datasets` takes edited files for the cached ones where a README.md
-    lists them."""
+    """Return the cache folder for the current state of a local folder.
+
+    Needed because `datasets` does not notice edited files that are listed in a README.md.
+    """
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     state = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     digest = hashlib.sha256(repr((str(folder.resolve()), state, _CELLS)).encode()).hexdigest()[:16]
@@ -125,7 +127,7 @@ def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDat
             f"a file of {', '.join(_BUILDERS)}",
             f"{file.name}",
             why="its format is unknown",
-            fix="convert it, or give a folder",
+            fix="convert it, or name a folder",
         )
     if builder == "csv":
         options |= {**_CELLS, "sep": "\t" if file.suffix.lower() == ".tsv" else ","}
@@ -147,8 +149,10 @@ def _load_folder(folder: Path, name: str | None, streaming: bool) -> DatasetDict
 
 
 def _check_columns(files: Iterable[Path]) -> None:
-    """No column of a CSV file twice, of which one would be read; no other classes in one Parquet file than in another,
-    which `datasets` would take for the first one's."""
+    """Raise UserError for a duplicate column in a CSV file, or for Parquet files with different classes.
+
+    `datasets` would silently read one of the columns, and decode all class ids with the names of the first file.
+    """
     classes: dict[str, tuple[list[str], Path]] = {}
     for file in files:
         if file.suffix.lower() in _CSV:
@@ -164,7 +168,7 @@ def _check_columns(files: Iterable[Path]) -> None:
                     "data.path",
                     f"the classes of {column!r} as in {first.name} ({', '.join(names[:10])})",
                     f"{', '.join(feature.names[:10])} in {file.name}",
-                    why="each class would be read as another one",
+                    why="class ids would be decoded with the wrong names",
                     fix="cast the columns to one order and write the files again",
                 )
 
@@ -172,12 +176,12 @@ def _check_columns(files: Iterable[Path]) -> None:
 def _check_header(file: Path) -> None:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         header = next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
         raise UserError(
             "data.path",
             f"each column once in {file.name}",
-            f"{', '.join(map(repr, twice))} more than once",
-            why="nobody could tell which of them is read",
+            f"{', '.join(map(repr, duplicates))} more than once",
+            why="it is undefined which of them is read",
             fix="rename or drop one",
         )

@@ -1,4 +1,4 @@
-"""Data of masked language modelling: blocks of text, masked anew each epoch."""
+"""Data of masked language modelling: blocks of text, masked dynamically in each epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     Args:
         splits: as `load_splits` gives them.
         options: a recipe's section `data`, by attributes.
-        limits: what all kinds of task have in common.
+        limits: settings that all kinds of task share.
     """
     split = load_corpus(
         splits,

@@ -1,4 +1,4 @@
-"""Dynamic masking as a pure function of (seed, epoch, row): the same after a resume, in any worker or process."""
+"""Dynamic masking as a pure function of (seed, epoch, row), so that a resume or another worker draws the same masks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from distil_nlp.errors import UserError
 
 @dataclass
 class MaskingCollator:
-    """Rows of `input_ids` (and `word_ids`) → masked batch with `labels` (−100 where nothing was masked).
+    """Collates rows of `input_ids` (and `word_ids`) into a masked batch with `labels` (−100 for unmasked tokens).
 
-    In each row ⌊probability · tokens + ½⌋ tokens are chosen, at least one, of all but the row's first and last: a
-    number that depends on the row's length alone, so that packed blocks keep their shapes however many separators they
-    hold. Of those 80 % become the mask token, 10 % a random one, 10 % stay (BERT, arXiv:1810.04805, appendix A.1).
-    Special tokens are never chosen.
+    In each row ⌊probability · tokens + ½⌋ tokens are chosen, at least one, where `tokens` excludes the row's first and
+    last. The number depends on the row's length only, so that packed blocks have constant shapes however many
+    separators they contain. Of the chosen tokens, 80 % become the mask token, 10 % a random token and 10 % are kept
+    (BERT, arXiv:1810.04805, appendix A.1). Special tokens are never chosen.
 
     Args:
-        whole_words: choose words, not tokens, until the number is reached (the last word that would exceed
-            it is left out, unless it is the first).
-        log_weights: (vocabulary,), the log of how much a token is favoured; DistilBERT takes
-            −0.7 · log count, so that rare tokens are masked more often. Words take the mean of their tokens.
+        whole_words: choose words instead of tokens until the number is reached (a word that would exceed it is
+            skipped, unless it is the first).
+        log_weights: (vocabulary,), log of each token's sampling weight; DistilBERT uses −0.7 · log count, so that
+            rare tokens are masked more often. The log weight of a word is the mean over its tokens.
 
     Raises:
         UserError: if the tokenizer has no mask token.
@@ -49,7 +49,7 @@ class MaskingCollator:
                 "a tokenizer with a mask token",
                 f"{type(self.tokenizer).__name__} without one",
                 why="masked language modelling needs it",
-                fix="take a masked language model as the teacher",
+                fix="use a masked language model as the teacher",
             )
         self._special = np.array(sorted(self.tokenizer.all_special_ids))
         self._ordinary = np.setdiff1d(np.arange(len(self.tokenizer)), self._special)
@@ -92,30 +92,31 @@ class MaskingCollator:
         return masked, labels
 
     def _choose(self, row: np.ndarray, words: Sequence[int] | None, generator: np.random.Generator) -> np.ndarray:
-        """Places of the chosen tokens: the top ones by Gumbel noise + log weight, which is drawing without
-        replacement in proportion to the weights."""
+        """Return the positions of the chosen tokens, sorted.
+
+        The highest values of Gumbel noise + log weight are a draw without replacement in proportion to the weights.
+        """
         maskable = np.flatnonzero(~np.isin(row, self._special))
         if len(maskable) == 0:
             return maskable
         inner = len(row) - np.isin(row[[0, -1]], self._special).sum()
-        wanted = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
+        remaining = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
         units = word_positions(maskable, words)
         scores = generator.gumbel(size=len(units))
         if self.log_weights is not None:
             scores += np.array([self.log_weights[row[unit]].mean() for unit in units])
         chosen: list[np.ndarray] = []
-        left = wanted
-        for place in np.argsort(-scores):
-            if len(units[place]) <= left or not chosen:
-                chosen.append(units[place])
-                left -= len(units[place])
-            if left <= 0:
+        for number in np.argsort(-scores):
+            if len(units[number]) <= remaining or not chosen:
+                chosen.append(units[number])
+                remaining -= len(units[number])
+            if remaining <= 0:
                 break
         return np.sort(np.concatenate(chosen))
 
 
 def word_positions(maskable: np.ndarray, words: Sequence[int] | None) -> list[np.ndarray]:
-    """What is chosen as one: single tokens, or runs of neighbours with the same word number."""
+    """Return the positions that are masked together: single tokens, or adjacent tokens with the same word number."""
     if words is None:
         return [maskable[i : i + 1] for i in range(len(maskable))]
     numbers = np.asarray(words)[maskable]
@@ -124,7 +125,7 @@ def word_positions(maskable: np.ndarray, words: Sequence[int] | None) -> list[np
 
 
 def token_frequencies(rows: Iterable[dict[str, Any]], vocabulary: int, limit: int = 20_000) -> np.ndarray:
-    """How often each token occurs in (at most `limit`) rows, plus one, (vocabulary,)."""
+    """Return each token's count in (at most `limit`) rows, plus one, (vocabulary,)."""
     counts: Counter[int] = Counter()
     for number, row in enumerate(rows):
         if number == limit:

@@ -1,11 +1,11 @@
-"""Which rows a step looks at, drawn in the collator, so that every count is known before the forward.
+"""Row sets: the rows that a step's terms use, drawn in the collator, so that every count is known before the forward.
 
-Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a
-sampled share of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence
-row sets are positions in the batch: `sequences`, and `labelled` ones. `batch` is one row where there are two sequences
-or more (in all processes), for what is one value a micro-batch. `head` are the tokens that the language-model head runs
-on; `logits/<set>` are a set's places among the logits. Integer positions, not boolean masks: those would synchronise a
-GPU.
+Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
+fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
+are positions in the batch: `sequences`, and `labelled` ones. `batch` has one row if there are at least two sequences
+(in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
+on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
+masks, because masks would synchronise a GPU.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from distil_nlp.data.augmentation.mixup import MIXED
 from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
-"""Columns that the trainer adds to a row: the epoch it is drawn in, whether it only fills up a batch, its number."""
+"""Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 
 
 @dataclass(frozen=True)
 class RowSets:
-    """The row sets that an objective needs: by name, and which of them need logits.
+    """The row sets that an objective needs.
 
-    `chunk`: of how many rows the vocabulary is looked at at a time; None where the head runs on all of them at once.
+    Attributes:
+        kind: a kind of task, or its name.
+        names: all row sets.
+        logits: the row sets whose logits are needed.
+        chunk: number of rows whose vocabulary logits are computed at a time; None to run the head on all rows at once.
     """
 
     kind: TaskKind | str
@@ -38,48 +42,53 @@ class RowSets:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        """Look the kind up."""
+        """Replace the name of the kind by the kind."""
         object.__setattr__(self, "kind", task_kind(self.kind))
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """How the head's rows fall into chunks: `cuts` has, for each set with logits, the place where each chunk begins.
+    """Division of the head's rows into chunks, as numbers on the host, so that slicing never synchronises a device.
 
-    Numbers of the host, so that nothing must be read from a device to cut a set.
+    Attributes:
+        size: rows of a chunk.
+        cuts: row set with logits → the positions at which its chunks begin.
     """
 
     size: int
     cuts: dict[str, list[int]]
 
     def rows(self, rows: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
-        """The row sets of one chunk, whose logits are counted from its first row."""
-        found = {}
+        """Return the row sets of a chunk; positions of logits are relative to its first row."""
+        parts = {}
         for name, cuts in self.cuts.items():
             part = slice(cuts[number], cuts[number + 1])
-            found[name] = rows[name][part]
-            found[f"logits/{name}"] = rows[f"logits/{name}"][part] - number * self.size
-        return found
+            parts[name] = rows[name][part]
+            parts[f"logits/{name}"] = rows[f"logits/{name}"][part] - number * self.size
+        return parts
 
 
 def row_generator(seed: int, epoch: int, token_ids: np.ndarray, salt: int) -> np.random.Generator:
-    """Randomness as a pure function of (seed, epoch, row): the same in any worker, process, batch or resumed
-    run. A row is known by its content, so that it also works on streams."""
+    """Return a random generator that is a pure function of (seed, epoch, row).
+
+    It is the same in any worker, process, batch or resumed run. A row is identified by its content, so that this works
+    for streams too.
+    """
     content = zlib.crc32(np.ascontiguousarray(token_ids, dtype=np.int64).tobytes())
     return np.random.default_rng((seed, epoch, content, salt))
 
 
 @dataclass
 class RowCollator:
-    """Wraps any collator: keeps the columns that the models know, pads by it, and draws the rows.
+    """Wraps a collator: passes on the columns that the models read, and adds the row sets to the padded batch.
 
     Args:
         collate: features → batch of tensors with `input_ids`, `attention_mask` and, if any, `labels`.
-        sets: what to draw.
-        columns: names that may reach the collator (what teacher and student take, and the labels).
-        seed: of the sampled shares.
-        lookup_outputs: (numbers of the rows, their epochs, the batch, tokens that are no padding) → a teacher's cached
-            outputs, for rows that have a number.
+        sets: the row sets to draw.
+        columns: names that may reach the collator (the inputs of teacher and student, and the labels).
+        seed: seed of the sampled row sets.
+        lookup_outputs: (numbers of the rows, their epochs, the batch, tokens that are not padding) → the teacher's
+            cached outputs, for rows that have a number.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -92,13 +101,13 @@ class RowCollator:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
-        batch = dict(self.collate([{k: v for k, v in one.items() if k in known} for one in features]))
+        batch = dict(self.collate([{k: v for k, v in feature.items() if k in known} for feature in features]))
         present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
         if present.all():
             batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
         attended = present & ~fillers[:, None]
         rows = self._draw(batch, attended, fillers, epochs)
-        batch["rows"] = {name: torch.from_numpy(np.asarray(where, dtype=np.int64)) for name, where in rows.items()}
+        batch["rows"] = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
         batch["rows"] |= batch.pop(MIXED, {})
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
@@ -139,14 +148,14 @@ class RowCollator:
             return np.flatnonzero(_labelled(batch, len(fillers)) & ~fillers)
         return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)
 
-    def _sample(self, share: float, ids: np.ndarray, attended: np.ndarray, epochs: list[int]) -> np.ndarray:
-        """A share of each row's attended tokens, at least one, drawn row by row."""
+    def _sample(self, fraction: float, ids: np.ndarray, attended: np.ndarray, epochs: list[int]) -> np.ndarray:
+        """Draw a fraction of each row's attended tokens, at least one, row by row."""
         chosen = []
-        for i, (row, seen, epoch) in enumerate(zip(ids, attended, epochs, strict=True)):
-            places = np.flatnonzero(seen)
+        for i, (row, mask, epoch) in enumerate(zip(ids, attended, epochs, strict=True)):
+            places = np.flatnonzero(mask)
             if len(places):
                 generator = row_generator(self.seed, epoch, row[places], salt=1)
-                drawn = generator.choice(places, size=max(1, round(share * len(places))), replace=False)
+                drawn = generator.choice(places, size=max(1, round(fraction * len(places))), replace=False)
                 chosen.append(np.sort(drawn) + i * ids.shape[1])
         return np.concatenate([np.empty(0, np.int64), *chosen])
 

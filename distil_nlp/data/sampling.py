@@ -1,8 +1,8 @@
-"""The order of rows as a pure function of (seed, epoch), the same on any number of processes and after a resume.
+"""The order of rows as a pure function of (seed, epoch), the same for any number of processes and after a resume.
 
-An index handed to the dataset is `epoch · stride + row`, so that worker processes need no shared state to know
-the epoch. Rows from `len(dataset)` on are fillers, which make the last batch even: they are computed with
-everybody else's and belong to no row set, instead of being counted twice.
+An index of the dataset is `epoch · stride + row`, so that worker processes know the epoch without shared state. Rows
+from `len(dataset)` on are fillers, which complete the last batch: they run through the models like all others but
+belong to no row set, so that no row is counted twice.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _STRIDE = 2**40
 
 
 class EpochSampler(Sampler[int]):
-    """Yields encoded indices, shuffled anew each epoch or in order, filled up to a multiple.
+    """Yields encoded indices, shuffled anew each epoch or in order, with fillers up to a multiple.
 
     Args:
         num_rows: rows of the dataset.
-        multiple: rows that one round of all processes takes.
+        multiple: number of rows that all processes read in one round.
         order: (epoch) → row numbers; None for 0, 1, 2, …
     """
 
@@ -55,11 +55,13 @@ class EpochSampler(Sampler[int]):
 
 
 def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[int]] | None:
-    """(epoch) → row numbers, by `train_sampling_strategy`: `random`, `group_by_length` (rows of like length side
-    by side, so that batches need little padding) or `sequential` (None).
+    """Return the function (epoch) → row numbers for `train_sampling_strategy`, or None for row order.
+
+    Strategies are `random`, `group_by_length` (rows of similar length are adjacent, so that batches need little
+    padding) and `sequential` (None).
 
     Raises:
-        UserError: if rows have no length column to group by, or for a strategy that is none of these.
+        UserError: if rows have no length column to group by, or the strategy is unknown.
     """
     seed = args.data_seed if args.data_seed is not None else args.seed
     if args.train_sampling_strategy == "sequential":
@@ -80,13 +82,13 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
 
 
 def _lengths(rows: Any, column: str) -> list[int]:
-    """Lengths of rows by their column, which avoids reading every row."""
+    """Return the lengths of rows from their column, without reading every row."""
     if column not in getattr(rows, "column_names", ()):
         raise UserError(
             "training.train_sampling_strategy=group_by_length",
             f"a column {column!r} with each row's number of tokens",
             f"columns {getattr(rows, 'column_names', None)}",
-            why="finding lengths row by row is very slow",
+            why="computing lengths row by row is very slow",
             fix="add the column",
         )
     return list(rows[column])
@@ -97,18 +99,18 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def encode_index(epoch: int, row: int) -> int:
-    """The index by which `EpochRows` knows a row in an epoch."""
+    """Return the index of a row in an epoch, as `EpochRows` decodes it."""
     return epoch * _STRIDE + row
 
 
 class EpochRows(Dataset):
-    """A dataset that is read through the indices of `EpochSampler`; adds `epoch` and `filler` to each row.
+    """A dataset that is read by the indices of `EpochSampler`; adds `epoch` and `filler` to each row.
 
     Args:
-        cached_epochs: of how many epochs' draws a teacher's answers are kept: a row then also has its `number`, and is
-            drawn as in epoch 0 again when they are through.
+        cached_epochs: number of epochs whose draws are in a teacher cache: a row then also has its `number`, and the
+            draws start over from epoch 0 after that many epochs.
         cutoff: drops tokens of rows.
-        mixup: gives rows a partner, another row of the dataset as it is read in the same epoch; fillers have none.
+        mixup: adds to rows a partner, another row of the dataset as read in the same epoch; fillers have none.
     """
 
     def __init__(
@@ -123,46 +125,49 @@ class EpochRows(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        places = [divmod(index, _STRIDE) for index in indices]
-        read = self._read([(epoch, place % len(self.rows)) for epoch, place in places])
-        found = [{**row, **self._about(*place)} for row, place in zip(read, places, strict=True)]
+        positions = [divmod(index, _STRIDE) for index in indices]
+        rows = self._read([(epoch, number % len(self.rows)) for epoch, number in positions])
+        rows = [{**row, **self._added_columns(*position)} for row, position in zip(rows, positions, strict=True)]
         if self.mixup is not None:
-            self._pair([row for row in found if not row[FILLER]], [one for one in places if one[1] < len(self.rows)])
-        return found
+            self._add_partners(
+                [row for row in rows if not row[FILLER]], [p for p in positions if p[1] < len(self.rows)]
+            )
+        return rows
 
-    def _read(self, places: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Rows by (epoch, number), without the tokens that are cut off."""
-        numbers = [number for _, number in places]
-        many = getattr(self.rows, "__getitems__", None)
-        rows = many(numbers) if many else [self.rows[number] for number in numbers]
+    def _read(self, positions: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Return rows by (epoch, number), with cut-off applied."""
+        numbers = [number for _, number in positions]
+        read_many = getattr(self.rows, "__getitems__", None)
+        rows = read_many(numbers) if read_many else [self.rows[number] for number in numbers]
         if self.cutoff is None:
             return rows
-        return [self.cutoff(row, *place) for row, place in zip(rows, places, strict=True)]
+        return [self.cutoff(row, *position) for row, position in zip(rows, positions, strict=True)]
 
-    def _pair(self, rows: list[dict[str, Any]], places: list[tuple[int, int]]) -> None:
-        """Adds partner and share to the rows that are mixed."""
-        drawn = [self.mixup.draw(*place, len(self.rows)) for place in places]
-        mixed = [(row, epoch, *one) for row, (epoch, _), one in zip(rows, places, drawn, strict=True) if one]
+    def _add_partners(self, rows: list[dict[str, Any]], positions: list[tuple[int, int]]) -> None:
+        """Add partner and mixing coefficient to the rows that are mixed."""
+        draws = [self.mixup.draw(*position, len(self.rows)) for position in positions]
+        mixed = [(row, epoch, *draw) for row, (epoch, _), draw in zip(rows, positions, draws, strict=True) if draw]
         partners = self._read([(epoch, number) for _, epoch, number, _ in mixed])
-        for (row, _, _, share), partner in zip(mixed, partners, strict=True):
-            row |= {PARTNER: partner, SHARE: share}
+        for (row, _, _, coefficient), partner in zip(mixed, partners, strict=True):
+            row |= {PARTNER: partner, SHARE: coefficient}
 
-    def _about(self, epoch: int, place: int) -> dict[str, Any]:
-        about = {EPOCH: epoch, FILLER: place >= len(self.rows)}
-        return about | {EPOCH: epoch % self.cached_epochs, NUMBER: place} if self.cached_epochs else about
+    def _added_columns(self, epoch: int, number: int) -> dict[str, Any]:
+        columns = {EPOCH: epoch, FILLER: number >= len(self.rows)}
+        return columns | {EPOCH: epoch % self.cached_epochs, NUMBER: number} if self.cached_epochs else columns
 
 
 class EpochStream(IterableDataset):
-    """A stream without end, pass after pass, whose rows know their epoch; one process's part of it, which the workers
-    of its loader share.
+    """An endless stream, pass after pass, whose rows have their epoch.
+
+    It yields the rows of one process, divided among the workers of its loader.
 
     Args:
         stream: an iterable of rows; a `datasets.IterableDataset` is shuffled anew each pass (if it shuffles) and
-            split by its shards where they go round, else row by row.
-        rank, world_size: which part.
+            split by its shards if their number is a multiple of the number of processes, else row by row.
+        rank, world_size: number of this process, and of all.
 
     Raises:
-        UserError: if a pass yields nothing.
+        UserError: if a pass yields no rows.
     """
 
     def __init__(self, stream: Any, rank: int = 0, world_size: int = 1):
@@ -177,13 +182,13 @@ class EpochStream(IterableDataset):
         for epoch in itertools.count():
             if hasattr(self.stream, "set_epoch"):
                 self.stream.set_epoch(epoch)
-            seen = 0
-            for seen, row in enumerate(self.stream, 1):
-                if self._splits_itself or self._is_mine(seen - 1, worker):
+            count = 0
+            for count, row in enumerate(self.stream, 1):
+                if self._splits_itself or self._is_own(count - 1, worker):
                     yield {**row, EPOCH: epoch}
-            if seen == 0 and worker is not None:
+            if count == 0 and worker is not None:
                 return  # fewer shards than workers
-            if seen == 0:
+            if count == 0:
                 raise UserError(
                     "data",
                     "rows in the stream",
@@ -191,7 +196,7 @@ class EpochStream(IterableDataset):
                     why="there is nothing to learn from",
                 )
 
-    def _is_mine(self, row: int, worker: Any) -> bool:
-        """Whether a row of a stream that does not split itself belongs to this worker of this process."""
+    def _is_own(self, row: int, worker: Any) -> bool:
+        """Return True if a row, of a stream that does not split itself, is read by this worker of this process."""
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
         return row % (self.world_size * workers) == self.rank * workers + number

@@ -16,7 +16,7 @@ from distil_nlp.tasks import GLUE, Task
 __all__ = ["LABELS", "ClassLabels", "labelled_rows", "load"]
 
 _SPARSE = 1000
-"""Number of classes from which on most of them must occur in the data."""
+"""Number of classes above which at least a tenth of them must occur in the data."""
 
 
 class ClassLabels(LabelReader):
@@ -32,20 +32,20 @@ class ClassLabels(LabelReader):
                 "data.label_column",
                 f"two classes or more in {train_split}",
                 "one",
-                why="there is nothing to tell apart",
+                why="there is nothing to classify",
                 fix="name the label column, or store it as a ClassLabel with all classes",
             )
         _check_names(splits, task, labels)
         return labels, num_labels
 
     def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
-        """Return names of no class, and numbers that are no class ids."""
+        """Return unknown class names, and numbers that are not class ids."""
         if labels and values and isinstance(values[0], str):
             return [value for value in values if value not in labels]
         return [value for value in values if not _is_whole(value) or not 0 <= value < num_labels]
 
     def expected(self, labels: Labels, num_labels: int) -> str:
-        """Return the range of ids, and names if there are any."""
+        """Return the range of ids, and the class names if there are any."""
         named = f" ({', '.join(labels[:10])}{' …' if len(labels) > 10 else ''})" if labels else ""
         return f"labels from 0 to {num_labels - 1}{named}"
 
@@ -92,7 +92,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
             f"labels in {task.label_column!r} of the training split",
             f"{'no such column, but ' + ', '.join(rows.column_names) if feature is None else 'unlabelled rows only'}",
             why="the number of classes is unknown",
-            fix=("name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel"),
+            fix="name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel",
         )
     if all(isinstance(value, str) for value in values):
         return _class_names(values), len(values)
@@ -107,7 +107,7 @@ def _count_ids(values: set[Any], task: Task) -> int:
             "data.label_column",
             "whole numbers or names of classes",
             f"{', '.join(examples)} …",
-            why="these are no classes",
+            why="these are not class ids",
             fix="use data.task=regression for numbers",
         )
     num_labels = max(int(max(values)) + 1, 1)
@@ -116,14 +116,14 @@ def _count_ids(values: set[Any], task: Task) -> int:
             "data.label_column",
             "classes numbered from 0 on",
             f"{len(values)} of them up to {num_labels - 1} in {task.label_column!r}",
-            why="the models would need an output for every number",
+            why="the models would need an output for each number up to the largest",
             fix=f"number them from 0 to {len(values) - 1}, or give names",
         )
     return num_labels
 
 
 def _class_names(values: set[str]) -> tuple[str, ...]:
-    """Return names in alphabetic order, or in that of the numbers they are."""
+    """Return names in alphabetic order, or in numeric order if all are numbers."""
     stripped = {value.strip() for value in values}
     if "" in stripped or len(stripped) < len(values):
         examples = ", ".join(map(repr, sorted(values)[:5]))
@@ -131,7 +131,7 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
             "data.label_column",
             "names of classes",
             f"{examples}",
-            why="blank ones, or such as differ by spaces alone, would be classes of their own",
+            why="blank names, or names that differ only by spaces, would be classes of their own",
             fix="strip them; null marks an unlabelled row",
         )
     if all(value.isdecimal() for value in values):
@@ -140,12 +140,12 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
 
 
 def _is_whole(value: Any) -> bool:
-    """Return whether a label is a class number; a column with an empty cell comes as floats."""
+    """Return True for a whole number, also as a float: a column with an empty cell is read as floats."""
     return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 
 
 def _check_names(splits: Mapping[str, Dataset], task: Task, labels: Labels) -> None:
-    """Raise UserError where a split names other classes, or the same ones in another order."""
+    """Raise UserError if a split has different classes, or the same ones in a different order."""
     for split, rows in splits.items():
         feature = rows.features.get(task.label_column)
         if isinstance(feature, ClassLabel) and tuple(feature.names) != labels:
@@ -153,6 +153,6 @@ def _check_names(splits: Mapping[str, Dataset], task: Task, labels: Labels) -> N
                 "data.label_column",
                 f"the classes {', '.join(labels or ())} in {split} too, in this order",
                 ", ".join(feature.names),
-                why="scores would be those of the wrong classes",
+                why="scores would be computed for the wrong classes",
                 fix="cast the column",
             )

@@ -1,4 +1,4 @@
-"""Data of sequence regression: a number for each row."""
+"""Data of sequence regression: rows with a number as the label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distil_nlp.tasks import Task
 __all__ = ["LABELS", "NumberLabels", "labelled_rows", "load"]
 
 _LARGEST_NUMBER = 1e18
-"""Bound of a label: its square must be a float32."""
+"""Bound of a label: its square must be finite in float32."""
 
 
 class NumberLabels(LabelReader):
@@ -25,11 +25,11 @@ class NumberLabels(LabelReader):
     dtype, missing = np.float32, math.nan
 
     def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
-        """Return no names, and one output."""
+        """Return no class names, and the single output of regression."""
         return None, task.kind.num_labels
 
     def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
-        """Return what is no number, or too large to be squared."""
+        """Return values that are not numbers, or too large to be squared in float32."""
         return [value for value in values if not (isinstance(value, int | float) and abs(value) < _LARGEST_NUMBER)]
 
     def expected(self, labels: Labels, num_labels: int) -> str:

@@ -1,4 +1,4 @@
-"""Rows of texts, or of pairs of texts, with a label each → tokens and labels, whatever the kind of label."""
+"""Tokenisation of labelled texts or pairs of texts, for every kind of label."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distil_nlp.tasks import GLUE, Head, Task, TaskKind, task_kind
 
 @dataclass
 class TaskData:
-    """A task's splits, tokenised, and what its labels are.
+    """The tokenised splits of a task, and its labels.
 
     Attributes:
         task: the task's name in the metrics table (a GLUE task, `classification` or `regression`).
-        labels: class names in the order of their ids; None where the data does not name them.
+        labels: class names in the order of their ids; None if the data does not name its classes.
     """
 
     task: str
@@ -37,12 +37,12 @@ class TaskData:
 
     @property
     def head(self) -> Head:
-        """The head that the labels need."""
+        """The classification or regression head for these labels."""
         return Head(self.kind, self.labels, self.num_labels)
 
 
 def label_reader(kind: TaskKind | str) -> LabelReader:
-    """Return what reads the label column of a kind of task."""
+    """Return the reader of the label column for a kind of task."""
     return data_module(kind).LABELS
 
 
@@ -61,18 +61,18 @@ def load_task(
     seed: int = 42,
     words: bool = False,
 ) -> TaskData:
-    """Tokenised rows with `input_ids`, `length` and `labels`; rows without a label get −100 (classes) or NaN.
+    """Return tokenised rows with `input_ids`, `length` and `labels`; unlabelled rows get −100 (classes) or NaN.
 
     Args:
-        task: from the table `GLUE`, or made of the recipe's columns (`labels=()` is regression).
-        evaluation_splits: the task's own, where they exist, unless named here.
-        selection_share: carved off the training rows if given; `validation` is used instead where scores are
-            reported on another split.
-        words: whether training rows have `word_ids` too: which word of its text a token belongs to, −1 for special
-            tokens.
+        task: from the table `GLUE`, or built from the recipe's columns (`labels=()` is regression).
+        evaluation_splits: by default the task's own splits that exist.
+        selection_share: fraction of the training rows that is split off for selection, if given; `validation` is used
+            instead if scores are reported on another split.
+        words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
+            −1 for special tokens.
 
     Raises:
-        UserError: for missing splits or columns, an empty split, labels that are no numbers or out of range.
+        UserError: for missing splits or columns, an empty split, or invalid labels.
     """
     if tokenizer.pad_token_id is None:
         raise UserError(
@@ -91,17 +91,17 @@ def load_task(
         _check_columns(rows, task, name, needs_labels=name != train_split)
     reader = label_reader(task.kind)
     labels, num_labels = reader.read(chosen, train_split, task)
-    seen: dict[str, Dataset] = {}
+    tokenised: dict[str, Dataset] = {}
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
     for name, rows in chosen.items():
         rows = limit_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         with_words = words and name == train_split
-        seen[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
-    train, selection = seen[train_split], seen["validation"] if uses_validation else None
+        tokenised[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
+    train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
     if selection_share and selection is None:
         train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
-    split = Split(train, selection, {name: seen[name] for name in names})
+    split = Split(train, selection, {name: tokenised[name] for name in names})
     metric = task.name if task.name in GLUE else task.kind.name
     return TaskData(metric, task.kind, labels, num_labels, split)
 
@@ -112,10 +112,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     Args:
         splits: as `load_splits` gives them.
         options: a recipe's section `data`, by attributes.
-        limits: what all kinds of task have in common.
+        limits: settings that all kinds of task share.
 
     Raises:
-        UserError: for a stream, and for what `load_task` finds.
+        UserError: for a stream, and for the errors of `load_task`.
     """
     if options.streaming:
         raise UserError(
@@ -144,7 +144,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
 
 
 def labelled_rows(rows: Dataset) -> Dataset:
-    """The tokenised rows that have a label; the rows themselves where all have one."""
+    """Return the tokenised rows that have a label; the dataset itself if all have one."""
     labels = np.asarray(rows["labels"], dtype=np.float64)
     known = ~np.isnan(labels) & (labels != -100)
     return rows if known.all() else rows.select(np.flatnonzero(known))
@@ -153,8 +153,9 @@ def labelled_rows(rows: Dataset) -> Dataset:
 def unlabelled_rows(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, *, max_length: int = 128
 ) -> Dataset:
-    """A split whose labels are not public, such as GLUE's `test`, tokenised like the others; whatever stands in its
-    label column is not read.
+    """Return a split without public labels, such as GLUE's `test`, tokenised like the others.
+
+    Its label column is not read.
 
     Raises:
         UserError: for missing text columns, or an empty split.
@@ -164,7 +165,7 @@ def unlabelled_rows(
 
 
 def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
-    """The splits that scores are reported on: those asked for, the task's own, or test, or validation."""
+    """Return the splits that scores are reported on: the named ones, the task's own, or test, or validation."""
     for name in (train, *(named or ())):
         named_split(splits, name)
     if named:
@@ -182,7 +183,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
 
 
 def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
-    """Text columns are there and hold text; labels where scores come from, in the task's order."""
+    """Raise UserError if text columns are missing or blank, or labels are missing in a split that is scored."""
     missing = [name for name in task.text_columns if name not in rows.column_names]
     if missing:
         raise UserError(
@@ -190,7 +191,7 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
             f"columns {', '.join(task.text_columns)}",
             f"{', '.join(rows.column_names)} in {split}",
             why=f"{', '.join(missing)} cannot be read",
-            fix="name the dataset's own text columns",
+            fix="name the dataset's text columns",
         )
     if len(rows) == 0:
         raise UserError(
@@ -220,7 +221,7 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
 def _check_labels(
     rows: Dataset, task: Task, labels: tuple[str, ...] | None, num_labels: int, split: str, complete: bool
 ) -> None:
-    """Raise UserError for labels out of range, or missing in a split that scores come from (`complete`)."""
+    """Raise UserError for invalid labels, or missing ones in a split that is scored (`complete`)."""
     if task.label_column not in rows.column_names:
         return
     values = [value for value in rows[task.label_column] if not is_missing(value)]
@@ -233,15 +234,15 @@ def _check_labels(
             fix="name another split with data.evaluation_splits",
         )
     reader = label_reader(task.kind)
-    bad = reader.invalid(values, labels, num_labels)
-    if bad:
-        shown = ", ".join(map(repr, bad[:3]))
+    invalid = reader.invalid(values, labels, num_labels)
+    if invalid:
+        examples = ", ".join(map(repr, invalid[:3]))
         raise UserError(
             f"data.{task.label_column}",
             f"{reader.expected(labels, num_labels)}",
-            f"{shown} in {split} ({len(bad)} rows)",
-            why="they teach nothing that can be learnt",
-            fix="mend those rows; −100 or null marks an unlabelled one",
+            f"{examples} in {split} ({len(invalid)} rows)",
+            why="they cannot be learnt",
+            fix="fix those rows; −100 or null marks an unlabelled one",
         )
 
 
@@ -277,9 +278,9 @@ def _encode(
     tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
     encoded = dict(tokens)
     count = len(encoded["input_ids"])
-    given = batch.get(task.label_column, [None] * count)
-    encoded["labels"] = label_reader(task.kind).encode(given, labels)
-    encoded["length"] = [len(one) for one in encoded["input_ids"]]
+    values = batch.get(task.label_column, [None] * count)
+    encoded["labels"] = label_reader(task.kind).encode(values, labels)
+    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if words:
         encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
     names = (*tokenizer.model_input_names, "length", "labels", *(["word_ids"] if words else []))
@@ -288,19 +289,21 @@ def _encode(
 
 @dataclass
 class TaskCollator:
-    """Pads rows to the longest of the batch, or on to a multiple, so that batches have few shapes; labels as int64
-    (classes) or float32 (regression)."""
+    """Pads rows to the longest of the batch, or further to a multiple, so that batches have few different shapes.
+
+    Labels are int64 (classes) or float32 (regression).
+    """
 
     tokenizer: PreTrainedTokenizerBase
     kind: TaskKind | str
     pad_to_multiple_of: int | None = None
 
     def __post_init__(self) -> None:
-        """Look the kind up."""
+        """Replace the name of the kind by the kind."""
         self.kind = task_kind(self.kind)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        inputs = [{k: v for k, v in one.items() if k in self.tokenizer.model_input_names} for one in features]
+        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
         batch = dict(self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))
         if "labels" in features[0]:
             labels = np.array([row["labels"] for row in features], dtype=label_reader(self.kind).dtype)

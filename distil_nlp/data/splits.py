@@ -1,4 +1,4 @@
-"""Splits of a transfer set, and how a part is carved off."""
+"""Splits of a transfer set, and functions that split off a part."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from distil_nlp.errors import UserError
 
 @dataclass
 class Split:
-    """What a run trains on, chooses by and reports.
+    """The rows for training, for checkpoint selection and for the reported scores.
 
     Attributes:
-        train: what the student (and a fine-tuned teacher) sees.
-        selection: for best-checkpoint choice and early stopping; None where nothing is chosen. No score
-            is reported on it.
+        train: rows that the student (and a fine-tuned teacher) is trained on.
+        selection: rows for the choice of the best checkpoint and for early stopping; None without selection. No score
+            is reported on them.
         evaluation: name → rows that scores are reported on.
     """
 
@@ -28,24 +28,24 @@ class Split:
 
 
 def named_split(splits: Any, name: str) -> Any:
-    """A split by its name.
+    """Return a split by its name.
 
     Raises:
-        UserError: naming the splits that there are.
+        UserError: if it does not exist.
     """
     if name not in splits:
         raise UserError(
             "data",
             f"a split {name!r}",
             ", ".join(splits),
-            why="there is nothing to read",
+            why="there are no rows to read",
             fix="set data.train_split or data.evaluation_splits",
         )
     return splits[name]
 
 
-def split_off(rows: Dataset, share: float, seed: int, what: str) -> tuple[Dataset, Dataset]:
-    """(rest, carved): a share of rows, drawn by seed; at least one row on either side.
+def split_off(rows: Dataset, fraction: float, seed: int, purpose: str) -> tuple[Dataset, Dataset]:
+    """Return (the rest, a fraction of the rows drawn by seed), with at least one row each.
 
     Raises:
         UserError: if there are fewer than two rows.
@@ -53,25 +53,27 @@ def split_off(rows: Dataset, share: float, seed: int, what: str) -> tuple[Datase
     if len(rows) < 2:
         raise UserError(
             None,
-            f"rows enough to set a share of {share:g} aside for {what}",
+            f"enough rows to split off a fraction of {fraction:g} for {purpose}",
             f"{len(rows)}",
             why="nothing would be left",
-            fix="give more data",
+            fix="use more data",
         )
-    size = min(max(round(share * len(rows)), 1), len(rows) - 1)
+    size = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
     parts = rows.train_test_split(test_size=size, seed=seed, shuffle=True)
     return parts["train"], parts["test"]
 
 
-def is_held_out(text: str, share: float) -> bool:
-    """Whether a document belongs to the held-out share, by its content: needs no pass over the data, and equal
-    documents fall on the same side."""
+def is_held_out(text: str, fraction: float) -> bool:
+    """Return True if a document belongs to the held-out fraction.
+
+    A hash of its content decides, so that no pass over the data is needed and equal documents are on the same side.
+    """
     number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-    return number < share * 2**64
+    return number < fraction * 2**64
 
 
 def limit_rows(rows: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most `limit` rows, drawn by seed, because files are often sorted."""
+    """Return at most `limit` rows, drawn by seed, because files are often sorted."""
     if limit is None or limit >= len(rows):
         return rows
     return rows.shuffle(seed=seed).select(range(limit)).flatten_indices()

@@ -14,13 +14,13 @@ from distil_nlp.tasks import Head, TaskKind
 
 @dataclass(frozen=True)
 class DataLimits:
-    """Settings of the loading that are the same for all kinds of task.
+    """Settings of data loading that are the same for all kinds of task.
 
     Attributes:
-        selection_share: fraction of the training rows that is split off to choose a checkpoint by; None for no choice.
-        data_seed: seed of splits and of rows that are drawn: the same for all students of a run.
-        mask_seed: seed of what a collator draws.
-        words: whether training rows have `word_ids` too.
+        selection_share: fraction of the training rows that is split off to select a checkpoint; None without selection.
+        data_seed: seed of splits and of sampled rows, the same for all students of a run.
+        mask_seed: seed of the collator's masks.
+        words: True for training rows with `word_ids` too.
     """
 
     selection_share: float | None
@@ -31,12 +31,12 @@ class DataLimits:
 
 @dataclass
 class TransferSet:
-    """Rows to learn from (Hinton's word), and what turns them into batches.
+    """The rows that a student learns from (Hinton's word), with their head and collator.
 
     Attributes:
         task: name in the metrics table: a GLUE task, or a kind of task.
         head: the head that the rows need.
-        split: rows to train on, to choose by, to report on.
+        split: rows for training, selection and reported scores.
         collator: rows → batch.
         revision: commit of the data on the Hub; None for local data.
     """
@@ -53,7 +53,7 @@ class TransferSet:
         return self.head.kind
 
     def labelled(self) -> Any:
-        """Return the training rows that labels only can teach: all text, or a task's labelled rows.
+        """Return the training rows for learning from labels only: all text, or a task's labelled rows.
 
         Raises:
             UserError: if there are none.
@@ -64,7 +64,7 @@ class TransferSet:
                 "data.label_column",
                 "some labelled training rows",
                 "none",
-                why="labels could teach nothing",
+                why="there would be nothing to learn from labels",
                 fix="leave out teacher.finetune and the baseline no_distillation, or label some rows",
             )
         return rows

@@ -101,7 +101,7 @@ class ActivationBoundary(_ActivationTerm):
         if narrow == wide or None in (narrow, wide):  # the recorder raises where a model has no such units
             return {}
         return {
-            self._projection(block): (
+            self._projection_name(block): (
                 ProjectionInput(block, self.counted_rows(), "activations"),
                 nn.Linear(narrow, wide),
             )

@@ -119,7 +119,7 @@ class WeightsMSE(BlockTerm):
         if all(narrow == wide for narrow, wide in widths.items()):
             return {}
         return {
-            self._projection(block): (ProjectionInput(block, "", "weights"), Widening(widths))
+            self._projection_name(block): (ProjectionInput(block, "", "weights"), Widening(widths))
             for block in sorted(self.blocks("student"))
         }
 

@@ -1,4 +1,4 @@
-"""What a term is, and the kinds of term: on outputs, on layers, on how rows lie to each other."""
+"""Loss terms, and the base classes of each kind: on outputs, on layers, on relations between samples."""
 
 from distil_nlp.objective.gather import ROWS_PER_PROCESS
 from distil_nlp.objective.layer_terms import (

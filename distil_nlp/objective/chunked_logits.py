@@ -1,8 +1,8 @@
-"""Losses on the logits of a vocabulary, chunk by chunk: no (rows × vocabulary) tensor is ever whole.
+"""Losses on the logits of a vocabulary, chunk by chunk: a whole (rows × vocabulary) tensor is never in memory.
 
-At BERT-base's size the logits of 32 × 512 tokens are 1.9 GB in fp32, and a plain loss holds several copies of them for
-both models. Here a chunk of rows is projected, its loss and the loss's gradient are taken while the logits are at hand,
-and only the gradients of the hidden states and of the projection's weights stay. So nothing is computed twice either.
+For BERT-base the logits of 32 × 512 tokens take 1.9 GB in fp32, and a plain loss keeps several copies of them for both
+models. Here the loss of a chunk of rows and its gradient are computed while the chunk's logits are in memory, and only
+the gradients of the hidden states and of the projection's weights are kept. Nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ChunkLoss = Callable[[Tensor, int], Tensor]
-"""(logits of a chunk, (rows, vocabulary); the chunk's number) → the terms' sums over its rows, (terms,)."""
+"""(logits of a chunk, (rows, vocabulary); number of the chunk) → the sums of the terms over its rows, (terms,)."""
 
 _HALF_SCALE = 2.0**12
-"""Keeps gradients in half precision, taken before the loss is scaled, above the least that it can hold."""
+"""Scale of gradients in half precision, which are computed before the loss is scaled, against underflow."""
 
 
 def chunked_loss(
-    states: Tensor, weight: Tensor | None, bias: Tensor | None, look: ChunkLoss, factors: Tensor, chunk: int
+    states: Tensor, weight: Tensor | None, bias: Tensor | None, loss: ChunkLoss, factors: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """(Σ_terms factor · sum, the sums (terms,) without gradient) of losses on `states` · `weight`ᵀ + `bias`.
+    """Return (Σ_terms factor · sum, the sums (terms,) without gradient) of losses on `states` · `weight`ᵀ + `bias`.
 
-    The first is what to differentiate, once; it has the gradient of the plain computation. In autocast the products run
-    in its dtype and the losses see logits of that dtype; the gradient of the weights adds up in their own.
+    The first can be differentiated once, with the gradient of the unchunked computation. In autocast the matrix
+    products run in its dtype and the losses get logits of that dtype; the gradient of the weights is accumulated in
+    the dtype of the weights.
 
     Args:
-        states: (rows, width). weight: (vocabulary, width). bias: (vocabulary,), or None. Without a weight `states` are
-            the logits, (rows, vocabulary).
-        look: what to sum over a chunk; each row must add to the sums by itself.
-        factors: (terms,), what a unit of each sum weighs in the loss. Known beforehand, because the gradient is taken
-            in the forward.
-        chunk: rows at a time, at least 1; the last chunk may have fewer.
+        states: (rows, width); without a weight the logits, (rows, vocabulary).
+        weight: (vocabulary, width), or None.
+        bias: (vocabulary,), or None.
+        loss: the sums over a chunk; each row must contribute to the sums independently of the others.
+        factors: (terms,), the factor of each sum in the loss. Needed beforehand, because the gradient is computed in
+            the forward.
+        chunk: number of rows of a chunk, at least 1; the last chunk may have fewer.
 
     Raises:
         ValueError: if `chunk` is below 1.
@@ -43,23 +45,23 @@ def chunked_loss(
     """
     if chunk < 1:
         raise ValueError(f"expected a chunk of at least 1 row / got {chunk}")
-    return _ChunkedLoss.apply(states, weight, bias, look, factors, chunk, torch.is_grad_enabled())
+    return _ChunkedLoss.apply(states, weight, bias, loss, factors, chunk, torch.is_grad_enabled())
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states, weight, bias, look, factors, chunk, has_graph):
+    def forward(ctx, states, weight, bias, chunk_loss, factors, chunk, has_graph):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        needed = [has_graph and one for one in ctx.needs_input_grad[:3]]
+        needed = [has_graph and needs_gradient for needs_gradient in ctx.needs_input_grad[:3]]
         gradients = [
-            torch.zeros_like(one, memory_format=torch.contiguous_format) if is_needed else None
-            for one, is_needed in zip((states, weight, bias), needed, strict=True)
+            torch.zeros_like(tensor, memory_format=torch.contiguous_format) if is_needed else None
+            for tensor, is_needed in zip((states, weight, bias), needed, strict=True)
         ]
         ctx.scale = _HALF_SCALE if dtype == torch.float16 else 1.0
         with torch.autocast(kind, enabled=False):
-            parts = [one if one is None else one.to(dtype) for one in (states, weight, bias)]
-            sums = _sum_chunks(*parts, look, factors * ctx.scale, chunk, gradients if any(needed) else None)
+            inputs = [None if tensor is None else tensor.to(dtype) for tensor in (states, weight, bias)]
+            sums = _sum_chunks(*inputs, chunk_loss, factors * ctx.scale, chunk, gradients if any(needed) else None)
         ctx.gradients = gradients
         loss = (sums * factors).sum()
         ctx.mark_non_differentiable(sums)
@@ -69,45 +71,45 @@ class _ChunkedLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, loss_gradient, _):
         if ctx.gradients is None:
-            raise RuntimeError("expected one backward through weighed_sums / got a second / its gradients are spent")
+            raise RuntimeError("expected one backward through chunked_loss / got a second / its gradients are spent")
         gradients, ctx.gradients = ctx.gradients, None
         factor = loss_gradient / ctx.scale
-        return (*(one if one is None else one.mul_(factor) for one in gradients), None, None, None, None)
+        return (*(None if tensor is None else tensor.mul_(factor) for tensor in gradients), None, None, None, None)
 
 
 def _sum_chunks(
     states: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    look: ChunkLoss,
+    loss: ChunkLoss,
     factors: Tensor,
     chunk: int,
     gradients: list[Tensor | None] | None,
 ) -> Tensor:
-    """The sums; adds to the gradients of states, weight and bias, where there are any."""
+    """Return the sums, and add to the gradients of states, weight and bias those that are not None."""
     total = torch.zeros_like(factors)
     for number, start in enumerate(range(0, len(states), chunk)):
         rows = states[start : start + chunk]
         logits = rows.detach() if weight is None else F.linear(rows, weight, bias)
         if gradients is None:
-            total += look(logits, number)
+            total += loss(logits, number)
             continue
         with torch.enable_grad():
-            sums = look(logits.requires_grad_(), number)
-            (slope,) = torch.autograd.grad((sums * factors).sum(), logits)
+            sums = loss(logits.requires_grad_(), number)
+            (logits_gradient,) = torch.autograd.grad((sums * factors).sum(), logits)
         total += sums.detach()
-        of_states, of_weight, of_bias = gradients
-        if of_states is not None:
-            of_states[start : start + chunk] = slope if weight is None else slope @ weight
-        if of_weight is not None:
-            _add_product(of_weight, slope.t(), rows)
-        if of_bias is not None:
-            of_bias += slope.sum(0)
+        states_gradient, weight_gradient, bias_gradient = gradients
+        if states_gradient is not None:
+            states_gradient[start : start + chunk] = logits_gradient if weight is None else logits_gradient @ weight
+        if weight_gradient is not None:
+            _add_product(weight_gradient, logits_gradient.t(), rows)
+        if bias_gradient is not None:
+            bias_gradient += logits_gradient.sum(0)
     return total
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left · right, whatever the precision of the product."""
+    """Add left · right to `total`, in the precision of `total`."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:

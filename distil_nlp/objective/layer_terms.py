@@ -1,4 +1,4 @@
-"""Terms on paired layers: what they see of which, and how the student's get the teacher's width."""
+"""Terms on paired layers: the pairs, the captured signals, and projections to the teacher's width."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from distil_nlp.tasks import TaskKind
 
 
 def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, where: str) -> list[tuple[int, int]]:
-    """(teacher block, student block) pairs; blocks are 0-based, `embeddings` is `EMBEDDINGS`.
+    """Return (teacher block, student block) pairs; blocks are 0-based, `embeddings` is `EMBEDDINGS`.
 
-    `last` pairs the last blocks; `uniform` every student block with the teacher block at the same relative
+    `last` pairs the last blocks; `uniform` pairs every student block with the teacher block at the same relative
     depth, block ⌊(i + 1) · T / S⌋ − 1; `all` is `uniform` and the embedding outputs; `skip` is `uniform` without the
-    last blocks; `middle` is the middle pair of `uniform`, the lower one of two.
+    last blocks; `middle` is the middle pair of `uniform`, the lower of two.
 
     Raises:
-        UserError: if a number is outside the model, or no pair is left.
+        UserError: if a block does not exist, or no pair is left.
     """
     depth_t, depth_s = teacher.num_layers, student.num_layers
     if depth_s > depth_t:
@@ -32,7 +32,7 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
             f"at most the teacher's {depth_t} layers",
             f"a student of {depth_s}",
             why="layers cannot be paired",
-            fix="take a shallower student",
+            fix="use a shallower student",
         )
     uniform = [((i + 1) * depth_t // depth_s - 1, i) for i in range(depth_s)]
     if layers == "last":
@@ -74,7 +74,7 @@ class LayerTerm(LossTerm):
     Args:
         layers: [teacher, student] pairs of 0-based blocks (`embeddings` for the embedding output), or
             `last`, `uniform`, `all`, `skip`, `middle` (see `pair_layers`).
-        rows: `all` attended tokens, `masked` tokens, or a sampled share.
+        rows: `all` attended tokens, `masked` tokens, or a sampled fraction.
     """
 
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all"):
@@ -86,7 +86,7 @@ class LayerTerm(LossTerm):
         if self.row_set == "masked" and self.kind.label_rows != "masked":
             raise UserError(
                 f"objective.{self.name}.rows",
-                "all or a share",
+                "all or a fraction",
                 "masked",
                 why=f"{kind} masks no tokens",
                 fix="use rows=all",
@@ -101,7 +101,7 @@ class LayerTerm(LossTerm):
         return frozenset(pair[role == "student"] for pair in self.pairs)
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """What is compared of each pair of layers, as `loss` takes it."""
+        """Return the arguments of `loss` for each pair of layers."""
         raise NotImplementedError
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
@@ -111,11 +111,11 @@ class LayerTerm(LossTerm):
         return total / len(self.pairs)
 
     def loss(self, *states: Any) -> Tensor:
-        """Σ over rows of one pair of layers, with what `states` gives of it."""
+        """Return Σ over rows for a pair of layers, given what `states` returns for it."""
         raise NotImplementedError
 
-    def _leave_embeddings_out(self, why: str) -> None:
-        """Raises UserError, saying why, if a pair with them was named."""
+    def _drop_embeddings(self, why: str) -> None:
+        """Drop pairs of embedding outputs; raise UserError with the reason `why` if such a pair was named."""
         if any(EMBEDDINGS in pair for pair in self.pairs):
             self.pairs = [pair for pair in self.pairs if EMBEDDINGS not in pair]
             if self.layers != "all":
@@ -123,89 +123,91 @@ class LayerTerm(LossTerm):
                     f"objective.{self.name}.layers",
                     "blocks",
                     "embeddings",
-                    why=f"{why}",
-                    fix="take that pair out",
+                    why=why,
+                    fix="remove that pair",
                 )
 
-    def _projection(self, *blocks: int) -> str:
+    def _projection_name(self, *blocks: int) -> str:
         return "_".join([self.name, *("embeddings" if block == EMBEDDINGS else str(block) for block in blocks)])
 
-    def _projected(self, student: Signals, block: int, seen: Mapping[Any, Any], key: Any) -> Any:
-        """What the projection of a student layer gives, or `seen[key]` where it has none."""
-        name = self._projection(block)
-        return student.projected[name] if name in student.projected else seen[key]
+    def _projected(self, student: Signals, block: int, signals: Mapping[Any, Any], key: Any) -> Any:
+        """Return the projection of a student layer, or `signals[key]` if it has none."""
+        name = self._projection_name(block)
+        return student.projected[name] if name in student.projected else signals[key]
 
 
 class BlockTerm(LayerTerm):
-    """A term on what lies within blocks, such as attention: `all` is `uniform`, because embeddings have none of it.
+    """A term on signals within blocks, such as attention: `all` is `uniform`, because embeddings have none.
 
     Attributes:
-        lacking: what embeddings lack, for the message.
+        lacking: predicate that says what embeddings lack, for the message ("have no attention").
     """
 
     lacking: ClassVar[str]
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        self._leave_embeddings_out(f"embeddings {self.lacking}")
+        self._drop_embeddings(f"embeddings {self.lacking}")
 
 
 class HiddenTerm(LayerTerm):
-    """Hidden states of paired layers; a learned linear projection lifts a narrower or wider student."""
+    """A term on hidden states of paired layers; a learned linear projection maps the student to the teacher's width."""
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         if self.signal_rows() == "cls":
-            self._leave_embeddings_out("the embedding of [CLS] is the same in every sequence")
+            self._drop_embeddings("the embedding of [CLS] is the same in every sequence")
 
     def request(self, role: Role) -> SignalRequest:
         return SignalRequest(hidden=frozenset((block, self.signal_rows()) for block in self.blocks(role)))
 
     def signal_rows(self) -> str:
-        """The row set whose states it looks at."""
+        """Return the row set whose states are captured."""
         return self.counted_rows()
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
-        found = {}
+        projections = {}
         for block in sorted(self.blocks("student")):
             module = self.projection(self.student_shape.hidden_size, self.teacher_shape.hidden_size)
             if module is not None:
-                found[self._projection(block)] = (ProjectionInput(block, self.signal_rows()), module)
-        return found
+                projections[self._projection_name(block)] = (ProjectionInput(block, self.signal_rows()), module)
+        return projections
 
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
-        """What the states of a student layer go through, from its width to the teacher's; None for nothing."""
+        """Return the module that maps states of a student layer to the teacher's width, or None."""
         return None if narrow == wide else nn.Linear(narrow, wide)
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
-        """(student, teacher) of each pair of layers, (rows, width) each."""
-        return [(self._state(student, ours), teacher.hidden[theirs, self.signal_rows()]) for theirs, ours in self.pairs]
+        """Return (student, teacher) for each pair of layers, (rows, width) each."""
+        rows = self.signal_rows()
+        return [
+            (self._state(student, block), teacher.hidden[teacher_block, rows]) for teacher_block, block in self.pairs
+        ]
 
     def _state(self, student: Signals, block: int) -> Tensor:
         return self._projected(student, block, student.hidden, (block, self.signal_rows()))
 
 
 class JointTerm(HiddenTerm):
-    """Hidden states of paired layers that a learned module sees together, one module for each pair."""
+    """A term on hidden states of paired layers that are inputs of the same learned module, with a module per pair."""
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
-        widths, found = (self.student_shape.hidden_size, self.teacher_shape.hidden_size), {}
-        for theirs, ours in self.pairs:
-            source = ProjectionInput(ours, self.signal_rows(), teacher=(theirs, self.signal_rows()))
-            found[self._projection(theirs, ours)] = (source, self.module(*widths))
-        return found
+        widths, rows, modules = (self.student_shape.hidden_size, self.teacher_shape.hidden_size), self.signal_rows(), {}
+        for teacher_block, block in self.pairs:
+            source = ProjectionInput(block, rows, teacher=(teacher_block, rows))
+            modules[self._projection_name(teacher_block, block)] = (source, self.module(*widths))
+        return modules
 
     def module(self, narrow: int, wide: int) -> nn.Module:
-        """What is called with the states of a student layer and of its teacher's; it gives what `loss` takes."""
+        """Return a module that maps the states of a student layer and its teacher layer to the arguments of `loss`."""
         raise NotImplementedError
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
-        return [student.projected[self._projection(*pair)] for pair in self.pairs]
+        return [student.projected[self._projection_name(*pair)] for pair in self.pairs]
 
 
 class CrossTerm(HiddenTerm):
-    """Hidden states of every block of the student and every one of the teacher's; the term itself finds out which
-    belong together."""
+    """A term on the hidden states of all student and all teacher blocks, which learns or computes their alignment."""
 
     def __init__(self, weight: Weight = 1.0):
         super().__init__(weight)
@@ -215,19 +217,19 @@ class CrossTerm(HiddenTerm):
         self.pairs = list(product(range(teacher.num_layers), range(student.num_layers)))
 
     def blocks_of(self, student: Signals, teacher: Signals) -> tuple[list[Tensor], list[Tensor]]:
-        """The student's, as wide as the teacher, and the teacher's, from below; (rows, width) each."""
-        ours, theirs = (range(shape.num_layers) for shape in (self.student_shape, self.teacher_shape))
-        return [self._state(student, block) for block in ours], [
-            teacher.hidden[block, self.signal_rows()] for block in theirs
-        ]
+        """Return (student states at the teacher's width, teacher states), from the first block; (rows, width) each."""
+        student_blocks, teacher_blocks = (range(s.num_layers) for s in (self.student_shape, self.teacher_shape))
+        student_states = [self._state(student, block) for block in student_blocks]
+        return student_states, [teacher.hidden[block, self.signal_rows()] for block in teacher_blocks]
 
 
 class SequenceTerm(HiddenTerm):
-    """A term on how the tokens of a sequence lie to each other, or its neurons: one value for a sequence. `states` are
-    (sequences, tokens, width), and 0 at padding.
+    """A term on relations between the tokens, or between the neurons, of a sequence, with one value per sequence.
+
+    `states` are (sequences, tokens, width), and 0 at padding.
 
     Args:
-        layers: as of `LayerTerm`; all attended tokens of these.
+        layers: see `LayerTerm`; the term uses all attended tokens.
     """
 
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "last"):
@@ -241,16 +243,18 @@ class SequenceTerm(HiddenTerm):
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
         pairs = super().states(student, teacher, batch)
-        return [tuple(by_sequence(one, batch["rows"]["all"], batch["input_ids"]) for one in pair) for pair in pairs]
+        return [tuple(by_sequence(s, batch["rows"]["all"], batch["input_ids"]) for s in pair) for pair in pairs]
 
 
 class BatchTerm(HiddenTerm):
-    """A term on how the rows of a micro-batch lie to each other, which no sum over rows can tell: it is one value for a
-    micro-batch, the rows of all processes gathered, and the mean over those of a step. So it depends on the
-    micro-batch's size; one of a single sequence takes no part. Widths need not agree.
+    """A term on relations between the rows of a micro-batch, which are not a sum over rows.
+
+    It has one value per micro-batch, with the rows of all processes gathered, and is averaged over the micro-batches of
+    a step. It therefore depends on the size of a micro-batch; a micro-batch of a single sequence is ignored. The widths
+    of student and teacher may differ.
 
     Args:
-        layers: as of `LayerTerm`; [CLS] of these.
+        layers: see `LayerTerm`; the term uses the [CLS] states.
     """
 
     compares_samples = True
@@ -269,15 +273,15 @@ class BatchTerm(HiddenTerm):
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
         pairs = super().states(student, teacher, batch)
-        return [tuple(gather_rows(one, self.signal_rows(), batch) for one in pair) for pair in pairs]
+        return [tuple(gather_rows(states, self.signal_rows(), batch) for states in pair) for pair in pairs]
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if not batch["rows"]["batch"].numel():
-            return sum(ours.sum() for ours, _ in self.states(student, teacher, batch)) * 0.0
+            return sum(states.sum() for states, _ in self.states(student, teacher, batch)) * 0.0
         return super().sum(student, teacher, batch, progress)
 
 
 def by_sequence(states: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """(rows, width) at flat positions of `tokens`, (batch, seq), as (batch, seq, width), with 0 elsewhere."""
+    """Scatter (rows, width) to their flat positions in `tokens`, (batch, seq): (batch, seq, width), 0 elsewhere."""
     empty = states.new_zeros(tokens.numel(), states.shape[1])
     return empty.index_copy(0, places, states).unflatten(0, tokens.shape)

@@ -1,4 +1,4 @@
-"""The objective: named, weighted terms, each a sum over rows, divided once by the rows of the whole step."""
+"""The objective: named, weighted terms, each a sum over rows, divided by its number of rows in the whole step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Objective:
     """Σ_terms weight · (Σ_rows term ÷ rows of the whole optimiser step).
 
     Args:
-        terms: at most one of each name. Those whose weight is 0 throughout are dropped: they cost nothing.
-        kind: what the rows are: `mlm`, `classification` or `regression`.
-        balance: weighs the terms against each other while training goes on; fixed weights if None.
+        terms: at most one of each name. Terms with a weight of 0 throughout training are dropped, and cost nothing.
+        kind: the kind of task: `mlm`, `classification` or `regression`.
+        balance: adapts the weights of the terms during training; None for fixed weights.
 
     Raises:
-        UserError: if no term with a weight is left, a name comes twice, or a term has no meaning for that kind.
+        UserError: if no term with a weight is left, a name occurs twice, or a term does not apply to the kind of task.
     """
 
     def __init__(self, terms: Sequence[LossTerm], kind: TaskKind | str = "mlm", balance: LossBalancer | None = None):
@@ -54,7 +54,7 @@ class Objective:
                     f"objective.{term.name}",
                     f"{' or '.join(term.kinds())}",
                     f"{kind}",
-                    why="it has no meaning there",
+                    why="the term is not defined for it",
                     fix="leave it out",
                 )
             if balance is not None and balance.kind == "uncertainty" and term.why_not_balanced:
@@ -62,8 +62,8 @@ class Objective:
                     "balance.kind",
                     f"gradient_norm with {term.name}",
                     "uncertainty",
-                    why=f"{term.why_not_balanced}",
-                    fix="take gradient_norm, or leave balance out",
+                    why=term.why_not_balanced,
+                    fix="use gradient_norm, or leave balance out",
                 )
         self.kind: TaskKind = kind
         self.balance = balance
@@ -77,16 +77,16 @@ class Objective:
         return any(term.needs_teacher for term in self.terms)
 
     def bind(self, teacher: ModelShape | None, student: ModelShape) -> None:
-        """Fits the terms to the models; called once by the trainer.
+        """Bind the terms to the models; called once by the trainer.
 
         Raises:
-            UserError: if a layer does not exist, heads do not match, or a term lacks its teacher.
+            UserError: if a layer does not exist, heads do not match, or a term has no teacher.
         """
         if teacher is None and self.needs_teacher:
-            lacking = [term.name for term in self.terms if term.needs_teacher]
+            names = [term.name for term in self.terms if term.needs_teacher]
             raise UserError(
                 "objective",
-                f"a teacher for {', '.join(lacking)}",
+                f"a teacher for {', '.join(names)}",
                 "none",
                 fix="pass teacher=…",
             )
@@ -97,60 +97,68 @@ class Objective:
         self._projections = {k: v for term in self.terms for k, v in term.projections().items()}
 
     def request(self, role: Role) -> SignalRequest:
-        """What all terms together need to see of one model."""
-        wanted = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]
+        """Return the signals of a model that the terms need, all together."""
+        requests = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]
         return SignalRequest(
-            logits=any(one.logits for one in wanted),
-            hidden=frozenset().union(*(one.hidden for one in wanted)),
-            attention=frozenset().union(*(one.attention for one in wanted)),
-            values=frozenset().union(*(one.values for one in wanted)),
-            scores=frozenset().union(*(one.scores for one in wanted)),
-            activations=frozenset().union(*(one.activations for one in wanted)),
-            weights=frozenset().union(*(one.weights for one in wanted)),
-            input_gradient=any(one.input_gradient for one in wanted),
+            logits=any(request.logits for request in requests),
+            hidden=frozenset().union(*(request.hidden for request in requests)),
+            attention=frozenset().union(*(request.attention for request in requests)),
+            values=frozenset().union(*(request.values for request in requests)),
+            scores=frozenset().union(*(request.scores for request in requests)),
+            activations=frozenset().union(*(request.activations for request in requests)),
+            weights=frozenset().union(*(request.weights for request in requests)),
+            input_gradient=any(request.input_gradient for request in requests),
         )
 
     def projections(self) -> nn.ModuleDict:
-        """The modules that only training needs; empty where all widths agree and weights are fixed."""
+        """Return the modules that only training needs; none if all widths agree and weights are fixed."""
         balance = {"balance": self.balance} if self.balance is not None else {}
         return nn.ModuleDict({name: module for name, (_, module) in self._projections.items()} | balance)
 
     def projection_sources(self) -> dict[str, ProjectionInput]:
+        """Return the inputs of the projections, by the projections' names."""
         return {name: source for name, (source, _) in self._projections.items()}
 
     def teacher_states(self, teacher: Signals) -> dict[str, Tensor]:
-        """The teacher's states that projections take besides the student's, by the projections' names."""
+        """Return the teacher's states that are second inputs of projections, by the projections' names."""
         sources = self.projection_sources().items()
         return {name: teacher.hidden[source.teacher].detach() for name, source in sources if source.teacher is not None}
 
     def row_sets(self, chunk: int | None = None) -> RowSets:
-        """The rows that a collator must draw for this objective; `chunk` of the vocabulary's rows at a time."""
+        """Return the row sets that a collator draws for this objective.
+
+        Args:
+            chunk: rows whose vocabulary logits are computed at a time; None for all at once.
+        """
         output = {term.signal_rows() for term in self.terms if isinstance(term, OutputTerm)}
         request = self.request("student")
-        seen = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
-        return RowSets(
-            self.kind, frozenset(term.counted_rows() for term in self.terms) | seen, frozenset(output), chunk
-        )
+        captured = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
+        counted = {term.counted_rows() for term in self.terms}
+        return RowSets(self.kind, frozenset(counted | captured), frozenset(output), chunk)
 
     def gathered_sets(self) -> list[str]:
-        """The row sets whose rows are gathered from all processes, `sequences` first; none without terms that compare
-        rows."""
-        seen = {term.signal_rows() for term in self.terms if term.compares_samples}
-        return ["sequences", *sorted(seen - {"sequences"})] if seen else []
+        """Return the row sets that are gathered from all processes, `sequences` first.
+
+        There are none without terms that compare samples.
+        """
+        gathered = {term.signal_rows() for term in self.terms if term.compares_samples}
+        return ["sequences", *sorted(gathered - {"sequences"})] if gathered else []
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
-        """Rows of one micro-batch for each term, read from shapes (no device sync)."""
+        """Return the number of rows of a micro-batch for each term, from shapes (no device sync)."""
         return [rows[term.counted_rows()].numel() for term in self.terms]
 
     def weights(self, progress: float) -> list[float]:
         return [term.weight(progress) for term in self.terms]
 
     def row_weights(self, progress: float, counts: Tensor) -> Tensor:
-        """What a row of each term weighs in the loss, (terms,): its weight, times its share if they are balanced, ÷ its
-        rows in the whole step."""
-        both = zip(self.weights(progress), counts.clamp_min(1).unbind(), strict=True)
-        found = torch.stack([weight / count for weight, count in both])  # no list goes to the device, which would sync
-        return found if self.balance is None else found * self.balance.shares()
+        """Return the factor of a row of each term in the loss, (terms,).
+
+        It is the term's weight, times its share if the terms are balanced, ÷ its rows in the whole step.
+        """
+        pairs = zip(self.weights(progress), counts.clamp_min(1).unbind(), strict=True)
+        factors = torch.stack([weight / count for weight, count in pairs])  # a list to the device would synchronise it
+        return factors if self.balance is None else factors * self.balance.shares()
 
     def vocabulary_loss(
         self,
@@ -160,35 +168,41 @@ class Objective:
         factors: Tensor,
         further: Sequence[OutputTerm] = (),
     ) -> VocabularyLoss:
-        """What the student's recorder makes of its vocabulary: (Σ factor · sum, sums) of the output terms, chunk by
-        chunk; `further` ones are summed too, and weigh nothing."""
+        """Return the loss on the student's vocabulary logits, for its recorder: (Σ factor · sum, sums), by chunks.
+
+        Args:
+            factors: the factor of each term.
+            further: terms that are summed too, with a factor of 0.
+        """
         terms = [term for term in self.terms if isinstance(term, OutputTerm)]
-        weighed = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
-        weighed = torch.stack([*weighed, *(torch.zeros_like(factors[0]) for _ in further)])
+        output_factors = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
+        output_factors = torch.stack([*output_factors, *(torch.zeros_like(factors[0]) for _ in further)])
         chunks = batch["chunks"]
 
-        def look(logits: Tensor, number: int) -> Tensor:
+        def chunk_sums(logits: Tensor, number: int) -> Tensor:
             part, start = {**batch, "rows": chunks.rows(batch["rows"], number)}, number * chunks.size
-            theirs = teacher.vocabulary and teacher.vocabulary.logits(start, start + len(logits))
-            both = Signals(logits=logits), Signals(logits=theirs)
-            return torch.stack([term.sum(*both, part, progress).float() for term in (*terms, *further)])
+            teacher_logits = teacher.vocabulary and teacher.vocabulary.logits(start, start + len(logits))
+            signals = Signals(logits=logits), Signals(logits=teacher_logits)
+            return torch.stack([term.sum(*signals, part, progress).float() for term in (*terms, *further)])
 
-        return lambda seen: chunked_loss(seen.states, seen.weight, seen.bias, look, weighed, chunks.size)
+        return lambda lazy: chunked_loss(lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size)
 
     def loss(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float, factors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(Σ_terms factor · sum, the sums without gradient) of this micro-batch, in the order of `names`; behind them
-        what else was measured."""
+        """Return (Σ_terms factor · sum, the sums without gradient) of a micro-batch.
+
+        The sums are in the order of `names`, followed by those of the `further` terms of `vocabulary_loss`.
+        """
         loss, measured = student.measured or (0.0, None)
-        ahead = iter(() if measured is None else measured.unbind())
+        measured_sums = iter(() if measured is None else measured.unbind())
         sums = []
         for term, factor in zip(self.terms, factors.unbind(), strict=True):
             if measured is not None and isinstance(term, OutputTerm):
-                sums.append(next(ahead))
+                sums.append(next(measured_sums))
                 continue
-            with torch.autocast(factors.device.type, enabled=False):  # an evaluation has it on here
+            with torch.autocast(factors.device.type, enabled=False):  # evaluation calls this within autocast
                 value = term.sum(student, teacher, batch, progress).float()
             sums.append(value.detach())
             loss = loss + factor * value
-        return loss, torch.stack([*sums, *ahead])
+        return loss, torch.stack([*sums, *measured_sums])

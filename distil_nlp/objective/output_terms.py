@@ -1,4 +1,4 @@
-"""Terms on outputs: between the logits of both models, or of one and the labels."""
+"""Terms on outputs: between the logits of both models, or between the student's logits and the labels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class OutputTerm(LossTerm):
     """A term on logits: rows are tokens for language modelling, sequences otherwise.
 
     Attributes:
-        accepts_top_logits: whether `TopLogits` will do for the teacher's, which is what a cache keeps of a vocabulary.
-        least_classes: of how many classes it has a gradient.
+        accepts_top_logits: True if the teacher's logits may be `TopLogits`, as a cache has them for a vocabulary.
+        least_classes: smallest number of classes for which the term has a gradient.
     """
 
     accepts_top_logits: bool = False
@@ -33,7 +33,7 @@ class OutputTerm(LossTerm):
                 f"objective.{self.name}",
                 f"{least} classes or more",
                 f"{classes}",
-                why="with fewer it is the same for nearly all outputs, and teaches nothing",
+                why="with fewer it is constant for nearly all outputs, without a gradient",
                 fix="leave it out",
             )
 
@@ -41,11 +41,11 @@ class OutputTerm(LossTerm):
         return SignalRequest(logits=role == "student" or self.needs_teacher)
 
     def signal_rows(self) -> str:
-        """The row set whose logits it looks at."""
+        """Return the row set whose logits the term uses."""
         return self.counted_rows()
 
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
-        """The term's rows among those that the head ran on."""
+        """Return the logits of the term's rows, among those that the head ran on."""
         return signals.logits.index_select(0, batch["rows"][f"logits/{self.signal_rows()}"])
 
 
@@ -53,8 +53,8 @@ class SoftTerm(OutputTerm):
     """A term between the outputs of student and teacher.
 
     Args:
-        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled share of them.
-            DistilBERT's published default is all; the masked 15 % spare 85 % of the vocabulary projection.
+        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
+            DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
     """
 
     def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
@@ -68,7 +68,7 @@ class SoftTerm(OutputTerm):
         return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
 
     def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
-        """Σ over rows: logits (rows, classes) of both; regression has one class, its output."""
+        """Return Σ over rows, from logits (rows, classes) of both models; regression has a single class, its output."""
         raise NotImplementedError
 
 
@@ -94,7 +94,7 @@ class TemperedTerm(SoftTerm):
 
 
 class LabelTerm(OutputTerm):
-    """A term on labels: of masked tokens (language modelling), or of rows that are not labelled −100 or NaN."""
+    """A term on the labels of masked tokens (language modelling), or of rows whose label is not −100 or NaN."""
 
     uses_unlabelled_rows = False
 
@@ -110,15 +110,15 @@ class LabelTerm(OutputTerm):
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
-        """Σ over the labelled rows: `labels` (rows,), the student's `logits` (rows, classes)."""
+        """Return Σ over the labelled rows, from `labels` (rows,) and the student's `logits` (rows, classes)."""
         raise NotImplementedError
 
 
 class OutputBatchTerm(OutputTerm):
-    """A term on how the outputs of a micro-batch's sequences lie to each other: a `BatchTerm` that looks at logits.
+    """A term on relations between the outputs of a micro-batch's sequences: like `BatchTerm`, but on logits.
 
-    It is one value for a micro-batch; one of a single row takes no part. Not for language modelling, whose logits are
-    seen chunk by chunk.
+    It has one value per micro-batch; a micro-batch of a single row is ignored. Not for language modelling, whose logits
+    are computed chunk by chunk.
     """
 
     levels = ("sequence",)
@@ -131,11 +131,13 @@ class OutputBatchTerm(OutputTerm):
         return "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        ours, theirs = (gather_rows(self.logits(one, batch), self.signal_rows(), batch) for one in (student, teacher))
+        logits, teacher_logits = (
+            gather_rows(self.logits(signals, batch), self.signal_rows(), batch) for signals in (student, teacher)
+        )
         if not batch["rows"]["batch"].numel():
-            return ours.sum() * 0.0
-        return self.loss(ours, theirs, progress)
+            return logits.sum() * 0.0
+        return self.loss(logits, teacher_logits, progress)
 
     def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        """Of the whole micro-batch: logits (rows, classes) of both."""
+        """Return the value of a micro-batch, from logits (rows, classes) of both models."""
         raise NotImplementedError

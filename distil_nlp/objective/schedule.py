@@ -1,4 +1,4 @@
-"""A number that may change over training: constant, linear or cosine from start to end."""
+"""Schedules of a number over training: constant, or linear or cosine from start to end."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Curve = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The value at a share of training done.
+    """A number as a function of training progress.
 
     Attributes:
         start: the value at the first step.
@@ -26,7 +26,7 @@ class Schedule:
             raise ValueError(f"expected an end value for the {self.shape} schedule / got none")
 
     def __call__(self, progress: float) -> float:
-        """The value at `progress`, from 0 (first step) to 1 (last step); clipped outside."""
+        """Return the value at `progress`, from 0 (first step) to 1 (last step); clipped outside."""
         if self.shape == "constant" or self.end is None:
             return self.start
         done = min(max(progress, 0.0), 1.0)

@@ -1,7 +1,7 @@
-"""A term: one thing the student matches, which rows and layers it looks at, and what it must see for that.
+"""`LossTerm`: the base class of all loss terms, with the types of their arguments.
 
-To add one: a file in `losses/` with the formula and a subclass of one of these classes, and a line in `terms.TERMS`.
-What its constructor takes, by its annotations, is what a recipe may say of it.
+To add a term: a file in `losses/` with the formula and a subclass of a base class, and a line in
+`losses.registry.TERMS`. The arguments of its constructor, with their annotations, are its keys in a recipe.
 """
 
 from __future__ import annotations
@@ -35,9 +35,16 @@ Role = Literal["teacher", "student"]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a term must know of a model to pair its layers: depth, width, number of attention heads, which layers see a
-    window only (ModernBERT), how many feed-forward units a block has, where the configuration tells, and how many
-    classes a classifier has."""
+    """The sizes of a model that terms need to pair its layers.
+
+    Attributes:
+        num_layers: number of blocks.
+        hidden_size: width.
+        num_heads: attention heads of a block.
+        layer_types: attention type of each block, if they differ: some of ModernBERT's attend to a window only.
+        feed_forward: feed-forward units of a block, if the configuration has them.
+        num_labels: classes of a classifier.
+    """
 
     num_layers: int
     hidden_size: int
@@ -48,6 +55,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
+        """Return the sizes in a model's configuration."""
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
         return cls(
@@ -56,27 +64,27 @@ class ModelShape:
 
 
 class LossTerm:
-    """One thing the student matches.
+    """A term of the objective: a loss, summed over rows.
+
+    A subclass sets `name` and the class attributes that differ, and implements `counted_rows`, `request` and `sum`. Its
+    value is a sum over rows, averaged over layer pairs, so that a weight has the same meaning for any number of pairs.
 
     Args:
-        weight: its factor in the loss, a number or a `Schedule`; 0 throughout switches the term off.
-
-    A subclass sets `name` and what differs of the class attributes, and fills in `rows`, `request` and `sum`. What it
-    returns is summed over `rows` and averaged over layer pairs, so that weights mean the same for one pair as for six.
+        weight: factor in the loss, a number or a `Schedule`; 0 throughout training switches the term off.
 
     Attributes:
-        name: in recipes and logs.
-        needs_teacher: whether it looks at one.
-        outputs: what a model's output may mean for it: a distribution over classes, or a number.
-        levels: what a row of the logits may be for it: a token or a sequence.
-        formula, formula_of_regression: for a reader of the model card; the latter where a number is predicted and it is
-            another one.
-        unit: of its values, for an axis.
-        paper: its source on arXiv.
-        why_not_balanced: why a balance by `uncertainty` cannot weigh it by its value; None where it can.
-        uses_unlabelled_rows: whether it learns something of the teacher from rows without a label.
-        accepts_cached_teacher: whether a teacher's answers from a cache will do.
-        compares_samples: whether it is one value of all rows that the processes take at once, and of nothing less.
+        name: name in recipes and logs.
+        needs_teacher: True if the term uses signals of a teacher.
+        outputs: the meanings of a model's output that the term is defined for: a distribution over classes, a number.
+        levels: the rows of logits that the term is defined for: tokens, sequences.
+        formula, formula_of_regression: the formula in words, for the model card; the latter for regression, if it
+            differs.
+        unit: unit of the values, for an axis.
+        paper: number of its paper on arXiv.
+        why_not_balanced: the reason why balancing by `uncertainty` cannot use the term's value; None if it can.
+        uses_unlabelled_rows: True if the student learns from the teacher on rows without a label.
+        accepts_cached_teacher: True if cached teacher outputs are sufficient.
+        compares_samples: True if the value is defined only for all rows of all processes together.
     """
 
     name: ClassVar[str]
@@ -97,42 +105,46 @@ class LossTerm:
 
     @classmethod
     def applies_to(cls, kind: TaskKind | str) -> bool:
-        """Return whether the term has a meaning for a kind of task."""
+        """Return True if the term is defined for a kind of task."""
         kind = task_kind(kind)
         return kind.output in cls.outputs and kind.level in cls.levels
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:
-        """Return the names of the kinds of task that the term has a meaning for."""
+        """Return the names of the kinds of task that the term is defined for."""
         return tuple(name for name, kind in KINDS.items() if cls.applies_to(kind))
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
-        """Called once with the models' shapes: pairs layers, checks that term and models fit.
+        """Bind the term to the sizes of the models: pair layers, and validate that the term applies to them.
 
         Raises:
-            UserError: if they do not.
+            UserError: if it does not.
         """
         self.kind = task_kind(kind)
 
     def counted_rows(self) -> str:
-        """The row set that it is divided by: `masked`, `all` or a share for tokens; `cls`, `sequences` or `labelled`
-        for whole rows; `batch` for what is one value a micro-batch."""
+        """Return the row set whose number of rows the sum is divided by.
+
+        It is `masked`, `all` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and `batch` for
+        a single value per micro-batch.
+        """
         raise NotImplementedError
 
     def request(self, role: Role) -> SignalRequest:
+        """Return the signals of a model that the term needs."""
         raise NotImplementedError
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
-        """Modules the term trains: name → (what it is called with, module); what it gives is
-        `Signals.projected[name]`."""
+        """Return the modules that the term trains: name → (input, module); outputs are `Signals.projected[name]`."""
         return {}
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        """Σ over the rows of this micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
+        """Return Σ over the rows of a micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
         raise NotImplementedError
 
 
 def as_schedule(value: float | Schedule) -> Schedule:
+    """Return a number as a constant schedule; a schedule as it is."""
     return value if isinstance(value, Schedule) else Schedule(float(value))
 
 
@@ -142,7 +154,7 @@ def check_same_shape(
     meaning: str = "the same shape on both sides",
     names: tuple[str, str] = ("student", "teacher"),
 ) -> None:
-    """Raises ValueError where the shapes differ."""
+    """Raise ValueError if the shapes differ."""
     if student.shape != teacher.shape:
-        got = ", ".join(f"{name} {tuple(one.shape)}" for name, one in zip(names, (student, teacher), strict=True))
+        got = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, (student, teacher), strict=True))
         raise ValueError(f"expected {meaning} / got {got}")

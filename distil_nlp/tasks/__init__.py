@@ -1,4 +1,4 @@
-"""Kinds of task: their head, rows, labels, metrics and words; GLUE's tasks as a table."""
+"""Kinds of task, with their heads, rows, labels, metrics and wording; and the table of GLUE tasks."""
 
 from distil_nlp.tasks.base import CUSTOM_TASKS, Head, Task
 from distil_nlp.tasks.glue import GLUE, TASKS

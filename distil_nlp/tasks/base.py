@@ -1,4 +1,4 @@
-"""One task: its columns, labels, splits and headline metric; and the head that it needs."""
+"""`Task`: columns, labels, splits and headline metric of a task; `Head`: the head that it needs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from distil_nlp.tasks.kinds import KINDS, task_kind
 
 @dataclass(frozen=True)
 class Task:
-    """One downstream task, in the layout of `nyu-mll/glue`.
+    """A task, in the layout of `nyu-mll/glue`.
 
     Attributes:
-        name: as in GLUE, and the name of the dataset's configuration; or the kind, for a dataset of one's own.
+        name: name in GLUE and of the dataset's configuration; or the kind of task, for a custom dataset.
         text_columns: one column, or two for a pair.
-        labels: class names in the order of their ids; empty where the data must tell them, and for regression.
-        headline: the metric that retention is taken on.
+        labels: class names in the order of their ids; empty if they are read from the data, and for regression.
+        headline: the metric that retention is computed from.
         kind: a kind of task, or its name.
         evaluation_splits: the labelled splits that scores are reported on. GLUE's test labels are not public.
-        label_column: where the label stands.
+        label_column: the column of labels.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Task:
     label_column: str = "label"
 
     def __post_init__(self) -> None:
-        """Look the kind up."""
+        """Replace the name of the kind by the kind."""
         object.__setattr__(self, "kind", task_kind(self.kind))
 
 
 CUSTOM_TASKS = {
     kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
 }
-"""A dataset of one's own, whose columns the recipe names; scores are reported on the first split that exists."""
+"""Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Head:
     num_labels: int | None = None
 
     def __post_init__(self) -> None:
-        """Look the kind up."""
+        """Replace the name of the kind by the kind."""
         object.__setattr__(self, "kind", task_kind(self.kind))
 
     def config(self) -> dict[str, Any]:

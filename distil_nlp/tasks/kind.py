@@ -1,4 +1,4 @@
-"""`TaskKind`: all that differs between masked language modelling, classification and regression, as values."""
+"""`TaskKind`: the differences between masked language modelling, classification and regression, as values."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ Output = Literal["distribution", "number"]
 
 @dataclass(frozen=True)
 class TaskKind:
-    """A kind of task: its head, rows, labels, scores and words.
+    """A kind of task: its head, rows, labels, metrics and wording.
 
-    The rest of the package asks for these values and never for a kind's name. To add a kind: a file beside
-    `masked_lm.py` with an instance, a line in `kinds.KINDS`, and a module of the name `module` in `data/` (loading and
-    batches: see `data/kinds.py`) and in `evaluation/` (scores: see `evaluation/kinds.py`).
+    The rest of the package reads these values and never compares a kind's name. To add a kind: a file next to
+    `masked_lm.py` with an instance, a line in `kinds.KINDS`, and a module called `module` in `data/` (loading and
+    batches: see `data/kinds.py`) and in `evaluation/` (metrics: see `evaluation/kinds.py`).
 
     Attributes:
-        name: in recipes (`data.task`) and in `results.json`.
+        name: name in recipes (`data.task`) and in `results.json`.
         module: name of the kind's files in `data/` and `evaluation/`.
         auto_model: transformers' class that loads a model with the head.
-        head_name: the head in messages.
-        title: the kind in messages.
-        has_labels: whether the head has an output for each label of the data, rather than for each word.
-        problem_type: of the model's configuration; None where it has none.
-        num_labels: outputs of the head where the kind fixes them.
-        level: what a row of the logits is; a head on tokens runs on chosen tokens only.
-        output: what a row of the logits means: a distribution over classes (a softmax), or a number.
+        head_name: name of the head in messages.
+        title: name of the kind in messages.
+        has_labels: True if the head has an output for each label of the data; False for an output per word.
+        problem_type: `problem_type` of the model's configuration; None if it has none.
+        num_labels: number of outputs, if it is the same for all tasks of the kind.
+        level: the unit of a row of logits; a head on tokens runs on selected tokens only.
+        output: the meaning of a row of logits: a distribution over classes (by a softmax), or a number.
         label_rows: row set of the rows that have a label.
-        data_keys: keys of a recipe's section `data` that not every kind reads, and this one does.
-        max_text_columns: most columns of text that make one input.
-        streams: whether the data may be streamed.
-        can_augment: whether `data.augmentation` has a meaning.
-        names_corpus: whether folders are named after the data rather than the task.
-        headline: metric that retention is taken on, for data of one's own.
+        data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
+        max_text_columns: maximal number of text columns of an input.
+        streams: True if the data may be streamed.
+        can_augment: True if `data.augmentation` is supported.
+        names_corpus: True if folders are named after the data rather than the task.
+        headline: metric that retention is computed from, for custom data.
         evaluation_splits: splits that scores are reported on, the first that exists.
-        majority_name: baseline without a model, in tables.
-        predicted: what is predicted for a row, in sentences.
-        metric_names: a metric → its name in tables, where the kind has its own.
-        metric_note: how the metrics are to be read, on the model card.
+        majority_name: name of the baseline without a model, in tables.
+        predicted: noun for the prediction of a row, in sentences.
+        metric_names: a metric → its name in tables, if the kind has its own.
+        metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student.
-        pipeline_options: further arguments of that pipeline's call, as code; None for one that cannot truncate.
-        example_input: an input of that pipeline, as code; `example_pair` where an input has two texts.
-        hub_tags: tags of a model card, for data of one's own.
-        purpose: what the student is meant for, on the model card.
-        truncation: what became of long texts, on the model card.
-        limit: a further sentence of the model card's limits.
+        pipeline_options: further arguments of that pipeline's call, as code; None for a pipeline that cannot truncate.
+        example_input: an input of that pipeline, as code; `example_pair` for an input of two texts.
+        hub_tags: tags of a model card, for custom data.
+        purpose: intended use of the student, on the model card.
+        truncation: treatment of long texts, on the model card.
+        limit: a further sentence of the model card's limitations.
     """
 
     name: str
@@ -81,10 +81,10 @@ class TaskKind:
     limit: str = ""
 
     def __str__(self) -> str:
-        """Return the name, which is also how caches know the kind."""
+        """Return the name, which is also part of the keys of caches."""
         return self.name
 
     @property
     def predicts_words(self) -> bool:
-        """Whether an output is over the vocabulary: too large to be whole, so that losses go through it in chunks."""
+        """True if the outputs are over the vocabulary: too large for memory, so that losses are computed in chunks."""
         return not self.has_labels

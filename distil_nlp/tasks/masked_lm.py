@@ -1,4 +1,4 @@
-"""Masked language modelling: a distribution over the vocabulary for each chosen token."""
+"""Masked language modelling: a distribution over the vocabulary for each selected token."""
 
 from distil_nlp.tasks.kind import TaskKind
 

@@ -1,1 +1,1 @@
-"""Sources of teacher signals: a frozen model, an ensemble, a cache."""
+"""Sources of teacher signals: a frozen model, an ensemble, a cache of outputs."""

@@ -1,4 +1,4 @@
-"""Several teachers that speak as one."""
+"""`Ensemble`: several teachers as a single model."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from distil_nlp.errors import UserError
 
 
 class Ensemble(nn.Module):
-    """Teachers whose logits are averaged; hidden states and attention are those of the first.
+    """A model with the mean logits of several teachers; hidden states and attention are those of the first.
 
     The mean of logits is, after the softmax, the geometric mean of their distributions (Hinton, Vinyals, Dean 2015,
     arXiv:1503.02531, section 5, has it beside the arithmetic one), at every temperature.
 
     Args:
-        teachers: with heads of one kind, for the same words and labels; in eval mode from here on.
+        teachers: models with the same kind of head, vocabulary and labels; they are put into eval mode.
 
     Raises:
-        UserError: if their outputs differ in number.
+        UserError: if they have different numbers of outputs.
     """
 
     def __init__(self, teachers: Sequence[PreTrainedModel]):
         super().__init__()
-        sizes = [_outputs(one) for one in teachers]
+        sizes = [_num_outputs(model) for model in teachers]
         if len(set(sizes)) > 1:
             raise UserError(
                 "teacher.ensemble",
                 "models with equally many outputs",
                 ", ".join(map(str, sizes)),
                 why="their logits have no mean",
-                fix="take models of one vocabulary and one task",
+                fix="use models of the same vocabulary and task",
             )
         self.members = nn.ModuleList(teachers)
         self.eval()
@@ -43,12 +43,12 @@ class Ensemble(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Any:
-        """The first one's output, with the mean logits."""
+        """Return the output of the first model, with the mean logits."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        known = [inspect.signature(one.forward).parameters for one in self.members]
+        arguments = [inspect.signature(member.forward).parameters for member in self.members]
         outputs = [
-            one(**{name: value for name, value in inputs.items() if name in names})
-            for one, names in zip(self.members, known, strict=True)
+            member(**{name: value for name, value in inputs.items() if name in names})
+            for member, names in zip(self.members, arguments, strict=True)
         ]
         outputs[0].logits = torch.stack([output.logits for output in outputs]).mean(0)
         return outputs[0]
@@ -70,19 +70,19 @@ class Ensemble(nn.Module):
         return self.members[0].dtype
 
     def get_output_embeddings(self) -> None:
-        """None that would speak for all."""
+        """Return None: there is no projection for the mean logits."""
 
     def get_input_embeddings(self) -> None:
-        """None that all share."""
+        """Return None: the members have their own embeddings."""
 
     def set_attn_implementation(self, name: str) -> None:
-        for one in self.members:
-            one.set_attn_implementation(name)
+        for member in self.members:
+            member.set_attn_implementation(name)
 
     def _can_set_attn_implementation(self) -> bool:
-        return all(one._can_set_attn_implementation() for one in self.members)
+        return all(member._can_set_attn_implementation() for member in self.members)
 
 
-def _outputs(model: PreTrainedModel) -> int:
-    """Words or labels."""
+def _num_outputs(model: PreTrainedModel) -> int:
+    """Return the number of outputs: words of the vocabulary, or labels."""
     return model.config.vocab_size if model.get_output_embeddings() is not None else model.config.num_labels

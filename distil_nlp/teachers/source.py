@@ -1,6 +1,6 @@
-"""`TeacherSource`: where the teacher's signals come from.
+"""`TeacherSource`: the origin of the teacher's signals.
 
-A source that is no frozen model (a moving average, peers, a file of outputs) is a subclass of its own in this package.
+A source other than a frozen model (a moving average, peers, a file of outputs) is a further subclass in this package.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, 
 
 
 class TeacherSource:
-    """Gives the signals of a teacher for a batch. This one gives none: the source of an objective without a teacher.
+    """Provides the signals of a teacher for a batch; this base class has none, for objectives without a teacher.
 
     Attributes:
-        model: the teacher itself; None if there is none, or it is out of reach.
+        model: the teacher; None if there is none, or it is not available.
         inputs: columns of a batch that it reads.
-        cached_epochs: number of epochs whose draws it knows; None where it takes any batch.
+        cached_epochs: number of epochs whose draws are cached; None if it accepts any batch.
     """
 
     model: PreTrainedModel | None = None
@@ -39,23 +39,23 @@ class TeacherSource:
 
     @property
     def shape(self) -> ModelShape | None:
-        """Depth, width and heads, for terms that pair layers."""
+        """The sizes of the model, for terms that pair layers; None without a model."""
         return None if self.model is None else ModelShape.of(self.model.config)
 
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Prepare to capture the signals that a bound objective requests.
 
         Args:
-            mixes: whether batches may ask for mixed embeddings.
+            mixes: True if batches may hold mixup partners.
         """
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
-        """Prepare for the training rows; called once, before the first of them is read.
+        """Prepare for the training rows; called once, before the first row is read.
 
         Args:
             rows: all training rows.
-            collator: makes batches of them.
-            options: `device`, `batch_size` and `workers` of a pass over the rows; `keep_model`, whether the model is
+            collator: the collator of training.
+            options: `device`, `batch_size` and `workers` of a pass over the rows; `keep_model`, True if the model is
                 needed on the device afterwards.
         """
 
@@ -76,7 +76,7 @@ class FrozenTeacher(TeacherSource):
     """A model in eval mode that runs on each batch.
 
     Args:
-        model: frozen here; a `PreTrainedModel` or an `Ensemble`.
+        model: a `PreTrainedModel` or an `Ensemble`; it is frozen by `attach`.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -107,11 +107,11 @@ class FrozenTeacher(TeacherSource):
 
 
 class CachedTeacher(FrozenTeacher):
-    """A model whose outputs for the training rows are on disk; it runs on evaluation rows alone.
+    """A model whose outputs for the training rows are cached on disk; it runs on evaluation rows only.
 
     Args:
         model: see `FrozenTeacher`.
-        config: where outputs are kept, and how.
+        config: settings of the cache.
     """
 
     def __init__(self, model: PreTrainedModel, config: CacheConfig):
@@ -120,10 +120,10 @@ class CachedTeacher(FrozenTeacher):
         self.cache: TeacherCache | None = None
 
     def prepare(self, rows: Any, collator: RowCollator, *, keep_model: bool = True, **options: Any) -> None:
-        """Read the teacher's outputs for all rows from disk, or compute them; the collator then hands them on.
+        """Open the cache of the teacher's outputs for all rows, or build it; the collator then reads from it.
 
         Raises:
-            UserError: if the rows cannot be found again, or a term needs more than is kept.
+            UserError: if the rows are a stream, or a term needs more than the cached signals.
         """
         if self.cache is not None:
             return
@@ -132,7 +132,7 @@ class CachedTeacher(FrozenTeacher):
                 "teacher.cache",
                 "training rows with a length",
                 "a stream",
-                why="its rows cannot be found again",
+                why="its rows have no numbers to look outputs up by",
                 fix="set data.streaming=false, or leave teacher.cache out",
             )
         contents = CachedSignals.of(
@@ -150,7 +150,7 @@ class CachedTeacher(FrozenTeacher):
             self.model.to("cpu")
 
     def signals(self, batch: dict[str, Any]) -> Signals:
-        """Return cached signals, or run the model where the batch has none."""
+        """Return cached signals; run the model on batches without cached outputs."""
         if "cached_outputs" in batch:
             return self.cache.signals(batch["cached_outputs"], batch.get("attention_mask"))
         return super().signals(batch)
@@ -167,10 +167,10 @@ def teacher_source(teacher: TeacherSource | PreTrainedModel | None, config: Cach
 
 @contextmanager
 def differentiating(recorder: Recorder, batch: dict[str, Any], objective: Objective, again: bool) -> Iterator[None]:
-    """Within this, a forward also captures the gradient of the model's own loss at its embeddings.
+    """Within this context, a forward also captures the gradient of the model's own loss at its embeddings.
 
     Args:
-        again: keep the graph, so that a loss on the gradient can be differentiated.
+        again: True to keep the graph, so that a loss on the gradient can be differentiated.
     """
     gradient = gradient_at_embeddings(batch, objective.kind, again)
     with double_backward_attention(), recorder.differentiating(gradient):
@@ -178,20 +178,20 @@ def differentiating(recorder: Recorder, batch: dict[str, Any], objective: Object
 
 
 def cached_temperature(objective: Objective) -> float:
-    """Return the temperature of the soft targets, the only term that can do with a vocabulary's likeliest words.
+    """Return the temperature of `soft_target_kl`, the only term that accepts the top-k words of a vocabulary.
 
     Raises:
-        UserError: if another term needs all words, or the temperature changes.
+        UserError: if another term needs all words, or the temperature is scheduled.
     """
     words = objective.kind.predicts_words
     outputs = [term for term in objective.terms if isinstance(term, OutputTerm) and term.needs_teacher]
-    whole = [term.name for term in outputs if words and not term.accepts_top_logits]
-    if whole:
+    others = [term.name for term in outputs if words and not term.accepts_top_logits]
+    if others:
         raise UserError(
             "teacher.cache",
             "plain soft_target_kl alone of the terms on a teacher's vocabulary",
-            ", ".join(whole),
-            why="the likeliest words are kept, and these need all",
+            ", ".join(others),
+            why="only the likeliest words are cached, and these terms need all",
             fix="leave teacher.cache out",
         )
     soft = [term.temperature for term in objective.terms if isinstance(term, SoftTargetKL)]
@@ -200,7 +200,7 @@ def cached_temperature(objective: Objective) -> float:
             "teacher.cache",
             "a constant temperature of soft_target_kl",
             "one that changes",
-            why="the tail probability of the words that are not kept would be that of another temperature",
+            why="the tail probability of all other words would be that of another temperature",
             fix="drop its schedule, or leave teacher.cache out",
         )
     return soft[0].start if soft else 1.0

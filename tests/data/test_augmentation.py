@@ -33,6 +33,7 @@ from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 
@@ -43,12 +44,12 @@ COLUMNS = frozenset({"input_ids", "token_type_ids", "attention_mask", "labels", 
 
 
 def classifier(num_layers, **changes):
-    """One whose outputs tell rows apart."""
+    """Return a classifier whose outputs differ between rows."""
     return tiny.classifier(num_layers, initializer_range=0.3, **changes)
 
 
 def batch_of(rows, numbers, epoch=0, cutoff=None, mixup=None):
-    """What a trainer's loader makes of some rows."""
+    """Return some rows as a batch of a trainer's loader."""
     collate = TaskCollator(tiny.tokenizer(), "classification")
     collator = RowCollator(MixupCollator(collate) if mixup else collate, SETS, COLUMNS)
     return collator(EpochRows(rows, cutoff=cutoff, mixup=mixup).__getitems__([encode_index(epoch, i) for i in numbers]))
@@ -62,40 +63,41 @@ def inputs_of(batch):
 
 
 def by_hand(model, rows, epoch, mixup):
-    """Logits of rows one by one: embeddings mixed outside the model, token by token."""
-    embed, found = model.get_input_embeddings(), []
+    """Return logits of rows one by one: embeddings mixed outside the model, token by token."""
+    embed, logits = model.get_input_embeddings(), []
     for number, row in enumerate(rows):
         partner, share = mixup.draw(epoch, number, len(rows)) or (number, 1.0)
         other = rows[partner]
-        ours, theirs = len(row["input_ids"]), len(other["input_ids"])
+        length, other_length = len(row["input_ids"]), len(other["input_ids"])
         states, segments = [], []
-        for place in range(max(ours, theirs)):
+        for place in range(max(length, other_length)):
             both = [
-                embed(torch.tensor(one["input_ids"][place])) for one in (row, other) if place < len(one["input_ids"])
+                embed(torch.tensor(each["input_ids"][place])) for each in (row, other) if place < len(each["input_ids"])
             ]
             states.append(share * both[0] + (1 - share) * both[1] if len(both) == 2 else both[0])
-            segments.append((row if place < ours else other)["token_type_ids"][place])
-        found.append(model(inputs_embeds=torch.stack(states)[None], token_type_ids=torch.tensor([segments])).logits[0])
-    return torch.stack(found)
+            segments.append((row if place < length else other)["token_type_ids"][place])
+        logits.append(model(inputs_embeds=torch.stack(states)[None], token_type_ids=torch.tensor([segments])).logits[0])
+    return torch.stack(logits)
 
 
 @pytest.mark.parametrize("ensemble", [False, True], ids=["student", "ensemble"])
 def test_a_mixture_is_that_of_the_definition(ensemble):
-    """Prevents embeddings of another model, padding mixed in, tokens of the longer row that nobody attends to, and an
-    ensemble of which one member alone sees the mixture."""
+    """Prevents embeddings of another model, padding mixed in, tokens of the longer row without attention, and an
+    ensemble of which a single member reads the mixture.
+    """
     rows, mixup = task_rows(12), Mixup(0.7, 1.0, seed=5)
     members = [classifier(2, seed=1), classifier(3, seed=2, hidden_size=16)]
     model = Ensemble(members) if ensemble else members[0]
     recorder = Recorder(model, SignalRequest(logits=True))
     mixer = EmbeddingMixer(model)
     batch = batch_of(rows, range(12), epoch=3, mixup=mixup)
-    seen = forward_with_signals(model, inputs_of(batch), batch["rows"]).logits
+    logits = forward_with_signals(model, inputs_of(batch), batch["rows"]).logits
     mixer.remove()
     recorder.remove()
-    wanted = [by_hand(one, rows, 3, mixup) for one in (members if ensemble else members[:1])]
-    torch.testing.assert_close(seen, torch.stack(wanted).mean(0), atol=2e-6, rtol=1e-5)
+    expected = [by_hand(member, rows, 3, mixup) for member in (members if ensemble else members[:1])]
+    torch.testing.assert_close(logits, torch.stack(expected).mean(0), atol=2e-6, rtol=1e-5)
     plain = model(**inputs_of(batch_of(rows, range(12)))).logits
-    assert (seen - plain).abs().max() > 1e-3
+    assert (logits - plain).abs().max() > 1e-3
 
 
 def test_a_partner_is_another_row_and_shares_are_those_of_beta():
@@ -116,18 +118,18 @@ def test_draws_are_those_of_seed_epoch_and_row():
     """Prevents the same mixtures and cuts in every epoch or for every student, and other ones in another batch."""
     rows = task_rows(10)
 
-    def seen(seed, epoch, numbers):
+    def read(seed, epoch, numbers):
         changes = {"cutoff": Cutoff(1.0, 0.3, KEPT, seed), "mixup": Mixup(0.9, 0.4, seed)}
         return EpochRows(rows, **changes).__getitems__([encode_index(epoch, i) for i in numbers])
 
-    assert seen(0, 1, [3, 7]) == [seen(0, 1, [3])[0], seen(0, 1, [5, 7])[1]]
-    for other in (seen(1, 1, range(10)), seen(0, 2, range(10))):
-        assert [row.get(PARTNER) for row in other] != [row.get(PARTNER) for row in seen(0, 1, range(10))]
-        assert [row["attention_mask"] for row in other] != [row["attention_mask"] for row in seen(0, 1, range(10))]
+    assert read(0, 1, [3, 7]) == [read(0, 1, [3])[0], read(0, 1, [5, 7])[1]]
+    for other in (read(1, 1, range(10)), read(0, 2, range(10))):
+        assert [row.get(PARTNER) for row in other] != [row.get(PARTNER) for row in read(0, 1, range(10))]
+        assert [row["attention_mask"] for row in other] != [row["attention_mask"] for row in read(0, 1, range(10))]
 
 
 def test_a_mixture_has_no_label_and_a_filler_no_partner():
-    """Prevents a mixture that is taught one row's label, and fillers that are mixed."""
+    """Prevents a mixture with the label of one of its rows, and fillers that are mixed."""
     rows = EpochRows(task_rows(6), mixup=Mixup(1.0, seed=2)).__getitems__([encode_index(0, i) for i in range(8)])
     assert [PARTNER in row for row in rows] == [not row[FILLER] for row in rows] == [True] * 6 + [False] * 2
     batch = batch_of(task_rows(6), range(6), mixup=Mixup(0.5, seed=2))
@@ -142,7 +144,7 @@ def test_a_mixture_has_no_label_and_a_filler_no_partner():
 
 
 def test_a_model_that_looks_words_up_elsewhere_is_refused():
-    """Prevents a teacher who sees the plain row while the student sees the mixture."""
+    """Prevents a teacher that reads the unmixed row while the student reads the mixture."""
     model = classifier(2)
     Recorder(model, SignalRequest(logits=True))
     EmbeddingMixer(model)
@@ -159,21 +161,21 @@ def test_a_model_that_looks_words_up_elsewhere_is_refused():
 
 
 def test_cut_tokens_are_unseen():
-    """Prevents a cut token that still speaks: whatever stands there, the outputs are the same, and no term looks."""
+    """Prevents a cut token with an effect: outputs are the same whatever its id, and no term uses it."""
     rows, cutoff, model = task_rows(8), Cutoff(1.0, 0.4, KEPT, seed=1), classifier(3)
     cut = [EpochRows(rows, cutoff=cutoff)[encode_index(0, i)]["attention_mask"] for i in range(8)]
     assert sum(mask.count(0) for mask in cut) > 0
     others = copy.deepcopy(rows)
     for row, mask in zip(others, cut, strict=True):
-        row["input_ids"] = [id if seen else 7 + id % 5 for id, seen in zip(row["input_ids"], mask, strict=True)]
+        row["input_ids"] = [id if kept else 7 + id % 5 for id, kept in zip(row["input_ids"], mask, strict=True)]
     assert others != rows
-    one, other = (batch_of(some, range(8), cutoff=cutoff) for some in (rows, others))
-    torch.testing.assert_close(model(**inputs_of(one)).logits, model(**inputs_of(other)).logits)
-    assert len(one["rows"]["all"]) == one["tokens"] == sum(map(sum, cut))
-    assert one["rows"]["labelled"].tolist() == list(range(8))
+    batch, other = (batch_of(some, range(8), cutoff=cutoff) for some in (rows, others))
+    torch.testing.assert_close(model(**inputs_of(batch)).logits, model(**inputs_of(other)).logits)
+    assert len(batch["rows"]["all"]) == batch["tokens"] == sum(map(sum, cut))
+    assert batch["rows"]["labelled"].tolist() == list(range(8))
     whole = batch_of(rows, range(8))
-    assert one["input_ids"].equal(whole["input_ids"])
-    assert (model(**inputs_of(one)).logits - model(**inputs_of(whole)).logits).abs().max() > 1e-3
+    assert batch["input_ids"].equal(whole["input_ids"])
+    assert (model(**inputs_of(batch)).logits - model(**inputs_of(whole)).logits).abs().max() > 1e-3
 
 
 def test_the_first_token_and_separators_are_never_cut():
@@ -194,7 +196,7 @@ BOTH = {"changes": {"cutoff": Cutoff(0.8, 0.3, KEPT, seed=7), "mixup": Mixup(0.5
 
 
 def run(folder, student=None, callbacks=(), resume=None, **arguments):
-    found = trainer(
+    trained = trainer(
         folder,
         student or classifier(2, seed=1),
         arguments.pop("teacher", None) or classifier(4),
@@ -203,8 +205,8 @@ def run(folder, student=None, callbacks=(), resume=None, **arguments):
         callbacks=list(callbacks),
         **arguments,
     )
-    found.train(resume_from_checkpoint=resume)
-    return found
+    trained.train(resume_from_checkpoint=resume)
+    return trained
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (1, 8)])
@@ -214,13 +216,13 @@ def test_any_cut_of_a_step_gives_the_same_gradient(tmp_path, batch, accumulation
     def gradient(batch, accumulation, **changes):
         arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, **changes}
         student = classifier(2, seed=1)
-        before = {name: one.detach().clone() for name, one in student.named_parameters()}
+        before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
         run(tmp_path, student, max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0, **arguments)
-        return torch.cat([(before[name] - one.detach()).flatten() for name, one in student.named_parameters()])
+        return torch.cat([(before[name] - p.detach()).flatten() for name, p in student.named_parameters()])
 
-    ours, theirs, plain = gradient(8, 1, **BOTH), gradient(batch, accumulation, **BOTH), gradient(8, 1)
-    assert (ours - theirs).norm() < 1e-5 * ours.norm()
-    assert (ours - plain).norm() > 0.1 * ours.norm()
+    whole, cut, plain = gradient(8, 1, **BOTH), gradient(batch, accumulation, **BOTH), gradient(8, 1)
+    assert (whole - cut).norm() < 1e-5 * whole.norm()
+    assert (whole - plain).norm() > 0.1 * whole.norm()
 
 
 def test_a_resumed_run_sees_the_rows_of_an_uninterrupted_one(tmp_path):
@@ -234,15 +236,15 @@ def test_a_resumed_run_sees_the_rows_of_an_uninterrupted_one(tmp_path):
 
 
 def test_the_teacher_labels_what_the_student_sees(tmp_path):
-    """Prevents a teacher who is shown another row: equal models then differ; and evaluation rows that are changed."""
+    """Prevents a teacher that reads another row (equal models would then differ), and changed evaluation rows."""
     model = classifier(2)
     arguments = {"terms": [SoftTargetKL()], "learning_rate": 0.0, "eval_rows": task_rows(8, seed=3)}
-    found = run(tmp_path, copy.deepcopy(model), teacher=model, **arguments, **BOTH)
-    assert found.last_terms["soft_target_kl"] < 1e-10
+    trained = run(tmp_path, copy.deepcopy(model), teacher=model, **arguments, **BOTH)
+    assert trained.last_terms["soft_target_kl"] < 1e-10
     augmented = run(tmp_path, **arguments, **BOTH).evaluate()
     plain = run(tmp_path, **arguments).evaluate()
     assert augmented["eval_soft_target_kl"] == plain["eval_soft_target_kl"]
-    student = found.detach()
+    student = trained.detach()
     assert not student._forward_pre_hooks
     assert not student.get_input_embeddings()._forward_hooks
 
@@ -263,11 +265,11 @@ def test_rows_without_a_mask_are_cut_too(seed):
 
 def test_it_works_with_a_stock_collator(tmp_path):
     """Prevents a notebook that gets an error for a column it never wrote."""
-    found = run(tmp_path, max_steps=1, **BOTH)
+    trained = run(tmp_path, max_steps=1, **BOTH)
     rows = [{name: row[name] for name in ("input_ids", "token_type_ids", "labels")} for row in task_rows()]
-    found.data_collator.collate = MixupCollator(DataCollatorWithPadding(tiny.tokenizer()))
-    found.train_dataset = rows
-    found.train()
+    trained.data_collator.collate = MixupCollator(DataCollatorWithPadding(tiny.tokenizer()))
+    trained.train_dataset = rows
+    trained.train()
 
 
 # What is refused ------------------------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_makes_no_sense_is_refused(tmp_path, name):
-    """Prevents answers about other rows, rows that nobody labels, and keys without effect."""
+    """Prevents teacher outputs for other rows, rows that nobody labels, and keys without effect."""
     arguments, message = REFUSED[name]
     with pytest.raises(UserError, match=message):
         run(tmp_path, **arguments, **BOTH)
@@ -317,24 +319,25 @@ def rows():
 
 
 def replaced(rows, folder, model=None, **changes):
-    how = WordReplacement(**{"copies": 6, "candidates": 5, "folder": folder, **changes})
-    return augment_with_replacements(rows, how, model or tiny.mlm_model(2), tiny.tokenizer(), batch_size=7)
+    config = WordReplacement(**{"copies": 6, "candidates": 5, "folder": folder, **changes})
+    return augment_with_replacements(rows, config, model or tiny.mlm_model(2), tiny.tokenizer(), batch_size=7)
 
 
 def words_of(row):
-    """Token ids of each word, special tokens between."""
-    found = []
+    """Return the token ids of each word; special tokens are words of their own."""
+    words = []
     for id in row["input_ids"]:
-        if found and tiny.VOCABULARY[id].startswith("##"):
-            found[-1].append(id)
+        if words and tiny.VOCABULARY[id].startswith("##"):
+            words[-1].append(id)
         else:
-            found.append([id])
-    return found
+            words.append([id])
+    return words
 
 
 def test_each_row_is_followed_by_unlabelled_copies(rows, tmp_path):
     """Prevents copies with a label that the teacher did not give, originals that are lost, and one half of a pair that
-    is never changed."""
+    is never changed.
+    """
     made = replaced(rows, tmp_path, probability=0.4, copies=20)
     assert len(made) == 21 * len(rows)
     assert made.column_names == [name for name in rows.column_names if name != "word_ids"]
@@ -348,12 +351,12 @@ def test_each_row_is_followed_by_unlabelled_copies(rows, tmp_path):
         old, new = words_of(rows[i // 20]), words_of(copied)
         assert len(old) == len(new)
         segment = 0
-        for one, other in zip(old, new, strict=True):
-            if one[0] in KEPT:
-                assert one == other
-                segment += one[0] == SEP
+        for word, replacement in zip(old, new, strict=True):
+            if word[0] in KEPT:
+                assert word == replacement
+                segment += word[0] == SEP
             else:
-                changed[segment].append(one != other)
+                changed[segment].append(word != replacement)
     for shares in changed.values():
         assert 0.3 < np.mean(shares) < 0.45  # some are replaced by themselves
 
@@ -369,8 +372,8 @@ def test_words_come_from_the_models_likeliest_at_that_place(rows, tmp_path):
     """Prevents proposals of another place or another row, pieces of words, and special tokens."""
     model, row = tiny.mlm_model(2, seed=3), rows.select([1])
     made = replaced(row, tmp_path, model, probability=1.0, copies=40, candidates=5)
-    units = [place for place, one in enumerate(words_of(row[0])) if one[0] not in KEPT]
-    words = [tuple(one) for one in words_of(row[0])]
+    units = [place for place, word in enumerate(words_of(row[0])) if word[0] not in KEPT]
+    words = [tuple(word) for word in words_of(row[0])]
     barred = [i for i, token in enumerate(tiny.VOCABULARY) if token.startswith(("##", "["))]
     for group in mask_groups(len(units)):
         masked = [[MASK] if place in [units[i] for i in group] else words[place] for place in range(len(words))]
@@ -381,31 +384,30 @@ def test_words_come_from_the_models_likeliest_at_that_place(rows, tmp_path):
         logits[:, barred] = -torch.inf
         places = [place for place, id in enumerate(ids) if id == MASK]
         for i, place in zip(group, places, strict=True):
-            wanted = set(logits[place].topk(5).indices.tolist())
-            found = {words_of(copied)[units[i]][0] for copied in made.select(range(1, 41))}
-            assert found == wanted
+            expected = set(logits[place].topk(5).indices.tolist())
+            assert {words_of(copied)[units[i]][0] for copied in made.select(range(1, 41))} == expected
 
 
 def test_at_most_a_seventh_of_a_row_is_masked_at_once():
-    """Prevents a row of masks, of which no model can tell anything, and words that are never masked."""
+    """Prevents a row of masks, from which no model can predict anything, and words that are never masked."""
     for count in range(60):
-        found = mask_groups(count)
-        assert sorted(i for group in found for i in group) == list(range(count))
-        assert all(len(group) <= max(1, 0.15 * count) for group in found)
+        groups = mask_groups(count)
+        assert sorted(i for group in groups for i in group) == list(range(count))
+        assert all(len(group) <= max(1, 0.15 * count) for group in groups)
 
 
 def test_rows_are_made_once_and_alike(rows, tmp_path, capsys):
     """Prevents an hour of proposals before each start, other rows each time, and rows of another setting or model."""
-    model, asked = tiny.mlm_model(2), []
-    model.register_forward_pre_hook(lambda *args: asked.append(1))
+    model, forwards = tiny.mlm_model(2), []
+    model.register_forward_pre_hook(lambda *args: forwards.append(1))
     first = replaced(rows, tmp_path / "one", model)
-    count = len(asked)
+    count = len(forwards)
     assert count > 0
     assert "12 training rows became 84, kept in" in capsys.readouterr().out
     assert replaced(rows, tmp_path / "one", model).to_dict() == first.to_dict()
-    assert len(asked) == count
+    assert len(forwards) == count
     assert replaced(rows, tmp_path / "two", model).to_dict() == first.to_dict()
-    assert len(asked) == 2 * count
+    assert len(forwards) == 2 * count
     for changes in ({"seed": 1}, {"probability": 0.5}, {"model": tiny.mlm_model(2, seed=9)}):
         assert replaced(rows, tmp_path / "one", **{"model": model, **changes}).to_dict() != first.to_dict()
     fewer = replaced(rows.select(range(5)), tmp_path / "one", model)
@@ -431,8 +433,8 @@ def test_a_vocabulary_that_marks_spaces_keeps_them(tmp_path):
     task = Task("classification", ("text",), ("no", "yes"))
     rows = load_task(splits, tokenizer, task, evaluation_splits=["test"], words=True).split.train
     assert rows[0]["input_ids"] == [2, 11, 5, 7, 8, 6, 3]
-    how = WordReplacement(copies=20, probability=1.0, candidates=15, folder=tmp_path)
-    made = augment_with_replacements(rows, how, tiny.mlm_model(2, vocab_size=12), tokenizer)
+    config = WordReplacement(copies=20, probability=1.0, candidates=15, folder=tmp_path)
+    made = augment_with_replacements(rows, config, tiny.mlm_model(2, vocab_size=12), tokenizer)
     ids = np.array(made["input_ids"])
     assert set(ids[:, 1].tolist()) <= {9, 10, 11}
     assert set(ids[:, 2:6].flatten().tolist()) <= {5, 6, 7, 8}
@@ -444,19 +446,19 @@ def test_copies_that_were_interrupted_go_on(rows, tmp_path, monkeypatch):
     whole = replaced(rows, tmp_path / "whole").to_list()
     monkeypatch.setattr("distil_nlp.data.augmentation.word_replacement._ROWS_OF_A_FILE", 2)
     monkeypatch.setattr("distil_nlp.data.augmentation.word_replacement._ROWS_AT_ONCE", 2)
-    model, asked = tiny.mlm_model(2), []
-    model.register_forward_pre_hook(lambda *_: asked.append(1))
-    stopped = model.register_forward_pre_hook(lambda *_: stop_at(len(asked), 9))
+    model, forwards = tiny.mlm_model(2), []
+    model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    stopped = model.register_forward_pre_hook(lambda *_: stop_at(len(forwards), 9))
     with pytest.raises(KeyboardInterrupt):
         replaced(rows, tmp_path / "parts", model)
     stopped.remove()
     assert replaced(rows, tmp_path / "parts", model).to_list() == whole
-    again = len(asked)
+    again = len(forwards)
     assert replaced(rows, tmp_path / "parts", model).to_list() == whole
-    assert len(asked) == again
-    asked.clear()
+    assert len(forwards) == again
+    forwards.clear()
     replaced(rows, tmp_path / "anew", model)
-    assert again < 9 + len(asked)
+    assert again < 9 + len(forwards)
 
 
 def stop_at(count, limit):
@@ -479,12 +481,12 @@ ALL = ("data.augmentation.cutoff={}", "data.augmentation.mixup={}", "data.augmen
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A teacher, data, and a masked language model that proposes words."""
+    """Write a teacher, data, and a masked language model that proposes words."""
     monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
-    found = Place(tmp_path).prepare()
+    place = Place(tmp_path).prepare()
     tiny.mlm_model(2).save_pretrained(tmp_path / "words")
     tiny.tokenizer().save_pretrained(tmp_path / "words")
-    return found
+    return place
 
 
 def proposing(place):
@@ -493,25 +495,25 @@ def proposing(place):
 
 
 def test_a_run_with_all_of_it(place, monkeypatch, capsys):
-    """Prevents an augmented teacher or baseline, scores of made rows, and a card that is silent about them."""
-    seen = {}
+    """Prevents an augmented teacher or baseline, scores of augmented rows, and a card that does not mention them."""
+    trained_on = {}
 
     class Watched(DistillationTrainer):
         def __init__(self, objective, train_dataset, mixup=None, **parts):
-            kind = "teacher" if "cutoff" not in parts else "distilled" if objective.needs_teacher else "labels alone"
-            seen[kind] = len(train_dataset), mixup is not None
+            kind = "teacher" if "cutoff" not in parts else "distilled" if objective.needs_teacher else "labels only"
+            trained_on[kind] = len(train_dataset), mixup is not None
             super().__init__(objective=objective, train_dataset=train_dataset, mixup=mixup, **parts)
 
     for module in (variants, teacher):
         monkeypatch.setattr(module, "DistillationTrainer", Watched)
     overrides = ["teacher.finetune.max_steps=1", "evaluation.baselines=[no_distillation]", "training.max_steps=2"]
     assert place.run(*ALL, *proposing(place), *overrides) == 0
-    assert seen == {"teacher": (24, False), "distilled": (72, True), "labels alone": (24, False)}
+    assert trained_on == {"teacher": (24, False), "distilled": (72, True), "labels only": (24, False)}
     assert "replacement: 24 training rows became 72, kept in" in capsys.readouterr().out
     assert place.results["rows"]["train"] == 72
     assert place.results["rows"]["labelled"] == 24
     outputs = variants.load_outputs(place.variants[0] / "outputs.npz")
-    assert [len(one.labels) for one in outputs.values()] == [9]
+    assert [len(split.labels) for split in outputs.values()] == [9]
     card = (place.out / "student" / "README.md").read_text()
     assert re.search("2 more rows were made of each, with 40.% of the words replaced", card)
     assert place.run(*ALL, *proposing(place), *overrides) == 0
@@ -523,23 +525,23 @@ def test_a_run_with_all_of_it(place, monkeypatch, capsys):
     assert len(list((place.folder / "teachers").iterdir())) == 1  # augmentation makes no other teacher
 
 
-def test_kept_answers_are_those_of_the_copies_too(place, capsys):
+def test_cached_outputs_are_those_of_the_copies_too(place, capsys):
     """Prevents a cache of the original rows alone, or one that is read for other copies."""
     cache = f"teacher.cache.folder={place.folder / 'caches'}"
     for copies in (1, 2):
         place.out = place.folder / f"run-{copies}"
         overrides = (*proposing(place), f"data.augmentation.replacement.copies={copies}", cache)
         assert place.run(*overrides, "training.max_steps=1") == 0
-    about = [json.loads(path.read_text()) for path in (place.folder / "caches").glob("*/cache.json")]
-    assert sorted(one["layout"]["rows"] for one in about) == [48, 72]
+    manifests = [json.loads(path.read_text()) for path in (place.folder / "caches").glob("*/cache.json")]
+    assert sorted(manifest["layout"]["rows"] for manifest in manifests) == [48, 72]
 
 
 WORDS = "data.augmentation.replacement"
-LABELS_ALONE = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidden_cosine", "attention_kl")]
+LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidden_cosine", "attention_kl")]
 MISTAKES = {
     "mlm": (["data.task=mlm", "data.augmentation.cutoff={}"], "got masked language modelling"),
     "cache": ([ALL[1], "teacher.cache={}"], "teacher.cache: expected rows that stay as they are"),
-    "no teacher": ([ALL[2], *LABELS_ALONE], f"{WORDS}: expected a term that learns from the teacher without labels"),
+    "no teacher": ([ALL[2], *LABELS_ONLY], f"{WORDS}: expected a term that learns from the teacher without labels"),
     "no head": ([ALL[2]], f"{WORDS}: expected a trained masked-LM head in .* got none .* missing"),
     "other words": ([f"{WORDS}.model=OTHER"], f"{WORDS}.model: expected the vocabulary of"),
     "share": (["data.augmentation.mixup.share=1.5"], "mixup.share: expected less than or equal to 1 / got 1.5"),
@@ -549,8 +551,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told(place, capsys, name):
-    """Prevents a run that stumbles after the teacher was trained, or over what nobody explains."""
+def test_mistakes_are_reported(place, capsys, name):
+    """Prevents a run that fails after the teacher was trained, or without an explanation."""
     overrides, message = MISTAKES[name]
     other = place.folder / "other"
     tiny.mlm_model(2).save_pretrained(other)
@@ -558,6 +560,6 @@ def test_mistakes_are_told(place, capsys, name):
     tiny.tokenizer().__class__(vocab=words).save_pretrained(other)
     if name == "folder":
         (place.out / "kept").mkdir(parents=True)
-    overrides = [one.replace("OTHER", str(other)).replace("OUT", str(place.out)) for one in overrides]
+    overrides = [text.replace("OTHER", str(other)).replace("OUT", str(place.out)) for text in overrides]
     assert place.run(*overrides) == 2
-    assert re.search(message, capsys.readouterr().err)
+    assert re.search(message, one_line(capsys.readouterr().err))

@@ -1,4 +1,4 @@
-"""Data, tokenizers and models that are not as they should be: they work and are right, or are refused in words."""
+"""Unusual data, tokenizers and models: either they work correctly, or a UserError explains the problem."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """A teacher of two classes, one for language modelling, and rows: made once."""
+    """Make a teacher of two classes, a teacher for language modelling, and rows, once for all tests."""
     place = Place(tmp_path_factory.mktemp("prepared")).prepare()
     tiny.mlm_model(2).save_pretrained(place.folder / "mlm")
     TOKENIZER.save_pretrained(place.folder / "mlm")
@@ -63,11 +63,11 @@ def place(prepared, tmp_path) -> Place:
 
 
 def refused(place: Place, capsys, message: str, *overrides: str) -> None:
-    """The run ends with exit code 2, one message of four parts (or three), and nothing else in its last line."""
+    """Assert that a run ends with exit code 2 and one message of four parts (or three), without a traceback."""
     assert place.run(*overrides) == 2
-    said = one_line(capsys.readouterr().err)
-    assert "Traceback" not in said
-    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    err = one_line(capsys.readouterr().err)
+    assert "Traceback" not in err
+    (error,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert error.count(" / ") >= 2
     assert re.search(message, error), error
 
@@ -112,7 +112,7 @@ def test_unreadable_text_is_refused(place, capsys, name):
     refused(place, capsys, message, *overrides, f"data.path={path}", f"teacher.name={place.folder / 'mlm'}")
 
 
-def test_what_a_loader_s_worker_raises_is_said_like_the_rest():
+def test_what_a_loader_s_worker_raises_is_reported_like_the_rest():
     """Prevents the worker's traceback in a message: torch hands it on as text."""
 
     def from_worker(error: Exception) -> None:
@@ -147,7 +147,12 @@ BAD_TASKS = {
     "classes with a gap": ("csv", table(0, 1, 10**9), (), r"got 3 of them up to 1000000000"),
     "a class of 64 bits": ("csv", table(0, 1, 2**63 - 1), (), "numbered from 0 on"),  # once overran numpy.bincount
     "a class beyond 64 bits": ("csv", table(0, 1, 2**64 - 1), (), "numbered from 0 on"),
-    "a blank class": ("jsonl", lines([{"text": "a", "label": one} for one in ("", "a", "b")]), (), "got '', 'a', 'b'"),
+    "a blank class": (
+        "jsonl",
+        lines([{"text": "a", "label": label} for label in ("", "a", "b")]),
+        (),
+        "got '', 'a', 'b'",
+    ),
     "classes that differ by a space": ("csv", table("no", "no ", "yes"), (), "got 'no', 'no ', 'yes'"),
     "numbers whose square is infinite": ("csv", table(1.5, 1e30, 2.5), REGRESSION, r"below 1e\+18 / got 1e\+30"),
     "a column twice": ("csv", "text,label,label\na,0,1\nb,1,0\n", (), "got 'label' more than once"),
@@ -155,7 +160,7 @@ BAD_TASKS = {
 
 
 @pytest.mark.parametrize("name", BAD_TASKS)
-def test_rows_that_teach_nothing_are_refused(place, capsys, name):
+def test_rows_that_cannot_be_learnt_are_refused(place, capsys, name):
     """Prevents tracebacks, gigabytes of classifier, and scores that mean nothing."""
     kind, content, overrides, message = BAD_TASKS[name]
     place.save({})
@@ -187,7 +192,7 @@ def more_words(folder: Path) -> None:
 
 
 def weights(change) -> object:
-    """Writes a teacher after a change of its weights."""
+    """Return a function that writes a teacher after a change of its weights."""
 
     def write(folder: Path) -> None:
         model = tiny.classifier(2)
@@ -284,13 +289,13 @@ def test_line_endings_and_byte_order_marks_are_no_text(tmp_path, ending):
 def test_classes_written_as_numbers_keep_their_order():
     """Prevents class 10 from being the teacher's output 2."""
     rows = Dataset.from_dict({"text": TEXTS, "label": [str(i) for i in range(12)]})
-    found = load_task(DatasetDict(train=rows, test=rows), TOKENIZER, CLASSES)
-    assert found.labels == tuple(str(i) for i in range(12))
-    assert found.split.train["labels"][:] == list(range(12))
+    data = load_task(DatasetDict(train=rows, test=rows), TOKENIZER, CLASSES)
+    assert data.labels == tuple(str(i) for i in range(12))
+    assert data.split.train["labels"][:] == list(range(12))
 
 
 def test_a_message_does_not_list_ten_thousand_classes(place, capsys):
-    """Prevents a page of names where the text column was taken for the labels'."""
+    """Prevents a page of names if the text column was used as the label column."""
     rows = Dataset.from_dict({"text": [f"{i} cat" for i in range(400)], "label": [0] * 400})
     place.save({"train": rows, "test": rows})
     refused(place, capsys, r"expected 400 labels as in the data \((\d+ cat, ){9}\d+ cat …\)", "data.label_column=text")
@@ -378,7 +383,7 @@ def test_a_line_of_a_megabyte_is_packed_whole():
 
 
 def test_long_pairs_are_left_to_a_tokenizer_that_cuts_beginnings():
-    """Prevents the tails from being cut where those are what is kept; and a number that is asked for its length."""
+    """Prevents the tails from being cut where truncation keeps them, and a call of len() on a number."""
     tokenizer = tiny.tokenizer(truncation_side="left")
     texts = ["the cat " * 300], ["a dog sees " * 300]
     assert trim_long_pairs(tokenizer, *texts, 16) == (list(texts[0]), list(texts[1]))

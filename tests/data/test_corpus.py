@@ -1,4 +1,4 @@
-"""Text as blocks, and where text comes from."""
+"""Packing of text into blocks, and loading of datasets."""
 
 import json
 
@@ -33,7 +33,7 @@ def streamed(splits: DatasetDict) -> IterableDatasetDict:
 
 
 def tokens(texts: list[str]) -> list[int]:
-    """All documents one after the other, each with its separator."""
+    """Return the tokens of all documents, each followed by its separator."""
     return [token for text in texts for token in (*TOKENIZER(text, add_special_tokens=False)["input_ids"], SEP)]
 
 
@@ -41,8 +41,8 @@ def test_blocks_are_full_and_lose_nothing_but_the_tail():
     """Padding wastes compute; a dropped document is data that silently never trains."""
     texts = documents(50)
     split = load_corpus(corpus(train=texts, validation=texts[:10]), TOKENIZER, max_length=16)
-    for found, given in ((split.train, texts), (split.evaluation["validation"], texts[:10])):
-        blocks, everything = found["input_ids"], tokens(given)
+    for rows, documents_in in ((split.train, texts), (split.evaluation["validation"], texts[:10])):
+        blocks, everything = rows["input_ids"], tokens(documents_in)
         assert {len(block) for block in blocks} == {16}
         assert {(block[0], block[-1]) for block in blocks} == {(CLS, SEP)}
         assert [token for block in blocks for token in block[1:-1]] == everything[: len(everything) // 14 * 14]
@@ -74,7 +74,8 @@ def test_a_tokenizer_without_words_takes_tokens_for_words():
 
 def test_held_out_documents_are_chosen_by_content():
     """The same document in training and evaluation makes perplexity a memory test; an order-dependent choice
-    leaks after the data grow."""
+    leaks after the data grow.
+    """
     texts = documents(2000)
     inside = {text for text in texts if is_held_out(text, 0.1)}
     assert 0.06 < len(inside) / len(set(texts)) < 0.14
@@ -119,7 +120,7 @@ def test_evaluation_is_validation_or_what_is_named():
     assert named.train["input_ids"][:] == default.evaluation["validation"]["input_ids"][:]
 
 
-def test_selection_is_a_share_of_the_training_blocks():
+def test_selection_is_a_fraction_of_the_training_blocks():
     """Scores are reported on blocks that chose nothing."""
     splits = corpus(train=documents(400), validation=documents(20, 1))
     whole = load_corpus(splits, TOKENIZER, max_length=16)
@@ -136,10 +137,10 @@ def test_rows_are_limited_by_seed():
     splits = corpus(train=documents(300), validation=documents(300, 1))
     whole = load_corpus(splits, TOKENIZER, max_length=16).train["input_ids"][:]
     options = {"max_length": 16, "max_train_rows": 20, "max_evaluation_rows": 10}
-    one, again, other = (load_corpus(splits, TOKENIZER, seed=seed, **options) for seed in (1, 1, 2))
-    assert (len(one.train), len(one.evaluation["validation"])) == (20, 10)
-    assert one.train["input_ids"][:] == again.train["input_ids"][:] != other.train["input_ids"][:]
-    assert one.train["input_ids"][:] != whole[:20]
+    first, again, other = (load_corpus(splits, TOKENIZER, seed=seed, **options) for seed in (1, 1, 2))
+    assert (len(first.train), len(first.evaluation["validation"])) == (20, 10)
+    assert first.train["input_ids"][:] == again.train["input_ids"][:] != other.train["input_ids"][:]
+    assert first.train["input_ids"][:] != whole[:20]
     assert len(load_corpus(splits, TOKENIZER, **{**options, "max_train_rows": 10**6}).train) == len(whole)
 
 
@@ -168,7 +169,7 @@ def test_text_that_fills_no_block_is_an_error(texts):
 
 @pytest.mark.parametrize("texts", [["", None, "  "], ["the cat"]])
 def test_a_stream_that_fills_no_held_out_block_is_the_same_error(texts):
-    """A stream must not fail with another library's words."""
+    """Prevents an error of another library for a stream."""
     with pytest.raises(UserError, match="expected text in validation / got none that fills a block"):
         load_corpus(streamed(corpus(train=documents(20), validation=texts)), TOKENIZER, max_length=16)
 
@@ -202,7 +203,7 @@ def test_a_stream_too_short_to_set_some_aside_is_an_error():
 def test_one_block_is_too_few_to_set_some_aside():
     """Nothing would be left to train on."""
     texts = ["the cat sees the dog ."] * 3
-    with pytest.raises(UserError, match=r"a share of 0\.1 aside for choosing the best checkpoint / got 1"):
+    with pytest.raises(UserError, match=r"a fraction of 0\.1 for choosing the best checkpoint / got 1"):
         load_corpus(corpus(train=texts, validation=texts), TOKENIZER, max_length=16, selection_share=0.1)
 
 
@@ -246,7 +247,7 @@ def test_a_folder_gives_its_splits(tmp_path, own_cache):
 
 @pytest.mark.parametrize("name", ["missing.txt", "./no/folder", "/no/such/place"])
 def test_a_missing_path_is_an_error(name):
-    """A mistyped path would be looked for on the Hub."""
+    """Prevents a search for a mistyped path on the Hub."""
     with pytest.raises(UserError, match=f"expected a dataset at {name} / got no such file or folder"):
         load_splits(name)
 
@@ -268,9 +269,9 @@ def test_edited_files_of_a_folder_are_read_anew(tmp_path, own_cache):
 
 
 def test_an_empty_folder_and_an_unknown_configuration_are_errors(tmp_path, own_cache):
-    """What `datasets` throws is a page of traceback."""
+    """Prevents a page of traceback from `datasets`."""
     with pytest.raises(UserError, match=f"expected a dataset at '{tmp_path}'"):
         load_splits(str(tmp_path))
     (tmp_path / "train.txt").write_text("the cat\n")
-    with pytest.raises(UserError, match=r"with the configuration 'mprc' / got: .*mprc"):
+    with pytest.raises(UserError, match=r"with the configuration 'mprc' / got .*mprc"):
         load_splits(str(tmp_path), "mprc")

@@ -22,7 +22,7 @@ def random_rows(count: int, length: int, seed: int = 0) -> list[dict]:
 
 
 def test_fifteen_percent_of_which_80_10_10():
-    """Another share or mix is another objective than BERT's."""
+    """Prevents another objective than BERT's, with another fraction or mix."""
     rows = random_rows(100, 102)
     batch = MaskingCollator(TOKENIZER)(rows)
     original, chosen = torch.tensor([row["input_ids"] for row in rows]), batch["labels"] != -100
@@ -57,11 +57,11 @@ def test_separators_within_a_block_change_no_number():
     assert not np.isin(labels, TOKENIZER.all_special_ids).any()
 
 
-@pytest.mark.parametrize(("tokens", "wanted"), [(1, 1), (3, 1), (10, 2), (16, 2), (17, 3), (20, 3), (100, 15)])
-def test_the_number_of_chosen_tokens_is_exact(tokens, wanted):
+@pytest.mark.parametrize(("tokens", "chosen"), [(1, 1), (3, 1), (10, 2), (16, 2), (17, 3), (20, 3), (100, 15)])
+def test_the_number_of_chosen_tokens_is_exact(tokens, chosen):
     """Counts that vary from row to row would change shapes in every step."""
     rows = random_rows(5, tokens + 2)
-    assert (MaskingCollator(TOKENIZER)(rows)["labels"] != -100).sum(1).tolist() == [wanted] * 5
+    assert (MaskingCollator(TOKENIZER)(rows)["labels"] != -100).sum(1).tolist() == [chosen] * 5
 
 
 def test_every_place_is_chosen_as_often():
@@ -123,14 +123,14 @@ def test_whole_words_are_masked_whole():
     assert (chosen[:, 9] != chosen[:, 11]).any(), "words of two documents are not one"
 
 
-def test_a_word_longer_than_the_share_is_masked_alone():
+def test_a_word_longer_than_the_fraction_is_masked_alone():
     """A row must not stay without a target because its first word is long."""
     labels = MaskingCollator(TOKENIZER, probability=0.01, whole_words=True)(word_rows(300))["labels"]
     counts = (labels != -100).sum(1)
     assert set(counts.tolist()) == {1, 2, 3}
 
 
-def test_tokens_are_masked_singly_unless_words_are_asked_for():
+def test_tokens_are_masked_singly_unless_words_are_requested():
     """`word_ids` are there in every row of a corpus."""
     labels = MaskingCollator(TOKENIZER, probability=0.3)(word_rows(50))["labels"]
     assert 1 in (labels[:, 5:8] != -100).sum(1).tolist()

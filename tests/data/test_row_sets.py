@@ -1,4 +1,4 @@
-"""Which rows a step looks at."""
+"""Row sets, as the collator draws them."""
 
 import numpy as np
 import pytest
@@ -62,13 +62,13 @@ def test_chunks_cut_every_set_where_the_heads_rows_are_cut(size):
     batch = RowCollator(inner, sets, COLUMNS)([feature(text) for text in tiny.SENTENCES])
     rows, chunks = batch["rows"], batch["chunks"]
     assert set(chunks.cuts) == {"masked", "0.3"}
-    seen = {name: [] for name in chunks.cuts}
+    parts = {name: [] for name in chunks.cuts}
     for number, head in enumerate(rows["head"].split(size)):
         part = chunks.rows(rows, number)
-        for name in seen:
+        for name in parts:
             assert head[part[f"logits/{name}"]].tolist() == part[name].tolist()
-            seen[name] += part[name].tolist()
-    assert seen == {name: rows[name].tolist() for name in seen}
+            parts[name] += part[name].tolist()
+    assert parts == {name: rows[name].tolist() for name in parts}
 
 
 def test_masked_are_the_tokens_with_a_label():
@@ -94,7 +94,7 @@ def test_logits_are_places_among_the_rows_of_the_head():
 def test_logits_of_sequences_are_the_sequences():
     """A classifier's head runs on every sequence, so places are positions in the batch."""
     batch = collator("classification", {"sequences", "labelled"}, {"sequences", "labelled"})(
-        [feature("the cat", labels=one) for one in (1, -100, 0)]
+        [feature("the cat", labels=label) for label in (1, -100, 0)]
     )
     assert batch["rows"]["sequences"].tolist() == batch["rows"]["logits/sequences"].tolist() == [0, 1, 2]
     assert batch["rows"]["labelled"].tolist() == batch["rows"]["logits/labelled"].tolist() == [0, 2]
@@ -117,7 +117,7 @@ def test_without_labels_no_row_is_labelled():
 def test_fillers_belong_to_no_set():
     """Rows that only even out the last batch would be counted twice."""
     features = [feature(text, labels=1) for text in ("the cat", "a dog", "the cat")]
-    features = [{**one, FILLER: i == 1} for i, one in enumerate(features)]
+    features = [{**columns, FILLER: i == 1} for i, columns in enumerate(features)]
     names = {"all", "sequences", "labelled", "0.5"}
     batch = collator("classification", names)(features)
     rows = {name: set(batch["rows"][name].tolist()) for name in names}
@@ -144,31 +144,31 @@ def test_a_batch_of_fillers_has_no_rows():
     assert {name: rows.tolist() for name, rows in batch["rows"].items()} == {"all": [], "labelled": [], "0.5": []}
 
 
-def sampled(features: list[dict], row: int, share: str = "0.4", pad: str = "right", seed: int = 0) -> list[int]:
-    """The positions within its own text that were drawn in one row of a batch."""
+def sampled(features: list[dict], row: int, fraction: str = "0.4", pad: str = "right", seed: int = 0) -> list[int]:
+    """Return the positions within its own text that were drawn in a row of a batch."""
     inner = transformers.DataCollatorWithPadding(tiny.tokenizer(padding_side=pad))
-    batch = collator("classification", {share}, seed=seed, inner=inner)(features)
+    batch = collator("classification", {fraction}, seed=seed, inner=inner)(features)
     length = batch["input_ids"].shape[1]
     start = length - len(features[row]["input_ids"]) if pad == "left" else 0
-    return [at - row * length - start for at in batch["rows"][share].tolist() if at // length == row]
+    return [at - row * length - start for at in batch["rows"][fraction].tolist() if at // length == row]
 
 
 def test_sampled_rows_depend_on_seed_epoch_and_content_alone():
-    """Neighbours, padding, workers and a resume would each change what is learnt."""
+    """Prevents samples that depend on the other rows, padding, workers or a resume."""
     long, short = feature(tiny.SENTENCES[3]), feature("the cat")
-    one = sampled([long], 0)
-    assert len(one) == round(0.4 * len(long["input_ids"]))
-    assert one == sampled([short, long], 1) == sampled([short, long, short], 1, pad="left")
+    alone = sampled([long], 0)
+    assert len(alone) == round(0.4 * len(long["input_ids"]))
+    assert alone == sampled([short, long], 1) == sampled([short, long, short], 1, pad="left")
     wider = feature(tiny.SENTENCES[3] + " and a dog")
-    assert one == sampled([long, wider], 0) == sampled([wider, long], 1, pad="left")
-    assert one != sampled([long], 0, seed=1)
-    assert one != sampled([{**long, EPOCH: 1}], 0)
+    assert alone == sampled([long, wider], 0) == sampled([wider, long], 1, pad="left")
+    assert alone != sampled([long], 0, seed=1)
+    assert alone != sampled([{**long, EPOCH: 1}], 0)
     assert sampled([{**long, EPOCH: 1}], 0) == sampled([short, {**long, EPOCH: 1}], 1)
 
 
 def test_each_row_gives_at_least_one_sampled_token():
-    """A share of a short row rounds to nothing, and the term would have no rows."""
-    assert len(sampled([feature("the cat"), feature("a")], 1, share="0.05")) == 1
+    """Prevents a fraction of a short row that rounds to nothing, and a term without rows."""
+    assert len(sampled([feature("the cat"), feature("a")], 1, fraction="0.05")) == 1
 
 
 def test_sampled_rows_favour_no_position():
@@ -194,12 +194,12 @@ def test_a_collator_that_wants_the_epoch_gets_it():
         wants_epoch = True
 
         def __call__(self, features):
-            self.seen = features
+            self.features = features
             return {"input_ids": torch.zeros(len(features), 2, dtype=torch.long)}
 
     inner = Wants()
     collator("mlm", {"all"}, inner=inner)([{"input_ids": [1, 2], EPOCH: 3, "text": "x"}])
-    assert inner.seen == [{"input_ids": [1, 2], EPOCH: 3}]
+    assert inner.features == [{"input_ids": [1, 2], EPOCH: 3}]
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": 1}, {"salt": 1}, {"token_ids": np.array([1, 2, 4])}])

@@ -1,4 +1,4 @@
-"""The order of rows, and how they learn their epoch."""
+"""The order of rows, and their epochs."""
 
 from itertools import islice
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from distil_nlp.errors import UserError
 
 
 def arguments(**changes) -> SimpleNamespace:
-    """What `training_order` reads of `TrainingArguments`."""
+    """Return the fields of `TrainingArguments` that `training_order` reads."""
     fields = {
         "seed": 1,
         "data_seed": None,
@@ -47,8 +47,8 @@ def test_data_seed_orders_rows_where_it_is_given():
 
 def test_order_does_not_depend_on_the_number_of_processes():
     """Two processes would train on another order than one."""
-    one, two = (training_order(range(50), arguments(world_size=size)) for size in (1, 2))
-    assert one(3) == two(3)
+    single, double = (training_order(range(50), arguments(world_size=size)) for size in (1, 2))
+    assert single(3) == double(3)
 
 
 def test_sequential_is_in_order():
@@ -106,13 +106,13 @@ def test_an_index_carries_its_epoch():
     """Worker processes that live on from epoch to epoch would go on with the first epoch's masks."""
     rows = Dataset.from_dict({"value": list(range(5))})
     sampler = EpochSampler(5, 3, training_order(rows, arguments()))
-    seen = EpochRows(rows)
+    epoch_rows = EpochRows(rows)
     for epoch in (0, 1, 7):
         sampler.set_epoch(epoch)
-        read = seen.__getitems__(list(sampler))
+        read = epoch_rows.__getitems__(list(sampler))
         assert {row[EPOCH] for row in read} == {epoch}
         assert sorted(row["value"] for row in read if not row[FILLER]) == [0, 1, 2, 3, 4]
-        assert [seen[i] for i in sampler] == read
+        assert [epoch_rows[i] for i in sampler] == read
 
 
 def test_rows_may_come_one_by_one():
@@ -133,16 +133,16 @@ def test_rows_may_come_one_by_one():
 
 def numbers(count: int = 100, shards: int = 1) -> IterableDataset:
     def rows(shard):
-        for one in shard:
-            yield from ({"value": i} for i in range(one, count, shards))
+        for start in shard:
+            yield from ({"value": i} for i in range(start, count, shards))
 
     return IterableDataset.from_generator(rows, gen_kwargs={"shard": list(range(shards))})
 
 
 def test_a_stream_goes_on_with_another_order_each_pass():
     """A stream whose epoch nobody sets repeats one order and one mask, or ends in a ragged step."""
-    seen = list(islice(EpochStream(numbers().shuffle(seed=1, buffer_size=100)), 200))
-    first, second = seen[:100], seen[100:]
+    rows = list(islice(EpochStream(numbers().shuffle(seed=1, buffer_size=100)), 200))
+    first, second = rows[:100], rows[100:]
     assert {row[EPOCH] for row in first} == {0}
     assert {row[EPOCH] for row in second} == {1}
     assert [row["value"] for row in first] != [row["value"] for row in second]
@@ -165,7 +165,7 @@ def test_a_plain_iterable_is_split_row_by_row():
 @pytest.mark.parametrize("stream", [numbers(40, 4), numbers(40, 1), [{"value": i} for i in range(40)]],
                          ids=["shards", "one shard", "plain"])  # fmt: skip
 def test_workers_share_a_stream(stream):
-    """Each worker of the loader would read all of it, and every row come twice; one without a shard would complain."""
+    """Prevents workers that all read every row, and an error of a worker without a shard."""
     loader = DataLoader(EpochStream(stream), batch_size=5, num_workers=2, collate_fn=list)
     rows = [row for batch in islice(loader, 16) for row in batch]
     assert sorted(row["value"] for row in rows if row[EPOCH] == 0) == list(range(40))

@@ -20,7 +20,7 @@ OWN_TASK, REGRESSION = CUSTOM_TASKS["classification"], CUSTOM_TASKS["regression"
 
 
 def rows(labels: list | None = (0, 1, 0, 1), names: tuple[str, ...] | None = None, **texts) -> Dataset:
-    """A split with a text column (or the named ones) and labels, of ClassLabel if they have names."""
+    """Return a split with a text column (or the named ones) and labels, as a ClassLabel if they have names."""
     columns = {name: list(values) for name, values in (texts or {"text": TEXTS}).items()}
     if labels is None:
         return Dataset.from_dict(columns)
@@ -67,44 +67,44 @@ def test_texts_are_cut_and_null_is_an_empty_text():
 def test_class_labels_name_their_classes_in_order():
     """Sorted or guessed names would mix up the classes."""
     split = rows(names=("zebra", "ant"))
-    found = load(OWN_TASK, {"train": split, "test": split})
-    assert (found.task, found.kind, found.labels, found.num_labels) == (
+    data = load(OWN_TASK, {"train": split, "test": split})
+    assert (data.task, data.kind.name, data.labels, data.num_labels) == (
         "classification",
         "classification",
         ("zebra", "ant"),
         2,
     )
-    assert labels_of(found.split.train) == [0, 1, 0, 1]
+    assert labels_of(data.split.train) == [0, 1, 0, 1]
 
 
 def test_strings_are_numbered_in_alphabetic_order():
     """The order of first sight would change with the shuffle."""
     split = rows(["pos", "neg", "mid", "pos"])
-    found = load(OWN_TASK, {"train": split, "test": split})
-    assert (found.labels, found.num_labels) == (("mid", "neg", "pos"), 3)
-    assert labels_of(found.split.train) == labels_of(found.split.evaluation["test"]) == [2, 1, 0, 2]
+    data = load(OWN_TASK, {"train": split, "test": split})
+    assert (data.labels, data.num_labels) == (("mid", "neg", "pos"), 3)
+    assert labels_of(data.split.train) == labels_of(data.split.evaluation["test"]) == [2, 1, 0, 2]
 
 
 def test_whole_numbers_are_class_ids():
     """A class missing from the training rows must not shift the others."""
-    found = load(OWN_TASK, {"train": rows([0, 3, 1, 3]), "test": rows([2, 0, 1, 3])})
-    assert (found.labels, found.num_labels) == (None, 4)
-    assert labels_of(found.split.evaluation["test"]) == [2, 0, 1, 3]
+    data = load(OWN_TASK, {"train": rows([0, 3, 1, 3]), "test": rows([2, 0, 1, 3])})
+    assert (data.labels, data.num_labels) == (None, 4)
+    assert labels_of(data.split.evaluation["test"]) == [2, 0, 1, 3]
 
 
 def test_the_label_column_may_have_any_name():
     """Also the name that the tokenised rows use."""
     split = rows().rename_column("label", "labels")
-    found = load(dataclasses.replace(OWN_TASK, label_column="labels"), {"train": split, "test": split})
-    assert labels_of(found.split.train) == [0, 1, 0, 1]
+    data = load(dataclasses.replace(OWN_TASK, label_column="labels"), {"train": split, "test": split})
+    assert labels_of(data.split.train) == [0, 1, 0, 1]
 
 
 def test_regression_has_one_output_and_float_labels():
     """Integer scores made classes would lose their order."""
-    found = load(REGRESSION, {"train": rows([0, 5, 2, 1]), "test": rows([0.5, 5.0, 2.5, 1.0])})
-    assert (found.task, found.kind, found.labels, found.num_labels) == ("regression", "regression", None, 1)
-    assert found.split.train.features["labels"] == Value("float32")
-    assert labels_of(found.split.evaluation["test"]) == [0.5, 5.0, 2.5, 1.0]
+    data = load(REGRESSION, {"train": rows([0, 5, 2, 1]), "test": rows([0.5, 5.0, 2.5, 1.0])})
+    assert (data.task, data.kind.name, data.labels, data.num_labels) == ("regression", "regression", None, 1)
+    assert data.split.train.features["labels"] == Value("float32")
+    assert labels_of(data.split.evaluation["test"]) == [0.5, 5.0, 2.5, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_regression_has_one_output_and_float_labels():
 )
 def test_unlabelled_training_rows_get_minus_100(labels, expected, classes):
     """Unlabelled text is what distillation is for; a wrong id would teach class 0."""
-    found = load(OWN_TASK, {"train": rows(labels), "test": rows([0, 1, 0, 1])})
-    assert labels_of(found.split.train) == expected
-    assert found.num_labels == classes
+    data = load(OWN_TASK, {"train": rows(labels), "test": rows([0, 1, 0, 1])})
+    assert labels_of(data.split.train) == expected
+    assert data.num_labels == classes
 
 
 @pytest.mark.parametrize("labels", [[0.5, None, math.nan, -100.0], None])
@@ -136,9 +136,9 @@ def test_unlabelled_rows_of_a_regression_get_nan(labels):
 
 def test_a_glue_task_may_train_on_unlabelled_rows():
     """The task table knows its classes, so soft targets need no labels."""
-    found = load(GLUE["sst2"], {"train": rows(None, sentence=TEXTS), "validation": rows(sentence=TEXTS)})
-    assert (found.task, found.labels) == ("sst2", ("negative", "positive"))
-    assert labels_of(found.split.train) == [-100] * 4
+    data = load(GLUE["sst2"], {"train": rows(None, sentence=TEXTS), "validation": rows(sentence=TEXTS)})
+    assert (data.task, data.labels) == ("sst2", ("negative", "positive"))
+    assert labels_of(data.split.train) == [-100] * 4
 
 
 @pytest.mark.parametrize("labels", [[-100] * 4, [None] * 4])
@@ -242,11 +242,11 @@ def test_a_glue_task_is_scored_on_all_its_own_splits():
     """MNLI has two; its test labels are not public."""
     columns = {"premise": TEXTS, "hypothesis": TEXTS}
     labelled = rows(names=GLUE["mnli"].labels, **columns)
-    found = load(GLUE["mnli"], {"train": labelled, "test_matched": rows([-1] * 4, **columns)} | {
+    data = load(GLUE["mnli"], {"train": labelled, "test_matched": rows([-1] * 4, **columns)} | {
         name: labelled for name in GLUE["mnli"].evaluation_splits
     })  # fmt: skip
-    assert list(found.split.evaluation) == ["validation_matched", "validation_mismatched"]
-    assert (found.task, found.num_labels) == ("mnli", 3)
+    assert list(data.split.evaluation) == ["validation_matched", "validation_mismatched"]
+    assert (data.task, data.num_labels) == ("mnli", 3)
 
 
 def many(count: int, start: int = 0) -> Dataset:
@@ -269,7 +269,7 @@ def test_selection_is_validation_where_test_is_reported():
     assert contents(split.selection).isdisjoint(contents(split.train) | contents(split.evaluation["test"]))
 
 
-def test_selection_is_carved_off_where_validation_is_reported():
+def test_selection_is_split_off_where_validation_is_reported():
     """The same where GLUE leaves no other split."""
     splits = {"train": many(40), "validation": many(10, 100)}
     split = load(OWN_TASK, splits, selection_share=0.1).split
@@ -298,27 +298,27 @@ def test_a_selection_split_is_checked_like_the_others(selection):
 def test_rows_are_limited_by_seed():
     """Files are often sorted by label: the first rows would be one class."""
     splits = {"train": many(40), "test": many(20, 100)}
-    one, again, other = (
+    first, again, other = (
         load(OWN_TASK, splits, max_train_rows=10, max_evaluation_rows=5, seed=seed).split for seed in (1, 1, 2)
     )
-    assert (len(one.train), len(one.evaluation["test"])) == (10, 5)
-    assert contents(one.train) == contents(again.train) != contents(other.train)
+    assert (len(first.train), len(first.evaluation["test"])) == (10, 5)
+    assert contents(first.train) == contents(again.train) != contents(other.train)
     head = many(40)
     assert list(limit_rows(head, 10, 1)["text"]) != list(head["text"])[:10]
     assert limit_rows(head, 40, 1) is limit_rows(head, None, 1) is head
 
 
-@pytest.mark.parametrize(("count", "share", "sizes"), [(10, 0.2, (8, 2)), (2, 0.9, (1, 1)), (5, 0.01, (4, 1))])
-def test_carving_leaves_rows_on_both_sides(count, share, sizes):
-    """A share that rounds to none or all would select, or train, on nothing."""
-    rest, carved = split_off(many(count), share, 0, "x")
-    assert (len(rest), len(carved)) == sizes
-    assert sorted([*rest["text"], *carved["text"]]) == sorted(many(count)["text"])
+@pytest.mark.parametrize(("count", "fraction", "sizes"), [(10, 0.2, (8, 2)), (2, 0.9, (1, 1)), (5, 0.01, (4, 1))])
+def test_splitting_off_leaves_rows_on_both_sides(count, fraction, sizes):
+    """Prevents a fraction that rounds to none or all of the rows."""
+    rest, part = split_off(many(count), fraction, 0, "x")
+    assert (len(rest), len(part)) == sizes
+    assert sorted([*rest["text"], *part["text"]]) == sorted(many(count)["text"])
 
 
-def test_one_row_cannot_be_carved():
-    """There is nothing to divide."""
-    with pytest.raises(UserError, match=r"a share of 0\.25 aside for the choice / got 1 "):
+def test_one_row_cannot_be_split():
+    """Prevents an empty part."""
+    with pytest.raises(UserError, match=r"a fraction of 0\.25 for the choice / got 1 "):
         split_off(many(1), 0.25, 0, "the choice")
 
 

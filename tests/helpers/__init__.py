@@ -1,6 +1,6 @@
-"""What tests share."""
+"""Helpers that tests share."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The project's folder."""
+"""The folder of the project."""

@@ -16,7 +16,7 @@ SHUFFLED = (4, 3, 0, 2, 1, 6, 5)
 
 
 def glue_folder(folder: Path, *tasks: str, with_tests: tuple[str, ...] = ()) -> None:
-    """A small GLUE on disk; some tasks with test splits, whose rows do not stand in the order of `idx`."""
+    """Write a small GLUE to disk; some tasks with test splits, whose rows are not in the order of `idx`."""
     configs = []
     for task in tasks:
         splits = {"train": rows(task, range(24))}
@@ -30,7 +30,7 @@ def glue_folder(folder: Path, *tasks: str, with_tests: tuple[str, ...] = ()) -> 
 
 
 def rows(task: str, index: Sequence[int], labelled: bool = True) -> Dataset:
-    """A split as nyu-mll/glue has it; without labels they are -1."""
+    """Return a split in the layout of nyu-mll/glue; labels of unlabelled rows are -1."""
     entry, count = GLUE[task], len(index)
     texts = [[TEXTS[(i * (k + 1) + k) % len(TEXTS)] for i in range(count)] for k in range(len(entry.text_columns))]
     columns = {**dict(zip(entry.text_columns, texts, strict=True)), "idx": list(index)}
@@ -42,7 +42,7 @@ def rows(task: str, index: Sequence[int], labelled: bool = True) -> Dataset:
 
 def _config(folder: Path, name: str, splits: dict[str, Dataset]) -> str:
     (folder / name).mkdir(parents=True)
-    for split, found in splits.items():
-        found.to_parquet(folder / name / f"{split}.parquet")
+    for split, rows in splits.items():
+        rows.to_parquet(folder / name / f"{split}.parquet")
     files = [f"  - {{split: {split}, path: {name}/{split}.parquet}}" for split in splits]
     return "\n".join([f"- config_name: {name}", "  data_files:", *files])

@@ -1,4 +1,4 @@
-"""Gradients of a trainer's steps, kept and compared."""
+"""Recording and comparison of the gradients of a trainer's steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 
 class Steps(TrainerCallback):
-    """Keeps the gradient and the batches of every step."""
+    """Records the gradient and the batches of every step."""
 
     def __init__(self):
         self.gradients: list[dict[str, Tensor]] = []
@@ -31,10 +31,10 @@ class Steps(TrainerCallback):
         self.gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
 
-def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """Of the two gradients, relative to the length of the one wanted."""
+def distance(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the norm of the difference between two gradients, relative to the norm of the expected one."""
     zero = torch.zeros(())
-    names = found.keys() | wanted.keys()
-    apart = sum((found.get(n, zero).double() - wanted.get(n, zero)).square().sum() for n in names)
-    length = sum(one.square().sum() for one in wanted.values())
-    return float((apart / length.clamp_min(1e-12)).sqrt())
+    names = actual.keys() | expected.keys()
+    difference = sum((actual.get(n, zero).double() - expected.get(n, zero)).square().sum() for n in names)
+    norm = sum(gradient.square().sum() for gradient in expected.values())
+    return float((difference / norm.clamp_min(1e-12)).sqrt())

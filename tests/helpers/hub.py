@@ -1,8 +1,8 @@
-"""A stand-in for the Hub on localhost, which speaks the client's own HTTP calls for models.
+"""A stand-in for the Hub on localhost, which answers the client's HTTP requests for models.
 
-Spoken: whoami, creating a repository, its info and tree, checking a card's YAML, preupload, Git LFS batch with `basic`
-uploads, commits (ndjson), and downloads with ETag, X-Repo-Commit and, for large files, a redirect to another path.
-Not spoken: the Xet protocol, by which a client with `hf_xet` moves large files to and from the real Hub (set
+Supported: whoami, creating a repository, its info and tree, checking a card's YAML, preupload, Git LFS batch with
+`basic` uploads, commits (ndjson), and downloads with ETag, X-Repo-Commit and, for large files, a redirect.
+Not supported: the Xet protocol, by which a client with `hf_xet` moves large files to and from the real Hub (set
 HF_HUB_DISABLE_XET=1), LFS in several parts, branches, pull requests, gated repositories, datasets, rate limits.
 """
 
@@ -29,8 +29,10 @@ _MODEL = rf"/api/models/{_REPO}"
 
 @dataclass
 class Repo:
-    """Attributes:
-    commits: id → the files at that commit; `main` is the last one.
+    """A repository.
+
+    Attributes:
+        commits: id → the files at that commit; `main` is the last one.
     """
 
     private: bool
@@ -53,15 +55,15 @@ class Repo:
 
 @dataclass
 class Hub:
-    """The state of the Hub, which tests look into and change.
+    """The state of the Hub, which tests read and change.
 
     Attributes:
-        tokens: token → the account it is of, which may write to its own namespace.
-        fail: the name of a handler → the status with which it answers instead.
-        flaky: the name of a handler → what it does the first times instead: answer with a status, hang up (0), or say
-            nothing for a while (below 0, seconds).
-        elsewhere: the same server under another name; large files are there, as the Hub's are on a CDN.
-        unknown: requests that this stand-in does not speak.
+        tokens: token → its account, which may write to its own namespace.
+        fail: name of a handler → the error status that it responds with instead.
+        flaky: name of a handler → its first responses instead: an error status, a closed connection (0), or a delay
+            (seconds, as a negative number).
+        elsewhere: the same server under another name; it serves large files, like the Hub's CDN.
+        unknown: requests that this stand-in does not support.
     """
 
     tokens: dict[str, str]
@@ -80,7 +82,7 @@ class Hub:
 
 
 class Refusal(Exception):
-    """An answer of 400 and above, in the Hub's form."""
+    """An error response (status 400 and above), in the Hub's format."""
 
     def __init__(self, status: int, message: str, code: str = ""):
         self.status, self.message, self.code = status, message, code
@@ -88,7 +90,7 @@ class Refusal(Exception):
 
 @contextmanager
 def running_hub(**tokens: str) -> Iterator[Hub]:
-    """A Hub on a free port of localhost, with tokens `name="hf_…"` of accounts."""
+    """Run a Hub on a free port of localhost, with tokens `name="hf_…"` of accounts."""
     hub = Hub({token: name for name, token in tokens.items()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
@@ -104,7 +106,7 @@ def running_hub(**tokens: str) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: `_ROUTES` names the method that answers it."""
+    """Handles a request by the method that `_ROUTES` names."""
 
     hub: Hub
 
@@ -128,19 +130,19 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def log_message(self, *args: Any) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
     def _route(self) -> tuple[str, dict[str, str]]:
         path = self.path.partition("?")[0]
         method = self.command.replace("HEAD", "GET")
-        for spoken, pattern, name in _ROUTES:
-            found = re.fullmatch(pattern, path)
-            if found and method == spoken:
-                return name, found.groupdict()
+        for route_method, pattern, name in _ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match and method == route_method:
+                return name, match.groupdict()
         self.hub.unknown.append(f"{self.command} {path}")
-        raise Refusal(501, "the stand-in does not speak this")
+        raise Refusal(501, "the stand-in does not support this")
 
-    # the account and its rights
+    # Accounts and their rights
 
     def _account(self) -> str | None:
         header = self.headers.get("Authorization")
@@ -169,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit, repo.commits[commit]
 
-    # answers
+    # Responses
 
     def whoami(self) -> None:
         account = self._account()
@@ -178,55 +180,55 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"type": "user", "name": account, "orgs": []})
 
     def create(self) -> None:
-        wanted, account = json.loads(self.body), self._account()
-        owner = wanted.get("organization") or account
-        repo_id = f"{owner}/{wanted['name']}"
+        request, account = json.loads(self.body), self._account()
+        owner = request.get("organization") or account
+        repo_id = f"{owner}/{request['name']}"
         if owner != account:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
         if repo_id in self.hub.repos:
             return self._json({"error": "You already created this model repo", "url": f"{self.hub.url}/{repo_id}"}, 409)
-        self.hub.create(repo_id, bool(wanted.get("private")) or wanted.get("visibility") == "private")
+        self.hub.create(repo_id, bool(request.get("private")) or request.get("visibility") == "private")
         self._json({"url": f"{self.hub.url}/{repo_id}", "name": repo_id})
 
     def info(self, repo: str, revision: str | None = None) -> None:
-        found = self._readable(repo)
-        commit, files = self._at(found, revision or "main")
+        repository = self._readable(repo)
+        commit, files = self._at(repository, revision or "main")
         siblings = [{"rfilename": path} for path in sorted(files)]
-        described = {"_id": commit[:24], "id": repo, "modelId": repo, "sha": commit, "private": found.private}
+        described = {"_id": commit[:24], "id": repo, "modelId": repo, "sha": commit, "private": repository.private}
         self._json({**described, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
 
     def tree(self, repo: str, revision: str, folder: str | None = None) -> None:
         _, files = self._at(self._readable(repo), revision)
-        inside = {path: one for path, one in files.items() if folder is None or path.startswith(f"{folder}/")}
+        inside = {path: file for path, file in files.items() if folder is None or path.startswith(f"{folder}/")}
         if folder is not None and not inside:
             raise Refusal(404, f"{folder} does not exist", "EntryNotFound")
         self._json(
-            [{"type": "file", "path": path, "size": len(one), **_oids(path, one)} for path, one in inside.items()]
+            [{"type": "file", "path": path, "size": len(file), **_oids(path, file)} for path, file in inside.items()]
         )
 
     def validate(self) -> None:
         try:
             ModelCard(json.loads(self.body)["content"])
-        except Exception as error:  # what the client's own classes make of a card
+        except Exception as error:  # raised by the client's own classes
             return self._json({"errors": [{"message": str(error)}], "warnings": []}, 400)
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, repo: str, revision: str) -> None:
         files = self._at(self._writable(repo), revision)[1]
-        answers = []
-        for wanted in json.loads(self.body)["files"]:
-            path = wanted["path"]
+        modes = []
+        for file in json.loads(self.body)["files"]:
+            path = file["path"]
             oids = _oids(path, files[path]) if path in files else {"oid": None}
             mode = "lfs" if path.endswith(_LFS) else "regular"
-            answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oids.get("lfs", oids)})
-        self._json({"files": answers})
+            modes.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oids.get("lfs", oids)})
+        self._json({"files": modes})
 
     def lfs_batch(self, repo: str) -> None:
         self._writable(repo)
         objects = []
-        for one in json.loads(self.body)["objects"]:
-            actions = {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}
-            objects.append({**one, **({} if one["oid"] in self.hub.blobs else {"actions": actions})})
+        for entry in json.loads(self.body)["objects"]:
+            actions = {"upload": {"href": f"{self.hub.url}/lfs/{entry['oid']}"}}
+            objects.append({**entry, **({} if entry["oid"] in self.hub.blobs else {"actions": actions})})
         self._json({"transfer": "basic", "objects": objects})
 
     def lfs_upload(self, oid: str) -> None:
@@ -237,8 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({})
 
     def commit(self, repo: str, revision: str) -> None:
-        found = self._writable(repo)
-        self._at(found, revision)
+        repository = self._writable(repo)
+        self._at(repository, revision)
         changes = {}
         for line in self.body.splitlines():
             item = json.loads(line)
@@ -248,8 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["key"] == "lfsFile":
                 changes[value["path"]] = self.hub.blobs[value["oid"]]
             elif item["key"] != "header":
-                raise Refusal(501, f"the stand-in does not speak {item['key']}")
-        identifier = found.commit(changes)
+                raise Refusal(501, f"the stand-in does not support {item['key']}")
+        identifier = repository.commit(changes)
         url = f"{self.hub.url}/{repo}/commit/{identifier}"
         self._json({"success": True, "commitOid": identifier, "commitUrl": url})
 
@@ -300,7 +302,7 @@ _ROUTES = (
 
 
 def _oids(path: str, content: bytes) -> dict[str, Any]:
-    """Git's id of a file, and of a large one the sha256 that LFS knows it by."""
+    """Return Git's id of a file, and for a large file its sha256 in LFS."""
     if not path.endswith(_LFS):
         return {"oid": _git_oid(content)}
     sha256 = hashlib.sha256(content).hexdigest()

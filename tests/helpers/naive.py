@@ -1,5 +1,8 @@
-"""The gradient of an optimiser step as the definitions have it: whole models in float64, eager attention, token by
-token, each term's mean over all its tokens of the step; nothing is shared with what it checks but the batches."""
+"""The gradient of an optimiser step by the definitions, independent of the code under test.
+
+Models run in float64 with eager attention, losses token by token, and each term is the mean over all its tokens of the
+step. Only the batches are shared with the code under test.
+"""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,12 +19,12 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """What a step minimises: Σ weight · mean. Hidden states and attention are those of the last layers.
+    """The loss of a step: Σ weight · mean. Hidden states and attention are those of the last layers.
 
     Attributes:
-        weights: of `soft_target_kl`, `hard_label`, `hidden_cosine`, `attention_kl`.
-        rows: which tokens `soft_target_kl` looks at, language modelling only.
-        hidden_rows: which tokens `hidden_cosine` looks at.
+        weights: weights of `soft_target_kl`, `hard_label`, `hidden_cosine`, `attention_kl`.
+        rows: row set of `soft_target_kl`, language modelling only.
+        hidden_rows: row set of `hidden_cosine`.
     """
 
     kind: str
@@ -34,7 +37,7 @@ class Step:
 def gradient(
     student: PreTrainedModel, teacher: PreTrainedModel, batches: Sequence[Batch], step: Step
 ) -> dict[str, Tensor]:
-    """Name → gradient, for all parameters that have one."""
+    """Return name → gradient, for all parameters that have a gradient."""
     student, teacher = _exact(student), _exact(teacher)
     sums: dict[str, list[Tensor]] = {name: [] for name in step.weights}
     counts = dict.fromkeys(step.weights, 0)
@@ -44,7 +47,7 @@ def gradient(
             counts[name] += count
     total = sum(weight * sum(sums[name]) / max(counts[name], 1) for name, weight in step.weights.items())
     total.backward()
-    return {name: one.grad for name, one in student.named_parameters() if one.grad is not None}
+    return {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
 
 
 def _exact(model: PreTrainedModel) -> PreTrainedModel:
@@ -56,64 +59,66 @@ def _exact(model: PreTrainedModel) -> PreTrainedModel:
 def _terms(
     student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, step: Step
 ) -> dict[str, tuple[Tensor, int]]:
-    """Name → (sum over this batch, number of its rows)."""
+    """Return name → (sum over a batch, number of its rows)."""
     names = ("input_ids", "token_type_ids", "attention_mask")
     inputs = {name: batch[name] for name in names if name in batch}
-    seen = {"output_hidden_states": True, "output_attentions": True}
-    ours = student(**inputs, **seen)
+    outputs = {"output_hidden_states": True, "output_attentions": True}
+    student_output = student(**inputs, **outputs)
     with torch.no_grad():
-        theirs = teacher(**inputs, **seen)
+        teacher_output = teacher(**inputs, **outputs)
     width = batch["input_ids"].shape[1]
     tokens = [divmod(place, width) for place in batch["rows"]["all"].tolist()]
     places = {
         "all": tokens,
         "masked": [at for at in tokens if "labels" in batch and step.kind == "mlm" and batch["labels"][at] != -100],
     }
-    for name in {step.rows, step.hidden_rows} - places.keys():  # a drawn share, as it was drawn
+    for name in {step.rows, step.hidden_rows} - places.keys():  # a sampled fraction, as it was drawn
         places[name] = [divmod(place, width) for place in batch["rows"][name].tolist()]
     if step.kind == "mlm":
         soft, hard = places[step.rows], places["masked"]
-        answers = [int(batch["labels"][at]) for at in hard]
+        labels = [int(batch["labels"][at]) for at in hard]
     else:
         soft = sorted({row for row, _ in tokens})
         hard = [row for row in soft if _is_label(batch["labels"][row])]
-        answers = [batch["labels"][row] for row in hard]
-    zero = ours.logits.sum() * 0.0
-    found = {
-        "soft_target_kl": (sum((_soft(ours.logits[at], theirs.logits[at], step) for at in soft), zero), len(soft)),
+        labels = [batch["labels"][row] for row in hard]
+    logits, teacher_logits = student_output.logits, teacher_output.logits
+    zero = logits.sum() * 0.0
+    terms = {
+        "soft_target_kl": (sum((_soft(logits[at], teacher_logits[at], step) for at in soft), zero), len(soft)),
         "hard_label": (
-            sum((_hard(ours.logits[at], answer, step) for at, answer in zip(hard, answers, strict=True)), zero),
+            sum((_hard(logits[at], label, step) for at, label in zip(hard, labels, strict=True)), zero),
             len(hard),
         ),
     }
-    one, other = ours.hidden_states[-1], theirs.hidden_states[-1]
-    cosines = (1 - torch.dot(one[at], other[at]) / one[at].norm() / other[at].norm() for at in places[step.hidden_rows])
-    found["hidden_cosine"] = (sum(cosines, zero), len(places[step.hidden_rows]))
-    maps = (
-        _kl(theirs.attentions[-1][row, head, query], ours.attentions[-1][row, head, query]) / one_head
+    s, t = student_output.hidden_states[-1], teacher_output.hidden_states[-1]
+    cosines = (1 - torch.dot(s[at], t[at]) / s[at].norm() / t[at].norm() for at in places[step.hidden_rows])
+    terms["hidden_cosine"] = (sum(cosines, zero), len(places[step.hidden_rows]))
+    maps, teacher_maps = student_output.attentions[-1], teacher_output.attentions[-1]
+    heads = maps.shape[1]
+    divergences = (
+        _kl(teacher_maps[row, head, query], maps[row, head, query]) / heads
         for row, query in tokens
-        for one_head in [ours.attentions[-1].shape[1]]
-        for head in range(one_head)
+        for head in range(heads)
     )
-    found["attention_kl"] = (sum(maps, zero), len(tokens))
-    return {name: found[name] for name in step.weights}
+    terms["attention_kl"] = (sum(divergences, zero), len(tokens))
+    return {name: terms[name] for name in step.weights}
 
 
-def _soft(ours: Tensor, theirs: Tensor, step: Step) -> Tensor:
+def _soft(student: Tensor, teacher: Tensor, step: Step) -> Tensor:
     if step.kind == "regression":
-        return (ours - theirs).square().sum()
+        return (student - teacher).square().sum()
     t = step.temperature
-    return t**2 * _kl((theirs / t).softmax(-1), (ours / t).softmax(-1))
+    return t**2 * _kl((teacher / t).softmax(-1), (student / t).softmax(-1))
 
 
-def _hard(ours: Tensor, answer: Any, step: Step) -> Tensor:
+def _hard(logits: Tensor, label: Any, step: Step) -> Tensor:
     if step.kind == "regression":
-        return (ours.squeeze() - answer.double()).square()
-    return -F.log_softmax(ours, -1)[int(answer)]
+        return (logits.squeeze() - label.double()).square()
+    return -F.log_softmax(logits, -1)[int(label)]
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """Σ p · log(p / q) over what p gives any probability."""
+    """Return Σ p · log(p / q) over the classes with p > 0."""
     known = p > 0
     return (p[known] * (p[known].log() - q[known].log())).sum()
 

@@ -1,4 +1,4 @@
-"""A mode that refuses operators which wait for the device."""
+"""`NoSync`: a mode in which operators that synchronise the device raise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class NoSync(TorchDispatchMode):
-    """Refuses what reads a value from the device, and what has a shape that only a look at values tells."""
+    """Raises for operators that read a value from the device, or whose shape depends on values."""
 
     names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2")
 

@@ -1,4 +1,4 @@
-"""What the tests of terms on hidden states share: comparing value and gradient with naive arithmetic, and training."""
+"""Helpers for tests of terms on hidden states: comparison with naive arithmetic, and training."""
 
 import math
 
@@ -9,7 +9,7 @@ from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, trainer
 
 RAGGED = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]).bool()
-"""Which of three sequences' tokens are attended; the last only fills up the batch."""
+"""Attended tokens of three sequences; the last one is a filler."""
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -17,28 +17,28 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 def assert_same(loss, naive, *students: Tensor) -> None:
-    """Value and gradient of the loss in float32 are those of the naive one in float64."""
-    ours = [one.float().requires_grad_() for one in students]
-    exact = [one.double().requires_grad_() for one in students]
-    value, expected = loss(*ours), naive(*exact)
+    """Assert that value and gradient of a loss in float32 are those of the naive one in float64."""
+    inputs = [student.float().requires_grad_() for student in students]
+    exact = [student.double().requires_grad_() for student in students]
+    value, expected = loss(*inputs), naive(*exact)
     value.backward()
     expected.backward()
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-6)
-    for one, other in zip(ours, exact, strict=True):
-        torch.testing.assert_close(one.grad.double(), other.grad, rtol=2e-3, atol=2e-6)
+    for tensor, exact_tensor in zip(inputs, exact, strict=True):
+        torch.testing.assert_close(tensor.grad.double(), exact_tensor.grad, rtol=2e-3, atol=2e-6)
 
 
 def assert_zero_and_still(loss, student: Tensor) -> None:
-    """At the minimum the value is 0 and so is the gradient."""
-    ours = student.clone().requires_grad_()
-    value = loss(ours)
+    """Assert that the value at the minimum is 0, and the gradient too."""
+    student = student.clone().requires_grad_()
+    value = loss(student)
     value.backward()
     assert abs(value.item()) < 1e-9
-    assert ours.grad.abs().max() < 1e-9
+    assert student.grad.abs().max() < 1e-9
 
 
 def trained(folder, terms, kind: str, width: int = 32, batch: int = 8):
-    """A finished run of two steps on ragged rows, of a student of this width with a teacher of 32."""
+    """Return a finished run of two steps on ragged rows, for a student of this width and a teacher of width 32."""
     if kind == "mlm":
         student, teacher, rows = tiny.mlm_model(2, seed=1, hidden_size=width), tiny.mlm_model(4), None
     else:
@@ -53,7 +53,7 @@ def trained(folder, terms, kind: str, width: int = 32, batch: int = 8):
 
 
 def assert_learns(folder, term) -> None:
-    """Alone, on the same six rows again and again, it falls. The models begin far from 0, where sequences differ."""
+    """Assert that a term falls when trained alone on six rows; models have large weights, so that rows differ."""
     student, teacher = (tiny.classifier(depth, seed=depth, initializer_range=0.3) for depth in (2, 4))
     steps = {"max_steps": 4, "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
     run = trainer(folder, student, teacher, [term], kind="classification", rows=task_rows(6), **steps)

@@ -43,7 +43,7 @@ class Place:
         tiny.tokenizer().save_pretrained(self.folder / "teacher")
 
     def classes(self, **columns):
-        """Rows with two named classes."""
+        """Write rows with two named classes."""
         rows = Dataset.from_dict({"text": self.texts, "label": [i % 2 for i in range(len(self.texts))], **columns})
         rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
         self.save({"train": rows, "validation": rows.select(range(7)), "test": rows.select(range(9))})
@@ -68,7 +68,7 @@ class Place:
 
     @property
     def results(self):
-        """The run's results, which match their schema whatever the run was."""
+        """The results of the run, validated against their schema."""
         results = json.loads((self.out / "results.json").read_text())
         assert schema_mismatches(results) == []
         return results
@@ -78,7 +78,7 @@ class Place:
         return sorted((self.out / "variants").iterdir())
 
     def prepare(self):
-        """A teacher of the two classes, and rows of them."""
+        """Write a teacher of two classes, and rows of them."""
         model = tiny.classifier(4)
         model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
         self.folder.mkdir(exist_ok=True)

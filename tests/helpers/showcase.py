@@ -1,4 +1,4 @@
-"""A `results.json` as a run of three seeds leaves it, for the tests of what shows it. The figures are made up."""
+"""The `results.json` of a run of three seeds, for tests of reports and cards. The figures are made up."""
 
 import copy
 from typing import Any
@@ -19,8 +19,8 @@ _SMALL = {
 
 def _seeds(*values: float) -> dict[str, Any]:
     ordered = sorted(values)
-    found = {"median": ordered[len(ordered) // 2], "minimum": ordered[0], "maximum": ordered[-1]}
-    return {"seeds": [42, 1, 2][: len(values)], "values": list(values), **found}
+    summary = {"median": ordered[len(ordered) // 2], "minimum": ordered[0], "maximum": ordered[-1]}
+    return {"seeds": [42, 1, 2][: len(values)], "values": list(values), **summary}
 
 
 def _gain(mean: float, low: float, high: float) -> dict[str, Any]:
@@ -97,6 +97,6 @@ _RESULTS: dict[str, Any] = {
 
 
 def example(**changes: Any) -> dict[str, Any]:
-    """A copy of the example, its top-level keys replaced by `changes`; a key set to None is left out."""
+    """Return a copy of the example with top-level keys replaced by `changes`; a key set to None is left out."""
     results = {**copy.deepcopy(_RESULTS), **changes}
     return {key: value for key, value in results.items() if value is not None}

@@ -24,16 +24,16 @@ SENTENCES = (
     "the river sees not good , but the fish likes the stone",
     "playing dogs and walking cats finds the small stone over the house .",
 )
-"""Text that the tokenizer knows, some of it in word pieces."""
+"""Texts of words in the vocabulary, some of them as several word pieces."""
 
 
 def tokenizer(**changes: Any) -> BertTokenizerFast:
-    """A WordPiece tokenizer of about 60 tokens, the special ones first."""
+    """Return a WordPiece tokenizer of about 60 tokens, the special ones first."""
     return BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCABULARY)}, **changes)
 
 
 def bert_config(num_layers: int, **changes: Any) -> BertConfig:
-    """BERT of width 32 without dropout, so that two forwards of a model in training mode agree."""
+    """Return BERT of width 32 without dropout, so that two forwards of a model in training mode agree."""
     fields = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 32,
@@ -57,7 +57,7 @@ def classifier(num_layers: int, num_labels: int = 2, seed: int = 0, **changes: A
 
 
 def _seeded(kind: type[PreTrainedModel], seed: int, config: BertConfig) -> PreTrainedModel:
-    """A model with weights by seed; the caller's random state is left as it was."""
+    """Return a model with weights by seed; the caller's random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(config).eval()

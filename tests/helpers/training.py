@@ -19,7 +19,7 @@ from tests.helpers import tiny
 
 
 def all_terms(rows: Any = "all") -> list[LossTerm]:
-    """The four kinds of term at once, with unlike weights and row sets."""
+    """Return terms of four kinds, with different weights and row sets."""
     return [
         SoftTargetKL(5.0, 2.0, rows),
         HardLabel(2.0),
@@ -31,15 +31,15 @@ def all_terms(rows: Any = "all") -> list[LossTerm]:
 
 
 def text_rows(count: int = 24, seed: int = 0) -> list[dict[str, list[int]]]:
-    """Token ids of ragged length, for masked language modelling."""
+    """Return token ids of ragged length, for masked language modelling."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(4, 30, (count,), generator=generator).tolist()
     words = [torch.randint(5, len(tiny.VOCABULARY), (n,), generator=generator).tolist() for n in lengths]
-    return [{"input_ids": [2, *one, 3]} for one in words]
+    return [{"input_ids": [2, *ids, 3]} for ids in words]
 
 
 def task_rows(count: int = 24, num_labels: int = 2, seed: int = 0) -> list[dict[str, Any]]:
-    """Ragged pairs with segments and labels."""
+    """Return ragged pairs with segments and labels."""
     rows = text_rows(count, seed)
     for i, row in enumerate(rows):
         length = len(row["input_ids"])
@@ -66,7 +66,7 @@ def trainer(
     changes: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> DistillationTrainer:
-    """A trainer on the CPU; eight rows a step and three steps unless told otherwise. `changes`: of training rows."""
+    """Return a trainer on the CPU, by default with three steps of eight rows. `changes`: augmentation of rows."""
     defaults = {
         "per_device_train_batch_size": 8,
         "max_steps": 3,
@@ -97,7 +97,7 @@ def trainer(
 
 
 class StopAt(TrainerCallback):
-    """Ends a run after a step, with a checkpoint."""
+    """Stops a run after a step, with a checkpoint."""
 
     def __init__(self, step: int | None):
         self.step = step

@@ -1,4 +1,4 @@
-"""Terms that are balanced while training goes on, against the definitions, step by step."""
+"""Loss balancing against its definitions, step by step."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def logged(made, name):
 
 
 def test_uncertainty_divides_by_twice_the_running_mean(tmp_path):
-    """Prevents shares of another step, of one micro-batch alone, or that forget the recipe's weights."""
+    """Prevents shares of another step, of a single micro-batch, or that ignore the recipe's weights."""
     made = run(
         tmp_path, LossBalancer("uncertainty", decay=0.8), per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
@@ -47,25 +47,25 @@ def test_uncertainty_divides_by_twice_the_running_mean(tmp_path):
         assert entry["loss"] == pytest.approx(sum(entry[f"{name}_weight"] * entry[name] for name in weights), rel=1e-4)
 
 
-def test_gradient_norm_makes_terms_pull_alike(tmp_path):
-    """Prevents shares from gradients that had been balanced already, which would drift away."""
+def test_gradient_norm_makes_gradient_norms_equal(tmp_path):
+    """Prevents shares from gradients that were balanced already, which would drift away."""
     terms = [SoftTargetKL(50.0), HardLabel(1.0), HiddenCosine(2.0, "last"), AttentionKL(1.0)]
     balance = LossBalancer("gradient_norm", every=2, decay=0.0)
     made = run(tmp_path, balance, terms, learning_rate=0.0, max_steps=5)
-    looks = [entry for entry in made.state.log_history if "gradient_norm/hard_label" in entry]
-    assert [entry["step"] for entry in looks] == [1, 3, 5]
+    measured = [entry for entry in made.state.log_history if "gradient_norm/hard_label" in entry]
+    assert [entry["step"] for entry in measured] == [1, 3, 5]
     weights = {"soft_target_kl": 50.0, "hard_label": 1.0, "hidden_cosine": 2.0}
-    lengths = {name: looks[0][f"gradient_norm/{name}"] / weight for name, weight in weights.items()}
-    second, average = made.state.log_history[1], sum(lengths.values()) / 3
+    norms = {name: measured[0][f"gradient_norm/{name}"] / weight for name, weight in weights.items()}
+    second, average = made.state.log_history[1], sum(norms.values()) / 3
     for name, weight in weights.items():
-        assert second[f"{name}_weight"] == pytest.approx(weight * average / lengths[name], rel=1e-4)
+        assert second[f"{name}_weight"] == pytest.approx(weight * average / norms[name], rel=1e-4)
     assert second["attention_kl_weight"] == 1.0
-    later = [looks[1][f"gradient_norm/{name}"] / weight for name, weight in weights.items()]
-    assert max(lengths.values()) > 10 * min(lengths.values())
-    assert max(later) < 1.5 * min(later), "other rows, but they pull by their weights"
+    later = [measured[1][f"gradient_norm/{name}"] / weight for name, weight in weights.items()]
+    assert max(norms.values()) > 10 * min(norms.values())
+    assert max(later) < 1.5 * min(later), "other rows, but gradient norms are in the ratio of the weights"
 
 
-def test_a_step_without_a_row_teaches_a_share_nothing(tmp_path):
+def test_a_step_without_a_row_does_not_change_a_share(tmp_path):
     """Prevents a term whose rows are rare from being taken for one that is nearly 0, and a loss of thousands."""
     rows = task_rows(16)
     for row in rows[:15]:
@@ -82,18 +82,18 @@ def test_a_step_without_a_row_teaches_a_share_nothing(tmp_path):
 
 
 def test_shares_have_a_limit():
-    """Prevents a term that comes to 0 from filling the whole loss."""
+    """Prevents a term that approaches 0 from dominating the loss."""
     balance = LossBalancer("uncertainty", decay=0.0)
     balance.start(2)
-    everywhere = torch.tensor([True, True])
-    balance.learn(torch.tensor([2.0, 1.0]), everywhere)
-    balance.learn(torch.tensor([1e-9, 0.0]), everywhere)
+    both = torch.tensor([True, True])
+    balance.learn(torch.tensor([2.0, 1.0]), both)
+    balance.learn(torch.tensor([1e-9, 0.0]), both)
     assert balance.shares().tolist() == pytest.approx([0.5 / 2e-3, 0.5])
 
 
 @pytest.mark.parametrize("kind", ["uncertainty", "gradient_norm"])
 def test_resumed_equals_uninterrupted(tmp_path, kind):
-    """Prevents shares that begin anew with every preempted machine; and what balances from leaving with the student."""
+    """Prevents shares that start over after every preemption, and a balancer that is saved with the student."""
     whole = run(tmp_path / "whole", LossBalancer(kind, every=2))
     run(tmp_path / "cut", LossBalancer(kind, every=2), stop_at=3)
     resumed = run(tmp_path / "cut", LossBalancer(kind, every=2))

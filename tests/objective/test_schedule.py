@@ -1,4 +1,4 @@
-"""Numbers that change over training."""
+"""Schedules of numbers over training."""
 
 import pytest
 

@@ -151,7 +151,7 @@ def test_a_second_backward_is_refused():
     look = both_terms(teacher, labels, torch.arange(6), 4)
     loss, _ = chunked_loss(states, weight, bias, look, torch.ones(2), 4)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="expected one backward through weighed_sums / got a second"):
+    with pytest.raises(RuntimeError, match="expected one backward through chunked_loss / got a second"):
         loss.backward()
 
 

@@ -1,4 +1,4 @@
-"""A teacher's answers from disk are the teacher's own, are of the same questions, and are whole."""
+"""Cached teacher outputs are the teacher's own, belong to the same rows, and are complete."""
 
 import dataclasses
 import json
@@ -45,14 +45,14 @@ EVERY_WORD = {"dtype": "float32", "top_k": WORDS}
 
 
 def terms(kind="classification"):
-    found = [
+    common = [
         SoftTargetKL(5.0, 2.0, "all"),
         HardLabel(2.0),
         HiddenCosine(1.0),
         AttentionKL(3.0),
         AttentionMSE(1.0, "last"),
     ]
-    return [*found, HiddenMSE(1.0, "all", "masked")] if kind == "mlm" else [*found, HiddenMSE(1.0, "all")]
+    return [*common, HiddenMSE(1.0, "all", "masked")] if kind == "mlm" else [*common, HiddenMSE(1.0, "all")]
 
 
 def models(kind):
@@ -63,15 +63,15 @@ def models(kind):
 
 
 def run(folder, kind="classification", cache=None, teacher=None, **changes):
-    """A trained run; ragged rows, the last batch uneven."""
+    """Return the trainer of a finished run; ragged rows, the last batch uneven."""
     student, own = models(kind)
     rows = text_rows(21) if kind == "mlm" else task_rows(21, 3)
     if kind == "regression":
         rows = [{**row, "labels": float(row["labels"])} for row in rows]
     options = {"terms": terms(kind), "rows": rows, "max_steps": -1, "num_train_epochs": 2, **changes}
-    found = trainer(folder, student, teacher or own, kind=kind, cache=cache, **options)
-    found.train()
-    return found
+    trained = trainer(folder, student, teacher or own, kind=kind, cache=cache, **options)
+    trained.train()
+    return trained
 
 
 def caches(folder):
@@ -79,21 +79,21 @@ def caches(folder):
 
 
 def mute(teacher):
-    """A teacher that must not be asked; its head may be tried out on two tokens."""
+    """Return a teacher that must not run; its head may be tried out on two tokens."""
 
-    def listen(module, args, kwargs):
-        assert kwargs["input_ids"].numel() == 2, "the teacher was asked"
+    def check(module, args, kwargs):
+        assert kwargs["input_ids"].numel() == 2, "the teacher ran"
 
-    teacher.register_forward_pre_hook(listen, with_kwargs=True)
+    teacher.register_forward_pre_hook(check, with_kwargs=True)
     return teacher
 
 
-# The same answers --------------------------------------------------------------------------------------------
+# The same outputs --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression", "mlm"])
 def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
-    """Prevents answers of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
+    """Prevents outputs of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
     how = {"num_train_epochs": 1} if kind == "mlm" else {}  # its second epoch would have other masks
     plain = curve(run(tmp_path / "plain", kind, **how))
     cached = curve(run(tmp_path / "cached", kind, CacheConfig(tmp_path / "caches", **EVERY_WORD), **how))
@@ -101,14 +101,14 @@ def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["classification", "mlm"])
-def test_a_second_run_asks_nothing(tmp_path, kind, capsys):
-    """Prevents a cache that is built again by every run; what it takes is said before."""
+def test_a_second_run_does_not_run_the_teacher(tmp_path, kind, capsys):
+    """Prevents a cache that is built again by every run; its size and break-even are logged before."""
     cache = CacheConfig(tmp_path / "caches", "bert-mrpc")
     first = curve(run(tmp_path / "first", kind, cache))
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     (folder,) = caches(tmp_path / "caches")
     assert folder.name.startswith("bert-mrpc-")
-    assert f"B in {folder}, pays off after " in said or "will not pay off" in said
+    assert f"B in {folder}, pays off after " in out or "will not pay off" in out
     again = curve(run(tmp_path / "again", kind, cache, teacher=mute(models(kind)[1])))
     assert again == first
     assert f"teacher cache: {folder}\n" in capsys.readouterr().out
@@ -135,12 +135,12 @@ def test_several_shards_and_workers_change_nothing(tmp_path, monkeypatch, worker
     assert curve(parts) == pytest.approx(whole, rel=1e-5)
 
 
-def test_masks_repeat_after_the_epochs_that_are_kept(tmp_path):
-    """Prevents answers about one mask for a student that sees another."""
-    kept = run(
-        tmp_path / "kept", "mlm", CacheConfig(tmp_path / "caches", mask_epochs=2, **EVERY_WORD), num_train_epochs=5
+def test_masks_repeat_after_the_epochs_that_are_cached(tmp_path):
+    """Prevents outputs for one mask for a student that reads another."""
+    cached = run(
+        tmp_path / "cached", "mlm", CacheConfig(tmp_path / "caches", mask_epochs=2, **EVERY_WORD), num_train_epochs=5
     )
-    rows = kept.get_train_dataloader().dataset
+    rows = cached.get_train_dataloader().dataset
     for epoch in range(5):
         rows_then = rows.__getitems__([build.encode_index(epoch, row) for row in range(4)])
         assert {row["epoch"] for row in rows_then} == {epoch % 2}
@@ -153,8 +153,8 @@ def test_masks_repeat_after_the_epochs_that_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["classification", "mlm"])
-def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
-    """Prevents the first teacher's answers in place of the mean, and one ensemble's answers for another's."""
+def test_the_outputs_of_an_ensemble_are_cached_as_their_mean(tmp_path, kind):
+    """Prevents the first teacher's outputs in place of the mean, and one ensemble's outputs for another's."""
 
     def ensemble(*seeds):
         kinds = {
@@ -175,23 +175,23 @@ def test_the_answers_of_an_ensemble_are_kept_as_one(tmp_path, kind):
 
 
 def test_draws_count_only_where_something_is_drawn(tmp_path):
-    """Prevents answers stored four times over where every epoch asks the same."""
+    """Prevents outputs stored four times over if every epoch has the same inputs."""
     run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches", mask_epochs=4))
     (folder,) = caches(tmp_path / "caches")
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["0"]
 
 
-def test_evaluation_asks_the_teacher_itself(tmp_path):
-    """Prevents training rows' answers from being taken for those of evaluation rows."""
-    found = []
+def test_evaluation_runs_the_teacher_itself(tmp_path):
+    """Prevents training rows' outputs from being taken for those of evaluation rows."""
+    values = []
     for cache in (None, CacheConfig(tmp_path / "caches", dtype="float32")):
         trained = run(tmp_path / "run", cache=cache, eval_rows=task_rows(5, 3, seed=3))
-        found.append(trained.evaluate()["eval_soft_target_kl"])
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+        values.append(trained.evaluate()["eval_soft_target_kl"])
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_a_resumed_run_reads_on(tmp_path):
-    """Prevents a resume that asks about other rows or masks than the uninterrupted run."""
+    """Prevents a resume that looks up other rows or masks than the uninterrupted run."""
     cache, often = CacheConfig(tmp_path / "caches"), {"save_strategy": "steps", "save_steps": 2}
     whole = run(tmp_path / "whole", "mlm", cache, **often)
     student, teacher = models("mlm")
@@ -214,31 +214,31 @@ def logits(rows, seed):
 def test_merged_words_give_the_kl_of_their_definition(k, rows, seed, temperature):
     """Prevents a renormalised top-k, which teaches that the other words are impossible."""
     student, teacher = logits(rows, seed).requires_grad_(), logits(rows, seed + 1)
-    found = soft_targets.soft_target_kl_top(student, TopLogits.of(teacher, k, temperature), temperature)
+    value = soft_targets.soft_target_kl_top(student, TopLogits.of(teacher, k, temperature), temperature)
     expected = torch.zeros((), dtype=torch.float64)
     exact = student.detach().double().requires_grad_()
-    for ours, theirs in zip(exact, teacher.double(), strict=True):
-        p, q = (F.softmax(one / temperature, 0) for one in (theirs, ours))
-        top = theirs.topk(min(k, 12)).indices
+    for student_row, teacher_row in zip(exact, teacher.double(), strict=True):
+        p, q = (F.softmax(row / temperature, 0) for row in (teacher_row, student_row))
+        top = teacher_row.topk(min(k, 12)).indices
         rest = torch.ones(12, dtype=torch.bool).index_fill(0, top, False)
         pairs = [(p[i], q[i]) for i in top] + ([(p[rest].sum(), q[rest].sum())] if rest.any() else [])
         expected = expected + temperature**2 * sum(a * (a / b).log() for a, b in pairs)
-    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(value.double(), expected, atol=1e-4, rtol=1e-4)
     whole = soft_targets.soft_target_kl(student, teacher, temperature)
-    assert found.item() <= whole.item() + 1e-4
+    assert value.item() <= whole.item() + 1e-4
     if k >= 12:
-        torch.testing.assert_close(found, whole)
+        torch.testing.assert_close(value, whole)
     if rows:
         torch.testing.assert_close(
-            torch.autograd.grad(found, student)[0].double(),
+            torch.autograd.grad(value, student)[0].double(),
             torch.autograd.grad(expected, exact)[0],
             atol=1e-4,
             rtol=1e-3,
         )
 
 
-def test_no_mass_outside_the_top_is_no_nan():
-    """A teacher that is sure of its words leaves exactly nothing to the others, in float32."""
+def test_no_probability_outside_the_top_is_no_nan():
+    """A teacher that is certain of its words has a tail probability of exactly 0 in float32."""
     teacher = torch.full((1, 5), -200.0)
     teacher[0, 1] = 200.0
     student = torch.zeros(1, 5, requires_grad=True)
@@ -249,32 +249,32 @@ def test_no_mass_outside_the_top_is_no_nan():
 
 
 def test_fewer_words_are_a_nearby_objective(tmp_path):
-    """Prevents a top-k that leaves out the mass of the others."""
+    """Prevents a top-k that leaves out the tail probability."""
     only = [SoftTargetKL(1.0, 2.0, "all")]
     plain = curve(run(tmp_path / "plain", "mlm", terms=only, num_train_epochs=1, learning_rate=0.0))
-    found = {}
+    curves = {}
     for k in (4, WORDS // 2, WORDS):
         cache = CacheConfig(tmp_path / "caches", dtype="float32", top_k=k)
-        found[k] = curve(run(tmp_path / str(k), "mlm", cache, terms=only, num_train_epochs=1, learning_rate=0.0))
-    assert sum(found[4]) < sum(found[WORDS // 2]) < sum(found[WORDS])
-    assert found[WORDS] == pytest.approx(plain, rel=1e-4)
+        curves[k] = curve(run(tmp_path / str(k), "mlm", cache, terms=only, num_train_epochs=1, learning_rate=0.0))
+    assert sum(curves[4]) < sum(curves[WORDS // 2]) < sum(curves[WORDS])
+    assert curves[WORDS] == pytest.approx(plain, rel=1e-4)
 
 
-# The same questions ------------------------------------------------------------------------------------------
+# The same inputs ------------------------------------------------------------------------------------------
 
 
 def key_of(kind="mlm", rows=None, teacher=None, cache_changes=None, **changes):
     student, own = models(kind)
     rows = rows or (text_rows(6) if kind == "mlm" else task_rows(6, 3))
-    found = trainer(Path(tempfile.gettempdir()), student, teacher or own, terms(kind), kind=kind, rows=rows, **changes)
-    request = found.objective.request("teacher")
+    run = trainer(Path(tempfile.gettempdir()), student, teacher or own, terms(kind), kind=kind, rows=rows, **changes)
+    request = run.objective.request("teacher")
     contents = build.CachedSignals.of(
         request, kind, **{"dtype": "float16", "top_k": 8, "temperature": 2.0} | (cache_changes or {})
     )
-    return cache_key(found.teacher, rows, found.data_collator, contents, 1)
+    return cache_key(run.teacher, rows, run.data_collator, contents, 1)
 
 
-def test_a_key_is_the_same_for_the_same_questions():
+def test_a_key_is_the_same_for_the_same_inputs():
     """Prevents a cache that no second run would find."""
     assert key_of() == json.loads(json.dumps(key_of()))
     relabelled = [{**row, "labels": 0} for row in task_rows(6, 3)]
@@ -315,10 +315,10 @@ def other_rows():
     ],
     ids=["weights", "configuration", "a token", "fewer rows", "seed", "dtype", "top_k", "temperature"],
 )
-def test_whatever_changes_an_answer_changes_the_key(changes, named):
-    """Prevents answers of another teacher, of other data or of other masks."""
-    ours, theirs = key_of(), key_of(**changes())
-    assert {name for name in ours if ours[name] != theirs[name]} == named
+def test_whatever_changes_an_output_changes_the_key(changes, named):
+    """Prevents outputs of another teacher, of other data or of other masks."""
+    key, changed = key_of(), key_of(**changes())
+    assert {name for name in key if key[name] != changed[name]} == named
 
 
 @pytest.mark.parametrize(
@@ -327,12 +327,12 @@ def test_whatever_changes_an_answer_changes_the_key(changes, named):
     ids=["probability", "whole words", "seed", "mask token"],
 )
 def test_masking_is_part_of_the_key(tmp_path, changes):
-    """Prevents answers about other masks of the same rows."""
-    found = trainer(tmp_path, *models("mlm"), rows=text_rows(6))
-    contents = build.CachedSignals.of(found.objective.request("teacher"), "mlm", "float16", 8, 2.0)
-    collator = found.data_collator
+    """Prevents outputs for other masks of the same rows."""
+    run = trainer(tmp_path, *models("mlm"), rows=text_rows(6))
+    contents = build.CachedSignals.of(run.objective.request("teacher"), "mlm", "float16", 8, 2.0)
+    collator = run.data_collator
     other = dataclasses.replace(collator, collate=dataclasses.replace(collator.collate, **changes))
-    keys = [cache_key(found.teacher, found.train_dataset, one, contents, 1) for one in (collator, other)]
+    keys = [cache_key(run.teacher, run.train_dataset, each, contents, 1) for each in (collator, other)]
     assert keys[0] != keys[1]
 
 
@@ -355,9 +355,9 @@ def test_a_cache_of_something_else_is_refused(tmp_path):
     cache = CacheConfig(tmp_path / "caches")
     run(tmp_path / "run", cache=cache)
     (folder,) = caches(tmp_path / "caches")
-    about = json.loads((folder / store.MANIFEST).read_text())
-    about["key"]["teacher"] = "another"
-    (folder / store.MANIFEST).write_text(json.dumps(about))
+    manifest = json.loads((folder / store.MANIFEST).read_text())
+    manifest["key"]["teacher"] = "another"
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=f"{folder} / got one that differs in teacher"):
         run(tmp_path / "again", cache=cache)
     (folder / store.MANIFEST).write_text("{")
@@ -365,38 +365,40 @@ def test_a_cache_of_something_else_is_refused(tmp_path):
         run(tmp_path / "again", cache=cache)
 
 
-def test_other_masks_than_the_teacher_was_asked_about_are_refused(tmp_path):
-    """Prevents answers of one masked token for another, should the draws ever differ from those of the key."""
+def test_other_masks_than_the_teacher_read_are_refused(tmp_path):
+    """Prevents outputs of one masked token for another, should the draws ever differ from those of the key."""
     cached = run(tmp_path / "run", "mlm", CacheConfig(tmp_path / "caches", **EVERY_WORD))
     cached.data_collator.collate = MaskingCollator(tiny.tokenizer(), seed=99)
-    with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ as the teacher saw it / got it with other"):
+    with pytest.raises(UserError, match=r"teacher\.cache: expected row \d+ with the tokens .* / got other tokens"):
         next(iter(cached.get_train_dataloader()))
 
 
 def test_a_collator_that_masks_as_it_likes_is_refused(tmp_path):
-    """Prevents answers about masks that no batch will have again: transformers' own collator draws anew each time."""
+    """Prevents outputs for masks that no batch will have again: transformers' own collator draws anew each time."""
     cached = trainer(tmp_path, *models("mlm"), [SoftTargetKL(1.0, 2.0, "all")], rows=text_rows(6),
                      cache=CacheConfig(tmp_path / "caches"))  # fmt: skip
     cached.data_collator.collate = DataCollatorForLanguageModeling(tiny.tokenizer())
-    with pytest.raises(UserError, match=r"got two from DataCollatorForLanguageModeling .*MaskingCollator"):
+    with pytest.raises(
+        UserError, match=r"got two different batches from DataCollatorForLanguageModeling .*MaskingCollator"
+    ):
         cached.train()
     assert not caches(tmp_path / "caches")
 
 
 def test_rows_that_are_transformed_when_read_are_known_by_what_they_become():
-    """Prevents one cache for two corpora whose raw columns the teacher never sees."""
+    """Prevents one cache for two corpora whose raw columns the teacher never reads."""
     raw = Dataset.from_dict({"text": ["a", "b"]})
-    found = []
+    hashes = []
     for shift in (5, 6):
         rows = raw.with_transform(lambda batch, shift=shift: {"input_ids": [[2, shift, 3]] * len(batch["text"])})
-        found.append(hash_rows(rows, ["input_ids"]))
-    assert found[0] != found[1]
+        hashes.append(hash_rows(rows, ["input_ids"]))
+    assert hashes[0] != hashes[1]
     long = [[{"input_ids": np.arange(5000) + (np.arange(5000) == place)}] for place in (2000, 3000)]
     assert hash_rows(long[0], ["input_ids"]) != hash_rows(long[1], ["input_ids"])
 
 
 def test_padding_on_the_left_is_refused(tmp_path):
-    """Prevents answers at positions that a row has in the teacher's batch only."""
+    """Prevents outputs at positions that a row has in the teacher's batch only."""
     cached = trainer(tmp_path, *models("classification"), terms(), kind="classification", rows=task_rows(8, 3),
                      cache=CacheConfig(tmp_path / "caches"))  # fmt: skip
     cached.data_collator.collate = TaskCollator(tiny.tokenizer(padding_side="left"), "classification")
@@ -405,31 +407,31 @@ def test_padding_on_the_left_is_refused(tmp_path):
 
 
 def test_recipes_that_look_at_other_tokens_have_caches_of_their_own(tmp_path):
-    """Prevents two recipes that refuse each other's cache."""
+    """Prevents two recipes that reject each other's cache."""
     for rows in ("masked", "all", "masked"):
         run(tmp_path / "run", "mlm", CacheConfig(tmp_path / "caches"), terms=[SoftTargetKL(1.0, 2.0, rows)])
     assert len(caches(tmp_path / "caches")) == 2
 
 
 def test_masked_rows_are_drawn_even_where_no_term_looks_at_the_masks(tmp_path):
-    """Prevents one epoch's masks for ever, where several epochs' were asked for."""
-    found = run(
+    """Prevents one epoch's masks for ever, where several epochs' were requested."""
+    trained = run(
         tmp_path, "mlm", CacheConfig(tmp_path / "caches", mask_epochs=3), terms=[HiddenCosine(1.0), HardLabel(1.0)]
     )
-    assert found.source.cache.layout.epochs == 3
+    assert trained.source.cache.layout.epochs == 3
 
 
-def test_nothing_is_asked_before_training(tmp_path):
-    """Prevents a failure while the teacher is asked from being told as a mistake in the training fields."""
+def test_the_teacher_does_not_run_before_training(tmp_path):
+    """Prevents a failure of the teacher from being reported as a mistake in the training fields."""
     trainer(tmp_path, *models("classification"), terms(), kind="classification", cache=CacheConfig(tmp_path / "caches"))
     assert not (tmp_path / "caches").exists()
 
 
-# Whole -------------------------------------------------------------------------------------------------------
+# Complete ----------------------------------------------------------------------------------------------------
 
 
 def in_parts(tmp_path, monkeypatch):
-    """A cache of many shards, and the curve of the run that built it."""
+    """Return a cache of many shards, and the curve of the run that built it."""
     monkeypatch.setattr(build, "_SHARD_BYTES", 2**16)
     cache = CacheConfig(tmp_path / "caches")
     first = curve(run(tmp_path / "first", cache=cache))
@@ -437,20 +439,20 @@ def in_parts(tmp_path, monkeypatch):
     return cache, first, folder, sorted(folder.glob("0/*.safetensors"))
 
 
-def asked_rows(monkeypatch):
-    """Rows that the teacher is asked about from now on."""
-    seen, own = [], build._TeacherPass._answers
+def run_rows(monkeypatch):
+    """Return a list that grows by the rows that the teacher runs on from now on."""
+    rows_run, own = [], build._TeacherPass._outputs
 
-    def answers(self, rows, epoch):
-        seen.extend(rows)
+    def outputs(self, rows, epoch):
+        rows_run.extend(rows)
         return own(self, rows, epoch)
 
-    monkeypatch.setattr(build._TeacherPass, "_answers", answers)
-    return seen
+    monkeypatch.setattr(build._TeacherPass, "_outputs", outputs)
+    return rows_run
 
 
 def break_off(folder, shards):
-    """Killed while the third shard was written: what follows it is not there."""
+    """Leave the cache as if the run had been killed while writing the third shard."""
     for shard in shards[2:]:
         shard.unlink()
         shard.with_suffix(".json").unlink()
@@ -471,19 +473,19 @@ def cut_off(folder, shards):
     shards[2].write_bytes(shards[2].read_bytes()[:-100])
 
 
-@pytest.mark.parametrize("harm", [break_off, kill_before_the_checksum, flip_a_bit, cut_off])
-def test_a_harmed_cache_is_mended_and_no_more(tmp_path, monkeypatch, capsys, harm):
-    """Prevents answers that are half there, or a whole teacher pass for one lost shard."""
+@pytest.mark.parametrize("damage", [break_off, kill_before_the_checksum, flip_a_bit, cut_off])
+def test_a_damaged_cache_is_repaired_and_no_more(tmp_path, monkeypatch, capsys, damage):
+    """Prevents incomplete outputs, or a whole teacher pass for one lost shard."""
     cache, first, folder, shards = in_parts(tmp_path, monkeypatch)
-    harm(folder, shards)
+    damage(folder, shards)
     capsys.readouterr()
-    seen = asked_rows(monkeypatch)
+    rows_run = run_rows(monkeypatch)
     assert curve(run(tmp_path / "again", cache=cache)) == first
-    lost = len(shards) - 2 if harm is break_off else 1
+    lost = len(shards) - 2 if damage is break_off else 1
     assert f"{folder}: {lost} of {len(shards)} parts missing or damaged" in capsys.readouterr().out
     per_shard = json.loads((folder / store.MANIFEST).read_text())["layout"]["shard_rows"]
-    assert min(seen) == 2 * per_shard
-    assert len(seen) <= lost * per_shard
+    assert min(rows_run) == 2 * per_shard
+    assert len(rows_run) <= lost * per_shard
 
 
 def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
@@ -492,12 +494,12 @@ def test_a_shard_that_vanishes_while_it_is_used_is_named(tmp_path, monkeypatch):
     (folder,) = caches(tmp_path / "caches")
     shutil.rmtree(folder / "0")
     store._open.cache_clear()
-    with pytest.raises(UserError, match=r"teacher\.cache: expected a shard at .*what is missing is built anew"):
+    with pytest.raises(UserError, match=r"teacher\.cache: expected a shard at .*missing shards are rebuilt"):
         next(iter(cached.get_train_dataloader()))
 
 
 def test_of_two_runs_that_begin_at_once_both_go_by_one_layout(tmp_path):
-    """Prevents shards that one run cuts otherwise than the other reads them."""
+    """Prevents shards that one run writes with another layout than the other reads them."""
     for text in ("first", "second"):
         store.write_first(tmp_path / "cache.json", text)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
@@ -506,15 +508,15 @@ def test_of_two_runs_that_begin_at_once_both_go_by_one_layout(tmp_path):
 def test_a_shard_of_another_layout_is_built_anew(tmp_path, monkeypatch):
     """Prevents rows read at offsets that are not theirs."""
     _, _, folder, shards = in_parts(tmp_path, monkeypatch)
-    told = json.loads(shards[1].with_suffix(".json").read_text())
-    shards[1].with_suffix(".json").write_text(json.dumps(told | {"rows": told["rows"] + 1}))
-    about = json.loads((folder / store.MANIFEST).read_text())
-    contents = build.CachedSignals(**{**about["key"]["contents"], "hidden": (), "attention": ()})
-    assert store.TeacherCache(folder, about["key"], contents).missing() == [(0, 1)]
+    metadata = json.loads(shards[1].with_suffix(".json").read_text())
+    shards[1].with_suffix(".json").write_text(json.dumps(metadata | {"rows": metadata["rows"] + 1}))
+    manifest = json.loads((folder / store.MANIFEST).read_text())
+    contents = build.CachedSignals(**{**manifest["key"]["contents"], "hidden": (), "attention": ()})
+    assert store.TeacherCache(folder, manifest["key"], contents).missing() == [(0, 1)]
 
 
 def test_a_disk_without_room_is_found_before(tmp_path, monkeypatch):
-    """Prevents a full disk after hours of asking."""
+    """Prevents a full disk after hours of running the teacher."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"expected .*kB of disk at .* / got 1\.00kB / .*teacher\.cache\.folder"):
@@ -523,7 +525,7 @@ def test_a_disk_without_room_is_found_before(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "problem"), [(1e6, "outside float16"), (math.nan, "is not finite")])
-def test_numbers_that_cannot_be_kept_are_refused(tmp_path, value, problem):
+def test_numbers_that_cannot_be_cached_are_refused(tmp_path, value, problem):
     """Prevents infinities in the cache of a teacher with large activations, and a broken teacher's NaN for ever."""
     teacher = tiny.classifier(4, 3)
     with torch.no_grad():
@@ -533,14 +535,14 @@ def test_numbers_that_cannot_be_kept_are_refused(tmp_path, value, problem):
     assert not caches(tmp_path / "caches")
 
 
-# What cannot be kept -----------------------------------------------------------------------------------------
+# What cannot be cached ---------------------------------------------------------------------------------------
 
 SIZES = {"vocab_size": WORDS, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3}
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 def test_attention_that_shows_only_maps_is_refused(tmp_path):
-    """Prevents (seq × seq) maps of every row on disk, unasked."""
+    """Prevents (seq × seq) maps of every row on disk that nobody requested."""
     teacher = DebertaV2ForSequenceClassification(DebertaV2Config(num_hidden_layers=4, **SIZES)).eval()
     with pytest.raises(UserError, match=r"teacher\.cache: .*got whole attention maps"):
         run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher)
@@ -550,7 +552,7 @@ def test_attention_within_a_window_is_refused(tmp_path):
     """Prevents distributions over all tokens in place of a window's."""
     special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
     teacher = ModernBert(ModernBertConfig(num_hidden_layers=4, local_attention=4, **SIZES, **special)).eval()
-    with pytest.raises(UserError, match=r"teacher\.cache: .*a layer \d whose queries see different keys"):
+    with pytest.raises(UserError, match=r"teacher\.cache: .*a layer \d whose queries attend to different keys"):
         run(tmp_path / "run", cache=CacheConfig(tmp_path / "caches"), teacher=teacher, terms=[AttentionKL(1.0)])
 
 
@@ -566,7 +568,7 @@ def test_a_stream_is_refused(tmp_path):
 
 
 def test_a_changing_temperature_is_refused_for_a_vocabulary(tmp_path):
-    """Prevents the others' mass at one temperature beside the top words' at another; for classes all is kept."""
+    """Prevents a tail probability at another temperature than the top words'; all classes are cached."""
     changing = [SoftTargetKL(1.0, Schedule(4.0, 1.0, "linear"))]
     with pytest.raises(UserError, match=r"teacher\.cache: expected a constant temperature"):
         run(tmp_path / "mlm", "mlm", CacheConfig(tmp_path / "caches"), terms=changing)

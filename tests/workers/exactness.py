@@ -1,4 +1,4 @@
-"""One process of two: runs cases, and writes the gradients and batches of their steps."""
+"""A process of two, which runs cases and writes the gradients and batches of their steps."""
 
 import gc
 import json
@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from tests.training.test_exactness import Case, run
 
-KEPT = ("input_ids", "token_type_ids", "attention_mask", "labels", "rows")
+COLUMNS = ("input_ids", "token_type_ids", "attention_mask", "labels", "rows")
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     for i, fields in enumerate(json.loads((folder / "cases.json").read_text())):
         made, steps = run(Case(**fields | {"lengths": tuple(fields["lengths"])}), folder / f"run-{i}")
         assert (made.args.world_size, type(made.model_wrapped).__name__) == (2, "DistributedDataParallel")
-        batches = [[{k: v for k, v in one.items() if k in KEPT} for one in step] for step in steps.batches]
+        batches = [[{k: v for k, v in batch.items() if k in COLUMNS} for batch in step] for step in steps.batches]
         torch.save({"gradients": steps.gradients, "batches": batches}, folder / f"{i}-{dist.get_rank()}.pt")
-    gc.collect()  # trainers hold themselves, and with them the connection
+    gc.collect()  # trainers are in reference cycles, which hold the connection
     dist.destroy_process_group()

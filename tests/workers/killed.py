@@ -1,7 +1,8 @@
-"""A run that is killed: `python -m tests.workers.killed SPOT NTH DELAY LOG RECIPE …` runs a recipe, and DELAY seconds
-after it enters SPOT for the NTH time a process outside its group sends SIGKILL to the whole group. NTH 0 kills nobody.
+"""A run that is killed: `python -m tests.workers.killed SPOT NTH DELAY LOG RECIPE …`.
 
-The log gets a line when a spot is entered and left: a kill is inside where the last line is `enter`.
+It runs a recipe. DELAY seconds after it enters SPOT for the NTH time, a process outside its group sends SIGKILL to the
+whole group; with NTH 0 it is never killed. The log gets a line whenever a spot is entered or left: the run was killed
+within a spot if the last line is `enter`.
 """
 
 import os
@@ -34,19 +35,19 @@ SPOTS = {
     "results": [(stages, "write_results")],
     "report": [(stages, "write_report")],
 }
-"""Where a run is killed: what is patched, in the modules that look it up."""
+"""Spots where a run is killed: the names that are patched, in the modules that use them."""
 
 
 def watch(spot: str, nth: int, delay: float, log: Path) -> None:
-    """Wraps the spot."""
-    seen = 0
+    """Patch the names of a spot."""
+    count = 0
 
     def wrapped(call: Callable) -> Callable:
         def watched(*args, **kwargs):
-            nonlocal seen
-            seen += 1
-            write(log, f"enter/{spot}/{seen}")
-            if seen == nth:
+            nonlocal count
+            count += 1
+            write(log, f"enter/{spot}/{count}")
+            if count == nth:
                 kill_after(delay)
             began = time.perf_counter()
             try:
@@ -61,13 +62,16 @@ def watch(spot: str, nth: int, delay: float, log: Path) -> None:
 
 
 def kill_after(delay: float) -> None:
-    """Another process does it, in a group of its own: no lock of this one's can hold it up. It stands ready before this
-    returns, and watches the clock without sleeping, because some spots take less than a millisecond."""
+    """Start a process that kills this one's group after a delay, from a group of its own, so that no lock delays it.
+
+    It is ready before this function returns, and polls the clock without sleeping, because some spots take less than a
+    millisecond.
+    """
     group = os.getpgid(0)
-    ready, tell = os.pipe()
+    ready, signal_ready = os.pipe()
     if os.fork() == 0:
         os.setsid()
-        os.write(tell, b"!")
+        os.write(signal_ready, b"!")
         until = time.perf_counter() + delay
         while time.perf_counter() < until:
             pass
@@ -83,6 +87,6 @@ def write(log: Path, text: str) -> None:
 
 if __name__ == "__main__":
     spot, nth, delay, log = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
-    for one in SPOTS if spot == "every" else [spot]:
-        watch(one, nth, delay, log)
+    for name in SPOTS if spot == "every" else [spot]:
+        watch(name, nth, delay, log)
     sys.exit(distill(sys.argv[5:]))

@@ -1,4 +1,4 @@
-"""One process of two, of which the second alone is told to stop: writes where it stopped."""
+"""A process of two, of which only the second gets SIGTERM; each writes the step at which it stopped."""
 
 import gc
 import os
@@ -15,7 +15,9 @@ from tests.helpers import tiny
 from tests.helpers.training import trainer
 
 
-class Told(TrainerCallback):
+class Preempt(TrainerCallback):
+    """Sends SIGTERM to the second process after step 3."""
+
     def on_step_end(self, args, state, control, **kwargs):
         if dist.get_rank() == 1 and state.global_step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -24,7 +26,7 @@ class Told(TrainerCallback):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    run = trainer(folder / "run", tiny.mlm_model(2, seed=1), tiny.mlm_model(4), max_steps=40, callbacks=[Told()])
+    run = trainer(folder / "run", tiny.mlm_model(2, seed=1), tiny.mlm_model(4), max_steps=40, callbacks=[Preempt()])
     assert run.args.world_size == 2
     try:
         run.train()

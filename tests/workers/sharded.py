@@ -1,4 +1,4 @@
-"""One process of sharded steps (raw `fully_shard`, FSDP2), started by torchrun: writes gradient and losses."""
+"""A process of sharded steps (raw `fully_shard`, FSDP2), started by torchrun; writes the gradient and losses."""
 
 import gc
 import sys
@@ -18,8 +18,10 @@ ROWS, STEPS = 8, 30
 
 
 def steps(folder: Path, rank: int = 0, processes: int = 1) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """(the first gradient, the loss of every step) with all terms, projections included, on this process's rows;
-    sharded where there are several processes."""
+    """Return (the first gradient, the loss of every step) with all terms and projections, on this process's rows.
+
+    The student is sharded if there are several processes.
+    """
     student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
     with patch.dict(training._CHUNK_BYTES, cpu=5 * 4 * len(tiny.VOCABULARY)):  # several chunks
         run = trainer(folder, student, tiny.mlm_model(4))
@@ -48,16 +50,16 @@ def steps(folder: Path, rank: int = 0, processes: int = 1) -> tuple[dict[str, to
 
 
 def _whole(student: torch.nn.Module, processes: int) -> dict[str, torch.Tensor]:
-    found = {name: one.grad for name, one in student.named_parameters() if one.grad is not None}
-    return {name: one.full_tensor() if processes > 1 else one.clone() for name, one in found.items()}
+    gradients = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+    return {name: grad.full_tensor() if processes > 1 else grad.clone() for name, grad in gradients.items()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     out = Path(sys.argv[1])
-    found = steps(out.parent / "run", dist.get_rank(), dist.get_world_size())
+    results = steps(out.parent / "run", dist.get_rank(), dist.get_world_size())
     if dist.get_rank() == 0:
-        torch.save(found, out)
-    gc.collect()  # trainers hold themselves, and with them the connection
+        torch.save(results, out)
+    gc.collect()  # trainers are in reference cycles, which hold the connection
     dist.destroy_process_group()

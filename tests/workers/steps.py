@@ -1,4 +1,4 @@
-"""One process of a distributed run, started by torchrun: trains, and writes what the test compares."""
+"""A process of a distributed run, started by torchrun; trains, and writes the values that the test compares."""
 
 import gc
 import json
@@ -57,8 +57,10 @@ def train(
     zero_2: bool = False,
     balance: str | None = None,
 ) -> dict:
-    """Curves of a run of two epochs over ragged rows, with a projection; the teacher's answers kept in `caches`. Goes
-    on from a checkpoint that is there."""
+    """Return curves of a run of two epochs over ragged rows, with a projection and teacher outputs cached in `caches`.
+
+    It continues from an existing checkpoint.
+    """
     student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
     terms = [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0), HiddenMSE(1.0), HiddenCosine(1.0, "last", 0.5)]
     terms.append(AttentionKL(3.0))
@@ -100,8 +102,8 @@ def train(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    found = train(out.parent / "run", **json.loads(sys.argv[2]))
+    results = train(out.parent / "run", **json.loads(sys.argv[2]))
     if int(dist.get_rank()) == 0:
-        out.write_text(json.dumps(found))
-    gc.collect()  # trainers hold themselves, and with them the connection
+        out.write_text(json.dumps(results))
+    gc.collect()  # trainers are in reference cycles, which hold the connection
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""One process of two: a step with all terms of each kind of task; writes gradients and the terms' values."""
+"""A process of two, which runs a step with all terms of each kind of task; writes gradients and terms."""
 
 import gc
 import itertools
@@ -22,13 +22,13 @@ def step(kind: str, name: str, out: Path) -> None:
     run.train()
     if dist.get_rank() == 0:
         wrapper = type(run.model_wrapped).__name__
-        found = {"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}
-        torch.save(found, out / f"{kind}-{name}.pt")
+        results = {"gradient": steps.gradients[0], "values": run.last_terms, "wrapper": wrapper}
+        torch.save(results, out / f"{kind}-{name}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for kind, name in itertools.product(KINDS, STEPS):
         step(kind, name, Path(sys.argv[1]))
-    gc.collect()  # trainers hold themselves, and with them the connection
+    gc.collect()  # trainers are in reference cycles, which hold the connection
     dist.destroy_process_group()

@@ -1,1 +1,1 @@
-"""More training rows for the teacher to label."""
+"""Augmentation of training rows; the teacher labels the augmented rows."""

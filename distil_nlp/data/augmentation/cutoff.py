@@ -1,4 +1,4 @@
-"""Token cut-off: tokens that a forward does not see."""
+"""Token cut-off: random tokens of a training row are masked out of attention."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SALT = 2
 
 @dataclass(frozen=True)
 class Cutoff:
-    """Drops tokens of a row: they are not attended to and belong to no row set, in teacher and student alike; the ids
-    stay in place, and the label is the row's own.
+    """Drops random tokens of a row: they are not attended to and belong to no row set, in teacher and student alike.
 
-    After Shen et al. 2020 (arXiv:2009.13818), where the input embeddings of such tokens are zero. Their consistency
-    loss between a text and what is left of it is replaced by the teacher, who sees what the student sees.
+    The ids stay in place, and the row keeps its label. After Shen et al. 2020 (arXiv:2009.13818), where the input
+    embeddings of such tokens are zero. Their consistency loss between a text and its remaining tokens is replaced by
+    the teacher, which reads the same tokens as the student.
 
     Attributes:
-        share: of the rows, drawn anew each epoch.
-        probability: with which each token of such a row is dropped.
-        kept: ids that never are: separators. The first token, [CLS], stays too.
+        share: fraction of the rows that lose tokens, drawn anew each epoch.
+        probability: probability that a token of such a row is dropped.
+        kept: ids that are never dropped: separators. The first token, [CLS], is not dropped either.
     """
 
     share: float = 1.0
@@ -31,7 +31,7 @@ class Cutoff:
     seed: int = 0
 
     def __call__(self, row: dict[str, Any], epoch: int, number: int) -> dict[str, Any]:
-        """The row with its `attention_mask`; what is dropped is a function of (seed, epoch, the row's number)."""
+        """Return the row with its `attention_mask`; the dropped tokens are a function of (seed, epoch, row number)."""
         generator, ids = np.random.default_rng((self.seed, epoch, number, _SALT)), np.asarray(row["input_ids"])
         if generator.random() >= self.share:
             return {"attention_mask": np.ones_like(ids).tolist(), **row}  # all rows of a batch have the same columns

@@ -1,4 +1,4 @@
-"""Further rows in which words are replaced by what a masked language model puts there."""
+"""Copies of training rows in which words are replaced by the predictions of a masked language model."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 REPLACEMENT_VERSION = 1
-"""Of the way in which rows are made; another one makes other files."""
+"""Version of the augmentation, part of a folder's name: increase it when the copies change."""
 _MASKED_AT_ONCE = 0.15
 _ROWS_AT_ONCE, _ROWS_OF_A_FILE = 64, 4096
 _SALT = 4
 _SPACES = ("Ġ", "▁")
-"""How byte-level and sentence-piece vocabularies write the space that a word begins with."""
+"""The space before a word, as byte-level and SentencePiece vocabularies write it."""
 
 
 @dataclass(frozen=True)
 class WordReplacement:
-    """How rows are multiplied: Algorithm 1 of TinyBERT (Jiao et al. 2020, arXiv:1909.10351), which has 20, 0.4 and 15.
+    """Settings of the augmentation by Algorithm 1 of TinyBERT (Jiao et al. 2020, arXiv:1909.10351): 20, 0.4 and 15.
 
-    The paper masks one word at a time, and replaces words of several pieces by neighbours in GloVe. Here all of a word
-    is one [MASK], and up to 15 % of a row's words are masked at once, as the model learnt to fill them in: a seventh of
-    the forwards. The authors' code does two things that the paper does not say, and that are not done here: it leaves
-    stop words and all that is not made of letters alone, and shows the model the whole text behind the masked one.
+    The paper masks one word at a time, and replaces words of several pieces by neighbours in GloVe. Here a whole word
+    is replaced by a single [MASK], and up to 15 % of a row's words are masked at once, as in the model's pretraining:
+    this takes a seventh of the forwards. The authors' code does two things that the paper does not mention, and that
+    are not done here: it never replaces stop words or tokens that are not letters, and it appends the unmasked text to
+    the masked one.
 
     Attributes:
-        copies: further rows for each row.
-        probability: with which each word of a copy is replaced.
-        candidates: of how many likeliest words the new one is drawn, evenly; the old one may be among them.
-        folder: where the rows are kept, a folder for each model, data and settings.
+        copies: number of augmented copies of each row.
+        probability: probability that a word of a copy is replaced.
+        candidates: number of likeliest words that the replacement is drawn from, uniformly; the original word may be
+            among them.
+        folder: where the rows are stored, in a folder for each model, data and settings.
     """
 
     copies: int = 20
@@ -57,20 +59,23 @@ class WordReplacement:
 
 def augment_with_replacements(
     rows: Dataset,
-    how: WordReplacement,
+    config: WordReplacement,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
     name: str = "rows",
     batch_size: int = 32,
 ) -> Dataset:
-    """Each row, and behind it its copies, which have no label; read from disk if they were made before. They are made
-    file by file, so that what was interrupted goes on behind the last whole one.
+    """Return each row followed by its copies, which have no label; read from disk if they exist already.
+
+    The copies are computed file by file, so that an interrupted augmentation continues after the last complete file.
 
     Args:
-        rows: of a task, tokenised, with `word_ids`; of a pair both texts are changed. That column is gone afterwards.
-        model: a masked language model on the device that it is to run on, of the tokenizer's vocabulary.
-        name: what the folder's name begins with.
+        rows: tokenised rows of a task, with `word_ids`, a column that the result does not have. Words of both texts of
+            a pair are replaced.
+        config: number of copies, and how words are replaced.
+        model: a masked language model with the tokenizer's vocabulary, on its device.
+        name: prefix of the folder's name.
 
     Raises:
         UserError: if the tokenizer has no mask token.
@@ -81,12 +86,12 @@ def augment_with_replacements(
             "a tokenizer with a mask token",
             f"{type(tokenizer).__name__} without one",
             why="no word could be proposed",
-            fix="name a masked language model as the teacher, or leave it out",
+            fix="name a masked language model as the teacher, or leave replacement out",
         )
-    key = _key(rows, how, model, tokenizer)
-    folder = Path(how.folder) / f"{name}-{key}"
+    key = _key(rows, config, model, tokenizer)
+    folder = Path(config.folder) / f"{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    copier = _Copier(how, model, tokenizer, batch_size)
+    copier = _Copier(config, model, tokenizer, batch_size)
     starts = range(0, len(rows), _ROWS_OF_A_FILE)
     made = datasets.concatenate_datasets(
         [
@@ -95,7 +100,7 @@ def augment_with_replacements(
                 batched=True,
                 batch_size=_ROWS_AT_ONCE,
                 remove_columns=rows.column_names,
-                features=datasets.Features({n: one for n, one in rows.features.items() if n != "word_ids"}),
+                features=datasets.Features({n: f for n, f in rows.features.items() if n != "word_ids"}),
                 cache_file_name=str(folder / f"{number:05}.arrow"),
                 new_fingerprint=f"{key}-{number}",
                 load_from_cache_file=True,
@@ -108,25 +113,24 @@ def augment_with_replacements(
     return made
 
 
-def _key(rows: Dataset, how: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short name of all that the copies depend on."""
-    settings = {name: value for name, value in asdict(how).items() if name != "folder"}
-    of_rows = hash_rows(rows, sorted(rows.column_names))
-    told = [REPLACEMENT_VERSION, settings, of_rows, hash_model(model), hash_tokenizer(tokenizer)]
-    return hash_json(told)[:16]
+def _key(rows: Dataset, config: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a short hash of everything that the copies depend on."""
+    settings = {name: value for name, value in asdict(config).items() if name != "folder"}
+    rows_hash = hash_rows(rows, sorted(rows.column_names))
+    return hash_json([REPLACEMENT_VERSION, settings, rows_hash, hash_model(model), hash_tokenizer(tokenizer)])[:16]
 
 
 Row = dict[str, np.ndarray]
-"""The columns of one row that have a value for each token."""
+"""The columns of a row that have a value for each token."""
 
 
 class _Copier:
-    """Rows → rows and their copies, column by column, as `Dataset.map` wants them."""
+    """Maps columns of rows to columns of rows and their copies, as a function for `Dataset.map`."""
 
     def __init__(
-        self, how: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+        self, config: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
     ):
-        self.how, self.model, self.tokenizer, self.batch_size = how, model, tokenizer, batch_size
+        self.config, self.model, self.tokenizer, self.batch_size = config, model, tokenizer, batch_size
         self.vocabulary = _CandidateVocabulary(tokenizer)
 
     def __call__(self, columns: dict[str, list]) -> dict[str, list]:
@@ -139,51 +143,51 @@ class _Copier:
         made: dict[str, list] = {name: [] for name in columns if name != "word_ids"}
         unlabelled = float("nan") if isinstance(columns["labels"][0], float) else -100
         for row, label, places, proposed in zip(rows, columns["labels"], words, proposals, strict=True):
-            for number, one in enumerate([row, *self.copies(row, places, proposed)]):
-                more = {"length": len(one["input_ids"]), "labels": unlabelled if number else label}
+            for number, version in enumerate([row, *self.copies(row, places, proposed)]):
+                added = {"length": len(version["input_ids"]), "labels": unlabelled if number else label}
                 for name, values in made.items():
-                    values.append((one | more)[name])
+                    values.append((version | added)[name])
         return made
 
     def words(self, row: Row, numbers: Sequence[int]) -> list[np.ndarray]:
-        """The places of each word; special tokens are none."""
+        """Return the positions of each word's tokens; special tokens are not words."""
         ordinary = np.flatnonzero(~np.isin(row["input_ids"], self.tokenizer.all_special_ids))
         return word_positions(ordinary, numbers) if len(ordinary) else []
 
     def copies(self, row: Row, words: list[np.ndarray], proposed: list[np.ndarray]) -> Iterator[Row]:
-        """A word for which nothing is proposed stays."""
-        generator = row_generator(self.how.seed, 0, row["input_ids"], _SALT)
-        for _ in range(self.how.copies):
-            drawn = generator.random(len(words)) < self.how.probability
+        """Yield the copies of a row; a word without proposals is never replaced."""
+        generator = row_generator(self.config.seed, 0, row["input_ids"], _SALT)
+        for _ in range(self.config.copies):
+            drawn = generator.random(len(words)) < self.config.probability
             chosen = [i for i in np.flatnonzero(drawn) if len(proposed[i])]
             yield replace_words(row, [words[i] for i in chosen], [generator.choice(proposed[i]) for i in chosen])
 
     def proposals(self, rows: list[Row], words: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-        """For each word of each row the ids of the likeliest words at its place, the likeliest first."""
-        asked = [(i, group) for i, places in enumerate(words) for group in mask_groups(len(places))]
-        asked.sort(key=lambda one: len(rows[one[0]]["input_ids"]))  # so that little is padded
-        found = [[np.empty(0, np.int64)] * len(places) for places in words]
+        """Return, for each word of each row, the ids of the likeliest words at its position, likeliest first."""
+        groups = [(i, group) for i, places in enumerate(words) for group in mask_groups(len(places))]
+        groups.sort(key=lambda item: len(rows[item[0]]["input_ids"]))  # so that little is padded
+        proposals = [[np.empty(0, np.int64)] * len(places) for places in words]
         recorder = Recorder(self.model, SignalRequest(logits=True), head_rows=True)
-        for start in range(0, len(asked), self.batch_size):
-            part = asked[start : start + self.batch_size]
+        for start in range(0, len(groups), self.batch_size):
+            part = groups[start : start + self.batch_size]
             masked = [self.masked(rows[i], [words[i][place] for place in group]) for i, group in part]
             firsts = [rows[i]["input_ids"][words[i][place][0]] for i, group in part for place in group]
             places = [(i, place) for i, group in part for place in group]
-            likely = self.vocabulary.likeliest(self.logits(masked), firsts, self.how.candidates)
+            likely = self.vocabulary.likeliest(self.logits(masked), firsts, self.config.candidates)
             for (i, place), ids in zip(places, likely, strict=True):
-                found[i][place] = ids
+                proposals[i][place] = ids
         recorder.remove()
-        return found
+        return proposals
 
     def masked(self, row: Row, words: list[np.ndarray]) -> tuple[Row, np.ndarray]:
-        """A row with each of these words as one [MASK], and where those are."""
-        gone = np.sort(np.concatenate([word[1:] for word in words]))
-        places = np.array([word[0] - np.searchsorted(gone, word[0]) for word in words])
+        """Return the row with each of these words replaced by one [MASK], and the positions of the masks."""
+        removed = np.sort(np.concatenate([word[1:] for word in words]))
+        places = np.array([word[0] - np.searchsorted(removed, word[0]) for word in words])
         return replace_words(row, words, [self.tokenizer.mask_token_id] * len(words)), places
 
     @torch.no_grad()
     def logits(self, masked: list[tuple[Row, np.ndarray]]) -> Tensor:
-        """(masked words, vocabulary), in the order of rows and of words in each."""
+        """Return logits of shape (masked words, vocabulary), in the order of the rows and of the words in each row."""
         batch = self.tokenizer.pad([{k: v.tolist() for k, v in row.items()} for row, _ in masked], return_tensors="pt")
         length = batch["input_ids"].shape[1]
         rows = torch.from_numpy(np.concatenate([i * length + places for i, (_, places) in enumerate(masked)]))
@@ -192,25 +196,27 @@ class _Copier:
 
 
 def mask_groups(count: int) -> list[range]:
-    """Words of a row, by number, that are masked at once: far from each other, and 15 % of all or one."""
+    """Return groups of word numbers to be masked together: evenly spaced, at most 15 % of a row's words (or one)."""
     apart = -(-count // max(1, int(_MASKED_AT_ONCE * count))) if count else 0
     return [range(start, count, apart) for start in range(apart)]
 
 
 def replace_words(row: Row, words: Sequence[np.ndarray], tokens: Sequence[int]) -> Row:
-    """A row in which each of these words, given by its places, is one token: the row is shorter for every further piece
-    that a word had."""
+    """Return the row with each of these words, given by the positions of its pieces, replaced by a single token.
+
+    The row gets shorter by every further piece of a replaced word.
+    """
     changed = {name: value.copy() for name, value in row.items()}
     for word, token in zip(words, tokens, strict=True):
         changed["input_ids"][word[0]] = token
-    gone = [place for word in words for place in word[1:]]
-    return {name: np.delete(value, gone) for name, value in changed.items()}
+    removed = [place for word in words for place in word[1:]]
+    return {name: np.delete(value, removed) for name, value in changed.items()}
 
 
 class _CandidateVocabulary:
-    """What of a vocabulary can stand for a word: no special token, and no piece that goes on with one (`##…`).
+    """The tokens that may replace a word: no special tokens, and no pieces that continue a word (`##…`).
 
-    Where a vocabulary marks the space before a word instead, a word with one is replaced by such with one.
+    If the vocabulary marks the space before a word instead, words with a space are replaced by words with a space.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -222,10 +228,14 @@ class _CandidateVocabulary:
         self.special[tokenizer.all_special_ids] = True
 
     def likeliest(self, logits: Tensor, firsts: Sequence[int], count: int) -> list[np.ndarray]:
-        """For each row of logits, (rows, vocabulary), at most `count` ids that may replace a word beginning with that
-        token, the likeliest first."""
+        """Return, for each row of logits, at most `count` ids that may replace a word, likeliest first.
+
+        Args:
+            logits: (rows, vocabulary).
+            firsts: the first token of each word.
+        """
         alike = self.begins == self.begins[torch.tensor(firsts)][:, None]
         allowed = (alike & ~self.special).to(logits.device)
         scores = logits[:, : len(self.special)].masked_fill(~allowed, -torch.inf)
         values, ids = scores.topk(min(count, scores.shape[1]))
-        return [row[some].numpy() for row, some in zip(ids.cpu(), values.isfinite().cpu(), strict=True)]
+        return [row[finite].numpy() for row, finite in zip(ids.cpu(), values.isfinite().cpu(), strict=True)]

@@ -1,4 +1,4 @@
-"""A teacher's answers on disk: computed once, read by every epoch, seed and run that asks the same teacher the same."""
+"""Teacher outputs on disk: computed once, and read by every epoch, seed and run with the same teacher and rows."""
 
 from distil_nlp.teachers.cache.builder import CacheConfig, open_or_build_cache
 from distil_nlp.teachers.cache.contents import CachedSignals

@@ -1,4 +1,4 @@
-"""Asks the teacher about every row, once; says beforehand what that takes and when it pays."""
+"""Building of a teacher cache: runs the teacher once on every row, after an estimate of size and break-even."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _SAMPLED_BATCHES = 4
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where a teacher's answers are kept, and how.
+    """Settings of a teacher cache.
 
     Attributes:
-        folder: holds a folder for each cache, named by all that its answers depend on.
-        name: what those folders' names begin with.
-        dtype: of what is kept: `float32`, `float16` or `bfloat16`.
-        top_k: language modelling: how many of a token's likeliest words are kept; the others' mass is kept as one.
-        mask_epochs: how many epochs' draws of masks and sampled tokens are kept; later epochs repeat them. Of no
-            consequence where nothing is drawn.
+        folder: parent of the caches' folders, whose names hold a hash of everything that the outputs depend on.
+        name: prefix of these names.
+        dtype: dtype of cached values: `float32`, `float16` or `bfloat16`.
+        top_k: language modelling: number of a token's likeliest words that are cached, besides the tail probability.
+        mask_epochs: number of epochs whose masks and sampled tokens are cached; later epochs repeat them. Without
+            effect if nothing is drawn at random.
     """
 
     folder: str | Path = "runs/caches"
@@ -66,85 +66,88 @@ def open_or_build_cache(
     batch_size: int = 32,
     workers: int = 0,
 ) -> TeacherCache:
-    """The answers about these rows: as they are on disk, or asked for now, or completed where they are not whole.
+    """Return the teacher's outputs for these rows: read from disk, computed now, or completed.
 
-    Each process asks about its share of the shards. What it takes, and after how many epochs it has paid, is measured
-    on a few batches and said before.
+    Each process runs the teacher on its part of the shards. The size of a new cache, and the number of epochs after
+    which it pays off, are measured on a few batches and logged beforehand.
 
     Args:
-        teacher: in eval mode and on the device, with a `Recorder` for what `contents` names.
-        collator: that of training: it draws the rows that the terms look at.
+        teacher: the model, in eval mode and on the device, with a `Recorder` for the signals that `contents` names.
+        collator: the collator of training, which draws the row sets.
 
     Raises:
-        UserError: if the disk is too small, the teacher's numbers cannot be kept, or a folder holds something else.
+        UserError: if the disk is too small, the teacher's outputs do not fit the dtype, or the folder holds another
+            cache.
     """
-    is_drawn = contents.draws() or getattr(collator.collate, "wants_epoch", False)
+    is_drawn = contents.random_row_sets() or getattr(collator.collate, "wants_epoch", False)
     epochs = cache.mask_epochs if is_drawn else 1
     key = cache_key(teacher, rows, collator, contents, epochs)
     folder = Path(cache.folder) / f"{cache.name}-{cache_fingerprint(key)}"
-    asking = _TeacherPass(teacher, rows, collator, contents, device, batch_size, workers)
+    teacher_pass = _TeacherPass(teacher, rows, collator, contents, device, batch_size, workers)
     is_new, state = not (folder / MANIFEST).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
-        asking.refuse_random_batches()
-        _create_cache(folder, key, asking.estimate(Path(cache.folder)), len(rows), epochs)
+        teacher_pass.check_reproducible_batches()
+        _create_cache(folder, key, teacher_pass.estimate_cost(Path(cache.folder)), len(rows), epochs)
     state.wait_for_everyone()
-    found = TeacherCache(folder, key, contents)
-    missing = found.missing()
-    state.wait_for_everyone()  # all look before one writes
+    teacher_cache = TeacherCache(folder, key, contents)
+    missing = teacher_cache.missing()
+    state.wait_for_everyone()  # all processes list the missing shards before any of them writes one
     if not is_new:
-        count = len(found.layout.shards())
-        state_of_parts = f": {len(missing)} of {count} parts missing or damaged" if missing else ""
-        logger.info(f"teacher cache: {folder}{state_of_parts}")
-    mine = missing[state.process_index :: state.num_processes]
-    for shard in tqdm(mine, desc="asking the teacher", unit="part", disable=not (mine and is_main_process())):
-        found.write(shard, *asking.about(shard, found.layout))
+        count = len(teacher_cache.layout.shards())
+        damage = f": {len(missing)} of {count} parts missing or damaged" if missing else ""
+        logger.info(f"teacher cache: {folder}{damage}")
+    own = missing[state.process_index :: state.num_processes]
+    for shard in tqdm(own, desc="running the teacher", unit="part", disable=not (own and is_main_process())):
+        teacher_cache.write(shard, *teacher_pass.compute(shard, teacher_cache.layout))
     state.wait_for_everyone()
-    return found
+    return teacher_cache
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a cache takes, measured on a few batches.
+class CacheCost:
+    """Size and times of a cache, measured on a few batches.
 
     Attributes:
-        row_bytes: of a row's answers.
-        ask, write, read: seconds for a row: a forward of the teacher, putting its answers away, getting them back.
+        row_bytes: size of a row's cached outputs.
+        forward_seconds, write_seconds, read_seconds: time per row of running the teacher, writing and reading.
     """
 
     row_bytes: float
-    ask: float
-    write: float
-    read: float
+    forward_seconds: float
+    write_seconds: float
+    read_seconds: float
 
     def break_even(self, epochs: int) -> float | None:
-        """Epochs of training after which asking has paid; None if reading is no faster."""
-        saved = self.ask - self.read
-        return epochs * (self.ask + self.write) / saved if saved > 0 else None
+        """Return the number of training epochs after which the cache pays off; None if reading is not faster."""
+        saved = self.forward_seconds - self.read_seconds
+        return epochs * (self.forward_seconds + self.write_seconds) / saved if saved > 0 else None
 
 
-def _create_cache(folder: Path, key: dict[str, Any], estimate: Estimate, rows: int, epochs: int) -> None:
-    """Says what a new cache takes, and writes what it is of.
+def _create_cache(folder: Path, key: dict[str, Any], cost: CacheCost, rows: int, epochs: int) -> None:
+    """Log size and break-even of a new cache, and write its manifest.
 
     Raises:
-        UserError: if the disk has too little room.
+        UserError: if the disk has too little space.
     """
-    size, pays = rows * epochs * estimate.row_bytes, estimate.break_even(epochs)
-    when = f"pays off after {pays:.1f} epochs" if pays else "will not pay off: reading is no faster than the teacher"
-    logger.info(f"teacher cache: {_human(size)} in {folder}, {when}")
+    size, break_even = rows * epochs * cost.row_bytes, cost.break_even(epochs)
+    verdict = "will not pay off: reading is no faster than the teacher"
+    if break_even:
+        verdict = f"pays off after {break_even:.1f} epochs"
+    logger.info(f"teacher cache: {_human(size)} in {folder}, {verdict}")
     free = shutil.disk_usage(folder.parent).free
     if size > free:
         raise UserError(
             "teacher.cache",
             f"{_human(size)} of disk at {folder.parent}",
             f"{_human(free)}",
-            why="the cache would not be whole",
+            why="the cache would be incomplete",
             fix=(
                 "set teacher.cache.folder to a larger disk, lower teacher.cache.top_k or mask_epochs, or "
                 "match fewer layers"
             ),
         )
-    layout = ShardLayout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / estimate.row_bytes))))
+    layout = ShardLayout(rows, epochs, max(1, min(rows, int(_SHARD_BYTES / cost.row_bytes))))
     folder.mkdir(parents=True, exist_ok=True)
     write_first(folder / MANIFEST, json.dumps({"key": key, "layout": vars(layout)}, indent=1))
 
@@ -155,7 +158,7 @@ def _human(size: float) -> str:
 
 @dataclass
 class _TeacherPass:
-    """A teacher that is asked about rows."""
+    """A pass of the teacher over the training rows."""
 
     teacher: PreTrainedModel
     rows: Any
@@ -165,24 +168,25 @@ class _TeacherPass:
     batch_size: int
     workers: int
 
-    def about(self, shard: tuple[int, int], layout: ShardLayout) -> tuple[Fields, dict[str, Any]]:
-        """A shard's fields, in the order of its rows, and what reading needs besides."""
+    def compute(self, shard: tuple[int, int], layout: ShardLayout) -> tuple[Fields, dict[str, Any]]:
+        """Return a shard's fields, in the order of its rows, and the metadata that reading needs."""
         epoch, number = shard
         rows = layout.rows_of(number)
-        found, scalings = self._answers(rows, epoch)
-        return join_rows([found[row] for row in rows], self.contents), {"scalings": scalings}
+        outputs, scalings = self._outputs(rows, epoch)
+        return join_rows([outputs[row] for row in rows], self.contents), {"scalings": scalings}
 
-    def estimate(self, folder: Path) -> Estimate:
-        """From a few batches of rows spread over the whole set."""
+    def estimate_cost(self, folder: Path) -> CacheCost:
+        """Measure the cost on a few batches of rows from the whole data set."""
         count = min(len(self.rows), _SAMPLED_BATCHES * self.batch_size)
         rows = [i * len(self.rows) // count for i in range(count)]
         batches = list(self._batches(rows, 0, workers=0))
-        self._ask(batches[0][1])  # a first forward takes longer
+        self._run(batches[0][1])  # warm-up: the first forward takes longer
         times = [time.perf_counter()]
-        asked = [self._ask(batch) for _, batch in batches]
+        outputs = [self._run(batch) for _, batch in batches]
         times.append(time.perf_counter())
         parts = [
-            split_rows(one[0], one[2], self.contents, len(seen[0])) for one, seen in zip(asked, batches, strict=True)
+            split_rows(fields, positions, self.contents, len(numbers))
+            for (fields, _, positions), (numbers, _) in zip(outputs, batches, strict=True)
         ]
         fields = join_rows([row for part in parts for row in part], self.contents)
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,36 +194,36 @@ class _TeacherPass:
             path = Path(probe) / "probe.safetensors"
             write_shard(path, fields)
             times.append(time.perf_counter())
-            read = [value.clone() for value in load_file(path).values()]
+            loaded = [value.clone() for value in load_file(path).values()]
             times.append(time.perf_counter())
-        size = sum(value.nbytes for value in read)
-        return Estimate(size / count, *(np.diff(times) / count).tolist())
+        size = sum(value.nbytes for value in loaded)
+        return CacheCost(size / count, *(np.diff(times) / count).tolist())
 
-    def refuse_random_batches(self) -> None:
-        """Raises UserError if a row is masked otherwise each time that it is looked at, unknown to us."""
+    def check_reproducible_batches(self) -> None:
+        """Raise UserError if the collator draws different masks each time that it gets the same rows."""
         rows = range(min(len(self.rows), self.batch_size))
-        one, other = (next(iter(self._batches(rows, 0, workers=0)))[1]["input_ids"] for _ in range(2))
-        if not torch.equal(one, other):
+        first, second = (next(iter(self._batches(rows, 0, workers=0)))[1]["input_ids"] for _ in range(2))
+        if not torch.equal(first, second):
             raise UserError(
                 "teacher.cache",
                 "a collator that gives the same batch for the same rows and epoch",
-                f"two from {type(self.collator.collate).__name__}",
-                why="the teacher would be asked about other masks",
+                f"two different batches from {type(self.collator.collate).__name__}",
+                why="cached outputs would belong to other masks",
                 fix="use distil_nlp.data.MaskingCollator, or leave the cache out",
             )
 
-    def _answers(self, rows: Sequence[int], epoch: int) -> tuple[dict[int, Fields], dict[str, float]]:
-        """Row → its fields, and the attention's scalings."""
-        found: dict[int, Fields] = {}
+    def _outputs(self, rows: Sequence[int], epoch: int) -> tuple[dict[int, Fields], dict[str, float]]:
+        """Return (row → its fields, the attention scalings)."""
+        outputs: dict[int, Fields] = {}
         scalings: dict[str, float] = {}
         for numbers, batch in self._batches(rows, epoch, self.workers):
-            fields, told, places = self._ask(batch)
-            scalings |= told
-            found |= zip(numbers, split_rows(fields, places, self.contents, len(numbers)), strict=True)
-        return found, scalings
+            fields, batch_scalings, positions = self._run(batch)
+            scalings |= batch_scalings
+            outputs |= zip(numbers, split_rows(fields, positions, self.contents, len(numbers)), strict=True)
+        return outputs, scalings
 
     def _batches(self, rows: Sequence[int], epoch: int, workers: int) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """(numbers of the rows, batch), ordered by length, so that little is padded."""
+        """Yield (numbers of the rows, batch), ordered by length, so that little is padded."""
         order = sorted(rows, key=lambda row: len(self.rows[row]["input_ids"]))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         loader = DataLoader(
@@ -227,38 +231,38 @@ class _TeacherPass:
             batch_sampler=[[encode_index(epoch, row) for row in batch] for batch in batches],
             collate_fn=self.collator,
             num_workers=workers,
-            generator=torch.Generator(),  # a loader draws from torch's otherwise
+            generator=torch.Generator(),  # otherwise a loader draws from torch's global generator
         )
         return zip(batches, loader, strict=True)
 
     @torch.no_grad()
-    def _ask(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
-        places = RowPositions.of(batch, self.contents, attended_tokens(batch))
+    def _run(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
+        positions = RowPositions.of(batch, self.contents, attended_tokens(batch))
         batch = send_to_device(batch, self.device)
         signals = forward_with_signals(self.teacher, batch, batch["rows"])
-        return self.contents.fields(signals, batch["rows"]), self.contents.scalings(signals), places
+        return self.contents.fields(signals, batch["rows"]), self.contents.scalings(signals), positions
 
 
 def attended_tokens(batch: dict[str, Any]) -> np.ndarray:
-    """Which tokens are no padding, (batch, seq); without a mask all."""
+    """Return True for tokens that are not padding, (batch, seq); all of them without a mask."""
     return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
 
 
-def split_rows(fields: Fields, places: RowPositions, contents: CachedSignals, size: int) -> Iterator[Fields]:
-    """A batch's fields as those of each of its rows."""
-    drawn = {f"places/{name}": torch.from_numpy(where) for name, where in places.drawn.items()}
+def split_rows(fields: Fields, positions: RowPositions, contents: CachedSignals, size: int) -> Iterator[Fields]:
+    """Yield the fields of each row of a batch."""
+    drawn = {f"places/{name}": torch.from_numpy(places) for name, places in positions.drawn.items()}
     parts = {
-        name: value.split(places.counts[contents.set_of(name)].tolist()) for name, value in (fields | drawn).items()
+        name: value.split(positions.counts[contents.row_set(name)].tolist()) for name, value in (fields | drawn).items()
     }
-    parts[CHECKSUMS] = torch.from_numpy(places.checksums).split(1)
+    parts[CHECKSUMS] = torch.from_numpy(positions.checksums).split(1)
     return ({name: part[i].clone() for name, part in parts.items()} for i in range(size))
 
 
 def join_rows(rows: Sequence[Fields], contents: CachedSignals) -> Fields:
-    """The fields of single rows, one after the other, with the offsets at which each row's begin."""
-    found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    counted = {contents.set_of(name): name for name in rows[0] if name != CHECKSUMS}
+    """Concatenate the fields of rows, and add the offsets at which each row begins."""
+    fields = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    counted = {contents.row_set(name): name for name in rows[0] if name != CHECKSUMS}
     for name, field in counted.items():
         lengths = torch.tensor([0, *(len(row[field]) for row in rows)])
-        found[f"offsets/{name}"] = lengths.cumsum(0)
-    return found
+        fields[f"offsets/{name}"] = lengths.cumsum(0)
+    return fields

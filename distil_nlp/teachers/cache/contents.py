@@ -1,4 +1,4 @@
-"""What is kept of a teacher: which of its signals, and how they are cut into rows and put together again."""
+"""`CachedSignals`: the signals of a teacher that are cached, and their conversion to fields of rows and back."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from distil_nlp.tasks import TaskKind, task_kind
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FIXED = ("all", "cls", "sequences")
-"""Row sets that are no draw: they need no record of which rows they had."""
+"""Row sets that are not drawn at random: the positions of their rows need not be stored."""
 TOKEN_FIELDS = ("query/", "key/", "value/")
-"""How the names of fields begin that are of all tokens, as attention needs them."""
+"""Prefixes of the fields with a value for every token, which attention needs."""
 Fields = dict[str, Tensor]
-"""Name → (rows of its row set, …), as `Contents.sets` says."""
+"""Name → (rows of its row set, …); `CachedSignals.row_set` gives the row set."""
 
 
 @dataclass(frozen=True)
 class CachedSignals:
-    """Which signals are kept, and how.
+    """The signals that are cached, and their precision.
 
     Attributes:
         logits: the row set of the logits (`sequences`, or `head` for a vocabulary), or None.
-        hidden: (layer, row set) pairs.
-        attention: layers whose queries and keys are kept, of all tokens.
-        values: those of them whose values are kept too.
+        hidden: (layer, row set) pairs of hidden states.
+        attention: layers whose queries and keys are cached, for all tokens.
+        values: the layers among these whose values are cached too.
         activations: (layer, row set) pairs of feed-forward units.
-        dtype: of what is kept: `float32`, `float16` or `bfloat16`.
-        top_k: words of a vocabulary that are kept for each row, the likeliest; the others' mass is kept as one.
-        temperature: that of the others' mass.
+        dtype: dtype of cached values: `float32`, `float16` or `bfloat16`.
+        top_k: number of a row's likeliest words that are cached, besides the tail probability of all others.
+        temperature: temperature of the tail probability.
     """
 
     logits: str | None
@@ -59,7 +59,7 @@ class CachedSignals:
         top_k: int | None = None,
         temperature: float | None = None,
     ) -> CachedSignals:
-        """All that a teacher is asked for."""
+        """Return the signals of a request."""
         kind = task_kind(kind)
         words = kind.predicts_words and request.logits
         return cls(
@@ -74,56 +74,60 @@ class CachedSignals:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as part of a cache's key."""
         return asdict(self)
 
-    def sets(self) -> list[str]:
-        """The row sets that the fields are cut by."""
+    def row_sets(self) -> list[str]:
+        """Return the row sets of all fields."""
         named = [self.logits] if self.logits else []
         by_layer = [name for _, name in (*self.hidden, *self.activations)]
         return list(dict.fromkeys([*named, *by_layer, *(["all"] if self.attention else [])]))
 
-    def draws(self) -> list[str]:
-        """Those of them that are drawn at random."""
-        return [name for name in self.sets() if name not in _FIXED]
+    def random_row_sets(self) -> list[str]:
+        """Return the row sets that are drawn at random."""
+        return [name for name in self.row_sets() if name not in _FIXED]
 
-    def set_of(self, field: str) -> str:
-        """The row set of a field."""
+    def row_set(self, field: str) -> str:
+        """Return the row set of a field."""
         if field.startswith(("hidden/", "activations/", "places/")):
             return field.split("/")[-1]
         return "all" if field.startswith(TOKEN_FIELDS) else self.logits
 
     # Signals → fields ----------------------------------------------------------------------------------------
 
-    def fields(self, seen: Signals, rows: Mapping[str, Tensor]) -> Fields:
-        """What is kept of one batch, in the order of its rows.
+    def fields(self, signals: Signals, rows: Mapping[str, Tensor]) -> Fields:
+        """Return the cached fields of a batch, in the order of its rows.
 
         Raises:
-            UserError: if a number does not fit the dtype, or attention cannot be kept.
+            UserError: if a value does not fit the dtype, or attention cannot be cached.
         """
-        found: Fields = {}
+        fields: Fields = {}
         if self.logits == "sequences":
-            found["logits"] = seen.logits.index_select(0, rows["sequences"])
+            fields["logits"] = signals.logits.index_select(0, rows["sequences"])
         elif self.logits:
-            found |= self._top(seen, len(rows["head"]))
+            fields |= self._top(signals, len(rows["head"]))
         for layer, name in self.hidden:
-            found[f"hidden/{_layer_name(layer)}/{name}"] = seen.hidden[layer, name]
+            fields[f"hidden/{_layer_name(layer)}/{name}"] = signals.hidden[layer, name]
         for layer, name in self.activations:
-            found[f"activations/{layer}/{name}"] = seen.activations[layer, name]
+            fields[f"activations/{layer}/{name}"] = signals.activations[layer, name]
         for layer in self.attention:
-            one = seen.attention[layer]
-            _check_attention(one, layer)
-            kept = {"query": one.query, "key": one.key} | ({"value": one.value} if layer in self.values else {})
-            for name, states in kept.items():
+            attention = signals.attention[layer]
+            _check_attention(attention, layer)
+            cached = {"query": attention.query, "key": attention.key}
+            if layer in self.values:
+                cached["value"] = attention.value
+            for name, states in cached.items():
                 flat = states.transpose(1, 2).flatten(0, 1)  # (batch · seq, heads, head width)
-                found[f"{name}/{layer}"] = flat.index_select(0, rows["all"])
-        return {name: self._narrow(name, value).cpu() for name, value in found.items()}
+                fields[f"{name}/{layer}"] = flat.index_select(0, rows["all"])
+        return {name: self._narrow(name, value).cpu() for name, value in fields.items()}
 
-    def scalings(self, seen: Signals) -> dict[str, float]:
-        return {str(layer): seen.attention[layer].scaling for layer in self.attention}
+    def scalings(self, signals: Signals) -> dict[str, float]:
+        """Return the scaling factor of attention scores in each layer."""
+        return {str(layer): signals.attention[layer].scaling for layer in self.attention}
 
-    def _top(self, seen: Signals, count: int, chunk: int = 512) -> Fields:
+    def _top(self, signals: Signals, count: int, chunk: int = 512) -> Fields:
         parts = [
-            TopLogits.of(seen.vocabulary.logits(start, min(start + chunk, count)), self.top_k, self.temperature)
+            TopLogits.of(signals.vocabulary.logits(start, min(start + chunk, count)), self.top_k, self.temperature)
             for start in range(0, max(count, 1), chunk)
         ]
         return {
@@ -143,47 +147,47 @@ class CachedSignals:
                 f"finite {name} of the teacher",
                 f"a number that {reason}, up to {value.abs().max():g}",
                 why="it could not be read back",
-                fix="set teacher.cache.dtype to bfloat16 or float32, or look at the teacher",
+                fix="set teacher.cache.dtype to bfloat16 or float32, or check the teacher",
             )
         return narrow
 
     # Fields → signals ----------------------------------------------------------------------------------------
 
     def signals(self, fields: Fields, scalings: Mapping[str, float], attention_mask: Tensor | None) -> Signals:
-        """What the terms see, as if the teacher had just run; those of all tokens are padded already."""
+        """Return the signals, as if the teacher had just run; fields of all tokens must be padded already."""
         visible = None if attention_mask is None else attention_mask[:, None, None].bool()
-        seen = Signals(
+        signals = Signals(
             hidden={(layer, name): fields[f"hidden/{_layer_name(layer)}/{name}"] for layer, name in self.hidden},
             activations={(layer, name): fields[f"activations/{layer}/{name}"] for layer, name in self.activations},
         )
         for layer in self.attention:
             states = fields[f"query/{layer}"], fields[f"key/{layer}"]
             value = fields.get(f"value/{layer}")
-            seen.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible, value)
+            signals.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible, value)
         if self.logits == "sequences":
-            seen.logits = fields["logits"]
+            signals.logits = fields["logits"]
         elif self.logits:
-            seen.vocabulary = TopLogits(fields["top/words"].long(), fields["top/logits"], fields["top/others"])
-        return seen
+            signals.vocabulary = TopLogits(fields["top/words"].long(), fields["top/logits"], fields["top/others"])
+        return signals
 
 
-def _check_attention(seen: Any, layer: int) -> None:
-    """Queries and keys say all, if a key's visibility is the same for every query.
+def _check_attention(attention: Any, layer: int) -> None:
+    """Validate that queries and keys determine the attention: every query attends to the same keys.
 
     Raises:
-        UserError: for eager maps, and for layers that see a window only.
+        UserError: for eager attention maps, and for layers that attend to a window only.
     """
     problem = None
-    if not isinstance(seen, QueriesKeys):
+    if not isinstance(attention, QueriesKeys):
         problem = "whole attention maps"
-    elif seen.mask is not None and not (seen.mask == seen.mask[:, :, :1]).all():
-        problem = f"a layer {layer} whose queries see different keys"
+    elif attention.mask is not None and not (attention.mask == attention.mask[:, :, :1]).all():
+        problem = f"a layer {layer} whose queries attend to different keys"
     if problem:
         raise UserError(
             "teacher.cache",
-            "attention that queries and keys tell",
+            "attention that queries and keys determine",
             f"{problem}",
-            why="the cache could not give it back",
+            why="it could not be restored from the cache",
             fix="leave teacher.cache out, or set the attention terms' weights to 0",
         )
 
@@ -194,12 +198,12 @@ def _layer_name(layer: int) -> str:
 
 @dataclass(frozen=True)
 class RowPositions:
-    """Where a batch's rows of each set lie, and what the batch says.
+    """The positions of a batch's rows in each row set, and checksums of its tokens.
 
     Attributes:
-        counts: set → how many each sequence has, (sequences,).
-        drawn: set that is drawn at random → token positions within their sequences.
-        checksums: of each sequence's tokens as the models see them, masks and all, (sequences,).
+        counts: row set → number of rows in each sequence, (sequences,).
+        drawn: randomly drawn row set → token positions within their sequences.
+        checksums: checksum of each sequence's tokens as the models read them, after masking, (sequences,).
     """
 
     counts: dict[str, np.ndarray]
@@ -208,10 +212,14 @@ class RowPositions:
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], contents: CachedSignals, attended: np.ndarray) -> RowPositions:
-        """Args: batch: with its row sets, as the collator made it. attended: (batch, seq).
+        """Return the positions of a batch.
+
+        Args:
+            batch: a batch of the collator, with its row sets.
+            attended: True for tokens that are not padding, (batch, seq).
 
         Raises:
-            UserError: for padding on the left, which moves the positions of a row from batch to batch.
+            UserError: for padding on the left, with which positions depend on the batch.
         """
         size, length = attended.shape
         if attended.argmax(1).any():
@@ -219,16 +227,16 @@ class RowPositions:
                 "teacher.cache",
                 "padding on the right",
                 "padding on the left",
-                why="a row's answers would depend on the rows beside it",
-                fix=("set padding_side=right in the teacher's tokenizer_config.json, or leave teacher.cache out"),
+                why="the positions of a row would depend on the other rows of its batch",
+                fix="set padding_side=right in the teacher's tokenizer_config.json, or leave teacher.cache out",
             )
         counts, drawn = {}, {}
-        for name in contents.sets():
+        for name in contents.row_sets():
             places = batch["rows"][name].numpy()
             sequence = places if name == "sequences" else places // length
             counts[name] = np.bincount(sequence, minlength=size)
-            if name in contents.draws():
+            if name in contents.random_row_sets():
                 drawn[name] = (places % length).astype(np.int32)
         tokens = np.ascontiguousarray(batch["input_ids"].numpy(), dtype=np.int32)
-        checksums = [zlib.crc32(row[seen].tobytes()) for row, seen in zip(tokens, attended, strict=True)]
+        checksums = [zlib.crc32(row[mask].tobytes()) for row, mask in zip(tokens, attended, strict=True)]
         return cls(counts, drawn, np.array(checksums, dtype=np.int64))

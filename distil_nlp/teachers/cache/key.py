@@ -1,4 +1,4 @@
-"""By what a cache is known: all that a teacher's answers depend on."""
+"""The key of a cache: everything that the teacher's outputs depend on."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.teachers.cache.contents import CachedSignals
 
 CACHE_VERSION = 1
-"""Of the way in which answers are computed and stored; another one makes other caches."""
+"""Version of computation and storage; caches of another version are not used."""
 _LABELS = {"labels", "label", "label_ids"}
 
 
 def cache_key(
     teacher: nn.Module, rows: Any, collator: RowCollator, contents: CachedSignals, epochs: int
 ) -> dict[str, Any]:
-    """What must be the same for answers to be used again.
+    """Return the settings and hashes that must be equal for cached outputs to be reused.
 
     Args:
-        rows: tokenised; what of them the teacher or a draw looks at counts, labels do not.
-        collator: its settings count, its tokenizer's words, and its seed where a row set is drawn.
-        epochs: for how many epochs' draws answers are kept.
+        rows: tokenised; the columns that the teacher or a draw reads are hashed, labels are not.
+        collator: its settings and its tokenizer's vocabulary are part of the key, and its seed if a row set is random.
+        epochs: number of epochs whose draws are cached.
     """
     key = {
         "version": CACHE_VERSION,
@@ -39,20 +39,20 @@ def cache_key(
         "contents": contents.to_dict(),
         "head": sorted(collator.sets.logits) if contents.logits == "head" else None,
         "epochs": epochs,
-        "seed": collator.seed if contents.draws() else None,
+        "seed": collator.seed if contents.random_row_sets() else None,
     }
-    return json.loads(json.dumps(key, default=str))  # as it is read back
+    return json.loads(json.dumps(key, default=str))  # equal to the key that is read from disk
 
 
 def cache_fingerprint(key: Mapping[str, Any]) -> str:
-    """A short name for a key."""
+    """Return a short hash of a key."""
     return hash_json(key)[:16]
 
 
 def _settings(collator: Any) -> dict[str, Any]:
-    """A collator's class and what it was made with, but for its tokenizer."""
+    """Return a collator's class and fields, without its tokenizer."""
     fields = dataclasses.fields(collator) if dataclasses.is_dataclass(collator) else ()
-    values = {one.name: _plain(getattr(collator, one.name)) for one in fields if one.name != "tokenizer"}
+    values = {field.name: _plain(getattr(collator, field.name)) for field in fields if field.name != "tokenizer"}
     return {"class": type(collator).__name__, **values}
 
 

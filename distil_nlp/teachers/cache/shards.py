@@ -1,15 +1,15 @@
-"""The cache's files: shards that are read by memory map, each with its checksum.
+"""The files of a cache: memory-mapped shards with checksums.
 
 ```
 <folder>/
-  cache.json                       the key, and how rows fall into shards
+  cache.json                       the key, and the layout of rows in shards
   0/00000.safetensors, …           epoch 0 of draws; rows 0 to shard_rows − 1, …
-  0/00000.json                     written last: the shard's size, checksum and what reading needs besides
+  0/00000.json                     written last: the shard's size, checksum and metadata for reading
 ```
 
-A shard holds each field for all its rows, one after the other, and for each row set the offsets at which its rows begin
-(`offsets/<set>`); of sets that are drawn at random also which tokens they were (`places/<set>`), and of each row a
-checksum of the tokens that the teacher saw (`checksums`).
+A shard holds each field of all its rows, concatenated, and for each row set the offsets at which its rows begin
+(`offsets/<set>`); for randomly drawn sets also the positions of their tokens (`places/<set>`), and for each row a
+checksum of the tokens that the teacher read (`checksums`).
 """
 
 from __future__ import annotations
@@ -37,62 +37,69 @@ from distil_nlp.utils.settings import changed_keys
 
 MANIFEST = "cache.json"
 _OPEN_SHARDS = 256
-_NOTHING = np.empty(0, np.int32)
+_NO_TOKENS = np.empty(0, np.int32)
 CHECKSUMS = "checksums"
 _ROW_FIELDS = ("offsets/", "places/", CHECKSUMS)
-"""Beginnings of the names of what is no field."""
+"""Prefixes of the tensors of a shard that are not fields."""
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """How a cache's rows fall into shards: `rows` of `epochs` draws, `shard_rows` to a shard."""
+    """The layout of rows in shards.
+
+    Attributes:
+        rows: number of training rows.
+        epochs: number of epochs whose draws are cached.
+        shard_rows: rows of a shard.
+    """
 
     rows: int
     epochs: int
     shard_rows: int
 
     def shards(self) -> list[tuple[int, int]]:
-        """(epoch, number) of every shard."""
+        """Return (epoch, number) of every shard."""
         count = -(-self.rows // self.shard_rows)
         return [(epoch, number) for epoch in range(self.epochs) for number in range(count)]
 
     def rows_of(self, number: int) -> range:
+        """Return the rows of a shard by its number."""
         return range(number * self.shard_rows, min((number + 1) * self.shard_rows, self.rows))
 
 
 class TeacherCache:
-    """The answers of a teacher for each training row, and for several epochs' masks where rows are masked.
+    """The cached outputs of a teacher for each training row, and for the masks of several epochs if rows are masked.
 
     Args:
-        folder: where its files are.
-        key: what it must have been made of (`cache_key`).
+        folder: the folder of its files.
+        key: the key that the cache must have (`cache_key`).
 
     Raises:
-        UserError: if the folder's cache was made of something else, or cannot be read.
+        UserError: if the cache has another key, or its manifest cannot be read.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], contents: CachedSignals):
-        about = read_manifest(folder)
-        other = changed_keys(about["key"], key)
-        if other:
+        manifest = read_manifest(folder)
+        changed = changed_keys(manifest["key"], key)
+        if changed:
             raise UserError(
                 "teacher.cache",
-                f"a cache made of this teacher and data in {folder}",
-                f"one that differs in {', '.join(other)}",
-                why="its answers would belong to other questions",
+                f"a cache of this teacher and data in {folder}",
+                f"one that differs in {', '.join(changed)}",
+                why="its outputs would belong to another teacher or to other rows",
                 fix="delete it, or name another teacher.cache.folder",
             )
-        self.folder, self.contents, self.layout = folder, contents, ShardLayout(**about["layout"])
+        self.folder, self.contents, self.layout = folder, contents, ShardLayout(**manifest["layout"])
 
     def missing(self) -> list[tuple[int, int]]:
-        """Shards that are not there, not whole, or not what was written."""
+        """Return the shards that are missing, incomplete or damaged."""
         return [shard for shard in self.layout.shards() if not self._is_whole(shard)]
 
     def _is_whole(self, shard: tuple[int, int]) -> bool:
-        data, about = self._paths(shard)
+        data, metadata_file = self._paths(shard)
         try:
-            told = json.loads(about.read_text())
-            return checksum(data) == told["sha256"] and told["rows"] == len(self.layout.rows_of(shard[1]))
+            metadata = json.loads(metadata_file.read_text())
+            return checksum(data) == metadata["sha256"] and metadata["rows"] == len(self.layout.rows_of(shard[1]))
         except (OSError, ValueError, KeyError):
             return False
 
@@ -101,76 +108,76 @@ class TeacherCache:
         stem = self.folder / str(epoch) / f"{number:05d}"
         return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
 
-    def write(self, shard: tuple[int, int], fields: Fields, about: Mapping[str, Any]) -> int:
-        """Writes a shard, there whole or not at all; its bytes."""
-        data, told = self._paths(shard)
+    def write(self, shard: tuple[int, int], fields: Fields, metadata: Mapping[str, Any]) -> int:
+        """Write a shard atomically, and return its size in bytes."""
+        data, metadata_file = self._paths(shard)
         data.parent.mkdir(parents=True, exist_ok=True)
         size, digest = write_shard(data, fields)
         count = len(self.layout.rows_of(shard[1]))
-        write_atomically(told, json.dumps({"bytes": size, "sha256": digest, "rows": count, **about}))
-        _open.cache_clear()  # what it had been is another file
+        write_atomically(metadata_file, json.dumps({"bytes": size, "sha256": digest, "rows": count, **metadata}))
+        _open.cache_clear()  # an open shard at this path is the old file
         return size
 
     def lookup(self, rows: Sequence[int], epochs: Sequence[int], batch: Mapping[str, Any], attended: Any) -> Fields:
-        """What the teacher says of a batch: each field's rows one after the other; queries and keys padded.
+        """Return the cached fields of a batch: each field's rows concatenated; queries and keys padded.
 
         Args:
-            rows: numbers of training rows; one that only fills up a batch has no tokens, and is not read.
-            epochs: the epoch that each is drawn in.
-            batch: with its row sets, as the collator made it.
-            attended: which tokens count, (batch, seq).
+            rows: numbers of training rows; a filler has no tokens, and is not read.
+            epochs: the epoch of each row.
+            batch: a batch of the collator, with its row sets.
+            attended: True for tokens that are not padding, (batch, seq).
 
         Raises:
-            UserError: if the teacher was asked about other tokens, or other ones of them.
+            UserError: if the teacher read other tokens, or other row sets were drawn.
         """
-        places = RowPositions.of(batch, self.contents, attended)
-        seen: dict[str, list[Tensor]] = {}
-        begun = dict.fromkeys(places.counts, 0)
+        positions = RowPositions.of(batch, self.contents, attended)
+        parts: dict[str, list[Tensor]] = {}
+        starts = dict.fromkeys(positions.counts, 0)
         for i, (row, epoch) in enumerate(zip(rows, epochs, strict=True)):
-            counts = {name: int(of_each[i]) for name, of_each in places.counts.items()}
+            counts = {name: int(row_counts[i]) for name, row_counts in positions.counts.items()}
             if not any(counts.values()):
                 continue
-            number, at = divmod(row, self.layout.shard_rows)
+            number, index = divmod(row, self.layout.shard_rows)
             shard = self._shard((epoch % self.layout.epochs, number))
-            self._check_tokens(row, shard, at, places.checksums[i])
-            slices = {name: slice(*shard[f"offsets/{name}"][at : at + 2].tolist()) for name in counts}
+            self._check_tokens(row, shard, index, positions.checksums[i])
+            slices = {name: slice(*shard[f"offsets/{name}"][index : index + 2].tolist()) for name in counts}
             for name, count in counts.items():
-                here = slice(begun[name], begun[name] + count)
-                self._check(row, name, count, places.drawn.get(name, _NOTHING)[here], slices[name], shard)
-                begun[name] = here.stop
+                own = slice(starts[name], starts[name] + count)
+                self._check_row_set(row, name, count, positions.drawn.get(name, _NO_TOKENS)[own], slices[name], shard)
+                starts[name] = own.stop
             for field, values in shard.items():
                 if not field.startswith(_ROW_FIELDS):
-                    seen.setdefault(field, []).append(values[slices[self.contents.set_of(field)]])
-        fields = {field: torch.cat(parts) for field, parts in seen.items()} or self._nothing()
-        is_layer = [name for name in fields if name.startswith(TOKEN_FIELDS)]
-        return fields | {name: _padded(fields[name], batch["rows"]["all"], attended.shape) for name in is_layer}
+                    parts.setdefault(field, []).append(values[slices[self.contents.row_set(field)]])
+        fields = {field: torch.cat(values) for field, values in parts.items()} or self._empty_fields()
+        token_fields = [name for name in fields if name.startswith(TOKEN_FIELDS)]
+        return fields | {name: _padded(fields[name], batch["rows"]["all"], attended.shape) for name in token_fields}
 
-    def _nothing(self) -> Fields:
-        """The fields of no rows, for a batch that only fills up."""
+    def _empty_fields(self) -> Fields:
+        """Return fields without rows, for a batch of fillers."""
         shard = self._shard(self.layout.shards()[0])
         return {name: value[:0].clone() for name, value in shard.items() if not name.startswith(_ROW_FIELDS)}
 
-    def _check_tokens(self, row: int, shard: Fields, at: int, checksum: int) -> None:
-        if int(shard[CHECKSUMS][at]) != checksum:
+    def _check_tokens(self, row: int, shard: Fields, index: int, checksum: int) -> None:
+        if int(shard[CHECKSUMS][index]) != checksum:
             raise UserError(
                 "teacher.cache",
-                f"row {row} as the teacher saw it",
-                "it with other tokens or masks",
-                why="it would learn answers to another question",
+                f"row {row} with the tokens that the teacher read",
+                "other tokens or masks",
+                why="the student would learn outputs for other inputs",
                 fix=f"delete {self.folder}; masks must be a function of epoch and row",
             )
 
-    def _check(self, row: int, name: str, count: int, drawn: np.ndarray, where: slice, shard: Fields) -> None:
-        kept = where.stop - where.start
-        same = kept == count
-        if same and f"places/{name}" in shard:
-            same = np.array_equal(shard[f"places/{name}"][where].numpy(), drawn)
-        if not same:
+    def _check_row_set(self, row: int, name: str, count: int, drawn: np.ndarray, part: slice, shard: Fields) -> None:
+        cached = part.stop - part.start
+        is_same = cached == count
+        if is_same and f"places/{name}" in shard:
+            is_same = np.array_equal(shard[f"places/{name}"][part].numpy(), drawn)
+        if not is_same:
             raise UserError(
                 "teacher.cache",
-                f"the {kept} {name} tokens of row {row} that the teacher was asked about",
+                f"the {cached} {name} tokens of row {row} that are in the cache",
                 f"{count}, not the same",
-                why="each would learn another one's answer",
+                why="tokens would be trained with the outputs of other tokens",
                 fix=f"delete {self.folder}",
             )
 
@@ -182,12 +189,12 @@ class TeacherCache:
         return json.loads(self._paths(self.layout.shards()[0])[1].read_text())["scalings"]
 
     def signals(self, fields: Fields, attention_mask: Tensor | None) -> Signals:
-        """What the terms see."""
+        """Return the signals for the terms of the objective."""
         return self.contents.signals(fields, self._scalings, attention_mask)
 
 
 def _padded(states: Tensor, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
-    """(tokens, heads, head width) at their places in a batch: (batch, heads, seq, head width)."""
+    """Scatter (tokens, heads, head width) to their positions in a batch: (batch, heads, seq, head width)."""
     whole = states.new_zeros(shape[0] * shape[1], *states.shape[1:])
     whole[tokens] = states
     return whole.unflatten(0, shape).transpose(1, 2)
@@ -195,7 +202,7 @@ def _padded(states: Tensor, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
 
 @lru_cache(_OPEN_SHARDS)
 def _open(path: str) -> Fields:
-    """A shard's tensors, mapped from the file: nothing is read before it is looked at."""
+    """Return a shard's tensors, memory-mapped, so that values are read from disk only when they are used."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -203,20 +210,20 @@ def _open(path: str) -> Fields:
             "teacher.cache",
             f"a shard at {path}",
             f"{error}",
-            why="the teacher's answers are lost",
-            fix="start again: what is missing is built anew",
+            why="cached teacher outputs cannot be read",
+            fix="start again: missing shards are rebuilt",
         ) from error
 
 
 def write_shard(path: Path, fields: Fields) -> tuple[int, str]:
-    """(bytes, checksum) of a file that is there whole or not at all."""
+    """Write a file atomically, and return its (size in bytes, checksum)."""
     with atomic_file(path) as partial:
         save_file(fields, partial)
         return partial.stat().st_size, checksum(partial)
 
 
 def write_first(path: Path, text: str) -> None:
-    """A file as the first to write it wrote it: of two runs that begin at once both go by one layout."""
+    """Write a file unless it exists, so that two runs that start at the same time use the same layout."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     with contextlib.suppress(FileExistsError):
@@ -225,7 +232,11 @@ def write_first(path: Path, text: str) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `cache.json` says."""
+    """Return the content of `cache.json`.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
@@ -233,6 +244,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "teacher.cache",
             f"{MANIFEST} in {folder}",
             f"{error}",
-            why="nobody knows what its answers are of",
+            why="it is unknown which teacher and rows it belongs to",
             fix="delete the folder",
         ) from error
