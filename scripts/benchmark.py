@@ -1,4 +1,4 @@
-"""Times training and answering beside others' ways:  python scripts/benchmark.py [--parts mlm attention …]"""
+"""Time steps and inference beside other implementations:  python scripts/benchmark.py [--parts mlm attention …]"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Distils a teacher into a student:  accelerate launch scripts/distill.py RECIPE [section.key=value …]"""
+"""Distil a teacher into a student:  accelerate launch scripts/distill.py RECIPE [section.key=value …]"""
 
 import sys
 

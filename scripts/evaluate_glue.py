@@ -1,4 +1,4 @@
-"""Scores a model on GLUE.
+"""Score a model on GLUE.
 
 As it is, on its own task:          python scripts/evaluate_glue.py runs/x/student --mode score --tasks mrpc
 Fine-tuned on each, several seeds:  python scripts/evaluate_glue.py runs/x/student --mode finetune --tasks all --seeds 5

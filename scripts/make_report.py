@@ -1,4 +1,4 @@
-"""Writes a run's report, or compares several:  python scripts/make_report.py runs/x [runs/y …] [--output DIR]"""
+"""Write a run's report, or compare several:  python scripts/make_report.py runs/x [runs/y …] [--output DIR]"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Uploads a finished run to the Hub:  python scripts/push_to_hub.py runs/x --repo-id me/my-distilbert [--private]"""
+"""Upload a finished run to the Hub:  python scripts/push_to_hub.py runs/x --repo-id me/my-distilbert [--private]"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Distils with one objective after another:  python scripts/study.py STUDY [section.key=value …]"""
+"""Distil with one objective after another, and compare them:  python scripts/study.py STUDY [section.key=value …]"""
 
 import sys
 
