@@ -22,7 +22,7 @@ from distil_nlp.pipeline import distill as stages
 from distil_nlp.redaction import abbreviate_home, redact
 from distil_nlp.tasks import Head
 from distil_nlp.utils.files import write_atomically
-from distil_nlp.utils.logging import redact_logs, say
+from distil_nlp.utils.logging import get_logger, redact_logs
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
@@ -154,7 +154,7 @@ def test_a_secret_in_a_recipe_is_refused_and_not_repeated(home, capfd, name):
 def test_messages_show_no_secret_and_no_home_folder(home, capsys, caplog, text, shown):
     """Prevents a token that is quoted by an error, and words, names or other people's folders that are cut up."""
     text, shown = (one.replace("HOME", str(home)) for one in (text, shown))
-    say(text)
+    get_logger("distil_nlp.tests").info(text)
     assert capsys.readouterr().out == f"{shown}\n"
     factory = logging.getLogRecordFactory()
     redact_logs()
