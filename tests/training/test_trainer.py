@@ -513,7 +513,7 @@ def test_the_progress_bar_shows_the_terms(tmp_path, capfd):
 def test_the_speed_in_the_log_adds_up_to_all_tokens(tmp_path, monkeypatch):
     """Prevents a speed that counts padding, or tokens of earlier logs again."""
     clock = iter(range(1000))
-    monkeypatch.setattr("distil_nlp.training.trainer.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("distil_nlp.training.term_logging.time.monotonic", lambda: next(clock))
     run = trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), num_train_epochs=1, max_steps=-1)
     run.train()
     per_log = [entry["tokens_per_second"] for entry in run.state.log_history if "loss" in entry]
