@@ -200,10 +200,10 @@ def test_outputs_of_processes_come_in_the_order_of_the_rows(monkeypatch):
         return [(np.array([[row]]), np.array([row])) for row in rows]
 
     monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
-    seen = prediction._in_order(share(0, 3), 5)
+    seen = prediction._gather_in_order(share(0, 3), 5)
     assert seen.labels.tolist() == seen.predictions[:, 0].tolist() == [0, 1, 2, 3, 4]
     monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0), []])
-    assert prediction._in_order(share(0), 1).labels.tolist() == [0]
+    assert prediction._gather_in_order(share(0), 1).labels.tolist() == [0]
 
 
 def test_a_gpu_is_called_by_its_name(monkeypatch):
