@@ -565,7 +565,7 @@ def test_one_cache_serves_all_students(place, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("teacher.cache.top_k=8", "data.task=classification looks at / got teacher.cache.top_k too"),
+        ("teacher.cache.top_k=8", "data.task=classification reads / got teacher.cache.top_k too"),
         (
             "teacher.cache.dtype=float8",
             "teacher.cache.dtype: expected 'float32', 'float16' or 'bfloat16' / got 'float8'",
