@@ -190,7 +190,7 @@ class Pipeline:
             claim(self.plan.folder, self.plan.recipe)
 
     def results(self, scores: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
-        """Return the content of `results.json` without its version. The main process runs this, without communication."""
+        """Return the content of `results.json` without its version; runs on the main process, without communication."""
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
         costs, fidelity = self.costs(student), self.fidelity(student)

@@ -177,7 +177,7 @@ class StudentRun:
         return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
 
     def train_and_score(self, teacher: PreTrainedModel) -> TrainedStudent:
-        """Train a further student of the run, score it and delete its weights; read earlier outputs from disk if any."""
+        """Train a further student, score it and delete its weights; or read its outputs from disk."""
         if (self.folder / OUTPUTS).is_file():
             self.discard_weights()
             outputs = load_outputs(self.folder / OUTPUTS)

@@ -59,7 +59,7 @@ def dump_yaml(tree: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`5e-5`) and booleans (`no` is a string, as in `eval_strategy: no`); repeated keys are errors."""
+    """A loader with YAML 1.2's numbers (`5e-5`) and booleans (`eval_strategy: no` is text), without repeated keys."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
