@@ -1,4 +1,4 @@
-"""How the terms pull, against plain differentiation."""
+"""Gradient norms and gradient conflict, against plain differentiation."""
 
 import pytest
 import torch
