@@ -1,1 +1,1 @@
-"""How good a model is, how like its teacher, and what it costs."""
+"""Quality of a model, its fidelity to the teacher, and its costs."""

@@ -1,4 +1,4 @@
-"""Is one student better than another? The difference of their scores, and an interval around it."""
+"""A paired bootstrap: the difference of two models' scores, with an interval."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from distil_nlp.evaluation.predict import Outputs
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better than a baseline, on the task's headline metric.
+    """The gain over a baseline on the task's headline metric.
 
     Attributes:
-        low, high: ends of the bootstrap interval at `level`. With one seed it covers the choice of rows alone.
+        metric: name of the headline metric.
+        mean: mean gain over seeds.
+        low: lower end of the bootstrap interval at `level`. With one seed it covers the choice of rows alone.
+        high: upper end of that interval.
+        level: coverage of the interval.
+        resamples: draws of the rows.
         rows: evaluation rows (blocks of text, for `mlm`) that were resampled.
+        seeds: pairs of models.
     """
 
     metric: str
@@ -32,47 +38,53 @@ class Gain:
     seeds: int
 
     def to_dict(self) -> dict[str, float | int | str | bool]:
+        """Return all fields, and `outside_noise`: whether the interval excludes 0."""
         return {**asdict(self), "outside_noise": self.low > 0 or self.high < 0}
 
 
 def paired_gain(
     task: str,
-    ours: Sequence[Outputs],
-    theirs: Sequence[Outputs],
+    students: Sequence[Outputs],
+    baselines: Sequence[Outputs],
     *,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Gain:
-    """Mean over seeds of ours − theirs, with a paired percentile bootstrap over rows (Efron & Tibshirani 1993, ch. 13;
-    for NLP Koehn 2004).
+    """Return the mean over seeds of student − baseline, with a paired percentile bootstrap over rows.
 
-    Where there are several seeds, each resample of the rows adds what another choice of seeds would give, drawn from
-    Student's t: so few seeds, themselves resampled, would be far too sure.
+    With several seeds, each resample of the rows adds the effect of another choice of seeds, drawn from Student's t:
+    resampling so few seeds would give far too narrow an interval.
 
     Args:
-        ours, theirs: one for each seed, on the same rows in the same order. Theirs may be a single one, for what has no
-            seed.
+        task: name of the task, which has the headline metric.
+        students: outputs for each seed, on the same rows in the same order.
+        baselines: likewise; a single one stands for all seeds, where the baseline has no seed.
+        resamples: number of draws.
+        level: coverage of the interval.
+        seed: of the draws.
 
     Raises:
         UserError: if the rows are not the same.
+
+    References: Efron & Tibshirani 1993, ch. 13; for NLP Koehn 2004.
     """
-    if len(theirs) == 1:
-        theirs = list(theirs) * len(ours)
+    if len(baselines) == 1:
+        baselines = list(baselines) * len(students)
     evaluator = task_evaluator(task)
     features, metric = evaluator.resampling(headline_metric(task))
-    _check_rows([*ours, *theirs], evaluator)
-    pairs = [(features(a), features(b)) for a, b in zip(ours, theirs, strict=True)]
+    _check_rows([*students, *baselines], evaluator)
+    pairs = [(features(a), features(b)) for a, b in zip(students, baselines, strict=True)]
     rows, generator = len(pairs[0][0]), np.random.default_rng(seed)
 
     def differences(counts: np.ndarray) -> np.ndarray:
-        """(draws, seeds), where `counts` (draws, rows) tells how often each row was drawn."""
+        """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
         return np.stack([metric(counts @ a) - metric(counts @ b) for a, b in pairs], axis=1)
 
     drawn = []
     for _ in range(resamples // _DRAWS):
-        found = differences(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
-        drawn.append(found.mean(1) + _of_other_seeds(found, generator))
+        gains = differences(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
+        drawn.append(gains.mean(1) + _seed_noise(gains, generator))
     low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
     mean = float(differences(np.ones((1, rows))).mean())
     return Gain(headline_metric(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
@@ -85,51 +97,54 @@ def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:
             None,
             "the same evaluation rows for all students",
             "others than when this run began",
-            why="the comparison would be of unlike rows",
+            why="the comparison would be of different rows",
             fix="set run.overwrite=true, or another training.output_dir",
         )
 
 
-def _of_other_seeds(found: np.ndarray, generator: np.random.Generator) -> np.ndarray | float:
-    """How far the mean over as many other seeds might lie from the mean over these; `found` is (draws, seeds)."""
-    draws, seeds = found.shape
+def _seed_noise(gains: np.ndarray, generator: np.random.Generator) -> np.ndarray | float:
+    """Draw the difference between the mean over as many other seeds and the mean of `gains`, (draws, seeds)."""
+    draws, seeds = gains.shape
     if seeds == 1:
         return 0.0
-    return generator.standard_t(seeds - 1, draws) * found.std(1, ddof=1) / np.sqrt(seeds)
+    return generator.standard_t(seeds - 1, draws) * gains.std(1, ddof=1) / np.sqrt(seeds)
 
 
 _DRAWS = 100
-"""Resamples drawn at once: bounds memory to 100 × rows numbers."""
+"""Resamples drawn at once, which bounds memory to 100 × rows numbers."""
 
 
 # A metric as sums over rows, so that all resamples are one product of matrices: (features of the rows, formula).
 
 
-def _right(seen: Outputs) -> np.ndarray:
-    right = seen.predictions.argmax(-1) == seen.labels
-    return np.stack([right, np.ones(len(right))], axis=1)
+def _correct(outputs: Outputs) -> np.ndarray:
+    """Return (rows, 2): correct predictions, and ones."""
+    correct = outputs.predictions.argmax(-1) == outputs.labels
+    return np.stack([correct, np.ones(len(correct))], axis=1)
 
 
-def _confusion(seen: Outputs) -> np.ndarray:
-    """(rows, 4): true and false positives, false and true negatives."""
-    said, truth = seen.predictions.argmax(-1) == 1, seen.labels == 1
-    return np.stack([said & truth, said & ~truth, ~said & truth, ~said & ~truth], axis=1).astype(float)
+def _confusion(outputs: Outputs) -> np.ndarray:
+    """Return (rows, 4): true and false positives, false and true negatives."""
+    predicted, truth = outputs.predictions.argmax(-1) == 1, outputs.labels == 1
+    cells = [predicted & truth, predicted & ~truth, ~predicted & truth, ~predicted & ~truth]
+    return np.stack(cells, axis=1).astype(float)
 
 
-def _moments(seen: Outputs) -> np.ndarray:
-    x, y = (
-        values - values.mean() for values in (seen.predictions.reshape(-1).astype(float), seen.labels.astype(float))
-    )
+def _moments(outputs: Outputs) -> np.ndarray:
+    """Return (rows, 6): 1, x, y, x², y², xy of centred predictions x and labels y."""
+    x, y = outputs.predictions.reshape(-1).astype(float), outputs.labels.astype(float)
+    x, y = x - x.mean(), y - y.mean()
     return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
 
 
 def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return the first sum ÷ the second, (draws,)."""
     return sums[:, 0] / sums[:, 1]
 
 
 def _f1(sums: np.ndarray) -> np.ndarray:
-    hits, wrong = 2 * sums[:, 0], sums[:, 1] + sums[:, 2]
-    return hits / np.maximum(hits + wrong, 1)
+    correct, wrong = 2 * sums[:, 0], sums[:, 1] + sums[:, 2]
+    return correct / np.maximum(correct + wrong, 1)
 
 
 def _matthews(sums: np.ndarray) -> np.ndarray:
@@ -145,9 +160,9 @@ def _pearson(sums: np.ndarray) -> np.ndarray:
 
 
 SUMS_OF_METRICS: dict[str, tuple[RowFeatures, MetricOfSums]] = {
-    "accuracy": (_right, ratio_of_sums),
+    "accuracy": (_correct, ratio_of_sums),
     "f1": (_confusion, _f1),
     "matthews_correlation": (_confusion, _matthews),
     "pearson": (_moments, _pearson),
 }
-"""Metric → what it sums over rows, and the metric of the sums."""
+"""Metric → (features that it sums over rows, formula for the metric from the sums)."""

@@ -1,4 +1,4 @@
-"""What a model costs: arithmetic, time and memory of an inference forward, teacher and student under one measure."""
+"""Inference costs: floating-point operations, latency, throughput and memory of teacher and student."""
 
 from __future__ import annotations
 
@@ -32,21 +32,31 @@ def measure_efficiency(
     repeats: tuple[int, int] = (10, 50),
     seconds: float = 5.0,
 ) -> dict[str, dict[str, Any]]:
-    """Costs of both models, as the keys `teacher` and `student` of `results.json`, and how they were taken, as
-    `efficiency`.
+    """Return costs as keys `teacher` and `student` of `results.json`, and conditions as `efficiency`.
 
-    Measured is an inference forward of the whole model, head included: logits of the pooled token for
-    classification and regression; for language modelling the vocabulary at every position, as fill-mask runs it.
-    The input are random tokens without padding, as many as both models have positions for, at most
-    `sequence_length`. Copies in float32 are measured, under autocast where `bf16`; the models stay as they are.
+    An inference forward of the whole model is measured, head included: logits of the pooled token for classification
+    and regression; for language modelling the vocabulary at every position, as fill-mask runs it. Inputs are random
+    tokens without padding, as many as both models have positions for, at most `sequence_length`. Copies in float32
+    are measured, under autocast if `bf16`; the models stay as they are.
 
     - `flops_per_token`: floating-point operations of the matrix products, 2 to a multiply-add, attention included.
-    - `latency_ms`, by batch: median and 95th percentile. The models take turns, so that whatever else the machine
-      does slows both: the least of `repeats` in any case, then up to the most while `seconds` a batch size last.
-    - `tokens_per_second`, by batch: at the median.
-    - `peak_memory_mib`: weights, and what is alive besides them at the highest point of a forward at the largest
-      batch. On CUDA all that PyTorch allocates; elsewhere the tensors that operators hand on, without scratch space
-      inside an operator. Not in it: libraries, Python, memory the allocator keeps in reserve.
+    - `latency_ms`, by batch size: median and 95th percentile. The models take turns, so that other load on the machine
+      slows both.
+    - `tokens_per_second`, by batch size: at the median latency.
+    - `peak_memory_mib`: weights, and the peak of all other tensors in a forward at the largest batch. On CUDA this is
+      all that PyTorch allocates; elsewhere the tensors that operators return, without scratch space inside an
+      operator. Libraries, Python and memory that the allocator keeps in reserve do not count.
+
+    Args:
+        teacher: model or ensemble.
+        student: model.
+        device: where both run.
+        bf16: run under autocast in bfloat16.
+        sequence_length: upper limit of input tokens.
+        batch_sizes: sequences of a forward.
+        warm_up: forwards before the clock starts.
+        repeats: least and most forwards of each model for each batch size.
+        seconds: time for a batch size, after which no more than the least are run.
     """
     device = torch.device(device)
     length = min(sequence_length, *(usable_positions(model.config) for model in (teacher, student)))
@@ -60,29 +70,29 @@ def measure_efficiency(
             milliseconds = {"median": round(median * 1e3, 4), "p95": round(p95 * 1e3, 4), "repeats": len(times)}
             costs[name]["latency_ms"][str(size)] = milliseconds
             costs[name]["tokens_per_second"][str(size)] = round(size * length / median, 1)
-    one, most = (_inputs(models.values(), size, length) for size in (1, max(batch_sizes)))
+    smallest, largest = (_inputs(models.values(), size, length) for size in (1, max(batch_sizes)))
     for name, model in models.items():
-        costs[name]["flops_per_token"] = _flops(model, one) / length
-        costs[name]["peak_memory_mib"] = round(_peak_bytes(model, most, bf16) / 2**20, 2)
-    theirs, ours = (costs[name]["latency_ms"] for name in models)
+        costs[name]["flops_per_token"] = _flops(model, smallest) / length
+        costs[name]["peak_memory_mib"] = round(_peak_bytes(model, largest, bf16) / 2**20, 2)
+    teacher_ms, student_ms = (costs[name]["latency_ms"] for name in models)
     conditions = {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "dtype": "bfloat16" if bf16 else "float32",
         "sequence_length": length,
         "warm_up": warm_up,
-        "speed_up": {size: round(theirs[size]["median"] / ours[size]["median"], 3) for size in theirs},
+        "speed_up": {size: round(teacher_ms[size]["median"] / student_ms[size]["median"], 3) for size in teacher_ms},
     }
     return {**costs, "efficiency": conditions}
 
 
 def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Teacher and student alike, whatever training made of them: a frozen teacher in bfloat16 would cost less."""
+    """Return a copy in float32, so that both models compare: a frozen teacher in bfloat16 would cost less."""
     return copy.deepcopy(model).to(device, torch.float32).requires_grad_(False).eval()
 
 
 def _inputs(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:
-    """Random tokens that all models know, none of them padding, (size, length)."""
+    """Return random tokens that all models know, none of them padding, (size, length)."""
     models = list(models)
     vocabulary, padding = min(model.config.vocab_size for model in models), models[0].config.pad_token_id
     ids = torch.randint(vocabulary - 1, (size, length), generator=torch.Generator().manual_seed(0))
@@ -101,11 +111,11 @@ def _forward(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> T
 def _alternate(
     runs: dict[str, Callable[[], Any]], warm_up: int, repeats: tuple[int, int], budget: float
 ) -> dict[str, list[float]]:
-    """Seconds of each run, taken in turns; `timer` waits for the device."""
+    """Return the seconds of each run; the runs take turns. `timer` waits for the device."""
     for _ in range(warm_up):
         for run in runs.values():
             run()
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     begin, (least, most) = timer(), repeats
     for number in range(most):
         if number >= least and timer() - begin > budget:
@@ -113,13 +123,16 @@ def _alternate(
         for name, run in runs.items():
             start = timer()
             run()
-            found[name].append(timer() - start)
-    return found
+            times[name].append(timer() - start)
+    return times
 
 
 @torch.no_grad()
 def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
-    """Floating-point operations of a forward. Attention runs as plain products: fused, it goes uncounted on the CPU."""
+    """Return the floating-point operations of a forward.
+
+    Attention runs as plain matrix products, since fused attention is not counted on the CPU.
+    """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**inputs)
     return counter.get_total_flops()
@@ -127,7 +140,7 @@ def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
 
 @torch.no_grad()
 def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> int:
-    """Weights and the highest sum of what a forward holds besides them."""
+    """Return the bytes of the weights plus the peak of all other tensors in a forward."""
     live = LiveBytes()
     for weight in (*model.parameters(), *model.buffers()):
         live.see(weight)

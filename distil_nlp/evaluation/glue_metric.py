@@ -1,6 +1,6 @@
-"""GLUE's official metrics as a module of `evaluate`: loaded by its path, it works offline.
+"""GLUE's official metrics as a module of `evaluate`, which loads it from its path, offline.
 
-`evaluate` copies this file and scans its imports line by line, so it stands alone, one import a line.
+`evaluate` copies this file and scans its imports line by line: it has one import per line, and none of this package.
 """
 
 import datasets
@@ -17,7 +17,7 @@ Natural Language Understanding}, author={Wang, Alex and others}, booktitle={ICLR
 
 
 def _correlation(function, predictions, references):
-    """A correlation, NaN where one side is constant."""
+    """Return a correlation, NaN where one side is constant."""
     if np.ptp(predictions) == 0 or np.ptp(references) == 0:
         return float("nan")
     return float(function(predictions, references)[0])

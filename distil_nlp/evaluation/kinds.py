@@ -1,4 +1,4 @@
-"""`Evaluator`: how outputs of one kind of task are collected, scored and compared.
+"""`Evaluator`: collects, scores and compares the outputs of one kind of task.
 
 A kind's module, `evaluation/<kind.module>.py`, has an instance of a subclass as `EVALUATOR`.
 """
@@ -17,7 +17,7 @@ from distil_nlp.tasks import TASKS, TaskKind, task_kind
 
 Metrics = dict[str, float]
 RowFeatures = Callable[[Any], np.ndarray]
-"""`Outputs` → (rows, features): what a metric sums over rows."""
+"""`Outputs` → (rows, features): the features that a metric sums over rows."""
 MetricOfSums = Callable[[np.ndarray], np.ndarray]
 """(draws, features) of sums over rows → the metric of each draw."""
 
@@ -26,7 +26,7 @@ class Evaluator:
     """Scores of one kind of task.
 
     Attributes:
-        fidelity_sets: row sets of the logits that teacher and student are compared on; none where those are of
+        fidelity_sets: row sets of the logits on which teacher and student are compared; empty where logits belong to
             sequences.
     """
 
@@ -45,11 +45,11 @@ class Evaluator:
         raise NotImplementedError
 
     def trainer_metrics(self, task: str) -> Callable[[EvalPrediction], Metrics] | None:
-        """Return what `Trainer` calls on gathered logits and labels; None where its exact sums are the metrics."""
+        """Return the metrics function of `Trainer` for gathered outputs; None where its exact sums are the metrics."""
         return self.metrics(task)
 
     def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
-        """Return the metrics without a model: of the majority class, say."""
+        """Return the metrics of a baseline without a model, such as the majority class."""
         raise NotImplementedError
 
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
@@ -57,20 +57,20 @@ class Evaluator:
         raise NotImplementedError
 
     def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return numbers by which the same rows are recognised, (rows,)."""
+        """Return a number for each row, (rows,), by which two sets of rows are checked to be the same."""
         return labels
 
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return the agreement of student and teacher.
 
         Args:
-            batches: of each batch what `compare_batch` gave.
+            batches: results of `compare_batch`.
             labels: of all rows; None where the data has none.
         """
         raise NotImplementedError
 
     def compare_batch(self, teacher: Tensor, student: Tensor) -> Any:
-        """Return what `fidelity` needs of a batch's logits: kept in memory for all batches."""
+        """Return the part of a batch's logits that `fidelity` needs; kept in memory for all batches."""
         return teacher.cpu(), student.cpu()
 
 

@@ -18,17 +18,20 @@ from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFea
 
 
 class MaskedLMEvaluator(Evaluator):
-    """Predictions are (blocks, 3): summed loss in nats, right tokens, masked tokens; labels are unused."""
+    """Scores of masked tokens. Predictions are (blocks, 3): summed loss in nats, correct and masked tokens.
+
+    Labels are unused.
+    """
 
     fidelity_sets = frozenset({"masked"})
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return sums over each block's masked tokens, from the logits of those."""
+        """Return sums over each block's masked tokens, from the logits of those tokens."""
         labels, masked = batch["labels"], batch["rows"]["masked"]
         truth, block = labels.flatten()[masked], masked // labels.shape[1]
         loss = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
-        right = (logits.argmax(-1) == truth).float()
-        tokens = torch.stack([loss, right, torch.ones_like(loss)], dim=1).cpu().double()
+        correct = (logits.argmax(-1) == truth).float()
+        tokens = torch.stack([loss, correct, torch.ones_like(loss)], dim=1).cpu().double()
         blocks = tokens.new_zeros(len(labels), 3).index_add_(0, block.cpu(), tokens)
         return blocks.numpy(), labels[:, 0].cpu().numpy()
 
@@ -48,7 +51,7 @@ class MaskedLMEvaluator(Evaluator):
         return unigram_metrics(train, rows, collator)
 
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
-        """Return accuracy: right tokens ÷ masked tokens."""
+        """Return accuracy: correct tokens ÷ masked tokens."""
         return (lambda outputs: outputs.predictions[:, 1:]), ratio_of_sums
 
     def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -69,9 +72,9 @@ EVALUATOR = MaskedLMEvaluator()
 
 
 def unigram_metrics(train: Iterable[dict], held_out: Iterable[dict], collator: MaskingCollator) -> Metrics:
-    """Return perplexity and accuracy of a model that knows only how frequent each token is in training.
+    """Return perplexity and accuracy of a model that knows the token frequencies of the training set alone.
 
-    No teacher should be near it.
+    A teacher whose scores are close to these has not learnt the language.
     """
     frequencies = token_frequencies(train, len(collator.tokenizer))
     frequencies[list(collator.tokenizer.all_special_ids)] = 0  # they are never masked
@@ -91,6 +94,6 @@ def _masked_tokens(collator: MaskingCollator, row: dict) -> np.ndarray:
 
 
 def _metrics(outputs: EvalPrediction) -> Metrics:
-    loss, right, tokens = outputs.predictions.sum(0).tolist()
+    loss, correct, tokens = outputs.predictions.sum(0).tolist()
     loss = loss / tokens
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right / tokens}
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / tokens}

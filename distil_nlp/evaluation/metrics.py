@@ -1,4 +1,4 @@
-"""How good a model is: a task's official metrics, or perplexity. Does not know how the model was made."""
+"""Quality of a model: a task's official metrics, or perplexity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def headline_metric(task: str) -> str:
 
 
 def metric_names(task: str) -> list[str]:
-    """Return what evaluation reports for a task, besides the loss and its terms."""
+    """Return the metrics that evaluation reports for a task, besides the loss and its terms."""
     return task_evaluator(task).metric_names(task)
 
 
@@ -33,33 +33,39 @@ def load_metric(task: str) -> evaluate.EvaluationModule:
 def score(
     model: PreTrainedModel, task: str, kind: TaskKind | str, splits: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> Metrics:
-    """The metrics of a model on labelled splits, as fractions; arguments as for `predict`."""
+    """Return the metrics of a model on labelled splits, as fractions; further arguments as for `predict`."""
     return metrics_of(task, predict(model, kind, splits, *args, **kwargs))
 
 
 def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
-    """One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of
-    each. For `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`."""
+    """Return the metrics of outputs, by split.
+
+    One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of each. For
+    `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`.
+    """
     function = task_evaluator(task).metrics(task)
-    found = {name: function(EvalPrediction(seen.predictions, seen.labels)) for name, seen in outputs.items()}
-    metrics = dict(next(iter(found.values())))
-    if len(found) > 1:
-        metrics |= {f"{split}/{name}": value for split, values in found.items() for name, value in values.items()}
+    by_split = {split: function(EvalPrediction(part.predictions, part.labels)) for split, part in outputs.items()}
+    metrics = dict(next(iter(by_split.values())))
+    if len(by_split) > 1:
+        metrics |= {f"{split}/{name}": value for split, values in by_split.items() for name, value in values.items()}
     return metrics
 
 
 def retention(student: Mapping[str, float], teacher: Mapping[str, float], task: str) -> float | None:
-    """student ÷ teacher on the headline metric; None where the teacher's is not above 0."""
+    """Return student ÷ teacher on the headline metric; None where the teacher's is not above 0."""
     name = headline_metric(task)
     return _ratio(student.get(name), teacher.get(name))
 
 
 def retention_above_majority(
-    student: Mapping[str, float], teacher: Mapping[str, float], floor: Mapping[str, float], task: str
+    student: Mapping[str, float], teacher: Mapping[str, float], majority: Mapping[str, float], task: str
 ) -> float | None:
-    """(student − floor) ÷ (teacher − floor) on the headline metric: retention that guessing does not raise."""
+    """Return (student − majority) ÷ (teacher − majority) on the headline metric.
+
+    Guessing does not raise this retention.
+    """
     name = headline_metric(task)
-    base = floor.get(name)
+    base = majority.get(name)
     if base is None or not math.isfinite(base):
         base = 0.0
     if student.get(name) is None or teacher.get(name) is None:
@@ -74,4 +80,4 @@ def _ratio(student: float | None, teacher: float | None) -> float | None:
 
 
 GLUE_METRIC = str(Path(__file__).with_name("glue_metric.py"))
-"""For `evaluate.load(GLUE_METRIC, "mrpc")`."""
+"""The path for `evaluate.load(GLUE_METRIC, "mrpc")`."""

@@ -25,11 +25,11 @@ from distil_nlp.tasks import TaskKind, task_kind
 
 @dataclass
 class Outputs:
-    """What a model says of one split, in the order of its rows.
+    """Outputs of a model on one split, in the order of its rows.
 
     Attributes:
-        predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, tokens
-            that were right, masked tokens.
+        predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, correct
+            tokens, masked tokens.
         labels: (rows,); for `mlm` unused.
     """
 
@@ -47,7 +47,19 @@ def predict(
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> dict[str, Outputs]:
-    """The outputs of a model on each split; each process looks at its share of the rows, and all get the whole."""
+    """Return the outputs of a model on each split.
+
+    Each process runs a part of the rows, and all of them return all rows.
+
+    Args:
+        model: keeps its mode; ends on `device`.
+        kind: kind of task.
+        splits: name → rows.
+        collator: makes batches of rows.
+        batch_size: rows of a forward.
+        device: where the model runs.
+        bf16: run under autocast in bfloat16.
+    """
     kind = task_kind(kind)
     objective = Objective([HardLabel()], kind)
     objective.bind(None, ModelShape.of(model.config))
@@ -57,38 +69,43 @@ def predict(
     )
     model.to(device).eval()
     collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
-    found = {}
+    outputs = {}
     for name, rows in splits.items():
-        loader = DataLoader(_share(rows), batch_size=batch_size, collate_fn=collate)
-        seen = [_look(model, batch, kind, device, bf16) for batch in loader]
-        found[name] = _in_order(seen, len(rows))
+        loader = DataLoader(_rows_of_process(rows), batch_size=batch_size, collate_fn=collate)
+        batches = [_forward(model, batch, kind, device, bf16) for batch in loader]
+        outputs[name] = _gather_in_order(batches, len(rows))
     recorder.remove()
     model.train(was_training)
-    return found
+    return outputs
 
 
-def _share(rows: Any) -> Subset:
-    """The rows that this process looks at."""
+def _rows_of_process(rows: Any) -> Subset:
+    """Return the rows that this process runs: every n-th of n processes."""
     state = PartialState()
     return Subset(rows, range(state.process_index, len(rows), state.num_processes))
 
 
-def _in_order(seen: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
-    """What all processes saw of their shares, in batches, as outputs in the order of the rows."""
-    shares = gather_object([seen])
-    some = next(batch for share in shares for batch in share)
-    whole = [np.empty((count, *part.shape[1:]), dtype=part.dtype) for part in some]
-    for i, share in enumerate(shares):
-        for array, parts in zip(whole, zip(*share, strict=True), strict=False):  # none, where there were too few rows
-            array[i :: len(shares)] = np.concatenate(parts)
-    return Outputs(*whole)
+def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
+    """Return the outputs of all processes in the order of the rows.
+
+    Args:
+        batches: (predictions, labels) of this process's batches.
+        count: rows of all processes.
+    """
+    by_process = gather_object([batches])
+    example = next(batch for own in by_process for batch in own)
+    arrays = [np.empty((count, *part.shape[1:]), dtype=part.dtype) for part in example]
+    for i, own in enumerate(by_process):
+        for array, parts in zip(arrays, zip(*own, strict=True), strict=False):  # a process may have no batch
+            array[i :: len(by_process)] = np.concatenate(parts)
+    return Outputs(*arrays)
 
 
 @torch.no_grad()
-def _look(
+def _forward(
     model: PreTrainedModel, batch: dict[str, Any], kind: TaskKind, device: torch.device | str, bf16: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(predictions, labels) of a batch, as `Outputs` has them."""
+    """Return (predictions, labels) of a batch, as `Outputs` has them."""
     batch = send_to_device(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
         logits = forward_with_signals(model, batch, batch["rows"]).logits.float()

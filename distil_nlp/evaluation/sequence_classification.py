@@ -41,7 +41,7 @@ class SequenceEvaluator(Evaluator):
         return compute
 
     def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
-        """Return the metrics of one prediction for all rows."""
+        """Return the metrics of a constant prediction."""
         return self.majority_of_labels(task, train["labels"], rows["labels"])
 
     def majority_of_labels(self, task: str, train_labels: Iterable[float], references: Iterable[float]) -> Metrics:

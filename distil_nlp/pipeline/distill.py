@@ -1,4 +1,4 @@
-"""One run, stage by stage: data, teacher, student, baselines, scores, report. What is done is not done again."""
+"""One run, stage by stage: data, teacher, student, baselines, scores, report. Finished stages are not repeated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     """Run a recipe, or the rest of a run; return the path of `results.json`.
 
     Raises:
-        UserError: for everything the user can fix.
+        UserError: for every problem that the user can fix.
     """
     plan = RunPlan.of(recipe, recipe_name)
     preflight.check(plan)
@@ -48,7 +48,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     if state == "finished":
         logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
-            _show(folder, read_results(folder / RESULTS))  # it was stopped there
+            _show(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
         return _publish(plan)
     tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     with plan.args.main_process_first(desc="data"):
@@ -71,7 +71,7 @@ def _show(folder: Path, results: dict[str, Any]) -> None:
 
 
 def _publish(plan: RunPlan) -> Path:
-    """Push the student to the Hub if that is asked for; return the path of `results.json`."""
+    """Push the student to the Hub if the recipe says so; return the path of `results.json`."""
     hub = plan.recipe.hub
     if hub.push and plan.args.should_save:
         logger.info(f"pushed: {push(plan.folder, hub.repo_id, private=hub.private)}")
@@ -80,9 +80,13 @@ def _publish(plan: RunPlan) -> Path:
 
 @dataclass
 class Pipeline:
-    """The stages of one run, and what they hand on.
+    """The stages of one run.
 
     Attributes:
+        plan: the resolved recipe.
+        tokenizer: the teacher's.
+        data: rows and collator.
+        teacher: the teacher of the student that is trained now; None before the first.
         revisions: a teacher's name → its commit on the Hub, or None for a folder.
     """
 
@@ -109,11 +113,13 @@ class Pipeline:
         for number, student in enumerate(others, start=2):
             logger.info(f"student {number} of {len(others) + 1}: {student}")
             scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
-        self.teacher_of(main, self.student_run(main, scores), scores)  # its own again, where each seed has one
+        self.teacher_of(
+            main, self.student_run(main, scores), scores
+        )  # the main student's again, where each seed has its own
         return self.results(scores, initialisation) if self.args.should_save else {}
 
     def majority(self) -> Metrics:
-        """Return the scores without a model: of the majority class, or of token frequencies."""
+        """Return the scores of the majority-class baseline; for text, those of token frequencies."""
         split = self.data.split
         rows = next(iter(split.evaluation.values()))
         return evaluator_of(self.data.kind).majority(self.data.task, split.train, rows, self.data.collator)
@@ -142,7 +148,7 @@ class Pipeline:
         return run.train_and_score(self.teacher_of(student_plan, run, scores))
 
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
-        """Return what trains and scores a student."""
+        """Return the `StudentRun` that trains and scores a student."""
         own = scores.students.get(DISTILLED, {}).get(self.args.seed)
         recipe = student_plan.recipe(self.plan.recipe, own and own.training["max_steps"])
         args = self.args
@@ -166,7 +172,7 @@ class Pipeline:
         return Ensemble(teachers) if len(teachers) > 1 else teachers[0]
 
     def _load_member(self, recipe: Recipe) -> PreTrainedModel:
-        """Return a teacher: fine-tuned first if the recipe says so, else as it is."""
+        """Return a teacher, fine-tuned first if the recipe says so."""
         name = recipe.teacher.name
         if name != self.plan.recipe.teacher.name:
             check_vocabulary(self.tokenizer, load_tokenizer(name))
@@ -179,12 +185,12 @@ class Pipeline:
         return teacher
 
     def claim(self) -> None:
-        """Make the output folder this run's."""
+        """Claim the output folder for this run."""
         if self.args.should_save:
             claim(self.plan.folder, self.plan.recipe)
 
     def results(self, scores: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
-        """Return `results.json`, but for its version. One process makes it, without communication."""
+        """Return the content of `results.json` without its version; runs on the main process, without communication."""
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
         costs, fidelity = self.costs(student), self.fidelity(student)

@@ -1,4 +1,4 @@
-"""`RunPlan`: a recipe resolved once, into everything that a run needs to know before data and models are loaded."""
+"""`RunPlan`: a recipe resolved once, into all that a run needs before data and models are loaded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distilla
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """One student to train: which kind, with which seed, and where.
+    """One student to train.
 
     Attributes:
         name: `distilled`, or a baseline.
-        folder: of its checkpoints, its record and its outputs.
-        is_main: whether it is the run's own student, which stays.
+        seed: of its initialisation and training.
+        folder: for its checkpoints, its record and its outputs.
+        is_main: whether it is the run's own student, whose weights are kept.
     """
 
     name: str
@@ -60,15 +61,15 @@ class StudentPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run before anything is loaded.
+    """A run before data and models are loaded.
 
     Attributes:
-        recipe: with the seed of the run's own student, whether or not it was written down.
-        folder: of all that the run leaves.
+        recipe: the recipe, with the seed of the run's own student filled in.
+        folder: output folder.
         args: training arguments of the run's own student.
         task: columns, kind of task, headline metric.
         objective: terms of the distilled students; unbound, so that each student gets a copy.
-        students: the run's own first.
+        students: all students, the run's own first.
     """
 
     recipe: Recipe
@@ -98,45 +99,45 @@ class RunPlan:
         return self.students[0]
 
     def objective_of(self, student: StudentPlan) -> Objective:
-        """Return an objective of its own for a student: the recipe's terms, or the data's labels only."""
+        """Return a new objective for a student: a copy of the recipe's terms, or labels only."""
         if student.name == NO_DISTILLATION:
             return Objective([HardLabel()], self.task.kind)
         return copy.deepcopy(self.objective)
 
 
 def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPlan, ...]:
-    """Return all students that a recipe asks for; the first stays in `folder`."""
+    """Return all students of a recipe; the first is the one that stays in `folder`."""
     names = [DISTILLED, *(name for name in recipe.evaluation.baselines if name != COPIED_ONLY)]
     main = StudentPlan(DISTILLED, seeds[0], folder, True)
-    every = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in seeds]
-    return (main, *every[1:])
+    planned = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in seeds]
+    return (main, *planned[1:])
 
 
 def student_seeds(recipe: Recipe) -> list[int]:
     """Return the seeds of the students, the run's own first.
 
     Raises:
-        UserError: if a seed comes twice, or `training.seed` is another than the first of the list.
+        UserError: if a seed is listed twice, or `training.seed` differs from the first of the list.
     """
-    named, own = recipe.evaluation.seeds, recipe.training.get("seed")
-    if isinstance(named, int):
+    seeds, own = recipe.evaluation.seeds, recipe.training.get("seed")
+    if isinstance(seeds, int):
         first = DEFAULT_SEED if own is None else own
-        return list(range(first, first + named))
-    if len(set(named)) < len(named) or own not in (None, named[0]):
+        return list(range(first, first + seeds))
+    if len(set(seeds)) < len(seeds) or own not in (None, seeds[0]):
         raise UserError(
             "evaluation.seeds",
             "different seeds, training.seed the first of them",
-            f"{named} and training.seed={own}",
+            f"{seeds} and training.seed={own}",
             why="the run's own student would not be one of them",
             fix="leave training.seed out",
         )
-    return named
+    return seeds
 
 
 def output_folder(recipe: Recipe, recipe_name: str) -> Path:
     """Return `training.output_dir`, or `runs/<recipe>-<task or corpus>-<seed>`."""
-    named = recipe.training.get("output_dir")
-    if named:
-        return Path(named)
+    folder = recipe.training.get("output_dir")
+    if folder:
+        return Path(folder)
     seed = recipe.training.get("seed", DEFAULT_SEED)
     return Path("runs") / f"{recipe_name}-{builders.data_name(recipe)}-{seed}"

@@ -1,4 +1,4 @@
-"""What is refused before anything is loaded: recipes whose parts do not go together."""
+"""Checks of a run before data and models are loaded: settings that contradict each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = get_logger(__name__)
 
 
 def check(plan: RunPlan) -> None:
-    """Raise UserError for what a run would fail at later, or silently ignore."""
+    """Raise UserError for settings at which a run would fail later, or that it would silently ignore."""
     recipe = plan.recipe
     validate_arguments(plan.args)
     validate_no_unused_keys(recipe, plan.task.kind)
@@ -134,13 +134,16 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
 
 
 def _is_inside(name: str, folder: Path) -> bool:
-    """Whether a local path that a recipe names lies in the output folder."""
+    """Return whether a local path in a recipe is inside the output folder."""
     return os.path.exists(name) and Path(name).resolve().is_relative_to(folder.resolve())
 
 
 def _warn_idle_cores(args: TrainingArguments) -> None:
-    """`accelerate launch` gives a process one thread unless told otherwise: half the speed of two cores, or worse."""
-    used, there = torch.get_num_threads(), os.cpu_count() or 1
-    if args.device.type == "cpu" and args.world_size == 1 and used < there:
-        hint = f"with OMP_NUM_THREADS={there} before the command it would be faster"
-        logger.info(f"using {used} of {there} CPU cores; {hint}")
+    """Log a hint where threads are fewer than cores.
+
+    By default `accelerate launch` gives a process one thread: half the speed of two cores, or worse.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if args.device.type == "cpu" and args.world_size == 1 and threads < cores:
+        hint = f"with OMP_NUM_THREADS={cores} before the command it would be faster"
+        logger.info(f"using {threads} of {cores} CPU cores; {hint}")

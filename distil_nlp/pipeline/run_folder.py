@@ -1,4 +1,4 @@
-"""The result folder: whose it is, and whether the run in it is finished."""
+"""The output folder of a run: its recipe, and whether the run in it is finished."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from distil_nlp.utils.settings import IRRELEVANT_KEYS, changed_keys, describe_ch
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
 _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
-"""Keys that ask for further students: a run that lacks some is unfinished, not another."""
+"""Keys that add students. A run that lacks some of these is unfinished, and not the run of another recipe."""
 
 
 def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
-    """What a run finds in its output folder.
+    """Return the state of the run in an output folder; nothing is changed.
 
     Raises:
         UserError: if the folder holds another recipe's run and `run.overwrite` is not set, files that no run wrote,
-            or links that lead out of it; nothing is touched.
+            or links that lead out of it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(
@@ -43,16 +43,16 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
             fix="set training.output_dir to another folder",
         )
     validate_links(folder)
-    if recipe.run.overwrite or not _has_something_to_lose(folder):
+    if recipe.run.overwrite or not _has_progress(folder):
         return "new"
-    wanted = recipe.model_dump(mode="json")
-    different = describe_changes(_saved_recipe(saved), wanted, IRRELEVANT_KEYS + _EXTENDED)
-    if different:
-        shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+    settings = recipe.model_dump(mode="json")
+    changes = describe_changes(_saved_recipe(saved), settings, IRRELEVANT_KEYS + _EXTENDED)
+    if changes:
+        listed = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
         raise UserError(
             None,
             f"a run of this recipe in {folder}",
-            f"another recipe's: {shown}",
+            f"another recipe's: {listed}",
             why="its results would be mixed with these",
             fix=(
                 "set training.output_dir to another folder, or run.overwrite=true (which moves the old run "
@@ -63,17 +63,17 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if not is_scored:
         return "unfinished"
     scored = complete(read_results(folder / RESULTS).get("recipe", {}))
-    return "unfinished" if changed_keys(scored, wanted, IRRELEVANT_KEYS) else "finished"
+    return "unfinished" if changed_keys(scored, settings, IRRELEVANT_KEYS) else "finished"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
-    """Makes the folder this recipe's; with `run.overwrite` an earlier run in it is moved to `<folder>.previous`.
+    """Write the recipe into the folder; `run.overwrite` first moves an earlier run to `<folder>.previous`.
 
     Raises:
         UserError: if the folder cannot be written to.
     """
     try:
-        if recipe.run.overwrite and folder.exists() and _has_something_to_lose(folder):
+        if recipe.run.overwrite and folder.exists() and _has_progress(folder):
             _move_to_previous(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
@@ -88,7 +88,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 
 def _move_to_previous(folder: Path) -> None:
-    """Moves a run to `<folder>.previous`; one that never finished does not push a finished one out of there."""
+    """Move a run to `<folder>.previous`; delete an unfinished run instead where a finished one is there."""
     if (folder / RESULTS).is_file() or not (_previous(folder) / RESULTS).is_file():
         shutil.rmtree(_previous(folder), ignore_errors=True)
         folder.rename(_previous(folder))
@@ -100,7 +100,7 @@ def _previous(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.previous")
 
 
-def _has_something_to_lose(folder: Path) -> bool:
+def _has_progress(folder: Path) -> bool:
     return any(folder.glob("checkpoint-*")) or any((folder / name).exists() for name in (RESULTS, STUDENT, VARIANTS))
 
 

@@ -1,4 +1,4 @@
-"""All that a run found out, and how it is told in `results.json`: scores of each seed, gains over baselines."""
+"""Scores of a run as `results.json` has them: of each seed, of baselines, and gains over these."""
 
 from __future__ import annotations
 
@@ -16,64 +16,70 @@ from distil_nlp.results import summarize_seeds
 
 @dataclass
 class RunScores:
-    """What is known once everything ran.
+    """Outputs and metrics of all models of a run.
 
     Attributes:
-        floor: the metrics of no model at all.
-        teacher: seed → outputs; one seed, unless there was a teacher for each.
-        copied: outputs of the student before any training.
-        students: variant's name → seed → what became of it; the first seed of `distilled` is the run's own student.
+        task: name of the task.
+        majority: metrics of the majority-class baseline.
+        teacher: seed → outputs; one seed, unless each seed has its own teacher.
+        copied: outputs of the initialised student, before training.
+        students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
     """
 
     task: str
-    floor: Metrics
+    majority: Metrics
     teacher: dict[int, dict[str, Outputs]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
 
     def teacher_scores(self) -> dict[str, Any]:
-        """The metrics of the first teacher, and of all where there are several."""
-        scores = {seed: metrics_of(self.task, outputs) for seed, outputs in self.teacher.items()}
-        return _scores(scores) if len(scores) > 1 else {"metrics": next(iter(scores.values()))}
+        """Return the metrics of the first teacher, and of every seed where there are several."""
+        by_seed = {seed: metrics_of(self.task, outputs) for seed, outputs in self.teacher.items()}
+        return _scores(by_seed) if len(by_seed) > 1 else {"metrics": next(iter(by_seed.values()))}
 
     def student_scores(self) -> dict[str, Any]:
+        """Return the metrics of the run's own student, and of every seed."""
         return _scores({seed: trained.metrics for seed, trained in self.students[DISTILLED].items()})
 
     def baselines(self) -> dict[str, Any]:
-        """Floor, copy and trained baselines with their scores and what distillation gains over them."""
+        """Return the scores of all baselines, and the gain of distillation over each."""
         copied = {"metrics": metrics_of(self.task, self.copied), "gain": self._gain([self.copied])}
-        found = {"majority": {"metrics": self.floor}, COPIED_ONLY: copied}
+        baselines = {"majority": {"metrics": self.majority}, COPIED_ONLY: copied}
         for name, students in self.students.items():
             if name != DISTILLED:
                 scores = _scores({seed: trained.metrics for seed, trained in students.items()})
-                found[name] = scores | {"gain": self._gain([trained.outputs for trained in students.values()])}
-        return found
+                baselines[name] = scores | {"gain": self._gain([trained.outputs for trained in students.values()])}
+        return baselines
 
     def retention(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, float | None]:
-        """Of the median student, against the (median) teacher; the arguments are their scores."""
-        student, teacher = _typical(student), _typical(teacher)
+        """Return the retention of the median student against the median teacher.
+
+        Args:
+            student: from `student_scores`.
+            teacher: from `teacher_scores`.
+        """
+        student, teacher = _medians(student), _medians(teacher)
         return {
             "retention": retention(student, teacher, self.task),
-            "retention_above_majority": retention_above_majority(student, teacher, self.floor, self.task),
+            "retention_above_majority": retention_above_majority(student, teacher, self.majority, self.task),
         }
 
-    def _gain(self, theirs: Sequence[Mapping[str, Outputs]]) -> dict[str, Any]:
-        """On the first evaluation split."""
-        ours = [trained.outputs for trained in self.students[DISTILLED].values()]
-        first = next(iter(self.copied))
-        return paired_gain(self.task, [one[first] for one in ours], [one[first] for one in theirs]).to_dict()
+    def _gain(self, baseline: Sequence[Mapping[str, Outputs]]) -> dict[str, Any]:
+        """Return the gain of distillation over a baseline on the first evaluation split."""
+        split = next(iter(self.copied))
+        students = [trained.outputs[split] for trained in self.students[DISTILLED].values()]
+        return paired_gain(self.task, students, [outputs[split] for outputs in baseline]).to_dict()
 
 
 def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:
-    """The first seed's metrics, and of each metric every seed's value."""
+    """Return the first seed's metrics, and for each metric the values of all seeds."""
     seeds, first = list(by_seed), next(iter(by_seed.values()))
     values = {name: [metrics[name] for metrics in by_seed.values()] for name in first}
-    told = {name: summarize_seeds(seeds, found) for name, found in values.items()}
-    return {"metrics": first, "seeds": told}
+    return {"metrics": first, "seeds": {name: summarize_seeds(seeds, numbers) for name, numbers in values.items()}}
 
 
-def _typical(scores: Mapping[str, Any]) -> Metrics:
-    """The median of each metric over seeds."""
+def _medians(scores: Mapping[str, Any]) -> Metrics:
+    """Return the median of each metric over seeds."""
     if "seeds" not in scores:
         return scores["metrics"]
-    return {name: told["median"] for name, told in scores["seeds"].items()}
+    return {name: summary["median"] for name, summary in scores["seeds"].items()}

@@ -1,4 +1,4 @@
-"""The students of a run: each is trained once and scored; of all but the run's own only the outputs are kept."""
+"""Students of a run: each is trained once and scored. Weights are kept of the run's own student alone."""
 
 from __future__ import annotations
 
@@ -33,13 +33,20 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 TRAINING = "training.json"
-"""The record of a training: kept beside the student, so that a run stopped while scoring need not train again."""
+"""File with the record of a training, beside the student: a run that is stopped while scoring does not train again."""
 OUTPUTS = "outputs.npz"
+"""File with the outputs of a student on the evaluation splits."""
 
 
 @dataclass
 class TrainedStudent:
-    """A student's scores, its outputs on the evaluation splits, and the record of its training."""
+    """A student's scores, its outputs on the evaluation splits, and the record of its training.
+
+    Attributes:
+        metrics: over all evaluation splits, see `metrics_of`.
+        outputs: split → outputs.
+        training: the record, see `fit`.
+    """
 
     metrics: Metrics
     outputs: dict[str, Outputs]
@@ -51,9 +58,12 @@ class StudentRun:
     """Trains and scores one student.
 
     Attributes:
-        recipe: of this student.
-        objective: unbound, and this student's own.
-        folder: of its checkpoints, its record and its outputs.
+        recipe: the recipe of this student.
+        objective: unbound, and not shared with other students.
+        folder: for its checkpoints, its record and its outputs.
+        args: training arguments.
+        tokenizer: the teacher's.
+        data: rows and collator.
     """
 
     recipe: Recipe
@@ -92,17 +102,19 @@ class StudentRun:
         return outputs
 
     def build(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, StudentReport]:
-        """Return (student, which tensors were copied into it), by the student's seed."""
-        set_seed(self.args.seed)  # whatever was trained before
+        """Return the initialised student and a report of the tensors copied into it, with the student's seed."""
+        set_seed(self.args.seed)  # independent of what was trained before
         return builders.student_from(self.recipe, teacher, self.tokenizer, self.data.head)
 
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel, before: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """Train a student into `student/`, or carry on from the last complete checkpoint; return the record.
+        """Train a student, from the last complete checkpoint if there is one, into `student/`; return the record.
 
         Args:
-            before: called once the trainer is built, so that what it refuses leaves no trace.
+            student: initialised.
+            teacher: frozen by the trainer.
+            before: called once the trainer is built, so that settings that it rejects leave no files.
         """
         trainer = self.trainer(student, teacher)
         before()
@@ -115,7 +127,7 @@ class StudentRun:
             record_file=self.folder / TRAINING,
         )
         del trainer
-        gc.collect()  # it refers to itself, and with that to the optimiser
+        gc.collect()  # it has reference cycles, which keep the optimiser in memory
         return record
 
     def trainer(self, student: PreTrainedModel, teacher: PreTrainedModel) -> DistillationTrainer:
@@ -150,18 +162,22 @@ class StudentRun:
             ) from error
 
     def saved_record(self) -> dict[str, Any] | None:
-        """Return the record of an interrupted run's training, if it got as far as saving its student."""
+        """Return the record of an interrupted run's training if its student was saved, else None."""
         record = self.folder / TRAINING
-        is_there = record.is_file() and (self.folder / STUDENT / "config.json").is_file()
-        return json.loads(record.read_text()) if is_there else None
+        is_saved = record.is_file() and (self.folder / STUDENT / "config.json").is_file()
+        return json.loads(record.read_text()) if is_saved else None
 
     def score_saved(self, training: dict[str, Any]) -> TrainedStudent:
-        """Score the student that was saved."""
+        """Score the saved student.
+
+        Args:
+            training: the record of its training.
+        """
         outputs = self.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
         return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
 
     def train_and_score(self, teacher: PreTrainedModel) -> TrainedStudent:
-        """Train a further student of the run, score it and delete its weights; or read its outputs from disk."""
+        """Train a further student, score it and delete its weights; or read its outputs from disk."""
         if (self.folder / OUTPUTS).is_file():
             self.discard_weights()
             outputs = load_outputs(self.folder / OUTPUTS)
@@ -185,7 +201,7 @@ class StudentRun:
 
 
 def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
-    """Write the outputs of all splits to one file, whole or not at all."""
+    """Write the outputs of all splits to one file, as a whole or not at all."""
     arrays = {
         f"{split}/{name}": array for split, predicted in outputs.items() for name, array in vars(predicted).items()
     }
@@ -194,7 +210,7 @@ def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
 
 
 def load_outputs(path: Path) -> dict[str, Outputs]:
-    """Read what `save_outputs` wrote."""
+    """Read the outputs that `save_outputs` wrote."""
     with np.load(path) as arrays:
         splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
         return {split: Outputs(arrays[f"{split}/predictions"], arrays[f"{split}/labels"]) for split in splits}

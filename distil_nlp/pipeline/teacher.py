@@ -1,4 +1,4 @@
-"""A teacher fine-tuned on the run's own data: once, then reused by every run that would train the same one."""
+"""The teacher fine-tuned on the run's own data: trained once, and reused by every run with the same settings."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 DONE = "teacher.json"
+"""File that marks a finished fine-tuning, written last: its training fields and the commit that it started from."""
 _MODEL = "model"
 
 _SHARED = (
@@ -37,7 +38,7 @@ _SHARED = (
     "dataloader_num_workers", "dataloader_pin_memory", "logging_steps", "disable_tqdm", "ddp_backend", "deepspeed",
     "fsdp", "fsdp_config", "accelerator_config", "full_determinism",
 )  # fmt: skip
-"""Fields of `training` that also hold for the teacher: how and where to compute. Length, learning rate, seed and
+"""Fields of `training` that also apply to the teacher: precision, hardware, batch size. Length, learning rate, seed and
 checkpoint choice are the student's own."""
 
 _IRRELEVANT_FIELDS = (
@@ -52,7 +53,7 @@ def finetuned_teacher(
 ) -> tuple[PreTrainedModel, bool, str | None]:
     """Return (teacher, whether it was trained now, commit that it started from if that is on the Hub).
 
-    An unfinished fine-tuning is carried on.
+    An unfinished fine-tuning resumes from its last checkpoint.
     """
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
     rows = data.labelled()
@@ -86,9 +87,9 @@ def finetuned_teacher(
 
 
 def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
-    """Return `<teacher.folder>/<name>-<task>-<fingerprint>`: another teacher, data or training is another folder.
+    """Return `<teacher.folder>/<name>-<task>-<fingerprint>`, which depends on teacher, data and training.
 
-    A local teacher is known by its weights, and data by its first rows, so that changed ones are noticed.
+    The fingerprint includes the weights of a local teacher and the first rows, so that changes of files are noticed.
     """
     data = recipe.data.model_dump(
         mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
@@ -101,7 +102,7 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
 
 
 def _hash_first_rows(rows: Any, limit: int = 20_000) -> str:
-    """Return a hash of the number of rows and the first of them; of a stream the first 100."""
+    """Return a hash of the number of rows and of the first rows; of a stream, the first 100."""
     count = len(rows) if hasattr(rows, "__len__") else None
     digest = hashlib.sha256(str(count).encode())
     for row in islice(rows, limit if count else 100):

@@ -1,4 +1,4 @@
-"""Recipes: YAML → typed, strict sections. Every mistake in one message."""
+"""Recipes: YAML files → typed, strict sections, with all mistakes in one message."""
 
 from distil_nlp.recipe.forms import complete, concise
 from distil_nlp.recipe.load import dump_recipe, dump_yaml, load_recipe, read_yaml

@@ -16,7 +16,7 @@ from distil_nlp.recipe.sections import Recipe, Section, TermSection, section_cla
 def concise(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the defaults.
 
-    What has no default stays, and so do sections that were switched on (`cache: {}`) and the weight of each term.
+    Settings without a default stay, and so do sections that are switched on (`cache: {}`) and the weight of each term.
     Reading the result back gives the same recipe.
 
     Args:
@@ -63,7 +63,7 @@ def _default(field: FieldInfo) -> Any:
 
 
 def _short_default(field: FieldInfo) -> Any:
-    """Return the short form of a field's default; every section that is there by default is empty then."""
+    """Return the short form of a field's default, in which a section of defaults is empty."""
     default = field.get_default(call_default_factory=True)
     return {} if isinstance(default, Section) else default
 

@@ -19,22 +19,22 @@ from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a file, with overrides such as `training.learning_rate=5e-5` merged in.
+    """Return the recipe of a file, with overrides such as `training.learning_rate=5e-5` merged in.
 
-    Values are YAML: `[1, 3, 5]`, `true`, `null`, `5e-5`. One that begins with `~/` lies in the home folder.
+    Values are YAML: `[1, 3, 5]`, `true`, `null`, `5e-5`. `~/` at the start of a value is the home folder.
 
     Raises:
-        UserError: listing every mistake, each with the nearest right key where one is unknown.
+        UserError: with every mistake, and the nearest known key for each unknown key.
     """
     tree = read_yaml(Path(path).expanduser())
-    mistakes = [mistake for text in overrides if (mistake := _override(tree, text))]
-    for place, holder, key in _texts(tree):
-        if mask_secrets(holder[key]) != holder[key]:
-            wrong = "expected no token or password / got one / recipes are kept and published / see hf auth login"
-            mistakes.append(f"{place}: {wrong}")
-        holder[key] = expand_home(holder[key])
-    recipe, found = _validate(tree)
-    mistakes += found
+    mistakes = [mistake for text in overrides if (mistake := _merge_override(tree, text))]
+    for place, container, key in _strings(tree):
+        if mask_secrets(container[key]) != container[key]:
+            mistake = "expected no token or password / got one / recipes are kept and published / see hf auth login"
+            mistakes.append(f"{place}: {mistake}")
+        container[key] = expand_home(container[key])
+    recipe, schema_mistakes = _validate(tree)
+    mistakes += schema_mistakes
     for where, fields in (
         ("training", tree.get("training")),
         ("teacher.finetune", _get(tree, "teacher", "finetune")),
@@ -49,17 +49,17 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return what differs from the defaults as YAML that `load_recipe` reads back, the home folder as `~`."""
+    """Return the settings that differ from the defaults as YAML for `load_recipe`, with the home folder as `~`."""
     return dump_yaml(abbreviate_home(concise(recipe.model_dump(mode="json"))))
 
 
 def dump_yaml(tree: Any) -> str:
-    """Return YAML that recipes can be read from: lists in brackets, no text broken into lines."""
+    """Return YAML in the style of recipes: lists in brackets, and no line breaks inside a value."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`5e-5` is one) and booleans (`no` is a word, as in `eval_strategy: no`); no key twice."""
+    """A loader with YAML 1.2's numbers (`5e-5`) and booleans (`eval_strategy: no` is text), without repeated keys."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
@@ -67,17 +67,18 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Return the mapping; raise an error for repeated keys and merge keys."""
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.YAMLError(f"the key {', '.join(twice)} stands twice{node.start_mark}")
+        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.YAMLError(f"the key {', '.join(repeated)} is given twice{node.start_mark}")
         if "<<" in keys:
             raise yaml.YAMLError(f"merge keys (<<) are not supported{node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would take for a number, such as the revision 7e12345."""
+    """A dumper that quotes strings which `_Loader` would read as numbers, such as the revision 7e12345."""
 
 
 def _in_brackets(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
@@ -99,10 +100,10 @@ _Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The tree of a recipe's file, unchecked.
+    """Return the sections of a recipe's file, unchecked.
 
     Raises:
-        UserError: if there is none, or no YAML in it.
+        UserError: if there is no such file, or it is no YAML of sections.
     """
     if path.is_dir():
         raise UserError(
@@ -138,8 +139,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     )
 
 
-def _override(tree: dict[str, Any], text: str) -> str | None:
-    """Merges one `section.key=value`; returns what is wrong with it, if anything."""
+def _merge_override(tree: dict[str, Any], text: str) -> str | None:
+    """Merge `section.key=value` into the tree; return the mistake in it, or None."""
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) < 2:
@@ -159,19 +160,19 @@ def _override(tree: dict[str, Any], text: str) -> str | None:
     return None
 
 
-def _texts(tree: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(place, what holds it, its key there) of every text; each branch once, whatever aliases lead to it."""
-    branches, seen = [("", tree)], set()
-    for place, branch in branches:  # grows meanwhile
-        if id(branch) in seen:
+def _strings(tree: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (place, container, key in it) of every string; each container once, however many aliases it has."""
+    containers, visited = [("", tree)], set()
+    for place, container in containers:  # the list grows in the loop
+        if id(container) in visited:
             continue
-        seen.add(id(branch))
-        for key, one in branch.items() if isinstance(branch, dict) else enumerate(branch):
-            where = f"{place}.{key}".lstrip(".") if isinstance(branch, dict) else place
-            if isinstance(one, str):
-                yield where, branch, key
-            elif isinstance(one, dict | list):
-                branches.append((where, one))
+        visited.add(id(container))
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            where = f"{place}.{key}".lstrip(".") if isinstance(container, dict) else place
+            if isinstance(value, str):
+                yield where, container, key
+            elif isinstance(value, dict | list):
+                containers.append((where, value))
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
@@ -179,13 +180,13 @@ def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
         return Recipe.model_validate(tree), []
     except ValidationError as error:
         by_place: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for one in error.errors(include_url=False):
-            by_place.setdefault(_place(one["loc"]), []).append(one)
-        return None, [_describe(keys, ones) for keys, ones in by_place.items()]
+        for detail in error.errors(include_url=False):
+            by_place.setdefault(_place(detail["loc"]), []).append(detail)
+        return None, [_describe(keys, details) for keys, details in by_place.items()]
 
 
 def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
-    """One line for all that pydantic says about one key (a union says something for each member)."""
+    """Return one line for all errors of pydantic about a key; a union has one for each member."""
     first, place = errors[0], ".".join(keys)
     if first["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
@@ -194,12 +195,12 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
         return f"{place}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{place}: missing"
-    wanted = " or ".join(dict.fromkeys(_lower(one["msg"].removeprefix("Input should be ")) for one in errors))
-    return f"{place}: expected {wanted} / got {first['input']!r}"
+    expected = " or ".join(dict.fromkeys(_lower(error["msg"].removeprefix("Input should be ")) for error in errors))
+    return f"{place}: expected {expected} / got {first['input']!r}"
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """The keys as the recipe spells them: pydantic adds the union member it tried, and list positions."""
+    """Return the keys as the recipe spells them, without the union members and list positions that pydantic adds."""
     parts: list[str] = []
     model: Any = Recipe
     for part in location:

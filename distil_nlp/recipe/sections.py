@@ -1,4 +1,7 @@
-"""One typed section per stage. A recipe is data: numbers, names, lists; no class paths."""
+"""The schema of a recipe: one typed section for each part of a run.
+
+A recipe is data: numbers, names and lists, and no class paths.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 StudentLayers = Literal["every_other", "first", "last", "random"] | LayerNumbers
 FractionOrAll = Annotated[float, Field(gt=0, le=1)]
-"""A share that may be all."""
+"""A fraction above 0, at most 1."""
 TrainingFields = dict[str, Any]
-"""Any fields of `transformers.TrainingArguments`; checked against them when the recipe is loaded."""
+"""Fields of `transformers.TrainingArguments`, which are checked when the recipe is loaded."""
 
 
 class Section(BaseModel):
-    """Strict: an unknown key is a mistake, and so is a word, or true, where a number is meant."""
+    """A strict section: an unknown key is a mistake, and so is a string, or true, in place of a number."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -32,11 +35,18 @@ class Section(BaseModel):
 def section_class(annotation: Any) -> type[Section] | None:
     """Return the section in an annotation such as `CacheSection | None`, if there is one."""
     candidates = (annotation, *get_args(annotation))
-    return next((one for one in candidates if isinstance(one, type) and issubclass(one, Section)), None)
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 class CacheSection(Section):
-    """Where the teacher's answers are kept; see `distil_nlp.teachers.cache.CacheConfig`."""
+    """The cache of teacher outputs for the training rows; see `distil_nlp.teachers.cache.CacheConfig`.
+
+    Attributes:
+        folder: parent folder of all caches.
+        dtype: precision on disk.
+        top_k: for `mlm`, likeliest words that are kept for each token; the others are kept as one tail probability.
+        mask_epochs: epochs whose masks and sampled tokens are kept; later epochs repeat them.
+    """
 
     folder: str = "runs/caches"
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -45,11 +55,18 @@ class CacheSection(Section):
 
 
 class TeacherSection(Section):
-    """The model to learn from.
+    """The teacher.
 
-    `finetune: {}` trains it on this data first, once, with `training`'s own fields unless it names others;
-    null uses it as it is. `reseed` trains one for each of `evaluation.seeds`. `cache: {}` keeps its answers on disk.
-    `ensemble` names more teachers, whose logits are averaged with its own.
+    Attributes:
+        name: a folder, or a name on the Hub.
+        revision: commit, branch or tag on the Hub.
+        dtype: its precision; `auto` is bfloat16 where the student trains with `training.bf16`, else float32.
+        finetune: fields of `TrainingArguments` to train it on this data first, once. Batch size, precision, optimiser
+            and sampling are those of `training` unless named here. `{}` takes the defaults; null uses it as it is.
+        reseed: fine-tune a teacher for each of `evaluation.seeds`.
+        folder: parent folder of fine-tuned teachers.
+        ensemble: further teachers, whose logits are averaged with its own.
+        cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
     """
 
     name: str = Field(min_length=1)
@@ -63,7 +80,16 @@ class TeacherSection(Section):
 
 
 class StudentSection(Section):
-    """The model to make. `name` starts from a checkpoint instead of the teacher's layers."""
+    """The student.
+
+    Attributes:
+        name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
+        revision: commit, branch or tag of that checkpoint.
+        architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
+        num_layers: depth; by default half the teacher's, or the number of copied layers.
+        layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
+        config: fields of the model's configuration to change, such as `hidden_size`.
+    """
 
     name: str | None = None
     revision: str | None = None
@@ -74,7 +100,13 @@ class StudentSection(Section):
 
 
 class MaskingSection(Section):
-    """Dynamic masking: of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay."""
+    """Dynamic masking for `mlm`: 80 % of the chosen tokens become [MASK], 10 % a random token, 10 % stay.
+
+    Attributes:
+        probability: fraction of the ordinary tokens of a block that is chosen.
+        whole_words: choose words instead of tokens.
+        rare_token_power: choose rare tokens more often, by count^−power; DistilBERT: 0.7.
+    """
 
     probability: Fraction = 0.15
     whole_words: bool = False
@@ -82,22 +114,39 @@ class MaskingSection(Section):
 
 
 class MixupSection(Section):
-    """Rows mixed with another one; see `distil_nlp.data.augmentation.mixup.Mixup`."""
+    """Mixtures of the embeddings of two rows; see `distil_nlp.data.augmentation.mixup.Mixup`.
+
+    Attributes:
+        share: fraction of the rows that are mixed, drawn in each epoch.
+        alpha: of the distribution Beta(α, α) of the coefficients λ and 1 − λ.
+    """
 
     share: FractionOrAll = 0.5
     alpha: Annotated[float, Field(gt=0)] = 0.4
 
 
 class CutoffSection(Section):
-    """Tokens that are not seen; see `distil_nlp.data.augmentation.cutoff.Cutoff`."""
+    """Tokens hidden from both models; see `distil_nlp.data.augmentation.cutoff.Cutoff`.
+
+    Attributes:
+        share: fraction of the rows with hidden tokens, drawn in each epoch.
+        probability: of each token of such a row; [CLS] and separators stay.
+    """
 
     share: FractionOrAll = 1.0
     probability: Fraction = 0.1
 
 
 class ReplacementSection(Section):
-    """Further rows with other words, which `model`, or the teacher's own checkpoint, proposes; see
-    `distil_nlp.data.augmentation.word_replacement.WordReplacement`."""
+    """Copies of rows with replaced words; see `distil_nlp.data.augmentation.word_replacement.WordReplacement`.
+
+    Attributes:
+        copies: further rows for each row.
+        probability: of each word of a copy to be replaced.
+        candidates: number of likeliest words from which the new word is drawn.
+        model: masked language model that proposes words; by default the teacher's own checkpoint.
+        folder: parent folder of the rows.
+    """
 
     copies: PositiveInt = 20
     probability: FractionOrAll = 0.4
@@ -107,7 +156,15 @@ class ReplacementSection(Section):
 
 
 class AugmentationSection(Section):
-    """What is made of the training rows, for the teacher to label."""
+    """Augmentation of the training rows of a task, without labels: the teacher's outputs replace them.
+
+    Each part is off unless it is named; `{}` takes its defaults.
+
+    Attributes:
+        mixup: mixtures of two rows.
+        cutoff: rows with hidden tokens, which keep their labels.
+        replacement: copies of rows with replaced words.
+    """
 
     mixup: MixupSection | None = None
     cutoff: CutoffSection | None = None
@@ -115,7 +172,29 @@ class AugmentationSection(Section):
 
 
 class DataSection(Section):
-    """The transfer set: `task: mlm` for text, a GLUE task, or `classification` / `regression` on named columns."""
+    """The transfer set, the data of distillation.
+
+    Attributes:
+        path: a name on the Hub, a folder in the layout of a Hub repository, or a file.
+        name: configuration of the dataset; by default the GLUE task.
+        revision: commit, branch or tag of the dataset.
+        task: `mlm` for text, a GLUE task, or `classification` or `regression` on named columns.
+        text_columns: one column, or two for pairs.
+        label_column: rows labelled −100, NaN or null learn from the teacher alone.
+        train_split: split to train on.
+        evaluation_splits: splits to report scores on; by default the task's own.
+        held_out_share: for `mlm` without a validation split, the fraction of documents held out.
+        selection_share: where training evaluates, the fraction of training rows split off to choose a checkpoint by.
+        max_length: tokens of an input; blocks of `mlm` have exactly this length.
+        pad_to_multiple_of: for tasks, pad batches to a multiple of this length, so that they have few shapes.
+        max_train_rows: upper limit of training rows, drawn with a fixed seed.
+        max_evaluation_rows: upper limit of rows of each evaluation split.
+        streaming: for `mlm`, read the corpus while training; needs `training.max_steps`.
+        shuffle_buffer: blocks of a stream in memory, from which the next one is drawn.
+        num_proc: processes that tokenise.
+        masking: masking for `mlm`.
+        augmentation: changes of the training rows of a task.
+    """
 
     path: str = Field(min_length=1)
     name: str | None = None
@@ -139,7 +218,12 @@ class DataSection(Section):
 
 
 class Change(Section):
-    """How a number changes from its start value to `end` over training."""
+    """A change of a number from its start value to `end` over training.
+
+    Attributes:
+        shape: curve of the change.
+        end: value at the last step.
+    """
 
     shape: Curve
     end: Annotated[float, Field(ge=0)]
@@ -152,17 +236,32 @@ class PositiveChange(Change):
 
 
 class WeightSchedule(Section):
+    """Schedules of a term.
+
+    Attributes:
+        weight: change of its weight; constant if null.
+    """
+
     weight: Change | None = None
 
 
 class TermSection(Section):
+    """Settings of a term.
+
+    Attributes:
+        weight: factor of the term in the loss.
+        schedule: changes of its settings over training.
+    """
+
     weight: Annotated[float, Field(ge=0)] = 1.0
     schedule: WeightSchedule = WeightSchedule()
 
 
 def _term_section(term: type[LossTerm]) -> type[TermSection]:
-    """What a recipe may say of a term: what its constructor takes, by the annotations there. An option that may be a
-    `Schedule` is a number, which `schedule` lets change."""
+    """Return the section of a term, with the parameters of its constructor and their annotations.
+
+    A parameter that may be a `Schedule` is a number in the recipe, and `schedule` may change it.
+    """
     hints, options, schedules = get_type_hints(term.__init__, include_extras=True), {}, {}
     for option in list(signature(term.__init__).parameters.values())[1:]:
         if option.name == "weight":
@@ -179,7 +278,7 @@ def _term_section(term: type[LossTerm]) -> type[TermSection]:
 
 
 class _Objective(Section):
-    """The terms. One left out, or of weight 0, is not computed."""
+    """The terms of the loss, by name. A term that is left out, or has weight 0, is not computed."""
 
 
 ObjectiveSection = create_model(
@@ -190,7 +289,13 @@ ObjectiveSection = create_model(
 
 
 class BalanceSection(Section):
-    """How terms are balanced against each other while training; see `objective.balancing.LossBalancer`."""
+    """Balancing of the terms during training; see `distil_nlp.objective.balancing.LossBalancer`.
+
+    Attributes:
+        kind: method; `fixed` for none.
+        every: steps between two measurements of gradients, for `gradient_norm`.
+        decay: of the running means.
+    """
 
     kind: Literal["fixed", "uncertainty", "gradient_norm"] = "fixed"
     every: PositiveInt = 100
@@ -198,9 +303,13 @@ class BalanceSection(Section):
 
 
 class EvaluationSection(Section):
-    """How scores are taken. `early_stopping_patience` counts evaluations without a better checkpoint.
+    """Seeds, baselines and scores.
 
-    `seeds` is how many students are trained, with `training.seed` and the numbers after it, or a list of seeds.
+    Attributes:
+        seeds: number of students, with `training.seed` and the numbers after it as seeds; or a list of seeds.
+        baselines: further students to compare with: trained on labels only, from random weights, or not trained.
+        batch_size: rows of a forward.
+        early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
     """
 
     seeds: PositiveInt | SeedList = 1
@@ -210,20 +319,45 @@ class EvaluationSection(Section):
 
 
 class HubSection(Section):
+    """Upload of the student to the Hugging Face Hub.
+
+    Attributes:
+        repo_id: repository, such as `me/my-student`.
+        push: whether to upload.
+        private: whether a new repository is private.
+    """
+
     repo_id: str | None = None
     push: bool = False
     private: bool = False
 
 
 class RunSection(Section):
-    """About this run, not about its result: not compared when a run is taken up again."""
+    """Settings that do not change the student, and may differ when a run resumes.
+
+    Attributes:
+        overwrite: move an earlier run in the output folder to `<folder>.previous`.
+        gradients_every: steps between two measurements of gradient norms and gradient conflict; null for none.
+    """
 
     overwrite: bool = False
     gradients_every: PositiveInt | None = None
 
 
 class Recipe(Section):
-    """A whole run."""
+    """The settings of a run.
+
+    Attributes:
+        teacher: the model to learn from.
+        student: the model to train.
+        data: transfer set and evaluation splits.
+        objective: terms of the loss.
+        balance: balancing of the terms.
+        training: any fields of `transformers.TrainingArguments`.
+        evaluation: seeds, baselines and scores.
+        hub: upload of the student.
+        run: settings that do not change the student.
+    """
 
     teacher: TeacherSection
     student: StudentSection = StudentSection()

@@ -1,4 +1,4 @@
-"""`training:` takes any field of `TrainingArguments`; here its names and types are checked without building one."""
+"""Checks of `training:`, which takes any field of `TrainingArguments`: names, types and ranges."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_steps": (0, 1e12),
     "weight_decay": (0, 1e3),
 }
-"""Fields that transformers takes at any value and fails on later."""
+"""Ranges of fields for which transformers accepts any value, and fails later."""
 
-_NOT_HERE = {
+_EXCLUDED = {
     "push_to_hub": "the Hub is the recipe's section hub",
     "hub_model_id": "the Hub is the recipe's section hub",
     "hub_token": "a token does not belong into a file; hf auth login keeps it",
@@ -46,11 +46,16 @@ _NOT_HERE = {
 }
 
 
-_NOT_FOR_THE_TEACHER = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "output_dir")
+_EXCLUDED_FOR_TEACHER = ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "output_dir")
 
 
 def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
-    """What is wrong with a dict of training fields: one line per mistake, empty if nothing is."""
+    """Return one line for each mistake in a dict of training fields.
+
+    Args:
+        where: the recipe key of these fields, `training` or `teacher.finetune`.
+        fields: name → value.
+    """
     types = training_types()
     mistakes = []
     for name, value in fields.items():
@@ -59,26 +64,27 @@ def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
             hint = f"; did you mean {near[0]}?" if near else "; see transformers.TrainingArguments"
             mistakes.append(f"{where}.{name}: unknown key{hint}")
             continue
-        if where != "training" and name in _NOT_FOR_THE_TEACHER:
+        if where != "training" and name in _EXCLUDED_FOR_TEACHER:
             mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {value!r}")
             continue
-        if name in _NOT_HERE:
-            shown = "one" if name.endswith("token") else repr(value)
-            mistakes.append(f"{where}.{name}: expected it left out, since {_NOT_HERE[name]} / got {shown}")
+        if name in _EXCLUDED:
+            got = "one" if name.endswith("token") else repr(value)
+            mistakes.append(f"{where}.{name}: expected it left out, since {_EXCLUDED[name]} / got {got}")
             continue
-        wrong = _type_mistake(types[name], value) or _range_mistake(name, value)
-        if wrong:
-            mistakes.append(f"{where}.{name}: expected {wrong} / got {value!r}")
+        expected = _type_mistake(types[name], value) or _range_mistake(name, value)
+        if expected:
+            mistakes.append(f"{where}.{name}: expected {expected} / got {value!r}")
     return mistakes
 
 
 def training_types() -> dict[str, Any]:
-    """Field name → type of `TrainingArguments` in the installed transformers."""
+    """Return field → type of `TrainingArguments` in the installed transformers."""
     hints = typing.get_type_hints(TrainingArguments)
     return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments) if field.init}
 
 
 def _type_mistake(kind: Any, value: Any) -> str | None:
+    """Return the expected type, or None if the value has it."""
     if value is None:
         return None if type(None) in typing.get_args(kind) else "a value"
     try:
@@ -91,14 +97,15 @@ def _type_mistake(kind: Any, value: Any) -> str | None:
     try:
         adapter.validate_python(value, strict=strict)
     except ValidationError as error:
-        wanted = [one["msg"].removeprefix("Input should be ") for one in error.errors(include_url=False)]
-        return " or ".join(dict.fromkeys(text[:1].lower() + text[1:] for text in wanted))
+        expected = [detail["msg"].removeprefix("Input should be ") for detail in error.errors(include_url=False)]
+        return " or ".join(dict.fromkeys(text[:1].lower() + text[1:] for text in expected))
     if typing.get_args(kind) and str in typing.get_args(kind) and isinstance(value, str):
         return _enum_mistake(kind, value)
     return None
 
 
 def _range_mistake(name: str, value: Any) -> str | None:
+    """Return the expected range, or None if the value is in it."""
     low, high = _RANGES.get(name, (-math.inf, math.inf))
     if value is None or not isinstance(value, (int, float)) or low <= value <= high:
         return None
@@ -106,11 +113,14 @@ def _range_mistake(name: str, value: Any) -> str | None:
 
 
 def _enum_mistake(kind: Any, value: str) -> str | None:
-    """transformers writes `IntervalStrategy | str`: a string must still be one of the enumeration's."""
+    """Return the expected names for a type such as `IntervalStrategy | str`, or None if the value is one of them.
+
+    Transformers accepts any string there, and fails later.
+    """
     for member in typing.get_args(kind):
         if isinstance(member, type) and issubclass(member, enum.Enum):
-            values = [str(one.value) for one in member]
+            values = [str(item.value) for item in member]
             if value not in values:
-                near = [one for one in values if one.startswith(value)] or difflib.get_close_matches(value, values)
+                near = [name for name in values if name.startswith(value)] or difflib.get_close_matches(value, values)
                 return f"one of {', '.join(near[:4] if near else values)}"
     return None

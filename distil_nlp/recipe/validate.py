@@ -1,4 +1,4 @@
-"""Recipe keys that would have no effect."""
+"""A check for recipe keys that would have no effect."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
 
 def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> None:
-    """Raise UserError for keys that the task at hand would not read: they are mistakes, not decoration.
+    """Raise UserError for keys that are set but not read for this task.
 
     Args:
-        kind: of the recipe's task; looked up if None.
+        recipe: the recipe.
+        kind: kind of its task; taken from the table of tasks if None.
     """
     kind = kind or TASKS[recipe.data.task].kind
     unused = {**_unused_data_keys(recipe, kind), **_unused_other_keys(recipe, kind)}
-    named = [key for key, is_unused in unused.items() if is_unused]
-    if named:
+    keys = [key for key, is_unused in unused.items() if is_unused]
+    if keys:
         raise UserError(
             None,
-            f"keys that data.task={recipe.data.task} looks at",
-            f"{', '.join(named)} too",
+            f"keys that data.task={recipe.data.task} reads",
+            f"{', '.join(keys)} too",
             why="they would have no effect",
             fix="leave them out",
         )
 
 
 def is_set(section: Any, key: str) -> bool:
-    """Return whether a recipe gives another value than the default."""
+    """Return whether a recipe sets a key to another value than the default."""
     return getattr(section, key) != type(section).model_fields[key].default
 
 
 def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
-    """Return key → whether it is set in vain, for the section `data`."""
+    """Return key → whether it is set and not read, for the section `data`."""
     data, is_custom = recipe.data, recipe.data.task in CUSTOM_TASKS
     special = sorted(frozenset().union(*(other.data_keys for other in KINDS.values())))
     unused = {"data.text_columns": not is_custom and is_set(data, "text_columns")}
@@ -48,7 +49,7 @@ def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
 
 
 def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
-    """Return key → whether it is set in vain, for the other sections."""
+    """Return key → whether it is set and not read, for the other sections."""
     cache, balance = recipe.teacher.cache, recipe.balance
     soft = {name: getattr(recipe.objective, name) for name, term in TERMS.items() if issubclass(term, SoftTerm)}
     soft = {name: term for name, term in soft.items() if term is not None and "rows" in type(term).model_fields}

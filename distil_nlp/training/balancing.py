@@ -10,10 +10,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class BalancingCallback(TrainerCallback):
-    """Lets the shares follow the trainer's terms at the end of a step, before it may be saved.
+    """A callback that updates the shares of the terms at the end of a step, before it may be saved.
 
     Attributes:
-        shares: those that the step which ended was taken with, (terms,).
+        shares: those of the step that just ended, (terms,).
     """
 
     def __init__(self, trainer: Any, count: int, device: torch.device):
@@ -21,15 +21,21 @@ class BalancingCallback(TrainerCallback):
         self._values = torch.zeros(count, device=device)
 
     def start(self) -> None:
-        """Training begins, or begins again."""
+        """Discard sums where training starts, or starts again."""
         self._values.zero_()
 
     def add(self, values: Tensor, counts: Tensor) -> None:
-        """What a micro-batch adds to the terms of the step, which have so many rows in all; (terms,) each."""
+        """Add the terms of a micro-batch.
+
+        Args:
+            values: means of the terms, (terms,).
+            counts: rows of the terms in the whole step, (terms,).
+        """
         self._values += values
         self._counts = counts
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Update the shares by the values or gradient norms of the step, over all processes."""
         trainer, balance = self.trainer, self.trainer.objective.balance
         self.shares = balance.shares()
         if balance.kind == "uncertainty":

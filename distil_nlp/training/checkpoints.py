@@ -1,4 +1,4 @@
-"""What guards checkpoints: which are complete, and what may not be saved."""
+"""Checkpoints: a guard against broken ones, completion markers, and the search for the last complete one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 COMPLETE = "complete.json"
-"""Written into a checkpoint last, with the checksum of every file: what differs is half-written or damaged."""
+"""File with the checksum of every other file of a checkpoint, written last: what differs is half-written or damaged."""
 SPENT = "spent.json"
-"""In a checkpoint: seconds and tokens that training took so far, so that a resumed run adds to them; who took them."""
+"""File with the seconds and tokens of training so far, so that a resumed run adds to them, and the process layout."""
 
 
 class CheckpointGuard(TrainerCallback):
-    """Lets no checkpoint be written after a non-finite term, and marks complete ones."""
+    """A callback that prevents checkpoints after a non-finite term, and marks complete ones.
+
+    It also sets the epoch of the training sampler.
+    """
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -71,12 +74,12 @@ class CheckpointGuard(TrainerCallback):
 
 
 def read_spent(checkpoint: Path | None) -> dict[str, float]:
-    """Seconds and tokens that training had taken when a checkpoint was written."""
+    """Return seconds and tokens of training up to a checkpoint; 0 without one."""
     return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
 
 
 def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> None:
-    """Tells, where other processes wrote a checkpoint, what of the rest is as if nobody had stopped and what is not."""
+    """Log how a resumed run differs from an uninterrupted one, where the number of processes has changed."""
     now, then = _process_layout(args), json.loads((checkpoint / SPENT).read_text())
     if now["processes"] == then["processes"]:
         return
@@ -98,32 +101,32 @@ def _process_layout(args: TrainingArguments) -> dict[str, int]:
 
 
 def mark_as_complete(folder: Path) -> None:
-    """Says of a checkpoint that it is written, and by what its files are known."""
-    (folder / COMPLETE).unlink(missing_ok=True)  # of an earlier writing of the same step
+    """Write the completion marker of a checkpoint, with the checksums of its files."""
+    (folder / COMPLETE).unlink(missing_ok=True)  # from an earlier save of the same step
     files = {str(file.relative_to(folder)): checksum(file) for file in sorted(folder.rglob("*")) if file.is_file()}
     write_atomically(folder / COMPLETE, json.dumps(files, indent=1))
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint whose files are all there as they were written; says which ones it passes over."""
-    found = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
-    for folder in sorted(found, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
-        problem = _problem(folder)
-        if problem is None:
+    """Return the newest checkpoint whose files are all there as written; log the ones that it skips."""
+    checkpoints = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
+    for folder in sorted(checkpoints, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
+        defect = _defect(folder)
+        if defect is None:
             return folder
-        logger.info(f"{folder}: {problem}; passed over")
+        logger.info(f"{folder}: {defect}; passed over")
     return None
 
 
-def _problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint."""
+def _defect(folder: Path) -> str | None:
+    """Return the first defect of a checkpoint, or None."""
     try:
         files = json.loads((folder / COMPLETE).read_text())
     except (OSError, ValueError):
         return "it was not written to the end"
-    for name, mark in files.items():
+    for name, expected in files.items():
         try:
-            if checksum(folder / name) != mark:
+            if checksum(folder / name) != expected:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"

@@ -1,4 +1,4 @@
-"""What a trainer refuses, and what it sets whatever was asked for."""
+"""Checks of a trainer's arguments and objective, and arguments that the trainer must set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 def validate_arguments(args: TrainingArguments) -> None:
-    """Names the arguments that would change the objective without anybody seeing it.
+    """Raise an error for arguments that would change the objective silently.
 
     Raises:
         UserError: for label smoothing, NEFTune or Liger, for CUDA graphs, for several GPUs without a launcher, and
-            for launched processes that do not know of each other.
+            for launched processes that do not communicate.
     """
     silent = {
         "label_smoothing_factor": "it would replace hard_label by another loss",
@@ -40,7 +40,7 @@ def validate_arguments(args: TrainingArguments) -> None:
             "training.torch_compile_mode",
             "a mode without CUDA graphs",
             f"{args.torch_compile_mode}",
-            why="a graph's output is overwritten by the next one, while terms still look at it",
+            why="a graph's output is overwritten by the next one, while terms still read it",
             fix="leave it out, or use max-autotune-no-cudagraphs",
         )
     if args.n_gpu > 1:
@@ -63,19 +63,24 @@ def validate_arguments(args: TrainingArguments) -> None:
         )
 
 
-def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any) -> None:
-    """Names what an objective can make nothing of; `wanted` maps `cutoff`, `mixup` and `replacement` to what is asked.
+def validate_augmentation(objective: Any, augmentations: Mapping[str, Any], cache: Any) -> None:
+    """Raise an error for augmentation that an objective cannot use.
+
+    Args:
+        objective: its kind and its terms are checked.
+        augmentations: `cutoff`, `mixup` and `replacement` → their settings, or None.
+        cache: where teacher outputs are kept, or None.
 
     Raises:
-        UserError: for language modelling, for answers that are kept though what is asked about changes, and for rows
-            without a label where nobody labels them.
+        UserError: for language modelling, for cached teacher outputs of rows that change each epoch, and for rows
+            without a label where no term learns from the teacher alone.
     """
-    found = {f"data.augmentation.{name}": name for name, part in wanted.items() if part is not None}
-    changing = [key for key, name in found.items() if name != "replacement"]
-    unlabelled = [key for key, name in found.items() if name != "cutoff"]
-    if found and not objective.kind.can_augment:
+    names = {f"data.augmentation.{name}": name for name, part in augmentations.items() if part is not None}
+    changing = [key for key, name in names.items() if name != "replacement"]
+    unlabelled = [key for key, name in names.items() if name != "cutoff"]
+    if names and not objective.kind.can_augment:
         raise UserError(
-            ", ".join(found),
+            ", ".join(names),
             "a task (classification, regression)",
             f"{objective.kind.title}",
             why="its masks make another row of a text each epoch already",
@@ -86,7 +91,7 @@ def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any)
             "teacher.cache",
             "rows that stay as they are",
             ", ".join(changing),
-            why="each epoch shows other rows, of which the kept answers know nothing",
+            why="each epoch shows other rows, for which nothing is cached",
             fix="leave one of the two out",
         )
     if unlabelled and not any(term.needs_teacher and term.uses_unlabelled_rows for term in objective.terms):
@@ -100,12 +105,12 @@ def validate_augmentation(objective: Any, wanted: Mapping[str, Any], cache: Any)
 
 
 def validate_cache_support(objective: Any, cache: Any) -> None:
-    """Raises UserError for terms that need more of a teacher than its answers, where these are kept."""
+    """Raise UserError for terms that need the teacher itself, where its outputs are cached."""
     names = [term.name for term in objective.terms if not term.accepts_cached_teacher]
     if names and cache is not None:
         raise UserError(
             "teacher.cache",
-            "terms on the teacher's answers",
+            "terms on the teacher's outputs",
             ", ".join(names),
             why="the teacher itself must be there for that",
             fix="leave one of the two out",
@@ -113,7 +118,7 @@ def validate_cache_support(objective: Any, cache: Any) -> None:
 
 
 def set_required_arguments(args: TrainingArguments) -> None:
-    """Sets what the trainer cannot do otherwise."""
+    """Set the arguments on which the trainer depends."""
     args.remove_unused_columns = False  # the teacher needs columns that the student does not know
     args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
     args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
@@ -121,7 +126,7 @@ def set_required_arguments(args: TrainingArguments) -> None:
 
 
 def validate_balancing_precision(objective: Any, args: TrainingArguments) -> None:
-    """Raises UserError where DeepSpeed would round what balancing goes by."""
+    """Raise UserError where DeepSpeed would round the running means of balancing."""
     if objective.balance is not None and args.deepspeed_plugin is not None and args.bf16:
         raise UserError(
             "balance",
@@ -133,14 +138,16 @@ def validate_balancing_precision(objective: Any, args: TrainingArguments) -> Non
 
 
 def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> None:
-    """Reentrant checkpointing runs the first forward without a graph: what is kept from within it has no gradient.
+    """Raise an error for reentrant checkpointing where signals come from within the blocks.
+
+    It runs the first forward without a graph, so that these signals would have no gradient.
 
     Raises:
         UserError: if attention or activation terms would lose their gradient.
     """
     fields = [getattr(args, f"{name}_checkpointing_kwargs", None) for name in ("gradient", "activation")]
     if (request.attention or request.activations) and any(
-        isinstance(one, dict) and one.get("use_reentrant") for one in fields
+        isinstance(field, dict) and field.get("use_reentrant") for field in fields
     ):
         raise UserError(
             "training.gradient_checkpointing_kwargs",
@@ -152,7 +159,7 @@ def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> N
 
 
 def validate_double_backward(args: TrainingArguments, request: SignalRequest) -> None:
-    """Raises UserError where the gradient of a gradient cannot be had."""
+    """Raise UserError where the gradient of a gradient is not available."""
     fields = ("torch_compile", "gradient_checkpointing", "activation_checkpointing", "fp16")
     named = [name for name in fields if getattr(args, name, None)]
     if request.input_gradient and named:
@@ -166,8 +173,17 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
 
 
 def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> None:
-    """Raises UserError if terms look at parameters of which each process has a part, or go backward on their own where
-    that is taken over. `deepspeed` is accelerate's plugin, or None."""
+    """Raise an error for terms that sharding rules out.
+
+    Args:
+        request: signals of the student.
+        is_fsdp: whether FSDP shards the student.
+        deepspeed: accelerate's plugin, or None.
+
+    Raises:
+        UserError: for terms on whole parameters where each process has a part, and for terms with a backward of their
+            own where FSDP or DeepSpeed take over the backward.
+    """
     if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):
         raise UserError(
             "objective.weights_mse",

@@ -17,7 +17,7 @@ from distil_nlp.models.architecture import all_layers
 
 
 def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accelerator: Accelerator) -> None:
-    """Compiles the blocks' forwards in place, by the arguments' backend and mode; accelerate then compiles nothing."""
+    """Compile the blocks' forwards in place, with the backend and mode of `args`; accelerate then compiles nothing."""
     accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
     for model in models:
         for layer in set(all_layers(model)):
@@ -27,11 +27,11 @@ def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accel
 
 
 def restore_blocks(model: PreTrainedModel) -> None:
-    """Their own forwards again."""
+    """Replace compiled forwards by the blocks' own."""
     for layer in all_layers(model):
         layer.__dict__.pop("forward", None)
 
 
 def compiled_graphs() -> int:
-    """How many graphs this process has compiled: each shape or layer that needs its own counts."""
+    """Return the number of graphs that this process has compiled: each shape or layer that needs its own counts."""
     return counters["stats"]["unique_graphs"]

@@ -1,4 +1,4 @@
-"""`fit`: train from the last complete checkpoint on, and save the model whole or not at all."""
+"""`fit`: train from the last complete checkpoint on, and save the model as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def fit(
 
     Args:
         trainer: its `output_dir` holds the checkpoints.
-        model_folder: written whole or not at all, by one process.
+        model_folder: written as a whole or not at all, by the main process.
         tokenizer: saved beside the weights.
         title: logged before the first step.
-        section: of the recipe that sets the batch size, for the message where memory runs out.
-        memory_remedy: what to do there, where no recipe sets it.
-        record_file: where the record is kept; written before the model's folder is there, so that a model that is
-            there always has one.
+        section: recipe section that sets the batch size, for the error when memory runs out.
+        memory_remedy: advice for that error where no recipe sets the batch size.
+        record_file: file for the record; written before the model's folder appears, so that every saved model has
+            one.
 
     Raises:
         UserError: if memory runs out, or a term is not finite.
@@ -92,7 +92,7 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Return what was logged in training and evaluation: step, loss, terms, weights that change, metrics."""
+    """Return the log entries of training and evaluation: step, loss, terms, changing weights, metrics."""
     entries = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
     return [{name: value for name, value in entry.items() if not name.startswith(_NOT_IN_HISTORY)} for entry in entries]
 
@@ -116,7 +116,7 @@ def _save(
 
 
 def _tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; for DistilBERT without segments, which it does not take."""
+    """Return the tokenizer; for DistilBERT without `token_type_ids`, which the model does not take."""
     tokenizer = copy.deepcopy(tokenizer)
     if model.config.model_type == "distilbert":
         tokenizer.model_input_names = ["input_ids", "attention_mask"]

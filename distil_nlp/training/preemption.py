@@ -1,4 +1,4 @@
-"""A machine that is about to be taken away says SIGTERM: training saves a checkpoint and ends."""
+"""Preemption: on SIGTERM training saves a checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 AGREE_EVERY = 10
-"""Steps after which several processes ask each other whether one was told to stop; one process alone looks at each."""
+"""Steps between two checks of several processes whether any of them got SIGTERM; a single process checks each step."""
 
 
 class Preempted(Exception):
-    """Training was told to stop, and left a checkpoint to carry on from."""
+    """Training was stopped by SIGTERM, and saved a checkpoint to resume from."""
 
 
 @contextmanager
-def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
-    """Within, SIGTERM calls `act` and is no longer the end; only in the main thread, where Python lets one listen."""
+def on_sigterm(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` on SIGTERM inside the context, instead of exiting; only in the main thread, as Python requires."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: act())
+    before = signal.signal(signal.SIGTERM, lambda number, frame: action())
     try:
         yield
     finally:
@@ -33,39 +33,41 @@ def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
 
 
 class PreemptionCallback(TrainerCallback):
-    """On SIGTERM lets the step end, saves a checkpoint and raises `Preempted`.
+    """A callback that finishes the step on SIGTERM, saves a checkpoint and raises `Preempted`.
 
-    Transformers' own `enable_jit_checkpoint` saves past the other callbacks and in the middle of a step, and leaves the
-    program thinking that training is finished. Several processes must stop at the same step, while the signal reaches
-    each at its own time, so they agree.
+    The `enable_jit_checkpoint` of Transformers bypasses the other callbacks, saves in the middle of a step, and leaves
+    training looking finished. Several processes must stop at the same step, while the signal reaches each at its own
+    time, so they communicate.
     """
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
-        self._told = self._agreed = False
+        self._got_sigterm = self._is_stopping = False
 
     def listening(self) -> AbstractContextManager[None]:
-        """SIGTERM is a word to this, and no longer the end."""
-        return on_sigterm(self._listen)
+        """Return a context in which SIGTERM is noted, and does not end the process."""
+        return on_sigterm(self._note_sigterm)
 
-    def _listen(self) -> None:
-        self._told = True
+    def _note_sigterm(self) -> None:
+        self._got_sigterm = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint if a process got SIGTERM."""
         if self._should_stop(state.global_step):
-            self._agreed = control.should_save = True
+            self._is_stopping = control.should_save = True
 
     def _should_stop(self, step: int) -> bool:
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
-            return self._told
+            return self._got_sigterm
         if step % AGREE_EVERY:
             return False
-        told = torch.tensor(float(self._told), device=accelerator.device)
-        return bool(accelerator.reduce(told, "sum").item())
+        flag = torch.tensor(float(self._got_sigterm), device=accelerator.device)
+        return bool(accelerator.reduce(flag, "sum").item())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._agreed:
+        """Raise `Preempted` once the checkpoint that was asked for is saved."""
+        if self._is_stopping:
             self.trainer.accelerator.wait_for_everyone()  # the main process has marked the checkpoint as complete
             raise Preempted(
                 f"told to stop (SIGTERM) / step {state.global_step} of {state.max_steps} is saved in "

@@ -18,13 +18,13 @@ from distil_nlp.teachers.source import TeacherSource, differentiating
 
 
 class TeacherStudent:
-    """A student and the source of its teacher's signals, with hooks that capture what an objective requests.
+    """A student and the source of its teacher's signals, with hooks that capture the signals of an objective.
 
     Args:
         student: gets the objective's projections, at `PROJECTIONS`.
         source: where the teacher's signals come from; attached here.
         objective: bound to both.
-        mixes: whether batches may ask for mixed embeddings.
+        mixes: whether batches may have mixed embeddings.
 
     Attributes:
         recorder: the student's.

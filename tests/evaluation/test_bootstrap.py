@@ -55,7 +55,7 @@ def test_other_rows_are_not_compared():
 
 
 def test_one_copy_is_compared_with_every_seed():
-    """Prevents a gain over the untrained copy that takes the first seed only."""
+    """Prevents a gain over the initialised student that takes the first seed only."""
     rows = np.arange(100)
     gain = paired_gain("sst2", [classes(rows < 80), classes(rows < 60)], [classes(rows < 50)])
     assert gain.mean == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""A model fine-tuned on GLUE tasks with several seeds: what is trained, kept, averaged and handed in."""
+"""A model fine-tuned on GLUE tasks with several seeds: training, records, averages and submissions."""
 
 import json
 import re
@@ -242,7 +242,7 @@ def test_what_is_missing_is_said_before_any_training(place, trained, capsys):
 
 
 def test_a_student_of_another_task_gets_a_new_head(place, trained):
-    """Prevents a student distilled on MRPC that starts RTE with MRPC's head, or is refused for its labels."""
+    """Prevents a student distilled on MRPC that starts RTE with MRPC's head, or is rejected for its labels."""
     glue_folder(place.folder / "data", "rte", "mnli")
     student = tiny.classifier(2)
     student.config.id2label = {0: "not_equivalent", 1: "equivalent"}
@@ -327,7 +327,7 @@ def test_predictions_are_written_as_glue_wants_them():
 
 
 def test_labels_of_a_test_split_are_not_read():
-    """Prevents -1 that is refused as a label, and MRPC's test labels, which are public, in what a model is given."""
+    """Prevents -1 that is rejected as a label, and MRPC's test labels, which are public, in what a model is given."""
     found = unlabelled_rows(rows("rte", range(4), labelled=False), tiny.tokenizer(), GLUE["rte"], "test", max_length=8)
     assert list(found["labels"]) == [-100] * 4
     assert max(found["length"]) == 8
@@ -370,7 +370,7 @@ def test_predictions_are_made_up_for_when_asked_for_later(place, trained):
 
 
 def test_a_complete_submission_is_zipped(tmp_path):
-    """Prevents a zip with folders in it, or one that the server refuses for a missing file."""
+    """Prevents a zip with folders in it, or one that the server rejects for a missing file."""
     records = []
     for task, files in FILES.items():
         (tmp_path / task / "seed-1").mkdir(parents=True)

@@ -134,7 +134,7 @@ def test_guessing_gives_an_f1_of_0812_on_mrpc():
 
 
 def test_the_majority_is_that_of_training():
-    """The commonest class of the references would be seen by nobody."""
+    """The majority class of the references is not known in training."""
     assert majority_metrics("mrpc", [0, 0, 1], MRPC) == pytest.approx({"accuracy": 129 / 408, "f1": 0})
 
 
@@ -180,7 +180,7 @@ def test_retention_above_majority_is_not_raised_by_guessing(floor, expected):
 
 
 def test_the_unigram_floor_is_the_entropy_of_masked_tokens():
-    """A teacher near it is broken; a floor that counts [SEP] would be too easy to beat."""
+    """A teacher near it is broken; a baseline that counts [SEP] would be too easy to beat."""
     tokenizer = tiny.tokenizer()
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     train = [{"input_ids": [cls, 20, 20, 20, 21, sep, sep, sep, sep, sep, sep]}] * 10
@@ -200,14 +200,14 @@ def test_outputs_of_processes_come_in_the_order_of_the_rows(monkeypatch):
         return [(np.array([[row]]), np.array([row])) for row in rows]
 
     monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
-    seen = prediction._in_order(share(0, 3), 5)
+    seen = prediction._gather_in_order(share(0, 3), 5)
     assert seen.labels.tolist() == seen.predictions[:, 0].tolist() == [0, 1, 2, 3, 4]
     monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0), []])
-    assert prediction._in_order(share(0), 1).labels.tolist() == [0]
+    assert prediction._gather_in_order(share(0), 1).labels.tolist() == [0]
 
 
 def test_a_gpu_is_called_by_its_name(monkeypatch):
-    """Prevents results of a GPU that are told as a CPU's, or not at all."""
+    """Prevents results of a GPU that are reported as a CPU's, or not at all."""
     from distil_nlp.utils.environment import device_name
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")

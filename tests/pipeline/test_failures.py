@@ -1,4 +1,4 @@
-"""Machines that run out of memory or disk, and what their users are told."""
+"""Machines that run out of memory or disk, and the messages for their users."""
 
 import ctypes
 import errno

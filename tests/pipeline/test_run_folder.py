@@ -43,7 +43,7 @@ def folder(request, recipe, tmp_path):
 
 
 def test_the_same_recipe_is_the_same_run_in_either_form(folder, recipe):
-    """Prevents a finished run that is refused, or trained again, because a file names its defaults or does not."""
+    """Prevents a finished run that is rejected, or trained again, because a file names its defaults or does not."""
     assert run_state(folder, recipe()) == "finished"
     assert run_state(folder, recipe("data.max_length=128", "student.layers=every_other")) == "finished"
     assert run_state(folder, recipe("hub.private=true", "teacher.cache.folder=elsewhere")) == "finished"

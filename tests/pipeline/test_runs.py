@@ -63,7 +63,7 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
 
 @pytest.mark.with_pictures
 def test_a_run_ends_with_report_and_card(place, capsys):
-    """Prevents figures that nobody sees: what a run found is shown without being asked for."""
+    """Prevents figures that nobody sees: a run shows its scores by itself."""
     assert place.run("evaluation.baselines=[no_distillation]") == 0
     results = place.results
     assert {"latency_ms", "flops_per_token", "peak_memory_mib"} <= results["student"].keys() & results["teacher"].keys()
@@ -78,7 +78,7 @@ def test_a_run_ends_with_report_and_card(place, capsys):
 
 
 def test_a_finished_run_is_pushed(place, monkeypatch, capsys):
-    """Prevents a push that needs another training, or that goes without being asked for."""
+    """Prevents a push that needs another training, or that happens without hub.push."""
     pushed = []
     monkeypatch.setattr(preflight, "check_repository", lambda name, private: None)
     monkeypatch.setattr(stages, "push", lambda folder, name, private: pushed.append((folder, name, private)))
@@ -244,7 +244,7 @@ def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
 
 
 def test_the_command_of_the_report_adds_seeds(place, monkeypatch):
-    """Prevents advice that is refused, and that an overwrite would then follow: the folder may be named or not."""
+    """Prevents advice that raises an error, and that an overwrite would then follow: the folder may be named or not."""
     monkeypatch.chdir(place.folder)
     recipe = place.command()[0]
     assert distill([recipe]) == 0
@@ -382,7 +382,7 @@ def test_segments_and_pairs_in_distilbert_classes(place):
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
 def test_language_modelling_end_to_end(place, streaming):
-    """Prevents a corpus that works only as a file or only as a stream; the floor is a unigram model."""
+    """Prevents a corpus that works only as a file or only as a stream; the majority baseline is a unigram model."""
     text = Dataset.from_dict({"text": place.texts * 60})
     place.save({"train": text})
     place.teacher(tiny.mlm_model(4))
@@ -544,7 +544,7 @@ def test_the_console_command_has_both_jobs(place, capsys):
 
 
 def test_one_cache_serves_all_students(place, capsys):
-    """Prevents a teacher that is asked anew by every seed and baseline, or a cache that changes what they learn."""
+    """Prevents a teacher that runs again for every seed and baseline, or a cache that changes what they learn."""
     students = ("evaluation.seeds=2", "evaluation.baselines=[random_init,no_distillation]")
     assert place.run(*students) == 0
     plain = place.results
@@ -565,7 +565,7 @@ def test_one_cache_serves_all_students(place, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("teacher.cache.top_k=8", "data.task=classification looks at / got teacher.cache.top_k too"),
+        ("teacher.cache.top_k=8", "data.task=classification reads / got teacher.cache.top_k too"),
         (
             "teacher.cache.dtype=float8",
             "teacher.cache.dtype: expected 'float32', 'float16' or 'bfloat16' / got 'float8'",
@@ -586,7 +586,7 @@ def test_no_cache_of_a_stream(place, capsys):
 
 
 def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
-    """Prevents a second teacher that is loaded and not asked; three fine-tunings of one model, each with its seed."""
+    """Prevents a second teacher that is loaded and not run; three fine-tunings of one model, each with its seed."""
     teacher = str(place.folder / "teacher")
     tuned = ("teacher.finetune={max_steps: 2}", "teacher.cache={folder: " + str(place.folder / "caches") + "}")
     assert place.run(f"teacher.ensemble=[{teacher}, {teacher}]", *tuned) == 0

@@ -1,4 +1,4 @@
-"""Shipped recipes, broken in two thousand ways: each is run as far as the models, or refused in words."""
+"""Shipped recipes, broken in two thousand ways: each is run as far as the models, or rejected in words."""
 
 import copy
 import math

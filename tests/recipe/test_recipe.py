@@ -178,7 +178,7 @@ def test_a_schedule_in_a_recipe_is_one_that_can_be_built(recipe):
 
 def test_a_key_twice_is_an_error(recipe):
     """PyYAML takes the last one and says nothing."""
-    with pytest.raises(UserError, match=r"small\.yaml: expected YAML / got the key weight stands twice.*line 5"):
+    with pytest.raises(UserError, match=r"small\.yaml: expected YAML / got the key weight is given twice.*line 5"):
         recipe(SMALL.replace("{weight: 5.0}", "{weight: 5.0, weight: 1}"))
 
 

@@ -79,7 +79,7 @@ def test_two_nodes_equal_one_process(tmp_path):
 
 
 def test_two_processes_fill_one_cache_and_read_it(tmp_path):
-    """Prevents processes that write each other's shards, or read answers of rows that are not theirs."""
+    """Prevents processes that write each other's shards, or read outputs of rows that are not theirs."""
     caches = str(tmp_path / "caches")
     two = two_processes(tmp_path, batch=3, accumulation=1, rows=21, caches=caches)
     (folder,) = Path(caches).iterdir()

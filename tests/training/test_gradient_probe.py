@@ -1,4 +1,4 @@
-"""How the terms pull, against plain differentiation."""
+"""Gradient norms and gradient conflict, against plain differentiation."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_lengths_and_cosines_are_those_of_the_terms(tmp_path, kind):
     made.probe._step = -1
     counts = torch.tensor(made.objective.counts(batch["rows"]), dtype=torch.float32)
     factors = made.objective.row_weights(0.0, counts)
-    made._look_at_gradients(made.model, batch, factors)
+    made._probe_gradients(made.model, batch, factors)
     found, expected = made.probe.read(), plain(made, batch, kind)
     assert found["gradient_norm/attention_kl"] == 0.0
     for name, slope in expected.items():

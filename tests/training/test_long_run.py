@@ -12,11 +12,11 @@ from tests.helpers.training import text_rows, trainer
 
 MINUTES = float(os.environ.get("LONG_RUN_MINUTES", "60"))
 EVERY = 2.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class Watch(TrainerCallback):
-    """Looks at the process, and stops the run when its time is over."""
+    """Checks the process, and stops the run when its time is over."""
 
     def __init__(self):
         self.process, self.began, self.looks = psutil.Process(), time.monotonic(), []

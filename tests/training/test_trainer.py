@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_those_of_naive_float64(tmp_path):
 
 
 def test_the_head_runs_on_the_rows_asked_for_only(tmp_path):
-    """Prevents the vocabulary projection over all tokens where the terms look at masked ones."""
+    """Prevents the vocabulary projection over all tokens where the terms read masked ones."""
     student, teacher = tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
     rows_seen = []
     run = trainer(tmp_path, student, teacher, [SoftTargetKL(1.0, 2.0, "masked"), HardLabel(1.0), HiddenCosine(1.0)])
@@ -423,7 +423,7 @@ def test_arguments_that_change_the_objective_are_refused(tmp_path, name, value):
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
 def test_cuda_graphs_are_refused(tmp_path, mode):
-    """Prevents terms that look at what the next graph has overwritten."""
+    """Prevents terms that read what the next graph has overwritten."""
     with pytest.raises(UserError, match=f"got {mode} .*max-autotune-no-cudagraphs"):
         trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), torch_compile=True, torch_compile_mode=mode)
 
@@ -513,7 +513,7 @@ def test_the_progress_bar_shows_the_terms(tmp_path, capfd):
 def test_the_speed_in_the_log_adds_up_to_all_tokens(tmp_path, monkeypatch):
     """Prevents a speed that counts padding, or tokens of earlier logs again."""
     clock = iter(range(1000))
-    monkeypatch.setattr("distil_nlp.training.trainer.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("distil_nlp.training.term_logging.time.monotonic", lambda: next(clock))
     run = trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), num_train_epochs=1, max_steps=-1)
     run.train()
     per_log = [entry["tokens_per_second"] for entry in run.state.log_history if "loss" in entry]
@@ -546,7 +546,7 @@ def test_reentrant_checkpointing_is_refused_with_attention(tmp_path):
 
 
 def test_a_training_of_no_steps_is_an_error(tmp_path):
-    """Prevents an untrained copy from being reported as a distillation."""
+    """Prevents an initialised student from being reported as a distillation."""
     with pytest.raises(UserError, match="at least one training step / got none"):
         trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), max_steps=-1, num_train_epochs=0).train()
 

@@ -1,4 +1,4 @@
-"""Whether a student agrees with its teacher, whatever is true."""
+"""Fidelity: agreement of a student with its teacher, whatever the labels are."""
 
 from distil_nlp.evaluation.fidelity.agreement import compare_models
 from distil_nlp.evaluation.fidelity.cka import linear_cka

@@ -1,4 +1,4 @@
-"""How often, how closely and by which way inside a student comes to its teacher's outputs on held-out rows."""
+"""Agreement of student and teacher on held-out rows: predictions, output distributions, and layers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
 
@@ -36,10 +37,10 @@ def compare_models(
     max_rows: int = 2000,
     cka_tokens: int = 2048,
 ) -> dict[str, Any]:
-    """The block `fidelity` of `results.json`; rows, collator and the rest as for `evaluation.score`.
+    """Return the block `fidelity` of `results.json`.
 
-    - `rows`: sequences looked at, at most `max_rows`, evenly spaced over the set.
-    - classification: `agreement`, the share of equal predictions; `kl`, the mean KL(teacher ‖ student) in nats at
+    - `rows`: number of sequences compared, at most `max_rows`, evenly spaced over the set.
+    - classification: `agreement`, the fraction of equal predictions; `kl`, the mean KL(teacher ‖ student) in nats at
       temperature 1; over labelled rows `ece` (see `expected_calibration_error`) and `confusion`, counts with true
       classes as rows and predicted ones as columns, of both models.
     - regression: `pearson` of the student's outputs with the teacher's (None where one is constant) and
@@ -48,27 +49,39 @@ def compare_models(
     - `cka`: linear CKA (see `linear_cka`) of every student layer with every teacher layer, embedding outputs
       included, over at most `cka_tokens` tokens drawn evenly from all; absent below 4 tokens.
 
-    Both models see the same batches, each the columns it knows. They keep their weights and mode, and end on
-    `device`. One process does it all, without talking to others: call it on the main process alone.
+    Both models run on the same batches, each on the columns it knows. They keep their weights and mode, and end on
+    `device`. There is no communication between processes: call this on the main process alone.
+
+    Args:
+        teacher: model or ensemble.
+        student: model.
+        kind: kind of task.
+        rows: an evaluation split.
+        collator: makes batches of rows.
+        batch_size: rows of a forward.
+        device: where both models run.
+        bf16: run under autocast in bfloat16.
+        max_rows: upper limit of rows.
+        cka_tokens: upper limit of tokens for CKA.
     """
     kind = task_kind(kind)
     evaluator = evaluator_of(kind)
     batches = _batches(teacher, student, kind, rows, collator, batch_size, max_rows)
     total = _sample_tokens(batches, cka_tokens)
     outputs, hidden = [], []
-    with _watched(teacher, kind, device), _watched(student, kind, device):
+    with _recording(teacher, kind, device), _recording(student, kind, device):
         for batch in batches:
-            seen = [_look(model, send_to_device(batch, device), bf16) for model in (teacher, student)]
-            outputs.append(evaluator.compare_batch(*(signals.logits for signals in seen)))
-            hidden.append([one.hidden for one in seen])
+            both = [_forward(model, send_to_device(batch, device), bf16) for model in (teacher, student)]
+            outputs.append(evaluator.compare_batch(*(signals.logits for signals in both)))
+            hidden.append([signals.hidden for signals in both])
     labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, kind) else None
-    found = {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
+    fidelity = {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
     if total >= 4:
-        found["cka"] = _cka(*zip(*hidden, strict=True))
-    return found
+        fidelity["cka"] = _cka(*zip(*hidden, strict=True))
+    return fidelity
 
 
-# What both models are shown -----------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 
 
 def _batches(
@@ -93,10 +106,10 @@ def _has_row_labels(batches: list[dict[str, Any]], kind: TaskKind) -> bool:
     return kind.level == "sequence" and "labels" in batches[0]
 
 
-def _sample_tokens(batches: list[dict[str, Any]], wanted: int) -> int:
-    """Adds a row set to each batch: its part of a uniform draw among all attended tokens. How many were drawn."""
+def _sample_tokens(batches: list[dict[str, Any]], limit: int) -> int:
+    """Add a row set to each batch, its part of a uniform draw among all attended tokens; return the number drawn."""
     counts = [batch["tokens"] for batch in batches]
-    drawn = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(0))[:wanted]
+    drawn = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(0))[:limit]
     is_drawn = torch.zeros(sum(counts), dtype=torch.bool).index_fill_(0, drawn, True)
     for batch, part in zip(batches, is_drawn.split(counts), strict=True):
         batch["rows"][_SAMPLED] = batch["rows"]["all"][part]
@@ -104,8 +117,8 @@ def _sample_tokens(batches: list[dict[str, Any]], wanted: int) -> int:
 
 
 @contextmanager
-def _watched(model: PreTrainedModel, kind: TaskKind, device: torch.device | str) -> Iterator[None]:
-    """The model in eval mode on the device, its logits and all its layers recorded; as before afterwards."""
+def _recording(model: PreTrainedModel, kind: TaskKind, device: torch.device | str) -> Iterator[None]:
+    """Capture the model's logits and all its layers, in eval mode on the device; restore its mode afterwards."""
     layers = range(EMBEDDINGS, len(layer_stack(model)))
     request = SignalRequest(logits=True, hidden=frozenset((layer, _SAMPLED) for layer in layers))
     recorder, was_training = Recorder(model, request, head_rows=kind.level == "token"), model.training
@@ -117,7 +130,7 @@ def _watched(model: PreTrainedModel, kind: TaskKind, device: torch.device | str)
         model.train(was_training)
 
 
-def _look(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> Signals:
+def _forward(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> Signals:
     with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16):
         return forward_with_signals(model, batch, batch["rows"])
 
@@ -125,14 +138,26 @@ def _look(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> Signals:
 # Layers -------------------------------------------------------------------------------------------
 
 
-def _cka(theirs: Sequence[dict], ours: Sequence[dict]) -> dict[str, Any]:
-    """`theirs` and `ours`: of each batch, (layer, row set) → hidden states (tokens, width)."""
-    states = [{key: torch.cat([one[key] for one in seen]) for key in sorted(seen[0])} for seen in (theirs, ours)]
-    names = [["embeddings" if layer == EMBEDDINGS else layer for layer, _ in one] for one in states]
-    values = cka_table(states[1].values(), states[0].values())
+def _cka(teacher: Sequence[dict], student: Sequence[dict]) -> dict[str, Any]:
+    """Return CKA of all pairs of layers.
+
+    Args:
+        teacher: for each batch, (layer, row set) → hidden states (tokens, width).
+        student: likewise.
+    """
+    teacher_states, student_states = _by_layer(teacher), _by_layer(student)
+    values = cka_table(student_states.values(), teacher_states.values())
     return {
-        "teacher_layers": names[0],
-        "student_layers": names[1],
+        "teacher_layers": [*teacher_states],
+        "student_layers": [*student_states],
         "values": [[round(value, 4) for value in line] for line in values],
-        "tokens": len(next(iter(states[0].values()))),
+        "tokens": len(next(iter(teacher_states.values()))),
+    }
+
+
+def _by_layer(batches: Sequence[dict]) -> dict[int | str, Tensor]:
+    """Return layer → hidden states of all batches, (tokens, width)."""
+    return {
+        "embeddings" if key[0] == EMBEDDINGS else key[0]: torch.cat([hidden[key] for hidden in batches])
+        for key in sorted(batches[0])
     }

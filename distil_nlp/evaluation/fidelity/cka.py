@@ -1,4 +1,4 @@
-"""How alike two layers see the same tokens, whatever their widths: linear CKA."""
+"""Linear CKA: similarity of two layers' states of the same tokens, whatever their widths."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
-    """Linear CKA of two representations of the same rows: 1 where they agree up to rotation and scale, near 0 where
-    they are unrelated, and then as often below 0 as above.
+    """Return the linear CKA of two representations of the same rows.
 
-    HSIC is taken by its unbiased estimator: with the usual one, few rows of wide layers look alike even if they are
-    independent.
+    It is 1 where they agree up to rotation and scale, and near 0 where they are unrelated, then as often below 0 as
+    above. HSIC is taken by its unbiased estimator: with the usual one, few rows of wide layers look alike even if they
+    are independent.
 
     Args:
         x: (rows, width of x); row i belongs to row i of `y`.
@@ -29,15 +29,15 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
 
 
 def cka_table(xs: Iterable[Tensor], ys: Iterable[Tensor]) -> list[list[float]]:
-    """`linear_cka` of every x with every y, (xs, ys); holds (xs + 1) matrices of rows² numbers."""
+    """Return `linear_cka` of every x with every y, (xs, ys); holds (xs + 1) matrices of rows² numbers in memory."""
     directions = [_direction(x) for x in xs]
-    columns = [torch.stack([one @ direction for one in directions]) for direction in map(_direction, ys)]
+    columns = [torch.stack([x @ y for x in directions]) for y in map(_direction, ys)]
     return torch.stack(columns, dim=1).tolist()
 
 
 def _direction(x: Tensor) -> Tensor:
-    """The U-centred Gram matrix as a vector of length 1, (rows²,): CKA is the product of two of them."""
-    x = x.float() - x.float().mean(0)  # U-centring takes this away too; before it, float32 loses less
+    """Return the U-centred Gram matrix as a vector of length 1, (rows²,): CKA is the product of two of them."""
+    x = x.float() - x.float().mean(0)  # U-centring removes the mean too; without it first, float32 loses more
     gram, rows = x @ x.T, len(x)
     means = gram.fill_diagonal_(0).sum(0) / (rows - 2)
     gram -= means[:, None] + means - means.sum() / (rows - 1)

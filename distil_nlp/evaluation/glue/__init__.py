@@ -1,1 +1,1 @@
-"""A finished model on GLUE: scored as it is (`scoring`), or fine-tuned on each task, several seeds (`protocol`)."""
+"""Evaluation on GLUE: a model is scored as it is (`scoring`), or fine-tuned on each task and seed (`protocol`)."""

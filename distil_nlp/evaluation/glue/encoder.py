@@ -1,4 +1,4 @@
-"""A model without its head: what every fine-tuning starts from."""
+"""`Encoder`: a model without its head, from which every fine-tuning starts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ from distil_nlp.tasks import Head
 
 @dataclass(frozen=True)
 class Encoder:
-    """A trained encoder. Whatever head its checkpoint has is left out, so that all tasks start alike: a student
-    distilled on MRPC is fine-tuned on RTE like one distilled on text."""
+    """A trained encoder without the head of its checkpoint, so that all tasks start alike.
+
+    A student distilled on MRPC is fine-tuned on RTE in the same way as a student distilled on text.
+
+    Attributes:
+        name: folder or name on the Hub.
+        config: of the checkpoint.
+        weights: of the encoder; those that the checkpoint lacks are left out.
+    """
 
     name: str
     config: PretrainedConfig
@@ -27,7 +34,7 @@ class Encoder:
 
     @classmethod
     def load(cls, name: str) -> Encoder:
-        """From a folder or the Hub, in float32.
+        """Load an encoder from a folder or the Hub, in float32.
 
         Raises:
             UserError: if there is no such model, or it also decodes.
@@ -46,7 +53,7 @@ class Encoder:
         return cls(name, model.config, weights)
 
     def with_head(self, head: Head) -> PreTrainedModel:
-        """The encoder with an untrained head, drawn from torch's global random state.
+        """Return a model with these weights and an untrained head, drawn from torch's global random state.
 
         Raises:
             UserError: if the checkpoint lacked weights of the encoder itself. (An untrained pooler counts as head.)
@@ -54,13 +61,13 @@ class Encoder:
         config = copy.deepcopy(self.config)
         config.update(head.config())
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        found = model.base_model.load_state_dict(self.weights, strict=False)
-        lost = [key for key in found.missing_keys if "pooler" not in key]
-        if lost:
+        loaded = model.base_model.load_state_dict(self.weights, strict=False)
+        missing = [key for key in loaded.missing_keys if "pooler" not in key]
+        if missing:
             raise UserError(
                 None,
                 f"the weights of a {type(model.base_model).__name__} in {self.name}",
-                f"none for {len(lost)} tensors ({', '.join(lost[:3])} …)",
+                f"none for {len(missing)} tensors ({', '.join(missing[:3])} …)",
                 why="they would start untrained",
                 fix="check its files",
             )
@@ -68,5 +75,5 @@ class Encoder:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names and weights, by which the model is known wherever it is."""
+        """Hash of names and weights, which identifies the model wherever it is stored."""
         return hash_tensors(self.weights)

@@ -1,4 +1,4 @@
-"""One fine-tuning: an encoder, a task, a seed."""
+"""Fine-tuning of an encoder on a task with a seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distil_nlp.training.trainer import DistillationTrainer
 
 MODEL_FOLDER = "model"
 CHECKPOINT_STEPS = 2000
-"""Steps between checkpoints: shorter fine-tunings write none, since they start anew sooner than they save."""
+"""Steps between checkpoints. Shorter fine-tunings write none: starting again costs less than saving."""
 _MEMORY_REMEDY = "lower --batch-size or --max-length, or add --bf16"
 
 
@@ -36,8 +36,10 @@ def finetune(
     seed: int,
     folder: Path,
 ) -> PreTrainedModel:
-    """The encoder with a new head, trained on a task's labels and read back from `folder/model`. An unfinished
-    fine-tuning is carried on from its last checkpoint."""
+    """Train the encoder with a new head on a task's labels; return the model, read back from `folder/model`.
+
+    An unfinished fine-tuning resumes from its last checkpoint.
+    """
     rows, head = labelled_rows(data.split.train), data.head
     args = _arguments(settings, seed, folder, len(rows))
     with args.main_process_first(desc="folder"):
@@ -56,10 +58,10 @@ def finetune(
 
 
 def _arguments(settings: FinetuningSettings, seed: int, folder: Path, rows: int) -> TrainingArguments:
-    """A batch is what all processes see in a step, so that more of them change the time and not the protocol.
+    """Return training arguments. The batch is divided among the processes, so that their number changes no score.
 
     Raises:
-        UserError: if the processes cannot share the batch.
+        UserError: if the batch cannot be divided equally.
     """
     processes = PartialState().num_processes
     if settings.batch_size % processes:

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: whose it is, what is done in it, and what its summary says."""
+"""The output folder of a GLUE evaluation: its owner, the scores in it, and their summary."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STARTED_FROM_MNLI = ("mrpc", "stsb", "rte")
 
 
 def default_folder(model: str) -> Path:
-    """`runs/x/glue` for the student of a run, `runs/x/student`; else `runs/glue-<name>`."""
+    """Return `runs/x/glue` for the student of a run, `runs/x/student`; otherwise `runs/glue-<name>`."""
     place = Path(model)
     return place.parent / "glue" if place.name == "student" else Path("runs") / f"glue-{place.resolve().name}"
 
 
 @dataclass
 class Folder:
-    """Belongs to one model's weights, one dataset and one choice of settings.
+    """The output folder of one model's weights, one dataset and one set of settings.
 
     Attributes:
         path: where it is.
-        header: the first part of `glue.json`: `model`, `data`, `mode`, `settings`.
+        header: first part of `glue.json`: `model`, `data`, `mode`, `settings`.
         settings: those of the header.
     """
 
@@ -40,13 +40,14 @@ class Folder:
     settings: FinetuningSettings
 
     def of(self, task: str, seed: int) -> Path:
+        """Return the folder of a task and seed."""
         return self.path / task / f"seed-{seed}"
 
     def check(self) -> None:
-        """Nothing is written.
+        """Raise an error if the folder cannot be used; nothing is written.
 
         Raises:
-            UserError: if the folder is another evaluation's, holds other files, or links that lead out of it.
+            UserError: if it belongs to another evaluation, holds other files, or has links that lead out of it.
         """
         validate_links(self.path)
         saved = self.path / GLUE_RESULTS
@@ -70,36 +71,43 @@ class Folder:
             )
 
     def records(self) -> list[dict[str, Any]]:
-        """All that is done, by this command or earlier ones."""
+        """Return the records of all finished fine-tunings, of this command and earlier ones."""
         return [json.loads(file.read_text()) for file in sorted(self.path.glob(f"*/seed-*/{SCORES}"))]
 
     def plan(self, tasks: list[str], seeds: list[int], submission: bool) -> dict[str, list[int]]:
-        """Task → seeds to be trained now; MNLI first where others start from it.
+        """Return task → seeds that are still to be trained, MNLI first where others start from it.
+
+        Args:
+            tasks: chosen tasks.
+            seeds: chosen seeds.
+            submission: whether predictions on the test splits are needed too.
 
         Raises:
-            UserError: if MNLI is to be started from, and neither there nor among the tasks.
+            UserError: if tasks start from models fine-tuned on MNLI that neither exist nor are planned.
         """
-        done = {(one["task"], one["seed"]): one for one in self.records()}
-        fine = {key for key, one in done.items() if not submission or one["predictions"] is not None}
+        done = {(record["task"], record["seed"]): record for record in self.records()}
+        complete = {key for key, record in done.items() if not submission or record["predictions"] is not None}
         from_mnli = self.settings.from_mnli
         order = sorted(tasks, key=lambda task: from_mnli and task != "mnli")
-        plan = {task: [seed for seed in seeds if (task, seed) not in fine] for task in order}
+        plan = {task: [seed for seed in seeds if (task, seed) not in complete] for task in order}
         needed = {seed for task in STARTED_FROM_MNLI for seed in plan.get(task, ()) if from_mnli}
-        there = {seed for seed in needed if ("mnli", seed) in done and (self.of("mnli", seed) / MODEL_FOLDER).is_dir()}
-        if needed - there and "mnli" not in plan:
+        available = {
+            seed for seed in needed if ("mnli", seed) in done and (self.of("mnli", seed) / MODEL_FOLDER).is_dir()
+        }
+        if needed - available and "mnli" not in plan:
             raise UserError(
                 "--from-mnli",
                 f"mnli among --tasks, or models fine-tuned on it in {self.path / 'mnli'}",
-                f"none for seed {', '.join(map(str, sorted(needed - there)))}",
+                f"none for seed {', '.join(map(str, sorted(needed - available)))}",
                 why="there would be nothing to start from",
                 fix="add mnli to --tasks",
             )
-        if needed - there:
-            plan["mnli"] = sorted({*plan["mnli"], *(needed - there)})
+        if needed - available:
+            plan["mnli"] = sorted({*plan["mnli"], *(needed - available)})
         return {task: seeds for task, seeds in plan.items() if seeds}
 
     def summarise(self, environment: dict[str, Any]) -> dict[str, Any]:
-        """Writes `glue.json` and `glue.md` anew, of all that is done; what they say.
+        """Write `glue.json` and `glue.md` for all finished fine-tunings, and return the content of `glue.json`.
 
         Raises:
             UserError: if the folder cannot be written to.
@@ -108,7 +116,7 @@ class Folder:
         tasks = over_seeds(records)
         summary = abbreviate_home(self.header) | {
             "environment": environment,
-            "rows": {one["task"]: one["rows"] for one in records},
+            "rows": {record["task"]: record["rows"] for record in records},
             "tasks": tasks,
             "averages": averages(tasks, self.settings.is_trial),
         }
@@ -128,5 +136,6 @@ class Folder:
 
 
 def _identity(header: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a header that must agree for scores to belong together."""
     weights = header.get("model", {}).get("encoder_sha256")
     return {"the model's encoder_sha256": weights, "data": header.get("data"), **header.get("settings", {})}

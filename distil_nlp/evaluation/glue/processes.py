@@ -1,4 +1,4 @@
-"""The processes of a command."""
+"""Setup of the processes of a GLUE evaluation."""
 
 import os
 
@@ -7,11 +7,13 @@ from accelerate import PartialState
 
 
 def on_cpu() -> bool:
-    """Whether models run on the CPU: `accelerate launch --cpu` asks for it, or there is nothing else."""
+    """Return whether models run on the CPU: by `accelerate launch --cpu`, or without an accelerator."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """Sets the processes up; to be called before anything asks for them. Unless accelerate is told of the CPU, each
-    process there takes itself for the only one."""
+    """Set up the processes and return their state; call this before anything else does.
+
+    Unless accelerate gets `cpu=True`, each process on a CPU takes itself for the only one.
+    """
     return PartialState(cpu=on_cpu())

@@ -1,4 +1,4 @@
-"""DistilBERT's protocol (arXiv:1910.01108, table 1): fine-tune on each GLUE task, several seeds, report the median."""
+"""DistilBERT's GLUE protocol (arXiv:1910.01108, table 1): fine-tune on each task and seed, report the median."""
 
 from __future__ import annotations
 
@@ -41,20 +41,29 @@ def finetune_on_glue(
     submission: bool = False,
     output: Path | None = None,
 ) -> Path:
-    """Fine-tunes a model on each task with each seed, scores it on the labelled splits; the path of `glue.json`.
+    """Fine-tune a model on each task with each seed, and score it on labelled splits; return the path of `glue.json`.
 
     The folder holds `glue.json`, `glue.md` (the same as a table), `<task>/seed-<seed>/scores.json`, with `submission`
     the predictions on test splits, and with `settings.from_mnli` the models fine-tuned on MNLI. Further commands with
-    the same model, data and settings may add tasks and seeds; what is done is not done again, and the summary is of
-    all that is there.
+    the same model, data and settings may add tasks and seeds. Finished fine-tunings are not repeated, and the summary
+    covers all of them.
 
     `glue.json`: `model` {name, encoder_sha256}, `data`, `mode`, `settings`, `environment` of the last command, `rows`
     {task: {split: count}}, `tasks` {task: {metric: {seeds, values, median, minimum, maximum}}}, where the metric
     `score` is the mean of a task's metrics as on the leaderboard, and `averages` {name: mean over tasks of the median
     score}. All metrics are fractions.
 
+    Args:
+        model: folder or name on the Hub.
+        tasks: GLUE tasks.
+        data: path or name of the GLUE dataset.
+        settings: of each fine-tuning.
+        seeds: of the fine-tunings of each task.
+        submission: write predictions on the test splits too.
+        output: folder; see `default_folder` if None.
+
     Raises:
-        UserError: if the folder is another evaluation's, the data lack a task, or MNLI is needed and missing.
+        UserError: if the folder belongs to another evaluation, the data lack a task, or MNLI is needed and missing.
     """
     state, encoder = processes(), Encoder.load(model)
     header = {
@@ -73,18 +82,20 @@ def finetune_on_glue(
     plan = folder.plan(tasks, seeds, submission)
     for record in folder.records():
         if record["task"] in tasks and record["seed"] in seeds:
-            again = record["seed"] in plan.get(record["task"], ())
-            logger.info(_line(record, "done before" + "; again, for its predictions or model" * again))
-    loaded = {task: run.load(task) for task in plan}  # before any training: what is missing is said now
-    about = {key: value for key, value in environment(0, state.device, state.num_processes).items() if key != "seed"}
-    state.wait_for_everyone()  # all have read what is done
+            repeats = record["seed"] in plan.get(record["task"], ())
+            logger.info(_line(record, "done before" + "; again, for its predictions or model" * repeats))
+    loaded = {task: run.load(task) for task in plan}  # before any training, so that missing data raise now
+    environment_now = {
+        key: value for key, value in environment(0, state.device, state.num_processes).items() if key != "seed"
+    }
+    state.wait_for_everyone()  # all have read the records
     if is_main_process():
-        folder.summarise(about)
+        folder.summarise(environment_now)
     for task, seeds_left in plan.items():
         for seed in seeds_left:
-            run.one(task, seed, *loaded[task])
+            run.train_and_score(task, seed, *loaded[task])
             if is_main_process():
-                folder.summarise(about)
+                folder.summarise(environment_now)
     if is_main_process():
         logger.info(summary_text(json.loads((folder.path / GLUE_RESULTS).read_text())))
         if submission:
@@ -94,7 +105,16 @@ def finetune_on_glue(
 
 @dataclass
 class GlueRun:
-    """One command: loads rows, fine-tunes, scores."""
+    """A GLUE evaluation: loads rows, fine-tunes, scores.
+
+    Attributes:
+        model: folder or name on the Hub.
+        data: path or name of the GLUE dataset.
+        folder: for results.
+        submission: whether test splits are predicted.
+        encoder: the model's.
+        tokenizer: the model's.
+    """
 
     model: str
     data: str
@@ -104,49 +124,49 @@ class GlueRun:
     tokenizer: PreTrainedTokenizerBase
 
     def load(self, task: str) -> tuple[TaskData, dict[str, TestSplit] | None]:
-        """A task's rows and, for a submission, its test splits (none where the data has none)."""
+        """Return a task's rows and, for a submission, the test splits that the data has."""
         settings = self.folder.settings
         length = min(settings.max_length, max_positions(self.model))
         with PartialState().main_process_first():
             splits = load_splits(self.data, task)
             limits = {"max_length": length, "max_train_rows": settings.max_train_rows}
-            found = load_task(splits, self.tokenizer, GLUE[task], **limits)
+            rows = load_task(splits, self.tokenizer, GLUE[task], **limits)
             if not self.submission:
-                return found, None
+                return rows, None
             tests = test_splits(self.data, splits, GLUE[task], self.tokenizer, length)
-        lacking = [file for file in FILES[task].values() if file not in tests]
-        if lacking:
-            logger.info(f"{task}: the data has no test split for {', '.join(lacking)}")
-        return found, tests
+        missing = [file for file in FILES[task].values() if file not in tests]
+        if missing:
+            logger.info(f"{task}: the data has no test split for {', '.join(missing)}")
+        return rows, tests
 
-    def one(self, task: str, seed: int, data: TaskData, tests: dict[str, TestSplit] | None) -> None:
-        """Fine-tunes, scores, predicts and writes; `scores.json` comes last, so that it means all is done."""
-        began, settings, place = time.monotonic(), self.folder.settings, self.folder.of(task, seed)
+    def train_and_score(self, task: str, seed: int, data: TaskData, tests: dict[str, TestSplit] | None) -> None:
+        """Fine-tune, score, predict and write; `scores.json` is written last and marks the rest as complete."""
+        start, settings, folder = time.monotonic(), self.folder.settings, self.folder.of(task, seed)
         encoder = self.encoder
         if settings.from_mnli and task in STARTED_FROM_MNLI:
             encoder = Encoder.load(str(self.folder.of("mnli", seed) / MODEL_FOLDER))
-        model = finetune(encoder, data, self.tokenizer, settings, seed, place)
+        model = finetune(encoder, data, self.tokenizer, settings, seed, folder)
         collator, splits = TaskCollator(self.tokenizer, data.kind), data.split.evaluation
-        looking = {"collator": collator, "device": PartialState().device, "bf16": settings.bf16}
-        metrics = with_score(score(model, data.task, data.kind, splits, **looking))
+        options = {"collator": collator, "device": PartialState().device, "bf16": settings.bf16}
+        metrics = with_score(score(model, data.task, data.kind, splits, **options))
         rows = {file: test.rows for file, test in (tests or {}).items()}
-        outputs = predict(model, data.kind, rows, **looking)
+        outputs = predict(model, data.kind, rows, **options)
         record = {
             "task": task,
             "seed": seed,
             "metrics": metrics,
             "rows": {"train": len(data.split.train)} | {name: len(rows) for name, rows in splits.items()},
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - start, 1),
             "predictions": None if tests is None else [*tests],
         }
         if is_main_process():
-            for file, seen in outputs.items():
-                lines = prediction_lines(GLUE[task], seen.predictions, tests[file].index)
-                write_atomically(place / file, "\n".join(lines) + "\n")
+            for file, output in outputs.items():
+                lines = prediction_lines(GLUE[task], output.predictions, tests[file].index)
+                write_atomically(folder / file, "\n".join(lines) + "\n")
             if not (settings.from_mnli and task == "mnli"):
-                shutil.rmtree(place / MODEL_FOLDER)
-            write_atomically(place / SCORES, json.dumps(record, indent=2) + "\n")
-            for checkpoint in place.glob("checkpoint-*"):
+                shutil.rmtree(folder / MODEL_FOLDER)
+            write_atomically(folder / SCORES, json.dumps(record, indent=2) + "\n")
+            for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         logger.info(_line(record, f"{record['seconds']:.0f} s"))
         del model
@@ -154,5 +174,5 @@ class GlueRun:
 
 
 def _line(record: dict[str, Any], remark: str) -> str:
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items() if name != SCORE)
-    return f"{record['task']}  seed {record['seed']}  {shown}  ({remark})"
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items() if name != SCORE)
+    return f"{record['task']}  seed {record['seed']}  {metrics}  ({remark})"

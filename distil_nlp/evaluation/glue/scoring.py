@@ -1,4 +1,4 @@
-"""Scoring a model as it is, on its own task."""
+"""Scores of a model as it is, without fine-tuning, on its own task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ def score_on_glue(
     batch_size: int = 32,
     output: Path | None = None,
 ) -> Path | None:
-    """Scores a model as it is on each task's labelled splits, prints them, and writes them to `output`.
+    """Score a model on each task's labelled splits, log the scores, and write them to `output`.
+
+    Args:
+        model: folder or name on the Hub.
+        tasks: GLUE tasks.
+        data: path or name of the GLUE dataset.
+        max_length: tokens of an input; longer ones are cut.
+        batch_size: rows of a forward.
+        output: JSON file, or None.
 
     Raises:
         UserError: if the model has no head for a task, or other labels.
@@ -41,17 +49,16 @@ def score_on_glue(
     scores: dict[str, Any] = {}
     for name in tasks:
         with state.main_process_first():
-            found = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
-        scorer = load_model(model, found.head)
-        collator, splits = TaskCollator(tokenizer, found.kind), found.split.evaluation
-        scores[name] = score(
-            scorer, found.task, found.kind, splits, collator, batch_size=batch_size, device=state.device
-        )
-        shown = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
-        logger.info(f"{name} (headline: {headline_metric(name)}): {shown}")
+            rows = load_task(load_splits(data, name), tokenizer, GLUE[name], max_length=max_length)
+        classifier = load_model(model, rows.head)
+        collator, splits = TaskCollator(tokenizer, rows.kind), rows.split.evaluation
+        options = {"batch_size": batch_size, "device": state.device}
+        scores[name] = score(classifier, rows.task, rows.kind, splits, collator, **options)
+        metrics = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
+        logger.info(f"{name} (headline: {headline_metric(name)}): {metrics}")
         if output is not None and is_main_process():
-            found = {"model": model, "data": data, "mode": "score", "tasks": scores}
-            write_atomically(output, json.dumps(abbreviate_home(found), indent=2))
+            results = {"model": model, "data": data, "mode": "score", "tasks": scores}
+            write_atomically(output, json.dumps(abbreviate_home(results), indent=2))
     return output
 
 

@@ -1,30 +1,30 @@
-"""What is chosen for a GLUE evaluation; light enough for `--help`."""
+"""Settings of a GLUE evaluation; cheap to import, for `--help`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SEEDS = [42, 43, 44, 45, 46]
-"""Five, as DistilBERT reports them."""
+"""Default seeds: five, as in DistilBERT's report."""
 
 
 @dataclass(frozen=True)
 class FinetuningSettings:
-    """How a model is fine-tuned on every task. The defaults are those of BERT's own `run_classifier.py`.
+    """Settings of all fine-tunings. The defaults are those of BERT's own `run_classifier.py`.
 
     Attributes:
         epochs: passes over a task's training rows.
-        learning_rate: the highest; it rises over the warm-up and falls linearly to 0. BERT's authors tried 2e-5 to
+        learning_rate: its peak; it rises over the warm-up and falls linearly to 0. BERT's authors tried 2e-5 to
             5e-5.
         batch_size: rows of an optimiser step over all processes.
         max_length: tokens of an input; longer ones are cut.
-        warmup: share of the steps.
+        warmup: fraction of the steps.
         weight_decay: of AdamW.
-        max_train_rows: at most as many, drawn once for all seeds. For trying out.
-        max_steps: instead of epochs. For trying out.
-        from_mnli: RTE, MRPC and STS-B start from the encoder fine-tuned on MNLI with the same seed, as in RoBERTa
-            (arXiv:1907.11692) and ALBERT (arXiv:1909.11942).
-        bf16: mixed precision.
+        max_train_rows: upper limit of training rows, drawn once for all seeds. For trials.
+        max_steps: steps instead of epochs. For trials.
+        from_mnli: whether RTE, MRPC and STS-B start from the encoder fine-tuned on MNLI with the same seed, as in
+            RoBERTa (arXiv:1907.11692) and ALBERT (arXiv:1909.11942).
+        bf16: whether to train in mixed precision.
     """
 
     epochs: float = 3.0
@@ -40,15 +40,15 @@ class FinetuningSettings:
 
     @property
     def is_trial(self) -> bool:
-        """Whether training is cut short, so that no score compares with published ones."""
+        """True if training is cut short, so that no score compares with published ones."""
         return self.max_train_rows is not None or self.max_steps is not None
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`5` is a count (42 to 46), `1,2,3` a list; one seed of one's own is `7,`.
+    """Return the seeds of an option: `5` is a count (42 to 46), `1,2,3` a list, `7,` a single seed.
 
     Raises:
-        ValueError: for anything else, a seed that comes twice, or one that numpy does not take.
+        ValueError: for anything else, for a repeated seed, or a number that numpy does not take as a seed.
     """
     if text.isdecimal() and int(text) > 0:
         return list(range(SEEDS[0], SEEDS[0] + int(text)))

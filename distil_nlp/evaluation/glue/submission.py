@@ -1,7 +1,7 @@
 """Predictions on GLUE's test splits, in the files that its server takes (gluebenchmark.com/submit).
 
 Each file has the header `index<tab>prediction` and a line for each row. MNLI, QNLI, RTE and the diagnostics (AX,
-answered by the MNLI model) are written in words, STS-B as numbers from 0 to 5, the rest as class ids.
+predicted by the MNLI model) are written as words, STS-B as numbers from 0 to 5, the rest as class ids.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _IN_WORDS = ("mnli", "qnli", "rte")
 
 @dataclass
 class TestSplit:
-    """Rows to be answered.
+    """Rows of a test split.
 
     Attributes:
         rows: tokenised.
-        index: the number of each row in GLUE's own file: its `idx`, or its place.
+        index: the number of each row in GLUE's own file: its `idx`, or its position.
     """
 
     rows: Dataset
@@ -52,16 +52,16 @@ class TestSplit:
 def test_splits(
     data: str, splits: Mapping[str, Dataset], task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> dict[str, TestSplit]:
-    """File → rows, for each of a task's test splits that the data has."""
-    found = {file: splits[name] for name, file in FILES[task.name].items() if name in splits}
+    """Return file → rows, for each of a task's test splits that the data has."""
+    tests = {file: splits[name] for name, file in FILES[task.name].items() if name in splits}
     if task.name == "mnli":
-        found |= _diagnostics(data)
+        tests |= _diagnostics(data)
     return {
         file: TestSplit(
             unlabelled_rows(rows, tokenizer, task, file.removesuffix(".tsv"), max_length=max_length),
             np.asarray(rows["idx"] if "idx" in rows.column_names else range(len(rows))),
         )
-        for file, rows in found.items()
+        for file, rows in tests.items()
     }
 
 
@@ -73,37 +73,40 @@ def _diagnostics(data: str) -> dict[str, Dataset]:
 
 
 def prediction_lines(task: Task, outputs: np.ndarray, index: np.ndarray) -> list[str]:
-    """The lines of a file, by index. `outputs` are logits, (rows, classes), or numbers, (rows, 1)."""
+    """Return the lines of a file, by index. `outputs` are logits, (rows, classes), or numbers, (rows, 1)."""
     if task.kind.output == "number":
-        answers = [f"{value:.6f}" for value in outputs[:, 0].clip(0, 5)]
+        predictions = [f"{value:.6f}" for value in outputs[:, 0].clip(0, 5)]
     else:
         names = task.labels if task.name in _IN_WORDS else range(len(task.labels))
-        answers = [names[i] for i in outputs.argmax(-1)]
-    return ["index\tprediction", *(f"{index[i]}\t{answers[i]}" for i in np.argsort(index, kind="stable"))]
+        predictions = [names[i] for i in outputs.argmax(-1)]
+    return ["index\tprediction", *(f"{index[i]}\t{predictions[i]}" for i in np.argsort(index, kind="stable"))]
 
 
 def median_seed(scores: Mapping[int, float]) -> int:
-    """The seed with the median score; with an even number the lower one of the two in the middle."""
+    """Return the seed with the median score; of an even number of seeds, the lower of the two in the middle."""
     return sorted(scores, key=lambda seed: (scores[seed], seed))[(len(scores) - 1) // 2]
 
 
 def assemble(folder: Path, records: list[dict[str, Any]]) -> list[str]:
-    """Copies each task's predictions of its median seed (by its score on dev) to `submission/`, zipped if no file
-    lacks; what to tell the user."""
-    chosen, told = folder / "submission", []
-    shutil.rmtree(chosen, ignore_errors=True)
-    chosen.mkdir()
+    """Copy each task's predictions of its median seed (by its score on dev) to `submission/`; return a report.
+
+    The folder is zipped if no file is missing. The report has a line for each file, and one for the archive.
+    """
+    submission, report = folder / "submission", []
+    shutil.rmtree(submission, ignore_errors=True)
+    submission.mkdir()
     for task, files in FILES.items():
-        scores = {one["seed"]: one["metrics"]["score"] for one in records if one["task"] == task and one["predictions"]}
+        predicted = [record for record in records if record["task"] == task and record["predictions"]]
+        scores = {record["seed"]: record["metrics"]["score"] for record in predicted}
         for file in files.values() if scores else ():
             seed = median_seed(scores)
             source = folder / task / f"seed-{seed}" / file
             if source.is_file():
-                shutil.copyfile(source, chosen / file)
-                told.append(f"{chosen / file}: seed {seed}, the median of {len(scores)} by its score on dev")
-    missing = [file for files in FILES.values() for file in files.values() if not (chosen / file).is_file()]
+                shutil.copyfile(source, submission / file)
+                report.append(f"{submission / file}: seed {seed}, the median of {len(scores)} by its score on dev")
+    missing = [file for files in FILES.values() for file in files.values() if not (submission / file).is_file()]
     if missing:
-        told.append(f"no zip, since GLUE's server wants all files; missing: {', '.join(missing)}")
+        report.append(f"no zip, since GLUE's server wants all files; missing: {', '.join(missing)}")
     else:
-        told.append(shutil.make_archive(str(chosen), "zip", chosen))
-    return told
+        report.append(shutil.make_archive(str(submission), "zip", submission))
+    return report

@@ -1,4 +1,4 @@
-"""From a recipe's sections to built objects; the rest of the package never sees a recipe."""
+"""Builders of objects from the sections of a recipe; packages below `pipeline` know no recipe."""
 
 from distil_nlp.pipeline.builders.data import augmentation_arguments, data_name, task_of, transfer_set, with_seed
 from distil_nlp.pipeline.builders.objective import labels_only_section, objective_from

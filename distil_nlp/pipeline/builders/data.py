@@ -24,10 +24,10 @@ from distil_nlp.tasks import CUSTOM_TASKS, GLUE, TASKS, Head, Task
 def transfer_set(
     recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
 ) -> TransferSet:
-    """Load and tokenise the recipe's data. Rows to choose a checkpoint by are set aside where training evaluates.
+    """Load and tokenise the recipe's data. Rows to choose a checkpoint by are split off where training evaluates.
 
     Raises:
-        UserError: if inputs are longer than the models' positions, and what the loaders find.
+        UserError: if inputs are longer than the models' positions, or the data cannot be loaded.
     """
     options = recipe.data
     for teacher in single_teachers(recipe):
@@ -51,7 +51,7 @@ def transfer_set(
 
 
 def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> Any:
-    """Return the training rows and their copies; made once, for all students and seeds."""
+    """Return the training rows with copies in which words are replaced; made once for all students and seeds."""
     section, teacher = recipe.data.augmentation.replacement, recipe.teacher
     name, revision = (section.model, None) if section.model else (teacher.name, teacher.revision)
     model, missing = load_with_missing_keys(name, Head("mlm"), new_head=True, revision=revision)
@@ -79,7 +79,7 @@ def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokeniz
 
 
 def augmentation_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, Any]:
-    """Return a trainer's arguments `cutoff` and `mixup`: changes of training rows each time they are read."""
+    """Return the arguments `cutoff` and `mixup` of a trainer, which change training rows each time they are read."""
     section = recipe.data.augmentation
     kept = [token for token in (tokenizer.cls_token_id, tokenizer.sep_token_id) if token is not None]
     return {
@@ -92,7 +92,7 @@ def task_of(recipe: Recipe) -> Task:
     """Return the task table's entry, with the recipe's own columns.
 
     Raises:
-        UserError: if there is no such task, or no columns for a dataset of one's own.
+        UserError: if there is no such task, or no columns are named for a custom dataset.
     """
     options = recipe.data
     if options.task not in TASKS:
@@ -118,7 +118,7 @@ def task_of(recipe: Recipe) -> Task:
 
 
 def data_name(recipe: Recipe) -> str:
-    """Return what folders are named after: the task, or the corpus."""
+    """Return the task's or the corpus's name, for names of folders."""
     kind = task_of(recipe).kind
     return Path(recipe.data.path).name if kind.names_corpus else recipe.data.task
 
@@ -139,5 +139,5 @@ def check_positions(recipe: Recipe, positions: int, model: str) -> None:
 
 
 def with_seed(collator: Callable, seed: int) -> Callable:
-    """Return the collator with another seed for what it draws."""
+    """Return the collator with another seed, if it draws random numbers."""
     return dataclasses.replace(collator, seed=seed) if isinstance(collator, MaskingCollator) else collator

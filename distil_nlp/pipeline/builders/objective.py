@@ -15,7 +15,7 @@ from distil_nlp.tasks import TaskKind
 
 
 def objective_from(recipe: Recipe, kind: TaskKind | str) -> Objective:
-    """Return the recipe's terms, with their schedules and what balances them."""
+    """Return the objective of a recipe: its terms, with schedules and balancing."""
     section, balance = recipe.objective, recipe.balance
     terms = [_term(name, getattr(section, name)) for name in TERMS if getattr(section, name)]
     return Objective(terms, kind, None if balance.kind == "fixed" else LossBalancer(**balance.model_dump()))
@@ -33,5 +33,5 @@ def _schedule(start: float, change: Change | None) -> Schedule:
 
 
 def labels_only_section() -> ObjectiveSection:
-    """Return the section of an objective without a teacher."""
+    """Return the section of an objective on labels only."""
     return ObjectiveSection.model_validate({"hard_label": {}})

@@ -26,16 +26,20 @@ from distil_nlp.tasks import Head
 def student_from(
     recipe: Recipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: Head
 ) -> tuple[PreTrainedModel, StudentReport]:
-    """The student, built from the teacher or loaded."""
+    """Return the student, built from the teacher or loaded from a checkpoint, and a report of the copied tensors.
+
+    Raises:
+        UserError: if a checkpoint is named and its architecture is described too, or its vocabulary is another.
+    """
     section = recipe.student
     if section.name is not None:
-        ignored = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
-        if ignored:
+        unused = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
+        if unused:
             raise UserError(
                 "student.name",
                 "no other description of the student",
-                f"{', '.join(ignored)} too",
-                why="the checkpoint tells its own",
+                f"{', '.join(unused)} too",
+                why="the checkpoint has its own",
                 fix="leave one of the two out",
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
@@ -49,7 +53,7 @@ def student_from(
 
 
 def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The student can number the tokens' positions and knows all words.
+    """Raise an error unless the student has embeddings for all positions and all words.
 
     Raises:
         UserError: if `data.max_length` or the vocabulary is too large for it.
@@ -59,6 +63,6 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
 
 
 def random_student(section: StudentSection) -> StudentSection:
-    """The same student with random weights."""
+    """Return the section of the same student with random weights."""
     depth = section.num_layers or (len(section.layers) if isinstance(section.layers, list) else None)
     return section.model_copy(update={"layers": "random", "num_layers": depth})

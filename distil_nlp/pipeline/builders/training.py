@@ -14,17 +14,17 @@ from distil_nlp.recipe import Recipe
 
 DEFAULT_SEED = 42
 _WORKERS = 2
-"""Processes that prepare batches while a GPU works; a CPU has better use for its cores."""
+"""Processes that prepare batches for a GPU; without one they would compete with training for the cores."""
 
 
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
 
 
 def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> TrainingArguments:
-    """`TrainingArguments` from a recipe's fields.
+    """Return `TrainingArguments` from a recipe's fields.
 
     Raises:
-        UserError: with transformers' own words for combinations that it refuses.
+        UserError: with the message of transformers, for combinations that it rejects.
     """
     defaults = {
         "per_device_eval_batch_size": recipe.evaluation.batch_size,

@@ -1,0 +1,100 @@
+"""Data loaders of `DistillationTrainer`: rows in an order that depends on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+from distil_nlp.data.sampling import EpochRows, EpochSampler, EpochStream, training_order
+from distil_nlp.errors import UserError
+
+
+class EpochDataLoaders:
+    """A mixin for `transformers.Trainer` with resumable data loaders.
+
+    It reads `source`, `cutoff` and `mixup` of the trainer.
+    """
+
+    _sampler: EpochSampler | None = None
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return batches shuffled by (seed, epoch) alone; rows of weight 0 fill up the last one."""
+        if self.train_dataset is None:
+            raise ValueError("Trainer: training requires a train_dataset.")
+        rows = self.train_dataset
+        self.source.prepare(
+            rows,
+            self.data_collator,
+            device=self.args.device,
+            batch_size=self.args.eval_batch_size,
+            workers=self.args.dataloader_num_workers,
+            keep_model=self.eval_dataset is not None,
+        )
+        if isinstance(rows, IterableDataset):
+            return self._stream_dataloader(rows)
+        return self._get_dataloader(
+            EpochRows(rows, self.source.cached_epochs, self.cutoff, self.mixup),
+            "Training",
+            self._train_batch_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
+        """Return batches of an endless stream, pass after pass; each process reads its own part.
+
+        Raises:
+            UserError: if rows are to be augmented, since that needs their numbers.
+        """
+        args = self.args
+        if self.cutoff is not None or self.mixup is not None:
+            raise UserError(
+                "data.augmentation",
+                "training rows with a length",
+                "a stream",
+                why="its rows have no numbers, by which draws are the same after a resume",
+                fix="take a dataset that is no stream, or leave it out",
+            )
+        loader = DataLoader(
+            EpochStream(rows, args.process_index, args.world_size),
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        # one process of one, since the stream is split already; dispatching would cut the rows to the batch size
+        alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
+        return prepare_data_loader(loader, device=args.device, put_on_device=True, **alone)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return batches in the order of the rows; fillers of the last batch belong to no row set."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if rows is None or isinstance(rows, IterableDataset):
+            return super().get_eval_dataloader(rows)
+        size, sampler = self.args.eval_batch_size, self._get_eval_sampler
+        return self._get_dataloader(EpochRows(rows), "Evaluation", size, sampler_fn=sampler)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Return batches of a test set, as for evaluation."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def _get_train_sampler(self, train_dataset: EpochRows | None = None) -> Sampler:
+        rows, args = train_dataset.rows, self.args
+        order = training_order(rows, args)
+        multiple = 1 if args.dataloader_drop_last else self._train_batch_size * args.world_size
+        self._sampler = EpochSampler(len(rows), multiple, order)
+        return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: EpochRows) -> Sampler:
+        return EpochSampler(len(eval_dataset), self.args.eval_batch_size * self.args.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the sampler's epoch. `CheckpointGuard` calls this, whatever wraps the loader."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)

@@ -1,0 +1,82 @@
+"""The evaluation loop of `DistillationTrainer`: exact means of all terms over rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
+
+from distil_nlp.losses.hard_labels import MaskedAccuracy
+from distil_nlp.objective import OutputTerm
+from distil_nlp.training.meter import Meter
+
+
+class ExactEvaluation:
+    """A mixin for `transformers.Trainer` whose evaluation gives Σ ÷ rows of each term, not a mean of batch means.
+
+    It reads `objective`, `teacher_student` and `source` of the trainer.
+    """
+
+    _eval_meter: Meter | None = None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        *args: Any,
+        metric_key_prefix: str = "eval",
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
+        """Run `Trainer`'s loop; add the exact loss and terms, Σ ÷ rows over all batches and processes."""
+        size = len(self.objective.terms) + len(self._extra_terms)
+        self._eval_meter = Meter(size, self.args.device, counted=True)
+        self.source.to(self.args.device)
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._eval_meter.read(self.accelerator)
+        terms = dict(zip(self.objective.names, means, strict=False))
+        weights = self.objective.weights(1.0)  # where schedules end, so that all evaluations compare
+        weighted = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
+        loss = sum(value for value in weighted if not math.isnan(value))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
+        if self._extra_terms:
+            metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
+            metrics[f"{metric_key_prefix}_accuracy"] = means[-1]
+        output.metrics.update(metrics, **{f"{metric_key_prefix}_loss": loss})
+        return output
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        """Add the batch to the exact sums; return (None, logits, labels), without both for language modelling."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            factors = torch.zeros(len(self.objective.terms), device=self.args.device)
+            _, sums, student = self.teacher_student.compute(model, inputs, 1.0, factors, self._extra_terms)
+        counts = [
+            *self.objective.counts(inputs["rows"]),
+            *(len(inputs["rows"][term.counted_rows()]) for term in self._extra_terms),
+        ]
+        self._eval_meter.add(sums, sums.new_tensor(counts))
+        if self.objective.kind.level == "token" or prediction_loss_only or student.logits is None:
+            return None, None, None
+        labels = inputs.get("labels")
+        return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
+
+    @property
+    def _extra_terms(self) -> list[OutputTerm]:
+        """Terms of evaluation alone: the accuracy on masked tokens, where a term reads their labels."""
+        has_labels = "hard_label" in self.objective.names
+        return [MaskedAccuracy()] if self.objective.kind.predicts_words and has_labels else []
+
+
+def _no_labels(logits: Tensor) -> Tensor:
+    """Return −100 for every row, so that `Trainer` gathers labels for unlabelled batches too."""
+    return torch.full((logits.shape[0],), -100, device=logits.device)

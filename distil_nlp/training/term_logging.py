@@ -1,0 +1,112 @@
+"""Logging of `DistillationTrainer`: means of terms, weights, tokens per second, and a check for NaN."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from distil_nlp.errors import UserError
+from distil_nlp.training.meter import Meter
+
+
+class TermLogging:
+    """A mixin for `transformers.Trainer` that logs each term by its own name.
+
+    It reads `objective`, `probe`, `_balancing` and `progress_at` of the trainer.
+
+    Attributes:
+        last_terms: latest logged mean of each term.
+        tokens_seen: tokens of this process since training started, without padding.
+        spent_before: seconds and tokens before the checkpoint that training resumed from.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.last_terms: dict[str, float] = {}
+        self.tokens_seen = 0
+        self.spent_before = {"seconds": 0.0, "tokens": 0}
+        self._train_meter = Meter(len(self.objective.terms), self.args.device)
+        self._term_means: dict[str, float] = {}
+
+    def start_meter(self, step: int) -> None:
+        """Reset sums and clocks where training starts, or starts again with another batch size."""
+        self._train_meter.start(step)
+        if self._balancing is not None:
+            self._balancing.start()
+        if self.probe is not None:
+            self.probe.start()
+        self.tokens_seen, self._start_time = 0, time.monotonic()
+        self._spent_at_last_log = self.spent_before
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the terms (means per step since the last log), changing weights and speed to the training log.
+
+        Raises:
+            UserError: if a term was not finite since the last log.
+        """
+        if "loss" in logs:
+            logs = {**logs, **self.read_terms()}
+            progress = self.progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
+            logs |= self._changing_weights(progress)
+            logs["tokens_per_second"] = self._tokens_per_second()
+            logs |= self.probe.read() if self.probe is not None else {}
+        super().log(logs, start_time)
+
+    def _changing_weights(self, progress: float) -> dict[str, float]:
+        """Return the weights that have a schedule, or all where they are balanced."""
+        terms, is_balanced = self.objective.terms, self._balancing is not None
+        shares = self._balancing.shares.tolist() if is_balanced else [1.0] * len(terms)
+        return {
+            f"{term.name}_weight": term.weight(progress) * share
+            for term, share in zip(terms, shares, strict=True)
+            if is_balanced or term.weight.changes
+        }
+
+    def spent(self) -> dict[str, float]:
+        """Return seconds and tokens (of all processes, without padding) of training, earlier starts included."""
+        tokens = torch.tensor(float(self.tokens_seen), device=self.args.device)
+        tokens = int(self.accelerator.reduce(tokens, "sum").item())
+        return {
+            "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
+            "tokens": self.spent_before["tokens"] + tokens,
+        }
+
+    def _tokens_per_second(self) -> float:
+        """Return tokens per second since the last log, of all processes, without padding."""
+        now, last = self.spent(), self._spent_at_last_log
+        self._spent_at_last_log = now
+        return (now["tokens"] - last["tokens"]) / max(now["seconds"] - last["seconds"], 1e-9)
+
+    def read_terms(self) -> dict[str, float]:
+        """Return the means of the terms over the steps since the last log.
+
+        Each mean is over the steps that had a row of the term; a term without any is left out.
+        """
+        if self._train_meter.last_step < self.state.global_step:
+            means = self._train_meter.read(self.accelerator, self.state.global_step)
+            means_by_name = zip(self.objective.names, means, strict=True)
+            self._term_means = {name: mean for name, mean in means_by_name if not math.isnan(mean)}
+            self.last_terms = self.last_terms | self._term_means
+        return self._term_means
+
+    def raise_if_not_finite(self) -> None:
+        """Raise an error if a term was NaN or infinite since the last log; called before a save.
+
+        Raises:
+            UserError: naming those terms.
+        """
+        bad = self._train_meter.not_finite(self.accelerator, self.objective.names)
+        if bad:
+            last = self.state.global_step
+            raise UserError(
+                None,
+                "a finite loss",
+                f"NaN or infinity in {', '.join(bad)} by step {last}",
+                why=(
+                    "training would go on with a broken student, so it stopped; checkpoints up to the last log are good"
+                ),
+                fix=("lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16"),
+            )
