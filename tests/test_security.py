@@ -20,6 +20,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.models import load_model, load_tokenizer
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.redaction import abbreviate_home, redact
+from distil_nlp.results import read_results
 from distil_nlp.tasks import Head
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger, redact_logs
@@ -304,7 +305,7 @@ def test_revisions_are_pinned_and_the_commits_recorded(on_hub, without_report):
     """Prevents figures of which nobody can say what they were taken with; a fine-tuned teacher is that of its start."""
     names = ["teacher.name=me/models", "data.path=me/datasets"]
     assert on_hub.run(*names, "student.name=me/models", f"student.revision={OLD}") == 0
-    results = on_hub.results
+    results = read_results(on_hub.out / "results.json")
     assert results["teacher"]["revisions"] == {"me/models": NEW}
     assert results["student"]["initialisation"]["revision"] == OLD
     assert results["data"]["revision"] == OLD
@@ -312,7 +313,7 @@ def test_revisions_are_pinned_and_the_commits_recorded(on_hub, without_report):
     tuned = [*names, "teacher.finetune={max_steps: 1}", "run.overwrite=true", f"data.revision={OLD}"]
     for _ in range(2):  # trained, and read from where it is kept
         assert on_hub.run(*tuned, f"teacher.revision={OLD}") == 0
-        assert on_hub.results["teacher"]["revisions"] == {"me/models": OLD}
+        assert read_results(on_hub.out / "results.json")["teacher"]["revisions"] == {"me/models": OLD}
 
 
 def test_another_commit_of_the_data_than_the_pinned_one_is_refused(on_hub, capsys):

@@ -58,7 +58,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def load_model(name: str, head: Head, *, new_head: bool = False, revision: str | None = None) -> PreTrainedModel:
-    """A model with the head that the job needs, in float32 and eval mode; weights as safetensors only.
+    """Load a model with the head that the task needs, in float32 and eval mode; weights as safetensors only.
 
     Args:
         name: a folder, or a name on the Hub.
