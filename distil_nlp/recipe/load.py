@@ -148,7 +148,7 @@ def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     try:
         parsed = yaml.load(value, Loader=_Loader) if value else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return f"{text!r}: expected a YAML value / got: {' '.join(str(error).split())}"
+        return f"{text!r}: expected a YAML value / got {' '.join(str(error).split())}"
     section = tree
     for part in parts[:-1]:
         if section.get(part) is None:
