@@ -142,7 +142,7 @@ def test_every_term_tells_what_it_is():
 def test_the_docs_name_the_terms_that_compare_rows():
     """Prevents a term that depends on the size of a micro-batch without saying so."""
     told = (ROOT / "docs" / "recipes.md").read_text().replace("\n", " ")
-    sentence = re.search(r"a sequence\. ([^.]*) look at how the rows of a micro-batch", told).group(1)
+    sentence = re.search(r"a sequence\. ([^.]*) compare the rows of a micro-batch", told).group(1)
     assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_samples}
 
 
