@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-quickstart.txt
 	touch $@
 
-test: install         ## the tests, a few minutes on 2 cores
+test: install         ## the tests, 13 minutes on 2 shared cores
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
 
 test-slow: install    ## what takes minutes each: kills, half an hour; a run of an hour (LONG_RUN_MINUTES=60)
