@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 test: install         ## the tests, 13 minutes on 2 shared cores
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
 
-test-slow: install    ## what takes minutes each: kills, half an hour; a run of an hour (LONG_RUN_MINUTES=60)
+test-slow: install    ## what takes minutes each: kills, a quarter of an hour; a run of an hour (LONG_RUN_MINUTES=60)
 	$(BIN)/python -m pytest -q -m slow
 
 test-deepspeed: install ## ZeRO-2 in two processes, a minute; installs DeepSpeed, which needs a C++ compiler
