@@ -93,7 +93,7 @@ def _split_stream(stream: IterableDataset, selection_share: float | None, limit:
             raise UserError(
                 None,
                 f"a stream of more than the {_SELECTION_BLOCKS} blocks split off for choosing the best checkpoint",
-                f"{len(selection)}",
+                str(len(selection)),
                 why="nothing would be left to train on",
                 fix="set data.streaming=false",
             )

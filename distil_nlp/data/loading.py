@@ -79,9 +79,9 @@ def load_splits(
         raise UserError(
             "data.path",
             f"a dataset at {path!r}{f' with the configuration {name!r}' if name else ''}",
-            f"{reason}",
+            reason,
             why="there is nothing to train on",
-            fix=f"{remedy}",
+            fix=remedy,
         ) from error
 
 
@@ -125,7 +125,7 @@ def _load_file(file: Path, options: dict[str, Any]) -> DatasetDict | IterableDat
         raise UserError(
             "data.path",
             f"a file of {', '.join(_BUILDERS)}",
-            f"{file.name}",
+            file.name,
             why="its format is unknown",
             fix="convert it, or name a folder",
         )

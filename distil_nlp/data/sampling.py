@@ -75,7 +75,7 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
     raise UserError(
         "training.train_sampling_strategy",
         "random, group_by_length or sequential",
-        f"{args.train_sampling_strategy}",
+        str(args.train_sampling_strategy),
         why="its batches cannot be resumed exactly",
         fix="choose one of those",
     )

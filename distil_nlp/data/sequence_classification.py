@@ -90,7 +90,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
         raise UserError(
             "data.label_column",
             f"labels in {task.label_column!r} of the training split",
-            f"{'no such column, but ' + ', '.join(rows.column_names) if feature is None else 'unlabelled rows only'}",
+            "unlabelled rows only" if feature is not None else f"no such column, but {', '.join(rows.column_names)}",
             why="the number of classes is unknown",
             fix="name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel",
         )
@@ -130,7 +130,7 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
         raise UserError(
             "data.label_column",
             "names of classes",
-            f"{examples}",
+            examples,
             why="blank names, or names that differ only by spaces, would be classes of their own",
             fix="strip them; null marks an unlabelled row",
         )

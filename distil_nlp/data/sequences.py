@@ -239,7 +239,7 @@ def _check_labels(
         examples = ", ".join(map(repr, invalid[:3]))
         raise UserError(
             f"data.{task.label_column}",
-            f"{reader.expected(labels, num_labels)}",
+            reader.expected(labels, num_labels),
             f"{examples} in {split} ({len(invalid)} rows)",
             why="they cannot be learnt",
             fix="fix those rows; −100 or null marks an unlabelled one",

@@ -54,7 +54,7 @@ def split_off(rows: Dataset, fraction: float, seed: int, purpose: str) -> tuple[
         raise UserError(
             None,
             f"enough rows to split off a fraction of {fraction:g} for {purpose}",
-            f"{len(rows)}",
+            str(len(rows)),
             why="nothing would be left",
             fix="use more data",
         )

@@ -207,7 +207,7 @@ def _finished_results(run: Path) -> dict[str, Any]:
         raise UserError(
             None,
             f"a finished run in {run}",
-            f"{got}",
+            got,
             why="there is nothing to publish",
             fix=(
                 "give a training.output_dir that holds results.json and student/; the command that began "
@@ -245,7 +245,7 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
         raise UserError(
             None,
             f"a model card with valid YAML in {path}",
-            f"{' '.join(str(error).split())[:300]}",
+            " ".join(str(error).split())[:300],
             why="the Hub would reject it",
             fix="fix it, or delete it to have it written anew",
         ) from error

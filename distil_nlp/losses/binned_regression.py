@@ -96,7 +96,7 @@ class BinnedRegression(SoftTerm):
             raise UserError(
                 f"objective.{self.name}.width",
                 f"at least half the distance of two bins, {distance / 2:g}",
-                f"{width}",
+                str(width),
                 why="outputs between two bins would look alike",
                 fix="raise width or bins",
             )

@@ -64,7 +64,7 @@ class Widening(nn.Module):
             raise UserError(
                 "objective.weights_mse",
                 f"matrices of widths {' and '.join(map(str, self.widths))} in a block of the student",
-                f"{width}",
+                str(width),
                 why="the width of the teacher that belongs to it is not known",
                 fix="give the student the teacher's widths, or leave the term out",
             )

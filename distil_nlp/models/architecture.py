@@ -49,7 +49,7 @@ def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
     raise UserError(
         None,
         f"a feed-forward layer of {width} units in each block of {type(model).__name__}",
-        f"{'one in pieces, by chunk_size_feed_forward' if _is_chunked(config) else 'none, or gated ones'}",
+        "one in pieces, by chunk_size_feed_forward" if _is_chunked(config) else "none, or gated ones",
         why="the activation terms cannot see whether a unit is active",
         fix="set their weight to 0",
     )

@@ -58,7 +58,7 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
         raise UserError(
             "student.architecture=distilbert",
             "a BERT teacher",
-            f"{config.model_type}",
+            config.model_type,
             why="its parts have no counterpart in DistilBERT",
             fix="use student.architecture=same",
         )

@@ -169,9 +169,9 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
         raise UserError(
             None,
             f"a {what} at {name!r}, a folder or a name on the Hub",
-            f"{reason}",
+            reason,
             why="nothing can be distilled without it",
-            fix=f"{_remedy(folder, reason)}",
+            fix=_remedy(folder, reason),
         ) from error
 
 

@@ -70,7 +70,7 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
         raise UserError(
             None,
             f"as many student.layers as student.num_layers={depth}",
-            f"{list(choice)}",
+            str(list(choice)),
             why="the depth is ambiguous",
             fix="leave student.num_layers out",
         )

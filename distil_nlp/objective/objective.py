@@ -37,14 +37,14 @@ class Objective:
             raise UserError(
                 "objective",
                 "each term once",
-                f"{names}",
+                str(names),
             )
         self.terms = [term for term in terms if not term.weight.always_zero]
         if not self.terms:
             raise UserError(
                 "objective",
                 "a term with a weight above 0",
-                f"{names or 'none'}",
+                str(names or "none"),
                 why="there would be nothing to learn",
                 fix="give one of them a weight",
             )
@@ -52,8 +52,8 @@ class Objective:
             if not term.applies_to(kind):
                 raise UserError(
                     f"objective.{term.name}",
-                    f"{' or '.join(term.kinds())}",
-                    f"{kind}",
+                    " or ".join(term.kinds()),
+                    str(kind),
                     why="the term is not defined for it",
                     fix="leave it out",
                 )

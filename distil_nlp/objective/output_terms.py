@@ -32,7 +32,7 @@ class OutputTerm(LossTerm):
             raise UserError(
                 f"objective.{self.name}",
                 f"{least} classes or more",
-                f"{classes}",
+                str(classes),
                 why="with fewer it is constant for nearly all outputs, without a gradient",
                 fix="leave it out",
             )

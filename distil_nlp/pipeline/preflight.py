@@ -64,7 +64,7 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
         raise UserError(
             "training.metric_for_best_model",
             f"one of {', '.join(sorted(known))}",
-            f"{best}",
+            best,
             why="no evaluation would have it",
             fix="choose one of those",
         )
@@ -86,7 +86,7 @@ def _check_baselines(recipe: Recipe) -> None:
         raise UserError(
             "evaluation.baselines",
             "random_init for a student copied from the teacher",
-            f"{got}",
+            got,
             why="there is no such student to compare with",
             fix="leave random_init out",
         )

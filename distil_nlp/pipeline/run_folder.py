@@ -81,7 +81,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
         raise UserError(
             "training.output_dir",
             "a folder to write to",
-            f"{error}",
+            str(error),
             why="the result would be lost",
             fix="name another folder",
         ) from error

@@ -158,7 +158,7 @@ class StudentRun:
             raise UserError(
                 "training",
                 "fields that Trainer takes together",
-                f"{reason}",
+                reason,
             ) from error
 
     def saved_record(self) -> dict[str, Any] | None:

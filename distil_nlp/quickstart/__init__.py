@@ -30,7 +30,7 @@ def build_once(folder: Path, parameters: Mapping[str, object], build: Callable[[
         return False
     if folder.exists() and not marker.is_file():
         raise UserError(
-            f"{folder}",
+            str(folder),
             "no folder, or one made by this command",
             f"a folder without {MARKER}",
             why="files of yours could be lost",

@@ -53,7 +53,7 @@ def installed_model(package: str = PACKAGE) -> Path:
             f"the package '{package}' with its weights",
             "none installed",
             why="there is no teacher to distil",
-            fix=f"{INSTALL}",
+            fix=INSTALL,
         )
     return Path(folders[0]) / "model"
 
@@ -67,9 +67,9 @@ def check_sha256(path: Path, expected: str) -> None:
     got = hashlib.sha256(path.read_bytes()).hexdigest()
     if got != expected:
         raise UserError(
-            f"{path.name}",
+            path.name,
             f"sha256 {expected}",
-            f"{got}",
+            got,
             why="these are not the published weights",
             fix=f"pip uninstall {PACKAGE}, then {INSTALL}",
         )

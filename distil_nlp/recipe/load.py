@@ -120,22 +120,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
             None,
             f"a recipe at {path}",
             "no such file",
-            why=f"{hint}",
+            why=hint,
         )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}",
+            str(path),
             "YAML",
-            f"{' '.join(str(error).split())}",
+            " ".join(str(error).split()),
         ) from error
     if isinstance(tree, dict):
         return {name: {} if section is None else section for name, section in tree.items()}
     raise UserError(
-        f"{path}",
+        str(path),
         f"sections {', '.join(Recipe.model_fields)}",
-        f"{type(tree).__name__}",
+        type(tree).__name__,
     )
 
 

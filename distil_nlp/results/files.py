@@ -70,25 +70,25 @@ def read_run(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{path}",
+            str(path),
             "JSON",
-            f"{error}",
+            str(error),
             why="its figures cannot be read",
             fix="run the recipe again",
         ) from error
     version = get_nested(results, "schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path}",
+            str(path),
             f"schema_version {SCHEMA_VERSION}",
-            f"{version}",
+            str(version),
             why="its figures could be misread",
             fix="read them with the version of distil_nlp that wrote them",
         )
     wrong = [key for key, kind in _NEEDED.items() if not isinstance(results.get(key), kind)]
     if wrong:
         raise UserError(
-            f"{path}",
+            str(path),
             f"the keys {', '.join(_NEEDED)}",
             f"no usable {', '.join(wrong)}",
             why="there would be nothing to show",

@@ -56,8 +56,8 @@ def read_plan(path: Path) -> StudyPlan:
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise UserError(
-            f"{path}",
+            str(path),
             "a study",
-            f"{mistakes}",
+            mistakes,
             fix="see distil_nlp.study.plan.StudyPlan",
         ) from error

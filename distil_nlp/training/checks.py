@@ -31,15 +31,15 @@ def validate_arguments(args: TrainingArguments) -> None:
             raise UserError(
                 f"training.{name}",
                 "it unset",
-                f"{getattr(args, name)}",
-                why=f"{consequence}",
+                str(getattr(args, name)),
+                why=consequence,
                 fix="leave it out",
             )
     if args.torch_compile and args.torch_compile_mode in _CUDA_GRAPHS:
         raise UserError(
             "training.torch_compile_mode",
             "a mode without CUDA graphs",
-            f"{args.torch_compile_mode}",
+            str(args.torch_compile_mode),
             why="a graph's output is overwritten by the next one, while terms still read it",
             fix="leave it out, or use max-autotune-no-cudagraphs",
         )
@@ -82,7 +82,7 @@ def validate_augmentation(objective: Any, augmentations: Mapping[str, Any], cach
         raise UserError(
             ", ".join(names),
             "a task (classification, regression)",
-            f"{objective.kind.title}",
+            objective.kind.title,
             why="its masks make another row of a text each epoch already",
             fix="leave data.augmentation out",
         )
@@ -166,7 +166,7 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
         raise UserError(
             f"training.{named[0]}",
             "it unset with input_gradient",
-            f"{getattr(args, named[0])}",
+            str(getattr(args, named[0])),
             why="the term's gradient is that of a gradient, which it does not give, or rounds to 0 (fp16)",
             fix="leave one of the two out",
         )

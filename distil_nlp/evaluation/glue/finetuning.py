@@ -68,7 +68,7 @@ def _arguments(settings: FinetuningSettings, seed: int, folder: Path, rows: int)
         raise UserError(
             "--batch-size",
             f"a multiple of the {processes} processes",
-            f"{settings.batch_size}",
+            str(settings.batch_size),
             why="they share each batch",
             fix="choose another one",
         )

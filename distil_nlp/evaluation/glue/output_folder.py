@@ -128,7 +128,7 @@ class Folder:
             raise UserError(
                 "--output",
                 "a folder to write to",
-                f"{error}",
+                str(error),
                 why="scores would be lost",
                 fix="name another folder",
             ) from error

@@ -72,6 +72,6 @@ def _check_writable(file: Path) -> None:
         raise UserError(
             "--output",
             "a file that can be written",
-            f"{error}",
+            str(error),
             why="scores would be lost",
         ) from error

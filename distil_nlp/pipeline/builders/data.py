@@ -99,7 +99,7 @@ def task_of(recipe: Recipe) -> Task:
         raise UserError(
             "data.task",
             ", ".join(TASKS),
-            f"{options.task!r}",
+            repr(options.task),
             why="there is no such task",
         )
     task = TASKS[options.task]

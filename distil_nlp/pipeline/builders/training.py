@@ -42,5 +42,5 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         raise UserError(
             "training",
             "fields that go together",
-            f"{reason}",
+            reason,
         ) from error

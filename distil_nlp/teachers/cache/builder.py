@@ -140,7 +140,7 @@ def _create_cache(folder: Path, key: dict[str, Any], cost: CacheCost, rows: int,
         raise UserError(
             "teacher.cache",
             f"{_human(size)} of disk at {folder.parent}",
-            f"{_human(free)}",
+            _human(free),
             why="the cache would be incomplete",
             fix=(
                 "set teacher.cache.folder to a larger disk, lower teacher.cache.top_k or mask_epochs, or "

@@ -186,7 +186,7 @@ def _check_attention(attention: Any, layer: int) -> None:
         raise UserError(
             "teacher.cache",
             "attention that queries and keys determine",
-            f"{problem}",
+            problem,
             why="it could not be restored from the cache",
             fix="leave teacher.cache out, or set the attention terms' weights to 0",
         )

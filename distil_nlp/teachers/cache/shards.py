@@ -209,7 +209,7 @@ def _open(path: str) -> Fields:
         raise UserError(
             "teacher.cache",
             f"a shard at {path}",
-            f"{error}",
+            str(error),
             why="cached teacher outputs cannot be read",
             fix="start again: missing shards are rebuilt",
         ) from error
@@ -243,7 +243,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             "teacher.cache",
             f"{MANIFEST} in {folder}",
-            f"{error}",
+            str(error),
             why="it is unknown which teacher and rows it belongs to",
             fix="delete the folder",
         ) from error
