@@ -15,7 +15,6 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.pipeline.run_folder import VARIANTS
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.sections import BalanceSection
 from distil_nlp.tasks import Task
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
@@ -50,7 +49,6 @@ class StudentPlan:
         if not self.is_main:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
-            changed.objective, changed.balance = builders.labels_only_section(), BalanceSection()
             changed.data.augmentation.mixup = None  # a mixture has no label
         if self.name == RANDOM_INIT:
             changed.student = builders.random_student(recipe.student)

@@ -1,7 +1,7 @@
 """Builders of objects from the sections of a recipe; packages below `pipeline` know no recipe."""
 
 from distil_nlp.pipeline.builders.data import augmentation_arguments, data_name, task_of, transfer_set, with_seed
-from distil_nlp.pipeline.builders.objective import labels_only_section, objective_from
+from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import single_teachers, teacher_cache, teacher_dtype
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
@@ -11,7 +11,6 @@ __all__ = [
     "augmentation_arguments",
     "check_student",
     "data_name",
-    "labels_only_section",
     "objective_from",
     "random_student",
     "single_teachers",

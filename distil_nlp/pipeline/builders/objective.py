@@ -10,7 +10,7 @@ from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.sections import Change, ObjectiveSection
+from distil_nlp.recipe.sections import Change
 from distil_nlp.tasks import TaskKind
 
 
@@ -30,8 +30,3 @@ def _term(name: str, section: Any) -> LossTerm:
 
 def _schedule(start: float, change: Change | None) -> Schedule:
     return Schedule(start) if change is None else Schedule(start, change.end, change.shape)
-
-
-def labels_only_section() -> ObjectiveSection:
-    """Return the section of an objective on labels only."""
-    return ObjectiveSection.model_validate({"hard_label": {}})
