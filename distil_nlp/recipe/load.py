@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             None,
             f"a recipe at {path}",
             "no such file",
-            why=hint,
+            fix=hint,
         )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
