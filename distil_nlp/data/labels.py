@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ Labels = tuple[str, ...] | None
 """Class names in the order of their ids; None where the data does not name its classes."""
 
 
-class LabelReader:
+class LabelReader(ABC):
     """Reads the labels of one kind of task.
 
     Attributes:
@@ -26,25 +27,25 @@ class LabelReader:
     dtype: ClassVar[type[np.generic]]
     missing: ClassVar[float]
 
+    @abstractmethod
     def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
         """Return (class names, number of outputs), from the task table or the training split.
 
         Raises:
             UserError: if the column cannot be read as labels of this kind, or the splits contradict each other.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Return the values that are not valid labels of this kind; `values` holds no missing labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expected(self, labels: Labels, num_labels: int) -> str:
         """Return a description of the valid labels, for messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
         """Return the labels as numbers, `missing` for unlabelled rows."""
-        raise NotImplementedError
 
 
 def is_missing(value: Any) -> bool:

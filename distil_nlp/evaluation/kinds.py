@@ -5,6 +5,7 @@ A kind's module, `evaluation/<kind.module>.py`, has an instance of a subclass as
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -22,7 +23,7 @@ MetricOfSums = Callable[[np.ndarray], np.ndarray]
 """(draws, features) of sums over rows → the metric of each draw."""
 
 
-class Evaluator:
+class Evaluator(ABC):
     """Scores of one kind of task.
 
     Attributes:
@@ -32,34 +33,35 @@ class Evaluator:
 
     fidelity_sets: frozenset[str] = frozenset()
 
+    @abstractmethod
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return (predictions, labels) of a batch, as `Outputs` has them; logits are in fp32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def metric_names(self, task: str) -> list[str]:
         """Return the metrics that evaluation reports for a task, besides the loss and its terms."""
-        raise NotImplementedError
 
+    @abstractmethod
     def metrics(self, task: str) -> Callable[[EvalPrediction], Metrics]:
         """Return the function from `Outputs` to a task's metrics."""
-        raise NotImplementedError
 
     def trainer_metrics(self, task: str) -> Callable[[EvalPrediction], Metrics] | None:
         """Return the metrics function of `Trainer` for gathered outputs; None where its exact sums are the metrics."""
         return self.metrics(task)
 
+    @abstractmethod
     def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
         """Return the metrics of a baseline without a model, such as the majority class."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
         """Return the headline metric as sums over rows, for the bootstrap."""
-        raise NotImplementedError
 
     def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return a number for each row, (rows,), by which two sets of rows are checked to be the same."""
         return labels
 
+    @abstractmethod
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return the agreement of student and teacher.
 
@@ -67,7 +69,6 @@ class Evaluator:
             batches: results of `compare_batch`.
             labels: of all rows; None where the data has none.
         """
-        raise NotImplementedError
 
     def compare_batch(self, teacher: Tensor, student: Tensor) -> Any:
         """Return the part of a batch's logits that `fidelity` needs; kept in memory for all batches."""

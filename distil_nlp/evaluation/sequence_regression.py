@@ -10,7 +10,7 @@ import torch
 from scipy.stats import pearsonr
 from torch import Tensor
 
-from distil_nlp.evaluation.sequence_classification import SequenceEvaluator
+from distil_nlp.evaluation.sequences import SequenceEvaluator
 
 
 class RegressionEvaluator(SequenceEvaluator):
