@@ -20,15 +20,23 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
     """Return the dotted keys whose values differ, but for those with an ignored beginning; the home folder is `~`."""
-    before, now = flatten(abbreviate_home(before)), flatten(abbreviate_home(now))
-    keys = [key for key in before | now if not key.startswith(ignored)]
-    return [key for key in keys if before.get(key) != now.get(key)]
+    return [key for key, _, _ in _changes(before, now, ignored)]
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
     """Return `section.key was …, is …` for each of `changed_keys`."""
-    old, new = flatten(abbreviate_home(before)), flatten(abbreviate_home(now))
-    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed_keys(before, now, ignored)]
+    return [f"{key} was {old!r}, is {new!r}" for key, old, new in _changes(before, now, ignored)]
+
+
+def _changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted key, value before, value now) of each key that differs; None for a key that one of them lacks."""
+    before, now = flatten(abbreviate_home(before)), flatten(abbreviate_home(now))
+    for key in before | now:
+        old, new = before.get(key), now.get(key)
+        if old != new and not key.startswith(ignored):
+            yield key, old, new
 
 
 def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
