@@ -63,10 +63,8 @@ def predict(
     kind = task_kind(kind)
     objective = Objective([HardLabel()], kind)
     objective.bind(None, ModelShape.of(model.config))
-    recorder, was_training = (
-        Recorder(model, objective.request("student"), head_rows=kind.level == "token"),
-        model.training,
-    )
+    recorder = Recorder(model, objective.request("student"), head_rows=kind.level == "token")
+    was_training = model.training
     model.to(device).eval()
     collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
     outputs = {}

@@ -93,9 +93,7 @@ def load_with_missing_keys(
             f"a trained {head.kind.head_name} head in {name}",
             f"none ({', '.join(missing[:3])} {'and more ' if len(missing) > 3 else ''}missing)",
             why="its outputs would be noise, and the student would learn noise",
-            fix=(
-                "set teacher.finetune={} to train the teacher on this data first, or name a teacher that has the head"
-            ),
+            fix="set teacher.finetune={} to train the teacher on this data first, or name a teacher that has the head",
         )
     if missing and head.kind.has_labels:
         model = load_pretrained("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())

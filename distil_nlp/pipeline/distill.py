@@ -113,9 +113,8 @@ class Pipeline:
         for number, student in enumerate(others, start=2):
             logger.info(f"student {number} of {len(others) + 1}: {student}")
             scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
-        self.teacher_of(
-            main, self.student_run(main, scores), scores
-        )  # the main student's again, where each seed has its own
+        # the main student's teacher again, where each seed has its own
+        self.teacher_of(main, self.student_run(main, scores), scores)
         return self.results(scores, initialisation) if self.args.should_save else {}
 
     def majority(self) -> Metrics:

@@ -108,5 +108,5 @@ class TermLogging:
                 why=(
                     "training would go on with a broken student, so it stopped; checkpoints up to the last log are good"
                 ),
-                fix=("lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16"),
+                fix="lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16",
             )
