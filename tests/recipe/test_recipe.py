@@ -206,7 +206,8 @@ def test_a_file_without_sections_is_an_error(recipe, text, kind):
 def test_a_missing_file_names_the_nearest(tmp_path):
     """A traceback does not help with a typing mistake."""
     (tmp_path / "distilbert.yaml").write_text(SMALL)
-    with pytest.raises(UserError, match=r"at .*distilbret\.yaml / got no such file / did you mean .*bert\.yaml") as caught:
+    message = r"at .*distilbret\.yaml / got no such file / did you mean .*bert\.yaml"
+    with pytest.raises(UserError, match=message) as caught:
         load_recipe(tmp_path / "distilbret.yaml")
     assert caught.value.fix.startswith("did you mean ")  # labelled so on a terminal
     with pytest.raises(UserError, match=r"nowhere/x\.yaml / got no such file / give the path of a \.yaml file"):
