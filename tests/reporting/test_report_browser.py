@@ -55,6 +55,8 @@ def pages(tmp_path_factory):
 
 
 def show(browser, page, width, scheme="light"):
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
@@ -62,7 +64,11 @@ def show(browser, page, width, scheme="light"):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
     browser.get(page.as_uri())
+    WebDriverWait(browser, timeout=60).until(lambda it: it.current_url == page.as_uri() and it.execute_script(WHOLE))
 
+
+WHOLE = "return document.readyState === 'complete'"
+"""Whether a page is there to its end: on a busy machine `get` may return while it is still being read."""
 
 PICTURES = """
 return [...document.querySelectorAll("svg, img")].map(picture => {
