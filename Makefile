@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-slow test-deepspeed test-oldest lint docs-schema map quickstart prepare-quickstart benchmark audit clean
+.PHONY: help install test test-integration test-slow test-deepspeed test-oldest lint docs-schema map quickstart prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -19,8 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-quickstart.txt
 	touch $@
 
-test: install         ## the tests, 13 minutes on 2 shared cores
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
+test: install         ## the tests, 7 minutes on 2 cores
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow and not integration'
+
+test-integration: install ## tests of several processes, and more cases of others
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m integration
 
 test-slow: install    ## what takes minutes each: kills, a quarter of an hour; a run of an hour (LONG_RUN_MINUTES=60)
 	$(BIN)/python -m pytest -q -m slow
@@ -32,7 +35,7 @@ test-deepspeed: install ## ZeRO-2 in two processes, a minute; installs DeepSpeed
 test-oldest:          ## the tests on the oldest supported versions
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
-	.venv-oldest/bin/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow'
+	.venv-oldest/bin/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow and not integration'
 
 lint: install         ## ruff
 	$(BIN)/ruff check .

@@ -399,6 +399,7 @@ def test_the_whole_benchmark_on_a_tiny_model(tmp_path, capsys, shared):
     assert glue not in json.dumps(results)
 
 
+@pytest.mark.integration
 def test_what_processes_tell_each_other_is_the_gradient(tmp_path, capsys):
     """Prevents a figure of bytes that leaves a bucket out, and a part that measures one process talking to itself."""
     assert benchmark(["--parts", "communication", "--output", str(tmp_path)]) == 2

@@ -1,1 +1,1 @@
-"""Kinds of faults that users met, each over its members: other models, files, fields and moments than those that were reported."""
+"""Kinds of faults that users met, each over its members: more models, files, fields and moments than were reported."""

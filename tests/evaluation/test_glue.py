@@ -289,6 +289,7 @@ def test_small_tasks_start_from_mnli_of_their_seed(place, trained, capsys):
     assert [call[:2] for call in trained[6:]] == [("mnli", 43), ("stsb", 43)]
 
 
+@pytest.mark.integration
 def test_two_processes_give_the_scores_of_one(tmp_path):
     """Prevents a batch that grows with the processes, files written twice, and filler rows in scores or predictions."""
     one, two = Place(tmp_path / "one"), Place(tmp_path / "two")

@@ -146,6 +146,7 @@ def test_the_docs_name_the_terms_that_compare_rows():
     assert set(re.findall(r"`(\w+)`", sentence)) == {name for name, term in TERMS.items() if term.compares_samples}
 
 
+@pytest.mark.integration
 def test_two_processes_are_one_of_twice_the_rows(tmp_path):
     """Prevents a term that is reduced in another way than the others, and rows that are compared within a process only:
     DDP, all terms of a kind of task at once, those that compare rows also where the last micro-batch is a row short."""

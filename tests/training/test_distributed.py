@@ -48,7 +48,13 @@ def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -
     return two
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "accumulated",
+        *(pytest.param(cut, marks=pytest.mark.integration) for cut in ("thirty-steps", "uneven-last-batch")),
+    ],
+)
 def test_two_processes_equal_one(tmp_path, cut):
     """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows; and an exchange
     at every micro-step of an accumulated step, twice the network for the same gradient."""
@@ -56,11 +62,13 @@ def test_two_processes_equal_one(tmp_path, cut):
     assert two["exchanges"] == two["steps"]
 
 
+@pytest.mark.integration
 def test_two_processes_balance_the_terms_as_one(tmp_path):
     """Prevents shares that each process follows by its own rows, until the students drift apart."""
     check_equals_one(tmp_path, "accumulated", DDP, balance="uncertainty")
 
 
+@pytest.mark.integration
 def test_two_nodes_equal_one_process(tmp_path):
     """Prevents ranks and devices that are told by the local rank alone: two launchers that meet over a socket."""
     out = tmp_path / "two" / "found.json"
@@ -78,6 +86,7 @@ def test_two_nodes_equal_one_process(tmp_path):
     assert found["curves"]["loss"] == pytest.approx(one["curves"]["loss"], rel=2e-4)
 
 
+@pytest.mark.integration
 def test_two_processes_fill_one_cache_and_read_it(tmp_path):
     """Prevents processes that write each other's shards, or read outputs of rows that are not theirs."""
     caches = str(tmp_path / "caches")
@@ -92,6 +101,7 @@ def test_two_processes_fill_one_cache_and_read_it(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
+@pytest.mark.integration
 def test_sharded_parameters_give_the_gradient_and_losses_of_one_process(tmp_path):
     """Prevents a vocabulary, projections or an embedding that are read where their shards are not together; for 30
     steps."""
@@ -124,11 +134,13 @@ def check_a_whole_run(tmp_path: Path, *overrides: str) -> None:
         assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
 
 
+@pytest.mark.integration
 def test_a_whole_run_in_two_processes(tmp_path):
     """Prevents two processes that write over each other, speak at once, or score filler rows."""
     check_a_whole_run(tmp_path)
 
 
+@pytest.mark.integration
 def test_another_number_of_processes_goes_on_with_the_same_rows(tmp_path):
     """Prevents rows learnt from twice, or never, where a run goes on with other processes than it began with."""
     whole = train(tmp_path / "whole", 6, 1, 21)

@@ -79,6 +79,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_carries_on(tmp_path, monkeypatch
     assert place.results["training"]["resumed_from"] == "checkpoint-3"
 
 
+@pytest.mark.integration
 def test_two_processes_stop_at_the_same_step_though_one_alone_was_told(tmp_path):
     """Prevents a process that waits for ever in an exchange with one that has gone."""
     torchrun("-m", "tests.workers.preempted", str(tmp_path))
