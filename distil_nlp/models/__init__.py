@@ -8,8 +8,8 @@ from distil_nlp.models.loading import (
     load_tokenizer,
     load_with_missing_keys,
     max_positions,
-    usable_positions,
 )
+from distil_nlp.models.positions import usable_positions
 from distil_nlp.models.size import ModelSize, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 

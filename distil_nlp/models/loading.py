@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,25 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import CONFIG_NAME
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.checkpoint import Shapes, check_counts, check_sizes, tensors_of
 from distil_nlp.models.compatibility import check_labels
+from distil_nlp.models.config_fields import clean_fields, set_for_building
+from distil_nlp.models.positions import usable_positions
+from distil_nlp.models.weights import weigh
 from distil_nlp.tasks import Head
 from distil_nlp.utils.logging import quiet_transformers
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_POSITIONS_FROM_TWO = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families whose first position has number 2, after the padding's."""
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -47,9 +48,14 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
             f"a tokenizer in {name}",
             f"none of {', '.join(_TOKENIZER_FILES)}",
             why="every word would be unknown",
-            fix="save the teacher's tokenizer into its folder",
+            fix=_remedy_of_layout(folder) or "save the teacher's tokenizer into its folder",
         )
-    tokenizer = load_pretrained("tokenizer", name, AutoTokenizer.from_pretrained, revision=revision)
+    load = AutoTokenizer.from_pretrained
+    try:
+        tokenizer = load_pretrained("tokenizer", name, load, revision=revision)
+    except UserError:  # it reads config.json too, whose faults are named or mended first
+        config = load_config(name, revision)
+        tokenizer = load_pretrained("tokenizer", name, load, revision=revision, config=config)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -76,17 +82,7 @@ def load_with_missing_keys(
 ) -> tuple[PreTrainedModel, list[str]]:
     """`load_model`, with the names of the parameters that start untrained."""
     auto = getattr(transformers, head.kind.auto_model)
-    options: dict[str, Any] = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
-    load = auto.from_pretrained
-    model, info = load_pretrained("model", name, load, output_loading_info=True, **options)
-    if model.config.is_encoder_decoder:
-        raise UserError(
-            None,
-            "an encoder such as BERT",
-            f"{type(model).__name__} in {name}, which also decodes",
-        )
-    missing = sorted(info["missing_keys"])
-    _check_weights(model, name)
+    model, missing = load_weights(name, auto, revision)
     if missing and not new_head:
         raise UserError(
             None,
@@ -96,10 +92,39 @@ def load_with_missing_keys(
             fix="set teacher.finetune={} to train the teacher on this data first, or name a teacher that has the head",
         )
     if missing and head.kind.has_labels:
-        model = load_pretrained("model", name, load, ignore_mismatched_sizes=True, **options, **head.config())
+        model.config.update(head.config())
+        model = load_pretrained("model", name, auto.from_pretrained, **_options(model.config, revision))
     elif head.kind.has_labels:
         check_labels(model.config, head.labels, head.num_labels, name)
     return model.eval(), missing
+
+
+def load_weights(name: str, auto: type, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model of one of transformers' `Auto…` classes, and the names of the parameters of its head that are new.
+
+    Raises:
+        UserError: if the encoder has other weights than the file, decodes too, or is not finite.
+    """
+    config = load_config(name, revision)
+    tensors = load_pretrained("model", name, tensors_of, revision=revision)
+    check_sizes(config, tensors, name)
+    options = _options(config, revision) | {"output_loading_info": True}
+    model, info = load_pretrained("model", name, auto.from_pretrained, **options)
+    if model.config.is_encoder_decoder:
+        raise UserError(
+            None,
+            "an encoder such as BERT",
+            f"{type(model).__name__} in {name}, which also decodes",
+        )
+    weigh(model, info, tensors, name)
+    _check_weights(model, name)
+    return model, sorted(info["missing_keys"])
+
+
+def _options(config: PretrainedConfig, revision: str | None) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained`: float32, safetensors only; sizes that differ are looked at later."""
+    options = {"config": config, "revision": revision, "dtype": torch.float32}
+    return options | {"use_safetensors": True, "ignore_mismatched_sizes": True}
 
 
 def _check_weights(model: PreTrainedModel, name: str) -> None:
@@ -120,14 +145,30 @@ def max_positions(name: str, revision: str | None = None) -> int:
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """Return the configuration of a model, without loading its weights."""
-    return load_pretrained("model", name, AutoConfig.from_pretrained, revision=revision)
+    """Return the configuration of a model, without loading its weights; its fields as distilling needs them.
+
+    Raises:
+        UserError: if it cannot be had, or no model of its sizes is in the files beside it.
+    """
+    raw, tensors = load_pretrained("config.json", name, _raw_config, revision=revision)
+    check_counts(raw, tensors, name)
+    fields = clean_fields(raw, name)
+    if fields is raw or raw.get("model_type") not in CONFIG_MAPPING:
+        config = load_pretrained("config.json", name, AutoConfig.from_pretrained, revision=revision)
+    else:
+        config = load_pretrained("config.json", name, _config_of, fields=fields)
+    return set_for_building(config)
 
 
-def usable_positions(config: PretrainedConfig) -> int:
-    """Return the number of positions that a model of this configuration can embed."""
-    positions = getattr(config, "max_position_embeddings", None) or 10**6
-    return positions - (2 if config.model_type in _POSITIONS_FROM_TWO else 0)
+def _raw_config(place: str, revision: str | None, **options: Any) -> tuple[dict[str, Any], Shapes]:
+    """Return the fields of a model's `config.json`, and its tensors if they are on this machine already."""
+    raw = PretrainedConfig.get_config_dict(place, revision=revision)[0]
+    return raw, tensors_of(place, revision, cached_only=True)
+
+
+def _config_of(place: str, fields: dict[str, Any], **options: Any) -> PretrainedConfig:
+    """Return a configuration of these fields, as `AutoConfig.from_pretrained` would."""
+    return CONFIG_MAPPING[fields["model_type"]].from_dict(fields, name_or_path=place)
 
 
 def commit_of(name: str, revision: str | None = None) -> str | None:
@@ -157,8 +198,6 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
     try:
         with quiet_transformers():
             place = str(folder) if folder.is_dir() else name
-            if kwargs.get("use_safetensors"):
-                _refuse_other_weights(place, kwargs.get("revision"))
             return load(place, trust_remote_code=False, **kwargs)
     except Exception as error:  # whatever a broken file leads to
         reason = next(iter(str(error).strip().splitlines()), "")
@@ -173,30 +212,6 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
         ) from error
 
 
-def _refuse_other_weights(name: str, revision: str | None) -> None:
-    """Raise if the model's files name weights that are not safetensors in its own folder.
-
-    A configuration or an index of safetensors may name a pickle, which transformers would then read, or a file
-    outside the model's folder.
-
-    Raises:
-        ValueError: if so, with the name.
-    """
-    weights = PretrainedConfig.get_config_dict(name, revision=revision)[0].get("transformers_weights")
-    index = cached_file(
-        name,
-        SAFE_WEIGHTS_INDEX_NAME,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    shards = json.loads(Path(index).read_text(encoding="utf-8")).get("weight_map", {}) if index else {}
-    for file in map(str, [*shards.values(), *filter(None, [weights])]):
-        if not file.endswith(".safetensors") or re.search(r"[/\\]", file):
-            raise ValueError(f"the weights are in {file!r}, which is no safetensors file beside config.json")
-
-
 def _remedy(folder: Path, reason: str) -> str:
     if "custom code" in reason:
         return "Python code that comes with a model is never run here: take one of a class that transformers has"
@@ -205,9 +220,28 @@ def _remedy(folder: Path, reason: str) -> str:
             "check the name, the network (or HF_HUB_OFFLINE) and, for private models, HF_TOKEN; weights must be "
             "model.safetensors"
         )
+    if layout := _remedy_of_layout(folder):
+        return layout
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         return (
             "its weights are a pickle, which can run code when it is read: if you trust it, load it with transformers' "
             f"class and call save_pretrained({str(folder)!r}), which writes model.safetensors"
         )
     return "check its files; weights must be model.safetensors, whole and as config.json says"
+
+
+def _remedy_of_layout(folder: Path) -> str | None:
+    """Return what to do with a folder that holds no model itself; None if it has a configuration of its own."""
+    if (folder / CONFIG_NAME).is_file():
+        return None
+    if (folder / "adapter_config.json").is_file():
+        return (
+            "merge the adapter into its base model and name that folder: with peft, "
+            "AutoPeftModelFor….from_pretrained(folder).merge_and_unload().save_pretrained(…), and the tokenizer too"
+        )
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_NAME}") if _is_model_config(path))
+    return f"name the folder within it that holds the model: {folder / inner[0]}" if inner else None
+
+
+def _is_model_config(path: Path) -> bool:
+    return '"model_type"' in path.read_text(encoding="utf-8", errors="replace")

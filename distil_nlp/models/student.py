@@ -19,6 +19,7 @@ from transformers import (
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import stack_prefix
+from distil_nlp.models.config_fields import set_for_building
 from distil_nlp.models.distilbert import _distilbert_class, _distilbert_config, _distilbert_sources
 from distil_nlp.models.loading import commit_of, load_with_missing_keys
 from distil_nlp.tasks import Head
@@ -152,7 +153,7 @@ def _empty(
     teacher: PreTrainedModel, depth: int, layers: list[int] | None, architecture: str, changes: dict[str, Any]
 ) -> PreTrainedModel:
     """Return the student with random weights."""
-    config = copy.deepcopy(teacher.config)
+    config = set_for_building(copy.deepcopy(teacher.config))
     if architecture == "distilbert":
         config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
     else:

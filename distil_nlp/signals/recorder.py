@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, feed_forward_units, layer_stack
+from distil_nlp.models.config_fields import set_for_distilling
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
 from distil_nlp.signals.sdpa import KEEP, RECORDING_SDPA, show_probabilities
 from distil_nlp.signals.types import (
@@ -66,6 +67,8 @@ class Recorder:
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections = projections or {}
         self.layers, self._model = layer_stack(ensemble_members(model)[0]), model
+        for member in ensemble_members(model):
+            set_for_distilling(member.config)
         routed = model._can_set_attn_implementation()
         if not routed:
             self._require_maps_only()

@@ -264,7 +264,7 @@ def test_an_encoder_without_its_weights_is_refused(tmp_path):
     tiny.mlm_model(2).save_pretrained(tmp_path)
     encoder = Encoder.load(str(tmp_path))
     del encoder.weights["encoder.layer.1.output.dense.weight"]
-    with pytest.raises(UserError, match=r"got none for 1 tensors \(encoder.layer.1.output.dense.weight"):
+    with pytest.raises(UserError, match=r"got none for 1 of its 37 tensors \(encoder.layer.1.output.dense.weight"):
         encoder.with_head(Head("regression", None, 1))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from distil_nlp.data.fingerprint import hash_tensors
-from distil_nlp.errors import UserError
-from distil_nlp.models.loading import load_pretrained
+from distil_nlp.models.loading import load_weights
+from distil_nlp.models.weights import check_missing
 from distil_nlp.tasks import Head
 
 
@@ -37,19 +37,10 @@ class Encoder:
         """Load an encoder from a folder or the Hub, in float32.
 
         Raises:
-            UserError: if there is no such model, or it also decodes.
+            UserError: if there is no such model, it also decodes, or its weights are not those of its configuration.
         """
-        model, info = load_pretrained(
-            "model", name, AutoModel.from_pretrained,
-            output_loading_info=True, dtype=torch.float32, use_safetensors=True,
-        )  # fmt: skip
-        if model.config.is_encoder_decoder:
-            raise UserError(
-                None,
-                "an encoder such as BERT",
-                f"{type(model).__name__} in {name}, which decodes too",
-            )
-        weights = {key: value for key, value in model.state_dict().items() if key not in info["missing_keys"]}
+        model, missing = load_weights(name, AutoModel)
+        weights = {key: value for key, value in model.state_dict().items() if key not in missing}
         return cls(name, model.config, weights)
 
     def with_head(self, head: Head) -> PreTrainedModel:
@@ -62,15 +53,7 @@ class Encoder:
         config.update(head.config())
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         loaded = model.base_model.load_state_dict(self.weights, strict=False)
-        missing = [key for key in loaded.missing_keys if "pooler" not in key]
-        if missing:
-            raise UserError(
-                None,
-                f"the weights of a {type(model.base_model).__name__} in {self.name}",
-                f"none for {len(missing)} tensors ({', '.join(missing[:3])} …)",
-                why="they would start untrained",
-                fix="check its files",
-            )
+        check_missing(model.base_model, loaded.missing_keys, self.weights, self.name)
         return model
 
     @cached_property

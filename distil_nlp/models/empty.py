@@ -1,0 +1,18 @@
+"""Models without weights, on the meta device: their modules and shapes, at no cost in memory."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from distil_nlp.utils.logging import quiet_transformers
+
+
+def empty_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """Return the encoder of a configuration with tensors that have shapes and no values."""
+    config = copy.deepcopy(config)
+    with quiet_transformers(), no_init_weights(), torch.device("meta"):
+        return AutoModel.from_config(config)
