@@ -7,17 +7,20 @@ from distil_nlp.errors import UserError
 
 
 def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the transformer blocks in order of execution; ALBERT's one shared block appears once per layer.
+    """Return the transformer blocks in order of execution; a block that runs several times (ALBERT) is there as often.
+
+    Where a family keeps attentions, norms and feed-forward parts in lists of their own (XLM, FlauBERT), a block is a
+    `ModuleList` of its parts, which is never called itself: see `block_parts`.
 
     Raises:
         UserError: if no stack of `config.num_hidden_layers` blocks can be found.
     """
-    name = _stack_name(model)
-    if name is not None:
-        return list(model.get_submodule(name))
-    for path, module in model.named_modules():
-        if path.endswith("albert_layer_groups.0.albert_layers") and len(module) == 1:
-            return [module[0]] * model.config.num_hidden_layers
+    lists = [model.get_submodule(name) for name in _stack_names(model)]
+    if lists:
+        return [parts[0] if len(parts) == 1 else nn.ModuleList(parts) for parts in zip(*lists, strict=True)]
+    blocks = _shared_blocks(model)
+    if blocks:
+        return blocks
     raise UserError(
         None,
         f"a stack of {model.config.num_hidden_layers} layers in {type(model).__name__}",
@@ -25,6 +28,11 @@ def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
         why="its layers cannot be copied or compared",
         fix="use an encoder such as BERT, RoBERTa or ELECTRA",
     )
+
+
+def block_parts(block: nn.Module) -> list[nn.Module]:
+    """Return the modules that the model calls to run a block, the first one first: the block itself, or its parts."""
+    return list(block) if isinstance(block, nn.ModuleList) else [block]
 
 
 _UNITS = ("intermediate.dense", "ffn.lin1", "ffn")
@@ -74,14 +82,14 @@ def all_layers(model: PreTrainedModel) -> list[nn.Module]:
     return [layer for member in ensemble_members(model) for layer in layer_stack(member)]
 
 
-def stack_prefix(model: PreTrainedModel) -> str:
-    """Return the common prefix of the names of all block parameters, such as `bert.encoder.layer.`.
+def stack_prefixes(model: PreTrainedModel) -> list[str]:
+    """Return the prefixes of the names of all block parameters, such as `bert.encoder.layer.`; several in XLM.
 
     Raises:
         UserError: if the blocks share their weights (ALBERT) or cannot be found.
     """
-    name = _stack_name(model)
-    if name is None:
+    names = _stack_names(model)
+    if not names:
         raise UserError(
             None,
             "separate layers to copy",
@@ -89,14 +97,42 @@ def stack_prefix(model: PreTrainedModel) -> str:
             why="a shallower student cannot be made of some of them",
             fix="use student.layers=random or another teacher",
         )
-    return f"{name}."
+    return [f"{name}." for name in names]
 
 
-def _stack_name(model: PreTrainedModel) -> str | None:
-    depth = model.config.num_hidden_layers
-    base = {id(module) for module in model.base_model.modules()}
+_SHARED = "albert_layer_groups"
+"""The list of ALBERT's blocks, each of which runs for several layers."""
+
+
+def _stack_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of the lists with one entry for each layer: one list of blocks, or several of their parts.
+
+    Lists within a block do not count. Of lists in different places, those of one module that hold most weights are it.
+    """
+    places: dict[str, list[str]] = {}
+    for name, module in _outermost_lists(model):
+        if len(module) == model.config.num_hidden_layers and not name.endswith(_SHARED):
+            places.setdefault(name.rpartition(".")[0], []).append(name)
+    return max(places.values(), key=lambda names: (_weights_in(model, names), -len(names[0])), default=[])
+
+
+def _outermost_lists(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """Return the lists of modules or parameters in the base model that are in no other list, by name."""
+    base, found = {id(module) for module in model.base_model.modules()}, []
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in base:
-            is_shared = model.config.model_type == "albert"
-            return None if is_shared else name
-    return None
+        is_inside = any(name.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(module, nn.ModuleList | nn.ParameterList) and id(module) in base and not is_inside:
+            found.append((name, module))
+    return found
+
+
+def _weights_in(model: PreTrainedModel, names: list[str]) -> int:
+    return sum(weight.numel() for name in names for weight in model.get_submodule(name).parameters())
+
+
+def _shared_blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """Return ALBERT's blocks by layer: a group of layers shares one, which may itself be several in a row."""
+    groups = next((list(getattr(module, _SHARED)) for module in model.modules() if hasattr(module, _SHARED)), [])
+    blocks = [group.albert_layers[0] if len(group.albert_layers) == 1 else group for group in groups]
+    depth = model.config.num_hidden_layers
+    return [blocks[int(layer / (depth / len(blocks)))] for layer in range(depth)] if blocks else []

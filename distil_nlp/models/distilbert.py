@@ -22,6 +22,8 @@ _BLOCK = {
     "ffn.lin2": "output.dense",
     "output_layer_norm": "output.LayerNorm",
 }
+_KINDS = ("weight", "bias")
+_TABLES = ("bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight")
 _AROUND = {
     "distilbert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
     "distilbert.embeddings.LayerNorm.weight": "bert.embeddings.LayerNorm.weight",
@@ -41,15 +43,20 @@ def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, laye
     """
     state = teacher.state_dict()
     sources = {name: state[source] for name, source in _AROUND.items() if source in state}
-    positions = state["bert.embeddings.position_embeddings.weight"]
-    segment = state["bert.embeddings.token_type_embeddings.weight"][0]
+    positions, segment = state[_TABLES[0]], state[_TABLES[1]][0]
     sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
     for i, teacher_layer in enumerate(layers):
         for name, source in _BLOCK.items():
-            for kind in ("weight", "bias"):
+            for kind in _KINDS:
                 tensor = state[f"bert.encoder.layer.{teacher_layer}.{source}.{kind}"]
                 sources[f"distilbert.transformer.layer.{i}.{name}.{kind}"] = tensor
     return sources
+
+
+def _distilbert_origins(layers: list[int]) -> set[str]:
+    """Return the names of the teacher's parameters that `_distilbert_sources` reads."""
+    blocks = {f"bert.encoder.layer.{i}.{part}.{kind}" for i in layers for part in _BLOCK.values() for kind in _KINDS}
+    return {*_AROUND.values(), *_TABLES, *blocks}
 
 
 def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:

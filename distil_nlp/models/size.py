@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from distil_nlp.models.architecture import all_layers
+from distil_nlp.errors import UserError
+from distil_nlp.models.architecture import all_layers, ensemble_members
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,17 @@ class ModelSize:
 
 
 def size_of(model: PreTrainedModel) -> ModelSize:
-    """Return the size of a model, or of all members of an ensemble."""
-    encoder = nn.ModuleList(all_layers(model))
-    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    """Return the size of a model, or of all members of an ensemble.
+
+    Where the blocks cannot be found (Funnel), all of the base model but its tables counts as the encoder.
+    """
+    embeddings = _count(nn.ModuleList(m for m in model.modules() if isinstance(m, nn.Embedding)))
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    return ModelSize(_count(model), _count(encoder), _count(nn.ModuleList(embeddings)), round(size / 1e6, 2))
+    try:
+        encoder = _count(nn.ModuleList(all_layers(model)))
+    except UserError:
+        encoder = sum(_count(member.base_model) for member in ensemble_members(model)) - embeddings
+    return ModelSize(_count(model), encoder, embeddings, round(size / 1e6, 2))
 
 
 def _count(module: nn.Module) -> int:

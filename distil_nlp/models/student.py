@@ -6,22 +6,28 @@ Initialisation is the largest single factor in DistilBERT's ablation (−3.69 GL
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.architecture import stack_prefix
+from distil_nlp.models.architecture import stack_prefixes
 from distil_nlp.models.config_fields import set_for_building
-from distil_nlp.models.distilbert import _distilbert_class, _distilbert_config, _distilbert_sources
+from distil_nlp.models.distilbert import (
+    _distilbert_class,
+    _distilbert_config,
+    _distilbert_origins,
+    _distilbert_sources,
+)
 from distil_nlp.models.loading import commit_of, load_with_missing_keys
+from distil_nlp.models.modernbert import first_block_tensors
+from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
 from distil_nlp.tasks import Head
 
 LayerChoice = Literal["every_other", "first", "last", "random"] | Sequence[int]
@@ -34,6 +40,7 @@ class StudentReport:
     Attributes:
         layers: the teacher's block for each of the student's, or None if no block was copied.
         copied, new: names of the parameters that were copied, and of those that were newly initialised.
+        dropped: names of the teacher's parameters that found no place, other than those of blocks left out by plan.
         source: the checkpoint the student started from, if it was not made of the teacher.
         revision: its commit, if it is on the Hub.
     """
@@ -41,19 +48,31 @@ class StudentReport:
     layers: list[int] | None
     copied: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     source: str | None = None
     revision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         start = {"checkpoint": self.source, "revision": self.revision}
-        return {"teacher_layers": self.layers, "copied": len(self.copied), "new": self.new, **start}
+        return {
+            "teacher_layers": self.layers,
+            "copied": len(self.copied),
+            "new": self.new,
+            "dropped": self.dropped,
+            **start,
+        }
 
     def __str__(self) -> str:
         source = f"from {self.source or 'no teacher layer'}"
         if self.layers is not None:
             source = f"from teacher layers {self.layers}"
-        new = ", ".join(self.new[:4]) + (" …" if len(self.new) > 4 else "")
-        return f"student {source}: {len(self.copied)} tensors copied, {len(self.new)} new{f' ({new})' if new else ''}"
+        counts = f"{len(self.copied)} tensors copied, {len(self.new)} new{_examples(self.new)}"
+        dropped = f"; {len(self.dropped)} of the teacher's found no place{_examples(self.dropped)}"
+        return f"student {source}: {counts}{dropped if self.dropped else ''}"
+
+
+def _examples(names: list[str]) -> str:
+    return f" ({', '.join(names[:4])}{' …' if len(names) > 4 else ''})" if names else ""
 
 
 def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
@@ -130,8 +149,16 @@ def build_student(
     if layers is None:
         report.new = [name for name, _ in student.named_parameters()]
         return student, report
-    sources = _distilbert_sources if architecture == "distilbert" else _same_sources
-    _copy(student, sources(teacher, student, layers), report)
+    if architecture == "distilbert":
+        _copy(student, _distilbert_sources(teacher, student, layers), report)
+        used = _distilbert_origins(layers)
+    else:
+        prefixes, state = stack_prefixes(teacher), teacher.state_dict()
+        origins = _origins(student, prefixes, layers, state.keys())
+        tensors = {name: state[origin] for name, origin in origins.items()}
+        _copy(student, tensors | first_block_tensors(state, prefixes[0], layers), report)
+        used = {origins[name] for name in report.copied if name in origins}
+    report.dropped = _without_place(teacher, layers, used)
     return student, report
 
 
@@ -143,8 +170,16 @@ def start_from_checkpoint(name: str, head: Head, revision: str | None = None) ->
     return student.train(), StudentReport(None, copied, new, source=name, revision=commit)
 
 
-_NOT_TO_CHANGE = ("num_hidden_layers", "n_layers", "vocab_size", "num_labels", "id2label", "label2id", "layer_types")
-
+_NOT_TO_CHANGE = (
+    "num_hidden_layers", "n_layers", "n_layer", "num_layers", "vocab_size", "num_labels", "id2label", "label2id",
+    "layer_types",
+)  # fmt: skip
+_PER_LAYER = re.compile("layer|window")
+"""Part of the names of lists with a value for each layer: `layer_types`, `attn_layers`, `attention_window`."""
+_OF_EQUAL_WIDTH = ("pooler_hidden_size", "embedding_size", "true_hidden_size", "word_embed_proj_dim")
+"""Fields that go with `hidden_size` where they equal it, and the student does not run otherwise."""
+_OF_A_HEAD = ("head_dim", "d_head", "attention_head_size")
+"""Fields that go with `hidden_size` by the head, likewise."""
 
 _IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, AssertionError, StrictDataclassError)
 
@@ -158,9 +193,7 @@ def _empty(
         config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
     else:
         cls = type(teacher)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in layers or range(depth)]
-    config.num_hidden_layers = depth
+    _set_depth(config, depth, layers)
     unknown = [name for name in changes if not hasattr(config, name)]
     if unknown:
         raise UserError(
@@ -180,16 +213,89 @@ def _empty(
             fix="leave them out",
         )
     try:
-        for name, value in changes.items():
-            setattr(config, name, value)
-        return cls._from_config(config, dtype=torch.float32).train()
-    except _IMPOSSIBLE as error:
-        reason = " ".join(str(error).split())
+        return _model_of(cls, config, changes)
+    except (UserError, *_IMPOSSIBLE) as error:
+        followers = _followers(config, changes)
+        if followers:
+            try:
+                return _model_of(cls, config, followers | changes)
+            except (UserError, *_IMPOSSIBLE):
+                pass  # the first error is that of the configuration as it was asked for
+        reason = error.got if isinstance(error, UserError) else " ".join(str(error).split())
+        width = _of_old_width(config, changes)
         raise UserError(
-            "student.config",
+            "student.config" if changes else "student",
             "a possible configuration",
-            f"{changes}: {reason}",
+            f"{changes}: {reason}" if changes else f"{type(config).__name__} of {depth} layers: {reason}",
+            why=f"{', '.join(width)} are those of the teacher's width still" if width else None,
+            fix=f"set {' and '.join(f'student.config.{name}' for name in width)} too" if width else None,
         ) from error
+
+
+def _model_of(cls: type[PreTrainedModel], config: PretrainedConfig, changes: dict[str, Any]) -> PreTrainedModel:
+    """Return a model with random weights; one whose shape was changed is tried on a few tokens.
+
+    Raises:
+        UserError: if it does not run.
+    """
+    config = copy.deepcopy(config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    config.validate()  # as it would be when it is saved
+    student = cls._from_config(config, dtype=torch.float32).train()
+    if changes:
+        with undisturbed(student):
+            run_plainly(student, trial_batch(student))
+    return student
+
+
+def _set_depth(config: PretrainedConfig, depth: int, layers: list[int] | None) -> None:
+    """Set the number of layers; lists with a value for each layer keep those of the chosen ones.
+
+    Raises:
+        UserError: if the family's depth is no single number (Funnel).
+    """
+    before = config.num_hidden_layers
+    for name, value in vars(config).items():
+        if isinstance(value, list | tuple) and len(value) == before and _PER_LAYER.search(name):
+            setattr(config, name, [value[i] for i in layers or range(depth)])
+    if getattr(config, "num_hidden_groups", 1) > depth:
+        config.num_hidden_groups = depth  # ALBERT: no group without a layer
+    try:
+        config.num_hidden_layers = depth
+    except NotImplementedError as error:
+        raise UserError(
+            "student",
+            "a teacher whose depth is a number of layers",
+            f"{type(config).__name__}: {error}",
+            why="a shallower student cannot be made of it",
+            fix="name a smaller model with the same vocabulary by student.name",
+        ) from error
+
+
+def _followers(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that may have to go with a changed width, and their values."""
+    width, heads = (_changed(config, changes, name) for name in ("hidden_size", "num_attention_heads"))
+    if not isinstance(width, int) or not heads or width % heads:
+        return {}
+    head = config.hidden_size // config.num_attention_heads
+    equal = {name: width for name in _OF_EQUAL_WIDTH if getattr(config, name, None) == config.hidden_size}
+    return equal | {name: width // heads for name in _OF_A_HEAD if getattr(config, name, None) == head}
+
+
+def _of_old_width(config: PretrainedConfig, changes: dict[str, Any]) -> list[str]:
+    """Return the names of fields that equal the teacher's width, if the student's is another."""
+    if _changed(config, changes, "hidden_size") == config.hidden_size:
+        return []
+    own = {config.attribute_map.get(name, name) for name in ("hidden_size", "vocab_size", *changes)}
+    equal = [name for name, value in vars(config).items() if type(value) is int and value == config.hidden_size]
+    return [name for name in equal if name not in own and re.search("size|dim|width", name)]
+
+
+def _changed(config: PretrainedConfig, changes: dict[str, Any], field: str) -> Any:
+    """Return the student's value of a field, whichever of its names `changes` has."""
+    names = {config.attribute_map.get(name, name): value for name, value in changes.items()}
+    return names.get(config.attribute_map.get(field, field), getattr(config, field))
 
 
 def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentReport) -> None:
@@ -208,15 +314,31 @@ def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentR
     student.tie_weights()
 
 
-def _same_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
-    """Return student name → teacher tensor, for one and the same architecture."""
-    prefix, state = stack_prefix(teacher), teacher.state_dict()
-    sources = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    for i, teacher_layer in enumerate(layers):
-        block = f"{prefix}{teacher_layer}."
-        sources |= {
-            f"{prefix}{i}.{name.removeprefix(block)}": tensor
-            for name, tensor in state.items()
-            if name.startswith(block)
-        }
-    return sources
+def _origins(student: PreTrainedModel, prefixes: list[str], layers: list[int], known: Iterable[str]) -> dict[str, str]:
+    """Return student name → teacher name, for one and the same architecture.
+
+    Whatever list of the blocks' parts a name is in, its number is that of the block.
+    """
+    known, origins = set(known), {}
+    for name in student.state_dict():
+        prefix, number, rest = _split(name, prefixes)
+        origin = name if number is None else f"{prefix}{layers[number]}{rest}"
+        if origin in known:
+            origins[name] = origin
+    return origins
+
+
+def _split(name: str, prefixes: list[str]) -> tuple[str, int | None, str]:
+    """Split a parameter's name at the number of its block; the number is None if it is in no block."""
+    for prefix in prefixes:
+        if name.startswith(prefix):
+            number, dot, rest = name.removeprefix(prefix).partition(".")
+            return prefix, int(number), f"{dot}{rest}"
+    return name, None, ""
+
+
+def _without_place(teacher: PreTrainedModel, layers: list[int], used: Collection[str]) -> list[str]:
+    """Return the names of the teacher's parameters that are not `used`, but for those of blocks left out by plan."""
+    prefixes, names = stack_prefixes(teacher), [name for name, _ in teacher.named_parameters()]
+    numbers = {name: _split(name, prefixes)[1] for name in names}
+    return [name for name in names if name not in used and numbers[name] in {None, *layers}]

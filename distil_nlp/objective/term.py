@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import feed_forward_width
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
@@ -55,7 +56,21 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
-        """Return the sizes in a model's configuration."""
+        """Return the sizes in a model's configuration.
+
+        Raises:
+            UserError: if it does not have them (Perceiver).
+        """
+        needed = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+        missing = [name for name in needed if not hasattr(config, name)]
+        if missing:
+            raise UserError(
+                None,
+                "a configuration with layers, width and heads",
+                f"{type(config).__name__} without {', '.join(missing)}",
+                why="its layers cannot be paired with another model's",
+                fix="take an encoder such as BERT, RoBERTa or ELECTRA",
+            )
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
         return cls(

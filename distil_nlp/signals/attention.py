@@ -33,6 +33,11 @@ class QueriesKeys:
     mask: Tensor | None = None
     value: Tensor | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(batch, heads, queries, keys)."""
+        return (*self.query.shape[:3], self.key.shape[2])
+
     def log_probabilities(self) -> Tensor:
         """Return the log-probabilities, (batch, heads, seq, seq), in fp32."""
         return attention_log_probabilities(self.query, self.key, self.scaling, self.mask)
@@ -60,6 +65,11 @@ class Probabilities:
     """
 
     whole: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(batch, heads, queries, keys)."""
+        return tuple(self.whole.shape)
 
     def log_probabilities(self) -> Tensor:
         """Return the log-probabilities in fp32; that of 0 is a finite number, so that 0 · log 0 is 0."""

@@ -24,9 +24,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.architecture import ensemble_members, feed_forward_units, layer_stack
+from distil_nlp.models.architecture import block_parts, ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.models.config_fields import set_for_distilling
-from distil_nlp.signals.attention import Probabilities, QueriesKeys
+from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
+from distil_nlp.signals.attention import Attention, Probabilities, QueriesKeys
+from distil_nlp.signals.probe import (
+    axes_of,
+    check_own_states,
+    is_close,
+    own_states,
+    unlike_states,
+)
 from distil_nlp.signals.sdpa import KEEP, RECORDING_SDPA, show_probabilities
 from distil_nlp.signals.types import (
     EMBEDDINGS,
@@ -44,6 +52,9 @@ PROJECTIONS = "distillation_projections"
 class Recorder:
     """Hooks on a model that replace its output by the requested signals, whenever `rows` are passed to forward.
 
+    A block's states are those that reach the next block, which is what transformers calls `hidden_states`. Where
+    signals from within a model are requested, a forward of a few tokens shows that they are the batch's tokens'.
+
     Attention of mapped layers needs SDPA with queries and keys kept; for models whose attention function transformers
     cannot replace (DeBERTa, MPNet), the maps of their eager attention are captured instead, with a warning.
 
@@ -53,6 +64,9 @@ class Recorder:
         head_rows: True to run the head on the token positions `rows["head"]` only (language modelling).
         projects: True if the head projects to the vocabulary; otherwise `Signals.vocabulary` replaces the logits.
         projections: name → its input; the modules themselves are in `model.<PROJECTIONS>`.
+
+    Raises:
+        UserError: if a requested signal cannot be had of this model.
     """
 
     def __init__(
@@ -66,10 +80,10 @@ class Recorder:
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections = projections or {}
-        self.layers, self._model = layer_stack(ensemble_members(model)[0]), model
+        self.layers, self._model = layer_stack(ensemble_members(model)[0]) if request.has_layers else [], model
         for member in ensemble_members(model):
             set_for_distilling(member.config)
-        routed = model._can_set_attn_implementation()
+        routed = _routes_attention(model)
         if not routed:
             self._require_maps_only()
         units = {
@@ -77,6 +91,8 @@ class Recorder:
             for layer, _ in request.activations
         }
         self._rows: dict[str, Tensor] | None = None
+        self._length = 0
+        self._axes = (0, 1, 2)
         self._measure: VocabularyLoss | None = None
         self._differentiate: GradientFunction | None = None
         self.last: Tensor | None = None
@@ -99,6 +115,8 @@ class Recorder:
             model.set_attn_implementation(RECORDING_SDPA)
         if request.attention:
             self._watch_attention(model, routed)
+        if request.reads_states:
+            self._probe()
 
     def remove(self) -> None:
         """Remove every hook; the model is as it was before."""
@@ -148,11 +166,11 @@ class Recorder:
 
     def _watch_hidden(self) -> None:
         layers = {layer for layer, _ in self.request.hidden} - {len(self.layers) - 1}
-        if layers:
-            for module in {id(m): m for m in self.layers}.values():
-                self._handles.append(module.register_forward_hook(self._keep_hidden))
-        if EMBEDDINGS in layers or self.request.input_gradient:
-            self._handles.append(self.layers[0].register_forward_pre_hook(self._keep_embeddings, with_kwargs=True))
+        if self.request.input_gradient:
+            layers.add(EMBEDDINGS)
+        for block in {id(self.layers[i + 1]): self.layers[i + 1] for i in layers}.values():
+            keep = partial(self._keep_states, block)
+            self._handles.append(block_parts(block)[0].register_forward_pre_hook(keep, with_kwargs=True))
 
     def _watch_activations(self, units: dict[int, nn.Linear]) -> None:
         for layer, module in {id(self.layers[i]): (self.layers[i], module) for i, module in units.items()}.values():
@@ -185,36 +203,84 @@ class Recorder:
                 elif "dropout" in type(module).__name__.lower():
                     self._handles.append(module.register_forward_pre_hook(partial(show_probabilities, keep)))
 
+    # What the model shows of a few tokens ---------------------------------------------------------------------------
+
+    def _probe(self) -> None:
+        """Compare what the hooks see with the states that the model gives by itself, and note the order of its axes.
+
+        Raises:
+            UserError: if they are not alike, or a signal does not have the batch's tokens.
+        """
+        base, batch = ensemble_members(self._model)[0].base_model, trial_batch(self._model)
+        with undisturbed(self._model):
+            own, last = own_states(base, batch)
+            self._begin(base, (), {**batch, "rows": {"head": torch.arange(1, device=last.device)}})
+            run_plainly(base, batch)
+        self._rows = None
+        self._require_states(base)
+        self._hidden.pop(len(self.layers) - 1, None)  # the encoder's output, which `own_states` has looked at
+        within = [*self._hidden.values(), *self._activations.values()]
+        if within:
+            check_own_states(base, own, len(self.layers), last.shape)
+            self._axes = self._common_axes(within, last.shape)
+        for layer, states in self._hidden.items():
+            if not is_close(self._of_tokens(states), own[layer + 1][:, : self._length]):
+                raise unlike_states(base, f"other states after block {layer} than its own output_hidden_states")
+        self._require_attention(self._model)
+        for layer, attention in self._attention.items():
+            if (attention.shape[0], *attention.shape[2:]) != (len(last), self._length, self._length):
+                raise unlike_states(base, f"attention of shape {tuple(attention.shape)} in layer {layer}")
+        self._forget()
+
+    def _require_states(self, base: nn.Module) -> None:
+        """Raise UserError if a block was not seen to run: SqueezeBERT calls its blocks' forwards past all hooks."""
+        request, gradient = self.request, {EMBEDDINGS} if self.request.input_gradient else set()
+        hidden = gradient.union(layer for layer, _ in request.hidden) - self._hidden.keys()
+        missing = hidden.union({layer for layer, _ in request.activations} - self._activations.keys())
+        if missing:
+            raise unlike_states(base, f"no sight of layers {sorted(missing)}, which it runs past all hooks")
+
+    def _common_axes(self, within: list[Tensor], shape: torch.Size) -> tuple[int, int, int]:
+        """Return the order of axes that all signals from within the model have."""
+        axes = {axes_of(states.shape, (shape[0], shape[1])) for states in within}
+        if len(axes) > 1 or None in axes:
+            shapes = {tuple(states.shape) for states in within}
+            raise unlike_states(self._model, f"states of shape {', '.join(map(str, shapes))}")
+        return axes.pop()
+
     # What the hooks do. Under activation checkpointing they may only keep references: an operation here would
     # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        self._rows, self._shown = kwargs.pop("rows", None), kwargs.pop("shown", None) or {}
-        self._vocabulary = self._measured = None
+        rows, shown = kwargs.pop("rows", None), kwargs.pop("shown", None) or {}
+        self._forget()
+        self._rows, self._shown = rows, shown
+        self._length = _length_of(args, kwargs)
         self._add_embedding_gradient_by_rows(self._measure is not None)
+        return args, kwargs
+
+    def _forget(self) -> None:
         self._hidden: dict[int, Tensor] = {}
-        self._attention: dict[int, dict[str, Any]] = {}
+        self._attention: dict[int, Attention] = {}
         self._activations: dict[int, Tensor] = {}
         self._calls: dict[str, int] = defaultdict(int)
-        return args, kwargs
+        self._shown: dict[str, Tensor] = {}
+        self._vocabulary = self._measured = None
 
-    def _keep_embeddings(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """Keep the input of the first block; for a frozen model make it a leaf if a loss is differentiated there."""
-        if self._rows is None or EMBEDDINGS in self._hidden:
-            return None
-        states = args[0] if args else kwargs["hidden_states"]
-        if self._differentiate is not None and not states.requires_grad and torch.is_grad_enabled():
-            states = states.detach().requires_grad_()
-            args, kwargs = ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
-        self._hidden[EMBEDDINGS] = states
-        return args, kwargs
+    def _keep_states(self, block: nn.Module, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Keep what reaches a block: the states after the one before, or the embeddings.
 
-    def _keep_hidden(self, module: nn.Module, args: tuple, output: Any) -> None:
+        Of a frozen model the embeddings become a leaf, in place, if a loss is differentiated there: all that reads
+        them counts, such as a convolution beside the first block.
+        """
         if self._rows is None:
             return
-        layer = self._nth(module, "hidden")
-        if any(layer == requested for requested, _ in self.request.hidden):
-            self._hidden[layer] = output[0] if isinstance(output, tuple) else output
+        layer = self._nth(block, "hidden") - 1
+        states = args[0] if args else kwargs["hidden_states"]
+        if layer == EMBEDDINGS and self._differentiate is not None and torch.is_grad_enabled():
+            states.requires_grad_(True)
+        if layer == EMBEDDINGS or any(layer == requested for requested, _ in self.request.hidden):
+            self._hidden[layer] = states
 
     @torch.compiler.disable
     def _keep_activations(self, owner: nn.Module, module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -290,13 +356,16 @@ class Recorder:
             return None
         rows, self._rows = self._rows, None
         self._add_embedding_gradient_by_rows(False)
+        last = len(self.layers) - 1  # the encoder's output, which has the batch's tokens
         hidden = {
-            (layer, name): self._hidden[layer].flatten(0, 1).index_select(0, rows[name])
+            (layer, name): (self._hidden[layer] if layer == last else self._of_tokens(self._hidden[layer]))
+            .flatten(0, 1)
+            .index_select(0, rows[name])
             for layer, name in self.request.hidden
         }
         self._require_attention(module)
         activations = {
-            (layer, name): self._activations[layer].flatten(0, 1).index_select(0, rows[name])
+            (layer, name): self._of_tokens(self._activations[layer]).flatten(0, 1).index_select(0, rows[name])
             for layer, name in self.request.activations
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
@@ -319,13 +388,18 @@ class Recorder:
             "attention": self._attention,
             "activations": activations,
             "weights": weights,
-            "input_gradient": self._differentiate and self._differentiate(logits, self._hidden[EMBEDDINGS]),
+            "input_gradient": self._differentiate
+            and self._of_tokens(self._differentiate(logits, self._hidden[EMBEDDINGS])),
             "vocabulary": self._vocabulary,
             "measured": self._measured,
         }
-        self._hidden, self._attention, self._activations, self._shown = {}, {}, {}, {}
-        self._vocabulary = self._measured = None
+        self._forget()
         return signals
+
+    def _of_tokens(self, states: Tensor) -> Tensor:
+        """Return states from within the model as (batch, length, width), without what it has padded itself."""
+        states = states if self._axes == (0, 1, 2) else states.permute(self._axes)
+        return states if states.shape[1] == self._length else states[:, : self._length]
 
     def _matrices(self, layer: int) -> list[Tensor]:
         """Return views of a block's matrices, in its order.
@@ -351,6 +425,18 @@ class Recorder:
                 why="the attention terms cannot see it",
                 fix="set their weight to 0",
             )
+
+
+def _routes_attention(model: nn.Module) -> bool:
+    """Return whether transformers can run another attention function in a model, in the form of SDPA."""
+    members = ensemble_members(model)
+    return all(member._can_set_attn_implementation() and member._supports_sdpa for member in members)
+
+
+def _length_of(args: tuple, inputs: dict[str, Any]) -> int:
+    """Return the number of tokens of a forward's rows."""
+    tokens = [inputs.get("input_ids"), inputs.get("inputs_embeds"), *args[:1]]
+    return next((one.shape[1] for one in tokens if one is not None), 0)
 
 
 @torch.no_grad()

@@ -42,6 +42,16 @@ class SignalRequest:
     weights: frozenset[int] = frozenset()
     input_gradient: bool = False
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether anything of single blocks is requested."""
+        return self.reads_states or bool(self.weights)
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether anything is requested that a forward computes before its output."""
+        return bool(self.hidden or self.attention or self.activations or self.input_gradient)
+
 
 @dataclass(frozen=True)
 class LazyLogits:

@@ -13,23 +13,24 @@ from accelerate.utils import DynamoBackend
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, TrainingArguments
 
-from distil_nlp.models.architecture import all_layers
+from distil_nlp.models.architecture import all_layers, block_parts
 
 
 def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accelerator: Accelerator) -> None:
     """Compile the blocks' forwards in place, with the backend and mode of `args`; accelerate then compiles nothing."""
     accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
     for model in models:
-        for layer in set(all_layers(model)):
+        for layer in {part for block in all_layers(model) for part in block_parts(block)}:
             layer.forward = torch.compile(
                 layer.forward, backend=args.torch_compile_backend, mode=args.torch_compile_mode
             )
 
 
 def restore_blocks(model: PreTrainedModel) -> None:
-    """Replace compiled forwards by the blocks' own."""
-    for layer in all_layers(model):
-        layer.__dict__.pop("forward", None)
+    """Replace compiled forwards by the modules' own."""
+    for module in model.modules():
+        if hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable"):
+            del module.__dict__["forward"]
 
 
 def compiled_graphs() -> int:

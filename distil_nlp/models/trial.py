@@ -1,0 +1,90 @@
+"""A forward of a few tokens, which shows whether a model runs, before anything is trained. Nothing changes by it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from distil_nlp.errors import UserError
+
+LENGTHS = (6, 11, 8)
+"""Tokens of the rows: neither axis of a batch can pass for the other, and padding shows."""
+_DEFAULT_VOCABULARY = 1000
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Within this context, run a model in eval mode without gradients; modes and random states are then as before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with keeping_random_state(model.device), torch.no_grad(), _keeping_attention_type(model.base_model):
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def keeping_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within this context, whatever draws random numbers does not change those that come after it."""
+    device, states = torch.device(device), (random.getstate(), np.random.get_state())
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def _keeping_attention_type(base: nn.Module) -> Iterator[None]:
+    """BigBird takes to full attention for good at its first short batch: give it back what it had."""
+    kind = getattr(base, "attention_type", None)
+    yield
+    if getattr(base, "attention_type", None) != kind:
+        base.set_attention_type(kind)
+
+
+def trial_batch(model: nn.Module) -> dict[str, Tensor]:
+    """Return rows of ordinary words, padded at the right, (rows, tokens)."""
+    config = model.config
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    words = torch.tensor(_words(config))
+    ids = words.repeat(mask.numel() // len(words) + 1)[: mask.numel()].view(mask.shape)
+    ids = ids.where(mask, torch.tensor(config.pad_token_id or 0))
+    return {"input_ids": ids.to(model.device), "attention_mask": mask.long().to(model.device)}
+
+
+def run_plainly(model: nn.Module, batch: dict[str, Tensor], **options: Any) -> Any:
+    """Return the model's own output for a batch.
+
+    Raises:
+        UserError: if the model does not run, with its reason.
+    """
+    try:
+        return model(**batch, **options)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a family asks for
+        raise UserError(
+            None,
+            f"{type(model).__name__} to run on padded rows of token ids",
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            why="it could be neither trained nor scored",
+            fix="mend the fields of its config.json that the reason speaks of, or take another model",
+        ) from error
+
+
+def _words(config: PretrainedConfig) -> list[int]:
+    """Return up to 20 numbers of ordinary words, from the end of the vocabulary, where no special tokens are."""
+    special = [value for name, value in vars(config).items() if name.endswith("token_id")]
+    size = getattr(config, "vocab_size", None) or _DEFAULT_VOCABULARY
+    return [word for word in range(size - 1, max(size - 100, -1), -1) if word not in special][:20] or [0]
