@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
+from transformers.utils import output_capturing
 
 from distil_nlp.errors import UserError
 
 LENGTHS = (6, 11, 8)
 """Tokens of the rows: neither axis of a batch can pass for the other, and padding shows."""
 _DEFAULT_VOCABULARY = 1000
+_HOOKED = "_output_capturing_hooks_installed"
+"""The attribute by which transformers knows that it has hooked a model."""
 
 
 @contextmanager
@@ -24,7 +27,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Within this context, run a model in eval mode without gradients; modes and random states are then as before."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with keeping_random_state(model.device), torch.no_grad(), _keeping_attention_type(model.base_model):
+        with (
+            keeping_random_state(model.device),
+            torch.no_grad(),
+            _keeping_attention_type(model.base_model),
+            _keeping_hooks(model),
+        ):
             model.eval()
             yield
     finally:
@@ -51,6 +59,18 @@ def _keeping_attention_type(base: nn.Module) -> Iterator[None]:
     yield
     if getattr(base, "attention_type", None) != kind:
         base.set_attention_type(kind)
+
+
+@contextmanager
+def _keeping_hooks(model: nn.Module) -> Iterator[None]:
+    """When states are first asked for, transformers hooks all blocks for good: take these hooks off again."""
+    unhooked = [module for module in model.modules() if _HOOKED not in vars(module)]
+    yield
+    for module in unhooked:
+        vars(module).pop(_HOOKED, None)
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == output_capturing.__name__:
+                del module._forward_hooks[key]
 
 
 def trial_batch(model: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 A `Recorder` sits on a model as hooks, so that everything happens *inside* the model's own forward: what DDP,
 FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of rows and the projections. It
-acts only when the forward is given `rows`; called without them, the model behaves as if nothing were attached.
+acts in the forwards of `forward_with_signals` alone; called by itself, the model behaves as if nothing were attached.
+Several recorders may sit on one model: each forward is meant for one of them (`Call`), and the last that is removed
+leaves the model as it was.
 
 The vocabulary's logits are the largest tensor of a step. A `Recorder` can make the output projection return its input
 instead of the logits (`LazyLogits`), so that losses can go through the logits chunk by chunk: the teacher's leave the
@@ -11,8 +13,8 @@ forward in that form, the student's losses are computed within it.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,17 +29,13 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import block_parts, ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.models.config_fields import set_for_distilling
 from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
-from distil_nlp.signals.attention import Attention, Probabilities, QueriesKeys
-from distil_nlp.signals.probe import (
-    axes_of,
-    check_own_states,
-    is_close,
-    own_states,
-    unlike_states,
-)
+from distil_nlp.signals.attention import Probabilities, QueriesKeys
+from distil_nlp.signals.call import Call, calling, current_call
+from distil_nlp.signals.probe import axes_of, check_own_states, is_close, own_states, unlike_states
 from distil_nlp.signals.sdpa import KEEP, RECORDING_SDPA, show_probabilities
 from distil_nlp.signals.types import (
     EMBEDDINGS,
+    RECORDERS,
     GradientFunction,
     LazyLogits,
     ProjectionInput,
@@ -47,10 +45,11 @@ from distil_nlp.signals.types import (
 
 PROJECTIONS = "distillation_projections"
 """The attribute of the student that holds the modules which only training needs."""
+_ATTENTION_BEFORE = "_distil_nlp_attention_before"
 
 
 class Recorder:
-    """Hooks on a model that replace its output by the requested signals, whenever `rows` are passed to forward.
+    """Hooks on a model that replace its output by the requested signals, in the forwards of `forward_with_signals`.
 
     A block's states are those that reach the next block, which is what transformers calls `hidden_states`. Where
     signals from within a model are requested, a forward of a few tokens shows that they are the batch's tokens'.
@@ -80,54 +79,85 @@ class Recorder:
     ):
         self.request, self.head_rows, self.projects = request, head_rows, projects
         self.projections = projections or {}
-        self.layers, self._model = layer_stack(ensemble_members(model)[0]) if request.has_layers else [], model
-        for member in ensemble_members(model):
+        self._model, self._members = model, ensemble_members(model)
+        self._hosts = list({id(host): host for host in (model, *self._members)}.values())
+        self.layers = layer_stack(self._members[0]) if request.has_layers else []
+        for member in self._members:
             set_for_distilling(member.config)
-        routed = _routes_attention(model)
+        routed = _routes_attention(self._members)
         if not routed:
             self._require_maps_only()
-        units = {
-            layer: feed_forward_units(ensemble_members(model)[0], self.layers[layer])
-            for layer, _ in request.activations
-        }
-        self._rows: dict[str, Tensor] | None = None
-        self._length = 0
+        units = {layer: feed_forward_units(self._members[0], self.layers[layer]) for layer, _ in request.activations}
         self._axes = (0, 1, 2)
         self._measure: VocabularyLoss | None = None
         self._differentiate: GradientFunction | None = None
         self.last: Tensor | None = None
         self._keeps_last = False
-        self._decoder = _projection(model) if head_rows and request.logits else None
+        self.decoder = _projection(model) if head_rows and request.logits else None
         self._embedding = None
-        if self._decoder is not None:
-            self._decoder.forward = self._decode
+        if self.decoder is not None:
+            self.decoder.forward = partial(_decode, self.decoder)
             embedding = model.get_input_embeddings()
-            self._embedding = embedding if embedding.weight is self._decoder.weight else None
+            self._embedding = embedding if embedding.weight is self.decoder.weight else None
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
-            *(member.base_model.register_forward_hook(self._keep_last) for member in ensemble_members(model)),
+            *(member.base_model.register_forward_hook(self._keep_last) for member in self._members),
         ]
         self._watch_hidden()
         self._watch_activations(units)
-        self._attention_before = model.config._attn_implementation
-        if routed and (request.attention or self._attention_before == "sdpa"):
-            model.set_attn_implementation(RECORDING_SDPA)
+        self._routes = routed and (bool(request.attention) or _attention_before(self._members[0]) == "sdpa")
         if request.attention:
             self._watch_attention(model, routed)
+        for host in self._hosts:
+            host.__dict__.setdefault(RECORDERS, []).append(self)
+        self._choose_attention()
         if request.reads_states:
             self._probe()
 
     def remove(self) -> None:
-        """Remove every hook; the model is as it was before."""
+        """Remove every hook; without another recorder the model is as it was before."""
+        if self not in self._model.__dict__.get(RECORDERS, []):
+            return
         for handle in self._handles:
             handle.remove()
-        if self._decoder is not None:
-            self._decoder.__dict__.pop("forward", None)
-        for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
-            module.__dict__.pop(KEEP, None)
-        if self._model.config._attn_implementation == RECORDING_SDPA:
-            self._model.set_attn_implementation(self._attention_before)
+        for host in self._hosts:
+            host.__dict__[RECORDERS].remove(self)
+        others = self._others()
+        if self.decoder is not None and all(other.decoder is None for other in others):
+            self.decoder.__dict__.pop("forward", None)
+        if not any(other.request.attention for other in others):
+            for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
+                module.__dict__.pop(KEEP, None)
+        if not any(other._routes for other in others):
+            self._give_attention_back()
+
+    def _others(self) -> list[Recorder]:
+        """Return what else records on the model or its members; forget empty lists."""
+        found = []
+        for host in self._hosts:
+            found += host.__dict__[RECORDERS] or host.__dict__.pop(RECORDERS)
+        return found
+
+    def _choose_attention(self) -> None:
+        """Let the model run the attention that this recorder needs; one without attention keeps the model's own."""
+        for member in self._members:
+            before = _attention_before(member)
+            wanted = RECORDING_SDPA if self._routes else before
+            if member.config._attn_implementation != wanted:
+                member.__dict__[_ATTENTION_BEFORE] = before
+                member.set_attn_implementation(wanted)
+
+    def _give_attention_back(self) -> None:
+        for member in self._members:
+            before = member.__dict__.pop(_ATTENTION_BEFORE, None)
+            if before is not None and member.config._attn_implementation == RECORDING_SDPA:
+                member.set_attn_implementation(before)
+
+    def _call(self) -> Call | None:
+        """Return the forward that runs in this thread, if it is meant for this recorder."""
+        call = current_call()
+        return call if call is not None and call.recorder is self else None
 
     @contextmanager
     def measuring(self, measure: VocabularyLoss) -> Iterator[None]:
@@ -196,10 +226,10 @@ class Recorder:
                 stacklevel=3,
             )
         for layer in {id(self.layers[i]): self.layers[i] for i in self.request.attention}.values():
-            keep = partial(self._keep_attention, layer)
+            keep = partial(self.keep_attention, layer)
             for module in layer.modules():
                 if routed:
-                    module.__dict__[KEEP] = keep
+                    module.__dict__[KEEP] = layer
                 elif "dropout" in type(module).__name__.lower():
                     self._handles.append(module.register_forward_pre_hook(partial(show_probabilities, keep)))
 
@@ -211,32 +241,31 @@ class Recorder:
         Raises:
             UserError: if they are not alike, or a signal does not have the batch's tokens.
         """
-        base, batch = ensemble_members(self._model)[0].base_model, trial_batch(self._model)
+        base, batch = self._members[0].base_model, trial_batch(self._model)
         with undisturbed(self._model):
             own, last = own_states(base, batch)
-            self._begin(base, (), {**batch, "rows": {"head": torch.arange(1, device=last.device)}})
-            run_plainly(base, batch)
-        self._rows = None
-        self._require_states(base)
-        self._hidden.pop(len(self.layers) - 1, None)  # the encoder's output, which `own_states` has looked at
-        within = [*self._hidden.values(), *self._activations.values()]
+            call = Call(self, {"head": torch.arange(1, device=last.device)}, {}, length=last.shape[1])
+            with calling(call):
+                run_plainly(base, batch)
+        self._require_states(base, call)
+        call.hidden.pop(len(self.layers) - 1, None)  # the encoder's output, which `own_states` has looked at
+        within = [*call.hidden.values(), *call.activations.values()]
         if within:
             check_own_states(base, own, len(self.layers), last.shape)
             self._axes = self._common_axes(within, last.shape)
-        for layer, states in self._hidden.items():
-            if not is_close(self._of_tokens(states), own[layer + 1][:, : self._length]):
+        for layer, states in call.hidden.items():
+            if not is_close(self._of_tokens(call, states), own[layer + 1][:, : call.length]):
                 raise unlike_states(base, f"other states after block {layer} than its own output_hidden_states")
-        self._require_attention(self._model)
-        for layer, attention in self._attention.items():
-            if (attention.shape[0], *attention.shape[2:]) != (len(last), self._length, self._length):
+        self._require_attention(self._model, call)
+        for layer, attention in call.attention.items():
+            if (attention.shape[0], *attention.shape[2:]) != (len(last), call.length, call.length):
                 raise unlike_states(base, f"attention of shape {tuple(attention.shape)} in layer {layer}")
-        self._forget()
 
-    def _require_states(self, base: nn.Module) -> None:
+    def _require_states(self, base: nn.Module, call: Call) -> None:
         """Raise UserError if a block was not seen to run: SqueezeBERT calls its blocks' forwards past all hooks."""
         request, gradient = self.request, {EMBEDDINGS} if self.request.input_gradient else set()
-        hidden = gradient.union(layer for layer, _ in request.hidden) - self._hidden.keys()
-        missing = hidden.union({layer for layer, _ in request.activations} - self._activations.keys())
+        hidden = gradient.union(layer for layer, _ in request.hidden) - call.hidden.keys()
+        missing = hidden.union({layer for layer, _ in request.activations} - call.activations.keys())
         if missing:
             raise unlike_states(base, f"no sight of layers {sorted(missing)}, which it runs past all hooks")
 
@@ -251,21 +280,12 @@ class Recorder:
     # What the hooks do. Under activation checkpointing they may only keep references: an operation here would
     # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        rows, shown = kwargs.pop("rows", None), kwargs.pop("shown", None) or {}
-        self._forget()
-        self._rows, self._shown = rows, shown
-        self._length = _length_of(args, kwargs)
-        self._add_embedding_gradient_by_rows(self._measure is not None)
-        return args, kwargs
-
-    def _forget(self) -> None:
-        self._hidden: dict[int, Tensor] = {}
-        self._attention: dict[int, Attention] = {}
-        self._activations: dict[int, Tensor] = {}
-        self._calls: dict[str, int] = defaultdict(int)
-        self._shown: dict[str, Tensor] = {}
-        self._vocabulary = self._measured = None
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        call = self._call()
+        if call is not None:
+            call.length = _length_of(args, kwargs)
+            self._choose_attention()
+            self._add_embedding_gradient_by_rows(self._measure is not None)
 
     def _keep_states(self, block: nn.Module, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Keep what reaches a block: the states after the one before, or the embeddings.
@@ -273,73 +293,80 @@ class Recorder:
         Of a frozen model the embeddings become a leaf, in place, if a loss is differentiated there: all that reads
         them counts, such as a convolution beside the first block.
         """
-        if self._rows is None:
+        call = self._call()
+        if call is None:
             return
-        layer = self._nth(block, "hidden") - 1
+        layer = self._nth(call, block, "hidden") - 1
         states = args[0] if args else kwargs["hidden_states"]
         if layer == EMBEDDINGS and self._differentiate is not None and torch.is_grad_enabled():
             states.requires_grad_(True)
         if layer == EMBEDDINGS or any(layer == requested for requested, _ in self.request.hidden):
-            self._hidden[layer] = states
+            call.hidden[layer] = states
 
     @torch.compiler.disable
     def _keep_activations(self, owner: nn.Module, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self._rows is None:
+        call = self._call()
+        if call is None:
             return
-        layer = self._nth(owner, "activations")
+        layer = self._nth(call, owner, "activations")
         if any(layer == requested for requested, _ in self.request.activations):
-            self._activations[layer] = output
+            call.activations[layer] = output
 
-    def _keep_attention(self, owner: nn.Module, **captured: Any) -> None:
+    @torch.compiler.disable
+    def keep_attention(self, owner: nn.Module, **captured: Any) -> None:
         """Keep the inputs of an attention function, or of the dropout behind its softmax, of the layer `owner`."""
-        if self._rows is None:
+        call = self._call()
+        if call is None or not self.request.attention:
             return
-        layer = self._nth(owner, "attention")
+        layer = self._nth(call, owner, "attention")
         if layer in self.request.attention:
             if layer not in self.request.values:
                 captured.pop("value", None)
-            self._attention[layer] = Probabilities(**captured) if "whole" in captured else QueriesKeys(**captured)
+            call.attention[layer] = Probabilities(**captured) if "whole" in captured else QueriesKeys(**captured)
 
-    def _nth(self, module: nn.Module, kind: str) -> int:
+    def _nth(self, call: Call, module: nn.Module, kind: str) -> int:
         """Return the number of the layer that is running; ALBERT runs the same module many times."""
-        numbers = [i for i, layer in enumerate(self.layers) if layer is module]
-        number = numbers[min(self._calls[f"{kind}{id(module)}"], len(numbers) - 1)]
-        self._calls[f"{kind}{id(module)}"] += 1
+        first = block_parts(module)[0]
+        numbers = [i for i, layer in enumerate(self.layers) if block_parts(layer)[0] is first]
+        number = numbers[min(call.counts[kind, id(first)], len(numbers) - 1)]
+        call.counts[kind, id(first)] += 1
         return number
 
     def _keep_last(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Keep the encoder's output and, for language modelling, pass only the head's rows on."""
-        if self._rows is None:
+        call = self._call()
+        if call is None:
             return None
         states = output[0]
         if self._keeps_last and module is self._model.base_model:
             self.last = states
         last = len(self.layers) - 1
         if module is self._model.base_model and any(last == requested for requested, _ in self.request.hidden):
-            self._hidden[last] = states
+            call.hidden[last] = states
         if not self.head_rows:
             return None
-        rows = self._rows["head"] if self.request.logits else self._rows["head"][:0]
+        rows = call.rows["head"] if self.request.logits else call.rows["head"][:0]
         chosen = states.flatten(0, 1).index_select(0, rows).unsqueeze(0)
         if isinstance(output, tuple):
             return (chosen, *output[1:])
         first = next(iter(output))
         return type(output)(**{**output, first: chosen})
 
-    def _decode(self, states: Tensor) -> Tensor:
-        """Replace the output projection's forward: return its input if the logits are not requested as a whole."""
-        decoder = self._decoder
-        if self._rows is None or (self.projects and self._measure is None):
+    def decode(self, states: Tensor) -> Tensor:
+        """Return what the output projection gives: its input, if the logits are not requested as a whole."""
+        decoder = self.decoder
+        if self.projects and self._measure is None:
             return F.linear(states, decoder.weight, decoder.bias)
         self._keep_vocabulary(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
         return states
 
     def _keep_vocabulary(self, vocabulary: LazyLogits) -> None:
         """Keep the lazy logits, or the loss that is measured on them."""
+        call = self._call()
         if self._measure is None:
-            self._vocabulary = vocabulary
+            call.vocabulary = vocabulary
         else:
-            self._measured = self._measure(vocabulary)
+            call.measured = self._measure(vocabulary)
 
     def _add_embedding_gradient_by_rows(self, enabled: bool) -> None:
         """Make the word embedding's gradient sparse on the CPU if its weights are also the output projection's.
@@ -352,54 +379,52 @@ class Recorder:
 
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> dict[str, Any] | None:
         """Return the signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
-        if self._rows is None:
+        call = self._call()
+        if call is None:
             return None
-        rows, self._rows = self._rows, None
         self._add_embedding_gradient_by_rows(False)
         last = len(self.layers) - 1  # the encoder's output, which has the batch's tokens
         hidden = {
-            (layer, name): (self._hidden[layer] if layer == last else self._of_tokens(self._hidden[layer]))
+            (layer, name): (call.hidden[layer] if layer == last else self._of_tokens(call, call.hidden[layer]))
             .flatten(0, 1)
-            .index_select(0, rows[name])
+            .index_select(0, call.rows[name])
             for layer, name in self.request.hidden
         }
-        self._require_attention(module)
+        self._require_attention(module, call)
         activations = {
-            (layer, name): self._of_tokens(self._activations[layer]).flatten(0, 1).index_select(0, rows[name])
+            (layer, name): self._of_tokens(call, call.activations[layer]).flatten(0, 1).index_select(0, call.rows[name])
             for layer, name in self.request.activations
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
         weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
         sources = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
         logits = None
-        if self.request.logits and self._vocabulary is None and self._measured is None:
+        if self.request.logits and call.vocabulary is None and call.measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
                 self._keep_vocabulary(LazyLogits(logits))
                 logits = None
         modules = getattr(module, PROJECTIONS, None)
-        signals = {
+        return {
             "logits": logits,
             "hidden": hidden,
             "projected": {
-                name: modules[name](*self._arguments(name, source, sources[source.of][source.layer, source.rows]))
+                name: modules[name](*_arguments(call, name, source, sources[source.of][source.layer, source.rows]))
                 for name, source in self.projections.items()
             },
-            "attention": self._attention,
+            "attention": call.attention,
             "activations": activations,
             "weights": weights,
             "input_gradient": self._differentiate
-            and self._of_tokens(self._differentiate(logits, self._hidden[EMBEDDINGS])),
-            "vocabulary": self._vocabulary,
-            "measured": self._measured,
+            and self._of_tokens(call, self._differentiate(logits, call.hidden[EMBEDDINGS])),
+            "vocabulary": call.vocabulary,
+            "measured": call.measured,
         }
-        self._forget()
-        return signals
 
-    def _of_tokens(self, states: Tensor) -> Tensor:
+    def _of_tokens(self, call: Call, states: Tensor) -> Tensor:
         """Return states from within the model as (batch, length, width), without what it has padded itself."""
         states = states if self._axes == (0, 1, 2) else states.permute(self._axes)
-        return states if states.shape[1] == self._length else states[:, : self._length]
+        return states if states.shape[1] == call.length else states[:, : call.length]
 
     def _matrices(self, layer: int) -> list[Tensor]:
         """Return views of a block's matrices, in its order.
@@ -410,13 +435,9 @@ class Recorder:
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
 
-    def _arguments(self, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
-        """Return the arguments of a projection, the teacher's states in the precision of the student's."""
-        return (states,) if source.teacher is None else (states, self._shown[name].to(states.dtype))
-
-    def _require_attention(self, model: nn.Module) -> None:
+    def _require_attention(self, model: nn.Module, call: Call) -> None:
         """Raise UserError if requested attention was not captured."""
-        missing = self.request.attention - self._attention.keys()
+        missing = self.request.attention - call.attention.keys()
         if missing:
             raise UserError(
                 None,
@@ -427,9 +448,13 @@ class Recorder:
             )
 
 
-def _routes_attention(model: nn.Module) -> bool:
+def _arguments(call: Call, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
+    """Return the arguments of a projection, the teacher's states in the precision of the student's."""
+    return (states,) if source.teacher is None else (states, call.teacher_states[name].to(states.dtype))
+
+
+def _routes_attention(members: list[PreTrainedModel]) -> bool:
     """Return whether transformers can run another attention function in a model, in the form of SDPA."""
-    members = ensemble_members(model)
     return all(member._can_set_attn_implementation() and member._supports_sdpa for member in members)
 
 
@@ -439,16 +464,34 @@ def _length_of(args: tuple, inputs: dict[str, Any]) -> int:
     return next((one.shape[1] for one in tokens if one is not None), 0)
 
 
+def _attention_before(model: PreTrainedModel) -> str:
+    """Return the attention of a model without recorders."""
+    return model.__dict__.get(_ATTENTION_BEFORE, model.config._attn_implementation)
+
+
+def _decode(decoder: nn.Linear, states: Tensor) -> Tensor:
+    """Run the output projection, as the recorder whose forward it is has it; the forward of a model's decoder."""
+    call = current_call()
+    if call is None or call.recorder.decoder is not decoder:
+        return F.linear(states, decoder.weight, decoder.bias)
+    return call.recorder.decode(states)
+
+
 @torch.no_grad()
 def _projection(model: nn.Module) -> nn.Linear | None:
     """Return the layer whose output is the logits, unchanged, or None if the head projects in another way.
 
     DeBERTa's newer head, ESM and MobileBERT have no such layer. A forward of two tokens shows it.
     """
-    decoder, outputs = model.get_output_embeddings(), []
+    decoder, outputs, thread = model.get_output_embeddings(), [], threading.get_ident()
     if not isinstance(decoder, nn.Linear) or decoder.out_features != model.config.vocab_size:
         return None
-    handle, was_training = decoder.register_forward_hook(lambda *args: outputs.append(args[-1])), model.training
+
+    def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+        if threading.get_ident() == thread:
+            outputs.append(output)
+
+    handle, was_training = decoder.register_forward_hook(keep), model.training
     logits = model.eval()(input_ids=torch.ones(1, 2, dtype=torch.long, device=decoder.weight.device)).logits
     handle.remove()
     model.train(was_training)

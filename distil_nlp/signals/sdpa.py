@@ -11,12 +11,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from distil_nlp.signals.call import current_call
+
 RECORDING_SDPA = "distil_nlp_sdpa"
 KEEP = "_distil_nlp_keep"
+"""The attribute of the modules within a layer whose attention some `Recorder` captures: the layer."""
 
 
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """Run transformers' SDPA; hand queries, keys and values to the `Recorder` that marked the module with `KEEP`."""
+    """Run transformers' SDPA; hand queries, keys and values to the `Recorder` whose forward it is."""
     if hasattr(module, KEEP):
         _hand_over(module, query, key, value, scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -26,8 +29,11 @@ def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **k
 def _hand_over(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None
 ) -> None:
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    module.__dict__[KEEP](query=query, key=key, value=value, scaling=scale, mask=mask)
+    call = current_call()
+    if call is not None:
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        owner = module.__dict__[KEEP]
+        call.recorder.keep_attention(owner, query=query, key=key, value=value, scaling=scale, mask=mask)
 
 
 def show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:

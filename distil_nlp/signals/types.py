@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distil_nlp.signals.attention import Attention
+from distil_nlp.signals.call import Call, calling
 
 EMBEDDINGS = -1
 """The number of the embedding output, `hidden_states[0]` of transformers; block i is `hidden_states[i + 1]`."""
+RECORDERS = "_distil_nlp_recorders"
+"""The attribute of a model that lists the recorders on it, the newest last."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def forward_with_signals(
     batch: Mapping[str, Any],
     rows: Mapping[str, Tensor],
     teacher_states: Mapping[str, Tensor] | None = None,
+    recorder: Any = None,
 ) -> Signals:
     """Run a model (wrapped or not) that carries a `Recorder`, and return the signals of that forward.
 
@@ -120,16 +124,23 @@ def forward_with_signals(
         batch: columns by name; the model is given those that its forward knows.
         rows: row sets by name.
         teacher_states: the teacher's states for the projections that take them too, by the projections' names.
+        recorder: the one whose signals are meant, of several on the model; the newest if None.
     """
+    recorder = recorder or _unwrapped(model).__dict__[RECORDERS][-1]
     inputs = {name: value for name, value in batch.items() if name in forward_arguments(model)}
-    return Signals(**model(**inputs, rows=rows, shown=teacher_states))
+    with calling(Call(recorder, rows, teacher_states or {})):
+        return Signals(**model(**inputs))
 
 
 def forward_arguments(model: nn.Module) -> frozenset[str]:
     """Return the inputs that a model's forward names, other than labels; of what a wrapper (DDP, DeepSpeed) wraps."""
+    return _arguments(type(_unwrapped(model)))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
     while isinstance(getattr(model, "module", None), nn.Module):
         model = model.module
-    return _arguments(type(model))
+    return model
 
 
 @lru_cache

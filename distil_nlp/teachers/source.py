@@ -5,11 +5,13 @@ A source other than a frozen model (a moving average, peers, a file of outputs) 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
@@ -22,6 +24,36 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import Signals, forward_arguments, forward_with_signals
 from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
+
+_FROZEN = "_distil_nlp_frozen"
+"""The attribute of a frozen model: who froze it, and its parameters and modules that were in training."""
+
+
+class Freeze:
+    """Freezes a model and puts it into eval mode.
+
+    `remove` gives back what was trainable and in train mode, once nobody else has frozen the model.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        modes = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        training = [module for module in model.modules() if module.training]
+        users, *_ = model.__dict__.setdefault(_FROZEN, ([], modes, training))
+        users.append(self)
+        model.requires_grad_(False).eval()
+
+    def remove(self) -> None:
+        """Give the model its mode back."""
+        users, trainable, training = self._model.__dict__[_FROZEN]
+        users.remove(self)
+        if users:
+            return
+        del self._model.__dict__[_FROZEN]
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
 
 
 class TeacherSource:
@@ -71,6 +103,10 @@ class TeacherSource:
     def remove_hooks(self) -> None:
         """Take every hook off the model."""
 
+    def for_trainer(self) -> TeacherSource:
+        """Return the source for one trainer: itself, or a copy where another trainer has attached it."""
+        return self
+
 
 class FrozenTeacher(TeacherSource):
     """A model in eval mode that runs on each batch.
@@ -82,28 +118,43 @@ class FrozenTeacher(TeacherSource):
     def __init__(self, model: PreTrainedModel):
         self.model = model
         self.inputs = forward_arguments(model)
-        self._hooks: list[Recorder | EmbeddingMixer] = []
+        self._hooks: list[Recorder | EmbeddingMixer | Freeze] = []
 
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Freeze the model and put hooks on it."""
         self.objective = objective
-        self.model.requires_grad_(False).eval()
         on_tokens = objective.kind.level == "token"
         self._recorder = Recorder(self.model, objective.request("teacher"), head_rows=on_tokens, projects=False)
-        self._hooks = [self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
+        self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
+
+    def prepare(self, rows: Any, collator: RowCollator, *, device: torch.device | str, **options: Any) -> None:
+        """Move the model to the device, from which another trainer may have taken it."""
+        self.model.to(device)
+
+    def for_trainer(self) -> TeacherSource:
+        """Return the source for one trainer: itself, or a copy where another trainer has attached it."""
+        if not self._hooks:
+            return self
+        source = copy.copy(self)
+        source._hooks = []
+        return source
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Run the model."""
         if not self.objective.request("student").input_gradient:
             with torch.no_grad():
-                return forward_with_signals(self.model, batch, batch["rows"])
+                return self._forward(batch)
         with differentiating(self._recorder, batch, self.objective, again=False):
-            return detach_signals(forward_with_signals(self.model, batch, batch["rows"]))
+            return detach_signals(self._forward(batch))
+
+    def _forward(self, batch: dict[str, Any]) -> Signals:
+        return forward_with_signals(self.model, batch, batch["rows"], recorder=self._recorder)
 
     def remove_hooks(self) -> None:
-        """Take every hook off the model."""
+        """Take every hook off the model, and give it back its mode."""
         for hooks in self._hooks:
             hooks.remove()
+        self._hooks = []
 
 
 class CachedTeacher(FrozenTeacher):
@@ -118,6 +169,13 @@ class CachedTeacher(FrozenTeacher):
         super().__init__(model)
         self.config = config
         self.cache: TeacherCache | None = None
+
+    def for_trainer(self) -> TeacherSource:
+        """Return the source for one trainer; a copy opens the cache for the collator of its own trainer."""
+        source = super().for_trainer()
+        if source is not self:
+            source.cache = source.cached_epochs = None
+        return source
 
     def prepare(self, rows: Any, collator: RowCollator, *, keep_model: bool = True, **options: Any) -> None:
         """Open the cache of the teacher's outputs for all rows, or build it; the collator then reads from it.
@@ -143,7 +201,7 @@ class CachedTeacher(FrozenTeacher):
             cached_temperature(self.objective),
         )
         self.model.to(options["device"])
-        self.cache = open_or_build_cache(self.model, rows, collator, contents, self.config, **options)
+        self.cache = open_or_build_cache(self.model, rows, collator, contents, self.config, self._recorder, **options)
         self.cached_epochs = self.cache.layout.epochs
         collator.lookup_outputs = self.cache.lookup
         if not keep_model:
@@ -157,9 +215,9 @@ class CachedTeacher(FrozenTeacher):
 
 
 def teacher_source(teacher: TeacherSource | PreTrainedModel | None, config: CacheConfig | None = None) -> TeacherSource:
-    """Return the source for a model, with a cache if one is configured; a source as it is."""
+    """Return the source for a model, with a cache if one is configured; a source for another trainer as it is."""
     if isinstance(teacher, TeacherSource):
-        return teacher
+        return teacher.for_trainer()
     if teacher is None:
         return TeacherSource()
     return FrozenTeacher(teacher) if config is None else CachedTeacher(teacher, config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
+from torch import nn
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -20,17 +21,21 @@ def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accel
     """Compile the blocks' forwards in place, with the backend and mode of `args`; accelerate then compiles nothing."""
     accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
     for model in models:
-        for layer in {part for block in all_layers(model) for part in block_parts(block)}:
-            layer.forward = torch.compile(
-                layer.forward, backend=args.torch_compile_backend, mode=args.torch_compile_mode
-            )
+        for part in {part for block in all_layers(model) for part in block_parts(block)}:
+            if not _is_compiled(part):  # by another trainer of the same teacher
+                part.forward = torch.compile(
+                    part.forward, backend=args.torch_compile_backend, mode=args.torch_compile_mode
+                )
 
 
 def restore_blocks(model: PreTrainedModel) -> None:
     """Replace compiled forwards by the modules' own."""
-    for module in model.modules():
-        if hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable"):
-            del module.__dict__["forward"]
+    for module in filter(_is_compiled, model.modules()):
+        del module.__dict__["forward"]
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
 
 
 def compiled_graphs() -> int:

@@ -32,6 +32,7 @@ class ExactEvaluation:
         **kwargs: Any,
     ) -> EvalLoopOutput:
         """Run `Trainer`'s loop; add the exact loss and terms, Σ ÷ rows over all batches and processes."""
+        self._require_hooks()
         size = len(self.objective.terms) + len(self._extra_terms)
         self._eval_meter = Meter(size, self.args.device, counted=True)
         self.source.to(self.args.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -13,8 +14,9 @@ from distil_nlp.data.augmentation.mixup import EmbeddingMixer
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS, Recorder
-from distil_nlp.signals.types import Signals, forward_arguments, forward_with_signals
+from distil_nlp.signals.types import RECORDERS, Signals, forward_arguments, forward_with_signals
 from distil_nlp.teachers.source import TeacherSource, differentiating
+from distil_nlp.training.compile import restore_blocks
 
 
 class TeacherStudent:
@@ -22,12 +24,14 @@ class TeacherStudent:
 
     Args:
         student: gets the objective's projections, at `PROJECTIONS`.
-        source: where the teacher's signals come from; attached here.
+        source: where the teacher's signals come from; attached here, and by nobody else.
         objective: bound to both.
         mixes: whether batches may have mixed embeddings.
 
     Attributes:
         recorder: the student's.
+        remove_hooks: takes every hook off both models, and the projections off the student; once, at the latest when
+            this is collected, so that models do not keep the hooks of trainers that are gone.
         inputs: names of the columns that either model takes.
     """
 
@@ -35,25 +39,36 @@ class TeacherStudent:
         self.student, self.source, self.objective = student, source, objective
         self._differentiates = objective.request("student").input_gradient
         self.inputs = forward_arguments(student) | source.inputs
-        projections = objective.projections()
-        if len(projections):
-            student.add_module(PROJECTIONS, projections)
+        self._projections = objective.projections()
+        self.hold_projections()
         self.recorder = Recorder(
             student,
             objective.request("student"),
             head_rows=objective.kind.level == "token",
             projections=objective.projection_sources(),
         )
-        source.attach(objective, mixes)
-        self._hooks = [self.recorder, *([EmbeddingMixer(student)] if mixes else [])]
+        try:
+            source.attach(objective, mixes)
+        except Exception:
+            self.recorder.remove()
+            raise
+        hooks = [self.recorder, *([EmbeddingMixer(student)] if mixes else [])]
+        self.remove_hooks = weakref.finalize(self, _take_off, student, self._projections, hooks, source)
+        self.remove_hooks.atexit = False
 
-    def remove_hooks(self) -> None:
-        """Take every hook off both models, and the projections off the student."""
-        for hooks in self._hooks:
-            hooks.remove()
-        self.source.remove_hooks()
+    def hold_projections(self) -> None:
+        """Let the student carry the projections of this objective, and not those of another trainer of it."""
+        if getattr(self.student, PROJECTIONS, None) is self._projections:
+            return
         if hasattr(self.student, PROJECTIONS):
             delattr(self.student, PROJECTIONS)
+        if len(self._projections):
+            self.student.add_module(PROJECTIONS, self._projections)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the hooks are still on the models."""
+        return self.remove_hooks.alive
 
     def compute(
         self,
@@ -80,5 +95,17 @@ class TeacherStudent:
                 loss = self.objective.vocabulary_loss(teacher, batch, progress, factors, extra_terms)
                 stack.enter_context(self.recorder.measuring(loss))
             states = self.objective.teacher_states(teacher)
-            student = forward_with_signals(model, batch, batch["rows"], states)
+            student = forward_with_signals(model, batch, batch["rows"], states, self.recorder)
         return *self.objective.loss(student, teacher, batch, progress, factors), student
+
+
+def _take_off(student: PreTrainedModel, projections: nn.Module, hooks: Sequence[Any], source: TeacherSource) -> None:
+    """Take every hook off both models, and the projections off the student."""
+    for hook in hooks:
+        hook.remove()
+    source.remove_hooks()
+    if getattr(student, PROJECTIONS, None) is projections:
+        delattr(student, PROJECTIONS)
+    for model in (student, source.model):
+        if model is not None and RECORDERS not in model.__dict__:  # no other trainer uses it
+            restore_blocks(model)

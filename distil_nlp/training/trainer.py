@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import extract_model_from_parallel
+from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -15,6 +15,7 @@ from transformers.trainer_utils import TrainOutput
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.errors import UserError
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
@@ -32,7 +33,7 @@ from distil_nlp.training.checks import (
     validate_double_backward,
     validate_sharding,
 )
-from distil_nlp.training.compile import compile_blocks, restore_blocks
+from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.gradient_probe import GradientProbe
@@ -126,7 +127,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.teacher_student = TeacherStudent(model, self.source, objective, mixes=mixup is not None)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate allows DeepSpeed one trainer, even after that has finished
+        settings = dict(vars(model.config))
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
+        if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
+            model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
@@ -155,13 +159,26 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         return RowCollator(collator, objective.row_sets(chunk), known, seed=self.args.seed)
 
     def detach(self) -> PreTrainedModel:
-        """Remove everything that training added to both models, and return the plain student."""
+        """Remove everything that this training added to both models, and return the plain student.
+
+        The teacher is as trainable, and in the mode, as before, unless another trainer still uses it. The student
+        stays in the mode and on the device of training.
+        """
         self.teacher_student.remove_hooks()
         student = _unprepared(self.accelerator.unwrap_model(self.model))
-        for model in (student, self.teacher):
-            if model is not None:
-                restore_blocks(model)
         return student
+
+    def _require_hooks(self) -> None:
+        """Raise UserError after `detach`; let the student carry this trainer's projections."""
+        if not self.teacher_student.is_attached:
+            raise UserError(
+                "DistillationTrainer",
+                "a trainer whose hooks are on the models",
+                "one that was detached",
+                why="it could not capture what the terms compare",
+                fix="build another trainer of the same models, or call detach() last",
+            )
+        self.teacher_student.hold_projections()
 
     def student_state(self) -> dict[str, Tensor]:
         """Return the student's weights, whole on the main process even if sharded. Every process must call this."""
@@ -171,9 +188,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Run `Trainer.train`, which saves a checkpoint and ends on SIGTERM.
 
+        Dropout is drawn from `args.seed`, whatever has run since the trainer was built, such as another trainer.
+
         Raises:
+            UserError: after `detach`.
             Preempted: once that is saved.
         """
+        self._require_hooks()
+        set_seed(self.args.seed)
         with self._preemption.listening():
             return super().train(*args, **kwargs)
 

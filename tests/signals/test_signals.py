@@ -5,6 +5,7 @@ import torch
 
 from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
+from distil_nlp.signals.call import current_call
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, forward_with_signals
 from tests.helpers.families import FAMILIES, ROWS, batch, model_of
@@ -97,8 +98,8 @@ def test_sdpa_stays_and_only_mapped_layers_are_kept():
     assert isinstance(seen.attention[1], QueriesKeys)
     assert set(seen.hidden) == {(2, "all")}
     assert seen.logits is None
-    assert not recorder._hidden
-    assert not recorder._attention
+    assert recorder.last is None
+    assert current_call() is None
 
 
 def test_without_rows_the_model_is_its_plain_self():

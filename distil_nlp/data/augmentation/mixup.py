@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.signals.call import Call, current_call
+from distil_nlp.signals.types import RECORDERS
 
 PARTNER, SHARE = "mixup_partner", "mixup_share"
 """Columns of a mixed row: the other row, and λ, the coefficient of its own embeddings."""
 MIXED = "mixed"
 """Column of a batch: the tensors that `EmbeddingMixer` reads from its `rows`."""
-_IDS, _COEFFICIENTS = "mixup/ids", "mixup/shares"
+_IDS, _COEFFICIENTS, _LOOKUPS = "mixup/ids", "mixup/shares", "mixup/lookups"
 _SALT = 3
 
 
@@ -97,19 +99,15 @@ def _merge_partners(both: dict[str, Tensor], is_mixed: Tensor, coefficients: Ten
 
 
 class EmbeddingMixer:
-    """Hooks that mix the word embeddings in a model's forward, whenever its `rows` hold partners.
+    """Hooks that mix the word embeddings in a forward of a recorder, whenever its rows hold partners.
 
-    It must be created after the model's `Recorder`, which removes `rows` from the arguments. Each member of an ensemble
-    mixes its own embeddings.
+    It belongs to the newest `Recorder` of the model. Each member of an ensemble mixes its own embeddings.
     """
 
     def __init__(self, model: nn.Module):
         embeddings = [member.get_input_embeddings() for member in ensemble_members(model)]
-        self._ids: Tensor | None = None
-        self._coefficients: Tensor | None = None
-        self._lookups, self._expected_lookups = 0, len(embeddings)
+        self._recorder, self._expected_lookups = model.__dict__[RECORDERS][-1], len(embeddings)
         self._handles = [
-            model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
             *(module.register_forward_hook(self._mix) for module in embeddings),
         ]
@@ -119,24 +117,27 @@ class EmbeddingMixer:
         for handle in self._handles:
             handle.remove()
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        rows = kwargs.get("rows") or {}
-        self._ids, self._coefficients, self._lookups = rows.get(_IDS), rows.get(_COEFFICIENTS), 0
+    def _call(self) -> Call | None:
+        """Return the forward that runs, if it is the recorder's and mixes."""
+        call = current_call()
+        return call if call is not None and call.recorder is self._recorder and _IDS in call.rows else None
 
     def _mix(self, module: nn.Module, args: tuple, own: Tensor) -> Tensor | None:
-        if self._ids is None:
+        call = self._call()
+        if call is None:
             return None
-        self._lookups += 1
-        partners = module.forward(self._ids)  # forward() itself, so that no hook is called
-        return torch.lerp(partners, own, self._coefficients[:, None, None].to(own.dtype))
+        call.counts[_LOOKUPS, id(self)] += 1
+        partners = module.forward(call.rows[_IDS])  # forward() itself, so that no hook is called
+        return torch.lerp(partners, own, call.rows[_COEFFICIENTS][:, None, None].to(own.dtype))
 
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if self._ids is not None and self._lookups != self._expected_lookups:
+        call = self._call()
+        lookups = self._expected_lookups if call is None else call.counts[_LOOKUPS, id(self)]
+        if lookups != self._expected_lookups:
             raise UserError(
                 "data.augmentation.mixup",
                 f"{type(module).__name__} to look words up once in its input embeddings",
-                f"{self._lookups} look-ups",
+                f"{lookups} look-ups",
                 why="teacher and student would read different mixtures",
                 fix="leave mixup out",
             )
-        self._ids = self._coefficients = None

@@ -61,6 +61,7 @@ def open_or_build_cache(
     collator: RowCollator,
     contents: CachedSignals,
     cache: CacheConfig,
+    recorder: Any = None,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 32,
@@ -74,6 +75,7 @@ def open_or_build_cache(
     Args:
         teacher: the model, in eval mode and on the device, with a `Recorder` for the signals that `contents` names.
         collator: the collator of training, which draws the row sets.
+        recorder: the teacher's for these signals; the newest on it if None.
 
     Raises:
         UserError: if the disk is too small, the teacher's outputs do not fit the dtype, or the folder holds another
@@ -83,7 +85,7 @@ def open_or_build_cache(
     epochs = cache.mask_epochs if is_drawn else 1
     key = cache_key(teacher, rows, collator, contents, epochs)
     folder = Path(cache.folder) / f"{cache.name}-{cache_fingerprint(key)}"
-    teacher_pass = _TeacherPass(teacher, rows, collator, contents, device, batch_size, workers)
+    teacher_pass = _TeacherPass(teacher, rows, collator, contents, recorder, device, batch_size, workers)
     is_new, state = not (folder / MANIFEST).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
@@ -164,6 +166,7 @@ class _TeacherPass:
     rows: Any
     collator: RowCollator
     contents: CachedSignals
+    recorder: Any
     device: torch.device | str
     batch_size: int
     workers: int
@@ -239,7 +242,7 @@ class _TeacherPass:
     def _run(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
         positions = RowPositions.of(batch, self.contents, attended_tokens(batch))
         batch = send_to_device(batch, self.device)
-        signals = forward_with_signals(self.teacher, batch, batch["rows"])
+        signals = forward_with_signals(self.teacher, batch, batch["rows"], recorder=self.recorder)
         return self.contents.fields(signals, batch["rows"]), self.contents.scalings(signals), positions
 
 
