@@ -88,7 +88,7 @@ class TeacherSource:
             rows: all training rows.
             collator: the collator of training.
             options: `device`, `batch_size` and `workers` of a pass over the rows; `keep_model`, True if the model is
-                needed on the device afterwards.
+                needed on the device afterwards; `is_told_to_stop`, a function that says whether to end the pass early.
         """
 
     def signals(self, batch: dict[str, Any]) -> Signals:

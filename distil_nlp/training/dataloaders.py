@@ -14,7 +14,7 @@ from distil_nlp.errors import UserError
 class EpochDataLoaders:
     """A mixin for `transformers.Trainer` with resumable data loaders.
 
-    It reads `source`, `cutoff` and `mixup` of the trainer.
+    It reads `source`, `cutoff`, `mixup` and `_preemption` of the trainer.
     """
 
     _sampler: EpochSampler | None = None
@@ -31,7 +31,9 @@ class EpochDataLoaders:
             batch_size=self.args.eval_batch_size,
             workers=self.args.dataloader_num_workers,
             keep_model=self.eval_dataset is not None,
+            is_told_to_stop=self._preemption.got_sigterm,
         )
+        self._preemption.stop_if_told()
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
@@ -37,7 +38,7 @@ from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.gradient_probe import GradientProbe
-from distil_nlp.training.preemption import PreemptionCallback
+from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
@@ -198,6 +199,30 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         set_seed(self.args.seed)
         with self._preemption.listening():
             return super().train(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step
+        if not is_done and not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+        except EvaluationStopped:
+            self._preemption.save()
+
+    def save_checkpoint(self) -> None:
+        """Save a checkpoint of the step that training is at; its control says whether an evaluation is due."""
+        self.raise_if_not_finite()
+        self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def evaluate_again(self) -> None:
+        """Do the evaluation of the step that training resumes from, with all that depends on it."""
+        is_best = self._determine_best_metric(self._evaluate(None, None), None)
+        if is_best and self.args.save_strategy != SaveStrategy.NO:
+            folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            self.state.best_model_checkpoint = str(folder)
 
     # The loss ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def open_or_build_cache(
     device: torch.device | str = "cpu",
     batch_size: int = 32,
     workers: int = 0,
+    is_told_to_stop: Callable[[], bool] = lambda: False,
 ) -> TeacherCache:
     """Return the teacher's outputs for these rows: read from disk, computed now, or completed.
 
@@ -76,6 +77,7 @@ def open_or_build_cache(
         teacher: the model, in eval mode and on the device, with a `Recorder` for the signals that `contents` names.
         collator: the collator of training, which draws the row sets.
         recorder: the teacher's for these signals; the newest on it if None.
+        is_told_to_stop: asked before each part; where it says so, the other parts are left missing.
 
     Raises:
         UserError: if the disk is too small, the teacher's outputs do not fit the dtype, or the folder holds another
@@ -101,6 +103,8 @@ def open_or_build_cache(
         logger.info(f"teacher cache: {folder}{damage}")
     own = missing[state.process_index :: state.num_processes]
     for shard in tqdm(own, desc="running the teacher", unit="part", disable=not (own and is_main_process())):
+        if is_told_to_stop():
+            break
         teacher_cache.write(shard, *teacher_pass.compute(shard, teacher_cache.layout))
     state.wait_for_everyone()
     return teacher_cache
