@@ -61,6 +61,14 @@ class Evaluator(ABC):
         """Return a number for each row, (rows,), by which two sets of rows are checked to be the same."""
         return labels
 
+    def confusion(self, outputs: Any) -> np.ndarray | None:
+        """Return counts of labelled rows, true classes as rows and predicted ones as columns; None without classes.
+
+        Args:
+            outputs: `Outputs` of a split, whose columns are the classes.
+        """
+        return None
+
     @abstractmethod
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return the agreement of student and teacher.

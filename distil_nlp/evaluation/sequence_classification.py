@@ -29,6 +29,12 @@ class ClassificationEvaluator(SequenceEvaluator):
         """Return the majority class."""
         return np.bincount(labels).argmax()
 
+    def confusion(self, outputs: Any) -> np.ndarray:
+        """Return the confusion matrix."""
+        known, classes = self.is_labelled(outputs.labels), range(outputs.predictions.shape[1])
+        predicted = self.predictions(outputs.predictions)[known]
+        return confusion_matrix(outputs.labels[known], predicted, labels=classes)
+
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return `agreement`, the fraction of equal predictions, and `kl`, the mean KL(teacher ‖ student) in nats.
 

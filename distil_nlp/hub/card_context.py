@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
     Args:
         student: the folder of the student, whose config.json names class and depth.
     """
+    path = student / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
         "fence": fence,
-        **_summary(facts, student),
-        **_usage(facts),
+        **_summary(facts, config),
+        **_usage(facts, config),
         **_quality(facts),
         **_cost(facts),
         **method(facts),
@@ -45,9 +47,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
     }
 
 
-def _summary(facts: CardFacts, student: Path) -> dict[str, Any]:
-    path = student / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _summary(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": _title(facts),
         "architecture": inline_code(next(iter(config.get("architectures") or []), "model")),
@@ -69,9 +69,9 @@ def _title(facts: CardFacts) -> str:
     return f"{shown}, distilled on {facts.dataset if facts.task in GLUE else inline_code(facts.dataset)}"
 
 
-def _usage(facts: CardFacts) -> dict[str, Any]:
+def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a snippet that runs, and the classes it answers with."""
-    labels, length = facts.get("labels") or [], facts.get("recipe.data.max_length")
+    labels, length = _classes(facts, config), facts.get("recipe.data.max_length")
     options = facts.kind.pipeline_options
     if options is not None:
         options += f", truncation=True{f', max_length={length}' if length else ''}"
@@ -82,6 +82,15 @@ def _usage(facts: CardFacts) -> dict[str, Any]:
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
         "more_labels": max(0, len(labels) - _SHOWN_LABELS),
     }
+
+
+def _classes(facts: CardFacts, config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the classes, unless the model calls them otherwise, as one of an earlier version may."""
+    labels = facts.get("labels") or []
+    if not config:
+        return labels
+    own = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # two by default are not in the file
+    return labels if [own.get(str(i)) for i in range(len(own))] == labels else []
 
 
 def _is_pair(facts: CardFacts) -> bool:

@@ -1,6 +1,14 @@
 """Loading of models, and construction of the student from its teacher."""
 
-from distil_nlp.models.compatibility import check_labels, check_vocabulary, check_words
+from distil_nlp.models.classes import (
+    ClassMapping,
+    check_meaning,
+    class_mapping,
+    class_names,
+    label_outputs,
+    names_classes,
+)
+from distil_nlp.models.compatibility import check_vocabulary, check_words
 from distil_nlp.models.loading import (
     commit_of,
     load_config,
@@ -14,19 +22,24 @@ from distil_nlp.models.size import ModelSize, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
 __all__ = [
+    "ClassMapping",
     "ModelSize",
     "StudentReport",
     "build_student",
-    "check_labels",
+    "check_meaning",
     "check_vocabulary",
     "check_words",
     "choose_layers",
+    "class_mapping",
+    "class_names",
     "commit_of",
+    "label_outputs",
     "load_config",
     "load_model",
     "load_tokenizer",
     "load_with_missing_keys",
     "max_positions",
+    "names_classes",
     "size_of",
     "start_from_checkpoint",
     "usable_positions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from transformers.utils import CONFIG_NAME
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.checkpoint import Shapes, check_counts, check_sizes, tensors_of
-from distil_nlp.models.compatibility import check_labels
+from distil_nlp.models.classes import arrange_classes, check_meaning
 from distil_nlp.models.config_fields import clean_fields, set_for_building
 from distil_nlp.models.positions import usable_positions
 from distil_nlp.models.weights import weigh
 from distil_nlp.tasks import Head
-from distil_nlp.utils.logging import quiet_transformers
+from distil_nlp.utils.logging import get_logger, quiet_transformers
+
+logger = get_logger(__name__)
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -63,22 +65,38 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_model(name: str, head: Head, *, new_head: bool = False, revision: str | None = None) -> PreTrainedModel:
+def load_model(
+    name: str,
+    head: Head,
+    *,
+    new_head: bool = False,
+    revision: str | None = None,
+    label_names: Sequence[str] | None = None,
+) -> PreTrainedModel:
     """Load a model with the head that the task needs, in float32 and eval mode; weights as safetensors only.
+
+    Its outputs are in the order of the data's classes, whatever their order in the checkpoint.
 
     Args:
         name: a folder, or a name on the Hub.
         head: what it must predict.
         new_head: whether a missing head may start untrained, because it will be trained next.
+        revision: commit, branch or tag on the Hub.
+        label_names: the data's names in the order of the checkpoint's classes, where its own do not tell the order.
 
     Raises:
-        UserError: if the model cannot be had, has no trained head of this kind, or names other labels.
+        UserError: if the model cannot be had, has no trained head of this kind, or classes that are not the data's.
     """
-    return load_with_missing_keys(name, head, new_head=new_head, revision=revision)[0]
+    return load_with_missing_keys(name, head, new_head=new_head, revision=revision, label_names=label_names)[0]
 
 
 def load_with_missing_keys(
-    name: str, head: Head, *, new_head: bool = False, revision: str | None = None
+    name: str,
+    head: Head,
+    *,
+    new_head: bool = False,
+    revision: str | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """`load_model`, with the names of the parameters that start untrained."""
     auto = getattr(transformers, head.kind.auto_model)
@@ -94,8 +112,13 @@ def load_with_missing_keys(
     if missing and head.kind.has_labels:
         model.config.update(head.config())
         model = load_pretrained("model", name, auto.from_pretrained, **_options(model.config, revision))
+        if label_names:
+            logger.info(f"{name}: data.label_names has no effect, since the head is new and has the data's order")
     elif head.kind.has_labels:
-        check_labels(model.config, head.labels, head.num_labels, name)
+        check_meaning(model.config, head.kind, name, will_be_trained=new_head)
+        remark = arrange_classes(model, head, name, label_names).remark(name)
+        if remark:
+            logger.info(remark)
     return model.eval(), missing
 
 

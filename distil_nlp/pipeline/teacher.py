@@ -16,9 +16,10 @@ from distil_nlp.data import TransferSet
 from distil_nlp.data.fingerprint import hash_json, hash_weight_file
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.losses.hard_labels import HardLabel
-from distil_nlp.models import commit_of, load_model
+from distil_nlp.models import commit_of, label_outputs, load_model
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline.builders.data import data_name
+from distil_nlp.pipeline.builders.teacher import label_names
 from distil_nlp.pipeline.builders.training import training_arguments
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.fit import fit
@@ -46,6 +47,7 @@ _IRRELEVANT_FIELDS = (
     "save_total_limit", "report_to", "run_name", "ddp_backend", "use_cpu",
 )  # fmt: skip
 """Fields that do not change the teacher."""
+_IRRELEVANT_DATA = {"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
 
 
 def finetuned_teacher(
@@ -66,8 +68,10 @@ def finetuned_teacher(
     with args.main_process_first(desc="teacher"):
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
-    model = load_model(recipe.teacher.name, data.head, new_head=True, revision=recipe.teacher.revision)
-    commit = commit_of(recipe.teacher.name, recipe.teacher.revision)
+    name, revision = recipe.teacher.name, recipe.teacher.revision
+    model = load_model(name, data.head, new_head=True, revision=revision, label_names=label_names(recipe))
+    label_outputs(model.config, data.head)
+    commit = commit_of(name, revision)
     trainer = DistillationTrainer(
         model=model.train(),
         args=args,
@@ -91,9 +95,9 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
 
     The fingerprint includes the weights of a local teacher and the first rows, so that changes of files are noticed.
     """
-    data = recipe.data.model_dump(
-        mode="json", exclude={"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
-    )
+    data = recipe.data.model_dump(mode="json", exclude=_IRRELEVANT_DATA)
+    if data["label_names"] is None:
+        del data["label_names"]  # names of folders that are older than the key stay
     training = {name: value for name, value in fields.items() if name not in _IRRELEVANT_FIELDS}
     key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
     key |= {"weights": hash_weight_file(Path(recipe.teacher.name)), "rows": _hash_first_rows(rows)}

@@ -181,6 +181,7 @@ class DataSection(Section):
         task: `mlm` for text, a GLUE task, or `classification` or `regression` on named columns.
         text_columns: one column, or two for pairs.
         label_column: rows labelled −100, NaN or null learn from the teacher alone.
+        label_names: the names of the data's classes in the order of the teacher's, where its own do not tell the order.
         train_split: split to train on.
         evaluation_splits: splits to report scores on; by default the task's own.
         held_out_share: for `mlm` without a validation split, the fraction of documents held out.
@@ -202,6 +203,7 @@ class DataSection(Section):
     task: str
     text_columns: Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
+    label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
     evaluation_splits: list[str] | None = None
     held_out_share: Fraction = 0.02
@@ -338,10 +340,12 @@ class RunSection(Section):
     Attributes:
         overwrite: move an earlier run in the output folder to `<folder>.previous`.
         gradients_every: steps between two measurements of gradient norms and gradient conflict; null for none.
+        accept_weak_teacher: distil a teacher that scores no better than a guess too.
     """
 
     overwrite: bool = False
     gradients_every: PositiveInt | None = None
+    accept_weak_teacher: bool = False
 
 
 class Recipe(Section):

@@ -134,6 +134,16 @@ class TeacherCard(Block):
     )
 
 
+class TeacherClasses(Block):
+    """The classes of the teacher's checkpoint, which are put in the data's order."""
+
+    names: list[str] = described("The data's names of these classes, in the checkpoint's order.")
+    told: Literal["names", "setting", "number", "id"] = described(
+        "What told them: `names`, those in the checkpoint; `setting`, `data.label_names`; `number`, where the "
+        "checkpoint has no names; `id`, where the data has none."
+    )
+
+
 class Teacher(ModelCost):
     """The teacher: origin, size, inference cost and scores."""
 
@@ -146,6 +156,10 @@ class Teacher(ModelCost):
     metrics: MetricValues = described(
         "Scores, as fractions (`mlm`: `loss` in nats per masked token, and `perplexity`). Plain names are the first "
         "evaluation split; `<split>/<metric>` are added if several splits are scored."
+    )
+    classes: TeacherClasses = described(
+        "The classes of the teacher's checkpoint.",
+        absent="for a teacher that was fine-tuned here, for several, and without classes",
     )
     seeds: dict[Metric, SeedSummary] = described(
         "Scores of the teacher of each seed.", absent="unless `teacher.reseed` trained one for each of several seeds"
@@ -333,7 +347,7 @@ class Results(Block):
     task: str = described("A GLUE task, `classification`, `regression` or `mlm`.")
     headline: str = described("The headline metric, which retention and gains are taken on.")
     labels: list[str] | None = described(
-        "Class names in the order of their ids.", null="if the data does not name them"
+        "Class names in the order of their ids, as the student has them.", null="if it has none but LABEL_0 and so on"
     )
     rows: Rows = described("Sizes of the data.")
     data: Data = described("Version of the data.")

@@ -6,10 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.errors import UserError
+from distil_nlp.models import check_meaning
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.signals.types import SignalRequest
+from distil_nlp.tasks import TaskKind
 
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
@@ -200,3 +203,10 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
             why="their backward cannot be differentiated once more",
             fix="use DDP, or leave the term out",
         )
+
+
+def validate_teacher_outputs(teacher: PreTrainedModel, kind: TaskKind) -> None:
+    """Raise an error unless the outputs of a teacher, or of each in an ensemble, mean what those of the kind do."""
+    for member in ensemble_members(teacher):
+        config = getattr(member, "config", None)
+        check_meaning(config, kind, getattr(config, "name_or_path", "") or type(member).__name__)

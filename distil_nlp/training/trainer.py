@@ -17,9 +17,11 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
+from distil_nlp.models import label_outputs
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
+from distil_nlp.tasks import Head
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.source import TeacherSource, teacher_source
 from distil_nlp.training.balancing import BalancingCallback
@@ -33,6 +35,7 @@ from distil_nlp.training.checks import (
     validate_checkpointing,
     validate_double_backward,
     validate_sharding,
+    validate_teacher_outputs,
 )
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
@@ -119,6 +122,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(self.source.shape, ModelShape.of(model.config))
+        if teacher is not None and objective.request("teacher").logits:
+            validate_teacher_outputs(teacher, objective.kind)
+        label_outputs(model.config, Head(objective.kind))
         request = objective.request("student")
         if not request.logits and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head gets no gradient

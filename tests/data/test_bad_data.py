@@ -234,7 +234,7 @@ BAD_TEACHERS = {
     "a width that is a word": (configured(hidden_size="wide"), "'hidden_size'.* expected int"),
     "an unknown activation": (configured(hidden_act="nope"), "KeyError: 'nope'"),
     "a padding id beyond the words": (configured(pad_token_id=999), "AssertionError: Padding_idx"),
-    "labels that are numbers": (configured(id2label={"0": 0, "1": 1}), r"with \(0, 1\) / each class"),
+    "labels that are numbers": (configured(id2label={"0": 5, "1": 7}), r"with \(5, 7\) / each class"),
 }
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from distil_nlp.data import TaskCollator, load_splits, load_task
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.class_search import find_classes
 from distil_nlp.evaluation.glue.processes import processes
-from distil_nlp.evaluation.metrics import headline_metric, score
-from distil_nlp.models import check_words, load_config, load_model, load_tokenizer, usable_positions
+from distil_nlp.evaluation.metrics import headline_metric, metrics_of
+from distil_nlp.evaluation.predict import predict
+from distil_nlp.models import check_words, class_mapping, load_config, load_model, load_tokenizer, usable_positions
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.tasks import GLUE
 from distil_nlp.utils.files import write_atomically
@@ -53,9 +55,13 @@ def score_on_glue(
         classifier = load_model(model, rows.head)
         collator, splits = TaskCollator(tokenizer, rows.kind), rows.split.evaluation
         options = {"batch_size": batch_size, "device": state.device}
-        scores[name] = score(classifier, rows.task, rows.kind, splits, collator, **options)
+        outputs = predict(classifier, rows.kind, splits, collator, **options)
+        scores[name] = metrics_of(rows.task, outputs)
         metrics = "  ".join(f"{metric} {value:.4f}" for metric, value in scores[name].items())
         logger.info(f"{name} (headline: {headline_metric(name)}): {metrics}")
+        found = find_classes(rows.kind, rows.task, outputs, class_mapping(config, rows.head, model))
+        if found:
+            logger.warning(f"warning: {found.remark(model)}; if so, give it these names in its config.json")
         if output is not None and is_main_process():
             results = {"model": model, "data": data, "mode": "score", "tasks": scores}
             write_atomically(output, json.dumps(abbreviate_home(results), indent=2))

@@ -3,7 +3,7 @@
 from distil_nlp.pipeline.builders.data import augmentation_arguments, data_name, task_of, transfer_set, with_seed
 from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
-from distil_nlp.pipeline.builders.teacher import single_teachers, teacher_cache, teacher_dtype
+from distil_nlp.pipeline.builders.teacher import label_names, single_teachers, teacher_cache, teacher_dtype
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "augmentation_arguments",
     "check_student",
     "data_name",
+    "label_names",
     "objective_from",
     "random_student",
     "single_teachers",

@@ -11,6 +11,7 @@ from distil_nlp.models import (
     check_vocabulary,
     check_words,
     choose_layers,
+    label_outputs,
     load_tokenizer,
     start_from_checkpoint,
     usable_positions,
@@ -43,13 +44,17 @@ def student_from(
                 fix="leave one of the two out",
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
-        return start_from_checkpoint(section.name, head, section.revision)
+        student, report = start_from_checkpoint(section.name, head, section.revision)
+        label_outputs(student.config, head)
+        return student, report
     teacher = ensemble_members(teacher)[0]
     layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
     depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
-    return build_student(
+    student, report = build_student(
         teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
     )
+    label_outputs(student.config, head)
+    return student, report
 
 
 def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -26,6 +26,12 @@ def single_teachers(recipe: Recipe) -> list[Recipe]:
     return recipes
 
 
+def label_names(recipe: Recipe) -> list[str] | None:
+    """Return `data.label_names` as names."""
+    names = recipe.data.label_names
+    return names and [str(name) for name in names]
+
+
 def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     """Return the settings of the cache of teacher outputs, or None; its folder's name begins with teacher and task."""
     section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"

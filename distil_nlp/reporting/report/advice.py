@@ -6,11 +6,13 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from distil_nlp.recipe import dump_yaml
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.scores import LABELS_ONLY, MAJORITY, headline_score, is_within_noise, majority_name
 from distil_nlp.reporting.sentences import last_layer_cka
 from distil_nlp.results import RunResults
+from distil_nlp.tasks.class_order import better_order
 
 ENOUGH, NEARLY_ALL = 0.95, 0.99
 """Retention below the first counts as a loss; above the second a smaller student may do."""
@@ -37,8 +39,8 @@ class Advice:
 def advice(run: RunResults) -> list[Advice]:
     """Return at most three rules that apply, then the ways to use, share or compare the student."""
     rules = (
-        _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student, _last_layer,
-        _calibration,
+        _other_classes, _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student,
+        _last_layer, _calibration,
     )  # fmt: skip
     hints = [hint for hint in (rule(run) for rule in rules) if hint][:_MOST]
     last = [_load(run), *([] if run.get("recipe.hub.push") else [_push(run)])]
@@ -61,9 +63,31 @@ _Hint = tuple[str, ...] | None
 """A sentence and the overrides that act on it; None if a rule does not apply."""
 
 
+def _other_classes(run: RunResults) -> _Hint:
+    order, own = _order_of_classes(run), run.get("teacher.classes.names")
+    if order is None:
+        return None
+    text = "The teacher’s classes seem to be in another order than was taken: in it more predictions are right."
+    names = run.get("labels") or [str(i) for i in range(len(order))]
+    if not own or sorted(own) != sorted(names):
+        return text, ""
+    found = [names[order.index(names.index(name))] for name in own]
+    return text, f"data.label_names={dump_yaml(found).strip()}"
+
+
+def _order_of_classes(run: RunResults) -> tuple[int, ...] | None:
+    """Return for each class of the data the teacher's class that fits it, if another order fits better."""
+    confusion = run.get("fidelity.confusion.teacher")
+    if not confusion or run.get("recipe.teacher.finetune") is not None:
+        return None
+    return better_order(confusion, run.get("teacher.classes.told") not in ("number", "id"))
+
+
 def _weak_teacher(run: RunResults) -> _Hint:
     teacher, majority = headline_score(run, "teacher"), headline_score(run, MAJORITY)
     if teacher is None or majority is None or teacher.median > majority.median + ABOVE_MAJORITY:
+        return None
+    if _order_of_classes(run):
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
     text = f"The teacher is hardly better than the {majority_name(run)}: fine-tune it first, or longer."
