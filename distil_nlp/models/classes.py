@@ -244,7 +244,7 @@ def _short_logits(model: PreTrainedModel) -> Tensor | None:
     was_training = model.training
     model.eval()
     try:
-        words = torch.arange(1, 9, device=model.device)[None] % model.config.vocab_size
+        words = torch.arange(1, 9, device=model.device)[None] % getattr(model.config, "vocab_size", 100)
         return model(input_ids=words, attention_mask=torch.ones_like(words), return_dict=True).logits
     except Exception:  # whatever a model that needs other inputs raises
         return None

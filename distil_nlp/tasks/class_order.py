@@ -56,18 +56,18 @@ def are_placeholders(names: Sequence[str]) -> bool:
     return numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def better_order(confusion: np.ndarray, is_told_by_name: bool) -> tuple[int, ...] | None:
+def better_order(confusion: np.ndarray, is_told: bool) -> tuple[int, ...] | None:
     """Return for each class of the data the predicted class that fits it, where another order than theirs fits better.
 
-    Two things must be beyond chance: that more rows are right than in the order as it is (a sign test over the rows
-    that are right in one of the two orders alone), and that more are right than if predictions knew nothing of the
-    labels, so that a model that always says the same has no better order. Names are evidence of their own: where they
-    told the order, the chances are multiplied by the number of orders to choose from, and must stay below 1 %; 5 %
-    without that factor where nothing told it.
+    Two things must be beyond chance. More rows are right than if predictions knew nothing of the labels, or a model
+    that always says the same would have a better order. And more are right than in the order as it is, by a sign test
+    over the rows that are right in one of the two alone. An order is the best of many, so chances are multiplied by
+    their number; not those of the sign test where nothing told the order, and any is as likely beforehand. The limit
+    is 1 %, and 5 % where nothing told it.
 
     Args:
         confusion: counts of rows, true classes as rows and predicted ones as columns.
-        is_told_by_name: whether the order was told by names, or by somebody, rather than taken by number.
+        is_told: whether names, or somebody, told the order; otherwise it was taken by number.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.stats import binom
@@ -82,9 +82,10 @@ def better_order(confusion: np.ndarray, is_told_by_name: bool) -> tuple[int, ...
         return None
     total = counts.sum()
     right, expected = counts[np.arange(len(order)), order].sum(), counts.sum(1) @ counts.sum(0)[order] / total**2
-    chances = binom.logsf([gained - 1, right - 1], [gained + lost, total], [0.5, min(expected, 1.0)])
-    limit = math.log(0.01) - math.lgamma(len(order) + 1) if is_told_by_name else math.log(0.05)
-    return tuple(map(int, order)) if chances.max() < limit else None
+    guessed = binom.logsf(right - 1, total, min(expected, 1.0)) + math.lgamma(len(order) + 1)
+    as_good = binom.logsf(gained - 1, gained + lost, 0.5) + (math.lgamma(len(order) + 1) if is_told else 0)
+    limit = math.log(0.01 if is_told else 0.05)
+    return tuple(map(int, order)) if max(guessed, as_good) < limit else None
 
 
 def _places(names: Sequence[str], form: Callable[[str], str]) -> dict[str, int] | None:

@@ -108,13 +108,12 @@ def test_every_ending_has_its_message_and_exit_code(capsys, error, code, printed
     assert capsys.readouterr() == ("", printed)
 
 
-def test_the_package_runs_as_a_module():
-    """Prevents `python -m distil_nlp` and `accelerate launch -m distil_nlp` that find nothing to run."""
-    ended = python("-m", "distil_nlp", "--version")
+@pytest.mark.parametrize("module", ["distil_nlp", "distil_nlp.cli"])
+def test_the_package_runs_as_a_module(module):
+    """Prevents `python -m` and `accelerate launch -m` that find nothing to run, or do nothing and exit with 0."""
+    ended = python("-m", module, "--version")
     assert (ended.returncode, ended.stdout) == (0, f"distil-nlp {distil_nlp.__version__}\n")
-    launched = python(
-        "-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m", "distil_nlp", "distill", "x"
-    )
+    launched = python("-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "-m", module, "distill", "x")
     assert "expected  a recipe at x" in launched.stderr or "expected a recipe at x" in launched.stderr
 
 
