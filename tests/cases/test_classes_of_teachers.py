@@ -273,7 +273,7 @@ def test_a_card_names_no_class_that_the_model_has_not(tmp_path, config, shown):
 
 @pytest.mark.with_pictures
 def test_an_ensemble_of_three_orders_goes_through_a_run(tmp_path, capsys):
-    """Prevents names in results, card and student that differ, and members that are checked otherwise than the first."""
+    """Prevents names in results, card and student that differ, and members that are checked less than the first."""
     place = Place(tmp_path).prepare()
     for folder, names in (("b", ("YES", "NO")), ("c", None)):
         model = tiny.classifier(4, seed=len(folder))

@@ -28,7 +28,7 @@ def check(predictions, labels, floor, *, task="classification", mapping=BY_NUMBE
 # Another order --------------------------------------------------------------------------------------------------
 
 MNLI = [[12, 0, 0], [0, 21, 0], [27, 0, 0]]
-"""A teacher that calls two classes by one name: under the order that it was trained with, 48 of 60 are right, not 33."""
+"""A teacher that calls two classes by one name: in the order of its training 48 of 60 are right, not 33."""
 
 
 @pytest.mark.parametrize(
