@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.overlap import scored_splits
 from distil_nlp.data.splits import Split, is_held_out, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, word_ids
 from distil_nlp.errors import UserError
@@ -59,9 +60,9 @@ def load_corpus(
             fix="use an encoder as the teacher",
         )
     train = named_split(splits, train_split)
-    names = evaluation_splits or ([s for s in ("validation",) if s in splits] or None)
+    names = corpus_evaluation_splits(splits, train_split, evaluation_splits)
     _check_column(train, text_column, train_split)
-    if names is None:
+    if not names:
         evaluation = {"held_out": _filter_held_out(train, text_column, held_out_share, inside=True)}
         train = _filter_held_out(train, text_column, held_out_share, inside=False)
     else:
@@ -81,6 +82,12 @@ def load_corpus(
     if selection_share:
         blocks, selection = split_off(blocks, selection_share, seed, "choosing the best checkpoint")
     return Split(blocks, selection, held_out)
+
+
+def corpus_evaluation_splits(splits: Any, train_split: str, named: list[str] | None) -> list[str]:
+    """Return the splits that perplexity is reported on; none if documents are held out of the training split."""
+    names = named or [name for name in ("validation",) if name in splits]
+    return scored_splits(splits, names, train_split, are_named=bool(named))
 
 
 def _split_stream(stream: IterableDataset, selection_share: float | None, limit: int | None, held_out: dict) -> Split:

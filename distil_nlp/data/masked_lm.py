@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.corpus import load_corpus
+from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
 from distil_nlp.data.masking import MaskingCollator, token_frequencies
+from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.tasks import Head, Task
 
@@ -36,6 +37,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         shuffle_buffer=options.shuffle_buffer,
         seed=limits.data_seed,
     )
+    train, column = options.train_split, task.text_columns[0]
+    others = {name: splits[name] for name in corpus_evaluation_splits(splits, train, options.evaluation_splits)}
+    repeated = training_rows_among(splits[train], others, [column], train, by_length=True)
+    split.repeated = repeated or dict.fromkeys(split.evaluation, 0)  # what is held out is held out by its content
     masking, log_weights = options.masking, None
     if masking.rare_token_power:
         log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, len(tokenizer)))

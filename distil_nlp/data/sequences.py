@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
+from distil_nlp.data.overlap import FOLDER_OF_SPLITS, scored_splits, training_rows_among
 from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -139,6 +140,14 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         seed=limits.data_seed,
         words=limits.words,
     )
+    others = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
+    others = {
+        name: limit_rows(splits[name], options.max_evaluation_rows, limits.data_seed)
+        for name in others
+        if name in splits and name != options.train_split
+    }
+    repeated = training_rows_among(splits[options.train_split], others, task.text_columns, options.train_split)
+    data.split.repeated = {name: repeated[name] for name in data.split.evaluation}
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, data.split, collator)
 
@@ -169,15 +178,17 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
     for name in (train, *(named or ())):
         named_split(splits, name)
     if named:
-        return named
+        return scored_splits(splits, named, train, are_named=True)
     own = [name for name in task.evaluation_splits if name in splits]
+    own = scored_splits(splits, own, train, are_named=False)
     if not own:
+        others = [name for name in splits if name != train]
         raise UserError(
             "data",
             f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
-            ", ".join(splits),
+            f"{', '.join(splits)}, of which {train} is trained on" if others else f"{train} alone",
             why="there would be no score",
-            fix="name one with data.evaluation_splits",
+            fix=f"name {' or '.join(others)} with data.evaluation_splits" if others else FOLDER_OF_SPLITS,
         )
     return own if task.name in GLUE else own[:1]
 

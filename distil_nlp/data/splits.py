@@ -20,11 +20,13 @@ class Split:
         selection: rows for the choice of the best checkpoint and for early stopping; None without selection. No score
             is reported on them.
         evaluation: name → rows that scores are reported on.
+        repeated: name → number of its rows whose text is a training row's; None if nobody counted.
     """
 
     train: Any
     selection: Any | None
     evaluation: dict[str, Any]
+    repeated: dict[str, int] | None = None
 
 
 def named_split(splits: Any, name: str) -> Any:

@@ -252,6 +252,7 @@ class Pipeline:
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
                 "labelled": self.data.num_labelled,
                 "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
+                "in_training": split.repeated,
             },
             "data": {"revision": self.data.revision},
             "teacher": {

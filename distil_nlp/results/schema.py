@@ -88,6 +88,11 @@ class Rows(Block):
     train: int | None = described("Training rows; blocks of tokens for `mlm`.", null="for a stream")
     labelled: int | None = described("Training rows with a label.", null="for `mlm`")
     evaluation: dict[SplitName, int] = described("Rows of each evaluation split, the first one first.")
+    in_training: dict[SplitName, int] | None = described(
+        "Rows of each evaluation split whose text is that of a training row; documents for `mlm`.",
+        absent="in files of older versions",
+        null="if they were not counted",
+    )
 
 
 class Data(Block):
