@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
-from distil_nlp.data.masking import MaskingCollator, token_frequencies
+from distil_nlp.data.masking import MaskingCollator, token_frequencies, word_positions
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.tasks import Head, Task
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+SCORED_PROBABILITY = 0.15
+"""Fraction of the tokens that are masked for scores where training masks none."""
+_LOOKED_AT = 200
+"""Blocks by which the length of words is judged."""
 
 
 def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
@@ -45,7 +55,25 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     if masking.rare_token_power:
         log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, len(tokenizer)))
     collator = MaskingCollator(tokenizer, masking.probability, masking.whole_words, log_weights, limits.mask_seed)
-    return TransferSet(task.name, Head(task.kind), split, collator)
+    scoring = None if masking.probability else replace(collator, probability=SCORED_PROBABILITY)
+    if masking.whole_words:
+        _warn_of_long_words(next(iter(split.evaluation.values())), scoring or collator)
+    return TransferSet(task.name, Head(task.kind), split, collator, scoring_collator=scoring)
+
+
+def _warn_of_long_words(rows: Any, collator: MaskingCollator) -> None:
+    """Log a warning if most tokens are in words that are too long to be masked whole, as in text without spaces."""
+    long, all_tokens = 0, 0
+    for row in islice(rows, _LOOKED_AT):
+        number = max(1, int(collator.probability * (len(row["input_ids"]) - 2) + 0.5))
+        words = word_positions(np.flatnonzero(np.asarray(row["word_ids"]) >= 0), row["word_ids"])
+        long += sum(len(word) for word in words if len(word) > number)
+        all_tokens += sum(map(len, words))
+    if long > all_tokens / 2:
+        logger.warning(
+            f"data.masking.whole_words: {long / all_tokens:.0%} of the tokens are in words of more tokens than a block "
+            "has to mask, as in text without spaces: they are masked one by one"
+        )
 
 
 def labelled_rows(rows: Any) -> Any:

@@ -20,13 +20,14 @@ class MaskingCollator:
     """Collates rows of `input_ids` (and `word_ids`) into a masked batch with `labels` (−100 for unmasked tokens).
 
     In each row ⌊probability · tokens + ½⌋ tokens are chosen, at least one, where `tokens` excludes the row's first and
-    last. The number depends on the row's length only, so that packed blocks have constant shapes however many
-    separators they contain. Of the chosen tokens, 80 % become the mask token, 10 % a random token and 10 % are kept
-    (BERT, arXiv:1810.04805, appendix A.1). Special tokens are never chosen.
+    last; none at a probability of 0. The number depends on the row's length only, so that packed blocks have constant
+    shapes however many separators they contain. Of the chosen tokens, 80 % become the mask token, 10 % a random token
+    and 10 % are kept (BERT, arXiv:1810.04805, appendix A.1). Special tokens are never chosen.
 
     Args:
-        whole_words: choose words instead of tokens until the number is reached (a word that would exceed it is
-            skipped, unless it is the first).
+        whole_words: choose words instead of tokens until the number is reached; a word that would exceed it is
+            skipped. A word that is longer than the number (text without spaces may be a single one) is chosen token by
+            token; and a word is cut where all others are too long for what is lacking, if that is a quarter or more.
         log_weights: (vocabulary,), log of each token's sampling weight; DistilBERT uses −0.7 · log count, so that
             rare tokens are masked more often. The log weight of a word is the mean over its tokens.
 
@@ -40,8 +41,6 @@ class MaskingCollator:
     log_weights: np.ndarray | None = None
     seed: int = 0
 
-    wants_epoch = True
-
     def __post_init__(self) -> None:
         if self.tokenizer.mask_token_id is None:
             raise UserError(
@@ -53,6 +52,7 @@ class MaskingCollator:
             )
         self._special = np.array(sorted(self.tokenizer.all_special_ids))
         self._ordinary = np.setdiff1d(np.arange(len(self.tokenizer)), self._special)
+        self.wants_epoch = self.probability > 0
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [np.asarray(feature["input_ids"], dtype=np.int64) for feature in features]
@@ -97,22 +97,38 @@ class MaskingCollator:
         The highest values of Gumbel noise + log weight are a draw without replacement in proportion to the weights.
         """
         maskable = np.flatnonzero(~np.isin(row, self._special))
-        if len(maskable) == 0:
-            return maskable
+        if len(maskable) == 0 or not self.probability:
+            return maskable[:0]
         inner = len(row) - np.isin(row[[0, -1]], self._special).sum()
-        remaining = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
-        units = word_positions(maskable, words)
+        number = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
+        units = split_long_words(word_positions(maskable, words), number)
         scores = generator.gumbel(size=len(units))
         if self.log_weights is not None:
             scores += np.array([self.log_weights[row[unit]].mean() for unit in units])
-        chosen: list[np.ndarray] = []
-        for number in np.argsort(-scores):
-            if len(units[number]) <= remaining or not chosen:
-                chosen.append(units[number])
-                remaining -= len(units[number])
-            if remaining <= 0:
-                break
-        return np.sort(np.concatenate(chosen))
+        return np.sort(np.concatenate(_fill([units[i] for i in np.argsort(-scores)], number)))
+
+
+def _fill(units: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
+    """Return the first units that together have at most so many tokens, and parts of others if many are lacking."""
+    chosen, skipped, remaining = [], [], number
+    for unit in units:
+        if len(unit) <= remaining:
+            chosen.append(unit)
+            remaining -= len(unit)
+        else:
+            skipped.append(unit)
+        if remaining <= 0:
+            break
+    if remaining > max(number // 4, 2):
+        chosen += [unit[:remaining] for unit in skipped[:1]]  # each is longer than what is lacking
+    return chosen
+
+
+def split_long_words(words: list[np.ndarray], number: int) -> list[np.ndarray]:
+    """Return words, and the single tokens of those that are longer than a number."""
+    if all(len(word) <= number for word in words):
+        return words
+    return [unit for word in words for unit in ([word] if len(word) <= number else np.split(word, len(word)))]
 
 
 def word_positions(maskable: np.ndarray, words: Sequence[int] | None) -> list[np.ndarray]:

@@ -39,6 +39,7 @@ class TransferSet:
         split: rows for training, selection and reported scores.
         collator: rows → batch.
         revision: commit of the data on the Hub; None for local data.
+        scoring_collator: rows → batch for scores, where it is another one than for training.
     """
 
     task: str
@@ -46,6 +47,12 @@ class TransferSet:
     split: Split
     collator: Callable
     revision: str | None = None
+    scoring_collator: Callable | None = None
+
+    @property
+    def scored_by(self) -> Callable:
+        """The collator of rows that are scored."""
+        return self.scoring_collator or self.collator
 
     @property
     def kind(self) -> TaskKind:

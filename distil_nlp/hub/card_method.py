@@ -144,7 +144,8 @@ def training_data(facts: CardFacts) -> dict[str, Any]:
         "labelled_rows": f"{labelled:,}" if rows and labelled is not None and labelled < rows else "",
         "max_length": facts.get("recipe.data.max_length"),
         "packing": facts.kind.truncation,
-        "masked": percent(masking["probability"], 0) if masking else "",
+        "masked": percent(masking["probability"], 0) if masking and masking["probability"] else "",
+        "is_unmasked": bool(masking) and masking["probability"] == 0,
         "has_whole_words": bool(masking and masking.get("whole_words")),
         **_augmentation(facts),
     }

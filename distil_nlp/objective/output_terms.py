@@ -97,6 +97,7 @@ class LabelTerm(OutputTerm):
     """A term on the labels of masked tokens (language modelling), or of rows whose label is not −100 or NaN."""
 
     uses_unlabelled_rows = False
+    reads_masked_tokens = True
 
     def counted_rows(self) -> str:
         return self.kind.label_rows

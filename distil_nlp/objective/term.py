@@ -145,6 +145,11 @@ class LossTerm:
         """
         raise NotImplementedError
 
+    @property
+    def reads_masked_tokens(self) -> bool:
+        """True if the term, in language modelling, is over the masked tokens alone."""
+        return getattr(self, "row_set", None) == "masked"
+
     def request(self, role: Role) -> SignalRequest:
         """Return the signals of a model that the term needs."""
         raise NotImplementedError

@@ -135,7 +135,7 @@ class Pipeline:
         """Return the scores of the majority-class baseline; for text, those of token frequencies."""
         split = self.data.split
         rows = next(iter(split.evaluation.values()))
-        return evaluator_of(self.data.kind).majority(self.data.task, split.train, rows, self.data.collator)
+        return evaluator_of(self.data.kind).majority(self.data.task, split.train, rows, self.data.scored_by)
 
     def main_student(self, student_plan: StudentPlan, scores: RunScores, is_new: bool) -> dict[str, Any]:
         """Train and score the run's own student; return which tensors were copied into it."""
@@ -299,7 +299,7 @@ class Pipeline:
             student,
             self.data.kind,
             next(iter(self.data.split.evaluation.values())),
-            self.data.collator,
+            self.data.scored_by,
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
             bf16=self.args.bf16,

@@ -28,6 +28,7 @@ def check(plan: RunPlan) -> None:
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)
     _check_baselines(recipe)
+    _check_masking(plan)
     _check_cache(recipe)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
@@ -89,6 +90,24 @@ def _check_baselines(recipe: Recipe) -> None:
             got,
             why="there is no such student to compare with",
             fix="leave random_init out",
+        )
+
+
+def _check_masking(plan: RunPlan) -> None:
+    """Raise UserError for what learns from masked tokens where none is masked."""
+    recipe, masking = plan.recipe, plan.recipe.data.masking
+    if "masking" not in plan.task.kind.data_keys or masking.probability:
+        return
+    terms = [f"objective.{term.name}" for term in plan.objective.terms if term.reads_masked_tokens]
+    terms += ["teacher.finetune"] if recipe.teacher.finetune is not None else []
+    terms += [f"the baseline {NO_DISTILLATION}"] if NO_DISTILLATION in recipe.evaluation.baselines else []
+    if terms:
+        raise UserError(
+            "data.masking.probability",
+            f"more than 0 for {', '.join(terms)}",
+            "0",
+            why="no token is masked, so that there is nothing for them to learn from",
+            fix="set rows=all (or a fraction) for terms that have it, leave the others out, or mask tokens",
         )
 
 

@@ -84,7 +84,7 @@ class StudentRun:
             model,
             self.data.kind,
             self.data.split.evaluation,
-            self.data.collator,
+            self.data.scored_by,
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
             bf16=self.args.bf16,

@@ -103,12 +103,13 @@ class MaskingSection(Section):
     """Dynamic masking for `mlm`: 80 % of the chosen tokens become [MASK], 10 % a random token, 10 % stay.
 
     Attributes:
-        probability: fraction of the ordinary tokens of a block that is chosen.
+        probability: fraction of the ordinary tokens of a block that is chosen; 0 to mask none in training, where no
+            term reads masked tokens. Scores are taken at 0.15 then.
         whole_words: choose words instead of tokens.
         rare_token_power: choose rare tokens more often, by count^−power; DistilBERT: 0.7.
     """
 
-    probability: Fraction = 0.15
+    probability: Annotated[float, Field(ge=0, lt=1)] = 0.15
     whole_words: bool = False
     rare_token_power: Annotated[float, Field(ge=0)] = 0.0
 
