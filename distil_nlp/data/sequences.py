@@ -186,7 +186,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
         raise UserError(
             "data",
             f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
-            f"{', '.join(splits)}, of which {train} is trained on" if others else f"{train} alone",
+            ", ".join(splits) if others else f"{train} alone",
             why="there would be no score",
             fix=f"name {' or '.join(others)} with data.evaluation_splits" if others else FOLDER_OF_SPLITS,
         )

@@ -261,7 +261,7 @@ def test_one_row_of_everything_is_a_run(place):
     row = Dataset.from_dict({"text": ["the cat"], "label": [1]})
     place.save({"train": row, "test": row})
     assert place.run() == 0
-    assert place.results["rows"] == {"train": 1, "labelled": 1, "evaluation": {"test": 1}}
+    assert place.results["rows"] == {"train": 1, "labelled": 1, "evaluation": {"test": 1}, "in_training": {"test": 0}}
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
@@ -296,9 +296,10 @@ def test_classes_written_as_numbers_keep_their_order():
 
 def test_a_message_does_not_list_ten_thousand_classes(place, capsys):
     """Prevents a page of names if the text column was used as the label column."""
-    rows = Dataset.from_dict({"text": [f"{i} cat" for i in range(400)], "label": [0] * 400})
+    names = [f"{i} cat" for i in range(400)]
+    rows = Dataset.from_dict({"text": names, "title": names, "label": [0] * 400})
     place.save({"train": rows, "test": rows})
-    refused(place, capsys, r"expected 400 labels as in the data \((\d+ cat, ){9}\d+ cat …\)", "data.label_column=text")
+    refused(place, capsys, r"expected 400 labels as in the data \((\d+ cat, ){9}\d+ cat …\)", "data.label_column=title")
 
 
 # Any text ------------------------------------------------------------------------------------------------------
