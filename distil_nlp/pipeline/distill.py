@@ -31,7 +31,7 @@ from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import ModelShape
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
-from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state
+from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent
 from distil_nlp.pipeline.teacher import finetuned_teacher
@@ -42,6 +42,7 @@ from distil_nlp.reporting.summary import summary_table
 from distil_nlp.results import read_results, write_results
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -57,8 +58,16 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     """
     plan = RunPlan.of(recipe, recipe_name)
     preflight.check(plan)
+    validate_folder(plan.folder)
+    with claimed(plan.folder):
+        return _distil(plan)
+
+
+def _distil(plan: RunPlan) -> Path:
+    """Run a plan, or the rest of it, in its own folder; return the path of `results.json`."""
     folder, should_save = plan.folder, plan.args.should_save
-    state = run_state(folder, plan.recipe)
+    with plan.args.main_process_first(desc="the run's folder"):  # which the main process has claimed
+        state = run_state(folder, plan.recipe)
     if state == "finished":
         logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, complete, dump_recipe, read_yaml
 from distil_nlp.results import read_results
 from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.locks import LOCK
 from distil_nlp.utils.settings import IRRELEVANT_KEYS, changed_keys, describe_changes
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
@@ -17,12 +19,11 @@ _EXTENDED = ("evaluation.seeds", "evaluation.baselines")
 """Keys that add students. A run that lacks some of these is unfinished, and not the run of another recipe."""
 
 
-def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
-    """Return the state of the run in an output folder; nothing is changed.
+def validate_folder(folder: Path) -> None:
+    """Raise unless an output folder is missing, empty or a run's.
 
     Raises:
-        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, files that no run wrote,
-            or links that lead out of it.
+        UserError: if it is a file, or holds files that no run wrote or links that lead out of it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(
@@ -31,10 +32,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
             f"{folder}, a file",
             fix="name another place",
         )
-    if not folder.exists() or not any(folder.iterdir()):
-        return "new"
-    saved = folder / RECIPE
-    if not saved.is_file():
+    if folder.exists() and not (folder / RECIPE).is_file() and _entries(folder):
         raise UserError(
             None,
             "an empty output folder or a run of this recipe",
@@ -43,10 +41,19 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
             fix="set training.output_dir to another folder",
         )
     validate_links(folder)
+
+
+def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
+    """Return the state of the run in an output folder; nothing is changed.
+
+    Raises:
+        UserError: if the folder holds another recipe's run and `run.overwrite` is not set, or is none of a run.
+    """
+    validate_folder(folder)
     if recipe.run.overwrite or not _has_progress(folder):
         return "new"
     settings = recipe.model_dump(mode="json")
-    changes = describe_changes(_saved_recipe(saved), settings, IRRELEVANT_KEYS + _EXTENDED)
+    changes = describe_changes(_saved_recipe(folder / RECIPE), settings, IRRELEVANT_KEYS + _EXTENDED)
     if changes:
         listed = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
         raise UserError(
@@ -88,12 +95,25 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 
 def _move_to_previous(folder: Path) -> None:
-    """Move a run to `<folder>.previous`; delete an unfinished run instead where a finished one is there."""
-    if (folder / RESULTS).is_file() or not (_previous(folder) / RESULTS).is_file():
-        shutil.rmtree(_previous(folder), ignore_errors=True)
-        folder.rename(_previous(folder))
-    else:
-        shutil.rmtree(folder)
+    """Move a run to `<folder>.previous`; delete an unfinished run instead where a finished one is there.
+
+    The lock stays in the folder's place.
+    """
+    previous = _previous(folder)
+    if (folder / RESULTS).is_file() or not (previous / RESULTS).is_file():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+        folder.mkdir()
+        with suppress(OSError):  # a folder that is a link to another disk
+            (previous / LOCK).rename(folder / LOCK)
+        return
+    for path in _entries(folder):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return all that is in a folder but for its lock."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
 
 
 def _previous(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,6 +26,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -55,18 +57,29 @@ def finetuned_teacher(
 ) -> tuple[PreTrainedModel, bool, str | None]:
     """Return (teacher, whether it was trained now, commit that it started from if that is on the Hub).
 
-    An unfinished fine-tuning resumes from its last checkpoint.
+    An unfinished fine-tuning resumes from its last checkpoint; one that another run is at is waited for.
     """
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
     rows = data.labelled()
     folder = teacher_folder(recipe, fields, rows)
+    with claimed(folder, wait_for="the fine-tuned teacher"):
+        PartialState().wait_for_everyone()  # until the main process holds the folder
+        return _load_or_train(recipe, fields, data, rows, tokenizer, folder)
+
+
+def _load_or_train(
+    recipe: Recipe,
+    fields: dict[str, Any],
+    data: TransferSet,
+    rows: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> tuple[PreTrainedModel, bool, str | None]:
     if (folder / DONE).is_file():
         manifest = json.loads((folder / DONE).read_text())
         return load_model(str(folder / _MODEL), data.head), False, manifest.get("revision")
     logger.info(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
-    with args.main_process_first(desc="teacher"):
-        folder.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
     name, revision = recipe.teacher.name, recipe.teacher.revision
     model = load_model(name, data.head, new_head=True, revision=revision, label_names=label_names(recipe))

@@ -22,6 +22,7 @@ from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
 from distil_nlp.training.preemption import Preempted, on_sigterm
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.settings import describe_changes
 
@@ -59,6 +60,14 @@ def run_study(
             why=f"{path} has no such method",
             fix="choose from the list, or add it there",
         )
+    with claimed(folder):
+        return _run_all(plan, path, folder, overrides, methods)
+
+
+def _run_all(
+    plan: StudyPlan, path: Path, folder: Path, overrides: Sequence[str], methods: Sequence[str] | None
+) -> Path:
+    """Run what is not finished yet in a folder that is held; return the path of the table."""
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
     runs = [(task, name) for task in plan.tasks for name in plan.methods]

@@ -19,6 +19,7 @@ from distil_nlp.data.row_sets import row_generator
 from distil_nlp.errors import UserError
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -90,10 +91,17 @@ def augment_with_replacements(
         )
     key = _key(rows, config, model, tokenizer)
     folder = Path(config.folder) / f"{name}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
     copier = _Copier(config, model, tokenizer, batch_size)
+    with claimed(folder, wait_for="the rows with replaced words"):
+        made = _copies(rows, copier, folder, key)
+    logger.info(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {folder}")
+    return made
+
+
+def _copies(rows: Dataset, copier: _Copier, folder: Path, key: str) -> Dataset:
+    """Return the rows and their copies, file by file: from the folder, or written into it."""
     starts = range(0, len(rows), _ROWS_OF_A_FILE)
-    made = datasets.concatenate_datasets(
+    return datasets.concatenate_datasets(
         [
             rows.select(range(start, min(start + _ROWS_OF_A_FILE, len(rows)))).map(
                 copier,
@@ -109,8 +117,6 @@ def augment_with_replacements(
             for number, start in enumerate(starts)
         ]
     )
-    logger.info(f"replacement: {len(rows):,} training rows became {len(made):,}, kept in {folder}")
-    return made
 
 
 def _key(rows: Dataset, config: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -13,6 +13,7 @@ from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.evaluation.glue.summary import averages, over_seeds, summary_markdown
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.locks import LOCK
 from distil_nlp.utils.settings import describe_changes
 
 GLUE_RESULTS, SCORES = "glue.json", "scores.json"
@@ -61,7 +62,7 @@ class Folder:
                     why="their scores would be mixed",
                     fix="name another folder",
                 )
-        elif self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+        elif self.path.exists() and not (self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {LOCK}):
             raise UserError(
                 "--output",
                 "an empty folder or an earlier evaluation",

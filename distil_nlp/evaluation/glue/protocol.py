@@ -27,6 +27,7 @@ from distil_nlp.models import check_words, load_tokenizer, max_positions
 from distil_nlp.tasks import GLUE
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
@@ -78,16 +79,25 @@ def finetune_on_glue(
     check_words(tokenizer, encoder.config, model)
     run = GlueRun(model, data, folder, submission, encoder, tokenizer)
     folder.check()
-    logger.info(f"fine-tuning {model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}")
+    with claimed(folder.path):
+        state.wait_for_everyone()  # until the main process holds the folder
+        folder.check()
+        return _evaluate(run, tasks, seeds, environment(0, state.device, state.num_processes))
+
+
+def _evaluate(run: GlueRun, tasks: list[str], seeds: list[int], environment_now: dict[str, Any]) -> Path:
+    """Fine-tune what is not done yet, in a folder that is held; return the path of `glue.json`."""
+    folder, submission, state = run.folder, run.submission, PartialState()
+    logger.info(
+        f"fine-tuning {run.model} on {', '.join(tasks)}; seeds {', '.join(map(str, seeds))}; kept in {folder.path}"
+    )
     plan = folder.plan(tasks, seeds, submission)
     for record in folder.records():
         if record["task"] in tasks and record["seed"] in seeds:
             repeats = record["seed"] in plan.get(record["task"], ())
             logger.info(_line(record, "done before" + "; again, for its predictions or model" * repeats))
     loaded = {task: run.load(task) for task in plan}  # before any training, so that missing data raise now
-    environment_now = {
-        key: value for key, value in environment(0, state.device, state.num_processes).items() if key != "seed"
-    }
+    environment_now = {key: value for key, value in environment_now.items() if key != "seed"}
     state.wait_for_everyone()  # all have read the records
     if is_main_process():
         folder.summarise(environment_now)

@@ -27,6 +27,7 @@ from distil_nlp.signals.types import forward_with_signals
 from distil_nlp.teachers.cache.contents import CachedSignals, Fields, RowPositions
 from distil_nlp.teachers.cache.key import cache_fingerprint, cache_key
 from distil_nlp.teachers.cache.shards import CHECKSUMS, MANIFEST, ShardLayout, TeacherCache, write_first, write_shard
+from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
@@ -71,7 +72,8 @@ def open_or_build_cache(
     """Return the teacher's outputs for these rows: read from disk, computed now, or completed.
 
     Each process runs the teacher on its part of the shards. The size of a new cache, and the number of epochs after
-    which it pays off, are measured on a few batches and logged beforehand.
+    which it pays off, are measured on a few batches and logged beforehand. A cache that another run is filling is
+    waited for.
 
     Args:
         teacher: the model, in eval mode and on the device, with a `Recorder` for the signals that `contents` names.
@@ -88,11 +90,20 @@ def open_or_build_cache(
     key = cache_key(teacher, rows, collator, contents, epochs)
     folder = Path(cache.folder) / f"{cache.name}-{cache_fingerprint(key)}"
     teacher_pass = _TeacherPass(teacher, rows, collator, contents, recorder, device, batch_size, workers)
+    with claimed(folder, wait_for="the teacher's outputs"):
+        PartialState().wait_for_everyone()  # until the main process holds the folder
+        return _open_or_build(folder, key, teacher_pass, contents, epochs)
+
+
+def _open_or_build(
+    folder: Path, key: dict[str, Any], teacher_pass: _TeacherPass, contents: CachedSignals, epochs: int
+) -> TeacherCache:
+    """Return the cache in a folder, with all shards."""
     is_new, state = not (folder / MANIFEST).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
         teacher_pass.check_reproducible_batches()
-        _create_cache(folder, key, teacher_pass.estimate_cost(Path(cache.folder)), len(rows), epochs)
+        _create_cache(folder, key, teacher_pass.estimate_cost(folder.parent), len(teacher_pass.rows), epochs)
     state.wait_for_everyone()
     teacher_cache = TeacherCache(folder, key, contents)
     missing = teacher_cache.missing()
