@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from distil_nlp.data.overlap import scored_splits
 from distil_nlp.data.splits import Split, is_held_out, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, word_ids
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted, shown
 
 _SELECTION_BLOCKS = 512
 _COLUMNS = Features({"input_ids": List(Value("int32")), "word_ids": List(Value("int32"))})
@@ -138,7 +138,7 @@ def _check_column(rows: Any, column: str, split: str) -> None:
         raise UserError(
             "data.text_columns",
             "a column of text",
-            f"{column!r}, but {split} has {', '.join(columns)}",
+            f"{quoted(column)}, but {shown(split)} has {listed(columns)}",
             why="there is no text to read",
             fix="name one of them",
         )

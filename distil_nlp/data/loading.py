@@ -25,7 +25,9 @@ from datasets.packaged_modules.csv.csv import CsvConfig
 from huggingface_hub import try_to_load_from_cache
 
 from distil_nlp.data.row_files import COMPRESSIONS, broken_json_line, is_text_file, kind_of_file, quoting_of
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted
+from distil_nlp.utils.bounded_yaml import check_card
+from distil_nlp.utils.names import why_no_path
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUILDERS = {
@@ -65,6 +67,7 @@ def load_splits(
             "data.path",
             f"a dataset at {path}",
             "no such file or folder",
+            why=why_no_path(path),
             fix="check the path",
         )
     try:
@@ -88,7 +91,7 @@ def load_splits(
             reason, remedy = broken, "mend or drop that line"
         raise UserError(
             "data.path",
-            f"a dataset at {path!r}{f' with the configuration {name!r}' if name else ''}",
+            f"a dataset at {path!r}{f' with the configuration {quoted(name)}' if name else ''}",
             reason,
             why="there is nothing to train on",
             fix=remedy,
@@ -171,6 +174,9 @@ def _builder_of_file(file: Path) -> DatasetBuilder:
 
 
 def _builder_of_folder(folder: Path, name: str | None) -> DatasetBuilder:
+    for card in (folder / "README.md", folder / datasets.config.REPOYAML_FILENAME):
+        if card.is_file():
+            check_card(card)
     return load_dataset_builder(str(folder), name, cache_dir=_cache_of(folder))
 
 
@@ -220,8 +226,8 @@ def _check_classes(files: Iterable[Path]) -> None:
             if names != feature.names:
                 raise UserError(
                     "data.path",
-                    f"the classes of {column!r} as in {first.name} ({', '.join(names[:10])})",
-                    f"{', '.join(feature.names[:10])} in {file.name}",
+                    f"the classes of {quoted(column)} as in {first.name} ({listed(names)})",
+                    f"{listed(feature.names)} in {file.name}",
                     why="class ids would be decoded with the wrong names",
                     fix="cast the columns to one order and write the files again",
                 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, quoted
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -213,7 +213,7 @@ def _header_fault(header: list[str], file: Path, delimiter: str) -> UserError | 
         return UserError(
             "data.path",
             f"each column once in {file.name}",
-            f"{', '.join(map(repr, duplicates))} more than once",
+            f"{', '.join(map(quoted, duplicates[:10]))} more than once",
             why="it is undefined which of them is read",
             fix="rename or drop one",
         )

@@ -22,7 +22,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup
 from distil_nlp.data.row_sets import EPOCH, FILLER, NUMBER
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, quoted
 
 _STRIDE = 2**40
 """More rows than any dataset has; Python integers do not overflow."""
@@ -87,7 +87,7 @@ def _lengths(rows: Any, column: str) -> list[int]:
         raise UserError(
             "training.train_sampling_strategy=group_by_length",
             f"a column {column!r} with each row's number of tokens",
-            f"columns {getattr(rows, 'column_names', None)}",
+            f"columns {quoted(getattr(rows, 'column_names', None))}",
             why="computing lengths row by row is very slow",
             fix="add the column",
         )

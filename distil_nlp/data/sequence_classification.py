@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Value
 
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.sequences import labelled_rows, load
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import GLUE, Task
 
 __all__ = ["LABELS", "ClassLabels", "labelled_rows", "load"]
@@ -46,7 +46,7 @@ class ClassLabels(LabelReader):
 
     def expected(self, labels: Labels, num_labels: int) -> str:
         """Return the range of ids, and the class names if there are any."""
-        named = f" ({', '.join(labels[:10])}{' …' if len(labels) > 10 else ''})" if labels else ""
+        named = f" ({listed(labels)})" if labels else ""
         return f"labels from 0 to {num_labels - 1}{named}"
 
     def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
@@ -70,7 +70,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
             raise UserError(
                 "data",
                 f"the labels {', '.join(task.labels)} of {task.name} in this order",
-                ", ".join(names),
+                listed(names),
                 why="classes would be mixed up",
                 fix="cast the label column to GLUE's order",
             )
@@ -81,7 +81,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
         raise UserError(
             "data.label_column",
             "one label a row",
-            f"{feature} in {task.label_column!r}",
+            f"{shown(feature)} in {quoted(task.label_column)}",
             why="several labels a row are not supported",
             fix="name a column of classes or numbers",
         )
@@ -89,8 +89,8 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
     if not values:
         raise UserError(
             "data.label_column",
-            f"labels in {task.label_column!r} of the training split",
-            "unlabelled rows only" if feature is not None else f"no such column, but {', '.join(rows.column_names)}",
+            f"labels in {quoted(task.label_column)} of the training split",
+            "unlabelled rows only" if feature is not None else f"no such column, but {listed(rows.column_names)}",
             why="the number of classes is unknown",
             fix="name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel",
         )
@@ -106,7 +106,7 @@ def _count_ids(values: set[Any], task: Task) -> int:
         raise UserError(
             "data.label_column",
             "whole numbers or names of classes",
-            f"{', '.join(examples)} …",
+            f"{listed(examples)} …",
             why="these are not class ids",
             fix="use data.task=regression for numbers",
         )
@@ -115,7 +115,7 @@ def _count_ids(values: set[Any], task: Task) -> int:
         raise UserError(
             "data.label_column",
             "classes numbered from 0 on",
-            f"{len(values)} of them up to {num_labels - 1} in {task.label_column!r}",
+            f"{len(values)} of them up to {num_labels - 1} in {quoted(task.label_column)}",
             why="the models would need an output for each number up to the largest",
             fix=f"number them from 0 to {len(values) - 1}, or give names",
         )
@@ -126,7 +126,7 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
     """Return names in alphabetic order, or in numeric order if all are numbers."""
     stripped = {value.strip() for value in values}
     if "" in stripped or len(stripped) < len(values):
-        examples = ", ".join(map(repr, sorted(values)[:5]))
+        examples = ", ".join(map(quoted, sorted(values)[:5]))
         raise UserError(
             "data.label_column",
             "names of classes",
@@ -151,8 +151,8 @@ def _check_names(splits: Mapping[str, Dataset], task: Task, labels: Labels) -> N
         if isinstance(feature, ClassLabel) and tuple(feature.names) != labels:
             raise UserError(
                 "data.label_column",
-                f"the classes {', '.join(labels or ())} in {split} too, in this order",
-                ", ".join(feature.names),
+                f"the classes {listed(labels or ())} in {shown(split)} too, in this order",
+                listed(feature.names),
                 why="scores would be computed for the wrong classes",
                 fix="cast the column",
             )

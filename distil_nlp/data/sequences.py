@@ -17,7 +17,7 @@ from distil_nlp.data.overlap import FOLDER_OF_SPLITS, scored_splits, training_ro
 from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import GLUE, Head, Task, TaskKind, task_kind
 
 
@@ -186,7 +186,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
         raise UserError(
             "data",
             f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
-            ", ".join(splits) if others else f"{train} alone",
+            listed(splits) if others else f"{train} alone",
             why="there would be no score",
             fix=f"name {' or '.join(others)} with data.evaluation_splits" if others else FOLDER_OF_SPLITS,
         )
@@ -199,9 +199,9 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
     if missing:
         raise UserError(
             "data.text_columns",
-            f"columns {', '.join(task.text_columns)}",
-            f"{', '.join(rows.column_names)} in {split}",
-            why=f"{', '.join(missing)} cannot be read",
+            f"columns {listed(task.text_columns)}",
+            f"{listed(rows.column_names)} in {shown(split)}",
+            why=f"{listed(missing)} cannot be read",
             fix="name the dataset's text columns",
         )
     if len(rows) == 0:
@@ -214,7 +214,7 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
     if not any(text and not str(text).isspace() for name in task.text_columns for text in rows[name]):
         raise UserError(
             "data.text_columns",
-            f"text in {', '.join(task.text_columns)} of {split}",
+            f"text in {listed(task.text_columns)} of {shown(split)}",
             "blank rows only",
             why="there is nothing to learn from or to score",
             fix="name the column of text",
@@ -222,8 +222,8 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
     if needs_labels and task.label_column not in rows.column_names:
         raise UserError(
             "data.label_column",
-            f"a column {task.label_column!r} in {split}",
-            ", ".join(rows.column_names),
+            f"a column {quoted(task.label_column)} in {shown(split)}",
+            listed(rows.column_names),
             why="scores need labels",
             fix="name the label column",
         )
@@ -247,7 +247,7 @@ def _check_labels(
     reader = label_reader(task.kind)
     invalid = reader.invalid(values, labels, num_labels)
     if invalid:
-        examples = ", ".join(map(repr, invalid[:3]))
+        examples = ", ".join(map(quoted, invalid[:3]))
         raise UserError(
             f"data.{task.label_column}",
             reader.expected(labels, num_labels),

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted
 
 
 @dataclass
@@ -38,8 +38,8 @@ def named_split(splits: Any, name: str) -> Any:
     if name not in splits:
         raise UserError(
             "data",
-            f"a split {name!r}",
-            ", ".join(splits),
+            f"a split {quoted(name)}",
+            listed(splits),
             why="there are no rows to read",
             fix="set data.train_split or data.evaluation_splits",
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, quoted
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[str]], **options: Any) -> BatchEncoding:
@@ -45,7 +45,7 @@ def _check_texts(name: str, texts: Sequence[Any]) -> None:
     if invalid is not None:
         raise UserError(
             "data.text_columns",
-            f"text in {name!r}",
+            f"text in {quoted(name)}",
             f"{type(invalid).__name__} ({str(invalid)[:40]})",
             why="it cannot be tokenised",
             fix="name a column of text",
@@ -54,7 +54,7 @@ def _check_texts(name: str, texts: Sequence[Any]) -> None:
         example = next(text for text in texts if "\0" in text)
         raise UserError(
             "data",
-            f"text in UTF-8 in {name!r}",
+            f"text in UTF-8 in {quoted(name)}",
             f"more than a quarter of NULs, as in {example[:20]!r}",
             why="it is UTF-16 or not text, and would be decoded wrongly",
             fix="convert the file to UTF-8",

@@ -9,7 +9,11 @@ from huggingface_hub import ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from distil_nlp.utils.bounded_yaml import check_card
+
 _KEPT = ("license", "license_name", "license_link", "language", "base_model")
+_LONGEST = 500
+"""Characters of a value of a card, which may be an address."""
 
 
 def hub_id(name: str | None) -> str | None:
@@ -40,10 +44,11 @@ def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
         path = Path(name).expanduser() / constants.REPOCARD_NAME
         if on_hub:
             path = hf_hub_download(name, constants.REPOCARD_NAME, revision=revision)
+        check_card(Path(path))
         card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # missing, offline, gated, not YAML, not UTF-8: no card is worth a run
         card = {}
-    metadata = {key: _without_yes_and_no(card[key]) for key in _KEPT if card.get(key) is not None}
+    metadata = {key: value for key in _KEPT if (value := _texts(card.get(key)))}
     link = metadata.get("license_link")
     if link and "://" not in str(link):  # a file beside the teacher
         metadata["license_link"] = on_hub and f"https://huggingface.co/{on_hub}/blob/{revision or 'main'}/{link}"
@@ -52,8 +57,13 @@ def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if value}
 
 
-def _without_yes_and_no(value: Any) -> Any:
-    """Return the text `no` for false: YAML 1.1 reads the language code of Norwegian so."""
+def _texts(value: Any) -> str | list[str] | None:
+    """Return a text or a list of texts, as the Hub wants them; None for anything else, and in place of long ones.
+
+    False is `no`: YAML 1.1 reads the language code of Norwegian so.
+    """
     if isinstance(value, list):
-        return [_without_yes_and_no(element) for element in value]
-    return "no" if value is False else value
+        return [text for element in value if isinstance(text := _texts(element), str)]
+    if value is False:
+        return "no"
+    return value if isinstance(value, str) and len(value) <= _LONGEST else None

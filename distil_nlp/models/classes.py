@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed
 from distil_nlp.tasks import Head, TaskKind
 from distil_nlp.tasks.class_order import are_placeholders, order_by_names
 from distil_nlp.utils.logging import get_logger
@@ -262,5 +262,4 @@ def _name_outputs(config: PretrainedConfig, names: Sequence[str]) -> None:
 
 
 def _list(labels: Sequence[str] | None) -> str:
-    shown = ", ".join((labels or ())[:_SHOWN]) + (" …" if len(labels or ()) > _SHOWN else "")
-    return f" ({shown})" if labels else ""
+    return f" ({listed(labels)})" if labels else ""

@@ -28,6 +28,7 @@ from distil_nlp.models.positions import usable_positions
 from distil_nlp.models.weights import weigh
 from distil_nlp.tasks import Head
 from distil_nlp.utils.logging import get_logger, quiet_transformers
+from distil_nlp.utils.names import why_no_path
 
 logger = get_logger(__name__)
 
@@ -216,6 +217,7 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
             None,
             f"a {what} folder",
             f"{name}, which does not exist",
+            why=why_no_path(name),
             fix="check the path",
         )
     try:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.models.architecture import stack_prefixes
 from distil_nlp.models.config_fields import set_for_building
 from distil_nlp.models.distilbert import (
@@ -84,9 +84,9 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
     Raises:
         UserError: if the student is deeper than the teacher, or a number is out of range.
     """
-    listed = not isinstance(choice, str)
-    depth = num_layers or (len(choice) if listed else max(teacher_layers // 2, 1))
-    if listed and len(choice) != depth:
+    is_list = not isinstance(choice, str)
+    depth = num_layers or (len(choice) if is_list else max(teacher_layers // 2, 1))
+    if is_list and len(choice) != depth:
         raise UserError(
             None,
             f"as many student.layers as student.num_layers={depth}",
@@ -102,7 +102,7 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
             why="it would not be smaller",
             fix="lower student.num_layers",
         )
-    if listed:
+    if is_list:
         wrong = [layer for layer in choice if not 0 <= layer < teacher_layers]
         if wrong:
             raise UserError(
@@ -199,7 +199,7 @@ def _empty(
         raise UserError(
             "student.config",
             f"fields of {type(config).__name__}",
-            ", ".join(unknown),
+            listed(unknown),
             why="they would have no effect",
             fix="see the fields in the teacher's config.json",
         )
@@ -208,7 +208,7 @@ def _empty(
         raise UserError(
             "student.config",
             "fields of its shape",
-            ", ".join(fixed),
+            listed(fixed),
             why="depth, words and labels come from student.num_layers, the teacher and the data",
             fix="leave them out",
         )
@@ -226,7 +226,7 @@ def _empty(
         raise UserError(
             "student.config" if changes else "student",
             "a possible configuration",
-            f"{changes}: {reason}" if changes else f"{type(config).__name__} of {depth} layers: {reason}",
+            f"{quoted(changes)}: {reason}" if changes else f"{type(config).__name__} of {depth} layers: {reason}",
             why=f"{', '.join(width)} are those of the teacher's width still" if width else None,
             fix=f"set {' and '.join(f'student.config.{name}' for name in width)} too" if width else None,
         ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, shown
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
@@ -65,7 +65,7 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
         raise UserError(
             "training.metric_for_best_model",
             f"one of {', '.join(sorted(known))}",
-            best,
+            shown(best),
             why="no evaluation would have it",
             fix="choose one of those",
         )

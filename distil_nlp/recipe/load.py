@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.recipe.forms import concise
 from distil_nlp.recipe.sections import Recipe, section_class
 from distil_nlp.recipe.training_arguments import training_mistakes
 from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
+from distil_nlp.utils.bounded_yaml import LONGEST_YAML, BoundedLoader
+from distil_nlp.utils.names import why_no_path
+
+_PATHS = (
+    "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.cache.folder", "student.name", "data.path",
+    "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir",
+)  # fmt: skip
+"""Keys whose values are paths, or may be."""
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -32,6 +41,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if mask_secrets(container[key]) != container[key]:
             mistake = "expected no token or password / got one / recipes are kept and published / see hf auth login"
             mistakes.append(f"{place}: {mistake}")
+        elif place in _PATHS and (reason := why_no_path(container[key])):
+            mistakes.append(f"{place}: expected a path / got {quoted(container[key])} / {reason}")
         container[key] = expand_home(container[key])
     recipe, schema_mistakes = _validate(tree)
     mistakes += schema_mistakes
@@ -42,9 +53,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if isinstance(fields, dict):
             mistakes += training_mistakes(where, fields)
     if mistakes or recipe is None:
-        listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
+        lines = [f"  - {mistake}" for mistake in mistakes]
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise UserError(f"{path}: {count} in the recipe, nothing was run\n{listed}")
+        raise UserError("\n".join([f"{path}: {count} in the recipe, nothing was run", *lines]))
     return recipe
 
 
@@ -58,22 +69,23 @@ def dump_yaml(tree: Any) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """A loader with YAML 1.2's numbers (`5e-5`) and booleans (`eval_strategy: no` is text), without repeated keys."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, resolvers in BoundedLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """Return the mapping; raise an error for repeated keys and merge keys."""
+        if any(key.tag.endswith(":merge") for key, _ in node.value):
+            raise yaml.YAMLError(f"merge keys (<<), which are not supported: write the keys out{node.start_mark}")
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        counts = Counter(key for key in keys if isinstance(key, Hashable))
+        repeated = sorted(str(key) for key, count in counts.items() if count > 1)
         if repeated:
-            raise yaml.YAMLError(f"the key {', '.join(repeated)} is given twice{node.start_mark}")
-        if "<<" in keys:
-            raise yaml.YAMLError(f"merge keys (<<) are not supported{node.start_mark}")
+            raise yaml.YAMLError(f"the key {listed(repeated)} is given twice{node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
@@ -122,6 +134,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "no such file",
             fix=hint,
         )
+    if path.stat().st_size > LONGEST_YAML:
+        raise UserError(
+            str(path),
+            "a recipe",
+            f"a file of {path.stat().st_size:,} bytes",
+            why=f"recipes have thousands, and at most {LONGEST_YAML:,} are read",
+            fix="give the path of a .yaml file, such as recipes/glue.yaml",
+        )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -144,18 +164,19 @@ def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) < 2:
-        return f"{text!r}: expected section.key=value, such as training.learning_rate=5e-5"
+        return f"{quoted(text)}: expected section.key=value, such as training.learning_rate=5e-5"
     try:
         parsed = yaml.load(value, Loader=_Loader) if value else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return f"{text!r}: expected a YAML value / got {' '.join(str(error).split())}"
+        reason = why_no_path(text) or " ".join(str(error).split())
+        return f"{quoted(text)}: expected a YAML value / got {reason}"
     section = tree
     for part in parts[:-1]:
         if section.get(part) is None:
             section[part] = {}
         section = section[part]
         if not isinstance(section, dict):
-            return f"{text!r}: {part} is a value, not a section"
+            return f"{quoted(text)}: {shown(part)} is a value, not a section"
     section[parts[-1]] = parsed
     return None
 
@@ -187,7 +208,7 @@ def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
 
 def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
     """Return one line for all errors of pydantic about a key; a union has one for each member."""
-    first, place = errors[0], ".".join(keys)
+    first, place = errors[0], ".".join(map(shown, keys))
     if first["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
         near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
@@ -196,7 +217,7 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
     if first["type"] == "missing":
         return f"{place}: missing"
     expected = " or ".join(dict.fromkeys(_lower(error["msg"].removeprefix("Input should be ")) for error in errors))
-    return f"{place}: expected {expected} / got {first['input']!r}"
+    return f"{place}: expected {expected} / got {quoted(first['input'])}"
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
+from distil_nlp.errors import quoted, shown
+
 _RANGES: dict[str, tuple[float, float]] = {
     "adam_beta1": (0, 0.999999),
     "adam_beta2": (0, 0.999999),
@@ -62,18 +64,18 @@ def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
         if not isinstance(name, str) or name not in types:
             near = difflib.get_close_matches(str(name), types, 1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else "; see transformers.TrainingArguments"
-            mistakes.append(f"{where}.{name}: unknown key{hint}")
+            mistakes.append(f"{where}.{shown(name)}: unknown key{hint}")
             continue
         if where != "training" and name in _EXCLUDED_FOR_TEACHER:
-            mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {value!r}")
+            mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {quoted(value)}")
             continue
         if name in _EXCLUDED:
-            got = "one" if name.endswith("token") else repr(value)
+            got = "one" if name.endswith("token") else quoted(value)
             mistakes.append(f"{where}.{name}: expected it left out, since {_EXCLUDED[name]} / got {got}")
             continue
         expected = _type_mistake(types[name], value) or _range_mistake(name, value)
         if expected:
-            mistakes.append(f"{where}.{name}: expected {expected} / got {value!r}")
+            mistakes.append(f"{where}.{name}: expected {expected} / got {quoted(value)}")
     return mistakes
 
 

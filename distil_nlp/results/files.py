@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, quoted
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results.schema import SCHEMA_VERSION, schema_mismatches
 from distil_nlp.utils.files import write_atomically
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(
             str(path),
             f"schema_version {SCHEMA_VERSION}",
-            str(version),
+            quoted(version),
             why="its figures could be misread",
             fix="read them with the version of distil_nlp that wrote them",
         )

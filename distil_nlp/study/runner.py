@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import read_yaml
@@ -55,8 +55,8 @@ def run_study(
     if unknown:
         raise UserError(
             "--methods",
-            f"some of {', '.join(plan.methods)}",
-            ", ".join(unknown),
+            f"some of {listed(plan.methods, 50)}",
+            listed(unknown),
             why=f"{path} has no such method",
             fix="choose from the list, or add it there",
         )
@@ -76,7 +76,7 @@ def _run_all(
             *overrides,
             f"data.task={task}",
             f"evaluation.seeds={plan.seeds}",
-            f"training.output_dir={folder / task / name}",
+            f"training.output_dir={json.dumps(str(folder / task / name), ensure_ascii=False)}",
         ]
         for task, name in runs
     }

@@ -1,5 +1,6 @@
 """The table of kinds of task."""
 
+from distil_nlp.errors import quoted
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
@@ -24,5 +25,5 @@ def task_kind(kind: TaskKind | str) -> TaskKind:
     if isinstance(kind, TaskKind):
         return kind
     if kind not in KINDS:
-        raise ValueError(f"expected a kind of task: {', '.join(KINDS)} / got {kind!r}")
+        raise ValueError(f"expected a kind of task: {', '.join(KINDS)} / got {quoted(kind)}")
     return KINDS[kind]

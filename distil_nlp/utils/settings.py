@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from distil_nlp.errors import quoted, shown
 from distil_nlp.redaction import abbreviate_home
 
 IRRELEVANT_KEYS = (
@@ -25,7 +26,7 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tup
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
     """Return `section.key was …, is …` for each of `changed_keys`."""
-    return [f"{key} was {old!r}, is {new!r}" for key, old, new in _changes(before, now, ignored)]
+    return [f"{shown(key)} was {quoted(old)}, is {quoted(new)}" for key, old, new in _changes(before, now, ignored)]
 
 
 def _changes(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import fraction_below_one, path, positive_int, positive_number
+from distil_nlp.errors import shown
 
 _FINETUNING = (
     "seeds",
@@ -51,7 +52,7 @@ def _add_finetuning_arguments(parser: ArgumentParser) -> None:
             return parse_seeds(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(
-                f"expected a count such as 5, or a list such as 1,2,3 / got {text}"
+                f"expected a count such as 5, or a list such as 1,2,3 / got {shown(text)}"
             ) from error
 
     group = parser.add_argument_group("with --mode finetune")

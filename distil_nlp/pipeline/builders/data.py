@@ -13,7 +13,7 @@ from distil_nlp.data import DataLimits, MaskingCollator, TransferSet, commit_of_
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, quoted
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.pipeline.builders.teacher import single_teachers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
@@ -99,7 +99,7 @@ def task_of(recipe: Recipe) -> Task:
         raise UserError(
             "data.task",
             ", ".join(TASKS),
-            repr(options.task),
+            quoted(options.task),
             why="there is no such task",
         )
     task = TASKS[options.task]

@@ -92,13 +92,18 @@ def open_or_build_cache(
     teacher_pass = _TeacherPass(teacher, rows, collator, contents, recorder, device, batch_size, workers)
     with claimed(folder, wait_for="the teacher's outputs"):
         PartialState().wait_for_everyone()  # until the main process holds the folder
-        return _open_or_build(folder, key, teacher_pass, contents, epochs)
+        return _open_or_build(folder, key, teacher_pass, contents, epochs, is_told_to_stop)
 
 
 def _open_or_build(
-    folder: Path, key: dict[str, Any], teacher_pass: _TeacherPass, contents: CachedSignals, epochs: int
+    folder: Path,
+    key: dict[str, Any],
+    teacher_pass: _TeacherPass,
+    contents: CachedSignals,
+    epochs: int,
+    is_told_to_stop: Callable[[], bool],
 ) -> TeacherCache:
-    """Return the cache in a folder, with all shards."""
+    """Return the cache in a folder, with all shards unless it is told to stop."""
     is_new, state = not (folder / MANIFEST).is_file(), PartialState()
     state.wait_for_everyone()
     if is_new and is_main_process():
