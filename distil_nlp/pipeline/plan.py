@@ -16,6 +16,7 @@ from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.pipeline.run_folder import VARIANTS
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import Task
+from distil_nlp.utils.names import path_name
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
 
@@ -138,4 +139,4 @@ def output_folder(recipe: Recipe, recipe_name: str) -> Path:
     if folder:
         return Path(folder)
     seed = recipe.training.get("seed", DEFAULT_SEED)
-    return Path("runs") / f"{recipe_name}-{builders.data_name(recipe)}-{seed}"
+    return Path("runs") / path_name(f"{recipe_name}-{builders.data_name(recipe)}-{seed}")

@@ -28,6 +28,7 @@ from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.names import path_name
 
 logger = get_logger(__name__)
 
@@ -114,8 +115,8 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     training = {name: value for name, value in fields.items() if name not in _IRRELEVANT_FIELDS}
     key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
     key |= {"weights": hash_weight_file(Path(recipe.teacher.name)), "rows": _hash_first_rows(rows)}
-    name = f"{Path(recipe.teacher.name).name}-{data_name(recipe)}-{hash_json(key)[:10]}"
-    return Path(recipe.teacher.folder) / name
+    name = path_name(f"{Path(recipe.teacher.name).name}-{data_name(recipe)}")
+    return Path(recipe.teacher.folder) / f"{name}-{hash_json(key)[:10]}"
 
 
 def _hash_first_rows(rows: Any, limit: int = 20_000) -> str:

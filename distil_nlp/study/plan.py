@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from distil_nlp.errors import UserError
 from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.names import check_path_names
 
 BASELINE_METHOD = "plain"
 """The method that adds no terms; the cost of the others is given relative to it."""
@@ -23,7 +24,7 @@ class StudyPlan(BaseModel):
         tasks: tasks that every method is run on.
         seeds: students of each run.
         always: terms of every run.
-        methods: name → terms that are added, or given other options.
+        methods: name → terms that are added, or given other options. Names are those of folders.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,10 +50,10 @@ def read_plan(path: Path) -> StudyPlan:
     """Return the plan in a study's file.
 
     Raises:
-        UserError: if the file is not a study.
+        UserError: if the file is not a study, or a method or task cannot be the name of a folder.
     """
     try:
-        return StudyPlan.model_validate(read_yaml(path))
+        plan = StudyPlan.model_validate(read_yaml(path))
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
         raise UserError(
@@ -61,3 +62,6 @@ def read_plan(path: Path) -> StudyPlan:
             mistakes,
             fix="see distil_nlp.study.plan.StudyPlan",
         ) from error
+    check_path_names("methods", [*plan.methods])
+    check_path_names("tasks", plan.tasks)
+    return plan

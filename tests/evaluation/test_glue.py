@@ -418,8 +418,14 @@ def test_options_without_effect_are_refused(place, capsys):
 
 @pytest.mark.parametrize(
     ("model", "folder"),
-    [("runs/x/student", "runs/x/glue"), ("google-bert/bert-base-uncased", "runs/glue-bert-base-uncased")],
+    [
+        ("runs/x/student", "runs/x/glue"),
+        ("google-bert/bert-base-uncased", "runs/glue-bert-base-uncased"),
+        ("me/student", "runs/glue-student"),
+    ],
 )
-def test_results_lie_beside_the_student(model, folder):
-    """Prevents scores of two models in one folder."""
+def test_results_lie_beside_the_student(tmp_path, monkeypatch, model, folder):
+    """Prevents scores of two models in one folder, and a folder named after somebody on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x" / "student").mkdir(parents=True)
     assert default_folder(model) == Path(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import names, path
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.names import path_name
 
 logger = get_logger(__name__)
 
@@ -24,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> Path:
     from distil_nlp.study.runner import run_study
 
-    folder = options.output or Path("runs") / f"study-{options.study.stem}"
+    folder = options.output or Path("runs") / path_name(f"study-{options.study.stem}")
     return run_study(options.study, folder, options.overrides, options.methods)
 
 

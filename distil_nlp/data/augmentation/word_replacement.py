@@ -21,6 +21,7 @@ from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.names import path_name
 
 logger = get_logger(__name__)
 
@@ -90,7 +91,7 @@ def augment_with_replacements(
             fix="name a masked language model as the teacher, or leave replacement out",
         )
     key = _key(rows, config, model, tokenizer)
-    folder = Path(config.folder) / f"{name}-{key}"
+    folder = rows_folder(config, name, key)
     copier = _Copier(config, model, tokenizer, batch_size)
     with claimed(folder, wait_for="the rows with replaced words"):
         made = _copies(rows, copier, folder, key)
@@ -117,6 +118,11 @@ def _copies(rows: Dataset, copier: _Copier, folder: Path, key: str) -> Dataset:
             for number, start in enumerate(starts)
         ]
     )
+
+
+def rows_folder(config: WordReplacement, name: str, key: str) -> Path:
+    """Return the folder of the copies with this key."""
+    return Path(config.folder) / f"{path_name(name)}-{key}"
 
 
 def _key(rows: Dataset, config: WordReplacement, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

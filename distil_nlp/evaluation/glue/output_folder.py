@@ -14,6 +14,7 @@ from distil_nlp.evaluation.glue.summary import averages, over_seeds, summary_mar
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.utils.files import validate_links, write_atomically
 from distil_nlp.utils.locks import LOCK
+from distil_nlp.utils.names import path_name
 from distil_nlp.utils.settings import describe_changes
 
 GLUE_RESULTS, SCORES = "glue.json", "scores.json"
@@ -23,7 +24,8 @@ STARTED_FROM_MNLI = ("mrpc", "stsb", "rte")
 def default_folder(model: str) -> Path:
     """Return `runs/x/glue` for the student of a run, `runs/x/student`; otherwise `runs/glue-<name>`."""
     place = Path(model)
-    return place.parent / "glue" if place.name == "student" else Path("runs") / f"glue-{place.resolve().name}"
+    is_run = place.name == "student" and place.is_dir()  # me/student may be a name on the Hub
+    return place.parent / "glue" if is_run else Path("runs") / path_name(f"glue-{place.resolve().name}")
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Folder:
 
     def of(self, task: str, seed: int) -> Path:
         """Return the folder of a task and seed."""
-        return self.path / task / f"seed-{seed}"
+        return self.path / path_name(task) / f"seed-{seed}"
 
     def check(self) -> None:
         """Raise an error if the folder cannot be used; nothing is written.

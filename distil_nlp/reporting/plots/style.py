@@ -19,6 +19,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distil_nlp.utils.names import path_name
+
 INK, MUTED, GRID = "#1f2328", "#656d78", "#e1e4e8"
 SERIES = ("#1f6fb2", "#c2570c", "#1a7f64", "#8250a8", "#b3384f", "#7a6a10")
 """Colours of lines, distinct to the colour-blind, on white and (as the style sheet has them) on black. The first is
@@ -85,7 +87,7 @@ class Picture:
     @property
     def file(self) -> str:
         """Name of the PNG."""
-        return f"{self.name}.png"
+        return f"{path_name(self.name)}.png"
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from distil_nlp.teachers.cache.key import cache_fingerprint, cache_key
 from distil_nlp.teachers.cache.shards import CHECKSUMS, MANIFEST, ShardLayout, TeacherCache, write_first, write_shard
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger, is_main_process
+from distil_nlp.utils.names import path_name
 
 logger = get_logger(__name__)
 
@@ -88,7 +89,7 @@ def open_or_build_cache(
     is_drawn = contents.random_row_sets() or getattr(collator.collate, "wants_epoch", False)
     epochs = cache.mask_epochs if is_drawn else 1
     key = cache_key(teacher, rows, collator, contents, epochs)
-    folder = Path(cache.folder) / f"{cache.name}-{cache_fingerprint(key)}"
+    folder = cache_folder(cache, key)
     teacher_pass = _TeacherPass(teacher, rows, collator, contents, recorder, device, batch_size, workers)
     with claimed(folder, wait_for="the teacher's outputs"):
         PartialState().wait_for_everyone()  # until the main process holds the folder
@@ -124,6 +125,11 @@ def _open_or_build(
         teacher_cache.write(shard, *teacher_pass.compute(shard, teacher_cache.layout))
     state.wait_for_everyone()
     return teacher_cache
+
+
+def cache_folder(cache: CacheConfig, key: dict[str, Any]) -> Path:
+    """Return the folder of a cache with this key."""
+    return Path(cache.folder) / f"{path_name(cache.name)}-{cache_fingerprint(key)}"
 
 
 @dataclass(frozen=True)
