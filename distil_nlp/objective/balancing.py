@@ -19,10 +19,10 @@ class LossBalancer(nn.Module):
     which needs no learning (as in Kirchdorfer et al. 2024, arXiv:2408.07985). The gradient of each term is then that of
     its relative change.
 
-    `gradient_norm`: mean gradient norm of the terms / gradient norm of the term, both without weights and at the
-    student's last hidden state, measured at intervals: the weights are then the ratios of the gradient norms there
-    (after GradNorm, Chen et al. 2018, arXiv:1711.02257, without its training rates). A term that does not depend on
-    that state keeps the share 1.
+    `gradient_norm`: proportional to 1 / gradient norm of the term, without its weight and at the student's last hidden
+    state, measured at intervals: the weights are then the ratios of the gradient norms there (after GradNorm, Chen et
+    al. 2018, arXiv:1711.02257, without its training rates). As in GradNorm the shares add up to the number of terms. A
+    term that does not depend on that state keeps the share 1.
 
     Shares are computed from running means, which are saved in checkpoints.
 
@@ -47,8 +47,8 @@ class LossBalancer(nn.Module):
         mean = torch.where(known, torch.maximum(self.mean, SMALLEST_FRACTION * self.first), 1.0)
         if self.kind == "uncertainty":
             return torch.where(known, 0.5 / mean, 1.0)
-        average = (mean * self.known).sum() / self.known.sum().clamp_min(1)
-        return torch.where(known, average / mean, 1.0)
+        inverse = torch.where(known, 1 / mean, 0.0)
+        return torch.where(known, inverse * self.known.sum() / inverse.sum(), 1.0)
 
     def learn(self, values: Tensor, measured: Tensor) -> None:
         """Update the running means.

@@ -56,13 +56,32 @@ def test_gradient_norm_makes_gradient_norms_equal(tmp_path):
     assert [entry["step"] for entry in measured] == [1, 3, 5]
     weights = {"soft_target_kl": 50.0, "hard_label": 1.0, "hidden_cosine": 2.0}
     norms = {name: measured[0][f"gradient_norm/{name}"] / weight for name, weight in weights.items()}
-    second, average = made.state.log_history[1], sum(norms.values()) / 3
+    second, inverse = made.state.log_history[1], sum(1 / norm for norm in norms.values())
     for name, weight in weights.items():
-        assert second[f"{name}_weight"] == pytest.approx(weight * average / norms[name], rel=1e-4)
+        assert second[f"{name}_weight"] == pytest.approx(weight * 3 / norms[name] / inverse, rel=1e-4)
     assert second["attention_kl_weight"] == 1.0
     later = [measured[1][f"gradient_norm/{name}"] / weight for name, weight in weights.items()]
     assert max(norms.values()) > 10 * min(norms.values())
     assert max(later) < 1.5 * min(later), "other rows, but gradient norms are in the ratio of the weights"
+
+
+@pytest.mark.parametrize(
+    "norms", [(31.5, 5.6, 1.7), (70.9, 5.6, 0.069), (1.0, 1.0, 1.0), (1e-12, 3.0, 1e12), (5.0, 0.0, 2.0), (0.0, 0.0, 7.0)]
+)
+def test_shares_of_gradient_norm_add_up_to_the_number_of_terms(norms):
+    """Prevents a loss that grows a hundredfold because one term's gradient is small, as GradNorm does not. A gradient
+    of 0 is that of a term that does not reach the last state."""
+    balance = LossBalancer("gradient_norm", decay=0.0)
+    balance.start(3)
+    assert balance.shares().tolist() == [1.0, 1.0, 1.0]
+    for _ in range(2):
+        balance.learn(torch.tensor(norms), torch.tensor([True] * 3))
+        shares = balance.shares()
+        assert shares.sum().item() == pytest.approx(3.0)
+        reached = [i for i, norm in enumerate(norms) if norm > 0]
+        assert [shares[i].item() for i in range(3) if i not in reached] == [1.0] * (3 - len(reached))
+        pulls = [shares[i].item() * norms[i] for i in reached]
+        assert max(pulls) == pytest.approx(min(pulls))
 
 
 def test_a_step_without_a_row_does_not_change_a_share(tmp_path):
