@@ -29,10 +29,11 @@ _LEFT_OVER = (
     "pruned_heads",  # empty: `_refuse` has seen to that
     "_attn_implementation",
     "_attn_implementation_internal",
+    "experts_implementation",
     "_experts_implementation",
     "_experts_implementation_internal",
 )
-"""Fields that earlier versions wrote, and that no class of today has."""
+"""Fields that earlier versions wrote, or that choose code which not every family has."""
 
 _ATTENTION = ("eager", "sdpa")
 """Implementations of attention that every machine has, and that hooks see."""
@@ -49,8 +50,11 @@ def clean_fields(raw: dict[str, Any], name: str) -> dict[str, Any]:
     cleaned |= {key: value for key, value in {**_OF_A_CALL, **_OF_MODULES}.items() if key in raw}
     if isinstance(raw.get("id2label"), list):
         cleaned["id2label"] = dict(enumerate(map(str, raw["id2label"])))
+        cleaned.setdefault("label2id", {label: i for i, label in cleaned["id2label"].items()})
     if isinstance(raw.get("label2id"), list):
         cleaned["label2id"] = {str(label): i for i, label in enumerate(raw["label2id"])}
+    if not raw.get("quantization_config"):
+        cleaned.pop("quantization_config", None)
     if raw.get("attn_implementation") not in _ATTENTION:
         cleaned.pop("attn_implementation", None)
     return raw if cleaned == raw else cleaned
@@ -59,8 +63,7 @@ def clean_fields(raw: dict[str, Any], name: str) -> dict[str, Any]:
 def set_for_distilling(config: PretrainedConfig) -> PretrainedConfig:
     """Set the fields of a configuration that a forward reads to what distilling needs; return the configuration."""
     for name, value in _OF_A_CALL.items():
-        if getattr(config, name, value) != value:
-            setattr(config, name, value)
+        _set(config, name, value)
     return config
 
 
@@ -68,13 +71,18 @@ def set_for_building(config: PretrainedConfig) -> PretrainedConfig:
     """Set all fields of a configuration that a model is to be made from; return the configuration."""
     set_for_distilling(config)
     for name, value in _OF_MODULES.items():
-        if getattr(config, name, value) != value:
-            setattr(config, name, value)
+        _set(config, name, value)
     own = {field.name for field in fields(config)}
     for name in (*_LEFT_OVER[:4], "position_embedding_type"):  # the others are the class's own state
         if name not in own:
             config.__dict__.pop(name, None)
     return config
+
+
+def _set(config: PretrainedConfig, name: str, value: Any) -> None:
+    """Set a field that has another value; one that a family does not have stays away."""
+    if getattr(config, name, value) != value:
+        setattr(config, name, value)
 
 
 def _refuse(raw: dict[str, Any], name: str) -> None:
