@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.errors import UserError
+from distil_nlp.training.finite import broken_tensors_of, named
 from distil_nlp.utils.files import checksum, write_atomically
 from distil_nlp.utils.logging import get_logger
 
@@ -61,7 +62,7 @@ class CheckpointGuard(TrainerCallback):
                     "larger than the data"
                 ),
             )
-        self.trainer.raise_if_not_finite()
+        self.trainer.raise_if_broken()
         self.trainer.read_terms()
 
     def on_save(self, args, state, control, **kwargs):
@@ -108,7 +109,7 @@ def mark_as_complete(folder: Path) -> None:
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint whose files are all there as written; log the ones that it skips."""
+    """Return the newest checkpoint whose files are all there as written and finite; log the ones that it skips."""
     checkpoints = [p for p in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if p.name.split("-")[-1].isdigit()]
     for folder in sorted(checkpoints, key=lambda path: int(path.name.split("-")[-1]), reverse=True):
         defect = _defect(folder)
@@ -130,4 +131,5 @@ def _defect(folder: Path) -> str | None:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-    return None
+    broken = broken_tensors_of(folder)
+    return f"NaN or infinity in {named(broken)}" if broken else None

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from distil_nlp.errors import UserError
+from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.finite import broken_weights, has_broken_state, named
 from distil_nlp.training.meter import Meter
+
+_REMEDY = (
+    "lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16, and start anew "
+    "(run.overwrite=true)"
+)
 
 
 class TermLogging:
@@ -105,8 +112,32 @@ class TermLogging:
                 None,
                 "a finite loss",
                 f"NaN or infinity in {', '.join(bad)} by step {last}",
-                why=(
-                    "training would go on with a broken student, so it stopped; checkpoints up to the last log are good"
-                ),
-                fix="lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16",
+                why=f"training would go on with a broken student, so it stopped; {self._last_good()}",
+                fix=_REMEDY,
             )
+
+    def raise_if_broken(self) -> None:
+        """Raise an error if the student or its optimizer is not finite; called before anything is kept.
+
+        A gradient may overflow while the terms are finite, and the weights are then broken before any term is.
+
+        Raises:
+            UserError: naming the tensors and the last good checkpoint.
+        """
+        self.raise_if_not_finite()
+        bad = broken_weights(self.model, self.accelerator)
+        if not bad and has_broken_state(self.optimizer, self.accelerator):
+            bad = ["the optimizer's moments"]
+        if bad:
+            raise UserError(
+                None,
+                "finite weights",
+                f"NaN or infinity in {named(bad)} by step {self.state.global_step}",
+                why=f"a gradient overflowed and nothing is learnt any more, so it is not kept; {self._last_good()}",
+                fix=_REMEDY,
+            )
+
+    def _last_good(self) -> str:
+        """Return which checkpoint is the last whole and finite one, in words."""
+        checkpoint = last_complete_checkpoint(self.args.output_dir)
+        return f"the last good checkpoint is {checkpoint.name}" if checkpoint else "there is no good checkpoint"

@@ -206,6 +206,11 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         with self._preemption.listening():
             return super().train(*args, **kwargs)
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint unless the student is broken; one that is would push out good ones (`save_total_limit`)."""
+        self.raise_if_broken()
+        super()._save_checkpoint(*args, **kwargs)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step
         if not is_done and not self.control.should_training_stop:
