@@ -11,6 +11,7 @@ from distil_nlp.models import (
     build_student,
     check_vocabulary,
     choose_layers,
+    class_mapping,
     load_model,
     load_tokenizer,
     max_positions,
@@ -171,6 +172,22 @@ def test_vocabularies_are_compared_token_by_token():
     swapped["cat"], swapped["dog"] = swapped["dog"], swapped["cat"]
     with pytest.raises(UserError, match=r"2 differ \(for instance 'cat'"):
         check_vocabulary(tokenizer, transformers.BertTokenizerFast(vocab=swapped))
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"), [(("No", "Yes"), (0, 1)), (("yes", "no"), (1, 0)), (None, (0, 1)), (("no", "maybe"), None)]
+)
+def test_labels_are_compared_by_name_and_order(labels, order):
+    """Prevents MNLI's 43 %: every class taught as another one."""
+    config = tiny.classifier(2).config
+    config.id2label, config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    if order is None:
+        with pytest.raises(UserError, match=r"no, maybe.*no, yes"):
+            class_mapping(config, Head("classification", labels, 2), "teacher")
+    else:
+        assert class_mapping(config, Head("classification", labels, 2), "teacher").order == order
+    with pytest.raises(UserError, match=r"expected 3 labels.*got 2"):
+        class_mapping(config, Head("classification", ("a", "b", "c"), 3), "teacher")
 
 
 def test_a_teacher_without_the_head_is_refused(tmp_path):
