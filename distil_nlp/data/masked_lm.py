@@ -13,6 +13,7 @@ from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
 from distil_nlp.data.masking import MaskingCollator, token_frequencies, word_positions
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
+from distil_nlp.models import count_ids
 from distil_nlp.tasks import Head, Task
 from distil_nlp.utils.logging import get_logger
 
@@ -53,7 +54,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     split.repeated = repeated or dict.fromkeys(split.evaluation, 0)  # what is held out is held out by its content
     masking, log_weights = options.masking, None
     if masking.rare_token_power:
-        log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, len(tokenizer)))
+        log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, count_ids(tokenizer)))
     collator = MaskingCollator(tokenizer, masking.probability, masking.whole_words, log_weights, limits.mask_seed)
     scoring = None if masking.probability else replace(collator, probability=SCORED_PROBABILITY)
     if masking.whole_words:

@@ -51,7 +51,7 @@ class MaskingCollator:
                 fix="use a masked language model as the teacher",
             )
         self._special = np.array(sorted(self.tokenizer.all_special_ids))
-        self._ordinary = np.setdiff1d(np.arange(len(self.tokenizer)), self._special)
+        self._ordinary = np.setdiff1d(list(self.tokenizer.get_vocab().values()), self._special)
         self.wants_epoch = self.probability > 0
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

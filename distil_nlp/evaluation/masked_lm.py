@@ -15,6 +15,7 @@ from distil_nlp.data import MaskingCollator, token_frequencies
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
 from distil_nlp.evaluation.fidelity.outputs import count_agreement
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures
+from distil_nlp.models import count_ids
 
 
 class MaskedLMEvaluator(Evaluator):
@@ -76,7 +77,7 @@ def unigram_metrics(train: Iterable[dict], held_out: Iterable[dict], collator: M
 
     A teacher whose scores are close to these has not learnt the language.
     """
-    frequencies = token_frequencies(train, len(collator.tokenizer))
+    frequencies = token_frequencies(train, count_ids(collator.tokenizer))
     frequencies[list(collator.tokenizer.all_special_ids)] = 0  # they are never masked
     logs = np.log(np.maximum(frequencies, 1e-12) / frequencies.sum())
     labels = np.concatenate([_masked_tokens(collator, row) for row in held_out])

@@ -8,7 +8,7 @@ from distil_nlp.models.classes import (
     label_outputs,
     names_classes,
 )
-from distil_nlp.models.compatibility import check_vocabulary, check_words
+from distil_nlp.models.compatibility import check_vocabulary, check_words, count_ids
 from distil_nlp.models.loading import (
     commit_of,
     load_config,
@@ -33,6 +33,7 @@ __all__ = [
     "class_mapping",
     "class_names",
     "commit_of",
+    "count_ids",
     "label_outputs",
     "load_config",
     "load_model",

@@ -31,13 +31,18 @@ def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeni
     )
 
 
+def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the number of ids up to a tokenizer's largest; more than its tokens where a vocabulary has holes."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
     """Check that a model has an embedding for every token.
 
     Raises:
         UserError: if it has fewer, with both numbers.
     """
-    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    tokens = count_ids(tokenizer)
     if tokens > config.vocab_size:
         raise UserError(
             None,

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import block_parts, ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.models.config_fields import set_for_distilling
+from distil_nlp.models.segments import fit_segments
 from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
 from distil_nlp.signals.call import Call, calling, current_call
@@ -280,12 +281,15 @@ class Recorder:
     # What the hooks do. Under activation checkpointing they may only keep references: an operation here would
     # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         call = self._call()
-        if call is not None:
-            call.length = _length_of(args, kwargs)
-            self._choose_attention()
-            self._add_embedding_gradient_by_rows(self._measure is not None)
+        if call is None:
+            return None
+        call.length = _length_of(args, kwargs)
+        self._choose_attention()
+        self._add_embedding_gradient_by_rows(self._measure is not None)
+        is_ensemble = module is not self._members[0]  # which fits each member's segments itself
+        return args, kwargs if is_ensemble else fit_segments(module.config, kwargs)
 
     def _keep_states(self, block: nn.Module, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Keep what reaches a block: the states after the one before, or the embeddings.

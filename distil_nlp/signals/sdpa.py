@@ -21,8 +21,17 @@ KEEP = "_distil_nlp_keep"
 def _recording_sdpa(module, query, key, value, attention_mask, scaling=None, **kwargs):
     """Run transformers' SDPA; hand queries, keys and values to the `Recorder` whose forward it is."""
     if hasattr(module, KEEP):
-        _hand_over(module, query, key, value, scaling, attention_mask)
+        mask = _seen(module, query, key, attention_mask, kwargs.get("is_causal"))
+        _hand_over(module, query, key, value, scaling, mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _seen(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None) -> Tensor | None:
+    """Return the mask; where there is none and SDPA is told to look to the left alone, that as a mask."""
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if mask is not None or not causal or query.shape[2] == 1:
+        return mask
+    return torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
 
 
 @torch.compiler.disable

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.segments import fit_segments
 
 
 class Ensemble(nn.Module):
@@ -47,7 +48,7 @@ class Ensemble(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         arguments = [inspect.signature(member.forward).parameters for member in self.members]
         outputs = [
-            member(**{name: value for name, value in inputs.items() if name in names})
+            member(**fit_segments(member.config, {name: value for name, value in inputs.items() if name in names}))
             for member, names in zip(self.members, arguments, strict=True)
         ]
         outputs[0].logits = torch.stack([output.logits for output in outputs]).mean(0)

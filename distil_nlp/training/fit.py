@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distil_nlp.models.segments import tells_segments
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.trainer import DistillationTrainer
@@ -116,9 +117,9 @@ def _save(
 
 
 def _tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; for DistilBERT without `token_type_ids`, which the model does not take."""
+    """Return the tokenizer; without `token_type_ids` for a model that does not take them, or not those of pairs."""
     tokenizer = copy.deepcopy(tokenizer)
-    if model.config.model_type == "distilbert":
+    if not tells_segments(model.config):
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
     return tokenizer

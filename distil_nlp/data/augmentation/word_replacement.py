@@ -17,6 +17,7 @@ from distil_nlp.data.fingerprint import hash_json, hash_model, hash_rows, hash_t
 from distil_nlp.data.masking import word_positions
 from distil_nlp.data.row_sets import row_generator
 from distil_nlp.errors import UserError
+from distil_nlp.models import count_ids
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.utils.locks import claimed
@@ -232,11 +233,15 @@ class _CandidateVocabulary:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+        known = sorted(set(tokenizer.get_vocab().values()))
+        tokens = [""] * count_ids(tokenizer)
+        for number, token in zip(known, tokenizer.convert_ids_to_tokens(known), strict=True):
+            tokens[number] = str(token)
         marks_spaces = any(token.startswith(_SPACES) for token in tokens)
         begins = [token.startswith(_SPACES) if marks_spaces else not token.startswith("##") for token in tokens]
         self.begins = torch.tensor(begins)
-        self.special = torch.zeros(len(tokens), dtype=torch.bool)
+        self.special = torch.ones(len(tokens), dtype=torch.bool)  # as are ids without a token
+        self.special[known] = False
         self.special[tokenizer.all_special_ids] = True
 
     def likeliest(self, logits: Tensor, firsts: Sequence[int], count: int) -> list[np.ndarray]:
