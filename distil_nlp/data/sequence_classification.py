@@ -15,6 +15,8 @@ from distil_nlp.tasks import GLUE, Task
 
 __all__ = ["LABELS", "ClassLabels", "labelled_rows", "load"]
 
+_FEW_ROWS = 50
+"""Number of training rows below which all may have classes of their own."""
 _SPARSE = 1000
 """Number of classes above which at least a tenth of them must occur in the data."""
 
@@ -27,11 +29,14 @@ class ClassLabels(LabelReader):
     def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
         """Return class names and their number, the same in all splits."""
         labels, num_labels = _classes(splits[train_split], task)
+        if not isinstance(splits[train_split].features.get(task.label_column), ClassLabel):
+            _check_repeated(splits, train_split, task)
+            _check_from_zero(splits, task, labels)
         if num_labels < 2:
             raise UserError(
                 "data.label_column",
                 f"two classes or more in {train_split}",
-                "one",
+                f"one{f' ({labels[0]})' if labels else ''}",
                 why="there is nothing to classify",
                 fix="name the label column, or store it as a ClassLabel with all classes",
             )
@@ -110,6 +115,15 @@ def _count_ids(values: set[Any], task: Task) -> int:
             why="these are not class ids",
             fix="use data.task=regression for numbers",
         )
+    if min(values) < 0:
+        numbers = sorted(map(int, values))
+        raise UserError(
+            "data.label_column",
+            f"classes numbered from 0 on ({_range(0, len(values) - 1)})",
+            f"{', '.join(map(str, numbers[:5]))}{' …' if len(numbers) > 5 else ''} in {task.label_column!r}",
+            why="a negative number is no class",
+            fix="renumber them, give names, or write −100 or null for a row without a label",
+        )
     num_labels = max(int(max(values)) + 1, 1)
     if num_labels > max(_SPARSE, 10 * len(values)):
         raise UserError(
@@ -120,6 +134,47 @@ def _count_ids(values: set[Any], task: Task) -> int:
             fix=f"number them from 0 to {len(values) - 1}, or give names",
         )
     return num_labels
+
+
+def _check_from_zero(splits: Mapping[str, Dataset], task: Task, labels: Labels) -> None:
+    """Raise UserError for classes that are numbered from 1 on in every split: class 0 would be one that nothing has."""
+    if labels is not None or task.name in GLUE:
+        return
+    values = {int(value) for rows in splits.values() for value in _known_labels(rows, task) if _is_whole(value)}
+    values -= {-1}  # the hidden labels of a test split
+    if len(values) > 1 and values == set(range(1, len(values) + 1)):
+        raise UserError(
+            "data.label_column",
+            f"classes numbered from 0 on ({_range(0, len(values) - 1)})",
+            f"{_range(1, len(values))} in {task.label_column!r}",
+            why="no row has class 0, and each class would be compared with the teacher's next one",
+            fix="take 1 from each, give names, or store the column as a ClassLabel if there is a class 0",
+        )
+
+
+def _check_repeated(splits: Mapping[str, Dataset], train_split: str, task: Task) -> None:
+    """Raise UserError for a column in which each row has another value, in every split: ids or texts, not classes."""
+    columns = [_known_labels(rows, task) for rows in splits.values()]
+    count = len(_known_labels(splits[train_split], task))
+    if count >= _FEW_ROWS and all(len(set(map(str, values))) == len(values) for values in columns):
+        raise UserError(
+            "data.label_column",
+            f"classes in {task.label_column!r}",
+            f"another value in each of {count:,} rows of {train_split}",
+            why="ids and texts are no classes",
+            fix=f"name the column of classes ({', '.join(splits[train_split].column_names)})",
+        )
+
+
+def _known_labels(rows: Dataset, task: Task) -> list[Any]:
+    values = rows[task.label_column] if task.label_column in rows.column_names else []
+    return [value for value in values if not is_missing(value)]
+
+
+def _range(first: int, last: int) -> str:
+    """Return a list of numbers, or its ends."""
+    numbers = list(map(str, range(first, last + 1)))
+    return ", ".join(numbers) if len(numbers) <= 6 else f"{first}, {first + 1}, … {last}"
 
 
 def _class_names(values: set[str]) -> tuple[str, ...]:
@@ -133,6 +188,18 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
             examples,
             why="blank names, or names that differ only by spaces, would be classes of their own",
             fix="strip them; null marks an unlabelled row",
+        )
+    spellings: dict[str, set[str]] = {}
+    for value in values:
+        spellings.setdefault(value.casefold(), set()).add(value)
+    several = sorted(value for same in spellings.values() if len(same) > 1 for value in same)
+    if several:
+        raise UserError(
+            "data.label_column",
+            "one spelling of each class",
+            ", ".join(map(repr, several[:6])),
+            why="they would be classes of their own",
+            fix="spell them alike",
         )
     if all(value.isdecimal() for value in values):
         return tuple(sorted(values, key=lambda value: (int(value), value)))

@@ -19,6 +19,9 @@ from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import GLUE, Head, Task, TaskKind, task_kind
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -211,7 +214,10 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
             "none",
             why="there is nothing to learn from or to score",
         )
-    if not any(text and not str(text).isspace() for name in task.text_columns for text in rows[name]):
+    blank = sum(map(_is_blank, zip(*(rows[name] for name in task.text_columns), strict=True)))
+    if 0 < blank < len(rows):
+        logger.warning(f"{blank:,} of {len(rows):,} texts of {split} are blank")
+    if blank == len(rows):
         raise UserError(
             "data.text_columns",
             f"text in {listed(task.text_columns)} of {shown(split)}",
@@ -227,6 +233,10 @@ def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) ->
             why="scores need labels",
             fix="name the label column",
         )
+
+
+def _is_blank(texts: Sequence[Any]) -> bool:
+    return not any(text and not str(text).isspace() for text in texts)
 
 
 def _check_labels(
@@ -253,8 +263,24 @@ def _check_labels(
             reader.expected(labels, num_labels),
             f"{examples} in {split} ({len(invalid)} rows)",
             why="they cannot be learnt",
-            fix="fix those rows; −100 or null marks an unlabelled one",
+            fix=_label_remedy(values, invalid, labels, split, complete),
         )
+
+
+def _label_remedy(
+    values: Sequence[Any], invalid: Sequence[Any], labels: tuple[str, ...] | None, split: str, complete: bool
+) -> str:
+    """Return what to do with invalid labels: hidden ones, spellings, classes that training does not have, others."""
+    if complete and all(str(value) == "-1" for value in values):
+        return f"labels of {split} are hidden: name another split with data.evaluation_splits, such as [validation]"
+    if any(str(value) == "-1" for value in invalid):
+        return "write −100 or null for an unlabelled row, and number classes from 0 on"
+    known = {name.strip().casefold() for name in labels or ()}
+    if known and any(str(value).strip().casefold() in known for value in invalid):
+        return "spell them as in the training split"
+    if known and complete:
+        return "leave those rows out, or add training rows of their classes"
+    return "fix those rows; −100 or null marks an unlabelled one"
 
 
 def _tokenise(

@@ -11,7 +11,8 @@ from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic_core import PydanticCustomError
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
@@ -172,6 +173,19 @@ class AugmentationSection(Section):
     replacement: ReplacementSection | None = None
 
 
+def _as_list(value: Any) -> Any:
+    """Return a single name as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _one_path(value: Any) -> Any:
+    """Return the value; raise an error with the remedy for a list of files."""
+    if isinstance(value, list | dict):
+        remedy = "one path; for several files that of a folder with train.* and test.* in it, such as train.csv"
+        raise PydanticCustomError("one_path", remedy)
+    return value
+
+
 class DataSection(Section):
     """The transfer set, the data of distillation.
 
@@ -198,15 +212,15 @@ class DataSection(Section):
         augmentation: changes of the training rows of a task.
     """
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, BeforeValidator(_one_path), Field(min_length=1)]
     name: str | None = None
     revision: str | None = None
     task: str
-    text_columns: Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
+    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
-    evaluation_splits: list[str] | None = None
+    evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128

@@ -296,8 +296,8 @@ def test_classes_written_as_numbers_keep_their_order():
 
 def test_a_message_does_not_list_ten_thousand_classes(place, capsys):
     """Prevents a page of names if the text column was used as the label column."""
-    names = [f"{i} cat" for i in range(400)]
-    rows = Dataset.from_dict({"text": names, "title": names, "label": [0] * 400})
+    names = [f"{i} cat" for i in range(400)] * 2
+    rows = Dataset.from_dict({"text": names, "title": names, "label": [0] * 800})
     place.save({"train": rows, "test": rows})
     expected = r"expected 400 labels as in the data \((\d+ cat, ){9}\d+ cat and 390 more\)"
     refused(place, capsys, expected, "data.label_column=title")
