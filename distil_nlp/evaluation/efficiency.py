@@ -19,6 +19,9 @@ from distil_nlp.models import usable_positions
 from distil_nlp.utils.environment import device_name
 from distil_nlp.utils.memory import LiveBytes
 
+_UNLIMITED = 30_000
+"""Words that random tokens are drawn from where a model has no vocabulary."""
+
 
 def measure_efficiency(
     teacher: PreTrainedModel,
@@ -94,7 +97,8 @@ def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 def _inputs(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:
     """Return random tokens that all models know, none of them padding, (size, length)."""
     models = list(models)
-    vocabulary, padding = min(model.config.vocab_size for model in models), models[0].config.pad_token_id
+    vocabulary = min(getattr(model.config, "vocab_size", _UNLIMITED) for model in models)  # CANINE has characters
+    padding = models[0].config.pad_token_id
     ids = torch.randint(vocabulary - 1, (size, length), generator=torch.Generator().manual_seed(0))
     if padding is not None:
         ids += ids >= padding

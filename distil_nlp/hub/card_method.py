@@ -34,6 +34,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "terms": _terms(facts),
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
+        "without_place": _names(start.get("dropped") or []),
         "checkpoint": model_link(checkpoint) if checkpoint else "",
         "is_random": "teacher_layers" in start and not start["teacher_layers"] and not checkpoint,
         "hyperparameters": _hyperparameters(facts),
@@ -45,6 +46,12 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "balance": "" if balance in (None, "fixed") else escape_markdown(balance.replace("_", " ")),
         "finetuning": _fields(redact_paths(facts.get("recipe.teacher.finetune") or {})),
     }
+
+
+def _names(tensors: list[str]) -> str:
+    """Return how many tensors there are, and the names of the first; empty without any."""
+    more = " …" if len(tensors) > 4 else ""
+    return f"{plural(len(tensors), 'tensor')} ({', '.join(map(inline_code, tensors[:4]))}{more})" if tensors else ""
 
 
 def _terms(facts: CardFacts) -> str:

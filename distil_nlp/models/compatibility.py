@@ -43,7 +43,7 @@ def check_words(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, na
         UserError: if it has fewer, with both numbers.
     """
     tokens = count_ids(tokenizer)
-    if tokens > config.vocab_size:
+    if tokens > getattr(config, "vocab_size", tokens):  # CANINE takes any character
         raise UserError(
             None,
             f"embeddings for all {tokens:,} tokens",

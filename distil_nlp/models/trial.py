@@ -14,9 +14,11 @@ from transformers import PretrainedConfig
 from transformers.utils import output_capturing
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.loading import usable_positions
 
-LENGTHS = (6, 11, 8)
+_LENGTHS = (6, 11, 8)
 """Tokens of the rows: neither axis of a batch can pass for the other, and padding shows."""
+_CAPTURES = "_output_capturing_hooks_installed"
 _DEFAULT_VOCABULARY = 1000
 _HOOKED = "_output_capturing_hooks_installed"
 """The attribute by which transformers knows that it has hooked a model."""
@@ -24,8 +26,13 @@ _HOOKED = "_output_capturing_hooks_installed"
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within this context, run a model in eval mode without gradients; modes and random states are then as before."""
-    modes = {module: module.training for module in model.modules()}
+    """Within this context, run a model in eval mode without gradients; then leave all of it as it was.
+
+    transformers' own hooks for `output_hidden_states` would stay, too.
+    """
+    before = {
+        module: (module.training, set(module._forward_hooks), _CAPTURES in vars(module)) for module in model.modules()
+    }
     try:
         with (
             keeping_random_state(model.device),
@@ -36,8 +43,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             model.eval()
             yield
     finally:
-        for module, mode in modes.items():
+        for module, (mode, hooks, captures) in before.items():
             module.training = mode
+            for key in module._forward_hooks.keys() - hooks:
+                del module._forward_hooks[key]
+            if not captures:
+                vars(module).pop(_CAPTURES, None)
 
 
 @contextmanager
@@ -75,8 +86,9 @@ def _keeping_hooks(model: nn.Module) -> Iterator[None]:
 
 def trial_batch(model: nn.Module) -> dict[str, Tensor]:
     """Return rows of ordinary words, padded at the right, (rows, tokens)."""
-    config = model.config
-    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    config, positions = model.config, usable_positions(model.config)
+    lengths = torch.tensor(_LENGTHS).clamp(max=positions if positions > 0 else None)
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
     words = torch.tensor(_words(config))
     ids = words.repeat(mask.numel() // len(words) + 1)[: mask.numel()].view(mask.shape)
     ids = ids.where(mask, torch.tensor(config.pad_token_id or 0))

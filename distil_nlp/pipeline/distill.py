@@ -28,7 +28,6 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.models.architecture import ensemble_members
-from distil_nlp.objective import ModelShape
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
@@ -36,6 +35,7 @@ from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.pipeline.teacher_check import TeacherCheck
+from distil_nlp.pipeline.trial import try_models, try_teacher
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
@@ -153,8 +153,7 @@ class Pipeline:
         student, report = run.build(teacher)
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
-        shapes = ModelShape.of(teacher.config), ModelShape.of(student.config)
-        self.plan.objective_of(student_plan).bind(*shapes)  # raises before scoring takes its time
+        try_models(teacher, student, self.plan.objective_of(student_plan))  # raises before scoring takes its time
         scores.copied = run.predict(student, "copy")
         training = None if is_new else run.saved_record()
         if training is None:
@@ -235,9 +234,15 @@ class Pipeline:
             if mapping and mapping.told == "id" and class_names(teacher.config):
                 logger.info(f"{name}: the data has numbers for its classes, which are the teacher's: {mapping}")
             return teacher
-        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer)
+        before = [self.try_out] if name == self.plan.recipe.teacher.name else []  # students are made of the first
+        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer, *before)
         logger.info(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
         return teacher
+
+    def try_out(self, teacher: PreTrainedModel) -> None:
+        """Try a teacher that is not fine-tuned yet, and the run's own student of it."""
+        objective = self.plan.objective_of(self.plan.main)
+        try_teacher(teacher, self.plan.recipe, objective, self.tokenizer, self.data.head)
 
     def claim(self) -> None:
         """Claim the output folder for this run."""

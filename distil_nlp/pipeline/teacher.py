@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,27 @@ _IRRELEVANT_DATA = {"num_proc", "max_evaluation_rows", "evaluation_splits", "str
 
 
 def finetuned_teacher(
-    recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe,
+    data: TransferSet,
+    tokenizer: PreTrainedTokenizerBase,
+    before: Callable[[PreTrainedModel], None] = lambda model: None,
 ) -> tuple[PreTrainedModel, bool, str | None]:
     """Return (teacher, whether it was trained now, commit that it started from if that is on the Hub).
 
     An unfinished fine-tuning resumes from its last checkpoint; one that another run is at is waited for.
+
+    Args:
+        recipe: the run's.
+        data: its rows.
+        tokenizer: the teacher's.
+        before: called with the model that is about to be trained.
     """
     fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
     rows = data.labelled()
     folder = teacher_folder(recipe, fields, rows)
     with claimed(folder, wait_for="the fine-tuned teacher"):
         PartialState().wait_for_everyone()  # until the main process holds the folder
-        return _load_or_train(recipe, fields, data, rows, tokenizer, folder)
+        return _load_or_train(recipe, fields, data, rows, tokenizer, folder, before)
 
 
 def _load_or_train(
@@ -75,6 +85,7 @@ def _load_or_train(
     rows: Any,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    before: Callable[[PreTrainedModel], None],
 ) -> tuple[PreTrainedModel, bool, str | None]:
     if (folder / DONE).is_file():
         manifest = json.loads((folder / DONE).read_text())
@@ -85,6 +96,7 @@ def _load_or_train(
     name, revision = recipe.teacher.name, recipe.teacher.revision
     model = load_model(name, data.head, new_head=True, revision=revision, label_names=label_names(recipe))
     label_outputs(model.config, data.head)
+    before(model)
     commit = commit_of(name, revision)
     trainer = DistillationTrainer(
         model=model.train(),

@@ -153,7 +153,9 @@ def _calibration(run: RunResults) -> str:
 
 def _layers(run: RunResults) -> str:
     """Return the similarity of the last layers."""
-    value, tokens = last_layer_cka(run), run.get("fidelity.cka.tokens")
+    value, tokens, reason = last_layer_cka(run), run.get("fidelity.cka.tokens"), run.get("fidelity.cka_not_measured")
+    if reason:
+        return f"Layers were not compared: {reason}."
     over = f" over {count(tokens)} tokens" if tokens else ""
     return f"The last layers’ hidden states have a CKA of {decimal(value, 2)}{over}." if value is not None else ""
 

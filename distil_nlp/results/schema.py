@@ -179,6 +179,10 @@ class Initialisation(Block):
     )
     copied: int = described("Number of tensors that were copied.")
     new: list[str] = described("Names of the tensors that were newly initialised.")
+    dropped: list[str] = described(
+        "Names of the teacher's tensors that found no place of their own, blocks that were left out aside.",
+        absent="in runs of older versions",
+    )
     checkpoint: str | None = described(
         "Checkpoint the student started from (`student.name`).", null="if it was built from the teacher"
     )
@@ -277,7 +281,12 @@ class Fidelity(Block):
     mean_absolute_difference: Number = described(
         "Mean |student − teacher| of the outputs, in the labels' unit.", absent="unless the task is regression"
     )
-    cka: LayerSimilarity = described("Similarity of layers.", absent="if fewer than 4 tokens were evaluated")
+    cka: LayerSimilarity = described(
+        "Similarity of layers.", absent="if fewer than 4 tokens were evaluated, or it could not be measured"
+    )
+    cka_not_measured: str = described(
+        "Why the layers could not be compared: a model that does not show its states.", absent="if they could"
+    )
 
 
 class Efficiency(Block):

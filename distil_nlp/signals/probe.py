@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.trial import LENGTHS, run_plainly
+from distil_nlp.models.trial import run_plainly
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -60,8 +60,8 @@ def _check_independence(base: nn.Module, batch: dict[str, Tensor], last: Tensor)
     Raises:
         UserError: if other rows change them. Of padding it is said.
     """
-    tokens, others = LENGTHS[0], batch["input_ids"].clone()
-    others[1:, : min(LENGTHS)] = others[1:, : min(LENGTHS)].flip(1)
+    tokens, others = int(batch["attention_mask"][0].sum()), batch["input_ids"].clone()
+    others[1:, :tokens] = others[1:, :tokens].flip(1)  # the first row is the shortest
     beside = run_plainly(base, batch | {"input_ids": others})[0]
     if not is_close(beside[0], last[0]):
         raise unlike_states(base, "states of a row that change with what other rows hold")

@@ -114,7 +114,11 @@ class Recorder:
             host.__dict__.setdefault(RECORDERS, []).append(self)
         self._choose_attention()
         if request.reads_states:
-            self._probe()
+            try:
+                self._probe()
+            except BaseException:
+                self.remove()
+                raise
 
     def remove(self) -> None:
         """Remove every hook; without another recorder the model is as it was before."""

@@ -13,12 +13,16 @@ from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
 
 from distil_nlp.data.row_sets import RowCollator, RowSets
+from distil_nlp.errors import UserError
 from distil_nlp.evaluation.fidelity.cka import cka_table
 from distil_nlp.evaluation.kinds import evaluator_of
-from distil_nlp.models.architecture import layer_stack
+from distil_nlp.models.architecture import ensemble_members, layer_stack
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals, forward_arguments, forward_with_signals
 from distil_nlp.tasks import TaskKind, task_kind
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _SAMPLED = "sampled"
 
@@ -47,7 +51,8 @@ def compare_models(
       `mean_absolute_difference`.
     - mlm: `agreement` and `kl` over the masked tokens, `tokens` of them.
     - `cka`: linear CKA (see `linear_cka`) of every student layer with every teacher layer, embedding outputs
-      included, over at most `cka_tokens` tokens drawn evenly from all; absent below 4 tokens.
+      included, over at most `cka_tokens` tokens drawn evenly from all; absent below 4 tokens, or where a model does
+      not show its states: `cka_not_measured` then has the reason.
 
     Both models run on the same batches, each on the columns it knows. They keep their weights and mode, and end on
     `device`. There is no communication between processes: call this on the main process alone.
@@ -68,15 +73,19 @@ def compare_models(
     evaluator = evaluator_of(kind)
     batches = _batches(teacher, student, kind, rows, collator, batch_size, max_rows)
     total = _sample_tokens(batches, cka_tokens)
+    unseen = _why_unseen(teacher, student)
     outputs, hidden = [], []
-    with _recording(teacher, kind, device), _recording(student, kind, device):
+    with _recording(teacher, kind, device, not unseen), _recording(student, kind, device, not unseen):
         for batch in batches:
             both = [_forward(model, send_to_device(batch, device), bf16) for model in (teacher, student)]
             outputs.append(evaluator.compare_batch(*(signals.logits for signals in both)))
             hidden.append([signals.hidden for signals in both])
     labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, kind) else None
     fidelity = {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
-    if total >= 4:
+    if unseen:
+        logger.warning(f"CKA not measured: {unseen}")
+        fidelity["cka_not_measured"] = unseen
+    elif total >= 4:
         fidelity["cka"] = _cka(*zip(*hidden, strict=True))
     return fidelity
 
@@ -116,11 +125,24 @@ def _sample_tokens(batches: list[dict[str, Any]], limit: int) -> int:
     return len(drawn)
 
 
+def _why_unseen(*models: PreTrainedModel) -> str | None:
+    """Return why the states of all layers cannot be had of one of the models; None if they can."""
+    try:
+        for model in models:
+            Recorder(model, SignalRequest(hidden=_all_layers(model))).remove()
+    except UserError as error:
+        return f"expected {error.expected} / got {error.got}"
+    return None
+
+
+def _all_layers(model: PreTrainedModel) -> frozenset[tuple[int, str]]:
+    return frozenset((layer, _SAMPLED) for layer in range(EMBEDDINGS, len(layer_stack(ensemble_members(model)[0]))))
+
+
 @contextmanager
-def _recording(model: PreTrainedModel, kind: TaskKind, device: torch.device | str) -> Iterator[None]:
-    """Capture the model's logits and all its layers, in eval mode on the device; restore its mode afterwards."""
-    layers = range(EMBEDDINGS, len(layer_stack(model)))
-    request = SignalRequest(logits=True, hidden=frozenset((layer, _SAMPLED) for layer in layers))
+def _recording(model: PreTrainedModel, kind: TaskKind, device: torch.device | str, layers: bool) -> Iterator[None]:
+    """Capture the model's logits, and all its layers if asked, in eval mode on the device; then restore its mode."""
+    request = SignalRequest(logits=True, hidden=_all_layers(model) if layers else frozenset())
     recorder, was_training = Recorder(model, request, head_rows=kind.level == "token"), model.training
     try:
         model.to(device).eval()

@@ -1,0 +1,61 @@
+"""A trial of teacher and student on a few tokens, before anything is trained: what would fail hours later fails now."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil_nlp.evaluation.efficiency import measure_efficiency
+from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.trial import keeping_random_state, run_plainly, trial_batch, undisturbed
+from distil_nlp.objective import ModelShape
+from distil_nlp.objective.objective import Objective
+from distil_nlp.pipeline import builders
+from distil_nlp.recipe import Recipe
+from distil_nlp.signals.recorder import Recorder
+from distil_nlp.tasks import Head
+
+_TOKENS = 16
+
+
+def try_teacher(
+    teacher: PreTrainedModel, recipe: Recipe, objective: Objective, tokenizer: PreTrainedTokenizerBase, head: Head
+) -> None:
+    """Build a student of the teacher as it is before its fine-tuning, and try both.
+
+    Args:
+        teacher: keeps its weights and modes, as random states do.
+        recipe: the student's.
+        objective: unbound; it is bound here.
+        tokenizer: the teacher's.
+        head: of both models.
+
+    Raises:
+        UserError: see `try_models`, or if there can be no such student.
+    """
+    with keeping_random_state(teacher.device):
+        student, _ = builders.student_from(recipe, teacher, tokenizer, head)
+    builders.check_student(student, recipe, tokenizer)
+    try_models(teacher, student, objective)
+
+
+def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Objective) -> None:
+    """Run both models, capture all signals that the objective needs, and measure costs as they are at the end.
+
+    Args:
+        teacher: model or ensemble; keeps its weights and modes, as random states do.
+        student: likewise.
+        objective: unbound; it is bound here.
+
+    Raises:
+        UserError: if a model does not run, or does not show what a term looks at.
+    """
+    with keeping_random_state(teacher.device):
+        for model in (*ensemble_members(teacher), student):
+            with undisturbed(model):
+                run_plainly(model, trial_batch(model))
+        objective.bind(ModelShape.of(teacher.config), ModelShape.of(student.config))
+        on_tokens = objective.kind.level == "token"
+        for role, model in (("teacher", teacher), ("student", student)):
+            Recorder(model, objective.request(role), head_rows=on_tokens).remove()
+        few = {"sequence_length": _TOKENS, "batch_sizes": (1,), "warm_up": 0, "repeats": (1, 1)}
+        measure_efficiency(teacher, student, device=teacher.device, **few)
