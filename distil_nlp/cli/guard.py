@@ -14,7 +14,7 @@ from torch import distributed
 from distil_nlp.errors import UserError
 from distil_nlp.redaction import redact
 from distil_nlp.training.preemption import Preempted
-from distil_nlp.utils.failures import readable_data, writable_disk
+from distil_nlp.utils.failures import living_workers, readable_data, writable_disk
 from distil_nlp.utils.logging import is_main_process, redact_logs
 from distil_nlp.utils.memory import keep_freed_memory
 
@@ -32,7 +32,7 @@ def run_guarded(run: Callable[[], Path | None]) -> int:
     if not torch.accelerator.is_available():
         keep_freed_memory()
     try:
-        with writable_disk(), readable_data():
+        with writable_disk(), readable_data(), living_workers():
             path = run()
     except KeyboardInterrupt:
         print("interrupted; the same command carries on from the last checkpoint", file=sys.stderr)

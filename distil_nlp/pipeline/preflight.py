@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import AutoConfig, AutoModel, TrainingArguments
 
 from distil_nlp.errors import UserError, shown
+from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
+from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
+from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.training.checks import validate_arguments, validate_augmentation, validate_cache_support
+from distil_nlp.training.rehearsal import rehearse, require_checkpointing
 from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
@@ -34,7 +40,46 @@ def check(plan: RunPlan) -> None:
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
+    _rehearse(plan)
     _warn_idle_cores(plan.args)
+
+
+def _rehearse(plan: RunPlan) -> None:
+    """Take a step of a tiny model with the arguments of the student, and with those of the teacher."""
+    recipe = plan.recipe
+    has_metrics = evaluator_of(plan.task.kind).trainer_metrics(recipe.data.task) is not None
+
+    def key(name: str) -> str:
+        own = recipe.teacher.finetune is not None and name in recipe.teacher.finetune
+        return f"teacher.finetune.{name}" if own else f"training.{name}"
+
+    def build(fields: dict[str, Any]) -> TrainingArguments:
+        return builders.training_arguments(fields, plan.folder, recipe, key)
+
+    rehearse(recipe.training, partial(builders.training_arguments, folder=plan.folder, recipe=recipe), has_metrics)
+    _check_checkpointing(plan)
+    if recipe.teacher.finetune is not None:
+        rehearse(finetuning_fields(recipe), build, has_metrics, key)
+
+
+def _check_checkpointing(plan: RunPlan) -> None:
+    """Raise UserError for checkpointing of activations in a family that has none; one that cannot be looked at passes.
+
+    The weights are not read, nor is memory taken: the model is a shell of its first layer.
+    """
+    recipe, args = plan.recipe, plan.args
+    if not args.activation_checkpointing:
+        return
+    where = "training." + next((name for name in recipe.training if name.endswith("checkpointing")), "")
+    for name in filter(None, (recipe.teacher.name, recipe.student.name)):
+        try:
+            config = AutoConfig.from_pretrained(name)
+            config.num_hidden_layers = 1
+            with torch.device("meta"):
+                shell = AutoModel.from_config(config)
+        except Exception:
+            continue  # what is wrong with it is told where it is loaded
+        require_checkpointing(shell, args, where)
 
 
 def _check_lengths(plan: RunPlan) -> None:

@@ -39,6 +39,7 @@ _MODEL = "model"
 
 _SHARED = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16", "tf32", "use_cpu", "optim",
+    "optim_args", "optim_target_modules", "activation_checkpointing", "activation_checkpointing_kwargs",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile", "train_sampling_strategy",
     "dataloader_num_workers", "dataloader_pin_memory", "logging_steps", "disable_tqdm", "ddp_backend", "deepspeed",
     "fsdp", "fsdp_config", "accelerator_config", "full_determinism",
@@ -52,6 +53,12 @@ _IRRELEVANT_FIELDS = (
 )  # fmt: skip
 """Fields that do not change the teacher."""
 _IRRELEVANT_DATA = {"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
+
+
+def finetuning_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the training fields of the teacher: some of the student's, and its own."""
+    shared = {name: recipe.training[name] for name in _SHARED if name in recipe.training}
+    return shared | (recipe.teacher.finetune or {})
 
 
 def finetuned_teacher(
@@ -70,7 +77,7 @@ def finetuned_teacher(
         tokenizer: the teacher's.
         before: called with the model that is about to be trained.
     """
-    fields = {name: recipe.training[name] for name in _SHARED if name in recipe.training} | recipe.teacher.finetune
+    fields = finetuning_fields(recipe)
     rows = data.labelled()
     folder = teacher_folder(recipe, fields, rows)
     with claimed(folder, wait_for="the fine-tuned teacher"):

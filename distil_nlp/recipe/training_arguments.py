@@ -7,6 +7,7 @@ import difflib
 import enum
 import math
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -18,21 +19,86 @@ _RANGES: dict[str, tuple[float, float]] = {
     "adam_beta1": (0, 0.999999),
     "adam_beta2": (0, 0.999999),
     "adam_epsilon": (1e-20, 1),
+    "data_seed": (0, 2**32 - 1),
     "dataloader_num_workers": (0, 1024),
+    "dataloader_prefetch_factor": (1, 1e6),
+    "ddp_bucket_cap_mb": (1, 1e6),
+    "ddp_timeout": (1, 1e9),
+    "eval_accumulation_steps": (1, 1e12),
+    "eval_delay": (0, 1e12),
     "eval_steps": (1e-9, 1e12),
     "gradient_accumulation_steps": (1, 1e9),
     "learning_rate": (0, 1e3),
     "logging_steps": (1e-9, 1e12),
     "max_grad_norm": (0, 1e12),
+    "max_steps": (1, 1e12),
     "num_train_epochs": (1e-9, 1e9),
     "per_device_eval_batch_size": (1, 1e9),
     "per_device_train_batch_size": (1, 1e9),
     "save_steps": (1e-9, 1e12),
+    "save_total_limit": (1, 1e9),
     "seed": (0, 2**32 - 1),
+    "torch_empty_cache_steps": (1, 1e12),
     "warmup_steps": (0, 1e12),
     "weight_decay": (0, 1e3),
 }
-"""Ranges of fields for which transformers accepts any value, and fails later."""
+"""Ranges of fields for which transformers accepts any value, and fails later or does something else."""
+_NONE_WANTED = {"max_steps": (-1, "for those of num_train_epochs")}
+"""Values besides a range that stand for no limit, and what they mean."""
+
+_OTHER_NAMES = {
+    "accumulation_steps": "gradient_accumulation_steps",
+    "adafactor": "optim=adafactor",
+    "batch_size": "per_device_train_batch_size",
+    "bfloat16": "bf16",
+    "clip_grad_norm": "max_grad_norm",
+    "dispatch_batches": "accelerator_config",
+    "early_stopping": "evaluation.early_stopping_patience",
+    "early_stopping_patience": "evaluation.early_stopping_patience",
+    "epochs": "num_train_epochs",
+    "eval_batch_size": "evaluation.batch_size",
+    "evaluation_strategy": "eval_strategy",
+    "fp16_backend": "fp16",
+    "fp16_opt_level": "fp16",
+    "grad_accum": "gradient_accumulation_steps",
+    "grad_clip": "max_grad_norm",
+    "gradient_clipping": "max_grad_norm",
+    "group_by_length": "train_sampling_strategy=group_by_length",
+    "half_precision_backend": "fp16",
+    "include_inputs_for_metrics": "include_for_metrics=[inputs]",
+    "learning_rate_scheduler": "lr_scheduler_type",
+    "logging_dir": "output_dir",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_epochs": "num_train_epochs",
+    "max_length": "data.max_length",
+    "max_seq_length": "data.max_length",
+    "mixed_precision": "bf16=true",
+    "no_cuda": "use_cpu",
+    "num_steps": "max_steps",
+    "num_workers": "dataloader_num_workers",
+    "optimizer": "optim",
+    "overwrite_output_dir": "run.overwrite",
+    "patience": "evaluation.early_stopping_patience",
+    "per_gpu_eval_batch_size": "evaluation.batch_size",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "push_to_hub_model_id": "hub.repo_id",
+    "random_seed": "seed",
+    "scheduler": "lr_scheduler_type",
+    "seeds": "evaluation.seeds",
+    "sharded_ddp": "fsdp",
+    "split_batches": "accelerator_config",
+    "steps": "max_steps",
+    "temperature": "objective.soft_target_kl.temperature",
+    "torchdynamo": "torch_compile_backend",
+    "train_batch_size": "per_device_train_batch_size",
+    "use_mps_device": "use_cpu=false",
+    "warmup": "warmup_steps",
+    "warmup_proportion": "warmup_steps=0.1 (below 1 it is a fraction)",
+    "warmup_ratio": "warmup_steps=0.1 (below 1 it is a fraction)",
+    "wd": "weight_decay",
+}
+"""Names of older versions of transformers, and of other tools → the recipe's."""
 
 _EXCLUDED = {
     "push_to_hub": "the Hub is the recipe's section hub",
@@ -62,9 +128,7 @@ def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
     mistakes = []
     for name, value in fields.items():
         if not isinstance(name, str) or name not in types:
-            near = difflib.get_close_matches(str(name), types, 1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "; see transformers.TrainingArguments"
-            mistakes.append(f"{where}.{shown(name)}: unknown key{hint}")
+            mistakes.append(f"{where}.{shown(name)}: unknown key; {_hint(str(name), types)}")
             continue
         if where != "training" and name in _EXCLUDED_FOR_TEACHER:
             mistakes.append(f"{where}.{name}: expected it left out, since the last step is kept / got {quoted(value)}")
@@ -77,6 +141,12 @@ def training_mistakes(where: str, fields: dict[str, Any]) -> list[str]:
         if expected:
             mistakes.append(f"{where}.{name}: expected {expected} / got {quoted(value)}")
     return mistakes
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """Return the name that was meant, as far as it can be told."""
+    near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "see transformers.TrainingArguments"
 
 
 def training_types() -> dict[str, Any]:
@@ -111,7 +181,11 @@ def _range_mistake(name: str, value: Any) -> str | None:
     low, high = _RANGES.get(name, (-math.inf, math.inf))
     if value is None or not isinstance(value, (int, float)) or low <= value <= high:
         return None
-    return f"a number from {low:g} to {high:g}"
+    expected = f"a number from {low:g} to {high:g}"
+    if name not in _NONE_WANTED:
+        return expected
+    none, meaning = _NONE_WANTED[name]
+    return None if value == none else f"{expected}, or {none} {meaning}"
 
 
 def _enum_mistake(kind: Any, value: str) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +64,18 @@ class TeacherStudent:
             delattr(self.student, PROJECTIONS)
         if len(self._projections):
             self.student.add_module(PROJECTIONS, self._projections)
+
+    @contextmanager
+    def without_projections(self) -> Iterator[None]:
+        """Within this context, the student carries no projections."""
+        held = getattr(self.student, PROJECTIONS, None)
+        if held is not None:
+            delattr(self.student, PROJECTIONS)
+        try:
+            yield
+        finally:
+            if held is not None:
+                self.student.add_module(PROJECTIONS, held)
 
     @property
     def is_attached(self) -> bool:

@@ -41,6 +41,8 @@ class TermLogging:
     def start_meter(self, step: int) -> None:
         """Reset sums and clocks where training starts, or starts again with another batch size."""
         self._train_meter.start(step)
+        logged = [entry for entry in self.state.log_history if "loss" in entry]
+        self.last_terms = {name: entry[name] for entry in logged for name in self.objective.names if name in entry}
         if self._balancing is not None:
             self._balancing.start()
         if self.probe is not None:

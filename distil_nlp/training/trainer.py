@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.state import AcceleratorState
@@ -34,6 +34,7 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_models,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -98,12 +99,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     """
 
     loss_is_scaled_for_ga = True
+    _is_saving_checkpoint = False
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        args: TrainingArguments,
-        objective: Objective,
+        model: PreTrainedModel | None = None,
+        args: TrainingArguments | None = None,
+        objective: Objective | None = None,
         teacher: PreTrainedModel | TeacherSource | None = None,
         data_collator: Callable | None = None,
         cache: CacheConfig | None = None,
@@ -112,6 +114,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         mixup: Mixup | None = None,
         **kwargs: Any,
     ):
+        validate_models(model, args, objective, teacher, kwargs.get("model_init"))
         validate_arguments(args)
         validate_cache_support(objective, cache)
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
@@ -206,10 +209,31 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         with self._preemption.listening():
             return super().train(*args, **kwargs)
 
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise UserError: a trainer has one student.
+
+        Raises:
+            UserError: always.
+        """
+        validate_models(None, self.args, self.objective, self.teacher)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the plain model; a checkpoint also has the projections that only training needs."""
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self._is_saving_checkpoint or is_sharded:
+            super().save_model(output_dir, _internal_call)
+            return
+        with self.teacher_student.without_projections():
+            super().save_model(output_dir, _internal_call)
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint unless the student is broken; one that is would push out good ones (`save_total_limit`)."""
         self.raise_if_broken()
-        super()._save_checkpoint(*args, **kwargs)
+        self._is_saving_checkpoint = True
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self._is_saving_checkpoint = False
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step

@@ -35,6 +35,10 @@ _UNREADABLE = (
     "DatasetGenerationError",
 )
 """Exceptions of the parsers that `datasets` uses."""
+_ENDED_WORKERS = {
+    "training.dataloader_num_workers": re.compile(r"DataLoader worker \(pid.*\) (is killed by|exited unexpectedly)"),
+    "data.num_proc": re.compile(r"One of the subprocesses has abruptly died"),
+}
 _WORKER_ERROR = re.compile(r"^Caught (\w+) in DataLoader worker process")
 
 
@@ -60,6 +64,25 @@ def enough_memory(args: TrainingArguments, section: str = "training", remedy: st
             f"{size} rows and no memory left",
             why="what was trained since the last checkpoint is lost",
             fix=remedy,
+        ) from error
+
+
+@contextmanager
+def living_workers() -> Iterator[None]:
+    """Raise UserError where a process that prepares data was ended from outside."""
+    try:
+        yield
+    except RuntimeError as error:
+        ended = next((key for key, pattern in _ENDED_WORKERS.items() if pattern.search(str(error))), None)
+        if ended is None:
+            raise
+        raise UserError(
+            ended,
+            "processes that prepare data until the end",
+            " ".join(str(error).split())[:200],
+            why="so ends a process for which the machine has no memory left (Bus error: no shared memory)",
+            fix=f"lower {ended}, or the batch, and give the same command again: it carries on from the "
+            "last complete checkpoint",
         ) from error
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from distil_nlp.errors import UserError
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.recipe import Recipe
+from distil_nlp.training.rehearsal import REFUSALS, refused_field, without
 
 DEFAULT_SEED = 42
 _WORKERS = 2
@@ -20,12 +21,28 @@ _WORKERS = 2
 _LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
 
 
-def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> TrainingArguments:
+def training_arguments(
+    fields: dict[str, Any], folder: Path, recipe: Recipe, key: Callable[[str], str] = "training.{}".format
+) -> TrainingArguments:
     """Return `TrainingArguments` from a recipe's fields.
+
+    Args:
+        key: the name of a field → its recipe key.
 
     Raises:
         UserError: with the message of transformers, for combinations that it rejects.
     """
+
+    def build(fields: dict[str, Any]) -> TrainingArguments:
+        return TrainingArguments(**{**_defaults(fields, recipe), **fields, "output_dir": str(folder)})
+
+    try:
+        return build(fields)
+    except REFUSALS as error:
+        raise refused_field(_blamed(fields, build), fields, key, error) from error
+
+
+def _defaults(fields: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     defaults = {
         "per_device_eval_batch_size": recipe.evaluation.batch_size,
         "seed": DEFAULT_SEED,
@@ -33,14 +50,17 @@ def training_arguments(fields: dict[str, Any], folder: Path, recipe: Recipe) -> 
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataloader_num_workers": _WORKERS if torch.cuda.is_available() else 0,
     }
-    if fields.get("metric_for_best_model", "").removeprefix("eval_") in _LOWER_IS_BETTER:
+    if (fields.get("metric_for_best_model") or "").removeprefix("eval_") in _LOWER_IS_BETTER:
         defaults["greater_is_better"] = False  # transformers knows that of losses alone
-    try:
-        return TrainingArguments(**{**defaults, **fields, "output_dir": str(folder)})
-    except (ValueError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            "training",
-            "fields that go together",
-            reason,
-        ) from error
+    return defaults
+
+
+def _blamed(fields: dict[str, Any], build: Callable[[dict[str, Any]], TrainingArguments]) -> str | None:
+    """Return the field without which transformers takes the others, or None."""
+    for name in fields:
+        try:
+            build(without(fields, name))
+        except REFUSALS:
+            continue
+        return name
+    return None
