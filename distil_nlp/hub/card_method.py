@@ -73,7 +73,7 @@ def _term(name: str, term: Mapping[str, Any], kind: TaskKind) -> list[str]:
         _scheduled(term.get("temperature"), change.get("temperature")) if is_soft else "",
         _layers(term.get("layers")),
         _tokens(term, kind),
-        _arxiv(paper) if paper else "",
+        f"{'after ' * known.is_variant}{_arxiv(paper)}" if paper else "",
     ]
 
 

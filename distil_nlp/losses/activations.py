@@ -80,7 +80,8 @@ class _ActivationTerm(BlockTerm):
 class ActivationBoundary(_ActivationTerm):
     """`activation_boundary`: squared hinge on the sign of the teacher's units (Heo et al.).
 
-    A learned linear projection maps a student's units to the teacher's number of units where these differ.
+    A learned linear projection maps a student's units to the teacher's number of units where these differ; the authors'
+    connectors also normalise over the batch, and the loss is a first stage of training by itself.
 
     Args:
         margin: the magnitude that a student's unit needs, with the sign of the teacher's.

@@ -78,7 +78,7 @@ class Adversarial(JointTerm):
         units: the number of hidden units of the discriminator.
     """
 
-    name, paper = "adversarial", "1803.10750"
+    name, paper, is_variant = "adversarial", "1803.10750", True
     unit = "nats"
     formula = (
         "the cross-entropy of a discriminator that tells the teacher's hidden states from the student's, minimised by "

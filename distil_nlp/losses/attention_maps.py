@@ -140,7 +140,10 @@ class HeadsTerm(AttentionTerm):
 
 
 class AttentionKL(HeadsTerm):
-    """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM)."""
+    """`attention_kl`: KL(teacher ‖ student) per query token, averaged over heads (MiniLM).
+
+    The default pairs all of the student's layers; MiniLM takes `layers: last`.
+    """
 
     name, map_loss = "attention_kl", staticmethod(attention_kl)
     unit = "nats"
@@ -148,8 +151,11 @@ class AttentionKL(HeadsTerm):
 
 
 class AttentionMSE(HeadsTerm):
-    """`attention_mse`: squared error of the distribution per query token, averaged over heads."""
+    """`attention_mse`: squared error of the distribution per query token, averaged over heads.
+
+    After TinyBERT, which takes the scores before the softmax: that is `attention_scores_mse`.
+    """
 
     name, map_loss = "attention_mse", staticmethod(attention_mse)
     unit = "squared difference"
-    formula, paper = "squared error of the attention distributions", "1909.10351"
+    formula, paper, is_variant = "squared error of the attention distributions", "1909.10351", True

@@ -71,7 +71,7 @@ class BinnedRegression(SoftTerm):
     name, outputs = "binned_regression", ("number",)
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened distributions over bins around the outputs, times T²"
-    paper = "2102.12252"
+    paper, is_variant = "2102.12252", True
 
     def __init__(
         self,

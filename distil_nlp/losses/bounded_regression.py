@@ -40,7 +40,8 @@ def bounded_regression(student: Tensor, teacher: Tensor, labels: Tensor, margin:
 class BoundedRegression(LabelTerm):
     """`bounded_regression`: squared error to the label, until it is below the teacher's by a margin.
 
-    One value per labelled row.
+    One value per labelled row. The paper adds it to a plain regression loss, here `hard_label`: alone it gives no
+    gradient to rows where the student is better than its teacher.
 
     Args:
         margin: the distance below the teacher's squared error at which a row no longer counts.

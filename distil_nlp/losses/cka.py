@@ -37,7 +37,7 @@ class LinearCKA(BatchTerm):
         rows: `all` attended tokens, or `cls` only, of which a micro-batch has few: CKA of few rows is biased upwards.
     """
 
-    name, paper = "linear_cka", "1905.00414"
+    name, paper, is_variant = "linear_cka", "1905.00414", True  # there a measure, not a loss
     unit = "1 − CKA"
     formula = "1 − linear CKA of the hidden states over the rows of a micro-batch"
     loss = staticmethod(linear_cka_loss)

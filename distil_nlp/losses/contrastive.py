@@ -44,7 +44,7 @@ class Contrastive(BatchTerm):
         temperature: T; the default is that of CRD's code.
     """
 
-    name, paper = "contrastive", "1910.10699"
+    name, paper, is_variant = "contrastive", "1910.10699", True
     unit = "nats"
     formula = "InfoNCE between [CLS] states of a micro-batch, those of the student through a learned linear map"
 

@@ -39,7 +39,8 @@ def decoupled_kd(
         ValueError: if T is not positive, or the shapes differ.
 
     Reference: DKD, arXiv:2203.08679, section 3; T² as in the authors' code. They choose β by the teacher, from 0.5
-    (ImageNet, with T = 1) to 8 (CIFAR-100, with T = 4).
+    (ImageNet, with T = 1) to 8 (CIFAR-100, with T = 4), and let the term's weight rise over the first 20 of 240 epochs
+    (CIFAR-100) or the first of 100 (ImageNet). A `schedule` of the weight rises until the last step instead.
     """
     student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
     label = labels.unsqueeze(1)
@@ -67,7 +68,7 @@ def _kl(teacher_log_probs: Tensor, student_log_probs: Tensor) -> Tensor:
 class DecoupledKD(LabelTerm):
     """`decoupled_kd`: T² · (α · KL of target class against rest + β · KL among the other classes), in nats (DKD).
 
-    One value per labelled row or masked token.
+    One value per labelled row or masked token. With two classes it is α · `soft_target_kl`, since NCKD is 0.
 
     Args:
         temperature: T, a number or a `Schedule`.

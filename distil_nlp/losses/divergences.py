@@ -26,7 +26,7 @@ def reverse_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     Raises:
         ValueError: if T is not positive, or the shapes differ.
 
-    Reference: MiniLLM, arXiv:2306.08543, section 2, there for whole sequences.
+    Reference: MiniLLM, arXiv:2306.08543, section 2, there for whole sequences. TRL's loss has no factor T².
     """
     student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
     return F.kl_div(teacher_log_probs, student_log_probs, reduction="sum", log_target=True) * temperature**2
@@ -48,7 +48,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor, temperature: float = 1.0, b
     Raises:
         ValueError: if T is not positive, or the shapes differ.
 
-    Reference: GKD, arXiv:2306.13649, section 2 (generalised Jensen-Shannon divergence).
+    Reference: GKD, arXiv:2306.13649, section 2 (generalised Jensen-Shannon divergence). TRL's has no factor T².
     """
     student_log_probs, teacher_log_probs = softened(student, teacher, temperature)
     mixture = torch.logaddexp(teacher_log_probs + math.log(beta), student_log_probs + math.log1p(-beta))

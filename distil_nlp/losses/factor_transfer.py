@@ -63,7 +63,7 @@ class FactorTransfer(JointTerm):
         rate: the number of factors, as a fraction of the teacher's width.
     """
 
-    name, paper = "factor_transfer", "1802.04977"
+    name, paper, is_variant = "factor_transfer", "1802.04977", True
     unit = "L1 + squared error"
     formula = (
         "the L1 distance between the directions of factors, the teacher's from a learned auto-encoder, the student's "

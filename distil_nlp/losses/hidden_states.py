@@ -43,7 +43,10 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class HiddenCosine(HiddenTerm):
-    """`hidden_cosine`: 1 − cos per token and layer pair (DistilBERT's third term)."""
+    """`hidden_cosine`: 1 − cos per token and layer pair (DistilBERT's third term).
+
+    The default pairs all of the student's layers; DistilBERT takes `layers: last`.
+    """
 
     name, loss = "hidden_cosine", staticmethod(hidden_cosine)
     unit = "1 − cosine"
@@ -51,7 +54,13 @@ class HiddenCosine(HiddenTerm):
 
 
 class HiddenMSE(HiddenTerm):
-    """`hidden_mse`: squared error per token, averaged over the width (TinyBERT)."""
+    """`hidden_mse`: squared error per token, averaged over the width (TinyBERT).
+
+    The default leaves out the embeddings, which TinyBERT matches too: `layers: all`. Where widths are equal the states
+    are compared as they are; where they differ each pair of layers has a linear map of its own. The authors' code has
+    one linear map, shared by all layers and the embeddings, whatever the widths. It counts padding too, which is no row
+    here.
+    """
 
     name, loss = "hidden_mse", staticmethod(hidden_mse)
     unit = "squared difference"

@@ -104,7 +104,7 @@ class InputGradient(LossTerm):
     `torch.compile`, activation checkpointing, fp16, FSDP, DeepSpeed or a teacher's cache.
     """
 
-    name, paper = "input_gradient", "1612.03928"
+    name, paper, is_variant = "input_gradient", "1612.03928", True
     levels = ("sequence",)
     uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared distance"

@@ -21,7 +21,9 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: if the numbers of rows differ.
 
-    Reference: RKD-D, arXiv:1904.05068, section 3.2, which sums the pairs.
+    Reference: RKD-D, arXiv:1904.05068, section 3.2, which sums the pairs. The authors' code takes the mean over n²,
+    the pairs i = j included, with which the usual weight of 25 goes; this mean over n · (n − 1) is larger by
+    n / (n − 1): 3 % at 32 rows, 14 % at 8.
     """
     check_same_rows(student, teacher)
     num_pairs = len(student) * (len(student) - 1)
@@ -39,7 +41,9 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     rows² · width and rows³ numbers: 13 MB and 1 MB for 64 rows of width 768 in fp32. Arguments and errors are those of
     `rkd_distance`.
 
-    Reference: RKD-A, arXiv:1904.05068, section 3.2, which sums the triplets.
+    Reference: RKD-A, arXiv:1904.05068, section 3.2, which sums the triplets. The authors' code takes the mean over
+    n³, with which the usual weight of 50 goes; this one is larger by n² / ((n − 1) · (n − 2)): 10 % at 32 rows, 52 % at
+    8.
     """
     check_same_rows(student, teacher)
     rows, cosines = len(student), []

@@ -91,7 +91,7 @@ class VirtualTeacher(LabelTerm):
     name, needs_teacher, outputs = "virtual_teacher", False, ("distribution",)
     unit = "nats × T²"
     formula = "KL(virtual teacher ‖ student) of the softened outputs, times T²"
-    paper = "1909.11723"
+    paper, is_variant = "1909.11723", True
 
     def __init__(self, weight: Weight = 1.0, temperature: Temperature = 20.0, correct: Fraction = 0.99):
         super().__init__(weight)

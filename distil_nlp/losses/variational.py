@@ -58,6 +58,8 @@ class Gaussian(nn.Module):
 class VariationalInformation(HiddenTerm):
     """`variational_information`: negative log-likelihood of the teacher's hidden states, per token and dimension.
 
+    The mean is one linear map of the student's states; the authors' code has three layers with ReLU.
+
     Args:
         layers, rows: see `LayerTerm`.
         initial_variance: σ² at the start of training. The authors' code has 5 for convolutions; states after a layer

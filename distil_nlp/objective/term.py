@@ -96,6 +96,7 @@ class LossTerm:
             differs.
         unit: unit of the values, for an axis.
         paper: number of its paper on arXiv.
+        is_variant: True if the term is made after its paper, which has another loss; see the docstring of the term.
         why_not_balanced: the reason why balancing by `uncertainty` cannot use the term's value; None if it can.
         uses_unlabelled_rows: True if the student learns from the teacher on rows without a label.
         accepts_cached_teacher: True if cached teacher outputs are sufficient.
@@ -107,6 +108,7 @@ class LossTerm:
     formula_of_regression: ClassVar[str | None] = None
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
+    is_variant: ClassVar[bool] = False
     why_not_balanced: ClassVar[str | None] = None
     uses_unlabelled_rows: ClassVar[bool] = True
     accepts_cached_teacher: ClassVar[bool] = True

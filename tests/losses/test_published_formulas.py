@@ -116,7 +116,8 @@ def test_tinyberts_hidden_loss():
 
 
 def test_tinyberts_embedding_loss():
-    """Equation 9: MSE(E^S W_e, E^T), of equal widths, where the recipe has no W_e."""
+    """Equation 9: MSE(E^S W_e, E^T), of equal widths, with W_e the identity: no term has a map there, while
+    the authors' code learns one, shared with the hidden states."""
     student = Signals(hidden={(EMBEDDINGS, "all"): torch.tensor([[1.0, 2.0], [0.0, -1.0]])})
     teacher = Signals(hidden={(EMBEDDINGS, "all"): torch.tensor([[1.0, 0.0], [2.0, -1.0]])})
     found = value("hidden_mse", student, teacher, [ModelShape(1, 2, 1)] * 2, layers=[["embeddings", "embeddings"]])

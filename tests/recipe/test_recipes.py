@@ -132,7 +132,7 @@ def test_tinybert_is_as_published():
 
 
 def test_mobileberts_weights_go_over_from_layers_to_predictions():
-    """Prevents weights that forget that a term is a mean over layers, and a student of other heads or depth."""
+    """Prevents weights of a sum over layers, where code and term take the mean, and a student of another depth."""
     recipe, _, _ = read("mobilebert_style")
     terms = build.objective_from(recipe, "mlm")
     terms.bind(ModelShape(24, 1024, 16), ModelShape(24, 256, 16))
@@ -140,7 +140,7 @@ def test_mobileberts_weights_go_over_from_layers_to_predictions():
     blocks = [(i, i) for i in range(24)]
     assert pairs == {"hidden_mse": blocks, "attention_kl": blocks}
     weights = [dict(zip(terms.names, terms.weights(progress), strict=True)) for progress in (0.0, 1.0)]
-    assert weights[0] == {"hidden_mse": 24.0, "attention_kl": 24.0, "hard_label": 0.0, "soft_target_kl": 0.0}
+    assert weights[0] == {"hidden_mse": 100.0, "attention_kl": 1.0, "hard_label": 0.0, "soft_target_kl": 0.0}
     assert weights[1] == {"hidden_mse": 0.0, "attention_kl": 0.0, "hard_label": 0.5, "soft_target_kl": 0.5}
 
 

@@ -15,9 +15,10 @@ _SALT = 2
 class Cutoff:
     """Drops random tokens of a row: they are not attended to and belong to no row set, in teacher and student alike.
 
-    The ids stay in place, and the row keeps its label. After Shen et al. 2020 (arXiv:2009.13818), where the input
-    embeddings of such tokens are zero. Their consistency loss between a text and its remaining tokens is replaced by
-    the teacher, which reads the same tokens as the student.
+    The ids stay in place, and the row keeps its label. After Shen et al. 2020 (arXiv:2009.13818), whose code zeroes the
+    embeddings of such tokens and their attention mask, draws a tenth of the places with replacement, [CLS] and
+    separators among them, and by its script takes spans. Their consistency loss between a text and its remaining tokens
+    is replaced by the teacher, which reads the same tokens as the student.
 
     Attributes:
         share: fraction of the rows that lose tokens, drawn anew each epoch.
