@@ -17,6 +17,8 @@ logger = get_logger(__name__)
 
 _MOST = 0.9
 """Share of a split's text from which on it is the training split, not another one that resembles it."""
+_DISTINCT = 0.5
+"""Share of different texts below which texts repeat anyway, in any split, so that equal ones are no copies."""
 _BETWEEN = pa.scalar("\x1f", pa.large_string())
 """Separator of the texts of a pair."""
 _STREAMED_ROWS = 20_000
@@ -96,6 +98,10 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(column if is_text else pa.chunked_array([pa.nulls(len(column))]), pa.large_string())
 
 
+def _are_distinct(texts: pa.ChunkedArray) -> bool:
+    return len(pc.unique(texts)) >= _DISTINCT * len(texts)
+
+
 def _weighed(texts: pa.ChunkedArray, known: pa.Array, name: str, train_split: str, by_length: bool) -> int:
     """Return how many texts are known; log a warning, or raise, if there are any."""
     is_known = pc.is_in(texts, value_set=known).to_numpy()
@@ -103,7 +109,7 @@ def _weighed(texts: pa.ChunkedArray, known: pa.Array, name: str, train_split: st
     weights = pc.utf8_length(texts).to_numpy() if by_length else np.ones(rows)
     share = float(weights[is_known].sum() / max(weights.sum(), 1))
     found = f"{count:,} of {rows:,} rows of {name} ({share:.1%}{' of its text' if by_length else ''})"
-    if share >= _MOST:
+    if share >= _MOST and _are_distinct(texts):
         raise UserError(
             "data.evaluation_splits",
             f"rows in {name} that are not in {train_split}",

@@ -64,7 +64,8 @@ class TeacherCheck:
             accepts_weak: whether a teacher that is no better than a guess is taken all the same.
 
         Raises:
-            UserError: for such a teacher, unless it is taken.
+            UserError: for such a teacher of labels, unless it is taken. What a language model knows of text shows less
+                in a comparison with token frequencies, so that is a warning.
         """
         found = self.mapping and find_classes(self.kind, self.task, self.outputs, self.mapping)
         if not self.is_weak:
@@ -72,7 +73,7 @@ class TeacherCheck:
                 logger.warning(f"warning: {found.remark(self.name)}; if that is right, set {_setting(found)}")
             return
         error = self._weakness(found)
-        if not accepts_weak:
+        if self.kind.has_labels and not accepts_weak:
             raise error
         logger.warning(f"warning: {error}")
 

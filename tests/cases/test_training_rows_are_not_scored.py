@@ -97,6 +97,13 @@ def test_some_equal_texts_are_counted_and_said(caplog):
     assert "dev" not in caplog.text
 
 
+def test_texts_that_repeat_anyway_are_counted_and_said(caplog):
+    """Prevents a refusal of generated data, whose few texts are in every split."""
+    splits = {"train": rows(OWN[:4] * 8), "test": rows(OWN[:4] * 3)}
+    assert load(splits).repeated == {"test": 12}
+    assert "12 of 12 rows of test (100.0%) have the text of a row of train" in caplog.text
+
+
 def test_common_headings_do_not_make_a_copy_of_a_corpus(caplog):
     """Prevents a refusal of two parts of an encyclopedia, whose headings are the same."""
     splits = {"train": rows([*["= cat ="] * 200, *OWN]), "validation": rows([*["= cat ="] * 200, *NEW])}
