@@ -19,6 +19,7 @@ from distil_nlp.models import usable_positions
 from distil_nlp.utils.environment import device_name
 from distil_nlp.utils.memory import LiveBytes
 
+_SEQUENCE_LENGTH = 128
 _UNLIMITED = 30_000
 """Words that random tokens are drawn from where a model has no vocabulary."""
 
@@ -29,7 +30,7 @@ def measure_efficiency(
     *,
     device: torch.device | str,
     bf16: bool = False,
-    sequence_length: int = 128,
+    sequence_length: int = _SEQUENCE_LENGTH,
     batch_sizes: tuple[int, ...] = (1, 32),
     warm_up: int = 2,
     repeats: tuple[int, int] = (10, 50),
@@ -62,7 +63,7 @@ def measure_efficiency(
         seconds: time for a batch size, after which no more than the least are run.
     """
     device = torch.device(device)
-    length = min(sequence_length, *(usable_positions(model.config) for model in (teacher, student)))
+    length = _length(teacher, student, sequence_length)
     models = {"teacher": _copy(teacher, device), "student": _copy(student, device)}
     costs: dict[str, dict[str, Any]] = {name: {"latency_ms": {}, "tokens_per_second": {}} for name in models}
     for size in batch_sizes:
@@ -87,6 +88,15 @@ def measure_efficiency(
         "speed_up": {size: round(teacher_ms[size]["median"] / student_ms[size]["median"], 3) for size in teacher_ms},
     }
     return {**costs, "efficiency": conditions}
+
+
+def longest_inputs(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, Tensor]:
+    """Return one row as long as those that `measure_efficiency` takes by default."""
+    return _inputs([teacher, student], 1, _length(teacher, student, _SEQUENCE_LENGTH))
+
+
+def _length(teacher: PreTrainedModel, student: PreTrainedModel, limit: int) -> int:
+    return min(limit, *(usable_positions(model.config) for model in (teacher, student)))
 
 
 def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -67,7 +67,7 @@ class StudentReport:
         if self.layers is not None:
             source = f"from teacher layers {self.layers}"
         counts = f"{len(self.copied)} tensors copied, {len(self.new)} new{_examples(self.new)}"
-        dropped = f"; {len(self.dropped)} of the teacher's found no place{_examples(self.dropped)}"
+        dropped = f"; {len(self.dropped)} of the teacher's found no place of their own{_examples(self.dropped)}"
         return f"student {source}: {counts}{dropped if self.dropped else ''}"
 
 

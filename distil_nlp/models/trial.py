@@ -18,7 +18,6 @@ from distil_nlp.models.loading import usable_positions
 
 _LENGTHS = (6, 11, 8)
 """Tokens of the rows: neither axis of a batch can pass for the other, and padding shows."""
-_CAPTURES = "_output_capturing_hooks_installed"
 _DEFAULT_VOCABULARY = 1000
 _HOOKED = "_output_capturing_hooks_installed"
 """The attribute by which transformers knows that it has hooked a model."""
@@ -26,13 +25,9 @@ _HOOKED = "_output_capturing_hooks_installed"
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within this context, run a model in eval mode without gradients; then leave all of it as it was.
-
-    transformers' own hooks for `output_hidden_states` would stay, too.
-    """
-    before = {
-        module: (module.training, set(module._forward_hooks), _CAPTURES in vars(module)) for module in model.modules()
-    }
+    """Within this context, run a model in eval mode without gradients; then leave all of it as it was."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
     try:
         with (
             keeping_random_state(model.device),
@@ -43,12 +38,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             model.eval()
             yield
     finally:
-        for module, (mode, hooks, captures) in before.items():
+        for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-            for key in module._forward_hooks.keys() - hooks:
-                del module._forward_hooks[key]
-            if not captures:
-                vars(module).pop(_CAPTURES, None)
 
 
 @contextmanager
@@ -76,19 +67,21 @@ def _keeping_attention_type(base: nn.Module) -> Iterator[None]:
 def _keeping_hooks(model: nn.Module) -> Iterator[None]:
     """When states are first asked for, transformers hooks all blocks for good: take these hooks off again."""
     unhooked = [module for module in model.modules() if _HOOKED not in vars(module)]
-    yield
-    for module in unhooked:
-        vars(module).pop(_HOOKED, None)
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__module__", "") == output_capturing.__name__:
-                del module._forward_hooks[key]
+    try:
+        yield
+    finally:
+        for module in unhooked:
+            vars(module).pop(_HOOKED, None)
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", "") == output_capturing.__name__:
+                    del module._forward_hooks[key]
 
 
-def trial_batch(model: nn.Module) -> dict[str, Tensor]:
-    """Return rows of ordinary words, padded at the right, (rows, tokens)."""
+def trial_batch(model: nn.Module, multiple: int = 1) -> dict[str, Tensor]:
+    """Return rows of ordinary words, padded at the right to a multiple of a length, (rows, tokens)."""
     config, positions = model.config, usable_positions(model.config)
-    lengths = torch.tensor(_LENGTHS).clamp(max=positions if positions > 0 else None)
-    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    lengths = torch.tensor([min(length, positions) if positions > 0 else length for length in _LENGTHS])
+    mask = torch.arange(-(-int(lengths.max()) // multiple) * multiple) < lengths[:, None]
     words = torch.tensor(_words(config))
     ids = words.repeat(mask.numel() // len(words) + 1)[: mask.numel()].view(mask.shape)
     ids = ids.where(mask, torch.tensor(config.pad_token_id or 0))
@@ -111,7 +104,7 @@ def run_plainly(model: nn.Module, batch: dict[str, Tensor], **options: Any) -> A
             f"{type(model).__name__} to run on padded rows of token ids",
             f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             why="it could be neither trained nor scored",
-            fix="mend the fields of its config.json that the reason speaks of, or take another model",
+            fix="mend the field of its config.json that the reason is about, or data.pad_to_multiple_of for a length",
         ) from error
 
 

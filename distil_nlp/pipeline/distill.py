@@ -35,7 +35,7 @@ from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.pipeline.teacher_check import TeacherCheck
-from distil_nlp.pipeline.trial import try_models, try_teacher
+from distil_nlp.pipeline.trial import try_alone, try_models, try_teacher
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
@@ -153,7 +153,7 @@ class Pipeline:
         student, report = run.build(teacher)
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
-        try_models(teacher, student, self.plan.objective_of(student_plan))  # raises before scoring takes its time
+        try_models(teacher, student, self.plan.objective_of(student_plan), self.plan.recipe)
         scores.copied = run.predict(student, "copy")
         training = None if is_new else run.saved_record()
         if training is None:
@@ -219,6 +219,8 @@ class Pipeline:
 
     def _load_teacher(self, recipe: Recipe) -> PreTrainedModel | Ensemble:
         teachers = [self._load_member(member) for member in self._single_teachers(recipe)]
+        for teacher in teachers:
+            try_alone(teacher)  # raises before scoring takes its time
         return Ensemble(teachers) if len(teachers) > 1 else teachers[0]
 
     def _load_member(self, recipe: Recipe) -> PreTrainedModel:

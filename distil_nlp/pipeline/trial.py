@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distil_nlp.evaluation.efficiency import measure_efficiency
+from distil_nlp.evaluation.efficiency import longest_inputs, measure_efficiency
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.trial import keeping_random_state, run_plainly, trial_batch, undisturbed
 from distil_nlp.objective import ModelShape
@@ -35,27 +38,48 @@ def try_teacher(
     with keeping_random_state(teacher.device):
         student, _ = builders.student_from(recipe, teacher, tokenizer, head)
     builders.check_student(student, recipe, tokenizer)
-    try_models(teacher, student, objective)
+    try_models(teacher, student, objective, recipe)
 
 
-def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Objective) -> None:
+def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Objective, recipe: Recipe) -> None:
     """Run both models, capture all signals that the objective needs, and measure costs as they are at the end.
 
     Args:
         teacher: model or ensemble; keeps its weights and modes, as random states do.
         student: likewise.
         objective: unbound; it is bound here.
+        recipe: its lengths are tried.
 
     Raises:
         UserError: if a model does not run, or does not show what a term looks at.
     """
+    inputs = longest_inputs(teacher, student)
+    for model in (*ensemble_members(teacher), student):
+        try_alone(model)
+        with undisturbed(model):
+            run_plainly(model, {name: value.to(model.device) for name, value in inputs.items()})
     with keeping_random_state(teacher.device):
-        for model in (*ensemble_members(teacher), student):
-            with undisturbed(model):
-                run_plainly(model, trial_batch(model))
         objective.bind(ModelShape.of(teacher.config), ModelShape.of(student.config))
+        if objective.kind.level == "sequence":
+            _run_in_train_mode(student, recipe.data.pad_to_multiple_of or 1)
         on_tokens = objective.kind.level == "token"
         for role, model in (("teacher", teacher), ("student", student)):
             Recorder(model, objective.request(role), head_rows=on_tokens).remove()
         few = {"sequence_length": _TOKENS, "batch_sizes": (1,), "warm_up": 0, "repeats": (1, 1)}
         measure_efficiency(teacher, student, device=teacher.device, **few)
+
+
+def try_alone(model: PreTrainedModel) -> None:
+    """Run a model on a few tokens.
+
+    Raises:
+        UserError: if it does not run.
+    """
+    with undisturbed(model):
+        run_plainly(model, trial_batch(model))
+
+
+@torch.no_grad()
+def _run_in_train_mode(model: PreTrainedModel, multiple: int) -> None:
+    """Run a copy of a model: some families (Reformer) take certain lengths only, in train mode alone."""
+    run_plainly(copy.deepcopy(model).train(), trial_batch(model, multiple))

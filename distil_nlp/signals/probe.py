@@ -67,7 +67,7 @@ def _check_independence(base: nn.Module, batch: dict[str, Tensor], last: Tensor)
         raise unlike_states(base, "states of a row that change with what other rows hold")
     alone = run_plainly(base, {name: value[:1, :tokens] for name, value in batch.items()})[0]
     if not is_close(alone[0], last[0, :tokens]):
-        _say_once(
+        say_once(
             f"{type(base).__name__}: padding changes the states and outputs of a row, so they depend on the rows it "
             "shares a batch with; with data.pad_to_multiple_of equal to data.max_length they would not"
         )
@@ -101,5 +101,6 @@ def unlike_states(model: nn.Module, got: str) -> UserError:
 
 
 @lru_cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Log a warning, unless it was logged before."""
     logger.warning(text)
