@@ -33,7 +33,7 @@ REFUSED = {
     "a hidden test split": (
         [0, 1, 0],
         [-1, -1],
-        r"got -1, -1 in test .* evaluation_splits, such as \[validation\]",
+        r"got -1, -1 in test .*evaluation_splits, such as \[validation\]",
     ),
     "a hidden test split of names": (["a", "b"], ["-1", "-1"], r"such as \[validation\]"),
     "some hidden labels": ([0, 1, 0], [-1, 1], "write −100 or null for an unlabelled row"),

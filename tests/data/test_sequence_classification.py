@@ -200,7 +200,7 @@ def test_an_evaluation_row_without_label_is_an_error():
     ("task", "train", "test", "message"),
     [
         (OWN_TASK, [0, 1, 0, 1], [0, 2, 3, 1], r"expected labels from 0 to 1 / got 2, 3 in test \(2 rows\)"),
-        (OWN_TASK, [0, -1, 0, 1], [0, 0, 0, 1], r"expected labels from 0 to 1 / got -1 in train \(1 rows\)"),
+        (OWN_TASK, [0, -1, 0, 1], [0, 0, 0, 1], r"classes numbered from 0 on \(0, 1, 2\) / got -1, 0, 1 in"),
         (OWN_TASK, ["a", "b", "a", "b"], ["a", "x", "a", "b"], r"from 0 to 1 \(a, b\) / got 'x' in test"),
         (
             REGRESSION,

@@ -153,6 +153,7 @@ def assert_all_kept(tree, recipe, written):
             raise AssertionError(f"{'.'.join(map(str, path))} was lost\n{written}") from error
         if value is None and isinstance(found, dict):
             continue  # a section left empty has its defaults
+        value = [value] if isinstance(value, str) and isinstance(found, list) else value  # one name is a list of one
         same = found == (float(value) if isinstance(found, float) else value)
         assert same, f"{path}: {value!r} became {found!r}\n{written}"
 
