@@ -39,7 +39,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """Return the contents of `results.json`; {} if the file cannot be read."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # brackets thousands deep
         return {}
     return results if isinstance(results, dict) else {}
 
@@ -68,7 +68,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             why="there would be nothing to show",
             fix="name a folder such as runs/glue-mrpc-42",
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             str(path),
             "JSON",

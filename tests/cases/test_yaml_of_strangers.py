@@ -10,6 +10,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.hub.sources import teacher_metadata
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.recipe import load_recipe
+from distil_nlp.results import read_results
+from distil_nlp.results.files import read_run
 from distil_nlp.study.plan import read_plan
 from distil_nlp.utils.bounded_yaml import BoundedLoader
 
@@ -107,6 +109,13 @@ def test_aliases_count_as_what_they_stand_for():
     assert len(yaml.load(fits, Loader=BoundedLoader)["b"]) == 190
     with pytest.raises(yaml.YAMLError, match="more than 10,000 values, once its aliases are written out"):
         yaml.load(fits.replace("*a,", "*a, *a,"), Loader=BoundedLoader)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "\\", "[1"])
+def test_results_that_are_no_json_of_this_world_are_refused(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    assert "expected JSON / got" in refusal(read_run, tmp_path)
+    assert read_results(tmp_path / "results.json") == {}
 
 
 CARDS = {
