@@ -29,29 +29,7 @@ from distil_nlp.cli import distill
 from tests.helpers.families import CLASSIFIERS, classifier_of
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-WORDS = tuple(
-    [
-        "the",
-        "a",
-        "cat",
-        "dog",
-        "bird",
-        "fish",
-        "tree",
-        "house",
-        "river",
-        "stone",
-        "sees",
-        "likes",
-        "eats",
-        "finds",
-        "takes",
-        "keeps",
-        "big",
-        "small",
-        "red",
-    ]
-)
+WORDS = ("the", "a", "cat", "dog", "bird", "fish", "tree", "house", "river", "stone", "sees", "likes", "eats", "red")
 TERMS = ("soft_target_kl", "hard_label", "hidden_cosine", "hidden_mse", "attention_kl")
 SPOILERS = ('"{}', '{} "', 'the "red {}', "{}, and more", "{}\\", "'{}", "{} é 猫", "{};{}", "NA {}", "- {}", "{}  ")
 """Ways in which texts of real files look like syntax."""

@@ -82,7 +82,7 @@ def the_student_is_plain() -> None:
 
 
 def the_teacher_is_good() -> None:
-    assert results()["teacher"]["metrics"]["validation_matched"]["accuracy"] == pytest.approx(0.8, abs=0.01)
+    assert results()["teacher"]["metrics"]["accuracy"] == pytest.approx(0.8, abs=0.01)
 
 
 def a_sixth_is_masked() -> None:
@@ -100,7 +100,12 @@ CASES = [
     Case("longformer-states", (UNTRAINED,), 0),
     Case("longformer-states", (UNTRAINED, "student.config={}"), 0),
     Case("mnli-teacher-of-another-order", (), 0, (r"contradiction",), the_teacher_is_good),
-    Case("mnli-teacher-of-another-order", ("teacher.name=./teacher-unnamed",), 2, (r"data\.label_names",)),
+    Case(
+        "mnli-teacher-of-another-order",
+        ("teacher.name=./teacher-unnamed",),
+        0,
+        (r"0\.800 instead of 0\.550", r"data\.label_names"),
+    ),
     Case("multi-label-teacher", (), 2, (r"multi_label_classification",)),
     Case("narrower-deberta", (UNTRAINED,), 0),
     Case("narrower-deberta", (UNTRAINED, "student.config={}", "data.max_length=128"), 0),
@@ -166,7 +171,7 @@ def test_a_reported_case_ends_as_expected(folder, capsys, case):
     for pattern in case.said:
         assert re.search(pattern, said), f"{pattern} is not in: {output.err[-2000:]}"
     if case.code:
-        assert not Path("teachers").exists(), "refused after the teacher was fine-tuned"
+        assert not list(Path().rglob("teachers/*/*.*")), "refused after the teacher was fine-tuned"
     if case.then:
         case.then()
 
