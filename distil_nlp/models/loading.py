@@ -215,7 +215,7 @@ def load_pretrained(what: str, name: str, load: Callable, **kwargs: Any) -> Any:
     if (folder.is_absolute() or name.startswith((".", "~"))) and not folder.is_dir():
         raise UserError(
             None,
-            f"a {what} folder",
+            f"a folder with a {what}",
             f"{name}, which does not exist",
             why=why_no_path(name),
             fix="check the path",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, TrainingArguments
 
 from distil_nlp.data import DataLimits, MaskingCollator, TransferSet, commit_of_data, data_module, load_splits
 from distil_nlp.data.augmentation.cutoff import Cutoff
@@ -15,10 +15,14 @@ from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
+from distil_nlp.models.positions import trained_positions
 from distil_nlp.pipeline.builders.teacher import single_teachers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, TASKS, Head, Task
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 
 def transfer_set(
@@ -33,6 +37,7 @@ def transfer_set(
     for teacher in single_teachers(recipe):
         config = load_config(teacher.teacher.name, teacher.teacher.revision)
         check_positions(recipe, usable_positions(config), teacher.teacher.name)
+        _tell_trained_positions(recipe, config, teacher.teacher.name)
         check_words(tokenizer, config, teacher.teacher.name)
     configuration = options.name or (task.name if task.name in GLUE else None)
     splits = load_splits(options.path, configuration, options.revision, options.streaming)
@@ -136,6 +141,13 @@ def check_positions(recipe: Recipe, positions: int, model: str) -> None:
             why="longer inputs have no position embedding",
             fix="lower data.max_length",
         )
+
+
+def _tell_trained_positions(recipe: Recipe, config: PretrainedConfig, model: str) -> None:
+    """Log where inputs may be longer than those that a model without a limit was made for."""
+    trained = trained_positions(config)
+    if trained is not None and recipe.data.max_length > trained:
+        logger.info(f"{model} takes inputs of any length, but was made for {trained} tokens: data.max_length is longer")
 
 
 def with_seed(collator: Callable, seed: int) -> Callable:
