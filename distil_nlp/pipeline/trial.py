@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -81,5 +79,9 @@ def try_alone(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _run_in_train_mode(model: PreTrainedModel, multiple: int) -> None:
-    """Run a copy of a model: some families (Reformer) take certain lengths only, in train mode alone."""
-    run_plainly(copy.deepcopy(model).train(), trial_batch(model, multiple))
+    """Run a model as training does: some families (Reformer) take certain lengths only, in train mode alone."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    with undisturbed(model):
+        run_plainly(model.train(), trial_batch(model, multiple))
+    for buffer, value in zip(model.buffers(), before, strict=True):
+        buffer.copy_(value)
