@@ -137,3 +137,4 @@ def test_a_run_says_it_in_its_message_and_its_results(tmp_path, capsys):
     (data / "test.jsonl").write_text("\n".join([*copied[:2], *(line.replace("cat", "river") for line in copied[:6])]))
     assert place.run("training.max_steps=1") == 0
     assert place.results["rows"]["in_training"] == {"test": 2}
+    assert "scored on test (8 rows, 2 training texts among them)" in (place.out / "report" / "report.md").read_text()

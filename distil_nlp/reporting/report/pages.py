@@ -110,7 +110,7 @@ def _subject(run: RunResults) -> str:
     """Return teacher, student, task and scored splits in one line."""
     teacher = run.get("teacher.name") or run.get("recipe.teacher.name")
     student = run.get("recipe.student.name")
-    splits = ", ".join(f"{split} ({plural(rows, 'row')})" if rows else split for split, rows in run.splits.items())
+    splits = ", ".join(_scored(run, split, rows) for split, rows in run.splits.items())
     return sentences.join_parts(
         teacher and f"teacher {teacher}",
         student and f"student from {student}",
@@ -118,6 +118,13 @@ def _subject(run: RunResults) -> str:
         splits and f"scored on {splits}",
         by=" · ",
     )
+
+
+def _scored(run: RunResults, split: str, rows: int | None) -> str:
+    """Return a split with its number of rows, and of texts in it that were trained on."""
+    repeated = (run.get("rows.in_training") or {}).get(split)
+    among = f", {plural(repeated, 'training text')} among them" if repeated else ""
+    return f"{split} ({plural(rows, 'row')}{among})" if rows else split
 
 
 def _without_empty(sections: Sequence[ReportSection]) -> list[ReportSection]:
