@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences
 from distil_nlp.reporting.tables import Table, cost_table, quality_table
 from distil_nlp.results import get_nested
 from distil_nlp.tasks import GLUE, TaskKind
+from distil_nlp.utils.files import read_json
 
 _SHOWN_LABELS = 20
 
@@ -31,8 +31,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
     Args:
         student: the folder of the student, whose config.json names class and depth.
     """
-    path = student / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_json(student / "config.json", "the card does not name its architecture") or {}
     return {
         "fence": fence,
         **_summary(facts, config),

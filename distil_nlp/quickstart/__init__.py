@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from distil_nlp.errors import UserError
+from distil_nlp.utils.files import read_json
 
 MARKER = ".prepared.json"  # hidden, so that `datasets` does not take it for data
 
@@ -26,7 +27,7 @@ def build_once(folder: Path, parameters: Mapping[str, object], build: Callable[[
         UserError: if the folder exists and was not made by this function.
     """
     marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == parameters:
+    if read_json(marker, "it is made again") == parameters:
         return False
     if folder.exists() and not marker.is_file():
         raise UserError(

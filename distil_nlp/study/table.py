@@ -8,7 +8,7 @@ from typing import Any
 
 from distil_nlp.reporting.formatting import decimal
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
-from distil_nlp.results import RunResults, read_runs
+from distil_nlp.results import RunResults, has_results, read_runs
 from distil_nlp.study.plan import BASELINE_METHOD, StudyPlan
 
 MEMORY_FILE = "peak_mib.txt"
@@ -26,13 +26,11 @@ _KEYS = {
 def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the row of each finished run: scores as fractions, seconds per step, peak memory in MiB."""
     for task in plan.tasks:
-        done = {
-            name: folder / task / name for name in plan.methods if (folder / task / name / "results.json").is_file()
-        }
+        done = {name: folder / task / name for name in plan.methods if has_results(folder / task / name)}
         runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
         base = _seconds(runs[BASELINE_METHOD]) if BASELINE_METHOD in runs else None
         for name, run in runs.items():
-            score, seconds, memory = headline_score(run, "student"), _seconds(run), done[name] / MEMORY_FILE
+            score, seconds = headline_score(run, "student"), _seconds(run)
             others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
             yield {
                 "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
@@ -42,13 +40,21 @@ def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
                 "agreement": run.get("fidelity.agreement"),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,
                 "times_plain": seconds / base if base else None,
-                "peak_mib": int(memory.read_text()) if memory.is_file() else None,
+                "peak_mib": _memory(done[name] / MEMORY_FILE),
             }  # fmt: skip
 
 
 def _seconds(run: RunResults) -> float:
     """Return the seconds of a training step."""
     return run.get("training.seconds") / run.get("training.steps")
+
+
+def _memory(file: Path) -> int | None:
+    """Return the peak memory in a file; None where it is missing or damaged."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _terms(run: RunResults) -> Mapping[str, Any]:

@@ -1,15 +1,21 @@
-"""Atomic files, checksums, and a check of links that lead out of a folder."""
+"""Atomic files, checksums, JSON files that may be damaged, and a check of links that lead out of a folder."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from distil_nlp.errors import UserError
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 
 @contextmanager
@@ -75,3 +81,52 @@ def checksum(path: Path) -> str:
     """Return the SHA-256 of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weight_checksums(folder: Path) -> dict[str, str]:
+    """Return the checksums of a model's safetensors files, by name."""
+    return {file.name: checksum(file) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def altered_files(folder: Path, checksums: Mapping[str, str]) -> list[str]:
+    """Return the names of the files that are no longer as these checksums say, or gone."""
+    return [name for name, sha in checksums.items() if not (folder / name).is_file() or checksum(folder / name) != sha]
+
+
+def load_json(path: Path, **needed: type | UnionType) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        needed: types of the keys that it must have.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is cut, empty or something else, in words.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no whole JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__} instead of an object")
+    missing = [name for name, kind in needed.items() if not isinstance(value.get(name), kind)]
+    if missing:
+        raise ValueError(f"no usable {', '.join(missing)}")
+    return value
+
+
+def read_json(path: Path, consequence: str, **needed: type | UnionType) -> dict[str, Any] | None:
+    """Return the object in a JSON file of a run; None where there is no file, or one that is damaged, which is said.
+
+    Args:
+        consequence: what happens without it, for the message.
+        needed: types of the keys that it must have.
+    """
+    try:
+        return load_json(path, **needed)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        logger.info(f"{path} cannot be used ({reason}): {consequence}")
+        return None

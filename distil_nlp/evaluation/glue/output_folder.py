@@ -12,7 +12,7 @@ from distil_nlp.evaluation.glue.finetuning import MODEL_FOLDER
 from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.evaluation.glue.summary import averages, over_seeds, summary_markdown
 from distil_nlp.redaction import abbreviate_home
-from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.files import load_json, read_json, validate_links, write_atomically
 from distil_nlp.utils.locks import LOCK
 from distil_nlp.utils.names import path_name
 from distil_nlp.utils.settings import describe_changes
@@ -55,7 +55,7 @@ class Folder:
         validate_links(self.path)
         saved = self.path / GLUE_RESULTS
         if saved.is_file():
-            different = describe_changes(_identity(json.loads(saved.read_text())), _identity(self.header))
+            different = describe_changes(_identity(_saved_header(saved)), _identity(self.header))
             if different:
                 raise UserError(
                     "--output",
@@ -75,7 +75,10 @@ class Folder:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all finished fine-tunings, of this command and earlier ones."""
-        return [json.loads(file.read_text()) for file in sorted(self.path.glob(f"*/seed-*/{SCORES}"))]
+        needed = {"task": str, "seed": int, "metrics": dict, "rows": dict, "seconds": int | float}
+        files = sorted(self.path.glob(f"*/seed-*/{SCORES}"))
+        found = (read_json(file, "this fine-tuning is repeated", **needed) for file in files)
+        return [record for record in found if record is not None]
 
     def plan(self, tasks: list[str], seeds: list[int], submission: bool) -> dict[str, list[int]]:
         """Return task → seeds that are still to be trained, MNLI first where others start from it.
@@ -89,7 +92,7 @@ class Folder:
             UserError: if tasks start from models fine-tuned on MNLI that neither exist nor are planned.
         """
         done = {(record["task"], record["seed"]): record for record in self.records()}
-        complete = {key for key, record in done.items() if not submission or record["predictions"] is not None}
+        complete = {key for key, record in done.items() if not submission or record.get("predictions") is not None}
         from_mnli = self.settings.from_mnli
         order = sorted(tasks, key=lambda task: from_mnli and task != "mnli")
         plan = {task: [seed for seed in seeds if (task, seed) not in complete] for task in order}
@@ -136,6 +139,19 @@ class Folder:
                 fix="name another folder",
             ) from error
         return summary
+
+
+def _saved_header(file: Path) -> dict[str, Any]:
+    try:
+        return load_json(file, model=dict, settings=dict)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "--output",
+            f"the settings of an evaluation in {file}",
+            str(error),
+            why="it is unknown whether the scores beside it are this model's",
+            fix="delete it if they are, or name another folder",
+        ) from error
 
 
 def _identity(header: dict[str, Any]) -> dict[str, Any]:

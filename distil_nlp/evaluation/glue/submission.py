@@ -96,7 +96,7 @@ def assemble(folder: Path, records: list[dict[str, Any]]) -> list[str]:
     shutil.rmtree(submission, ignore_errors=True)
     submission.mkdir()
     for task, files in FILES.items():
-        predicted = [record for record in records if record["task"] == task and record["predictions"]]
+        predicted = [record for record in records if record["task"] == task and record.get("predictions")]
         scores = {record["seed"]: record["metrics"]["score"] for record in predicted}
         for file in files.values() if scores else ():
             seed = median_seed(scores)

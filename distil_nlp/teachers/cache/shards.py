@@ -32,7 +32,7 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.cache.contents import TOKEN_FIELDS, CachedSignals, Fields, RowPositions
-from distil_nlp.utils.files import atomic_file, checksum, write_atomically
+from distil_nlp.utils.files import atomic_file, checksum, load_json, write_atomically
 from distil_nlp.utils.settings import changed_keys
 
 MANIFEST = "cache.json"
@@ -98,9 +98,9 @@ class TeacherCache:
     def _is_whole(self, shard: tuple[int, int]) -> bool:
         data, metadata_file = self._paths(shard)
         try:
-            metadata = json.loads(metadata_file.read_text())
+            metadata = load_json(metadata_file, sha256=str, rows=int, scalings=dict)
             return checksum(data) == metadata["sha256"] and metadata["rows"] == len(self.layout.rows_of(shard[1]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             return False
 
     def _paths(self, shard: tuple[int, int]) -> tuple[Path, Path]:
@@ -238,7 +238,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: if it cannot be read.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        manifest = load_json(folder / MANIFEST, key=dict, layout=dict)
+        if manifest["layout"].keys() != ShardLayout.__dataclass_fields__.keys():
+            raise ValueError("no usable layout")
+        return manifest
     except (OSError, ValueError) as error:
         raise UserError(
             "teacher.cache",
