@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from distil_nlp.data import TransferSet
+from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
@@ -30,9 +31,10 @@ from distil_nlp.models import (
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
+from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.students import StudentRun, TrainedStudent
+from distil_nlp.pipeline.students import StudentRun, TrainedStudent, altered_student
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.pipeline.teacher_check import TeacherCheck
 from distil_nlp.pipeline.trial import try_alone, try_models, try_teacher
@@ -40,8 +42,10 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
 from distil_nlp.results import read_results, write_results
+from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
+from distil_nlp.utils.files import read_json
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
@@ -70,6 +74,7 @@ def _distil(plan: RunPlan) -> Path:
         state = run_state(folder, plan.recipe)
     if state == "finished":
         logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
+        _say_what_changed(plan)
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             _show(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
         return _publish(plan)
@@ -78,11 +83,36 @@ def _distil(plan: RunPlan) -> Path:
         data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
-    results = Pipeline(plan, tokenizer, data).run(is_new=state == "new")
+    provenance = provenance_of(plan.recipe, data, tokenizer)
+    if state == "unfinished":
+        provenance.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
+    results = Pipeline(plan, tokenizer, data, provenance).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
         _show(folder, results)
     return _publish(plan)
+
+
+def _say_what_changed(plan: RunPlan) -> None:
+    """Log which files have changed since a finished run was made.
+
+    Raises:
+        UserError: if the student that would be pushed is not the one that was scored.
+    """
+    before = read_json(plan.folder / PROVENANCE, UNCOMPARED) or {}
+    if changed := changed_sources(plan.recipe, before):
+        logger.info(f"{plan.folder}: {' and '.join(changed)} changed since, its figures are of what was there before")
+    altered = altered_student(plan.folder)
+    if altered and plan.recipe.hub.push:
+        raise UserError(
+            str(plan.folder / STUDENT),
+            "the student that was scored",
+            f"another {', '.join(altered)}",
+            why="it would be published with the scores of another",
+            fix="set run.overwrite=true to train it again",
+        )
+    if altered:
+        logger.info(f"{plan.folder / STUDENT}: {', '.join(altered)} is not what was scored")
 
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
@@ -109,6 +139,7 @@ class Pipeline:
         plan: the resolved recipe.
         tokenizer: the teacher's.
         data: rows and collator.
+        provenance: of recipe, rows and models.
         teacher: the teacher of the student that is trained now; None before the first.
         revisions: a teacher's name → its commit on the Hub, or None for a folder.
     """
@@ -116,6 +147,7 @@ class Pipeline:
     plan: RunPlan
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
+    provenance: Provenance
     teacher: PreTrainedModel | Ensemble | None = None
     revisions: dict[str, str | None] = field(default_factory=dict)
 
@@ -176,7 +208,8 @@ class Pipeline:
         if not student_plan.is_main:
             args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
         objective = self.plan.objective_of(student_plan)
-        return StudentRun(recipe, objective, student_plan.folder, args, self.tokenizer, self.data)
+        provenance = replace(self.provenance, recipe=fingerprint_of_recipe(recipe))
+        return StudentRun(recipe, objective, student_plan.folder, args, self.tokenizer, self.data, provenance)
 
     def teacher_of(self, student_plan: StudentPlan, run: StudentRun, scores: RunScores) -> PreTrainedModel:
         """Return the teacher of all students, or the seed's own; it is scored once."""
@@ -249,7 +282,7 @@ class Pipeline:
     def claim(self) -> None:
         """Claim the output folder for this run."""
         if self.args.should_save:
-            claim(self.plan.folder, self.plan.recipe)
+            claim(self.plan.folder, self.plan.recipe, self.provenance)
 
     def results(self, scores: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
         """Return the content of `results.json` without its version; runs on the main process, without communication."""

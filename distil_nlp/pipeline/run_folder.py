@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any, Literal
 
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, complete, dump_recipe, read_yaml
-from distil_nlp.results import read_results
-from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.results import SCHEMA_VERSION
+from distil_nlp.results.provenance import PROVENANCE, Provenance
+from distil_nlp.utils.files import read_json, validate_links, write_atomically
 from distil_nlp.utils.locks import LOCK
-from distil_nlp.utils.settings import IRRELEVANT_KEYS, changed_keys, describe_changes
+from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, changed_keys, describe_changes
+
+logger = get_logger(__name__)
 
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
-_EXTENDED = ("evaluation.seeds", "evaluation.baselines")
-"""Keys that add students. A run that lacks some of these is unfinished, and not the run of another recipe."""
 
 
 def validate_folder(folder: Path) -> None:
@@ -53,7 +56,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if recipe.run.overwrite or not _has_progress(folder):
         return "new"
     settings = recipe.model_dump(mode="json")
-    changes = describe_changes(_saved_recipe(folder / RECIPE), settings, IRRELEVANT_KEYS + _EXTENDED)
+    changes = describe_changes(_saved_recipe(folder / RECIPE), settings, IRRELEVANT_KEYS + EXTENDING_KEYS)
     if changes:
         listed = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
         raise UserError(
@@ -66,15 +69,23 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
                 f"to {_previous(folder)})"
             ),
         )
-    is_scored = (folder / RESULTS).is_file() and (folder / STUDENT / "config.json").is_file()
-    if not is_scored:
+    results = _scores(folder / RESULTS)
+    if results is None or not (folder / STUDENT / "config.json").is_file():
         return "unfinished"
-    scored = complete(read_results(folder / RESULTS).get("recipe", {}))
-    return "unfinished" if changed_keys(scored, settings, IRRELEVANT_KEYS) else "finished"
+    return "unfinished" if changed_keys(complete(results["recipe"]), settings, IRRELEVANT_KEYS) else "finished"
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe into the folder; `run.overwrite` first moves an earlier run to `<folder>.previous`.
+def _scores(path: Path) -> dict[str, Any] | None:
+    """Return the contents of `results.json`; None if there are none that this version would show."""
+    results = read_json(path, "the student is scored again", recipe=dict)
+    if results is not None and results.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        logger.info(f"{path} has schema {results['schema_version']}, not {SCHEMA_VERSION}: the student is scored again")
+        return None
+    return results
+
+
+def claim(folder: Path, recipe: Recipe, provenance: Provenance | None = None) -> None:
+    """Write recipe and provenance into the folder; `run.overwrite` first moves an earlier run to `<folder>.previous`.
 
     Raises:
         UserError: if the folder cannot be written to.
@@ -84,6 +95,8 @@ def claim(folder: Path, recipe: Recipe) -> None:
             _move_to_previous(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
+        if provenance is not None:
+            write_atomically(folder / PROVENANCE, json.dumps(provenance.to_dict(), indent=1))
     except OSError as error:
         raise UserError(
             "training.output_dir",

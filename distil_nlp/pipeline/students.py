@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 import shutil
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.recipe import Recipe
-from distil_nlp.training.fit import fit
+from distil_nlp.results.provenance import Provenance
+from distil_nlp.training.fit import KEPT_BESIDE, fit
 from distil_nlp.training.trainer import DistillationTrainer
-from distil_nlp.utils.files import atomic_file
+from distil_nlp.utils.files import altered_files, atomic_file, read_json
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -64,6 +66,7 @@ class StudentRun:
         args: training arguments.
         tokenizer: the teacher's.
         data: rows and collator.
+        provenance: of this student.
     """
 
     recipe: Recipe
@@ -72,6 +75,7 @@ class StudentRun:
     args: TrainingArguments
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
+    provenance: Provenance
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -125,6 +129,7 @@ class StudentRun:
             self.tokenizer,
             title="training the student",
             record_file=self.folder / TRAINING,
+            provenance=self.provenance,
         )
         del trainer
         gc.collect()  # it has reference cycles, which keep the optimiser in memory
@@ -162,10 +167,32 @@ class StudentRun:
             ) from error
 
     def saved_record(self) -> dict[str, Any] | None:
-        """Return the record of an interrupted run's training if its student was saved, else None."""
-        record = self.folder / TRAINING
-        is_saved = record.is_file() and (self.folder / STUDENT / "config.json").is_file()
-        return json.loads(record.read_text()) if is_saved else None
+        """Return the record of an interrupted run's training if its student is there as it was saved, else None.
+
+        Raises:
+            UserError: if that student was made of something else.
+        """
+        if not (self.folder / STUDENT / "config.json").is_file():
+            return None
+        altered = altered_student(self.folder)
+        if altered:
+            names = ", ".join(altered)
+            logger.info(f"{self.folder / STUDENT}: {names} is not as it was saved; the student is trained again")
+            return None
+        return self._record()
+
+    def _record(self) -> dict[str, Any] | None:
+        """Return the record of a training that ended; None without a whole one.
+
+        Raises:
+            UserError: if it is of a student that was made of something else.
+        """
+        file = self.folder / TRAINING
+        needed = {"steps": int, "max_steps": int, "history": list, "final_terms": dict}
+        record = read_json(file, "the student is trained again", **needed)
+        if record is not None:
+            self.provenance.validate(record.get("provenance"), file)
+        return record and {name: value for name, value in record.items() if name not in KEPT_BESIDE}
 
     def score_saved(self, training: dict[str, Any]) -> TrainedStudent:
         """Score the saved student.
@@ -178,10 +205,10 @@ class StudentRun:
 
     def train_and_score(self, teacher: PreTrainedModel) -> TrainedStudent:
         """Train a further student, score it and delete its weights; or read its outputs from disk."""
-        if (self.folder / OUTPUTS).is_file():
+        outputs = read_outputs(self.folder / OUTPUTS, self.data.split.evaluation)
+        training = outputs and self._record()
+        if training is not None:
             self.discard_weights()
-            outputs = load_outputs(self.folder / OUTPUTS)
-            training = json.loads((self.folder / TRAINING).read_text())
             return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
         training = self.saved_record()
         if training is None:
@@ -200,6 +227,12 @@ class StudentRun:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def altered_student(folder: Path) -> list[str]:
+    """Return the weight files of a kept student that are not as they were saved; none where that is unknown."""
+    record = read_json(folder / TRAINING, "the student cannot be compared with it", weights=dict)
+    return altered_files(folder / STUDENT, record["weights"]) if record else []
+
+
 def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
     """Write the outputs of all splits to one file, as a whole or not at all."""
     arrays = {
@@ -207,6 +240,22 @@ def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
     }
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def read_outputs(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Outputs] | None:
+    """Return the kept outputs on the evaluation splits; None without, or if they are damaged or of other rows."""
+    if not path.is_file():
+        return None
+    try:
+        outputs = load_outputs(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        logger.info(f"{path} cannot be used ({error}): the student is trained again")
+        return None
+    rows = {split: len(predicted.predictions) for split, predicted in outputs.items()}
+    if rows != {split: len(rows) for split, rows in evaluation.items()}:
+        logger.info(f"{path} is of other rows than are evaluated on: the student is trained again")
+        return None
+    return outputs
 
 
 def load_outputs(path: Path) -> dict[str, Outputs]:

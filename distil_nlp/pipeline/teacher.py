@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.data import TransferSet
-from distil_nlp.data.fingerprint import hash_json, hash_weight_file
+from distil_nlp.data.fingerprint import hash_data_files, hash_json, hash_model_files, hash_values
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.models import commit_of, label_outputs, load_model
@@ -26,7 +24,7 @@ from distil_nlp.pipeline.builders.training import training_arguments
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
-from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.files import altered_files, read_json, weight_checksums, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.names import path_name
@@ -34,7 +32,7 @@ from distil_nlp.utils.names import path_name
 logger = get_logger(__name__)
 
 DONE = "teacher.json"
-"""File that marks a finished fine-tuning, written last: its training fields and the commit that it started from."""
+"""File that marks a finished fine-tuning, written last: its training fields, the commit it started from, checksums."""
 _MODEL = "model"
 
 _SHARED = (
@@ -46,6 +44,9 @@ _SHARED = (
 )  # fmt: skip
 """Fields of `training` that also apply to the teacher: precision, hardware, batch size. Length, learning rate, seed and
 checkpoint choice are the student's own."""
+
+_LEARNT = ("input_ids", "token_type_ids", "labels")
+"""Columns that a teacher learns from; others, such as the words of tokens, do not make it another one."""
 
 _IRRELEVANT_FIELDS = (
     "logging_steps", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory", "save_strategy", "save_steps",
@@ -94,8 +95,11 @@ def _load_or_train(
     folder: Path,
     before: Callable[[PreTrainedModel], None],
 ) -> tuple[PreTrainedModel, bool, str | None]:
-    if (folder / DONE).is_file():
-        manifest = json.loads((folder / DONE).read_text())
+    manifest = read_json(folder / DONE, "the teacher is fine-tuned again", weights=dict)
+    altered = manifest and altered_files(folder / _MODEL, manifest["weights"])
+    if altered:
+        logger.info(f"{folder / _MODEL}: {', '.join(altered)} is not as it was saved; the teacher is fine-tuned again")
+    elif manifest is not None:
         return load_model(str(folder / _MODEL), data.head), False, manifest.get("revision")
     logger.info(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
@@ -116,7 +120,8 @@ def _load_or_train(
     )
     fit(trainer, folder / _MODEL, tokenizer, section="teacher.finetune")
     if args.should_save:
-        write_atomically(folder / DONE, json.dumps({**fields, "revision": commit}, indent=2))
+        manifest = {**fields, "revision": commit, "weights": weight_checksums(folder / _MODEL)}
+        write_atomically(folder / DONE, json.dumps(manifest, indent=2))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     trainer.accelerator.wait_for_everyone()
@@ -126,22 +131,19 @@ def _load_or_train(
 def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     """Return `<teacher.folder>/<name>-<task>-<fingerprint>`, which depends on teacher, data and training.
 
-    The fingerprint includes the weights of a local teacher and the first rows, so that changes of files are noticed.
+    The fingerprint includes configuration and weights of a local teacher and all rows, so that changes are noticed.
     """
     data = recipe.data.model_dump(mode="json", exclude=_IRRELEVANT_DATA)
-    if data["label_names"] is None:
-        del data["label_names"]  # names of folders that are older than the key stay
     training = {name: value for name, value in fields.items() if name not in _IRRELEVANT_FIELDS}
     key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
-    key |= {"weights": hash_weight_file(Path(recipe.teacher.name)), "rows": _hash_first_rows(rows)}
+    folder = Path(recipe.teacher.name).expanduser()
+    key |= {"model": hash_model_files(folder) if folder.is_dir() else None, "rows": _hash_rows(recipe, rows)}
     name = path_name(f"{Path(recipe.teacher.name).name}-{data_name(recipe)}")
     return Path(recipe.teacher.folder) / f"{name}-{hash_json(key)[:10]}"
 
 
-def _hash_first_rows(rows: Any, limit: int = 20_000) -> str:
-    """Return a hash of the number of rows and of the first rows; of a stream, the first 100."""
-    count = len(rows) if hasattr(rows, "__len__") else None
-    digest = hashlib.sha256(str(count).encode())
-    for row in islice(rows, limit if count else 100):
-        digest.update(repr((list(row["input_ids"]), row.get("labels"))).encode())
-    return digest.hexdigest()
+def _hash_rows(recipe: Recipe, rows: Any) -> str | None:
+    """Return a hash of what the teacher learns from: all rows, or the files behind a stream."""
+    if not hasattr(rows, "__len__"):
+        return hash_data_files(recipe.data.path)
+    return hash_values(rows.select_columns([name for name in _LEARNT if name in rows.column_names]))

@@ -10,8 +10,9 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.errors import UserError
+from distil_nlp.results.provenance import PROVENANCE
 from distil_nlp.training.finite import broken_tensors_of, named
-from distil_nlp.utils.files import checksum, write_atomically
+from distil_nlp.utils.files import checksum, load_json, read_json, write_atomically
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -71,18 +72,24 @@ class CheckpointGuard(TrainerCallback):
         spent = self.trainer.spent() | _process_layout(args)
         if args.should_save and folder.is_dir():
             (folder / SPENT).write_text(json.dumps(spent))
+            if self.trainer.provenance is not None:
+                (folder / PROVENANCE).write_text(json.dumps(self.trainer.provenance.to_dict()))
             mark_as_complete(folder)
 
 
 def read_spent(checkpoint: Path | None) -> dict[str, float]:
-    """Return seconds and tokens of training up to a checkpoint; 0 without one."""
-    return json.loads((checkpoint / SPENT).read_text()) if checkpoint else {"seconds": 0.0, "tokens": 0}
+    """Return seconds and tokens of training up to a checkpoint; 0 without one, or where it does not say."""
+    spent = checkpoint and read_json(checkpoint / SPENT, "no words on processes", seconds=int | float, tokens=int)
+    if checkpoint and not spent:
+        logger.info(f"{checkpoint.name} does not say what it has cost: seconds and tokens count from here on")
+    return spent or {"seconds": 0.0, "tokens": 0}
 
 
 def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> None:
     """Log how a resumed run differs from an uninterrupted one, where the number of processes has changed."""
-    now, then = _process_layout(args), json.loads((checkpoint / SPENT).read_text())
-    if now["processes"] == then["processes"]:
+    now = _process_layout(args)
+    then = read_json(checkpoint / SPENT, "its processes are unknown", processes=int, rows_per_step=int)
+    if then is None or now["processes"] == then["processes"]:
         return
     text = f"{checkpoint.name} was written by {then['processes']} processes, this run has {now['processes']}: "
     if now["rows_per_step"] == then["rows_per_step"]:
@@ -122,14 +129,16 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
 def _defect(folder: Path) -> str | None:
     """Return the first defect of a checkpoint, or None."""
     try:
-        files = json.loads((folder / COMPLETE).read_text())
+        files = load_json(folder / COMPLETE)
     except (OSError, ValueError):
         return "it was not written to the end"
+    if not files:
+        return f"{COMPLETE} lists no files"
     for name, expected in files.items():
         try:
             if checksum(folder / name) != expected:
                 return f"{name} is damaged"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read ({getattr(error, 'strerror', error)})"
     broken = broken_tensors_of(folder)
     return f"NaN or infinity in {named(broken)}" if broken else None

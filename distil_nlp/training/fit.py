@@ -11,16 +11,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.models.segments import tells_segments
+from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
 from distil_nlp.utils.failures import enough_memory
-from distil_nlp.utils.files import atomic_folder, write_atomically
+from distil_nlp.utils.files import atomic_folder, read_json, weight_checksums, write_atomically
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
+KEPT_BESIDE = ("provenance", "weights")
+"""Keys of the record's file that tell whose record it is: what the model was made of, and its files' checksums."""
 _NOT_IN_HISTORY = (
     "train_",
     "total_flos",
@@ -40,6 +43,7 @@ def fit(
     section: str = "training",
     memory_remedy: str | None = None,
     record_file: Path | None = None,
+    provenance: Provenance | None = None,
 ) -> dict[str, Any]:
     """Train, save the plain model and its tokenizer, and return the record of the training.
 
@@ -52,9 +56,11 @@ def fit(
         memory_remedy: advice for that error where no recipe sets the batch size.
         record_file: file for the record; written before the model's folder appears, so that every saved model has
             one.
+        provenance: what the model is made of; kept in each checkpoint and in the record, and compared with that of a
+            checkpoint that training carries on from.
 
     Raises:
-        UserError: if memory runs out, or a term is not finite.
+        UserError: if memory runs out, a term or the weights are not finite, or a checkpoint is of something else.
         Preempted: on SIGTERM, once a checkpoint is saved.
     """
     args = trainer.args
@@ -64,7 +70,9 @@ def fit(
     graphs = compiled_graphs()
     if args.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trainer.spent_before = read_spent(checkpoint)
+    trainer.spent_before, trainer.provenance = read_spent(checkpoint), provenance
+    if checkpoint and provenance:
+        provenance.validate(read_json(checkpoint / PROVENANCE, UNCOMPARED), checkpoint)
     if checkpoint:
         warn_about_changed_processes(checkpoint, args)
     with enough_memory(args, section, memory_remedy):
@@ -72,7 +80,8 @@ def fit(
     record = _record(trainer, checkpoint)
     if args.torch_compile:
         record["compiled_graphs"] = compiled_graphs() - graphs
-    _save(trainer, model_folder, tokenizer, record_file, record)
+    beside = {"provenance": provenance and provenance.to_dict()}
+    _save(trainer, model_folder, tokenizer, record_file, record | beside)
     return record
 
 
@@ -112,7 +121,7 @@ def _save(
             model.save_pretrained(partial, state_dict=state)
             _tokenizer_for(model, tokenizer).save_pretrained(partial)
             if record_file is not None:
-                write_atomically(record_file, json.dumps(record))
+                write_atomically(record_file, json.dumps(record | {"weights": weight_checksums(partial)}))
     trainer.accelerator.wait_for_everyone()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distil_nlp.errors import UserError
+from distil_nlp.results.provenance import Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.finite import broken_weights, has_broken_state, named
 from distil_nlp.training.meter import Meter
@@ -28,6 +29,7 @@ class TermLogging:
         last_terms: latest logged mean of each term.
         tokens_seen: tokens of this process since training started, without padding.
         spent_before: seconds and tokens before the checkpoint that training resumed from.
+        provenance: what the student is made of, kept in each checkpoint; None if nobody said.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -35,6 +37,7 @@ class TermLogging:
         self.last_terms: dict[str, float] = {}
         self.tokens_seen = 0
         self.spent_before = {"seconds": 0.0, "tokens": 0}
+        self.provenance: Provenance | None = None
         self._train_meter = Meter(len(self.objective.terms), self.args.device)
         self._term_means: dict[str, float] = {}
 

@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ _PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "e
 def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
     """Return the versions, device, commit and seed that a reader needs to reproduce a run."""
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | package_versions(_PACKAGES),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "processes": processes,
@@ -34,6 +35,11 @@ def peak_memory_mib(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Return the versions of installed packages; None for one that is not."""
+    return {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str | None:
