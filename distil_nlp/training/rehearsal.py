@@ -51,8 +51,8 @@ _STEPS = 10**6
 """Steps of a training whose number is not known yet: enough for every schedule."""
 _SIZES = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 _FIXES = {
-    "lr_scheduler_type": "set {section}.lr_scheduler_kwargs to what it asks for, such as {{num_decay_steps: 100}}, or "
-    "choose another schedule",
+    "lr_scheduler_type": "set {section}.lr_scheduler_kwargs to what it asks for, such as {{num_decay_steps: 100}} or "
+    "{{min_lr: 1e-6}}, or choose another schedule",
     "optim": "install the package that it needs, or choose another optimiser, such as adamw_torch",
     "report_to": "install the package that it needs, or leave it out",
     "activation_checkpointing": "leave it out, and lower per_device_train_batch_size for memory",

@@ -2,15 +2,22 @@
 
 import json
 import os
+import re
 import signal
+from typing import get_args, get_origin
 
 import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import MPNetConfig, MPNetForSequenceClassification, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from distil_nlp.cli import distill
 from distil_nlp.cli.guard import run_guarded
 from distil_nlp.data import MaskingCollator
 from distil_nlp.errors import UserError
+from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
@@ -79,8 +86,6 @@ REFUSED = {
 @pytest.mark.parametrize("override", REFUSED)
 def test_what_would_fail_within_training_is_refused_by_its_key(place, override):
     """Prevents tracebacks from within `Trainer.train`, after the teacher was fine-tuned and scored."""
-    import re
-
     assert re.search(REFUSED[override], refusal(place, override) or "accepted")
 
 
@@ -112,8 +117,6 @@ def test_what_trainer_takes_is_taken(place, fields):
 
 def test_a_rehearsal_leaves_nothing(place):
     """Prevents a folder, a log or other random numbers by a rehearsal."""
-    import torch
-
     before = torch.get_rng_state()
     assert refusal(place) is None
     assert torch.equal(torch.get_rng_state(), before)
@@ -192,7 +195,6 @@ def test_a_search_of_hyperparameters_is_refused(tmp_path):
 
 def test_a_saved_model_is_plain_and_a_checkpoint_resumes(tmp_path):
     """Prevents projections in the weights that users load, and checkpoints without them."""
-    from safetensors.torch import load_file
 
     def new():
         student = tiny.mlm_model(2, hidden_size=16, num_attention_heads=4)
@@ -289,11 +291,7 @@ BY_TYPE = {bool: [True, False], int: [1, 2, 0], float: [0.0, 0.5, 2.0], str: ["x
 
 
 def values_of(name, kind):
-    from typing import get_args, get_origin
-
     if name == "optim":
-        from transformers.training_args import OptimizerNames
-
         return [item.value for item in OptimizerNames]
     if name in VALUES:
         return VALUES[name]
@@ -309,8 +307,6 @@ FIELDS = [(name, value) for name, kind in training_types().items() for value in 
 @pytest.mark.parametrize(("name", "value"), FIELDS, ids=[f"{name}={value}" for name, value in FIELDS])
 def test_every_field_works_or_is_refused_by_its_key(place, tmp_path, section, name, value):
     """Prevents fields of transformers that nobody has looked at."""
-    import re
-
     overrides = [f"training.output_dir={tmp_path / 'run'}", f"training.{name}={json.dumps(value)}"]
     if section != "training":
         overrides[1] = f"teacher.finetune={json.dumps({'num_train_epochs': 1, name: value})}"
@@ -320,17 +316,12 @@ def test_every_field_works_or_is_refused_by_its_key(place, tmp_path, section, na
         return
     recipe = load_recipe(*_command(place, overrides))
     fields = recipe.training if section == "training" else recipe.teacher.finetune
-    terms = None if section == "training" else [HardLabelOnly()]
+    terms = None if section == "training" else [HardLabel()]
     fields = {"max_steps": 2, "use_cpu": True, "dataloader_pin_memory": False, **fields, "output_dir": None}
     fields.pop("output_dir")
-    eval_rows = task_rows(6) if fields.get("eval_strategy", "no") != "no" else None
+    rows = Dataset.from_list([{**row, "length": len(row["input_ids"])} for row in task_rows(16)])
+    eval_rows = rows if fields.get("eval_strategy", "no") != "no" else None
     run = trainer(tmp_path / "train", tiny.classifier(2), tiny.classifier(4), terms, kind="classification",
-                  rows=task_rows(16), eval_rows=eval_rows, **fields)  # fmt: skip
+                  rows=rows, eval_rows=eval_rows, **fields)  # fmt: skip
     run.train()
     assert run.state.global_step == run.state.max_steps
-
-
-def HardLabelOnly():
-    from distil_nlp.losses.hard_labels import HardLabel
-
-    return HardLabel(1.0)
