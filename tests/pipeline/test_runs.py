@@ -279,7 +279,8 @@ def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
 
     labels = [i % 2 if i < 10 else None for i in range(len(place.texts))]
     place.classes(label=labels)
-    tested = Dataset.from_dict({"text": place.texts, "label": [i % 2 for i in range(len(place.texts))]})
+    texts = [f"{text} and" for text in place.texts]
+    tested = Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(len(texts))]})
     tested.cast_column("label", ClassLabel(names=["no", "yes"])).to_parquet(
         place.folder / "data" / "test-00000-of-00001.parquet"
     )
