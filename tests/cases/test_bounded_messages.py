@@ -8,11 +8,10 @@ from datasets import ClassLabel, Dataset
 from distil_nlp.cli.parser import names, positive_int
 from distil_nlp.data import load_splits, load_task
 from distil_nlp.errors import UserError, listed, quoted
-from distil_nlp.models import build_student
-from distil_nlp.models.compatibility import check_labels
+from distil_nlp.models import build_student, class_mapping
 from distil_nlp.recipe import load_recipe
 from distil_nlp.results.files import read_run
-from distil_nlp.tasks import CUSTOM_TASKS
+from distil_nlp.tasks import CUSTOM_TASKS, Head
 from distil_nlp.utils.settings import describe_changes
 from tests.helpers import tiny
 
@@ -41,10 +40,10 @@ def with_values(values):
     return Dataset.from_dict({"text": ["the cat"] * len(values), "label": values})
 
 
-def of_classes(names):
+def matched(names, labels):
     config = tiny.bert_config(1, num_labels=len(names))
     config.id2label = dict(enumerate(names))
-    return config
+    return class_mapping(config, Head("classification", labels, len(labels)), "t")
 
 
 def a_file(tmp_path, header):
@@ -68,11 +67,9 @@ PLACES = {
     "a key given twice": lambda tmp, v: recipe_with(tmp, f"student: {{'{v[:900]}': 1, '{v[:900]}': 1}}\n"),
     "an override": lambda tmp, v: recipe_with(tmp, "", v),
     "an override's value": lambda tmp, v: recipe_with(tmp, "", f"training.seed=[{v}"),
-    "a class of the data": lambda tmp, v: check_labels(of_classes(["no", "yes"]), (v, "yes"), 2, "t"),
-    "a class of the teacher": lambda tmp, v: check_labels(of_classes([v, "yes"]), ("no", "yes"), 2, "t"),
-    "many classes": lambda tmp, v: check_labels(
-        of_classes(["a"] * 5), tuple(f"{v}{i}" for i in range(5000)), 5000, "t"
-    ),
+    "a class of the data": lambda tmp, v: matched(["no", "yes"], (v, "yes")),
+    "a class of the teacher": lambda tmp, v: matched([v, "yes"], ("no", "yes")),
+    "many classes": lambda tmp, v: matched(["a"] * 5, tuple(f"{v}{i}" for i in range(5000))),
     "classes of two splits": lambda tmp, v: tokenised(named(["no", v]), test=named([v, "no"])),
     "a label that is no class": lambda tmp, v: tokenised(with_values(["a", "b"] * 2), test=with_values([v, "b"])),
     "a split": lambda tmp, v: tokenised(named(["a", "b"]), **{v: with_values([])}),
