@@ -23,6 +23,8 @@ from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, forward_with_signals
 from tests.helpers.families import CLASSIFIERS, LAYERS, classifier_of
 
+pytestmark = pytest.mark.integration
+
 CHOSEN = (1, 3)
 UNSEEN = ("Canine", "Funnel", "Reformer", "SqueezeBert")
 """Families whose blocks' states are not those of the tokens, or not to be seen."""

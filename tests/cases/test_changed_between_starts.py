@@ -19,6 +19,8 @@ from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 SHORT = ("training.max_steps=4", "training.save_steps=2")
 
 

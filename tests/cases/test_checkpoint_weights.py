@@ -15,6 +15,8 @@ from distil_nlp.tasks import Head
 from tests.helpers import tiny
 from tests.helpers.encoders import ENCODERS, encoder
 
+pytestmark = pytest.mark.integration
+
 TWO, WORDS = Head("classification", ("no", "yes"), 2), Head("mlm")
 
 

@@ -24,6 +24,8 @@ from tests.helpers.glue import glue_folder
 from tests.helpers.runs import Place
 from tests.helpers.training import trainer
 
+pytestmark = pytest.mark.integration
+
 MNLI = ("entailment", "neutral", "contradiction")
 HEAD = Head("classification", MNLI, 3)
 NUMBERED = Head("classification", None, 3)

@@ -15,6 +15,8 @@ from tests.helpers import tiny
 from tests.helpers.encoders import encoder
 from tests.helpers.training import trainer
 
+pytestmark = pytest.mark.integration
+
 TWO = Head("classification", ("LABEL_0", "LABEL_1"), 2)
 FAMILIES = ("Bert", "DistilBert", "ModernBert", "DebertaV2")
 HARMLESS = {

@@ -20,6 +20,8 @@ from distil_nlp.training.fit import _tokenizer_for
 from tests.helpers import tiny
 from tests.helpers.encoders import ENCODERS, encoder, encoder_config
 
+pytestmark = pytest.mark.integration
+
 NO_TABLE = {"DebertaV2", "ModernBert", "Esm", "NomicBert", "Gte"}
 
 

@@ -19,6 +19,8 @@ from tests.helpers import tiny
 from tests.helpers.runs import Place
 from tests.helpers.training import trainer
 
+pytestmark = pytest.mark.integration
+
 WEIGHT = "bert.encoder.layer.0.output.dense.weight"
 
 

@@ -14,6 +14,8 @@ import pytest
 from distil_nlp.data import load_splits
 from distil_nlp.errors import UserError
 
+pytestmark = pytest.mark.integration
+
 LINES = [f"good film {i},{('neg', 'pos')[i % 2]}" for i in range(6)]
 
 

@@ -32,6 +32,8 @@ from distil_nlp.utils.files import load_json, read_json
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 DAMAGES = {
     "cut": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",

@@ -14,6 +14,8 @@ from distil_nlp.training.preemption import Preempted
 from tests.helpers import tiny
 from tests.helpers.training import text_rows, trainer
 
+pytestmark = pytest.mark.integration
+
 
 class Told(TrainerCallback):
     """Sends this process SIGTERM at the n-th event of a name, and counts all events."""

@@ -31,6 +31,8 @@ from tests.helpers import tiny
 from tests.helpers.runs import Place
 from tests.helpers.training import task_rows, text_rows, trainer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -14,6 +14,8 @@ from distil_nlp.tasks import CUSTOM_TASKS, GLUE
 from tests.helpers import tiny
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 TOKENIZER = tiny.tokenizer()
 OWN = [f"the cat sees the {word} {other}" for word in ("dog", "bird", "fish", "tree") for other in tiny.SENTENCES]
 NEW = [text.replace("cat", "river") for text in OWN]

@@ -31,6 +31,8 @@ import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 from distil_nlp.utils.locks import claimed
+
+pytestmark = pytest.mark.integration
 with ExitStack() as places:
     for folder in sys.argv[1:]:
         places.enter_context(claimed(Path(folder)))

@@ -21,6 +21,8 @@ from distil_nlp.teachers.source import FrozenTeacher
 from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, text_rows, trainer
 
+pytestmark = pytest.mark.integration
+
 OBJECTIVES = {
     "all tokens": lambda: [SoftTargetKL(5.0, 2.0, "all"), HiddenCosine(1.0)],
     "attention": lambda: [SoftTargetKL(5.0, 2.0), AttentionKL(3.0)],

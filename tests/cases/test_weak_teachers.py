@@ -16,6 +16,8 @@ from distil_nlp.tasks.class_order import better_order
 from tests.helpers.runs import Place
 from tests.helpers.showcase import example
 
+pytestmark = pytest.mark.integration
+
 BY_NUMBER = ClassMapping((0, 1), ("LABEL_0", "LABEL_1"), ("sad", "very happy"), "number")
 LABELS = np.arange(40) % 2
 RIGHT, WRONG = np.eye(2)[LABELS], np.eye(2)[1 - LABELS]
