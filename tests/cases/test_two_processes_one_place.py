@@ -26,13 +26,14 @@ from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 from tests.helpers.training import trainer
 
+pytestmark = pytest.mark.integration
+
 HOLD = """
 import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 from distil_nlp.utils.locks import claimed
 
-pytestmark = pytest.mark.integration
 with ExitStack() as places:
     for folder in sys.argv[1:]:
         places.enter_context(claimed(Path(folder)))
