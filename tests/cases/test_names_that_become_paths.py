@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from distil_nlp.cli import study
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, rows_folder
@@ -96,6 +97,9 @@ def test_a_study_may_lie_in_any_folder(tmp_path, monkeypatch, folder):
     }
 
 
+ROWS = Dataset.from_dict({"input_ids": [[1]], "labels": [0]})
+
+
 def recipe(model="t", corpus="d", task="mrpc"):
     return Recipe.model_validate(
         {"teacher": {"name": model, "cache": {}, "folder": "teachers"}, "data": {"path": corpus, "task": task},
@@ -109,12 +113,12 @@ def test_folders_that_are_named_by_default_have_plain_names(name):
     made = [
         output_folder(recipe(), name),
         output_folder(recipe(corpus=name, task="mlm"), "r"),
-        teacher_folder(recipe(model="m", corpus=name, task="mlm"), {}, []),
+        teacher_folder(recipe(model="m", corpus=name, task="mlm"), {}, ROWS),
         cache_folder(teacher_cache(recipe(model="m" if "\0" in name else name)), {}),
         rows_folder(WordReplacement(folder="rows"), name, "0123"),
     ]
     if "\0" not in name and len(name) < 250:  # no such name can be a path
-        made += [default_folder(name), teacher_folder(recipe(model=name), {}, [])]
+        made += [default_folder(name), teacher_folder(recipe(model=name), {}, ROWS)]
     for folder in made:
         assert folder.parent.parts in (("runs",), ("teachers",), ("runs", "caches"), ("rows",)), folder
         assert is_one_plain_name(folder.name), folder
@@ -123,6 +127,6 @@ def test_folders_that_are_named_by_default_have_plain_names(name):
 def test_folders_of_plain_names_are_where_they_were():
     assert output_folder(recipe(), "glue") == Path("runs/glue-mrpc-42")
     assert output_folder(recipe(corpus="wikimedia/wikipedia", task="mlm"), "minilm") == Path("runs/minilm-wikipedia-42")
-    assert re.fullmatch(r"bert-mrpc-[0-9a-f]{10}", teacher_folder(recipe(model="google/bert"), {}, []).name)
+    assert re.fullmatch(r"bert-mrpc-[0-9a-f]{10}", teacher_folder(recipe(model="google/bert"), {}, ROWS).name)
     chosen = recipe().model_copy(update={"training": {"output_dir": "/any where/ö #1/../x"}})
     assert output_folder(chosen, "glue") == Path("/any where/ö #1/../x"), "a path that a user gives is free"

@@ -276,7 +276,10 @@ def test_it_works_with_a_stock_collator(tmp_path):
 
 
 REFUSED = {
-    "mlm": ({"kind": "mlm", "terms": [SoftTargetKL()]}, "mixup: expected a task .* got masked language modelling"),
+    "mlm": (
+        {"kind": "mlm", "terms": [SoftTargetKL()], "student": tiny.mlm_model(2), "teacher": tiny.mlm_model(4)},
+        "mixup: expected a task .* got masked language modelling",
+    ),
     "cache": ({"cache": object()}, "teacher.cache: expected rows that stay as they are / got data.augmentation.cutoff"),
     "labelled rows": (
         {"terms": [HardLabel(), InputGradient(), WeightsMSE()]},
@@ -539,7 +542,10 @@ def test_cached_outputs_are_those_of_the_copies_too(place, capsys):
 WORDS = "data.augmentation.replacement"
 LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidden_cosine", "attention_kl")]
 MISTAKES = {
-    "mlm": (["data.task=mlm", "data.augmentation.cutoff={}"], "got masked language modelling"),
+    "mlm": (
+        ["data.task=mlm", "data.augmentation.cutoff={}"],
+        "got masked language modelling",
+    ),
     "cache": ([ALL[1], "teacher.cache={}"], "teacher.cache: expected rows that stay as they are"),
     "no teacher": ([ALL[2], *LABELS_ONLY], f"{WORDS}: expected a term that learns from the teacher without labels"),
     "no head": ([ALL[2]], f"{WORDS}: expected a trained masked-LM head in .* got none .* missing"),
