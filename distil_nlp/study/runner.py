@@ -100,7 +100,7 @@ def _validate(recipe: Recipe, method: str, run_folder: Path) -> None:
     validate_no_unused_keys(recipe, plan.task.kind)
     results = read_json(run_folder / "results.json", "the run is taken up again", recipe=dict)
     if results is not None:
-        finished = results["recipe"].get("objective") or {}
+        finished = results.get("recipe", {}).get("objective") or {}
         planned = recipe.objective.model_dump(mode="json")
         if {k: v for k, v in finished.items() if v} != {k: v for k, v in planned.items() if v}:
             raise UserError(

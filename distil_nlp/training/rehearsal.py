@@ -93,6 +93,8 @@ def rehearse(
         raise _moved(refusal, fields, key)
     suspects = sorted(fields, key=lambda name: name not in str(refusal) and name not in _FIXES)  # those first
     blamed = next((name for name in suspects if _refusal(build, without(fields, name), has_metrics) is None), None)
+    if blamed is None and _refusal(build, {}, has_metrics) is not None:
+        return  # no argument is to blame: the run itself will say what is
     raise refused_field(blamed, fields, key, refusal) from refusal
 
 

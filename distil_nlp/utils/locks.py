@@ -54,7 +54,7 @@ def claimed(folder: Path, *, wait_for: str | None = None) -> Iterator[None]:
             raise UserError(
                 None,
                 "a folder to write to",
-                str(error),
+                f"{folder}: {'access is not allowed' if error.errno in _UNWRITABLE else error.strerror}",
                 why="nothing can be kept there",
                 fix="name another folder",
             ) from error

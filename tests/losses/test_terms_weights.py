@@ -9,6 +9,7 @@ import transformers
 from distil_nlp.errors import UserError
 from distil_nlp.losses.weight_matrices import WeightsMSE, Widening, weights_mse
 from distil_nlp.models import build_student
+from distil_nlp.models.architecture import layer_stack
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
@@ -110,7 +111,7 @@ def test_every_family_shows_its_matrices(family):
     Recorder(model, SignalRequest(logits=True, weights=frozenset({0, 3})), head_rows=True)
     weights = forward_with_signals(model, batch(), ROWS).weights
     sum(one.sum() for one in weights[3]).backward()
-    inside = [m.weight for m in Recorder(model, SignalRequest()).layers[3].modules() if isinstance(m, torch.nn.Linear)]
+    inside = [m.weight for m in layer_stack(model)[3].modules() if isinstance(m, torch.nn.Linear)]
     assert len(weights[0]) == len(weights[3]) == len(inside) > 3
     assert all(torch.equal(one.grad, torch.ones_like(one)) for one in inside)
 

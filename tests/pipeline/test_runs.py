@@ -369,7 +369,7 @@ def test_early_stopping_needs_a_best_checkpoint(place, capsys):
 def test_segments_and_pairs_in_distilbert_classes(place):
     """Prevents a pair task on a student without segments from failing, or its tokenizer from making them."""
     rows = Dataset.from_dict({"a": place.texts, "b": place.texts[::-1], "label": [0.5 * i for i in range(24)]})
-    place.save({"train": rows, "validation": rows})
+    place.save({"train": rows, "validation": rows.map(lambda row: {"b": f"{row['b']} new"})})
     place.teacher(tiny.classifier(4, num_labels=1))
     pair = ["data.task=regression", "data.text_columns=[a, b]", "student.architecture=distilbert", "data.max_length=48"]
     assert place.run(*pair) == 0
@@ -467,7 +467,10 @@ MISTAKES = {
     "columns of GLUE": (["data.task=sst2", "data.label_column=gold"], r"got data.text_columns, data.label_column too"),
     "changed depth": (["student.config={num_hidden_layers: 3}"], r"student.config: .*got num_hidden_layers"),
     "impossible width": (["student.config={hidden_size: abc}"], r"student.config: expected a possible configuration"),
-    "clash": (["training.load_best_model_at_end=true"], r"training: expected fields that go together"),
+    "clash": (
+        ["training.load_best_model_at_end=true"],
+        r"training.load_best_model_at_end: expected values that Trainer takes together",
+    ),
 }
 
 
