@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-quickstart.txt
 	touch $@
 
-test: install         ## the tests, 7 minutes on 2 cores
+test: install         ## the tests; several processes and many cases apart
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow and not integration'
 
 test-integration: install ## tests of several processes, and more cases of others
