@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, TrainingArguments
+from transformers import TrainingArguments
 
 from distil_nlp.errors import UserError, shown
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
+from distil_nlp.models import load_config
+from distil_nlp.models.empty import empty_encoder
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
 from distil_nlp.pipeline.teacher import finetuning_fields
@@ -71,12 +73,13 @@ def _check_checkpointing(plan: RunPlan) -> None:
     if not args.activation_checkpointing:
         return
     where = "training." + next((name for name in recipe.training if name.endswith("checkpointing")), "")
-    for name in filter(None, (recipe.teacher.name, recipe.student.name)):
+    for section in (recipe.teacher, recipe.student):
+        if section.name is None:
+            continue
         try:
-            config = AutoConfig.from_pretrained(name)
+            config = load_config(section.name, section.revision)
             config.num_hidden_layers = 1
-            with torch.device("meta"):
-                shell = AutoModel.from_config(config)
+            shell = empty_encoder(config)
         except Exception:
             continue  # what is wrong with it is told where it is loaded
         require_checkpointing(shell, args, where)

@@ -145,9 +145,7 @@ def _refusal(
     try:
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), quiet_transformers():
             _take_step(_arguments(build(fields), folder), has_metrics)
-    except REFUSALS as error:
-        return error
-    except UserError as error:
+    except (*REFUSALS, UserError) as error:
         return error
     finally:
         random.setstate(states[0])
