@@ -85,11 +85,11 @@ def _lengths(rows: Any, column: str) -> list[int]:
     """Return the lengths of rows from their column, without reading every row."""
     if column not in getattr(rows, "column_names", ()):
         raise UserError(
-            "training.train_sampling_strategy=group_by_length",
-            f"a column {column!r} with each row's number of tokens",
+            "training.length_column_name",
+            f"for train_sampling_strategy=group_by_length, a column {column!r} with each row's number of tokens",
             f"columns {quoted(getattr(rows, 'column_names', None))}",
             why="computing lengths row by row is very slow",
-            fix="add the column",
+            fix="leave length_column_name out, or add the column",
         )
     return list(rows[column])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,19 @@ from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
 from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
+from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
-from distil_nlp.training.checks import validate_arguments, validate_augmentation, validate_cache_support
+from distil_nlp.training.checks import (
+    validate_arguments,
+    validate_augmentation,
+    validate_cache_support,
+    validate_checkpointing,
+    validate_double_backward,
+)
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
 from distil_nlp.utils.logging import get_logger, is_main_process
 
@@ -60,6 +68,7 @@ def _rehearse(plan: RunPlan) -> None:
 
     rehearse(recipe.training, partial(builders.training_arguments, folder=plan.folder, recipe=recipe), has_metrics)
     _check_checkpointing(plan)
+    _check_signals(plan)
     if recipe.teacher.finetune is not None:
         rehearse(finetuning_fields(recipe), build, has_metrics, key)
 
@@ -83,6 +92,22 @@ def _check_checkpointing(plan: RunPlan) -> None:
         except Exception:
             continue  # what is wrong with it is told where it is loaded
         require_checkpointing(shell, args, where)
+
+
+def _check_signals(plan: RunPlan) -> None:
+    """Raise UserError for arguments under which terms would have no gradient; what cannot be looked at passes."""
+    recipe = plan.recipe
+    objective = copy.deepcopy(plan.objective)
+    try:
+        shape = ModelShape.of(load_config(recipe.teacher.name, recipe.teacher.revision))
+        with torch.random.fork_rng(devices=[]):
+            objective.bind(shape, shape)
+    except Exception:
+        return  # what is wrong with it is told where it is loaded
+    request = objective.request("student")
+    name = next((name for name in recipe.training if name.endswith("checkpointing_kwargs")), "")
+    validate_checkpointing(plan.args, request, f"training.{name}")
+    validate_double_backward(plan.args, request)
 
 
 def _check_lengths(plan: RunPlan) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_meaning
@@ -80,8 +81,8 @@ def validate_arguments(args: TrainingArguments) -> None:
     """Raise an error for arguments that would change the objective silently.
 
     Raises:
-        UserError: for label smoothing, NEFTune or Liger, for CUDA graphs, for several GPUs without a launcher, and
-            for launched processes that do not communicate.
+        UserError: for label smoothing, NEFTune or Liger, for CUDA graphs, for several GPUs without a launcher, for
+            launched processes that do not communicate, and for FSDP in a single process.
     """
     silent = {
         "label_smoothing_factor": "it would replace hard_label by another loss",
@@ -131,6 +132,14 @@ def validate_arguments(args: TrainingArguments) -> None:
             "processes that each take themselves for the only one",
             why="they would overwrite each other's results",
             fix="on the CPU: set training.use_cpu=true",
+        )
+    if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise UserError(
+            "training.fsdp",
+            "several processes",
+            "one",
+            why="FSDP divides a model among processes",
+            fix="start with `accelerate launch --num_processes N scripts/distill.py …`, or leave it out",
         )
 
 
@@ -210,7 +219,9 @@ def validate_balancing_precision(objective: Any, args: TrainingArguments) -> Non
         )
 
 
-def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> None:
+def validate_checkpointing(
+    args: TrainingArguments, request: SignalRequest, where: str = "training.activation_checkpointing_kwargs"
+) -> None:
     """Raise an error for reentrant checkpointing where signals come from within the blocks.
 
     It runs the first forward without a graph, so that these signals would have no gradient.
@@ -218,12 +229,11 @@ def validate_checkpointing(args: TrainingArguments, request: SignalRequest) -> N
     Raises:
         UserError: if attention or activation terms would lose their gradient.
     """
-    fields = [getattr(args, f"{name}_checkpointing_kwargs", None) for name in ("gradient", "activation")]
-    if (request.attention or request.activations) and any(
-        isinstance(field, dict) and field.get("use_reentrant") for field in fields
-    ):
+    options = args.activation_checkpointing_kwargs
+    is_reentrant = args.activation_checkpointing and isinstance(options, dict) and options.get("use_reentrant")
+    if is_reentrant and (request.attention or request.activations):
         raise UserError(
-            "training.gradient_checkpointing_kwargs",
+            where,
             "use_reentrant=false",
             "true",
             why="attention and activation terms would have no gradient",

@@ -32,6 +32,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from distil_nlp.errors import UserError
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
+from distil_nlp.training.checks import validate_arguments
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.logging import quiet_transformers
 
@@ -155,7 +156,8 @@ def _refusal(
 
 def _arguments(args: TrainingArguments, folder: str) -> TrainingArguments:
     """Return arguments for a few rows in another folder; the rest is what was asked for."""
-    get_reporting_integration_callbacks(args.report_to)
+    for callback in get_reporting_integration_callbacks(args.report_to):
+        callback()  # which asks for its package
     if args.torch_compile:
         lookup_backend(args.torch_compile_backend)
     args = copy.copy(args)
@@ -173,6 +175,7 @@ def _arguments(args: TrainingArguments, folder: str) -> TrainingArguments:
 
 def _take_step(args: TrainingArguments, has_metrics: bool) -> None:
     if args.deepspeed or args.fsdp:
+        validate_arguments(args)
         return  # which leave their mark on the process
     row = {"input_ids": [1, 2, 3], "attention_mask": [1, 1, 0], "labels": 0, "length": 3}
     rows = Dataset.from_list([row] * (4 * args.world_size))

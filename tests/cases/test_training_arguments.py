@@ -69,6 +69,9 @@ REFUSED = {
     "training.lr_scheduler_type=reduce_lr_on_plateau": "training.lr_scheduler_type: ",
     "training.eval_on_start=true": "training.eval_on_start: .*eval_dataset",
     "training.debug=underflow_overflow": "training.debug: ",
+    "training.report_to=mlflow": "training.report_to: .*mlflow.*install the package",
+    "training.fsdp=full_shard": "training.fsdp: .*accelerate launch",
+    "training.length_column_name=tokens": "training.length_column_name: .*'tokens'",
     "training.torch_compile_backend=nothing": "training.torch_compile_backend: .*[Ii]nvalid",
     "training.load_best_model_at_end=true": "training.load_best_model_at_end: ",
     "training.max_steps=0": "training.max_steps: expected a number from 1 .* or -1 for those of num_train_epochs",
@@ -115,6 +118,16 @@ def test_a_family_without_checkpointing_is_refused(place):
 def test_what_trainer_takes_is_taken(place, fields):
     """Prevents a rehearsal that refuses good recipes."""
     assert refusal(place, *(f"training.{name}={json.dumps(value)}" for name, value in fields.items())) is None
+
+
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_reentrant_checkpointing_is_refused_where_terms_lose_their_gradient(place, name):
+    """Prevents a refusal once the teacher is fine-tuned, and one where nothing is lost."""
+    on = [f"training.{name}=true", f"training.{name}_kwargs={{use_reentrant: true}}"]
+    term = "objective.attention_kl={weight: 1.0}"
+    assert refusal(place, *on, term).startswith(f"training.{name}_kwargs: expected use_reentrant=false")
+    assert refusal(place, *on) is None
+    assert refusal(place, *on[1:], term) is None
 
 
 def test_a_rehearsal_leaves_nothing(place):
