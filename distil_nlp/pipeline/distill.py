@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,21 @@ from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.metrics import headline_metric
-from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import (
-    ClassMapping,
-    check_vocabulary,
-    class_mapping,
     class_names,
-    commit_of,
-    load_config,
     load_model,
     load_tokenizer,
-    names_classes,
     size_of,
 )
-from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent, altered_student
-from distil_nlp.pipeline.teacher import finetuned_teacher
-from distil_nlp.pipeline.teacher_check import TeacherCheck
-from distil_nlp.pipeline.trial import try_alone, try_models, try_teacher
+from distil_nlp.pipeline.teacher_loader import TeacherLoader
+from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
@@ -86,7 +77,8 @@ def _distil(plan: RunPlan) -> Path:
     provenance = provenance_of(plan.recipe, data, tokenizer)
     if state == "unfinished":
         provenance.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
-    results = Pipeline(plan, tokenizer, data, provenance).run(is_new=state == "new")
+    teachers = TeacherLoader(plan, tokenizer, data)
+    results = Pipeline(plan, tokenizer, data, provenance, teachers).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
         _show(folder, results)
@@ -140,16 +132,16 @@ class Pipeline:
         tokenizer: the teacher's.
         data: rows and collator.
         provenance: of recipe, rows and models.
+        teachers: loads and checks the teachers.
         teacher: the teacher of the student that is trained now; None before the first.
-        revisions: a teacher's name → its commit on the Hub, or None for a folder.
     """
 
     plan: RunPlan
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
     provenance: Provenance
+    teachers: TeacherLoader
     teacher: PreTrainedModel | Ensemble | None = None
-    revisions: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def args(self) -> TrainingArguments:
@@ -215,69 +207,13 @@ class Pipeline:
         """Return the teacher of all students, or the seed's own; it is scored once."""
         reseeds = self.plan.recipe.teacher.reseed
         if self.teacher is None or reseeds:
-            self.teacher = self._load_teacher(run.recipe)
+            self.teacher = self.teachers.load(run.recipe)
         is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
             scores.teacher[student_plan.seed] = outputs = run.predict(self.teacher, "teacher")
             if self.plan.objective.needs_teacher:
-                self._check_teacher(run, outputs, scores.majority)
+                self.teachers.check(self.teacher, run, outputs, scores.majority)
         return self.teacher
-
-    def _check_teacher(self, run: StudentRun, outputs: dict[str, Outputs], majority: Metrics) -> None:
-        """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""
-        members = ensemble_members(self.teacher)
-        for recipe, member in zip(self._single_teachers(run.recipe), members, strict=True):
-            name, is_finetuned = recipe.teacher.name, recipe.teacher.finetune is not None
-            own = outputs if len(members) == 1 else run.predict(member, f"teacher {name}")
-            mapping = None if is_finetuned else self._class_mapping(recipe)
-            check = TeacherCheck(name, self.data.kind, self.data.task, own, majority, mapping, is_finetuned)
-            check.run(self.plan.recipe.run.accept_weak_teacher)
-
-    def _class_mapping(self, recipe: Recipe) -> ClassMapping | None:
-        """Return the place of a teacher's classes in the data's order; None where there are no classes."""
-        name, head = recipe.teacher.name, self.data.head
-        if (head.num_labels or 0) < 2:
-            return None
-        return class_mapping(load_config(name, recipe.teacher.revision), head, name, builders.label_names(recipe))
-
-    def _single_teachers(self, recipe: Recipe) -> list[Recipe]:
-        """Return a recipe for each teacher alone; in an ensemble, names that are the data's count for themselves."""
-        recipes = builders.single_teachers(recipe)
-        if len(recipes) > 1 and recipe.data.label_names:
-            for own in recipes:
-                config = load_config(own.teacher.name, own.teacher.revision)
-                if names_classes(config, self.data.head):
-                    own.data = own.data.model_copy(update={"label_names": None})
-        return recipes
-
-    def _load_teacher(self, recipe: Recipe) -> PreTrainedModel | Ensemble:
-        teachers = [self._load_member(member) for member in self._single_teachers(recipe)]
-        for teacher in teachers:
-            try_alone(teacher)  # raises before scoring takes its time
-        return Ensemble(teachers) if len(teachers) > 1 else teachers[0]
-
-    def _load_member(self, recipe: Recipe) -> PreTrainedModel:
-        """Return a teacher, fine-tuned first if the recipe says so."""
-        name = recipe.teacher.name
-        if name != self.plan.recipe.teacher.name:
-            check_vocabulary(self.tokenizer, load_tokenizer(name))
-        if recipe.teacher.finetune is None:
-            names = builders.label_names(recipe)
-            teacher = load_model(name, self.data.head, revision=recipe.teacher.revision, label_names=names)
-            self.revisions[name] = commit_of(name, recipe.teacher.revision)
-            mapping = self._class_mapping(recipe)
-            if mapping and mapping.told == "id" and class_names(teacher.config):
-                logger.info(f"{name}: the data has numbers for its classes, which are the teacher's: {mapping}")
-            return teacher
-        before = [self.try_out] if name == self.plan.recipe.teacher.name else []  # students are made of the first
-        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer, *before)
-        logger.info(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
-        return teacher
-
-    def try_out(self, teacher: PreTrainedModel) -> None:
-        """Try a teacher that is not fine-tuned yet, and the run's own student of it."""
-        objective = self.plan.objective_of(self.plan.main)
-        try_teacher(teacher, self.plan.recipe, objective, self.tokenizer, self.data.head)
 
     def claim(self) -> None:
         """Claim the output folder for this run."""
@@ -307,9 +243,9 @@ class Pipeline:
             "teacher": {
                 "name": recipe.teacher.name,
                 "ensemble": recipe.teacher.ensemble,
-                "revisions": {name: commit for name, commit in self.revisions.items() if commit},
+                "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
                 "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
-                **self._classes_of_teacher(),
+                **self.teachers.classes(),
                 **size_of(self.teacher).to_dict(),
                 **costs["teacher"],
                 **teacher_scores,
@@ -327,13 +263,6 @@ class Pipeline:
             "efficiency": costs["efficiency"],
             "training": own.training,
         }
-
-    def _classes_of_teacher(self) -> dict[str, Any]:
-        """Return the classes of the teacher's checkpoint for `results.json`, where there is one that has classes."""
-        section, mapping = self.plan.recipe.teacher, None
-        if section.finetune is None and not section.ensemble:
-            mapping = self._class_mapping(self.plan.recipe)
-        return {"classes": {"names": list(mapping.names), "told": mapping.told}} if mapping else {}
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         """Return time and memory of teacher and student."""

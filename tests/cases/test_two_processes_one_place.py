@@ -149,7 +149,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(place, monkeypatch, cap
     """Prevents a sweep over a new teacher in which one run removes the checkpoints of the other."""
 
     def teacher_only(pipeline, is_new):
-        pipeline._load_teacher(pipeline.plan.recipe)
+        pipeline.teachers.load(pipeline.plan.recipe)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages.Pipeline, "run", teacher_only)
