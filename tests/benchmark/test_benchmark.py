@@ -149,6 +149,7 @@ def test_contenders_take_turns(tmp_path):
     assert results["absent"].problem == "not installed: not_there"
 
 
+@pytest.mark.integration
 def test_a_contender_that_dies_ends_no_contest(tmp_path):
     """Prevents an hour's results lost with one process that the system ended, often while it was idle."""
     path = tmp_path / "order"

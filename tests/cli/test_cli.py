@@ -108,7 +108,7 @@ def test_every_ending_has_its_message_and_exit_code(capsys, error, code, printed
     assert capsys.readouterr() == ("", printed)
 
 
-@pytest.mark.parametrize("module", ["distil_nlp", "distil_nlp.cli"])
+@pytest.mark.parametrize("module", ["distil_nlp", pytest.param("distil_nlp.cli", marks=pytest.mark.integration)])
 def test_the_package_runs_as_a_module(module):
     """Prevents `python -m` and `accelerate launch -m` that find nothing to run, or do nothing and exit with 0."""
     ended = python("-m", module, "--version")

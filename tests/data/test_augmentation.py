@@ -497,6 +497,7 @@ def proposing(place):
     return (f"{section}.model={place.folder / 'words'}", f"{section}.folder={place.folder / 'augmented'}")
 
 
+@pytest.mark.integration
 def test_a_run_with_all_of_it(place, monkeypatch, capsys):
     """Prevents an augmented teacher or baseline, scores of augmented rows, and a card that does not mention them."""
     trained_on = {}
@@ -528,6 +529,7 @@ def test_a_run_with_all_of_it(place, monkeypatch, capsys):
     assert len(list((place.folder / "teachers").iterdir())) == 1  # augmentation makes no other teacher
 
 
+@pytest.mark.integration
 def test_cached_outputs_are_those_of_the_copies_too(place, capsys):
     """Prevents a cache of the original rows alone, or one that is read for other copies."""
     cache = f"teacher.cache.folder={place.folder / 'caches'}"

@@ -270,6 +270,7 @@ def test_an_encoder_without_its_weights_is_refused(tmp_path):
         encoder.with_head(Head("regression", None, 1))
 
 
+@pytest.mark.integration
 def test_small_tasks_start_from_mnli_of_their_seed(place, trained, capsys):
     """Prevents a start from another seed's MNLI model, with its head, or from the student although asked otherwise."""
     glue_folder(place.folder / "data", "cola", "stsb", "mnli")

@@ -41,6 +41,7 @@ def out_of_memory(monkeypatch, above: int) -> list[int]:
     return tried
 
 
+@pytest.mark.integration
 def test_no_memory_names_the_batch_size_to_try(tmp_path, monkeypatch, capsys):
     """Prevents a traceback through autograd for a batch that is too large."""
     out_of_memory(monkeypatch, above=0)
@@ -54,6 +55,7 @@ def test_no_memory_names_the_batch_size_to_try(tmp_path, monkeypatch, capsys):
     assert "set teacher.finetune.per_device_train_batch_size=2" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, monkeypatch):
     """Prevents a message that sends a user the wrong way."""
     monkeypatch.setattr(DistillationTrainer, "compute_loss", lambda *args, **kwargs: 1 / 0)
@@ -93,7 +95,8 @@ def test_other_errors_are_not_taken_for_the_disk():
         raise RuntimeError("shapes do not match")
 
 
-@pytest.mark.parametrize("kilobytes", [40, pytest.param(120, marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("kilobytes", [40, 120])
 def test_files_that_may_not_grow_end_the_run_in_words_and_lose_nothing(tmp_path, capsys, kilobytes):
     """Prevents a truncated checkpoint or student that the next start takes for whole. The limit on the size of files
     stands for a full disk: the same calls of the same libraries fail, in the middle of a file."""
@@ -120,7 +123,8 @@ def without_privilege():
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 
 
-@pytest.mark.parametrize("locked", ["output", pytest.param("checkpoint", marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("locked", ["output", "checkpoint"])
 def test_a_folder_that_may_not_be_written_or_read_is_named(tmp_path, locked):
     """Prevents a traceback on a shared disk, and a checkpoint that its reader has no right to and that ends the run."""
     place = Place(tmp_path).prepare()

@@ -171,6 +171,7 @@ def test_a_run_that_failed_early_can_be_mended(place):
     assert place.run() == 0
 
 
+@pytest.mark.integration
 def test_overwriting_moves_the_old_run_away(place):
     """Prevents the loss of a student, or of somebody's files, by one switch."""
     place.run()
@@ -272,6 +273,7 @@ def test_labels_alone_need_labels(place, capsys):
     assert "expected some labelled training rows" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.integration
 def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
     """Prevents a teacher and a baseline whose batches are half empty, which would make distillation look good."""
     from distil_nlp.pipeline import students as variants
@@ -296,6 +298,7 @@ def test_labels_alone_see_labelled_rows_alone(place, monkeypatch):
     assert seen == [10, 24, 10]
 
 
+@pytest.mark.integration
 def test_each_seed_may_have_its_own_teacher(place):
     """Prevents `reseed` from being a word without effect."""
     own = ["teacher.finetune={max_steps: 2}", "teacher.reseed=true", "evaluation.seeds=2"]
@@ -312,6 +315,7 @@ def test_idle_cores_are_told(place, monkeypatch, capsys):
     assert "using 1 of 64 CPU cores; with OMP_NUM_THREADS=64" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_edited_data_is_another_teacher(place, capsys):
     """Prevents a teacher of the old labels from teaching the new ones."""
     once = ["teacher.finetune={max_steps: 2}", "run.overwrite=true"]
@@ -366,6 +370,7 @@ def test_early_stopping_needs_a_best_checkpoint(place, capsys):
     assert "load_best_model_at_end" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_segments_and_pairs_in_distilbert_classes(place):
     """Prevents a pair task on a student without segments from failing, or its tokenizer from making them."""
     rows = Dataset.from_dict({"a": place.texts, "b": place.texts[::-1], "label": [0.5 * i for i in range(24)]})
@@ -381,7 +386,7 @@ def test_segments_and_pairs_in_distilbert_classes(place):
     assert model(**encoded).logits.shape == (1, 1)
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.integration)], ids=["map", "stream"])
 def test_language_modelling_end_to_end(place, streaming):
     """Prevents a corpus that works only as a file or only as a stream; the majority baseline is a unigram model."""
     text = Dataset.from_dict({"text": place.texts * 60})
@@ -404,6 +409,7 @@ def test_language_modelling_end_to_end(place, streaming):
     assert transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer)("the [MASK] sees")
 
 
+@pytest.mark.integration
 def test_a_narrower_random_student(place):
     """Prevents projections of other widths from reaching the exported student."""
     narrow = ["student.layers=random", "student.num_layers=1", "objective.attention_kl.heads=average"]
@@ -413,6 +419,7 @@ def test_a_narrower_random_student(place):
     assert not [name for name in model.state_dict() if "projection" in name]
 
 
+@pytest.mark.integration
 def test_a_student_from_a_checkpoint_goes_on(place):
     """Prevents two-stage distillation from needing a hand-made script."""
     place.run()
@@ -547,6 +554,7 @@ def test_the_console_command_has_both_jobs(place, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_one_cache_serves_all_students(place, capsys):
     """Prevents a teacher that runs again for every seed and baseline, or a cache that changes what they learn."""
     students = ("evaluation.seeds=2", "evaluation.baselines=[random_init,no_distillation]")
@@ -589,6 +597,7 @@ def test_no_cache_of_a_stream(place, capsys):
     assert "teacher.cache: expected data.streaming=false / got true" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.integration
 def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
     """Prevents a second teacher that is loaded and not run; three fine-tunings of one model, each with its seed."""
     teacher = str(place.folder / "teacher")
@@ -603,6 +612,7 @@ def test_an_ensemble_teaches_and_is_scored_as_one(place, capsys):
     assert "an ensemble of 3 teachers" in (place.out / "student" / "README.md").read_text()
 
 
+@pytest.mark.integration
 def test_a_run_may_move_to_another_cache_folder(place, capsys):
     """Prevents advice (name a larger disk) that ends in "another recipe's run"."""
     for folder in ("one", "two"):

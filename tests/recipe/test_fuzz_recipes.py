@@ -84,6 +84,23 @@ class Reached(Exception):
         self.recipe = recipe
 
 
+def once(rehearse):
+    """Rehearse the same arguments once: most mutations leave them as they are."""
+    ended = {}
+
+    def rehearse_new(fields, build, has_metrics=False, key="training.{}".format):
+        arguments = repr((sorted(fields.items()), has_metrics, key("x")))
+        if arguments not in ended:
+            try:
+                ended[arguments] = rehearse(fields, build, has_metrics, key)
+            except UserError as error:
+                ended[arguments] = error
+        if ended[arguments] is not None:
+            raise ended[arguments]
+
+    return rehearse_new
+
+
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
 def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, monkeypatch, capsys):
     """Prevents `AttributeError: 'NoneType' …` for a forgotten value, and a misspelt key that nobody reads."""
@@ -96,6 +113,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
 
     monkeypatch.setattr(stages.preflight, "check", check)
     monkeypatch.setattr("distil_nlp.pipeline.preflight.check_repository", lambda *args, **kwargs: None)
+    monkeypatch.setattr(stages.preflight, "rehearse", once(stages.preflight.rehearse))
     text, taken, refused = shipped.read_text(), 0, 0
     tree = yaml.load(text, Loader=_Loader)
     path = tmp_path / "mutated.yaml"

@@ -66,6 +66,7 @@ def test_a_classification_run_matches_the_schema(place):
     assert {"fidelity.ece", "fidelity.confusion", "baselines.random_init.gain.low"} <= keys_of(results)
 
 
+@pytest.mark.integration
 def test_a_regression_run_matches_the_schema(place):
     """Prevents figures of regression that the schema does not know; a teacher of each seed."""
     rows = Dataset.from_dict({"text": place.texts, "label": [0.5 * i for i in range(24)]})
