@@ -35,6 +35,11 @@ def distill(argv: Sequence[str] | None = None) -> int:
     return _main_of("distill", argv)
 
 
+def check(argv: Sequence[str] | None = None) -> int:
+    """Say what a recipe would do and take, without training."""
+    return _main_of("check", argv)
+
+
 def evaluate_glue(argv: Sequence[str] | None = None) -> int:
     """Score a model on GLUE tasks with their official metrics: as it is, or fine-tuned on each of them."""
     return _main_of("evaluate-glue", argv)

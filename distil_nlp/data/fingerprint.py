@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.paths import DataPath, all_paths
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.utils.files import checksum, load_json, weight_checksums
 
@@ -125,18 +126,22 @@ def hash_model_files(folder: Path) -> str:
     return hash_json([settings, weight_checksums(folder)])
 
 
-def hash_data_files(path: str) -> str | None:
-    """Return a hash of local data files; None where there are none, as for a name on the Hub.
+def hash_data_files(path: DataPath) -> str | None:
+    """Return a hash of local data files; None where one is not there, as for a name on the Hub.
 
     Beyond two gigabytes it is of their sizes and of both ends of each.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    places = [Path(one).expanduser() for one in all_paths(path)]
+    if not all(place.exists() for place in places):
         return None
-    found = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _is_data(file, place))
+    found = [file for place in places for file in _files_of(place)]
     is_large = sum(file.stat().st_size for file in found) > _HASHED_BYTES
     digest = _hash_ends if is_large else checksum
     return hash_json([[file.name, file.stat().st_size, digest(file)] for file in found])
+
+
+def _files_of(place: Path) -> list[Path]:
+    return [place] if place.is_file() else sorted(file for file in place.rglob("*") if _is_data(file, place))
 
 
 def _is_data(file: Path, folder: Path) -> bool:

@@ -41,15 +41,13 @@ def scored_splits(splits: Any, names: Sequence[str], train_split: str, *, are_na
             "splits that are not trained on",
             f"{train_split}, the training split",
             why="scores on rows that were learnt say nothing of new ones",
-            fix=f"name another one ({', '.join(others)})" if others else FOLDER_OF_SPLITS,
+            fix=f"name another one ({', '.join(others)})" if others else KEPT_ROWS,
         )
     return [name for name in dict.fromkeys(names) if name != train_split]
 
 
-FOLDER_OF_SPLITS = (
-    "give data.path a folder with two files, train.* and test.*, and move some of the rows (a tenth, say) to the second"
-)
-"""What to do with a single file of rows."""
+KEPT_ROWS = "leave it out: data.test_share of the rows are kept for scoring then"
+"""What to do where there is no other split."""
 
 
 def training_rows_among(

@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
-from distil_nlp.data.overlap import FOLDER_OF_SPLITS, scored_splits, training_rows_among
+from distil_nlp.data.overlap import scored_splits, training_rows_among
 from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
-from distil_nlp.tasks import GLUE, Head, Task, TaskKind, task_kind
+from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Head, Task, TaskKind, task_kind
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -129,6 +130,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
             why="tasks fit in memory",
             fix="leave it out",
         )
+    own_splits, splits = splits, with_test_rows(splits, task, options)
     data = load_task(
         splits,
         tokenizer,
@@ -150,9 +152,32 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         if name in splits and name != options.train_split
     }
     repeated = training_rows_among(splits[options.train_split], others, task.text_columns, options.train_split)
+    data.split.held_out = next((name for name in splits if name not in own_splits), None)
     data.split.repeated = {name: repeated[name] for name in data.split.evaluation}
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, data.split, collator)
+
+
+def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
+    """Return the splits; where a dataset of one's own is one split, `data.test_share` of its rows are another one.
+
+    Args:
+        splits: as `load_splits` gives them.
+        options: a recipe's section `data`, by attributes.
+
+    Raises:
+        UserError: for missing columns, or too few rows.
+    """
+    train = options.train_split
+    if task.name not in CUSTOM_TASKS or options.evaluation_splits or list(splits) != [train]:
+        return splits
+    _check_columns(splits[train], task, train, needs_labels=True)
+    trained, scored = hold_out_rows(splits[train], task, options.test_share)
+    logger.info(
+        f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, chosen by their text (data.test_share). "
+        "Where the teacher has seen them in its own training, its score is better than it would be on new rows"
+    )
+    return DatasetDict({train: trained, "test" if train != "test" else "held_out": scored})
 
 
 def labelled_rows(rows: Dataset) -> Dataset:
@@ -191,7 +216,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
             f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
             listed(splits) if others else f"{train} alone",
             why="there would be no score",
-            fix=f"name {listed(others)} with data.evaluation_splits" if others else FOLDER_OF_SPLITS,
+            fix=f"name {listed(others)} with data.evaluation_splits" if others else "add one",
         )
     return own if task.name in GLUE else own[:1]
 

@@ -21,12 +21,14 @@ class Split:
             is reported on them.
         evaluation: name → rows that scores are reported on.
         repeated: name → number of its rows whose text is a training row's; None if nobody counted.
+        held_out: name of the split that was made of training rows, for data that has none to score on.
     """
 
     train: Any
     selection: Any | None
     evaluation: dict[str, Any]
     repeated: dict[str, int] | None = None
+    held_out: str | None = None
 
 
 def named_split(splits: Any, name: str) -> Any:

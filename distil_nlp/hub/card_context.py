@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distil_nlp.data.paths import all_paths
 from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.card_method import method, training_data
 from distil_nlp.hub.citations import bibtex
@@ -167,7 +168,8 @@ def _reproduction(facts: CardFacts) -> dict[str, Any]:
     settings = redact_paths(concise(facts.get("recipe") or {}))
     recipe = {name: section for name, section in settings.items() if name not in ("hub", "run")}
     commit = facts.get("environment.commit")
-    sources = filter(None, (facts.get(f"recipe.{key}") for key in ("teacher.name", "student.name", "data.path")))
+    models = filter(None, (facts.get(f"recipe.{key}.name") for key in ("teacher", "student")))
+    sources = [*models, *all_paths(facts.get("recipe.data.path") or [])]
     return {
         "recipe": dump_yaml(recipe) if recipe else "",
         "commit": inline_code(commit) if commit else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distil_nlp.data.paths import all_paths
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.redaction import last_component
 from distil_nlp.reporting.markdown import longest_run
@@ -38,15 +39,22 @@ class CardFacts(RunResults):
     @property
     def dataset(self) -> str:
         """The name of the data: `GLUE MRPC`, or the name on the Hub, or the last component of the path."""
-        on_hub = hub_id(self.get("recipe.data.path"))
+        on_hub = self.dataset_on_hub
         if self.task in GLUE and on_hub in (None, "nyu-mll/glue", "glue"):
             return f"GLUE {_SPELLING.get(self.task, self.task.upper())}"
-        return on_hub or last_component(self.get("recipe.data.path") or self.task)
+        paths = all_paths(self.get("recipe.data.path") or self.task)
+        return on_hub or ", ".join(map(last_component, paths))
+
+    @property
+    def dataset_on_hub(self) -> str | None:
+        """The data's name on the Hub; None for files."""
+        path = self.get("recipe.data.path")
+        return hub_id(path) if isinstance(path, str) else None
 
     @property
     def linked_dataset(self) -> str:
         """The name of the data in Markdown, as a link if it is on the Hub."""
-        on_hub = hub_id(self.get("recipe.data.path"))
+        on_hub = self.dataset_on_hub
         if on_hub:
             return f"[{self.dataset}](https://huggingface.co/datasets/{on_hub})"
         return self.dataset if self.task in GLUE else inline_code(self.dataset)

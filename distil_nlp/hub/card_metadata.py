@@ -23,7 +23,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
     `student/`, not a median over seeds. A distilled model is a `finetune` to the Hub, which knows besides it only
     `adapter`, `merge` and `quantized`.
     """
-    dataset, bases, scores = hub_id(facts.get("recipe.data.path")), _bases(facts), list(_scores(facts))
+    dataset, bases, scores = facts.dataset_on_hub, _bases(facts), list(_scores(facts))
     return ModelCardData(
         language=facts.get("teacher.card.language"),
         license=facts.get("teacher.card.license"),
@@ -43,7 +43,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
 
 def _scores(facts: CardFacts) -> Iterator[EvalResult]:
     """Yield one result for each metric and split."""
-    metrics, dataset = facts.get("student.metrics") or {}, hub_id(facts.get("recipe.data.path"))
+    metrics, dataset = facts.get("student.metrics") or {}, facts.dataset_on_hub
     several = any("/" in name for name in metrics)
     for name, value in metrics.items():
         split, _, metric = name.rpartition("/")

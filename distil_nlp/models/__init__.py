@@ -9,6 +9,7 @@ from distil_nlp.models.classes import (
     names_classes,
 )
 from distil_nlp.models.compatibility import check_vocabulary, check_words, count_ids
+from distil_nlp.models.heads import has_head
 from distil_nlp.models.loading import (
     commit_of,
     load_config,
@@ -34,6 +35,7 @@ __all__ = [
     "class_names",
     "commit_of",
     "count_ids",
+    "has_head",
     "label_outputs",
     "load_config",
     "load_model",

@@ -52,7 +52,8 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
         UserError: for every problem that the user can fix.
     """
     plan = RunPlan.of(recipe, recipe_name)
-    preflight.check(plan)
+    preflight.validate_plan(plan)
+    plan = plan.with_trained_teacher()
     validate_folder(plan.folder)
     with claimed(plan.folder):
         return _distil(plan)
@@ -238,6 +239,7 @@ class Pipeline:
                 "labelled": self.data.num_labelled,
                 "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
                 "in_training": split.repeated,
+                "held_out": split.held_out,
             },
             "data": {"revision": self.data.revision},
             "teacher": {

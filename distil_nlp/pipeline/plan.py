@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import TrainingArguments
@@ -97,6 +97,10 @@ class RunPlan:
         """The run's own student."""
         return self.students[0]
 
+    def with_trained_teacher(self) -> RunPlan:
+        """Return the plan with the teacher as it is, where its fine-tuning is for untrained ones only."""
+        return replace(self, recipe=builders.without_needless_finetuning(self.recipe, self.task.kind))
+
     def objective_of(self, student: StudentPlan) -> Objective:
         """Return a new objective for a student: a copy of the recipe's terms, or labels only."""
         if student.name == NO_DISTILLATION:
@@ -134,9 +138,9 @@ def student_seeds(recipe: Recipe) -> list[int]:
 
 
 def output_folder(recipe: Recipe, recipe_name: str) -> Path:
-    """Return `training.output_dir`, or `runs/<recipe>-<task or corpus>-<seed>`."""
+    """Return `training.output_dir`, or `runs/<recipe>-<task or dataset>-<seed>`."""
     folder = recipe.training.get("output_dir")
     if folder:
         return Path(folder)
     seed = recipe.training.get("seed", DEFAULT_SEED)
-    return Path("runs") / path_name(f"{recipe_name}-{builders.data_name(recipe)}-{seed}")
+    return Path("runs") / path_name(f"{recipe_name}-{builders.folder_name(recipe)}-{seed}")

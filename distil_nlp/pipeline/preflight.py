@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from distil_nlp.data.paths import all_paths
 from distil_nlp.errors import UserError, shown
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
@@ -36,7 +37,7 @@ from distil_nlp.utils.logging import get_logger, is_main_process
 logger = get_logger(__name__)
 
 
-def check(plan: RunPlan) -> None:
+def validate_plan(plan: RunPlan) -> None:
     """Raise UserError for settings at which a run would fail later, or that it would silently ignore."""
     recipe = plan.recipe
     validate_arguments(plan.args)
@@ -213,7 +214,7 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
     replacement = recipe.data.augmentation.replacement
     proposes = (replacement.model, replacement.folder) if replacement else ()
     teachers = (recipe.teacher.name, *(recipe.teacher.ensemble or []))
-    sources = (*teachers, recipe.student.name, recipe.data.path, cache, *proposes)
+    sources = (*teachers, recipe.student.name, *all_paths(recipe.data.path), cache, *proposes)
     inside = [name for name in sources if name and _is_inside(name, folder)]
     if inside:
         raise UserError(

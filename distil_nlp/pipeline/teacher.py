@@ -78,8 +78,7 @@ def finetuned_teacher(
         tokenizer: the teacher's.
         before: called with the model that is about to be trained.
     """
-    fields = finetuning_fields(recipe)
-    rows = data.labelled()
+    fields, rows = finetuning_fields(recipe), data.labelled()
     folder = teacher_folder(recipe, fields, rows)
     with claimed(folder, wait_for="the fine-tuned teacher"):
         PartialState().wait_for_everyone()  # until the main process holds the folder
@@ -126,6 +125,16 @@ def _load_or_train(
             shutil.rmtree(checkpoint)
     trainer.accelerator.wait_for_everyone()
     return load_model(str(folder / _MODEL), data.head), True, commit
+
+
+def teacher_folder_of(recipe: Recipe, data: TransferSet) -> Path:
+    """Return the folder of the first teacher of a run."""
+    return teacher_folder(recipe, finetuning_fields(recipe), data.labelled())
+
+
+def is_finetuned(folder: Path) -> bool:
+    """Return whether a fine-tuning has ended in a folder."""
+    return (folder / DONE).is_file()
 
 
 def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:

@@ -12,13 +12,14 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
-from pydantic_core import PydanticCustomError
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
 from distil_nlp.objective.schedule import Curve, Schedule
 
 LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
+_Path = Annotated[str, Field(min_length=1)]
+_Paths = Annotated[list[_Path], Field(min_length=1)]
 SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 StudentLayers = Literal["every_other", "first", "last", "random"] | LayerNumbers
 FractionOrAll = Annotated[float, Field(gt=0, le=1)]
@@ -64,6 +65,7 @@ class TeacherSection(Section):
         dtype: its precision; `auto` is bfloat16 where the student trains with `training.bf16`, else float32.
         finetune: fields of `TrainingArguments` to train it on this data first, once. Batch size, precision, optimiser
             and sampling are those of `training` unless named here. `{}` takes the defaults; null uses it as it is.
+        finetune_when: `untrained` leaves a teacher as it is if its checkpoint has a head for this kind of task.
         reseed: fine-tune a teacher for each of `evaluation.seeds`.
         folder: parent folder of fine-tuned teachers.
         ensemble: further teachers, whose logits are averaged with its own.
@@ -74,6 +76,7 @@ class TeacherSection(Section):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     finetune: TrainingFields | None = None
+    finetune_when: Literal["always", "untrained"] = "always"
     reseed: bool = False
     folder: str = "runs/teachers"
     ensemble: Annotated[list[str], Field(min_length=1)] | None = None
@@ -178,19 +181,12 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _one_path(value: Any) -> Any:
-    """Return the value; raise an error with the remedy for a list of files."""
-    if isinstance(value, list | dict):
-        remedy = "one path; for several files that of a folder with train.* and test.* in it, such as train.csv"
-        raise PydanticCustomError("one_path", remedy)
-    return value
-
-
 class DataSection(Section):
     """The transfer set, the data of distillation.
 
     Attributes:
-        path: a name on the Hub, a folder in the layout of a Hub repository, or a file.
+        path: a name on the Hub, a folder in the layout of a Hub repository, or a file; or a list of files, or
+            split → files.
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
         task: `mlm` for text, a GLUE task, or `classification` or `regression` on named columns.
@@ -199,6 +195,7 @@ class DataSection(Section):
         label_names: the names of the data's classes in the order of the teacher's, where its own do not tell the order.
         train_split: split to train on.
         evaluation_splits: splits to report scores on; by default the task's own.
+        test_share: for data of one's own without a split to score on, the fraction of the labelled rows that is.
         held_out_share: for `mlm` without a validation split, the fraction of documents held out.
         selection_share: where training evaluates, the fraction of training rows split off to choose a checkpoint by.
         max_length: tokens of an input; blocks of `mlm` have exactly this length.
@@ -212,7 +209,7 @@ class DataSection(Section):
         augmentation: changes of the training rows of a task.
     """
 
-    path: Annotated[str, BeforeValidator(_one_path), Field(min_length=1)]
+    path: _Path | _Paths | Annotated[dict[str, _Path | _Paths], Field(min_length=1)]
     name: str | None = None
     revision: str | None = None
     task: str
@@ -221,6 +218,7 @@ class DataSection(Section):
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
     evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    test_share: Fraction = 0.2
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128

@@ -93,6 +93,11 @@ class Rows(Block):
         absent="in files of older versions",
         null="if they were not counted",
     )
+    held_out: SplitName | None = described(
+        "The split that was made of training rows (data.test_share), for data that has none to score on.",
+        absent="in files of older versions",
+        null="where the data has one",
+    )
 
 
 class Data(Block):

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_meaning
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.heads import classes_of_auto
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks import TaskKind
@@ -57,9 +57,9 @@ def validate_models(model: Any, args: Any, objective: Any, teacher: Any, model_i
 def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:
     """Raise UserError for a class of transformers that is known to have another head than the kind of task needs."""
     found = type(model).__name__
-    fitting = [other for other in KINDS.values() if found in _classes(other.auto_model)]
-    is_other = fitting or any(found in _classes(auto) for auto in _OTHER_HEADS)
-    if kind in fitting or found in _classes(kind.auto_model) or not is_other:
+    fitting = [other for other in KINDS.values() if found in classes_of_auto(other.auto_model)]
+    is_other = fitting or any(found in classes_of_auto(auto) for auto in _OTHER_HEADS)
+    if kind in fitting or found in classes_of_auto(kind.auto_model) or not is_other:
         return
     kinds = " or ".join(f'Objective(terms, "{other.name}")' for other in fitting)
     raise UserError(
@@ -69,12 +69,6 @@ def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:
         why="the terms would compare something else",
         fix=f"write {kinds}, or take another model" if kinds else f"load it with {kind.auto_model}",
     )
-
-
-def _classes(auto_model: str) -> set[str]:
-    """Return the names of the classes that an auto class of transformers loads."""
-    names = getattr(transformers, auto_model)._model_mapping._model_mapping.values()
-    return {name for entry in names for name in ([entry] if isinstance(entry, str) else entry)}
 
 
 def validate_arguments(args: TrainingArguments) -> None:

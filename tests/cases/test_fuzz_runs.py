@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedTokenizerFast
 
 from distil_nlp.cli import distill
 from tests.helpers.families import CLASSIFIERS, classifier_of
@@ -203,7 +203,10 @@ PADDING_MATTERS = ("Canine", "FNet", "Funnel", "Mra", "Nystromformer", "Reformer
 def own_accuracy(trial: Trial, folder: Path) -> float:
     """Score the teacher with plain transformers, a text at a time."""
     tokenizer = TOKENIZERS[trial.tokenizer]()
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "teacher", dtype=torch.float32).eval()
+    config = AutoConfig.from_pretrained(folder / "teacher")
+    config.chunk_size_feed_forward = 0  # which takes some lengths only
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "teacher", config=config, dtype=torch.float32)
+    model.eval()
     names, right, rows = NAMES[trial.names], 0, rows_of(trial, 13, 13)
     for row in rows.itertuples(index=False):
         inputs = tokenizer(*row[: trial.columns], truncation=True, max_length=32, return_tensors="pt")

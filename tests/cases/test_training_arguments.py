@@ -47,7 +47,7 @@ def place(tmp_path_factory):
 def refusal(place, *overrides):
     """Return the message with which a recipe is refused before data and models are loaded; None if it is not."""
     try:
-        preflight.check(RunPlan.of(load_recipe(*_command(place, overrides)), "tiny"))
+        preflight.validate_plan(RunPlan.of(load_recipe(*_command(place, overrides)), "tiny"))
     except UserError as error:
         return str(error)
     return None

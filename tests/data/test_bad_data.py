@@ -261,7 +261,9 @@ def test_one_row_of_everything_is_a_run(place):
     row = Dataset.from_dict({"text": ["the cat"], "label": [1]})
     place.save({"train": row, "test": row})
     assert place.run() == 0
-    assert place.results["rows"] == {"train": 1, "labelled": 1, "evaluation": {"test": 1}, "in_training": {"test": 0}}
+    assert place.results["rows"] == {
+        "train": 1, "labelled": 1, "evaluation": {"test": 1}, "in_training": {"test": 0}, "held_out": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])

@@ -105,13 +105,13 @@ def once(rehearse):
 def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, monkeypatch, capsys):
     """Prevents `AttributeError: 'NoneType' …` for a forgotten value, and a misspelt key that nobody reads."""
     monkeypatch.chdir(tmp_path)
-    checked = stages.preflight.check
+    checked = stages.preflight.validate_plan
 
     def check(plan):
         checked(plan)
         raise Reached(plan.recipe)
 
-    monkeypatch.setattr(stages.preflight, "check", check)
+    monkeypatch.setattr(stages.preflight, "validate_plan", check)
     monkeypatch.setattr("distil_nlp.pipeline.preflight.check_repository", lambda *args, **kwargs: None)
     monkeypatch.setattr(stages.preflight, "rehearse", once(stages.preflight.rehearse))
     text, taken, refused = shipped.read_text(), 0, 0

@@ -1,11 +1,12 @@
 """The commands by name, in the order in which they are listed. Each imports its work only when it runs."""
 
-from distil_nlp.cli.commands import benchmark, distill, evaluate_glue, make_report, push_to_hub, study
+from distil_nlp.cli.commands import benchmark, check, distill, evaluate_glue, make_report, push_to_hub, study
 
 COMMANDS = {
     command.name: command
     for command in (
         distill.COMMAND,
+        check.COMMAND,
         evaluate_glue.COMMAND,
         push_to_hub.COMMAND,
         make_report.COMMAND,

@@ -1,9 +1,22 @@
 """Builders of objects from the sections of a recipe; packages below `pipeline` know no recipe."""
 
-from distil_nlp.pipeline.builders.data import augmentation_arguments, data_name, task_of, transfer_set, with_seed
+from distil_nlp.pipeline.builders.data import (
+    augmentation_arguments,
+    data_name,
+    folder_name,
+    task_of,
+    transfer_set,
+    with_seed,
+)
 from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
-from distil_nlp.pipeline.builders.teacher import label_names, single_teachers, teacher_cache, teacher_dtype
+from distil_nlp.pipeline.builders.teacher import (
+    label_names,
+    single_teachers,
+    teacher_cache,
+    teacher_dtype,
+    without_needless_finetuning,
+)
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
 
 __all__ = [
@@ -11,6 +24,7 @@ __all__ = [
     "augmentation_arguments",
     "check_student",
     "data_name",
+    "folder_name",
     "label_names",
     "objective_from",
     "random_student",
@@ -22,4 +36,5 @@ __all__ = [
     "training_arguments",
     "transfer_set",
     "with_seed",
+    "without_needless_finetuning",
 ]

@@ -13,6 +13,7 @@ from distil_nlp.data import DataLimits, MaskingCollator, TransferSet, commit_of_
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
+from distil_nlp.data.paths import all_paths, dataset_name
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.models.positions import trained_positions
@@ -125,7 +126,13 @@ def task_of(recipe: Recipe) -> Task:
 def data_name(recipe: Recipe) -> str:
     """Return the task's or the corpus's name, for names of folders."""
     kind = task_of(recipe).kind
-    return Path(recipe.data.path).name if kind.names_corpus else recipe.data.task
+    return Path(all_paths(recipe.data.path)[0]).name if kind.names_corpus else recipe.data.task
+
+
+def folder_name(recipe: Recipe) -> str:
+    """Return the name that a run's folder has from its data: the task's, the corpus's, or that of data of one's own."""
+    is_own = recipe.data.task in CUSTOM_TASKS and not task_of(recipe).kind.names_corpus
+    return dataset_name(recipe.data.path) if is_own else data_name(recipe)
 
 
 def check_positions(recipe: Recipe, positions: int, model: str) -> None:

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import torch
 
+from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
+from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _SEEDS_APART = 1000
 """Distance between the seeds of an ensemble's teachers, larger than any number of students' seeds."""
@@ -30,6 +35,22 @@ def label_names(recipe: Recipe) -> list[str] | None:
     """Return `data.label_names` as names."""
     names = recipe.data.label_names
     return names and [str(name) for name in names]
+
+
+def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
+    """Return the recipe without `teacher.finetune` where `finetune_when` is `untrained` and all teachers are trained.
+
+    Raises:
+        UserError: if a teacher's configuration cannot be read.
+    """
+    section = recipe.teacher
+    if section.finetune is None or section.finetune_when == "always":
+        return recipe
+    names = [(section.name, section.revision), *((name, None) for name in section.ensemble or [])]
+    if not all(has_head(load_config(name, revision), kind) for name, revision in names):
+        return recipe
+    logger.info(f"{section.name} has a {kind.head_name} head already, and is not fine-tuned (teacher.finetune_when)")
+    return recipe.model_copy(update={"teacher": section.model_copy(update={"finetune": None, "reseed": False})})
 
 
 def teacher_cache(recipe: Recipe) -> CacheConfig | None:

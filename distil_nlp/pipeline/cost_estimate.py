@@ -1,0 +1,105 @@
+"""An estimate of what a run takes: time from a few timed steps, memory, disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel, TrainingArguments
+
+from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.objective.objective import Objective
+from distil_nlp.pipeline.builders.training import training_arguments
+from distil_nlp.pipeline.plan import DISTILLED, RunPlan
+from distil_nlp.pipeline.step_timing import time_micro_batches
+from distil_nlp.pipeline.students import StudentRun
+from distil_nlp.pipeline.teacher import finetuning_fields, is_finetuned, teacher_folder_of
+from distil_nlp.reporting.formatting import duration, plural
+from distil_nlp.training.trainer import DistillationTrainer
+
+_TENSORS = 3
+"""Tensors of a checkpoint for each parameter: the weight and AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """One kind of training in a run.
+
+    Attributes:
+        name: for people.
+        build: arguments → trainer.
+        args: training arguments.
+        steps: optimiser steps.
+        times: number of such trainings.
+        parameters: of the trained model.
+    """
+
+    name: str
+    build: Callable[[TrainingArguments], DistillationTrainer]
+    args: TrainingArguments
+    steps: int
+    times: int
+    parameters: int
+
+
+def estimate_costs(
+    plan: RunPlan, run: StudentRun, student: PreTrainedModel, teacher: PreTrainedModel
+) -> Iterator[tuple[str, str]]:
+    """Yield what a run's trainings take, as (subject, sentence); both models are changed by the timed steps."""
+    total, peak, trainings = 0.0, 0.0, list(_trainings(plan, run, student, teacher))
+    for training in trainings:
+        micro, peak = time_micro_batches(training.build, training.args)
+        step = micro * training.args.gradient_accumulation_steps
+        total += step * training.steps * training.times
+        times = f" {plural(training.times, 'time')}" if training.times > 1 else ""
+        yield "time", f"{training.name}: {duration(step * training.steps)}{times}, {training.steps:,} × {step:.2f} s"
+    if len(trainings) > 1:
+        yield "time", f"{duration(total)} together, without scoring, measuring and the report"
+    yield "memory", f"{peak / 1024:.1f} GiB in those steps, with rows drawn at random"
+    checkpoints = max(4 * _TENSORS * one.parameters * _kept(one.args) for one in trainings)
+    models = sum(4 * one.parameters for one in trainings if one.args.should_save)
+    yield "disk", f"{(checkpoints + models) / 1e6:,.0f} MB at most, checkpoints included"
+
+
+def steps_of(args: TrainingArguments, rows: Any) -> int:
+    """Return the optimiser steps of a training, as Trainer counts them."""
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = math.ceil(len(rows) / (args.train_batch_size * args.world_size))
+    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
+
+
+def _trainings(
+    plan: RunPlan, run: StudentRun, student: PreTrainedModel, teacher: PreTrainedModel
+) -> Iterator[PlannedTraining]:
+    """Yield the kinds of training of a run; the teacher's comes last, because it changes the teacher."""
+    steps, size = steps_of(plan.args, run.data.split.train), student.num_parameters()
+    for name in dict.fromkeys(one.name for one in plan.students):
+        alike = [one for one in plan.students if one.name == name]
+        title = "distilling" if name == DISTILLED else name.replace("_", " ")
+
+        def build(args: TrainingArguments, first: Any = alike[0]) -> DistillationTrainer:
+            return replace(run, args=args, objective=plan.objective_of(first)).trainer(student, teacher)
+
+        yield PlannedTraining(title, build, plan.args, steps, len(alike), size)
+    if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data)):
+        return
+    rows, kind = run.data.labelled(), run.data.kind
+
+    def build_teacher(args: TrainingArguments) -> DistillationTrainer:
+        objective = Objective([HardLabel()], kind)
+        return DistillationTrainer(
+            model=teacher.train(), args=args, objective=objective, train_dataset=rows, data_collator=run.data.collator
+        )
+
+    args = training_arguments(finetuning_fields(plan.recipe), plan.folder, plan.recipe)
+    yield PlannedTraining(
+        "fine-tuning the teacher", build_teacher, args, steps_of(args, rows), 1, teacher.num_parameters()
+    )
+
+
+def _kept(args: TrainingArguments) -> int:
+    """Return how many checkpoints are on disk at once: those that are kept, and the one that is being written."""
+    return 0 if args.save_strategy == "no" else (args.save_total_limit or 1) + 1

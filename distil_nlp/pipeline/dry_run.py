@@ -1,0 +1,112 @@
+"""A dry run: everything is resolved, loaded and tried, a few steps are timed, and nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil_nlp.data import TransferSet
+from distil_nlp.models import label_outputs, load_model, load_tokenizer, size_of
+from distil_nlp.objective.layer_terms import LayerTerm
+from distil_nlp.objective.term import LossTerm
+from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
+from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
+from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.pipeline.provenance import provenance_of
+from distil_nlp.pipeline.run_folder import run_state
+from distil_nlp.pipeline.students import StudentRun
+from distil_nlp.pipeline.teacher import is_finetuned, teacher_folder_of
+from distil_nlp.pipeline.teacher_loader import TeacherLoader
+from distil_nlp.pipeline.trial import try_models
+from distil_nlp.recipe import Recipe
+from distil_nlp.reporting.formatting import large
+from distil_nlp.signals.types import EMBEDDINGS
+
+Line = tuple[str, str]
+"""What a line is about, and its text."""
+
+
+def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
+    """Yield what a run would do, line by line, as soon as it is known.
+
+    Raises:
+        UserError: for every problem that the run would meet before its first step.
+    """
+    plan = RunPlan.of(recipe, recipe_name)
+    preflight.validate_plan(plan)
+    plan = plan.with_trained_teacher()
+    yield "folder", f"{plan.folder}: {_STATES[run_state(plan.folder, plan.recipe)]}"
+    tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+    data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+    yield "data", rows_sentence(plan, data)
+    if (data.head.num_labels or 0) > 1:
+        yield "classes", classes_sentence(data)
+    if plan.task.kind.level == "sequence":
+        yield "lengths", lengths_sentence(plan, tokenizer)
+    teacher, state = _teacher(plan, data, tokenizer)
+    yield "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
+    run = _student_run(plan, data, tokenizer)
+    student, report = run.build(teacher)
+    builders.check_student(student, plan.recipe, tokenizer)
+    yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
+    objective = plan.objective_of(plan.main)
+    try_models(teacher, student, objective, plan.recipe)
+    yield from (("term", _term(term)) for term in objective.terms)
+    yield "steps", _steps(plan, steps_of(plan.args, data.split.train))
+    yield from estimate_costs(plan, run, student, teacher)
+
+
+_STATES = {
+    "new": "a new run",
+    "unfinished": "an unfinished run of this recipe, which would be carried on",
+    "finished": "a finished run of this recipe: nothing would be trained",
+}
+
+
+def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> StudentRun:
+    """Return the run's own student, to be built and tried without a cache of teacher outputs."""
+    recipe = plan.recipe.model_copy(deep=True)
+    recipe.teacher.cache = recipe.evaluation.early_stopping_patience = None
+    provenance = provenance_of(recipe, data, tokenizer)
+    return StudentRun(recipe, plan.objective_of(plan.main), plan.folder, plan.args, tokenizer, data, provenance)
+
+
+def _teacher(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
+    """Return the teacher, and whether it would be fine-tuned; one that would be is loaded as it is before that."""
+    section = plan.recipe.teacher
+    if section.finetune is None:
+        return TeacherLoader(plan, tokenizer, data).load(plan.recipe), "used as it is"
+    folder = teacher_folder_of(plan.recipe, data)
+    if is_finetuned(folder):
+        return load_model(str(folder / "model"), data.head), f"fine-tuned already, in {folder}"
+    names = builders.label_names(plan.recipe)
+    teacher = load_model(section.name, data.head, new_head=True, revision=section.revision, label_names=names)
+    label_outputs(teacher.config, data.head)
+    return teacher, f"fine-tuned first, into {folder}"
+
+
+def _size(model: PreTrainedModel) -> str:
+    layers, size = model.config.num_hidden_layers, size_of(model)
+    return (
+        f"{layers} layers, {large(size.parameters)} parameters, {large(size.encoder_parameters)} of them in the encoder"
+    )
+
+
+def _term(term: LossTerm) -> str:
+    """Return a term's name and weight, and its layers."""
+    weight = f"{term.weight.start:g}" if term.weight.end is None else f"{term.weight.start:g} to {term.weight.end:g}"
+    text = f"{term.name}, weight {weight}"
+    pairs = ", ".join(f"{_layer(one)} → {_layer(other)}" for one, other in getattr(term, "pairs", ()))
+    return f"{text}; teacher layer → student layer: {pairs}" if isinstance(term, LayerTerm) else text
+
+
+def _layer(number: int) -> str:
+    return "embeddings" if number == EMBEDDINGS else str(number)
+
+
+def _steps(plan: RunPlan, steps: int) -> str:
+    rows = plan.args.train_batch_size * plan.args.gradient_accumulation_steps * plan.args.world_size
+    students = [str(student) for student in plan.students]
+    return f"{steps:,} of {rows} rows, for {len(students)} student{'s' * (len(students) > 1)}: {'; '.join(students)}"
