@@ -26,7 +26,7 @@ from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, Studen
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.students import StudentRun, TrainedStudent, altered_student
+from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, altered_student, save_outputs
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
@@ -186,6 +186,8 @@ class Pipeline:
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        if self.args.should_save:
+            save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
         return report.to_dict()
 
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:

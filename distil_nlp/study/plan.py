@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe.load import dump_yaml, read_yaml
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
 
-BASELINE_METHOD = "plain"
-"""The method that adds no terms; the cost of the others is given relative to it."""
+_PLAIN = "plain"
+"""The method that others are compared with, if it is there and no other is named."""
+_EXAMPLES = {
+    "recipe": "../glue.yaml, relative to this file",
+    "tasks": "[mrpc, rte], or [classification] for columns that the recipe names; left out, the recipe's own",
+    "seeds": "3",
+    "always": "{soft_target_kl: {}, hard_label: {}}: terms of every run",
+    "methods": "{plain: {}, cosine: {hidden_cosine: {layers: last}}}: name → terms that are added",
+    "baseline": "the name of one of the methods",
+}
 
 
 class StudyPlan(BaseModel):
@@ -21,19 +30,26 @@ class StudyPlan(BaseModel):
 
     Attributes:
         recipe: path of the recipe of all runs, whose objective is replaced; relative to the study's file.
-        tasks: tasks that every method is run on.
+        tasks: tasks that every method is run on; by default the recipe's own.
         seeds: students of each run.
         always: terms of every run.
         methods: name → terms that are added, or given other options. Names are those of folders.
+        baseline: the method that the others are compared with; by default `plain`, or the first.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     recipe: str
-    tasks: list[str] = Field(min_length=1)
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: PositiveInt = 3
     always: dict[str, dict[str, Any] | None]
     methods: dict[str, dict[str, dict[str, Any] | None]] = Field(min_length=1)
+    baseline: str | None = None
+
+    @property
+    def compared_with(self) -> str:
+        """The method that the others are compared with."""
+        return self.baseline or (_PLAIN if _PLAIN in self.methods else next(iter(self.methods)))
 
 
 def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
@@ -55,13 +71,37 @@ def read_plan(path: Path) -> StudyPlan:
     try:
         plan = StudyPlan.model_validate(read_yaml(path))
     except ValidationError as error:
-        mistakes = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-        raise UserError(
-            str(path),
-            "a study",
-            mistakes,
-            fix="see distil_nlp.study.plan.StudyPlan",
-        ) from error
+        mistakes = "; ".join(dict.fromkeys(map(_describe, error.errors())))
+        raise UserError(str(path), "a study", mistakes, fix="see docs/studies.md") from error
+    if plan.baseline is not None and plan.baseline not in plan.methods:
+        raise UserError("baseline", f"one of {listed(plan.methods, 50)}", quoted(plan.baseline))
+    if plan.tasks is None:
+        plan.tasks = [_task_of(path.parent / plan.recipe)]
     check_path_names("methods", [*plan.methods])
     check_path_names("tasks", plan.tasks)
     return plan
+
+
+def _task_of(recipe: Path) -> str:
+    """Return the task of a recipe.
+
+    Raises:
+        UserError: if it has none.
+    """
+    data = read_yaml(recipe).get("data")
+    task = data.get("task") if isinstance(data, dict) else None
+    if not isinstance(task, str):
+        raise UserError("tasks", f"a list such as {_EXAMPLES['tasks']}", "none, and none in the recipe", fix="add it")
+    return task
+
+
+def _describe(error: Any) -> str:
+    """Return one of pydantic's errors in words for the writer of a study's file."""
+    key, *within = map(str, error["loc"])
+    place, example = ".".join([key, *within]), _EXAMPLES.get(key)
+    if error["type"] == "missing":
+        return f"{place}: missing, such as {example}"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _EXAMPLES, 1)
+        return f"{place}: unknown key; {f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(_EXAMPLES)}"
+    return f"{place}: expected a value such as {example} / got {quoted(error['input'])}"

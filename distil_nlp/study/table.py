@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.formatting import decimal, percent
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
+from distil_nlp.reporting.tables import format_gain
 from distil_nlp.results import RunResults, has_results, read_runs
-from distil_nlp.study.plan import BASELINE_METHOD, StudyPlan
+from distil_nlp.study.comparison import gain_over
+from distil_nlp.study.plan import StudyPlan
 
 MEMORY_FILE = "peak_mib.txt"
 """The peak memory of a run's process in MiB, in the run's folder."""
@@ -28,18 +30,20 @@ def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
     for task in plan.tasks:
         done = {name: folder / task / name for name in plan.methods if has_results(folder / task / name)}
         runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
-        base = _seconds(runs[BASELINE_METHOD]) if BASELINE_METHOD in runs else None
+        baseline = runs.get(plan.compared_with)
         for name, run in runs.items():
             score, seconds = headline_score(run, "student"), _seconds(run)
             others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
             yield {
                 "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
                 "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
+                "values": list(score.values), "compared_with": plan.compared_with,
+                "gain": gain_over(run, baseline) if baseline and run is not baseline else None,
                 "teacher": headline_score(run, "teacher").median,
                 "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
                 "agreement": run.get("fidelity.agreement"),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,
-                "times_plain": seconds / base if base else None,
+                "times_plain": seconds / _seconds(baseline) if baseline else None,
                 "peak_mib": _memory(done[name] / MEMORY_FILE),
             }  # fmt: skip
 
@@ -70,18 +74,23 @@ def reference_scores(row: Mapping[str, Any]) -> str:
 
 def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table with a line for each method, its head first."""
-    head = ["method", "median", "range", "retention", "agreement", "s/step", "× baseline step", "peak, MiB"]
+    baseline = rows[0]["compared_with"]
+    gain = f"− {baseline}, points"
+    head = ["method", "median", "seeds", gain, "won", "retention", "agreement", "s/step", f"× {baseline}", "MiB"]
     return [head, *map(_cells, rows)]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """Return a method's line."""
+    gain = row["gain"]
     return [
         row["method"],
         decimal(row["median"]),
-        f"{decimal(row['low'])} to {decimal(row['high'])}",
-        f"{row['median'] / row['teacher']:.1%}" if row["teacher"] > 0 else "",
-        f"{row['agreement']:.1%}" if row["agreement"] is not None else "",
+        " ".join(map(decimal, row["values"])),
+        format_gain(gain),
+        f"{gain['won']} of {gain['seeds']}" if gain else "",
+        percent(row["median"] / row["teacher"]) if row["teacher"] > 0 else "",
+        percent(row["agreement"]),
         f"{row['seconds_per_step']:.3g}",
         f"{row['times_plain']:.2f}" if row["times_plain"] else "",
         f"{row['peak_mib']:,}" if row["peak_mib"] else "",

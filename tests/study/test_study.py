@@ -39,7 +39,8 @@ def prepared(tmp_path, **changes):
         "always": {"soft_target_kl": {}, "hard_label": {}},
     }
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({**plan, "methods": METHODS, **changes}, sort_keys=False))
+    plan = {**plan, "methods": METHODS, **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in plan.items() if value != "left out"}, sort_keys=False))
     return str(path), tmp_path / "study"
 
 
@@ -64,7 +65,12 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "| cosine |" in told
     assert "accuracy after 2 steps: teacher 0." in told
     assert "majority class 0." in told
-    assert "| × baseline step |" in told
+    assert "| × plain |" in told
+    assert "| − plain, points |" in told
+    gain = rows["cosine"]["gain"]
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    assert gain["won"] + gain["lost"] <= gain["seeds"] == len(rows["cosine"]["values"]) == 2
+    assert rows["plain"]["gain"] is None
     assert {"teacher", "untrained copy", "one class for all"} <= rows["plain"]["beside"].keys(), "keys stay"
     (folder / "classification" / "cosine" / "results.json").unlink()
     capsys.readouterr()
@@ -95,6 +101,41 @@ def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     assert study([*command, "--methods", "plain, cosine"]) == 0
     assert "run 1 of 2: plain on classification" in capsys.readouterr().out
     assert {row["method"] for row in json.loads((folder / "study.json").read_text())} == {"plain", "cosine"}
+
+
+def test_the_recipes_own_task_and_another_baseline(tmp_path, monkeypatch):
+    """Prevents a study of one's own data that must be told its task twice, or be compared with `plain` alone."""
+    monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    path, folder = prepared(tmp_path, tasks="left out", seeds=1, baseline="cosine")
+    assert study([path, "--output", str(folder), "training.max_steps=1"]) == 0
+    rows = {row["method"]: row for row in json.loads((folder / "study.json").read_text())}
+    assert {row["task"] for row in rows.values()} == {"classification"}
+    assert rows["cosine"]["gain"] is None
+    assert rows["plain"]["gain"]["seeds"] == 1
+    (folder / "classification" / "plain" / "outputs.npz").unlink()
+    assert study([path, "--output", str(folder), "training.max_steps=1"]) == 0
+    rows = {row["method"]: row for row in json.loads((folder / "study.json").read_text())}
+    assert rows["plain"]["gain"] is None, "a run of an older version, whose outputs were not kept"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": None}, "methods: expected a value such as {plain: {}, cosine:"),
+        ({"always": ["hard_label"]}, "always: expected a value such as {soft_target_kl: {}"),
+        ({"seeds": 0}, "seeds: expected a value such as 3 / got 0"),
+        ({"method": {}}, "method: unknown key; did you mean methods?"),
+        ({"baseline": "none"}, "baseline: expected one of plain, cosine / got 'none'"),
+    ],
+    ids=str,
+)
+def test_a_studys_file_is_told_what_it_lacks(tmp_path, capsys, changes, words):
+    """Prevents the name of a private class for documentation."""
+    path, folder = prepared(tmp_path, **changes)
+    assert study([path, "--output", str(folder)]) == 2
+    assert words in one_line(capsys.readouterr().err)
+    assert not folder.exists()
 
 
 CHILD = """
@@ -156,7 +197,7 @@ def test_mistakes_of_a_study_are_told(tmp_path, capsys):
             {"methods": {"plain": {}, "x": {"bounded_regression": {}}}},
             "objective.bounded_regression: expected regression",
         ),
-        ({"tasks": []}, "tasks: List should have at least 1 item"),
+        ({"tasks": []}, "tasks: expected a value such as [mrpc, rte]"),
         ({"metods": {}}, "metods: Extra inputs are not permitted"),
     ):
         path, folder = prepared(tmp_path, **changes)
