@@ -14,8 +14,7 @@ from typing import Any
 
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.plan import RunPlan
-from distil_nlp.recipe import Recipe, load_recipe
-from distil_nlp.recipe.load import read_yaml
+from distil_nlp.recipe import Recipe, load_recipe, read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.reporting.markdown import aligned_table, markdown_table
 from distil_nlp.results import has_results
