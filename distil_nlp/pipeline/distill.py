@@ -22,7 +22,7 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.pipeline import builders, preflight
-from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
+from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
@@ -37,6 +37,7 @@ from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import read_json
+from distil_nlp.utils.hub_connection import use_cache_without_network
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
@@ -51,6 +52,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     Raises:
         UserError: for every problem that the user can fix.
     """
+    use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.check(plan)
     validate_folder(plan.folder)

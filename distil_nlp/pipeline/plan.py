@@ -112,6 +112,13 @@ def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPl
     return (main, *planned[1:])
 
 
+def sources(recipe: Recipe) -> list[str]:
+    """Return the models and the dataset that a recipe names, each a path or a name on the Hub."""
+    replacement = recipe.data.augmentation.replacement
+    named = [recipe.teacher.name, *(recipe.teacher.ensemble or ()), recipe.student.name, recipe.data.path]
+    return [name for name in (*named, replacement and replacement.model) if name]
+
+
 def student_seeds(recipe: Recipe) -> list[int]:
     """Return the seeds of the students, the run's own first.
 

@@ -82,7 +82,9 @@ def validate(options: Namespace) -> None:
 
 def run(options: Namespace) -> Path | None:
     from distil_nlp.tasks import GLUE
+    from distil_nlp.utils.hub_connection import use_cache_without_network
 
+    use_cache_without_network([options.model, options.data])
     arguments = vars(options).copy()
     finetuning = {name: arguments.pop(name) for name in _FINETUNING if name in arguments}
     tasks = arguments.pop("tasks")
