@@ -114,7 +114,7 @@ def _show(folder: Path, results: dict[str, Any]) -> None:
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
+    logger.info(f"student: {folder / STUDENT}\nreport:  {report}")  # the path of the results follows
 
 
 def _publish(plan: RunPlan) -> Path:
