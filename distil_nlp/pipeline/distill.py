@@ -26,6 +26,7 @@ from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, Studen
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
+from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
 from distil_nlp.pipeline.students import StudentRun, TrainedStudent, altered_student
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
@@ -145,6 +146,9 @@ class Pipeline:
     teachers: TeacherLoader
     teacher: PreTrainedModel | Ensemble | None = None
 
+    def __post_init__(self) -> None:
+        self.stages = Stages(self.plan)
+
     @property
     def args(self) -> TrainingArguments:
         """Training arguments of the run's own student."""
@@ -157,10 +161,11 @@ class Pipeline:
             is_new: whether nothing of an earlier start is in the folder.
         """
         main, *others = self.plan.students
+        self.stages.begin(self.stages.teacher)
         scores = RunScores(self.data.task, self.majority())
         initialisation = self.main_student(main, scores, is_new)
-        for number, student in enumerate(others, start=2):
-            logger.info(f"student {number} of {len(others) + 1}: {student}")
+        for student in others:
+            self.stages.begin(self.stages.student(student), self.seconds_of(student, scores))
             scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
         # the main student's teacher again, where each seed has its own
         self.teacher_of(main, self.student_run(main, scores), scores)
@@ -176,6 +181,7 @@ class Pipeline:
         """Train and score the run's own student; return which tensors were copied into it."""
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
+        self.stages.begin(self.stages.student(student_plan))
         student, report = run.build(teacher)
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
@@ -193,6 +199,12 @@ class Pipeline:
         """Train and score another seed's student, or a baseline's."""
         run = self.student_run(student_plan, scores)
         return run.train_and_score(self.teacher_of(student_plan, run, scores))
+
+    def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
+        """Return the seconds that a distilled student's training took before; None for another objective or teacher."""
+        own = scores.students[DISTILLED].get(self.args.seed)
+        is_alike = student_plan.name != NO_DISTILLATION and not self.plan.recipe.teacher.reseed
+        return own.training["seconds"] if own and is_alike else None
 
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
         """Return the `StudentRun` that trains and scores a student."""
@@ -268,12 +280,12 @@ class Pipeline:
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         """Return time and memory of teacher and student."""
-        logger.info("measuring time and memory of teacher and student")
+        self.stages.begin(COSTS)
         return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
         """Return the agreement of teacher and student on the first evaluation split."""
-        logger.info("comparing the student with the teacher, layer by layer")
+        self.stages.begin(FIDELITY)
         return compare_models(
             self.teacher,
             student,
