@@ -32,7 +32,7 @@ class Stages:
 
         Args:
             name: one of `names`.
-            seconds: its time, if an earlier stage of the same work has been timed.
+            seconds: the time of its training, if an earlier one of the same work has been timed.
         """
-        about = f", about {duration(seconds)}" if seconds else ""
+        about = f", about {duration(seconds)} of training" if seconds else ""
         logger.info(f"\nstep {self.names.index(name) + 1} of {len(self.names)}: {name}{about}")
