@@ -35,7 +35,9 @@ def test_a_run_of_one_student_has_no_numbers_of_students():
     assert numbered.student(plan.main) == "training and scoring the student"
 
 
-@pytest.mark.parametrize(("seconds", "ending"), [(None, "teacher"), (252.4, "teacher, about 4\u00a0min 12\u00a0s of training")])
+@pytest.mark.parametrize(
+    ("seconds", "ending"), [(None, "teacher"), (252.4, ", about 4\u00a0min 12\u00a0s of training")]
+)
 def test_a_time_is_shown_where_it_is_known(capsys, seconds, ending):
     """Prevents estimates that nothing was measured for."""
     numbered, _ = stages()
