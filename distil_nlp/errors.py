@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can fix, and the values that its messages quote."""
+"""The exceptions that end a command with a message, and the values that messages quote."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ class UserError(Exception):
         parts = {"expected": self.expected, "got": self.got, "why": self.why, "fix": self.fix}
         first = self.where or f"expected {parts.pop('expected')}"
         return "\n".join([first, *(f"  {label:<8}  {part}" for label, part in parts.items() if part is not None)])
+
+
+class Preempted(Exception):
+    """Training was stopped by SIGTERM, and left what it had done to be carried on from."""
 
 
 def _parse(text: str) -> list[str | None]:

@@ -20,6 +20,8 @@ SHARED_NAMES = {
     "COMMAND": "protocol of cli/commands/",
     "add_arguments": "protocol of cli/commands/",
     "run": "protocol of cli/commands/",
+    "validate": "protocol of cli/commands/",
+    "precheck": "protocol of cli/commands/",
 }
 """Public names that several modules define, and why."""
 

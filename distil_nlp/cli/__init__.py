@@ -7,10 +7,14 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import distil_nlp
 from distil_nlp.cli.commands import COMMANDS
+from distil_nlp.cli.commands.base import Command
+from distil_nlp.cli.guard import run_guarded
 from distil_nlp.cli.parser import Parser
+from distil_nlp.errors import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0]
     if name in COMMANDS:
         return _run(name, subparsers[name], arguments[1:])
-    near = difflib.get_close_matches(name, COMMANDS, 1)
-    if near:
-        parser.error(f"there is no command {name!r}; did you mean {near[0]}?")
+    if not name.startswith("-"):
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {shown(name)!r}; {hint}")
     parser.parse_args(arguments)  # --help and --version, which end here, or argparse's own error
     return 2
 
@@ -76,11 +81,14 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     """
     parser = Parser(
         prog="distil-nlp",
+        usage="distil-nlp [-h] [--version] COMMAND ...",
         description="Distil Hugging Face encoders into smaller ones.",
         epilog="distil-nlp COMMAND --help shows the arguments of a command",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {distil_nlp.__version__}")
-    choices = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    # the column is as wide as the metavar, and argparse forgets that the names below it are indented by two more
+    metavar = "COMMAND".ljust(max(map(len, COMMANDS)) + 2)
+    choices = parser.add_subparsers(title="commands", prog="distil-nlp", metavar=metavar, required=True)
     subparsers = {}
     for name, command in COMMANDS.items():
         subparsers[name] = choices.add_parser(
@@ -103,12 +111,20 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 def _run(name: str, parser: Parser, arguments: Sequence[str]) -> int:
     """Parse a command's own arguments, so that errors show its own usage, and run it."""
     command = COMMANDS[name]
-    # parse_intermixed_args, as in `study.yaml --methods pkd training.seed=1`, works on no parser that has subparsers
-    options = parser.parse_intermixed_args(arguments)
+    options = command.parse(parser, arguments)
     try:
         command.validate(options)
     except argparse.ArgumentError as error:
         parser.error(str(error))
-    from distil_nlp.cli.guard import run_guarded  # imports torch
+    return run_guarded(lambda: _work(command, options))
 
-    return run_guarded(lambda: command.run(options))
+
+def _work(command: Command, options: argparse.Namespace) -> Path | None:
+    """Run a command, after what can be checked without torch; return the path to print."""
+    command.precheck(options)
+    if not command.uses_torch:
+        return command.run(options)
+    from distil_nlp.cli.torch_process import torch_process
+
+    with torch_process():
+        return command.run(options)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import distributed
-
-from distil_nlp.errors import UserError
+from distil_nlp.errors import Preempted, UserError
 from distil_nlp.redaction import redact
-from distil_nlp.training.preemption import Preempted
 from distil_nlp.utils.failures import living_workers, readable_data, writable_disk
 from distil_nlp.utils.logging import is_main_process, redact_logs
-from distil_nlp.utils.memory import keep_freed_memory
 
 
 def run_guarded(run: Callable[[], Path | None]) -> int:
@@ -29,8 +23,6 @@ def run_guarded(run: Callable[[], Path | None]) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "─" must not end a finished run
     redact_logs()
-    if not torch.accelerator.is_available():
-        keep_freed_memory()
     try:
         with writable_disk(), readable_data(), living_workers():
             path = run()
@@ -47,12 +39,4 @@ def run_guarded(run: Callable[[], Path | None]) -> int:
         return 128 + signal.SIGTERM
     if path is not None and is_main_process():
         print(path, flush=True)  # as it was given, for `$(… | tail -1)`: a shell takes no ~ there
-    _disconnect()
     return 0
-
-
-def _disconnect() -> None:
-    """End the processes' connection while Python is whole; at the interpreter's end its threads may abort it."""
-    if distributed.is_available() and distributed.is_initialized():
-        gc.collect()  # trainers hold themselves, and with them the connection
-        distributed.destroy_process_group()

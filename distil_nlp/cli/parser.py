@@ -1,8 +1,9 @@
-"""Argument parsing: redacted errors, and types of arguments."""
+"""Argument parsing: redacted errors with hints, and types of arguments."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,10 +12,29 @@ from distil_nlp.redaction import redact
 
 
 class Parser(argparse.ArgumentParser):
-    """Repeats no token that was typed in the wrong place."""
+    """Repeats no token that was typed in the wrong place, and tells how a recipe's settings are written."""
 
     def error(self, message: str) -> NoReturn:
         super().error(redact(message))
+
+    def parse_intermixed_args(
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Return the options; end the process with a hint for what it does not know."""
+        options, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            hint = self.hint(unknown[0], args) if "overrides" in options else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
+
+    def hint(self, unknown: str, args: Sequence[str]) -> str:
+        """Return what an option was meant for that is none, in the place of a recipe's setting."""
+        key, equals, value = unknown.lstrip("-").partition("=")
+        if "." not in key or not unknown.startswith("-"):
+            return "; settings are given as section.key=value, such as training.learning_rate=5e-5"
+        if not equals:
+            value = next((arg for arg in args[args.index(unknown) + 1 :][:1] if not arg.startswith("-")), "…")
+        return f"; did you mean {key}={value}?"
 
 
 def path(text: str) -> Path:

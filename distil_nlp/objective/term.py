@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
-from distil_nlp.models.architecture import feed_forward_width
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks import KINDS, TaskKind, task_kind
@@ -71,6 +70,8 @@ class ModelShape:
                 why="its layers cannot be paired with another model's",
                 fix="take an encoder such as BERT, RoBERTa or ELECTRA",
             )
+        from distil_nlp.models.architecture import feed_forward_width  # imports transformers; recipes need terms alone
+
         types = getattr(config, "layer_types", None)
         shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
         return cls(

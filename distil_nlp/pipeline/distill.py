@@ -22,10 +22,11 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.pipeline import builders, preflight
-from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan
+from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
+from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
 from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, altered_student, save_outputs
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
@@ -37,6 +38,7 @@ from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import read_json
+from distil_nlp.utils.hub_connection import use_cache_without_network
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 
@@ -51,6 +53,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     Raises:
         UserError: for every problem that the user can fix.
     """
+    use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()
@@ -113,7 +116,7 @@ def _show(folder: Path, results: dict[str, Any]) -> None:
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
+    logger.info(f"student: {folder / STUDENT}\nreport:  {report}")  # the path of the results follows
 
 
 def _publish(plan: RunPlan) -> Path:
@@ -144,6 +147,9 @@ class Pipeline:
     teachers: TeacherLoader
     teacher: PreTrainedModel | Ensemble | None = None
 
+    def __post_init__(self) -> None:
+        self.stages = Stages(self.plan)
+
     @property
     def args(self) -> TrainingArguments:
         """Training arguments of the run's own student."""
@@ -156,10 +162,11 @@ class Pipeline:
             is_new: whether nothing of an earlier start is in the folder.
         """
         main, *others = self.plan.students
+        self.stages.begin(self.stages.teacher)
         scores = RunScores(self.data.task, self.majority())
         initialisation = self.main_student(main, scores, is_new)
-        for number, student in enumerate(others, start=2):
-            logger.info(f"student {number} of {len(others) + 1}: {student}")
+        for student in others:
+            self.stages.begin(self.stages.student(student), self.seconds_of(student, scores))
             scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
         # the main student's teacher again, where each seed has its own
         self.teacher_of(main, self.student_run(main, scores), scores)
@@ -175,6 +182,7 @@ class Pipeline:
         """Train and score the run's own student; return which tensors were copied into it."""
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
+        self.stages.begin(self.stages.student(student_plan))
         student, report = run.build(teacher)
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
@@ -194,6 +202,12 @@ class Pipeline:
         """Train and score another seed's student, or a baseline's."""
         run = self.student_run(student_plan, scores)
         return run.train_and_score(self.teacher_of(student_plan, run, scores))
+
+    def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
+        """Return the seconds that a distilled student's training took before; None for another objective or teacher."""
+        own = scores.students[DISTILLED].get(self.args.seed)
+        is_alike = student_plan.name != NO_DISTILLATION and not self.plan.recipe.teacher.reseed
+        return own.training["seconds"] if own and is_alike else None
 
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
         """Return the `StudentRun` that trains and scores a student."""
@@ -270,12 +284,12 @@ class Pipeline:
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         """Return time and memory of teacher and student."""
-        logger.info("measuring time and memory of teacher and student")
+        self.stages.begin(COSTS)
         return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
         """Return the agreement of teacher and student on the first evaluation split."""
-        logger.info("comparing the student with the teacher, layer by layer")
+        self.stages.begin(FIDELITY)
         return compare_models(
             self.teacher,
             student,

@@ -13,7 +13,7 @@ from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
-from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun
@@ -23,6 +23,7 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import large
 from distil_nlp.signals.types import EMBEDDINGS
+from distil_nlp.utils.hub_connection import use_cache_without_network
 
 Line = tuple[str, str]
 """What a line is about, and its text."""
@@ -34,6 +35,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     Raises:
         UserError: for every problem that the run would meet before its first step.
     """
+    use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()

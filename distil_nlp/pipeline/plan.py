@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from distil_nlp.data.paths import all_paths
 from distil_nlp.errors import UserError
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
@@ -114,6 +115,13 @@ def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPl
     main = StudentPlan(DISTILLED, seeds[0], folder, True)
     planned = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in seeds]
     return (main, *planned[1:])
+
+
+def sources(recipe: Recipe) -> list[str]:
+    """Return the models and the dataset that a recipe names, each a path or a name on the Hub."""
+    replacement = recipe.data.augmentation.replacement
+    named = [recipe.teacher.name, *(recipe.teacher.ensemble or ()), recipe.student.name, *all_paths(recipe.data.path)]
+    return [name for name in (*named, replacement and replacement.model) if name]
 
 
 def student_seeds(recipe: Recipe) -> list[int]:

@@ -32,6 +32,7 @@ from distil_nlp.training.checks import (
     validate_double_backward,
 )
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
+from distil_nlp.utils.environment import cpu_cores
 from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
@@ -232,11 +233,12 @@ def _is_inside(name: str, folder: Path) -> bool:
 
 
 def _warn_idle_cores(args: TrainingArguments) -> None:
-    """Log a hint where threads are fewer than cores.
+    """Log a hint where OMP_NUM_THREADS holds threads below the number of cores.
 
-    By default `accelerate launch` gives a process one thread: half the speed of two cores, or worse.
+    Without it torch takes all cores. By default `accelerate launch` sets it to one: half the speed of two cores, or
+    worse.
     """
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if args.device.type == "cpu" and args.world_size == 1 and threads < cores:
-        hint = f"with OMP_NUM_THREADS={cores} before the command it would be faster"
+    threads, cores = torch.get_num_threads(), cpu_cores()
+    if args.device.type == "cpu" and args.world_size == 1 and threads < cores and "OMP_NUM_THREADS" in os.environ:
+        hint = f"with OMP_NUM_THREADS={cores}, or `distil-nlp launch` for `accelerate launch`, it would be faster"
         logger.info(f"using {threads} of {cores} CPU cores; {hint}")

@@ -1,7 +1,32 @@
 """Recipes: YAML files → typed, strict sections, with all mistakes in one message."""
 
-from distil_nlp.recipe.forms import complete, concise
-from distil_nlp.recipe.load import dump_recipe, dump_yaml, load_recipe, read_yaml
-from distil_nlp.recipe.sections import Recipe
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distil_nlp.recipe.forms import complete, concise
+    from distil_nlp.recipe.load import dump_recipe, load_recipe
+    from distil_nlp.recipe.sections import Recipe
+    from distil_nlp.recipe.yaml_file import dump_yaml, read_yaml
 
 __all__ = ["Recipe", "complete", "concise", "dump_recipe", "dump_yaml", "load_recipe", "read_yaml"]
+
+_HOMES = {
+    "Recipe": "sections",
+    "complete": "forms",
+    "concise": "forms",
+    "dump_recipe": "load",
+    "dump_yaml": "yaml_file",
+    "load_recipe": "load",
+    "read_yaml": "yaml_file",
+}
+"""Public name → its module, which is imported when the name is first used: the sections need torch, files do not."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distil_nlp.recipe' has no attribute {name!r}")
+    return getattr(import_module(f"distil_nlp.recipe.{_HOMES[name]}"), name)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distil_nlp.errors import UserError, listed, quoted, shown
+from distil_nlp.errors import UserError, quoted, shown
 from distil_nlp.recipe.forms import concise
 from distil_nlp.recipe.sections import Recipe, section_class
 from distil_nlp.recipe.training_arguments import training_mistakes
+from distil_nlp.recipe.yaml_file import dump_yaml, parse_yaml, read_yaml
 from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
-from distil_nlp.utils.bounded_yaml import LONGEST_YAML, BoundedLoader
 from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
@@ -64,101 +62,6 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump_yaml(abbreviate_home(concise(recipe.model_dump(mode="json"))))
 
 
-def dump_yaml(tree: Any) -> str:
-    """Return YAML in the style of recipes: lists in brackets, and no line breaks inside a value."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
-
-
-class _Loader(BoundedLoader):
-    """A loader with YAML 1.2's numbers (`5e-5`) and booleans (`eval_strategy: no` is text), without repeated keys."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
-        for first, resolvers in BoundedLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Return the mapping; raise an error for repeated keys and merge keys."""
-        if any(key.tag.endswith(":merge") for key, _ in node.value):
-            raise yaml.YAMLError(f"merge keys (<<), which are not supported: write the keys out{node.start_mark}")
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        counts = Counter(key for key in keys if isinstance(key, Hashable))
-        repeated = sorted(str(key) for key, count in counts.items() if count > 1)
-        if repeated:
-            raise yaml.YAMLError(f"the key {listed(repeated)} is given twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """A dumper that quotes strings which `_Loader` would read as numbers, such as the revision 7e12345."""
-
-
-def _in_brackets(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
-
-
-_Dumper.add_representer(list, _in_brackets)
-
-
-_BOOL = ("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_FLOAT = (
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(*_BOOL)
-_Loader.add_implicit_resolver(*_FLOAT)
-_Dumper.add_implicit_resolver(*_FLOAT)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the sections of a recipe's file, unchecked.
-
-    Raises:
-        UserError: if there is no such file, or it is no YAML of sections.
-    """
-    if path.is_dir():
-        raise UserError(
-            None,
-            f"a recipe at {path}",
-            "a folder",
-            fix="give the path of a .yaml file in it",
-        )
-    if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), known, 1)
-        hint = f"did you mean {near[0]}?" if near else "give the path of a .yaml file, such as recipes/glue.yaml"
-        raise UserError(
-            None,
-            f"a recipe at {path}",
-            "no such file",
-            fix=hint,
-        )
-    if path.stat().st_size > LONGEST_YAML:
-        raise UserError(
-            str(path),
-            "a recipe",
-            f"a file of {path.stat().st_size:,} bytes",
-            why=f"recipes have thousands, and at most {LONGEST_YAML:,} are read",
-            fix="give the path of a .yaml file, such as recipes/glue.yaml",
-        )
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(
-            str(path),
-            "YAML",
-            " ".join(str(error).split()),
-        ) from error
-    if isinstance(tree, dict):
-        return {name: {} if section is None else section for name, section in tree.items()}
-    raise UserError(
-        str(path),
-        f"sections {', '.join(Recipe.model_fields)}",
-        type(tree).__name__,
-    )
-
-
 def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     """Merge `section.key=value` into the tree; return the mistake in it, or None."""
     key, equals, value = text.partition("=")
@@ -166,7 +69,7 @@ def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     if not equals or not all(parts) or len(parts) < 2:
         return f"{quoted(text)}: expected section.key=value, such as training.learning_rate=5e-5"
     try:
-        parsed = yaml.load(value, Loader=_Loader) if value else None
+        parsed = parse_yaml(value) if value else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = why_no_path(text) or " ".join(str(error).split())
         return f"{quoted(text)}: expected a YAML value / got {reason}"

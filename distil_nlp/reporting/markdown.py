@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 
 TableCells = Sequence[Sequence[str]]
@@ -32,6 +33,30 @@ def aligned_table(rows: TableCells, names: int = 1) -> str:
     cells = ([*map(str.ljust, row[:names], widths), *map(str.rjust, row[names:], widths[names:])] for row in rows)
     lines = ["  ".join(row).rstrip() for row in cells]
     return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def terminal_table(rows: TableCells, names: int = 1) -> str:
+    """Return `aligned_table`, folded to the width of the terminal: columns that do not fit follow below, names again.
+
+    In a file or pipe it is 80 columns wide, as whoever reads it later has them, unless `COLUMNS` says otherwise.
+    """
+    width = shutil.get_terminal_size(fallback=(80, 24)).columns
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    parts: list[list[int]] = []
+    room = 0
+    for column in range(names, len(widths)):
+        room -= widths[column] + 2
+        if room < 0 or not parts:
+            parts.append([])
+            room = width - sum(widths[:names]) - 2 * (names - 1) - widths[column] - 2
+        parts[-1].append(column)
+    return "\n\n".join(aligned_table(_columns(rows, names, part), names) for part in parts)
+
+
+def _columns(rows: TableCells, names: int, part: Sequence[int]) -> list[list[str]]:
+    """Return the columns of names and some others, without rows that are empty in these."""
+    head, *rest = [[*row[:names], *(row[i] for i in part)] for row in rows]
+    return [head, *(row for row in rest if any(row[names:]))]
 
 
 def escape_markdown(text: str) -> str:

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, large, milliseconds, percent
-from distil_nlp.reporting.markdown import aligned_table, drop_empty
+from distil_nlp.reporting.markdown import drop_empty, terminal_table
 from distil_nlp.reporting.scores import headline_name, retention_of, scored_models
 from distil_nlp.reporting.tables import format_gain, format_median, format_range
 from distil_nlp.results import RunResults, drop_non_finite
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Return teacher, student and baselines as a table for a terminal.
+    """Return teacher, student and baselines as a table for a terminal, folded to its width.
 
     Columns are the headline metric (median and range of several seeds), retention, the student's gain over each line,
     size and speed.
@@ -35,4 +35,4 @@ def summary_table(results: dict[str, Any]) -> str:
         )
         for row in scored_models(run)
     ]
-    return f"\n{run.task}\n{aligned_table(drop_empty([head, *rows]))}\n"
+    return f"\n{run.task}\n{terminal_table(drop_empty([head, *rows]))}\n"

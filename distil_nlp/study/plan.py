@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from distil_nlp.errors import UserError, listed, quoted
-from distil_nlp.recipe.load import dump_yaml, read_yaml
+from distil_nlp.recipe import dump_yaml, read_yaml
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
 

@@ -14,10 +14,9 @@ from typing import Any
 
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.plan import RunPlan
-from distil_nlp.recipe import Recipe, load_recipe
-from distil_nlp.recipe.load import read_yaml
+from distil_nlp.recipe import Recipe, load_recipe, read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
-from distil_nlp.reporting.markdown import aligned_table, markdown_table
+from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.results import has_results
 from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
@@ -188,6 +187,6 @@ def _write(plan: StudyPlan, folder: Path) -> str:
             table, first = method_table(sorted(of_task, key=lambda row: -row["median"])), of_task[0]
             heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
             markdown.append(f"{heading}\n\n{markdown_table(table)}\n")
-            terminal.append(f"{heading}\n{aligned_table(table)}")
+            terminal.append(f"{heading}\n{terminal_table(table)}")
     write_atomically(folder / "study.md", "\n".join(markdown))
     return "\n\n".join(terminal)

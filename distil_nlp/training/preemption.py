@@ -12,13 +12,11 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, has_length
 
+from distil_nlp.errors import Preempted
+
 AGREE_EVERY = 10
 """Steps, of training or of an evaluation, between two checks of several processes whether any of them got SIGTERM; a
 single process checks each step."""
-
-
-class Preempted(Exception):
-    """Training was stopped by SIGTERM, and left what it had done to be carried on from."""
 
 
 class EvaluationStopped(Exception):

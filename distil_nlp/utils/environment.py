@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy")
+REPORTED_PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy")
 
 
 def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
     """Return the versions, device, commit and seed that a reader needs to reproduce a run."""
     return {
-        "versions": {"python": platform.python_version()} | package_versions(_PACKAGES),
+        "versions": {"python": platform.python_version()} | package_versions(REPORTED_PACKAGES),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "commit": _commit(),
+        "commit": commit_of_checkout(),
         "seed": seed,
     }
 
@@ -35,6 +35,13 @@ def peak_memory_mib(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def cpu_cores() -> int:
+    """Return the number of CPU cores that this process may use, as a job queue or `taskset` leaves them."""
+    if hasattr(os, "sched_getaffinity"):  # Linux alone
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
@@ -56,7 +63,7 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
-def _commit() -> str | None:
+def commit_of_checkout() -> str | None:
     """Return the commit of this package's checkout, if it runs from one."""
     folder = Path(__file__).parent
     try:

@@ -6,12 +6,14 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from transformers import TrainingArguments
 
 from distil_nlp.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -48,6 +50,8 @@ def enough_memory(args: TrainingArguments, section: str = "training", remedy: st
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        import torch  # which whoever trains has imported; the command line uses this module without it
+
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         size, steps = args.per_device_train_batch_size, args.gradient_accumulation_steps

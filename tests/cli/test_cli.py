@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,7 @@ import distil_nlp
 from distil_nlp import cli
 from distil_nlp.cli.commands import COMMANDS
 from distil_nlp.cli.guard import run_guarded
-from distil_nlp.errors import UserError
-from distil_nlp.training.preemption import Preempted
+from distil_nlp.errors import Preempted, UserError
 from tests.helpers import ROOT
 
 TOKEN = "hf_" + "a1B2" * 9
@@ -42,24 +42,47 @@ def test_help_lists_the_commands(capsys):
     assert "commands:" in capsys.readouterr().err
 
 
-def test_help_and_version_take_no_seconds():
-    """Prevents an import of torch before the arguments are known to be right."""
-    code = "import sys; from distil_nlp.cli import main\ntry: main({})\nfinally: print('torch' in sys.modules)"
-    for arguments in (["--help"], ["--version"], ["benchmark", "--help"], ["evaluate-glue", "--help"]):
-        printed = python("-c", code.format(arguments)).stdout
-        assert printed.endswith("False\n"), arguments
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--help", "--version", "benchmark --help", "evaluate-glue --help", "launch --help", "distil",
+        "distill nowhere.yaml", "launch nowhere.yaml", "study nowhere.yaml", "distill pyproject.toml",
+        "distill glue --data.path x", "recipes", "recipes show glue",
+    ],
+)  # fmt: skip
+def test_what_needs_no_torch_imports_none(line):
+    """Prevents seconds of imports before a mistyped path, option or command is told."""
+    code = "import sys; from distil_nlp.cli import main\ntry: main({})\nfinally: print({} & sys.modules.keys())"
+    heavy = {"torch", "transformers", "datasets", "pydantic", "huggingface_hub"}
+    printed = python("-c", code.format(line.split(), heavy)).stdout
+    assert printed.endswith("set()\n"), printed[-200:]
+
+
+@pytest.mark.integration
+def test_mistakes_in_a_recipe_are_told_before_the_pipeline_is_imported(tmp_path):
+    """Prevents seconds of imports of what runs a recipe for one that has a mistake in it."""
+    code = "import sys; from distil_nlp.cli import main\nprint(main(['distill', 'glue', 'teacher.nam=x']))\n"
+    ended = python("-c", f"{code}print({{'datasets', 'evaluate', 'matplotlib'}} & sys.modules.keys())")
+    assert "teacher.nam: unknown key; did you mean name?" in ended.stderr
+    assert ended.stdout == "2\nset()\n"
+
+
+def test_every_script_has_its_function():
+    """Prevents functions for `scripts/` that went away."""
+    for name in ("distill", "evaluate_glue", "push_to_hub", "make_report", "benchmark", "study"):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            getattr(cli, name)(["--help"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_own_usage(name, capsys):
-    """Prevents usage lines of a program that is not installed, and functions for `scripts/` that went away."""
-    for call in (lambda: cli.main([name, "--help"]), lambda: getattr(cli, name.replace("-", "_"))(["--help"])):
-        with pytest.raises(SystemExit) as ended:
-            call()
-        assert ended.value.code == 0
-        printed = capsys.readouterr().out
-        assert printed.startswith(f"usage: distil-nlp {name} [-h]")
-        assert printed.endswith(f"\n\nexample: {COMMANDS[name].example}\n")
+    """Prevents usage lines of a program that is not installed."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: distil-nlp {name} [-h]")
+    assert printed.endswith(f"\n\nexample: {COMMANDS[name].example}\n")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +90,19 @@ def test_every_command_has_its_own_usage(name, capsys):
     [
         (["distil"], "there is no command 'distil'; did you mean distill?"),
         (["evaluate_glue", "x"], "did you mean evaluate-glue?"),
-        (["qqq"], "invalid choice: 'qqq' (choose from"),
+        (["qqq"], "there is no command 'qqq'; there are distill, launch, "),
         (["--token", TOKEN], "'hf_…'"),
         (["distill"], "distil-nlp distill: error: the following arguments are required: recipe\n"),
-        (["distill", "r.yaml", "--bogus"], "distil-nlp distill: error: unrecognized arguments: --bogus"),
+        (["distill", "r.yaml", "--lr", "1"], "arguments: --lr 1; settings are given as section.key=value, such as"),
+        (["distill", "r.yaml", "--data.path", "x"], "arguments: --data.path x; did you mean data.path=x?"),
+        (["distill", "r.yaml", "--data.path=x"], "arguments: --data.path=x; did you mean data.path=x?"),
+        (["study", "r.yaml", "--data.path"], "did you mean data.path=…?"),
+        (["evaluate-glue", "m", "--tasks", "rte", "--data.path", "x"], "unrecognized arguments: --data.path x\n"),
+        (["launch"], "the following arguments are required: recipe"),
+        (["launch", "r.yaml", "--num_processes", "2"], "options of accelerate launch come before the recipe"),
+        (["launch", "r.yaml", "--data.path=x"], "did you mean data.path=x?"),
+        (["recipes", "copy"], "copy: expected a name / see `distil-nlp recipes`"),
+        (["recipes", "show", "glue", "x.yaml"], "show: takes no destination"),
     ],
 )
 def test_wrong_arguments_exit_with_2(capsys, arguments, message):
@@ -84,10 +116,12 @@ def test_wrong_arguments_exit_with_2(capsys, arguments, message):
 
 
 @pytest.mark.parametrize("options", [["--methods", "a,b"], ["--output", "o"]])
-def test_options_may_stand_between_overrides(monkeypatch, options):
+def test_options_may_stand_between_overrides(monkeypatch, tmp_path, options):
     """Prevents overrides after an option that argparse does not recognise."""
     parsed = []
     monkeypatch.setattr("distil_nlp.study.runner.run_study", lambda *args: parsed.append(args))
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text("{}")
     for arguments in (["r.yaml", "a.b=1", *options, "c.d=2"], [*options, "r.yaml", "a.b=1", "c.d=2"]):
         assert cli.study(arguments) == 0
     assert [args[2] for args in parsed] == [["a.b=1", "c.d=2"]] * 2

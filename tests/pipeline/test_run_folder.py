@@ -6,8 +6,7 @@ import pytest
 
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline.run_folder import claim, run_state
-from distil_nlp.recipe import dump_recipe, load_recipe
-from distil_nlp.recipe.load import dump_yaml
+from distil_nlp.recipe import dump_recipe, dump_yaml, load_recipe
 from distil_nlp.redaction import abbreviate_home
 
 RECIPE = """

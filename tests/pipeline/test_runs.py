@@ -309,10 +309,11 @@ def test_each_seed_may_have_its_own_teacher(place):
 
 def test_idle_cores_are_told(place, monkeypatch, capsys):
     """Prevents hours at half speed: `accelerate launch` gives one thread."""
-    monkeypatch.setattr(preflight.os, "cpu_count", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(preflight, "cpu_cores", lambda: 64)
     monkeypatch.setattr(preflight.torch, "get_num_threads", lambda: 1)
     assert place.run("data.path=./nowhere") == 2
-    assert "using 1 of 64 CPU cores; with OMP_NUM_THREADS=64" in capsys.readouterr().out
+    assert "using 1 of 64 CPU cores; with OMP_NUM_THREADS=64, or `distil-nlp launch`" in capsys.readouterr().out
 
 
 @pytest.mark.integration

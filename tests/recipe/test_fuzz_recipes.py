@@ -11,7 +11,7 @@ from distil_nlp.cli import distill
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.recipe import complete, dump_recipe, load_recipe
-from distil_nlp.recipe.load import _Loader
+from distil_nlp.recipe.yaml_file import parse_yaml
 from distil_nlp.redaction import abbreviate_home
 from tests.helpers import ROOT
 
@@ -115,7 +115,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
     monkeypatch.setattr("distil_nlp.pipeline.preflight.check_repository", lambda *args, **kwargs: None)
     monkeypatch.setattr(stages.preflight, "rehearse", once(stages.preflight.rehearse))
     text, taken, refused = shipped.read_text(), 0, 0
-    tree = yaml.load(text, Loader=_Loader)
+    tree = parse_yaml(text)
     path = tmp_path / "mutated.yaml"
     for number in range(EACH):
         draw = random.Random(f"{shipped.stem}-{number}")
@@ -126,7 +126,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
             code = distill([str(path), "training.use_cpu=true"])
         except Reached as reached:
             taken += 1
-            assert_all_kept(yaml.load(path.read_text(), Loader=_Loader), reached.recipe, written)
+            assert_all_kept(parse_yaml(path.read_text()), reached.recipe, written)
             continue
         except BaseException as error:
             raise AssertionError(f"{type(error).__name__}: {error} / case {number}\n{written}") from error
@@ -143,7 +143,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
 def test_what_is_kept_of_any_recipe_is_that_recipe(shipped, tmp_path):
     """Prevents a value that is lost in the short form, or that comes back as another."""
     path, again, taken = tmp_path / "mutated.yaml", tmp_path / "again.yaml", 0
-    tree = yaml.load(shipped.read_text(), Loader=_Loader)
+    tree = parse_yaml(shipped.read_text())
     for number in range(60):
         draw = random.Random(f"{shipped.stem}-kept-{number}")
         path.write_text(yaml.safe_dump(mutated(tree, draw), allow_unicode=True), encoding="utf-8")
@@ -153,7 +153,7 @@ def test_what_is_kept_of_any_recipe_is_that_recipe(shipped, tmp_path):
             continue
         again.write_text(dump_recipe(recipe), encoding="utf-8")
         assert load_recipe(again) == recipe, path.read_text()
-        assert complete(yaml.load(again.read_text(), Loader=_Loader)) == abbreviate_home(recipe.model_dump(mode="json"))
+        assert complete(parse_yaml(again.read_text())) == abbreviate_home(recipe.model_dump(mode="json"))
         taken += 1
     assert taken > 3, "so few are taken that nothing is tried"
 
@@ -203,7 +203,7 @@ def test_yaml_that_means_harm_is_refused(text, tmp_path, monkeypatch, capsys):
 
 def test_the_fuzz_can_fail():
     """A mutation that changes nothing, or a check that loses nothing, would find nothing."""
-    tree = yaml.load(SHIPPED[0].read_text(), Loader=_Loader)
+    tree = parse_yaml(SHIPPED[0].read_text())
     assert sum(mutated(tree, random.Random(i)) != tree for i in range(50)) > 45
     with pytest.raises(AssertionError, match="was lost"):
         assert_all_kept({"teacher": {"weigth": 1}}, _Nothing(), "")

@@ -1,13 +1,19 @@
 """`DistillationTrainer`: exact reduction, an untouched teacher, honest evaluation, real checkpoints."""
 
+import fcntl
 import json
 import math
+import os
+import pty
 import re
+import struct
+import termios
+from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses import attention_maps
@@ -24,6 +30,7 @@ from distil_nlp.training import trainer as training
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.checks import validate_arguments
 from distil_nlp.training.compile import compiled_graphs
+from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 from tests.helpers.no_sync import NoSync
@@ -508,6 +515,41 @@ def test_the_progress_bar_shows_the_terms(tmp_path, capfd):
     shown = capfd.readouterr().err
     assert all(f"{name} " in shown for name in run.objective.names)
     assert re.search(r"[\d,]+ tokens/s", shown)
+
+
+@contextmanager
+def terminal(monkeypatch):
+    """Give stderr to a terminal of 80 columns; yields a function that reads what was written to it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    with monkeypatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as stderr:
+        patch.setattr("sys.stderr", stderr)
+        patch.setenv("COLUMNS", "80")
+        yield lambda: os.read(ours, 100_000).decode()
+    os.close(ours)
+
+
+@pytest.mark.parametrize("terms", [1, 4, 40])
+def test_the_bar_keeps_its_length_on_a_terminal(monkeypatch, terms):
+    """Prevents terms that leave a bar of one character, or run off the screen."""
+    callback, state = TermProgressCallback(), TrainerState(max_steps=60, is_world_process_zero=True)
+    names = [f"a_term_of_a_long_name_{i}" for i in range(terms)]
+    with terminal(monkeypatch) as written:
+        callback.on_train_begin(None, state, None)
+        state.global_step = 28
+        callback.on_step_end(None, state, None)
+        callback.on_log(None, state, None, {"loss": 1.65, **dict.fromkeys(names, 1e-4), "tokens_per_second": 1234})
+        bar, lines = str(callback.training_bar), [str(line) for line in callback.lines]
+        callback.on_log(None, state, None, {"loss": 1.5, "tokens_per_second": 1234})
+        fewer = [line for line in map(str, callback.lines) if line.strip()]
+        callback.on_train_end(None, state, None)
+        assert "loss 1.5" in written()
+    assert max(map(len, [bar, *lines])) < 80
+    assert bar.count("█") > 15
+    words = "  ".join(lines)
+    assert all(f"{name} 0.0001" in words for name in names)
+    assert "1,234 tokens/s" in words
+    assert fewer == ["loss 1.5  1,234 tokens/s"]
 
 
 def test_the_speed_in_the_log_adds_up_to_all_tokens(tmp_path, monkeypatch):

@@ -1,16 +1,30 @@
 """The commands by name, in the order in which they are listed. Each imports its work only when it runs."""
 
-from distil_nlp.cli.commands import benchmark, check, distill, evaluate_glue, make_report, push_to_hub, study
+from distil_nlp.cli.commands import (
+    benchmark,
+    check,
+    distill,
+    env,
+    evaluate_glue,
+    launch,
+    make_report,
+    push_to_hub,
+    recipes,
+    study,
+)
 
 COMMANDS = {
     command.name: command
     for command in (
         distill.COMMAND,
         check.COMMAND,
+        launch.COMMAND,
+        recipes.COMMAND,
         evaluate_glue.COMMAND,
         push_to_hub.COMMAND,
         make_report.COMMAND,
         benchmark.COMMAND,
         study.COMMAND,
+        env.COMMAND,
     )
 }

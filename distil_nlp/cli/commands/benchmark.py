@@ -45,7 +45,7 @@ def run(options: Namespace) -> Path:
 
 COMMAND = Command(
     name="benchmark",
-    summary="time training steps and inference beside other implementations",
+    summary="time steps and inference beside other implementations",
     description="Time distillation beside DistilBERT's loop, TextBrewer and plain fine-tuning.",
     example="distil-nlp benchmark --parts mlm task --model bert-base-uncased --glue nyu-mll/glue",
     add_arguments=add_arguments,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from argparse import Namespace
-from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
-from distil_nlp.cli.commands.distill import add_arguments
+from distil_nlp.cli.commands.distill import add_arguments, precheck
+from distil_nlp.recipe.shipped import recipe_file
 
 _INDENT = 10
 
 
 def run(options: Namespace) -> None:
-    from distil_nlp.pipeline.dry_run import dry_run
     from distil_nlp.recipe import load_recipe
 
-    for subject, text in dry_run(load_recipe(options.recipe, options.overrides), Path(options.recipe).stem):
-        print(textwrap.fill(f"{subject:{_INDENT}}{text}", 100, subsequent_indent=" " * _INDENT), flush=True)
+    file = recipe_file(options.recipe)
+    recipe = load_recipe(file, options.overrides)
+    from distil_nlp.pipeline.dry_run import dry_run  # takes seconds, and mistakes in the recipe are told before
+
+    width = max(shutil.get_terminal_size().columns, 2 * _INDENT)
+    for subject, text in dry_run(recipe, file.stem):
+        print(textwrap.fill(f"{subject:{_INDENT}}{text}", width, subsequent_indent=" " * _INDENT), flush=True)
     print("the recipe can be run: nothing was trained or kept")
 
 
@@ -25,7 +30,8 @@ COMMAND = Command(
     name="check",
     summary="say what a recipe would do, and what it would take, without training",
     description="Load everything, try both models, time a few steps, and say what the run would do and take.",
-    example="distil-nlp check recipes/own_data.yaml teacher.name=my-bert data.path=tickets.csv",
+    example="distil-nlp check own_data teacher.name=my-bert data.path=tickets.csv",
     add_arguments=add_arguments,
+    precheck=precheck,
     run=run,
 )

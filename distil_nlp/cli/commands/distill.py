@@ -6,27 +6,37 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
+from distil_nlp.recipe import read_yaml
+from distil_nlp.recipe.shipped import recipe_file
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a YAML file; see recipes/")
+    parser.add_argument("recipe", help="a YAML file, or the name of one that `distil-nlp recipes` lists")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="values that replace the recipe's"
     )
 
 
+def precheck(options: Namespace) -> None:
+    read_yaml(recipe_file(options.recipe))
+
+
 def run(options: Namespace) -> Path:
-    from distil_nlp.pipeline.distill import distil
     from distil_nlp.recipe import load_recipe
 
-    return distil(load_recipe(options.recipe, options.overrides), Path(options.recipe).stem)
+    file = recipe_file(options.recipe)
+    recipe = load_recipe(file, options.overrides)
+    from distil_nlp.pipeline.distill import distil  # takes seconds, and mistakes in the recipe are told before
+
+    return distil(recipe, file.stem)
 
 
 COMMAND = Command(
     name="distill",
     summary="distil a teacher into a student",
     description="Distil a teacher into a student, as a recipe says.",
-    example="accelerate launch -m distil_nlp distill recipes/glue.yaml data.task=mrpc training.seed=1",
+    example="distil-nlp distill glue data.task=mrpc training.seed=1",
     add_arguments=add_arguments,
+    precheck=precheck,
     run=run,
 )

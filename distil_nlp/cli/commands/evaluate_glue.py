@@ -82,7 +82,9 @@ def validate(options: Namespace) -> None:
 
 def run(options: Namespace) -> Path | None:
     from distil_nlp.tasks import GLUE
+    from distil_nlp.utils.hub_connection import use_cache_without_network
 
+    use_cache_without_network([options.model, options.data])
     arguments = vars(options).copy()
     finetuning = {name: arguments.pop(name) for name in _FINETUNING if name in arguments}
     tasks = arguments.pop("tasks")
@@ -105,7 +107,7 @@ COMMAND = Command(
     name="evaluate-glue",
     summary="score a model on GLUE, as it is or fine-tuned on each task",
     description="Score a model on GLUE tasks.",
-    example="accelerate launch -m distil_nlp evaluate-glue runs/x/student --mode finetune --tasks all",
+    example="distil-nlp launch evaluate-glue runs/x/student --mode finetune --tasks all",
     add_arguments=add_arguments,
     run=run,
     validate=validate,

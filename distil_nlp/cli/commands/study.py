@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import names, path
+from distil_nlp.recipe import read_yaml
+from distil_nlp.recipe.shipped import STUDIES, recipe_file
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.names import path_name
 
@@ -14,7 +16,7 @@ logger = get_logger(__name__)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("study", type=path, help="a YAML file; see recipes/study/")
+    parser.add_argument("study", help="a YAML file, or the name of one that `distil-nlp recipes` lists")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="values for the recipe of all runs"
     )
@@ -22,18 +24,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=path, help="folder; default: runs/study-<name of the file>")
 
 
+def precheck(options: Namespace) -> None:
+    read_yaml(recipe_file(options.study, STUDIES))
+
+
 def run(options: Namespace) -> Path:
     from distil_nlp.study.runner import run_study
 
-    folder = options.output or Path("runs") / path_name(f"study-{options.study.stem}")
-    return run_study(options.study, folder, options.overrides, options.methods)
+    file = recipe_file(options.study, STUDIES)
+    folder = options.output or Path("runs") / path_name(f"study-{file.stem}")
+    return run_study(file, folder, options.overrides, options.methods)
 
 
 COMMAND = Command(
     name="study",
     summary="distil with one objective after another, and compare them",
     description="Distil with one objective after another, and compare them.",
-    example="distil-nlp study recipes/study/methods.yaml teacher.name=bert-base-uncased",
+    example="distil-nlp study methods teacher.name=bert-base-uncased",
     add_arguments=add_arguments,
+    precheck=precheck,
     run=run,
 )

@@ -66,7 +66,7 @@ def averages(tasks: Mapping[str, Mapping[str, Any]], is_trial: bool) -> dict[str
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the summary as an aligned table, for the terminal."""
     means = [f"{name}: {decimal(value)}" for name, value in summary["averages"].items()]
-    return "\n".join(["", layout.aligned_table(_rows(summary), names=2), "", *means, *_notes(summary), ""])
+    return "\n".join(["", layout.terminal_table(_rows(summary), names=2), "", *means, *_notes(summary), ""])
 
 
 def summary_markdown(summary: Mapping[str, Any]) -> str:
