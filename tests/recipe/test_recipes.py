@@ -14,7 +14,7 @@ from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline.plan import output_folder
 from distil_nlp.recipe import load_recipe
 from distil_nlp.recipe.sections import Recipe
-from distil_nlp.study.plan import BASELINE_METHOD, read_plan, recipe_of
+from distil_nlp.study.plan import read_plan, recipe_of
 from distil_nlp.tasks import Head
 from tests.helpers import ROOT, tiny
 from tests.helpers.training import curve, trainer
@@ -189,7 +189,7 @@ def test_every_method_of_the_study_fits_its_models(tmp_path):
     """Prevents a study that stops at its twentieth method, after a night."""
     path = ROOT / "recipes" / "study" / "methods.yaml"
     plan = read_plan(path)
-    assert BASELINE_METHOD in plan.methods
+    assert plan.compared_with == "plain"
     for name in plan.methods:
         recipe = load_recipe(recipe_of(plan, path, name, tmp_path))
         objective = build.objective_from(recipe, "classification")
