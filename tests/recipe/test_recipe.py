@@ -78,7 +78,7 @@ def test_every_mistake_is_in_one_message(recipe):
         "data.max_length: expected a valid integer / got 'four'",
         "objective.soft_target_kl.temperature: expected greater than 0 / got 0",
         "objective.soft_target_kl.rows: expected 'masked' or 'all' or a valid number / got 'some'",
-        "modle: unknown key; known: teacher, student, data, objective, balance, training, evaluation, hub, run",
+        "modle: unknown key; known: plugins, teacher, student, data, objective, balance, training, evaluation, hub",
         "training.learning_rate: expected a valid number / got 'fast'",
         "training.warmup_step: unknown key; did you mean warmup_steps?",
         "training.save_strategy: expected one of epoch / got 'epochs'",
@@ -199,7 +199,7 @@ def test_bytes_that_are_no_text_are_an_error(tmp_path):
 @pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- a", "list"), ("just words", "str")])
 def test_a_file_without_sections_is_an_error(recipe, text, kind):
     """An empty file is no recipe of defaults."""
-    with pytest.raises(UserError, match=f"expected sections teacher, student, .* / got {kind}"):
+    with pytest.raises(UserError, match=f"expected sections plugins, teacher, student, .* / got {kind}"):
         recipe(text)
 
 
