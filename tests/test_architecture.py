@@ -20,6 +20,7 @@ SHARED_NAMES = {
     "COMMAND": "protocol of cli/commands/",
     "add_arguments": "protocol of cli/commands/",
     "run": "protocol of cli/commands/",
+    "distill": "the command in cli/, and the call from Python in pipeline/",
 }
 """Public names that several modules define, and why."""
 

@@ -41,36 +41,23 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         UserError: with every mistake, and the nearest known key for each unknown key.
     """
     path = Path(path).expanduser()
-    tree = read_yaml(path)
-    mistakes = [mistake for text in overrides if (mistake := _merge_override(tree, text))]
-    return _recipe_of(tree, str(path), path.parent, mistakes)
+    return recipe_from(read_yaml(path), overrides, path)
 
 
-def recipe_from(settings: Mapping[str, Any], overrides: Iterable[str] = (), name: str = "the recipe") -> Recipe:
-    """Return the recipe of settings by section, as `load_recipe` does of a file's.
+def recipe_from(settings: Mapping[str, Any], overrides: Iterable[str] = (), file: Path | None = None) -> Recipe:
+    """Return the recipe of settings by section, with overrides merged in.
 
     Args:
-        settings: section → key → value; it is left as it is.
+        settings: section → key → value; left as it is.
         overrides: `section.key=value`, where the value is YAML.
-        name: stands for the file in messages.
+        file: the file that the settings are from, for messages and plugins; None without one.
 
     Raises:
-        UserError: with every mistake.
+        UserError: as for `load_recipe`.
     """
     tree = {key: {} if section is None else section for key, section in deepcopy(dict(settings)).items()}
+    name, folder = ("the recipe", Path()) if file is None else (str(file), file.parent)
     mistakes = [mistake for text in overrides if (mistake := _merge_override(tree, text))]
-    return _recipe_of(tree, name, Path(), mistakes)
-
-
-def _recipe_of(tree: dict[str, Any], name: str, folder: Path, mistakes: list[str]) -> Recipe:
-    """Return the recipe of a tree of settings.
-
-    Args:
-        tree: it is changed.
-        name: of the file, for messages.
-        folder: where plugins are looked for, after the working directory.
-        mistakes: those found so far.
-    """
     for place, container, key in _strings(tree):
         if mask_secrets(container[key]) != container[key]:
             mistake = "expected no token or password / got one / recipes are kept and published / see hf auth login"
