@@ -52,12 +52,15 @@ if TYPE_CHECKING:
     from distil_nlp.objective import BatchTerm, HiddenTerm, LabelTerm, LossTerm, SoftTerm
     from distil_nlp.objective.objective import Objective
     from distil_nlp.objective.schedule import Schedule
+    from distil_nlp.pipeline.distillation import distill
+    from distil_nlp.pipeline.distillation_result import DistillationResult
     from distil_nlp.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BatchTerm": "objective",
+    "DistillationResult": "pipeline.distillation_result",
     "DistillationTrainer": "training.trainer",
     "HiddenTerm": "objective",
     "LabelTerm": "objective",
@@ -68,6 +71,7 @@ _HOMES = {
     "UserError": "errors",
     "build_student": "models",
     "choose_layers": "models",
+    "distill": "pipeline.distillation",
 }
 """Public name → the module that it is imported from; names that are not here are losses."""
 
@@ -89,6 +93,7 @@ __all__ = [
     "DecoupledKD",
     "DistInter",
     "DistIntra",
+    "DistillationResult",
     "DistillationTrainer",
     "FactorTransfer",
     "FitNetsHint",
@@ -124,6 +129,7 @@ __all__ = [
     "WeightsMSE",
     "build_student",
     "choose_layers",
+    "distill",
 ]
 
 

@@ -22,6 +22,7 @@ SHARED_NAMES = {
     "run": "protocol of cli/commands/",
     "validate": "protocol of cli/commands/",
     "precheck": "protocol of cli/commands/",
+    "distill": "the command in cli/, and the call from Python in pipeline/",
 }
 """Public names that several modules define, and why."""
 

@@ -1,15 +1,22 @@
 """Examples run as a newcomer would run them, and leave a student that plain transformers loads."""
 
 import ast
+import hashlib
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from distil_nlp.cli import distill
+from distil_nlp.pipeline import distill as stages
+from distil_nlp.results import read_run, schema_mismatches
 from tests.helpers import ROOT, tiny
+from tests.helpers.messages import one_line
+from tests.helpers.runs import Place
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -55,6 +62,76 @@ def test_own_loss(tmp_path, teacher):
     """Prevents a class to derive from that asks for more than the example says, and a term that is not logged."""
     assert "hidden_l1" in run_example("own_loss.py", tmp_path, teacher, "own")
     assert_loads(tmp_path / "own" / "student", teacher)
+
+
+def test_distil_classifier(tmp_path):
+    """Prevents a script for classifiers that no longer matches the code; labels are names, in the teacher's order."""
+    model = tiny.classifier(4)
+    model.config.id2label, model.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    place = Place(tmp_path)
+    place.teacher(model)
+    lines = [f'"{text}",{"yes" if i % 3 else "no"}' for i, text in enumerate(place.texts)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    printed = run_example("distil_classifier.py", tmp_path, "teacher", "rows.csv", "mine", "--max-steps", 2)
+    assert "student from teacher layers [1, 3]" in printed
+    assert re.search(r"accuracy of the copied layers [01]\.\d{3}, after distillation [01]\.\d{3}", printed)
+    student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "mine" / "student")
+    assert (student.config.num_hidden_layers, student.config.id2label) == (2, {0: "no", 1: "yes"})
+
+
+OWN_TERMS = ROOT / "examples" / "own_terms.yaml"
+
+
+@pytest.mark.integration
+def test_own_terms_in_a_recipe(tmp_path, monkeypatch, capfd):
+    """Prevents a loss of one's own that seeds, baselines, card, report and upload do not know, or hide the code of."""
+    monkeypatch.setattr(
+        stages, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
+    )
+    place = Place(tmp_path).prepare()
+    (tmp_path / "my_terms.py").write_text((ROOT / "examples" / "my_terms.py").read_text())
+    (tmp_path / "own.yaml").write_text(OWN_TERMS.read_text())
+    command = [
+        str(tmp_path / "own.yaml"), f"teacher.name={place.folder / 'teacher'}", f"data.path={place.folder / 'data'}",
+        f"training.output_dir={place.out}", "training.max_steps=2", "training.logging_steps=1", "training.use_cpu=true",
+        "run.accept_weak_teacher=true", "evaluation.seeds=2", "training.disable_tqdm=true", "data.max_length=32",
+    ]  # fmt: skip
+    assert distill(command) == 0
+    printed = capfd.readouterr().out
+    sha256 = hashlib.sha256((tmp_path / "my_terms.py").read_bytes()).hexdigest()
+    assert f"code of your own is run: {tmp_path / 'my_terms.py'}, sha256 {sha256}" in printed
+    results = read_run(place.out)
+    assert [mismatch for mismatch in schema_mismatches(results) if "own_code" in mismatch] == []
+    (code,) = results["own_code"]
+    assert (code["sha256"], list(code["terms"])) == (sha256, ["hidden_l1"])
+    assert results["seeds"]["accuracy"]["seeds"] == [42, 43]
+    assert results["baselines"]["no_distillation"]["gain"]["seeds"] == 2
+    assert results["training"]["final_terms"]["hidden_l1"] > 0
+    card = (place.out / "student" / "README.md").read_text()
+    assert "| `hidden_l1` | mean absolute difference of the hidden states | 0.5 |" in card
+    assert f"`hidden_l1` of `my_terms.py` (SHA-256 `{sha256}`)" in card
+    report = (place.out / "report" / "report.md").read_text()
+    assert f"my_terms.py, sha256 {sha256}: hidden_l1" in report
+    assert "hidden_l1, absolute difference from" in report
+
+    again = [str(place.out / "recipe.yaml")]
+    assert distill(again) == 0
+    assert "this run is finished" in capfd.readouterr().out
+    (tmp_path / "my_terms.py").write_text((tmp_path / "my_terms.py").read_text().replace(".abs()", ".square()"))
+    assert distill(again) == 0
+    assert "plugins changed since, its figures are of what was there before" in capfd.readouterr().out
+    (place.out / "results.json").unlink()
+    assert distill(again) == 2
+    assert "got other code of your own (plugins)" in one_line(capfd.readouterr().err)
+    (tmp_path / "my_terms.py").unlink()
+    assert distill(again) == 2
+    assert "my_terms.py', which does not exist" in one_line(capfd.readouterr().err)
+
+
+def test_the_how_to_shows_the_example():
+    """Prevents a page whose code nobody ran."""
+    page = (ROOT / "docs" / "own_terms.md").read_text()
+    assert f"```python\n{(ROOT / 'examples' / 'my_terms.py').read_text()}```" in page
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ _PAIRINGS = {
     "last": "`last` pairs the last layers",
     "all": "`all` is `uniform` and the embedding outputs",
 }
+_ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 _HYPERPARAMETERS = (
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio",
     "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "adam_beta1", "adam_beta2", "adam_epsilon",
@@ -32,6 +34,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
     checkpoint = start.get("checkpoint")
     values = {
         "terms": _terms(facts),
+        "own_code": _own_code(facts),
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
         "without_place": _names(start.get("dropped") or []),
@@ -57,24 +60,47 @@ def _names(tensors: list[str]) -> str:
 def _terms(facts: CardFacts) -> str:
     """Return the loss as a table: each term with weight, temperature, layers and source."""
     head = ["term", "what is matched", "weight", "T", "layers", "tokens", "source (arXiv)"]
-    return markdown_table(drop_empty([head, *(_term(name, term, facts.kind) for name, term in facts.terms.items())]))
+    return markdown_table(drop_empty([head, *(_term(name, term, facts) for name, term in facts.terms.items())]))
 
 
-def _term(name: str, term: Mapping[str, Any], kind: TaskKind) -> list[str]:
-    known = TERMS.get(name)  # an older run may name another
-    change, is_soft = term.get("schedule") or {}, kind.output == "distribution"
-    formula, paper = (known.formula, known.paper) if known else ("", None)
-    if known and known.formula_of_regression and not is_soft:
-        formula, paper = known.formula_of_regression, None
+def _term(name: str, term: Mapping[str, Any], facts: CardFacts) -> list[str]:
+    change, is_soft = term.get("schedule") or {}, facts.kind.output == "distribution"
+    formula, source = _matched(name, facts)
     return [
         inline_code(name),
         formula,
         _scheduled(term.get("weight", 1.0), change.get("weight")),
         _scheduled(term.get("temperature"), change.get("temperature")) if is_soft else "",
         _layers(term.get("layers")),
-        _tokens(term, kind),
-        f"{'after ' * known.is_variant}{_arxiv(paper)}" if paper else "",
+        _tokens(term, facts.kind),
+        source,
     ]
+
+
+def _matched(name: str, facts: CardFacts) -> tuple[str, str]:
+    """Return what a term matches, and its source: a paper, or code of one's own; empty for one of an older version."""
+    known, own, is_number = TERMS.get(name), facts.own_terms.get(name), facts.kind.output == "number"
+    if known is not None and known.formula_of_regression and is_number:
+        return known.formula_of_regression, ""
+    if known is not None:
+        return known.formula, f"{'after ' * known.is_variant}{_arxiv(known.paper)}" if known.paper else ""
+    if own is None:
+        return "", ""
+    formula, paper = (is_number and own.get("formula_of_regression")) or own.get("formula"), own.get("paper")
+    source = f", after {_arxiv(paper)}" if _ARXIV.fullmatch(paper or "") else ""
+    return escape_markdown(formula or ""), f"own code, {_code_name(own['plugin'])}{source}"
+
+
+def _own_code(facts: CardFacts) -> list[str]:
+    """Return each term that is not the tool's, with its file or module and the hash of it."""
+    return [
+        f"{inline_code(name)} of {_code_name(own['plugin'])} (SHA-256 {inline_code(own['sha256'])})"
+        for name, own in facts.own_terms.items()
+    ]
+
+
+def _code_name(plugin: Any) -> str:
+    return inline_code(redact_paths(plugin))
 
 
 def _arxiv(number: str) -> str:

@@ -25,7 +25,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.hub.card import CARD_FILE, PLACEHOLDER, render_card
 from distil_nlp.redaction import redact_paths, redact_paths_in_text
 from distil_nlp.reporting.formatting import large
-from distil_nlp.results import read_run
+from distil_nlp.reporting.tables import own_code
+from distil_nlp.results import RunResults, read_run
 from distil_nlp.utils.files import validate_links
 
 _STUDENT = (
@@ -53,6 +54,7 @@ class UploadPlan:
         files: path in the repository → contents, or the file that has them.
         present: the files that the repository has already; None if it does not exist yet.
         url: the repository's address.
+        own_code: files and modules of the user's own that the run imported, with their terms.
     """
 
     run: Path
@@ -61,6 +63,7 @@ class UploadPlan:
     files: dict[str, Path | bytes]
     present: frozenset[str] | None
     url: str
+    own_code: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         sizes = {name: _size(content) for name, content in self.files.items()}
@@ -69,6 +72,8 @@ class UploadPlan:
         lines = [f"{self.run} → {self.url} ({state}, {visibility[self.private]})", ""]
         lines += [f"{large(size, 'B'):>10}  {name}" for name, size in sizes.items()]
         lines.append(f"{large(sum(sizes.values()), 'B'):>10}  in {len(sizes)} files")
+        if self.own_code:
+            lines += ["", f"Trained with code of your own, which is not uploaded: {'; '.join(self.own_code)}."]
         if self.present is not None:
             replaced, others = sorted(self.present & self.files.keys()), sorted(self.present - self.files.keys())
             lines += ["", f"One commit. It replaces: {', '.join(replaced) or 'nothing'}."]
@@ -105,7 +110,8 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     results = _finished_results(run)
     with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
         full, is_private, present = _inspect(repo_id, private, api)
-    return UploadPlan(run, full, is_private, _files(run, results, full), present, f"{api.endpoint}/{full}")
+    files, own = _files(run, results, full), tuple(own_code(RunResults(run.name, run, results)))
+    return UploadPlan(run, full, is_private, files, present, f"{api.endpoint}/{full}", own)
 
 
 def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None = None) -> None:

@@ -123,7 +123,7 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
 
 def build_student(
     teacher: PreTrainedModel,
-    layers: list[int] | None,
+    layers: LayerChoice | None = "every_other",
     *,
     num_layers: int | None = None,
     architecture: Literal["same", "distilbert"] = "same",
@@ -133,8 +133,9 @@ def build_student(
 
     Args:
         teacher: with the head that the student needs too.
-        layers: the teacher block for each student block (`choose_layers`); None leaves all weights random.
-        num_layers: the depth, where `layers` does not determine it.
+        layers: the teacher block for each student block, or a way to choose them (`choose_layers`); `random` or None
+            leaves all weights random.
+        num_layers: the depth; by default the number of `layers` in a list, or half the teacher's.
         architecture: the teacher's own classes, or `distilbert` for a BERT (its segment 0 is folded into the
             position table: DistilBERT has no segments, and dropping them would shift every embedding).
         config_changes: fields of the student's configuration, such as a smaller `hidden_size`. Weights that
@@ -143,7 +144,9 @@ def build_student(
     Raises:
         UserError: if the architecture cannot be had from this teacher, or the configuration is impossible.
     """
-    depth = num_layers if layers is None else len(layers)
+    teacher_depth = teacher.config.num_hidden_layers
+    layers = None if layers is None else choose_layers(layers, teacher_depth, num_layers)
+    depth = len(layers) if layers is not None else num_layers or max(teacher_depth // 2, 1)
     student = _empty(teacher, depth, layers, architecture, config_changes or {})
     report = StudentReport(layers)
     if layers is None:

@@ -23,15 +23,16 @@ class Objective:
 
     Args:
         terms: at most one of each name. Terms with a weight of 0 throughout training are dropped, and cost nothing.
-        kind: the kind of task: `mlm`, `classification` or `regression`.
+        kind: the kind of task: `mlm`, `classification` or `regression`; by default that of the trainer's student.
         balance: adapts the weights of the terms during training; None for fixed weights.
 
     Raises:
         UserError: if no term with a weight is left, a name occurs twice, or a term does not apply to the kind of task.
     """
 
-    def __init__(self, terms: Sequence[LossTerm], kind: TaskKind | str = "mlm", balance: LossBalancer | None = None):
-        kind = task_kind(kind)
+    def __init__(
+        self, terms: Sequence[LossTerm], kind: TaskKind | str | None = None, balance: LossBalancer | None = None
+    ):
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise UserError(
@@ -49,14 +50,6 @@ class Objective:
                 fix="give one of them a weight",
             )
         for term in self.terms:
-            if not term.applies_to(kind):
-                raise UserError(
-                    f"objective.{term.name}",
-                    " or ".join(term.kinds()),
-                    str(kind),
-                    why="the term is not defined for it",
-                    fix="leave it out",
-                )
             if balance is not None and balance.kind == "uncertainty" and term.why_not_balanced:
                 raise UserError(
                     "balance.kind",
@@ -65,8 +58,27 @@ class Objective:
                     why=term.why_not_balanced,
                     fix="use gradient_norm, or leave balance out",
                 )
-        self.kind: TaskKind = kind
+        self.kind: TaskKind | None = None
         self.balance = balance
+        if kind is not None:
+            self.set_kind(kind)
+
+    def set_kind(self, kind: TaskKind | str) -> None:
+        """Set the kind of task; the trainer does where none was given.
+
+        Raises:
+            UserError: if a term is not defined for it.
+        """
+        self.kind = task_kind(kind)
+        for term in self.terms:
+            if not term.applies_to(self.kind):
+                raise UserError(
+                    f"objective.{term.name}",
+                    " or ".join(term.kinds()),
+                    str(self.kind),
+                    why="the term is not defined for it",
+                    fix="leave it out",
+                )
 
     @property
     def names(self) -> list[str]:
@@ -80,8 +92,10 @@ class Objective:
         """Bind the terms to the models; called once by the trainer.
 
         Raises:
-            UserError: if a layer does not exist, heads do not match, or a term has no teacher.
+            UserError: if a layer does not exist, heads do not match, a term has no teacher, or no kind of task is set.
         """
+        if self.kind is None:
+            raise UserError("objective", "a kind of task", "none", fix="give it: Objective(terms, kind=…)")
         if teacher is None and self.needs_teacher:
             names = [term.name for term in self.terms if term.needs_teacher]
             raise UserError(

@@ -246,6 +246,7 @@ class Pipeline:
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
             "recipe": recipe.model_dump(mode="json"),
+            "own_code": [plugin.to_dict() for plugin in recipe.imported] or None,
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
             "task": scores.task,
             "headline": headline_metric(scores.task),

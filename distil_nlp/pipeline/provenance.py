@@ -33,18 +33,23 @@ def provenance_of(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokeni
         starting_checkpoint=recipe.student.name and fingerprint_of_model(recipe.student.name, recipe.student.revision),
         data_files=files,
         versions=package_versions(_COMPUTING),
+        plugins=_hash_plugins(recipe),
     )
 
 
 def fingerprint_of_recipe(recipe: Recipe) -> str:
     """Return a hash of the settings that change a student, as far as they differ from the defaults."""
-    settings = flatten(abbreviate_home(concise(recipe.model_dump(mode="json"))))
+    settings = flatten(abbreviate_home(concise(recipe.model_dump(mode="json"), type(recipe))))
     return hash_json({k: v for k, v in settings.items() if not k.startswith(IRRELEVANT_KEYS + EXTENDING_KEYS)})
 
 
 def changed_sources(recipe: Recipe, before: Mapping[str, Any]) -> list[str]:
     """Return what has changed since a run, as far as files tell without loading rows or models."""
-    now = {"data files": hash_data_files(recipe.data.path), "teacher": _hash_teachers(recipe)}
+    now = {
+        "data files": hash_data_files(recipe.data.path),
+        "teacher": _hash_teachers(recipe),
+        "plugins": _hash_plugins(recipe),
+    }
     return [name for name, value in now.items() if before.get(name.replace(" ", "_"), value) != value]
 
 
@@ -57,6 +62,11 @@ def fingerprint_of_model(name: str, revision: str | None) -> str:
 def _hash_teachers(recipe: Recipe) -> str:
     teachers = [single.teacher for single in builders.single_teachers(recipe)]
     return hash_json([fingerprint_of_model(teacher.name, teacher.revision) for teacher in teachers])
+
+
+def _hash_plugins(recipe: Recipe) -> str | None:
+    """Return a hash of the files of one's own code; None without any."""
+    return hash_json(sorted(plugin.sha256 for plugin in recipe.imported)) if recipe.imported else None
 
 
 def _hash_rows(rows: Any, source: str | None) -> str | None:

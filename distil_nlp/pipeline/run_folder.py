@@ -56,7 +56,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     if recipe.run.overwrite or not _has_progress(folder):
         return "new"
     settings = recipe.model_dump(mode="json")
-    changes = describe_changes(_saved_recipe(folder / RECIPE), settings, IRRELEVANT_KEYS + EXTENDING_KEYS)
+    changes = describe_changes(_saved_recipe(folder / RECIPE, type(recipe)), settings, IRRELEVANT_KEYS + EXTENDING_KEYS)
     if changes:
         listed = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
         raise UserError(
@@ -72,7 +72,8 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
     results = _scores(folder / RESULTS)
     if results is None or not (folder / STUDENT / "config.json").is_file():
         return "unfinished"
-    return "unfinished" if changed_keys(complete(results["recipe"]), settings, IRRELEVANT_KEYS) else "finished"
+    scored = complete(results["recipe"], type(recipe))
+    return "unfinished" if changed_keys(scored, settings, IRRELEVANT_KEYS) else "finished"
 
 
 def _scores(path: Path) -> dict[str, Any] | None:
@@ -137,10 +138,10 @@ def _has_progress(folder: Path) -> bool:
     return any(folder.glob("checkpoint-*")) or any((folder / name).exists() for name in (RESULTS, STUDENT, VARIANTS))
 
 
-def _saved_recipe(path: Path) -> dict[str, Any]:
+def _saved_recipe(path: Path, schema: type[Recipe]) -> dict[str, Any]:
     """Return all settings of a run's recipe, defaults included, whether or not the file has them written out."""
     try:
-        return complete(read_yaml(path))
+        return complete(read_yaml(path), schema)
     except UserError as error:
         raise UserError(
             None,

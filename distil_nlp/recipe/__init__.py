@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distil_nlp.recipe.forms import complete, concise
-    from distil_nlp.recipe.load import dump_recipe, load_recipe
+    from distil_nlp.recipe.load import dump_recipe, load_recipe, recipe_from
     from distil_nlp.recipe.sections import Recipe
     from distil_nlp.recipe.yaml_file import dump_yaml, read_yaml
 
-__all__ = ["Recipe", "complete", "concise", "dump_recipe", "dump_yaml", "load_recipe", "read_yaml"]
+__all__ = ["Recipe", "complete", "concise", "dump_recipe", "dump_yaml", "load_recipe", "read_yaml", "recipe_from"]
 
 _HOMES = {
     "Recipe": "sections",
@@ -21,6 +21,7 @@ _HOMES = {
     "dump_yaml": "yaml_file",
     "load_recipe": "load",
     "read_yaml": "yaml_file",
+    "recipe_from": "load",
 }
 """Public name → its module, which is imported when the name is first used: the sections need torch, files do not."""
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from distil_nlp.recipe.sections import Recipe, Section, TermSection, section_class
+from distil_nlp.recipe.sections import ObjectiveBase, Recipe, Section, TermSection, section_class
 
 
-def concise(settings: Mapping[str, Any]) -> dict[str, Any]:
+def concise(settings: Mapping[str, Any], schema: type[Recipe] = Recipe) -> dict[str, Any]:
     """Return the settings that differ from the defaults.
 
     Settings without a default stay, and so do sections that are switched on (`cache: {}`) and the weight of each term.
@@ -21,29 +21,35 @@ def concise(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: a recipe as `Recipe.model_dump` or `results.json` has it.
+        schema: the recipe's class, which knows terms of one's own. Without it they keep all their options.
     """
-    return _without_defaults(settings, Recipe)
+    return _without_defaults(settings, schema)
 
 
-def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+def complete(settings: Mapping[str, Any], schema: type[Recipe] = Recipe) -> dict[str, Any]:
     """Return the settings with all defaults filled in, as `Recipe.model_dump` has them.
 
     Args:
         settings: a recipe as its file has it.
+        schema: the recipe's class, which knows terms of one's own.
     """
-    return _with_defaults(settings, Recipe)
+    return _with_defaults(settings, schema)
 
 
 def _without_defaults(settings: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
     short = {}
     for name, value in settings.items():
-        field = section.model_fields.get(name)
+        field = section.model_fields.get(name) or (_OTHER_TERM if issubclass(section, ObjectiveBase) else None)
         inner = section_class(field.annotation) if field else None
         if inner and isinstance(value, Mapping):
             value = _without_defaults(value, inner)
         if field is None or field.is_required() or value != _short_default(field) or _is_weight(name, section):
             short[name] = value
     return short
+
+
+_OTHER_TERM = FieldInfo(annotation=TermSection | None, default=None)
+"""A term of one's own, as far as it is known without its code."""
 
 
 def _with_defaults(settings: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:

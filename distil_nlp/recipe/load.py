@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from distil_nlp.errors import UserError, quoted, shown
 from distil_nlp.recipe.forms import concise
+from distil_nlp.recipe.own_terms import recipe_class
+from distil_nlp.recipe.plugins import load_plugins, locate_plugins
 from distil_nlp.recipe.sections import Recipe, section_class
 from distil_nlp.recipe.training_arguments import training_mistakes
 from distil_nlp.recipe.yaml_file import dump_yaml, parse_yaml, read_yaml
@@ -20,9 +23,11 @@ from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
     "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.cache.folder", "student.name", "data.path",
-    "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir",
+    "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir", "plugins",
 )  # fmt: skip
 """Keys whose values are paths, or may be."""
+_WITHOUT_SECTION = ("plugins",)
+"""Keys that are no sections."""
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -33,7 +38,23 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         UserError: with every mistake, and the nearest known key for each unknown key.
     """
-    tree = read_yaml(Path(path).expanduser())
+    path = Path(path).expanduser()
+    return recipe_from(read_yaml(path), overrides, path)
+
+
+def recipe_from(settings: Mapping[str, Any], overrides: Iterable[str] = (), file: Path | None = None) -> Recipe:
+    """Return the recipe of settings by section, with overrides merged in.
+
+    Args:
+        settings: section → key → value; left as it is.
+        overrides: `section.key=value`, where the value is YAML.
+        file: the file that the settings are from, for messages and plugins; None without one.
+
+    Raises:
+        UserError: as for `load_recipe`.
+    """
+    tree = {key: {} if section is None else section for key, section in deepcopy(dict(settings)).items()}
+    name, folder = ("the recipe", Path()) if file is None else (str(file), file.parent)
     mistakes = [mistake for text in overrides if (mistake := _merge_override(tree, text))]
     for place, container, key in _strings(tree):
         if mask_secrets(container[key]) != container[key]:
@@ -42,7 +63,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         elif place in _PATHS and (reason := why_no_path(container[key])):
             mistakes.append(f"{place}: expected a path / got {quoted(container[key])} / {reason}")
         container[key] = expand_home(container[key])
-    recipe, schema_mistakes = _validate(tree)
+    recipe, schema_mistakes = _validate(tree, recipe_class(load_plugins(locate_plugins(tree, folder))))
     mistakes += schema_mistakes
     for where, fields in (
         ("training", tree.get("training")),
@@ -53,20 +74,20 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     if mistakes or recipe is None:
         lines = [f"  - {mistake}" for mistake in mistakes]
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        raise UserError("\n".join([f"{path}: {count} in the recipe, nothing was run", *lines]))
+        raise UserError("\n".join([f"{name}: {count} in the recipe, nothing was run", *lines]))
     return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the settings that differ from the defaults as YAML for `load_recipe`, with the home folder as `~`."""
-    return dump_yaml(abbreviate_home(concise(recipe.model_dump(mode="json"))))
+    return dump_yaml(abbreviate_home(concise(recipe.model_dump(mode="json"), type(recipe))))
 
 
 def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     """Merge `section.key=value` into the tree; return the mistake in it, or None."""
     key, equals, value = text.partition("=")
     parts = key.split(".")
-    if not equals or not all(parts) or len(parts) < 2:
+    if not equals or not all(parts) or (len(parts) < 2 and key not in _WITHOUT_SECTION):
         return f"{quoted(text)}: expected section.key=value, such as training.learning_rate=5e-5"
     try:
         parsed = parse_yaml(value) if value else None
@@ -99,23 +120,25 @@ def _strings(tree: Any) -> Iterator[tuple[str, Any, Any]]:
                 containers.append((where, value))
 
 
-def _validate(tree: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+def _validate(tree: dict[str, Any], schema: type[Recipe]) -> tuple[Recipe | None, list[str]]:
     try:
-        return Recipe.model_validate(tree), []
+        return schema.model_validate(tree), []
     except ValidationError as error:
         by_place: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for detail in error.errors(include_url=False):
-            by_place.setdefault(_place(detail["loc"]), []).append(detail)
-        return None, [_describe(keys, details) for keys, details in by_place.items()]
+            by_place.setdefault(_place(detail["loc"], schema), []).append(detail)
+        return None, [_describe(keys, details, schema) for keys, details in by_place.items()]
 
 
-def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
+def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]], schema: type[Recipe]) -> str:
     """Return one line for all errors of pydantic about a key; a union has one for each member."""
     first, place = errors[0], ".".join(map(shown, keys))
     if first["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
+        known = _known_keys(keys[:-1], schema)
         near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        if keys[:-1] == ("objective",) and not schema.imported:
+            hint += " A term of your own needs its file in plugins" if near else "; or name your own term's in plugins"
         return f"{place}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{place}: missing"
@@ -123,10 +146,10 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]]) -> str:
     return f"{place}: expected {expected} / got {quoted(first['input'])}"
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:
+def _place(location: tuple[int | str, ...], schema: type[Recipe]) -> tuple[str, ...]:
     """Return the keys as the recipe spells them, without the union members and list positions that pydantic adds."""
     parts: list[str] = []
-    model: Any = Recipe
+    model: Any = schema
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(str(part))
@@ -137,8 +160,8 @@ def _place(location: tuple[int | str, ...]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _known_keys(path: tuple[str, ...]) -> list[str]:
-    model: Any = Recipe
+def _known_keys(path: tuple[str, ...], schema: type[Recipe]) -> list[str]:
+    model: Any = schema
     for part in path:
         model = section_class(model.model_fields[part].annotation)
     return list(model.model_fields)

@@ -1,21 +1,23 @@
 """The schema of a recipe: one typed section for each part of a run.
 
-A recipe is data: numbers, names and lists, and no class paths.
+A recipe is data: numbers, names and lists. Code is run for `plugins` alone, which name files or modules of one's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
-from inspect import signature
+from inspect import Parameter, signature
 from operator import or_
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
 from distil_nlp.objective.schedule import Curve, Schedule
+from distil_nlp.recipe.plugins import Plugin
 
 LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 _Path = Annotated[str, Field(min_length=1)]
@@ -272,7 +274,7 @@ class TermSection(Section):
     schedule: WeightSchedule = WeightSchedule()
 
 
-def _term_section(term: type[LossTerm]) -> type[TermSection]:
+def term_section(term: type[LossTerm]) -> type[TermSection]:
     """Return the section of a term, with the parameters of its constructor and their annotations.
 
     A parameter that may be a `Schedule` is a number in the recipe, and `schedule` may change it.
@@ -285,22 +287,28 @@ def _term_section(term: type[LossTerm]) -> type[TermSection]:
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if Schedule in kinds:
             schedules[option.name] = (PositiveChange | None, None)
-        options[option.name] = (reduce(or_, (kind for kind in kinds if kind is not Schedule)), option.default)
+        default = ... if option.default is Parameter.empty else option.default
+        options[option.name] = (reduce(or_, (kind for kind in kinds if kind is not Schedule)), default)
     if schedules:
         changes = create_model("Schedule", __base__=WeightSchedule, **schedules)
         options["schedule"] = (changes, changes())
     return create_model(term.name, __base__=TermSection, **options)
 
 
-class _Objective(Section):
+class ObjectiveBase(Section):
     """The terms of the loss, by name. A term that is left out, or has weight 0, is not computed."""
 
 
-ObjectiveSection = create_model(
-    "ObjectiveSection",
-    __base__=_Objective,
-    **{name: (_term_section(term) | None, None) for name, term in TERMS.items()},
-)
+def objective_section(terms: Mapping[str, type[LossTerm]]) -> type[Section]:
+    """Return the section `objective` with a key for each of these terms."""
+    return create_model(
+        "ObjectiveSection",
+        __base__=ObjectiveBase,
+        **{name: (term_section(term) | None, None) for name, term in terms.items()},
+    )
+
+
+ObjectiveSection = objective_section(TERMS)
 
 
 class BalanceSection(Section):
@@ -365,6 +373,7 @@ class Recipe(Section):
     """The settings of a run.
 
     Attributes:
+        plugins: Python files, or modules, whose loss terms `objective` may name; imported when the recipe is loaded.
         teacher: the model to learn from.
         student: the model to train.
         data: transfer set and evaluation splits.
@@ -374,8 +383,14 @@ class Recipe(Section):
         evaluation: seeds, baselines and scores.
         hub: upload of the student.
         run: settings that do not change the student.
+        terms: the terms that `objective` may name: the tool's own, and those of the plugins.
+        imported: the plugins.
     """
 
+    terms: ClassVar[Mapping[str, type[LossTerm]]] = TERMS
+    imported: ClassVar[tuple[Plugin, ...]] = ()
+
+    plugins: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = []
     teacher: TeacherSection
     student: StudentSection = StudentSection()
     data: DataSection

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import SoftTerm
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
@@ -52,7 +51,7 @@ def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
 def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
     """Return key → whether it is set and not read, for the other sections."""
     cache, balance = recipe.teacher.cache, recipe.balance
-    soft = {name: getattr(recipe.objective, name) for name, term in TERMS.items() if issubclass(term, SoftTerm)}
+    soft = {name: getattr(recipe.objective, name) for name, term in recipe.terms.items() if issubclass(term, SoftTerm)}
     soft = {name: term for name, term in soft.items() if term is not None and "rows" in type(term).model_fields}
     return {
         **{f"objective.{name}.rows": kind.level != "token" and is_set(term, "rows") for name, term in soft.items()},

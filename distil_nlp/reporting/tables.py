@@ -51,8 +51,18 @@ def training_table(run: RunResults) -> Table | None:
         ("best checkpoint", training.get("best_checkpoint")),
         ("versions", ", ".join(versions)),
         ("commit", (environment.get("commit") or "")[:12]),
+        ("own code", "; ".join(own_code(run))),
     ]
     return make_table("Training", ("", ""), rows)
+
+
+def own_code(run: RunResults) -> list[str]:
+    """Return each file or module of the user's own that was imported, with its hash and the terms of it in the loss."""
+    lines = []
+    for code in run.get("own_code") or []:
+        terms = [name for name, facts in run.own_terms.items() if facts["plugin"] == code.get("name")]
+        lines.append(f"{code.get('name')}, sha256 {code.get('sha256')}{': ' if terms else ''}{', '.join(terms)}")
+    return lines
 
 
 EMPTY_CELL = "–"

@@ -21,6 +21,7 @@ _WORDS = {
     "teacher": "another teacher",
     "tokenizer": "another tokenizer",
     "starting_checkpoint": "another student.name to start from",
+    "plugins": "other code of your own (plugins)",
 }
 """Fields of a provenance that must be equal → what is said of one that is not."""
 
@@ -38,6 +39,7 @@ class Provenance:
         starting_checkpoint: of the model that the student starts from; None if it is built from the teacher.
         data_files: of the files of local data, which tell of a change without loading them; None for the Hub.
         versions: of the packages that compute.
+        plugins: of the files of one's own code; None without any.
     """
 
     recipe: str
@@ -48,6 +50,7 @@ class Provenance:
     starting_checkpoint: str | None
     data_files: str | None
     versions: Mapping[str, str | None]
+    plugins: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `provenance.json`."""

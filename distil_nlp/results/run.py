@@ -49,6 +49,17 @@ class RunResults:
         return TASKS[self.task if self.task in TASKS else "classification"].kind
 
     @property
+    def own_terms(self) -> dict[str, dict[str, Any]]:
+        """The terms of the user's own that were computed: name → facts, `plugin` and its `sha256` among them."""
+        used = self.get("recipe.objective") or {}
+        return {
+            name: {**facts, "plugin": code.get("name"), "sha256": code.get("sha256")}
+            for code in self.get("own_code") or []
+            for name, facts in (code.get("terms") or {}).items()
+            if used.get(name) is not None
+        }
+
+    @property
     def splits(self) -> dict[str, int | None]:
         """Scored splits and their number of rows, if known; the first split's scores have plain names."""
         names = (name.rpartition("/")[0] for name in self.get("student.metrics") or {} if "/" in name)

@@ -100,6 +100,25 @@ class Rows(Block):
     )
 
 
+class OwnTerm(Block):
+    """A loss term that is not the tool's own."""
+
+    class_name: str = described("Name of its class.")
+    formula: str = described("What it matches, in the words of its author.")
+    formula_of_regression: str | None = described("Likewise for regression.", null="if it is the same")
+    unit: str = described("Unit of its values.")
+    paper: str | None = described("Number of its paper on arXiv.", null="if it names none")
+    is_variant: bool = described("True if it is made after its paper, which has another loss.")
+
+
+class OwnCode(Block):
+    """A file or module of the user's own that was imported for the run (`plugins`)."""
+
+    name: str = described("Path or module, as the recipe has it.")
+    sha256: str = described("SHA-256 of the file; of what it imports in turn, nothing is recorded.")
+    terms: dict[Term, OwnTerm] = described("The loss terms that it defines, used or not.")
+
+
 class Data(Block):
     """Version of the data set."""
 
@@ -362,6 +381,9 @@ class Results(Block):
 
     schema_version: Literal[1] = described("Version of this schema.")
     recipe: dict[str, Any] = described("The recipe with its defaults; see [recipes](recipes.md).")
+    own_code: list[OwnCode] | None = described(
+        "Code of the user's own (`plugins`).", absent="in files of older versions", null="without any"
+    )
     environment: Environment = described("Software and hardware.")
     task: str = described("A GLUE task, `classification`, `regression` or `mlm`.")
     headline: str = described("The headline metric, which retention and gains are taken on.")

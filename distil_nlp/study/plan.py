@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe import dump_yaml, read_yaml
+from distil_nlp.recipe.plugins import locate_plugins
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
 
@@ -56,6 +57,7 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
     """Write the study's recipe with a method's objective, and return its path."""
     tree = read_yaml(path.parent / plan.recipe)
     tree["objective"] = {**plan.always, **plan.methods[method]}
+    locate_plugins(tree, (path.parent / plan.recipe).parent)
     file = folder / "recipes" / f"{method}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, dump_yaml(tree))

@@ -6,69 +6,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_meaning
 from distil_nlp.models.architecture import ensemble_members
-from distil_nlp.models.heads import classes_of_auto
-from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks import TaskKind
-from distil_nlp.tasks.kinds import KINDS
-from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_OTHER_HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForQuestionAnswering", "AutoModelForTokenClassification")
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
-
-
-def validate_models(model: Any, args: Any, objective: Any, teacher: Any, model_init: Any = None) -> None:
-    """Raise UserError for arguments of a trainer that are not what their places are for, or models without the head."""
-    fix = "name them: DistillationTrainer(model=…, teacher=…, objective=…, args=…)"
-    for name, value, expected in (
-        ("objective", objective, Objective),
-        ("args", args, TrainingArguments),
-    ):
-        if not isinstance(value, expected):
-            raise UserError(name, f"a value of {expected.__name__}", type(value).__name__, fix=fix)
-    if model_init is not None or model is None:
-        raise UserError(
-            "model",
-            "a student",
-            "none" if model_init is None else "model_init, which makes one anew for each trial",
-            why="the hooks and layers of one student are bound to the teacher when the trainer is built",
-            fix="pass model=…; to search hyperparameters, build a trainer for each trial",
-        )
-    for name, value, others in (("model", model, ()), ("teacher", teacher, (TeacherSource, type(None)))):
-        if isinstance(value, others):
-            continue
-        if not isinstance(value, torch.nn.Module):
-            load = f"load it first: {objective.kind.auto_model}.from_pretrained(…)"
-            got = repr(value)[:100] if isinstance(value, str) else type(value).__name__
-            raise UserError(name, "a model", got, fix=load if isinstance(value, str) else fix)
-        _validate_head(name, value, objective.kind)
-
-
-def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:
-    """Raise UserError for a class of transformers that is known to have another head than the kind of task needs."""
-    found = type(model).__name__
-    fitting = [other for other in KINDS.values() if found in classes_of_auto(other.auto_model)]
-    is_other = fitting or any(found in classes_of_auto(auto) for auto in _OTHER_HEADS)
-    if kind in fitting or found in classes_of_auto(kind.auto_model) or not is_other:
-        return
-    kinds = " or ".join(f'Objective(terms, "{other.name}")' for other in fitting)
-    raise UserError(
-        name,
-        f"a model with a {kind.head_name} head ({kind.auto_model}), as the objective is for {kind.title}",
-        found,
-        why="the terms would compare something else",
-        fix=f"write {kinds}, or take another model" if kinds else f"load it with {kind.auto_model}",
-    )
 
 
 def validate_arguments(args: TrainingArguments) -> None:

@@ -34,7 +34,6 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
-    validate_models,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -42,6 +41,7 @@ from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.gradient_probe import GradientProbe
+from distil_nlp.training.models import prepare_models, validate_places
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.teacher_student import TeacherStudent
@@ -72,11 +72,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     logged by its own name, in training and evaluation, unweighted.
 
     Args:
-        model: the student, with the head that the objective's kind needs.
+        model: the student, with the head that the objective's kind needs; or the folder or name on the Hub of one,
+            which is loaded (weights as safetensors, no code of its own).
         args: `Trainer`'s own; some are set, see `set_required_arguments`.
-        objective: the terms; bound to the two models here.
-        teacher: a model or a `TeacherSource`; None if no term needs it. A model is frozen, in eval mode and in its own
-            dtype; it is moved to the device, and never wrapped, trained or saved.
+        objective: the terms; bound to the two models here, and for the student's kind of task where it names none.
+        teacher: a model, the folder or name of one, or a `TeacherSource`; None if no term needs it. A model is frozen,
+            in eval mode and in its own dtype; it is moved to the device, and never wrapped, trained or saved.
         data_collator: any; it is wrapped to draw the rows that the terms read. Columns that neither model knows do
             not reach it.
         cache: where the teacher's outputs for the training rows are kept. They are read from there, or computed
@@ -103,10 +104,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     def __init__(
         self,
-        model: PreTrainedModel | None = None,
+        model: PreTrainedModel | str | None = None,
         args: TrainingArguments | None = None,
         objective: Objective | None = None,
-        teacher: PreTrainedModel | TeacherSource | None = None,
+        teacher: PreTrainedModel | TeacherSource | str | None = None,
         data_collator: Callable | None = None,
         cache: CacheConfig | None = None,
         gradients_every: int | None = None,
@@ -114,7 +115,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         mixup: Mixup | None = None,
         **kwargs: Any,
     ):
-        validate_models(model, args, objective, teacher, kwargs.get("model_init"))
+        model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
         validate_arguments(args)
         validate_cache_support(objective, cache)
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
@@ -215,7 +216,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         Raises:
             UserError: always.
         """
-        validate_models(None, self.args, self.objective, self.teacher)
+        validate_places(None, self.args, self.objective, self.teacher)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the plain model; a checkpoint also has the projections that only training needs."""

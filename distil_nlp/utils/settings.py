@@ -9,9 +9,9 @@ from distil_nlp.errors import quoted, shown
 from distil_nlp.redaction import abbreviate_home
 
 IRRELEVANT_KEYS = (
-    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
+    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder", "plugins",
 )  # fmt: skip
-"""Beginnings of recipe keys that do not change a student."""
+"""Beginnings of recipe keys that do not change a student; of plugins, their code does, which has a fingerprint."""
 EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines")
 """Keys that add students. A run that lacks some of these is unfinished, and not the run of another recipe."""
 

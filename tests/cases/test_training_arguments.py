@@ -179,8 +179,10 @@ def parts(kind="mlm", **changes):
 WRONG = {
     "no student": ({"model": None}, "model: expected a student / got none"),
     "model_init": ({"model": None, "model_init": lambda: None}, "got model_init.* build a trainer for each trial"),
-    "a name": ({"model": "bert-base"}, "model: expected a model / got 'bert-base' .*AutoModelForMaskedLM.from_pre"),
-    "a teacher's name": ({"teacher": "bert-base"}, "teacher: .*AutoModelForMaskedLM.from_pretrained"),
+    "a name of nothing": ({"model": "./bert-base"}, r"expected a folder with a config.json / got \./bert-base"),
+    "a teacher's name": ({"teacher": "./bert-base"}, r"expected a folder with a config.json / got \./bert-base"),
+    "a teacher in the place of the arguments": ({"args": tiny.mlm_model(4)}, "args: .* got BertForMaskedLM .* name"),
+    "an objective for a model": ({"model": Objective([SoftTargetKL()])}, "model: expected a model, or the name of one"),
     "places changed": ({"args": tiny.tokenizer()}, "args: expected a value of TrainingArguments .* name them"),
     "a list of terms": ({"objective": [SoftTargetKL(1.0)]}, "objective: expected a value of Objective / got list"),
     "no arguments": ({"args": None}, "args: "),

@@ -215,10 +215,42 @@ AUGMENTATION = {
 }
 
 
+OWN_CODE = {
+    "name": "/home/anna/secret/my_terms.py",
+    "sha256": "ab" * 32,
+    "terms": {
+        name: {"class_name": "L1", "formula": "the <b>gap</b> | *of* states", "formula_of_regression": None,
+               "unit": "gap", "paper": paper, "is_variant": False}
+        for name, paper in (("hidden_l1", "1908.09355"), ("other", None), ("unused", "[x](javascript:alert)"))
+    },
+}  # fmt: skip
+
+
+def with_own_terms():
+    return with_recipe(objective={name: {"weight": 1.0} for name in ("hidden_l1", "other")}) | {"own_code": [OWN_CODE]}
+
+
+def test_terms_of_ones_own_are_told_apart():
+    """Prevents code that nobody knows from passing for the tool's, and its words from becoming markup or paths."""
+    card = render_card(with_own_terms(), Path("runs/x/student"))
+    formula = r"the &lt;b&gt;gap&lt;/b&gt; \| \*of\* states"
+    source = "own code, `my_terms.py`"
+    rows = [line for line in card.splitlines() if line.startswith(("| `hidden_l1`", "| `other`"))]
+    assert all(f" | {formula} | 1 | " in row for row in rows)
+    assert rows[0].endswith(f" | {source}, after [1908.09355](https://arxiv.org/abs/1908.09355) |")
+    assert rows[1].endswith(f" | {source} |")
+    for name in ("hidden_l1", "other"):
+        assert f"`{name}` of `my_terms.py` (SHA-256 `{'ab' * 32}`)" in card
+    assert "It runs code of the author’s own (`plugins`), which is not part of this repository." in card
+    assert not re.search("unused|javascript|anna|<b>", card)
+    assert "own code" not in render_card(example(), Path("runs/x/student"))
+
+
 @pytest.mark.parametrize(
     "results",
     [
         example(),
+        with_own_terms(),
         {"task": "mlm"},
         {"task": "stsb", "recipe": {}},
         with_recipe(data={"augmentation": AUGMENTATION, "masking": {"probability": 0.15}}) | {"task": "mlm"},
@@ -227,7 +259,7 @@ AUGMENTATION = {
         ),
         example(student={"initialisation": {"teacher_layers": None, "checkpoint": "a/b"}}, labels=["a"] * 30),
     ],
-    ids=["whole", "nothing", "no recipe", "augmented", "ensemble", "checkpoint"],
+    ids=["whole", "own terms", "nothing", "no recipe", "augmented", "ensemble", "checkpoint"],
 )
 def test_the_template_and_its_values_fit(results):
     """Prevents a hole in the prose where a name is spelt otherwise than its value: jinja shows nothing for it."""

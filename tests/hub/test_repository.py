@@ -184,6 +184,17 @@ def test_an_existing_repository_is_announced_and_keeps_its_history(hub, api, run
     assert repo.private
 
 
+def test_code_of_ones_own_is_announced(hub, api, run):
+    """Prevents an upload whose author thinks that others can repeat it without the code."""
+    assert "code of your own" not in str(plan_upload(run, "x", api=api))
+    results = json.loads((run / "results.json").read_text())
+    results["recipe"]["objective"]["hidden_l1"] = {"weight": 1.0}
+    results["own_code"] = [{"name": "my_terms.py", "sha256": "ab", "terms": {"hidden_l1": {}, "unused": {}}}]
+    (run / "results.json").write_text(json.dumps(results))
+    announced = "Trained with code of your own, which is not uploaded: my_terms.py, sha256 ab: hidden_l1."
+    assert announced in str(plan_upload(run, "x", api=api))
+
+
 def test_pushing_again_changes_nothing(hub, api, run):
     """Prevents an upload that cannot be repeated after a failure."""
     first = push(run, "me/x", api=api)

@@ -597,8 +597,8 @@ def test_layers_that_see_other_tokens_are_not_paired():
     """Prevents an infinite KL between attention to all tokens and attention within a window (ModernBERT)."""
     whole, window = ModelShape(2, 32, 4, ("full", "full")), ModelShape(2, 32, 4, ("full", "window"))
     with pytest.raises(UserError, match=r"got \[1, 1\], full and window"):
-        Objective([AttentionKL(1.0)]).bind(whole, window)
-    Objective([AttentionKL(1.0, [[0, 0]])]).bind(whole, window)
+        Objective([AttentionKL(1.0)], "mlm").bind(whole, window)
+    Objective([AttentionKL(1.0, [[0, 0]])], "mlm").bind(whole, window)
 
 
 def test_evaluations_under_a_schedule_compare(tmp_path):

@@ -10,7 +10,6 @@ from distil_nlp.models import (
     build_student,
     check_vocabulary,
     check_words,
-    choose_layers,
     label_outputs,
     load_tokenizer,
     start_from_checkpoint,
@@ -48,10 +47,12 @@ def student_from(
         label_outputs(student.config, head)
         return student, report
     teacher = ensemble_members(teacher)[0]
-    layers = choose_layers(section.layers, teacher.config.num_hidden_layers, section.num_layers)
-    depth = section.num_layers or max(teacher.config.num_hidden_layers // 2, 1)
     student, report = build_student(
-        teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
+        teacher,
+        section.layers,
+        num_layers=section.num_layers,
+        architecture=section.architecture,
+        config_changes=section.config,
     )
     label_outputs(student.config, head)
     return student, report

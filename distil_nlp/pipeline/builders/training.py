@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from distil_nlp.losses.registry import TERMS
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.rehearsal import REFUSALS, refused_field, without
 
@@ -18,7 +17,7 @@ _WORKERS = 2
 """Processes that prepare batches for a GPU; without one they would compete with training for the cores."""
 
 
-_LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse", *TERMS})
+_LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse"})
 
 
 def training_arguments(
@@ -50,7 +49,8 @@ def _defaults(fields: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataloader_num_workers": _WORKERS if torch.cuda.is_available() else 0,
     }
-    if (fields.get("metric_for_best_model") or "").removeprefix("eval_") in _LOWER_IS_BETTER:
+    metric = (fields.get("metric_for_best_model") or "").removeprefix("eval_")
+    if metric in _LOWER_IS_BETTER or metric in recipe.terms:
         defaults["greater_is_better"] = False  # transformers knows that of losses alone
     return defaults
 

@@ -22,7 +22,6 @@ from distil_nlp.reporting.plots.style import (
 )
 from distil_nlp.reporting.scores import headline_name
 from distil_nlp.results import RunResults, get_nested
-from distil_nlp.tasks import TaskKind
 
 _WIDE_RANGE = 4
 """Ratio of largest to smallest value above which a term gets a log axis."""
@@ -31,7 +30,7 @@ _WIDE_RANGE = 4
 def terms_figure(run: RunResults) -> Picture | None:
     """Return a panel for the total loss, for each term, and for the headline metric if training was evaluated."""
     panels = [("loss", "total loss", INK)]
-    panels += [(term, f"{term}, {_unit(term, run.kind)}".rstrip(", "), STUDENT_COLOUR) for term in _terms(run)]
+    panels += [(term, f"{term}, {_unit(term, run)}".rstrip(", "), STUDENT_COLOUR) for term in _terms(run)]
     panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER_COLOUR)]
     drawn = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
     if not drawn:
@@ -130,9 +129,9 @@ def _curve(run: RunResults, key: str) -> list[tuple[int, float]]:
     return [(step, value) for step, value in pairs if isinstance(value, int | float) and step is not None]
 
 
-def _unit(name: str, kind: TaskKind) -> str:
+def _unit(name: str, run: RunResults) -> str:
     """Return the unit of a term; empty for one that this version does not know."""
     term = TERMS.get(name)
     if term is None:
-        return ""
-    return "squared error" if kind.output == "number" and term.formula_of_regression else term.unit
+        return run.own_terms.get(name, {}).get("unit") or ""
+    return "squared error" if run.kind.output == "number" and term.formula_of_regression else term.unit
