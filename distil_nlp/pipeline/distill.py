@@ -224,8 +224,8 @@ class Pipeline:
         """Return the content of `results.json` without its version; runs on the main process, without communication."""
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
-        costs, fidelity = self.costs(student), self.fidelity(student)
         own = next(iter(scores.students[DISTILLED].values()))
+        costs, fidelity = self.costs(student), self.fidelity(student, scores)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
             "recipe": recipe.model_dump(mode="json"),
@@ -269,15 +269,19 @@ class Pipeline:
         logger.info("measuring time and memory of teacher and student")
         return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
 
-    def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
-        """Return the agreement of teacher and student on the first evaluation split."""
+    def fidelity(self, student: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
+        """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there."""
         logger.info("comparing the student with the teacher, layer by layer")
+        split, rows = next(iter(self.data.split.evaluation.items()))
+        seed, own = next(iter(scores.students[DISTILLED].items()))
+        teacher = scores.teacher.get(seed) or next(iter(scores.teacher.values()))
         return compare_models(
             self.teacher,
             student,
             self.data.kind,
-            next(iter(self.data.split.evaluation.values())),
+            rows,
             self.data.scored_by,
+            outputs=(teacher[split], own.outputs[split]),
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
             bf16=self.args.bf16,
