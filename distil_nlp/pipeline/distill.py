@@ -13,6 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import (
@@ -247,12 +248,12 @@ class Pipeline:
                 "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
                 **self.teachers.classes(),
                 **size_of(self.teacher).to_dict(),
-                **costs["teacher"],
+                **costs.get("teacher", {}),
                 **teacher_scores,
             },
             "student": {
                 **size_of(student).to_dict(),
-                **costs["student"],
+                **costs.get("student", {}),
                 "metrics": student_scores["metrics"],
                 "initialisation": initialisation,
             },
@@ -260,14 +261,25 @@ class Pipeline:
             "baselines": scores.baselines(),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,
-            "efficiency": costs["efficiency"],
+            "efficiency": costs.get("efficiency"),
             "training": own.training,
         }
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
-        """Return time and memory of teacher and student."""
-        logger.info("measuring time and memory of teacher and student")
-        return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
+        """Return operations, memory and latency of teacher and student; {} if the recipe wants none."""
+        plan = PLANS.get(self.plan.recipe.evaluation.efficiency)
+        if plan is None:
+            return {}
+        logger.info(f"measuring latency, operations and memory of teacher and student, for up to {plan.seconds:.0f} s")
+        return measure_efficiency(
+            {"teacher": self.teacher, "student": student},
+            next(iter(self.data.split.evaluation.values())),
+            self.data.scored_by,
+            plan=plan,
+            max_length=self.plan.recipe.data.max_length,
+            device=self.args.device,
+            bf16=self.args.bf16,
+        )
 
     def fidelity(self, student: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there."""
