@@ -22,6 +22,8 @@ InputSource = Callable[[int], Sequence[Inputs]]
 
 _NARROW = 0.05
 """Width of the 95 % interval of a median, as a fraction of the median, at which it is known well enough."""
+_FEWEST = 3
+"""Different batches of a setting, where the data has so many rows."""
 _PASSES, _ENOUGH = 3, 20
 """Times that each batch is run, and forwards in all, before a narrow interval ends a setting."""
 
@@ -37,7 +39,7 @@ class LatencyPlan:
         seconds: time for all settings together. A setting that has begun is finished with the least forwards, and
             settings that have not begun by then are left out.
         forwards: least and most timed forwards of each model in a setting.
-        batches: different batches of the data's own rows, at most.
+        rows: the data's own rows that are timed, at most; of large batches three batches.
         warm_up: forwards of each model in a setting before the clock starts.
         memory: whether to take the peak memory of a forward too.
     """
@@ -47,7 +49,7 @@ class LatencyPlan:
     one_thread: bool = False
     seconds: float = 60.0
     forwards: tuple[int, int] = (3, 200)
-    batches: int = 32
+    rows: int = 32
     warm_up: int = 1
     memory: bool = True
 
@@ -69,7 +71,7 @@ class LatencyPlan:
 
 PLANS = {
     "full": LatencyPlan((1, 8, 32), one_thread=True),
-    "quick": LatencyPlan((1, 32), ("data",), seconds=6.0, forwards=(2, 100), batches=12, memory=False),
+    "quick": LatencyPlan((1, 32), ("data",), seconds=6.0, forwards=(2, 100), rows=12, memory=False),
 }
 """Values of `evaluation.efficiency` → plan."""
 
@@ -104,7 +106,7 @@ def measure_latency(
         seconds = deadline - timer()
         if seconds <= 0 and measured:
             break
-        inputs = sources[setting.lengths](setting.batch_size)[: plan.batches]
+        inputs = sources[setting.lengths](setting.batch_size)[: max(plan.rows // setting.batch_size, _FEWEST)]
         with _threads(setting.threads):
             times = _take_turns(models, inputs, plan, seconds / (len(settings) - len(measured)))
         latencies = {name: _latency(own, setting.batch_size, len(inputs)) for name, own in times.items()}

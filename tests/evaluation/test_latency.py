@@ -176,6 +176,15 @@ def test_rows_are_timed_as_they_are_served(monkeypatch):
     assert {tokens for _, _, tokens, _ in seen[128:]} == {64}
 
 
+@pytest.mark.parametrize(("size", "batches"), [(1, 12), (4, 3), (8, 3)])
+def test_batches_come_again(clock, size, batches):
+    """Prevents a batch for each forward, after which nobody knows whether the machine or the texts were uneven."""
+    model, log = clock
+    source = {"data": lambda size: [batch(size, 4 + i) for i in range(40)]}
+    measure_latency({"a": model("a", 0.1)}, source, once(batch_sizes=(size,), forwards=(40, 40), rows=12), CPU)
+    assert len({tokens for *_, tokens in log}) == batches
+
+
 def test_few_rows_fill_a_batch(monkeypatch):
     """Prevents a batch of 32 that is one of three, and no figure for a small split."""
     models = {"teacher": tiny.classifier(2), "student": tiny.classifier(1)}
