@@ -1,10 +1,9 @@
-"""Inference costs: floating-point operations, latency, throughput and memory of teacher and student."""
+"""Inference costs: floating-point operations, memory, and latency as it is served, of teacher and student."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,96 +14,130 @@ from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from distil_nlp.evaluation.latency import Inputs, LatencyPlan, TimedModel, measure_latency
 from distil_nlp.models import usable_positions
+from distil_nlp.models.segments import fit_segments
+from distil_nlp.signals.types import forward_arguments
 from distil_nlp.utils.environment import device_name
 from distil_nlp.utils.memory import LiveBytes
 
-_SEQUENCE_LENGTH = 128
 _UNLIMITED = 30_000
 """Words that random tokens are drawn from where a model has no vocabulary."""
+_SAMPLED_ROWS = 128
+"""Most rows of the data that are timed at one batch size."""
 
 
 def measure_efficiency(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
+    models: Mapping[str, PreTrainedModel],
+    rows: Any,
+    collator: Callable,
     *,
+    plan: LatencyPlan,
+    max_length: int,
     device: torch.device | str,
     bf16: bool = False,
-    sequence_length: int = _SEQUENCE_LENGTH,
-    batch_sizes: tuple[int, ...] = (1, 32),
-    warm_up: int = 2,
-    repeats: tuple[int, int] = (10, 50),
-    seconds: float = 5.0,
 ) -> dict[str, dict[str, Any]]:
-    """Return costs as keys `teacher` and `student` of `results.json`, and conditions as `efficiency`.
+    """Return the costs of each model as keys of its block in `results.json`, and the key `efficiency`.
 
     An inference forward of the whole model is measured, head included: logits of the pooled token for classification
-    and regression; for language modelling the vocabulary at every position, as fill-mask runs it. Inputs are random
-    tokens without padding, as many as both models have positions for, at most `sequence_length`. Copies in float32
+    and regression; for language modelling the vocabulary at every position, as fill-mask runs it. Copies in float32
     are measured, under autocast if `bf16`; the models stay as they are.
 
-    - `flops_per_token`: floating-point operations of the matrix products, 2 to a multiply-add, attention included.
-    - `latency_ms`, by batch size: median and 95th percentile. The models take turns, so that other load on the machine
-      slows both.
-    - `tokens_per_second`, by batch size: at the median latency.
-    - `peak_memory_mib`: weights, and the peak of all other tensors in a forward at the largest batch. On CUDA this is
-      all that PyTorch allocates; elsewhere the tensors that operators return, without scratch space inside an
-      operator. Libraries, Python and memory that the allocator keeps in reserve do not count.
+    - `flops_per_token`: floating-point operations of the matrix products, 2 to a multiply-add, attention included, of
+      a row of `max_length` tokens.
+    - `peak_memory_mib`, if the plan takes it: weights, and the peak of all other tensors in a forward of the largest
+      batch of such rows. On CUDA this is all that PyTorch allocates; elsewhere the tensors that operators return,
+      without scratch space inside an operator. Libraries, Python and memory that the allocator keeps in reserve do not
+      count.
+    - `efficiency.latency`: see `measure_latency`. Inputs are rows of the data, drawn with a fixed seed and padded to
+      the longest of their batch, and rows of `max_length` random tokens; only these for data whose rows are all so
+      long.
+
+    It takes `plan.seconds` for latencies (60 seconds in all for `full`, 6 for `quick`), or longer by what the least
+    forwards of one setting take, and a forward of each model for operations and for memory.
 
     Args:
-        teacher: model or ensemble.
-        student: model.
-        device: where both run.
+        models: name → model or ensemble.
+        rows: an evaluation split; None for random tokens alone.
+        collator: makes batches of rows.
+        plan: settings and time of latencies.
+        max_length: tokens of the longest inputs; fewer where a model has fewer positions.
+        device: where the models run.
         bf16: run under autocast in bfloat16.
-        sequence_length: upper limit of input tokens.
-        batch_sizes: sequences of a forward.
-        warm_up: forwards before the clock starts.
-        repeats: least and most forwards of each model for each batch size.
-        seconds: time for a batch size, after which no more than the least are run.
     """
-    device = torch.device(device)
-    length = _length(teacher, student, sequence_length)
-    models = {"teacher": _copy(teacher, device), "student": _copy(student, device)}
-    costs: dict[str, dict[str, Any]] = {name: {"latency_ms": {}, "tokens_per_second": {}} for name in models}
-    for size in batch_sizes:
-        inputs = _inputs(models.values(), size, length)
-        runs = {name: partial(_forward, model, inputs, bf16) for name, model in models.items()}
-        for name, times in _alternate(runs, warm_up, repeats, seconds).items():
-            median, p95 = np.percentile(times, (50, 95)).tolist()
-            milliseconds = {"median": round(median * 1e3, 4), "p95": round(p95 * 1e3, 4), "repeats": len(times)}
-            costs[name]["latency_ms"][str(size)] = milliseconds
-            costs[name]["tokens_per_second"][str(size)] = round(size * length / median, 1)
-    smallest, largest = (_inputs(models.values(), size, length) for size in (1, max(batch_sizes)))
-    for name, model in models.items():
-        costs[name]["flops_per_token"] = _flops(model, smallest) / length
-        costs[name]["peak_memory_mib"] = round(_peak_bytes(model, largest, bf16) / 2**20, 2)
-    teacher_ms, student_ms = (costs[name]["latency_ms"] for name in models)
+    device, begin = torch.device(device), timer()
+    length = min(max_length, *(usable_positions(model.config) for model in models.values()))
+    copies = {name: _copy(model, device) for name, model in models.items()}
+    forwards = {name: _forward_of(model, bf16) for name, model in copies.items()}
+    columns = frozenset({"attention_mask"}).union(*map(forward_arguments, copies.values()))
+    data = _ServedRows(rows, collator, columns, device)
+
+    def longest(size: int) -> list[Inputs]:
+        return [_random_tokens(copies.values(), size, length)]
+
+    sources = {"data": data.batches} if data.has_shorter_than(length) else {}
+    latency, left_out = measure_latency(forwards, {**sources, "max_length": longest}, plan, device)
+    costs = {name: {"flops_per_token": _flops(model, *longest(1)) / length} for name, model in copies.items()}
+    if plan.memory:
+        for name, model in copies.items():
+            peak = _peak_bytes(model, forwards[name], *longest(max(plan.batch_sizes)))
+            costs[name]["peak_memory_mib"] = round(peak / 2**20, 2)
     conditions = {
         "device": device_name(device),
-        "threads": torch.get_num_threads(),
         "dtype": "bfloat16" if bf16 else "float32",
-        "sequence_length": length,
-        "warm_up": warm_up,
-        "speed_up": {size: round(teacher_ms[size]["median"] / student_ms[size]["median"], 3) for size in teacher_ms},
+        "max_length": length,
+        "warm_up": plan.warm_up,
+        "seconds": round(timer() - begin, 1),
+        "latency": latency,
+        "left_out": left_out,
     }
     return {**costs, "efficiency": conditions}
 
 
-def longest_inputs(teacher: PreTrainedModel, student: PreTrainedModel) -> dict[str, Tensor]:
-    """Return one row as long as those that `measure_efficiency` takes by default."""
-    return _inputs([teacher, student], 1, _length(teacher, student, _SEQUENCE_LENGTH))
+def longest_inputs(models: Iterable[PreTrainedModel], max_length: int) -> Inputs:
+    """Return a row of the longest inputs that `measure_efficiency` takes, (1, tokens)."""
+    models = list(models)
+    return _random_tokens(models, 1, min(max_length, *(usable_positions(model.config) for model in models)))
 
 
-def _length(teacher: PreTrainedModel, student: PreTrainedModel, limit: int) -> int:
-    return min(limit, *(usable_positions(model.config) for model in (teacher, student)))
+class _ServedRows:
+    """Rows of the data in a random order, as a service gets them.
+
+    Args:
+        rows: an evaluation split; None for no rows.
+        collator: makes batches of rows.
+        columns: inputs of the models.
+        device: of the batches.
+    """
+
+    def __init__(self, rows: Any, collator: Callable, columns: frozenset[str], device: torch.device):
+        self._collator, self._columns, self._device = collator, columns, device
+        drawn = np.random.default_rng(0).permutation(0 if rows is None else len(rows))[:_SAMPLED_ROWS]
+        known = columns | {"labels", "word_ids"}
+        self._rows = [{key: value for key, value in rows[int(i)].items() if key in known} for i in drawn]
+
+    def has_shorter_than(self, length: int) -> bool:
+        """Return whether any row has fewer tokens."""
+        return any(len(row["input_ids"]) < length for row in self._rows)
+
+    def batches(self, size: int) -> list[Inputs]:
+        """Return different batches; rows come again where there are too few."""
+        count = max(len(self._rows) // size, 1)
+        rows = [self._rows[i % len(self._rows)] for i in range(count * size)]
+        return [self._batch(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+    def _batch(self, rows: list[dict[str, Any]]) -> Inputs:
+        batch = self._collator(rows)
+        batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
+        return {name: value.to(self._device) for name, value in batch.items() if name in self._columns}
 
 
 def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Return a copy in float32, so that both models compare: a frozen teacher in bfloat16 would cost less."""
+    """Return a copy in float32, so that models compare: a frozen teacher in bfloat16 would cost less."""
     return copy.deepcopy(model).to(device, torch.float32).requires_grad_(False).eval()
 
 
-def _inputs(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:
+def _random_tokens(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:
     """Return random tokens that all models know, none of them padding, (size, length)."""
     models = list(models)
     vocabulary = min(getattr(model.config, "vocab_size", _UNLIMITED) for model in models)  # CANINE has characters
@@ -116,33 +149,20 @@ def _inputs(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[s
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _forward(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> Tensor:
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-        return model(**inputs).logits
+def _forward_of(model: PreTrainedModel, bf16: bool) -> TimedModel:
+    """Return the forward of a model, on the inputs that it knows."""
+    known = forward_arguments(model)
 
+    def forward(inputs: Inputs) -> Tensor:
+        own = fit_segments(model.config, {name: value for name, value in inputs.items() if name in known})
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            return model(**own).logits
 
-@torch.inference_mode()
-def _alternate(
-    runs: dict[str, Callable[[], Any]], warm_up: int, repeats: tuple[int, int], budget: float
-) -> dict[str, list[float]]:
-    """Return the seconds of each run; the runs take turns. `timer` waits for the device."""
-    for _ in range(warm_up):
-        for run in runs.values():
-            run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    begin, (least, most) = timer(), repeats
-    for number in range(most):
-        if number >= least and timer() - begin > budget:
-            break
-        for name, run in runs.items():
-            start = timer()
-            run()
-            times[name].append(timer() - start)
-    return times
+    return forward
 
 
 @torch.no_grad()
-def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
+def _flops(model: PreTrainedModel, inputs: Inputs) -> int:
     """Return the floating-point operations of a forward.
 
     Attention runs as plain matrix products, since fused attention is not counted on the CPU.
@@ -153,7 +173,7 @@ def _flops(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
 
 
 @torch.no_grad()
-def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -> int:
+def _peak_bytes(model: PreTrainedModel, forward: TimedModel, inputs: Inputs) -> int:
     """Return the bytes of the weights plus the peak of all other tensors in a forward."""
     live = LiveBytes()
     for weight in (*model.parameters(), *model.buffers()):
@@ -161,8 +181,8 @@ def _peak_bytes(model: PreTrainedModel, inputs: dict[str, Tensor], bf16: bool) -
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
         before = torch.cuda.memory_allocated(model.device)
-        _forward(model, inputs, bf16)
+        forward(inputs)
         return live.peak + torch.cuda.max_memory_allocated(model.device) - before
     with live:
-        _forward(model, inputs, bf16)
+        forward(inputs)
     return live.peak

@@ -49,7 +49,8 @@ def predict(
 ) -> dict[str, Outputs]:
     """Return the outputs of a model on each split.
 
-    Each process runs a part of the rows, and all of them return all rows.
+    Each process runs a part of the rows, and all of them return all rows. Rows with a column `length` are run in order
+    of it, so that batches need little padding.
 
     Args:
         model: keeps its mode; ends on `device`.
@@ -69,33 +70,41 @@ def predict(
     collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
     outputs = {}
     for name, rows in splits.items():
-        loader = DataLoader(_rows_of_process(rows), batch_size=batch_size, collate_fn=collate)
+        order = _by_length(rows)
+        loader = DataLoader(_rows_of_process(rows, order), batch_size=batch_size, collate_fn=collate)
         batches = [_forward(model, batch, kind, device, bf16) for batch in loader]
-        outputs[name] = _gather_in_order(batches, len(rows))
+        outputs[name] = _gather_in_order(batches, order)
     recorder.remove()
     model.train(was_training)
     return outputs
 
 
-def _rows_of_process(rows: Any) -> Subset:
+def _by_length(rows: Any) -> np.ndarray:
+    """Return the numbers of the rows, the longest first; in their own order where they have no column `length`."""
+    if "length" not in getattr(rows, "column_names", ()):
+        return np.arange(len(rows))
+    return np.argsort(-np.asarray(rows["length"]), kind="stable")
+
+
+def _rows_of_process(rows: Any, order: np.ndarray) -> Subset:
     """Return the rows that this process runs: every n-th of n processes."""
     state = PartialState()
-    return Subset(rows, range(state.process_index, len(rows), state.num_processes))
+    return Subset(rows, order[state.process_index :: state.num_processes].tolist())
 
 
-def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], count: int) -> Outputs:
+def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], order: np.ndarray) -> Outputs:
     """Return the outputs of all processes in the order of the rows.
 
     Args:
         batches: (predictions, labels) of this process's batches.
-        count: rows of all processes.
+        order: the numbers of all rows, in the order in which they were run.
     """
     by_process = gather_object([batches])
     example = next(batch for own in by_process for batch in own)
-    arrays = [np.empty((count, *part.shape[1:]), dtype=part.dtype) for part in example]
+    arrays = [np.empty((len(order), *part.shape[1:]), dtype=part.dtype) for part in example]
     for i, own in enumerate(by_process):
         for array, parts in zip(arrays, zip(*own, strict=True), strict=False):  # a process may have no batch
-            array[i :: len(by_process)] = np.concatenate(parts)
+            array[order[i :: len(by_process)]] = np.concatenate(parts)
     return Outputs(*arrays)
 
 

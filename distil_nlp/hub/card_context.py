@@ -15,6 +15,7 @@ from distil_nlp.hub.sources import hub_id
 from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
+from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
 from distil_nlp.reporting.scores import metric_name, other_metrics
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
@@ -125,8 +126,15 @@ def _published_scores(facts: CardFacts) -> str:
 
 
 def _cost(facts: CardFacts) -> dict[str, Any]:
-    table = cost_table(facts)
-    return {"cost": _markdown(table), "cost_note": escape_markdown(table.note) if table else ""}
+    """Return the tables of size and latency with their notes, and that nothing was measured or the machine was busy."""
+    cost, latency = cost_table(facts), latency_table(facts)
+    notes = [latency.note if latency else "", *latency_sentences(facts)]
+    return {
+        "cost": _markdown(cost),
+        "cost_note": escape_markdown(cost.note) if cost else "",
+        "latency": _markdown(latency),
+        "latency_note": escape_markdown(" ".join(filter(None, notes))),
+    }
 
 
 def _markdown(table: Table | None) -> str:

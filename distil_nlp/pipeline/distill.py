@@ -13,6 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import (
@@ -241,8 +242,8 @@ class Pipeline:
         """Return the content of `results.json` without its version; runs on the main process, without communication."""
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
-        costs, fidelity = self.costs(student), self.fidelity(student)
         own = next(iter(scores.students[DISTILLED].values()))
+        costs, fidelity = self.costs(student), self.fidelity(student, scores)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
             "recipe": recipe.model_dump(mode="json"),
@@ -266,12 +267,12 @@ class Pipeline:
                 "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
                 **self.teachers.classes(),
                 **size_of(self.teacher).to_dict(),
-                **costs["teacher"],
+                **costs.get("teacher", {}),
                 **teacher_scores,
             },
             "student": {
                 **size_of(student).to_dict(),
-                **costs["student"],
+                **costs.get("student", {}),
                 "metrics": student_scores["metrics"],
                 "initialisation": initialisation,
             },
@@ -279,24 +280,39 @@ class Pipeline:
             "baselines": scores.baselines(),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,
-            "efficiency": costs["efficiency"],
+            "efficiency": costs.get("efficiency"),
             "training": own.training,
         }
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
-        """Return time and memory of teacher and student."""
+        """Return operations, memory and latency of teacher and student; {} if the recipe wants none."""
+        plan = PLANS.get(self.plan.recipe.evaluation.efficiency)
+        if plan is None:
+            return {}
         self.stages.begin(COSTS)
-        return measure_efficiency(self.teacher, student, device=self.args.device, bf16=self.args.bf16)
+        return measure_efficiency(
+            {"teacher": self.teacher, "student": student},
+            next(iter(self.data.split.evaluation.values())),
+            self.data.scored_by,
+            plan=plan,
+            max_length=self.plan.recipe.data.max_length,
+            device=self.args.device,
+            bf16=self.args.bf16,
+        )
 
-    def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
-        """Return the agreement of teacher and student on the first evaluation split."""
+    def fidelity(self, student: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
+        """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there."""
         self.stages.begin(FIDELITY)
+        split, rows = next(iter(self.data.split.evaluation.items()))
+        seed, own = next(iter(scores.students[DISTILLED].items()))
+        teacher = scores.teacher.get(seed) or next(iter(scores.teacher.values()))
         return compare_models(
             self.teacher,
             student,
             self.data.kind,
-            next(iter(self.data.split.evaluation.values())),
+            rows,
             self.data.scored_by,
+            outputs=(teacher[split], own.outputs[split]),
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
             bf16=self.args.bf16,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import Recipe, complete, dump_recipe, read_yaml
-from distil_nlp.results import SCHEMA_VERSION
+from distil_nlp.results import READABLE_VERSIONS, SCHEMA_VERSION
 from distil_nlp.results.provenance import PROVENANCE, Provenance
 from distil_nlp.utils.files import read_json, validate_links, write_atomically
 from distil_nlp.utils.locks import LOCK
@@ -79,7 +79,7 @@ def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "fin
 def _scores(path: Path) -> dict[str, Any] | None:
     """Return the contents of `results.json`; None if there are none that this version would show."""
     results = read_json(path, "the student is scored again", recipe=dict)
-    if results is not None and results.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+    if results is not None and results.get("schema_version", SCHEMA_VERSION) not in READABLE_VERSIONS:
         logger.info(f"{path} has schema {results['schema_version']}, not {SCHEMA_VERSION}: the student is scored again")
         return None
     return results

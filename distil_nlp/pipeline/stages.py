@@ -18,7 +18,8 @@ class Stages:
     def __init__(self, plan: RunPlan):
         self.teacher = f"{'fine-tuning and ' * (plan.recipe.teacher.finetune is not None)}scoring the teacher"
         self._students = plan.students
-        self.names = [self.teacher, *map(self.student, plan.students), COSTS, FIDELITY]
+        costs = [COSTS] if plan.recipe.evaluation.efficiency != "off" else []
+        self.names = [self.teacher, *map(self.student, plan.students), *costs, FIDELITY]
 
     def student(self, student: StudentPlan) -> str:
         """Return the name of the stage that trains a student."""

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.evaluation.efficiency import longest_inputs, measure_efficiency
+from distil_nlp.evaluation.latency import LatencyPlan
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.trial import keeping_random_state, run_plainly, trial_batch, undisturbed
 from distil_nlp.objective import ModelShape
@@ -16,6 +17,7 @@ from distil_nlp.signals.recorder import Recorder
 from distil_nlp.tasks import Head
 
 _TOKENS = 16
+_ONCE = LatencyPlan((1,), ("max_length",), seconds=0, forwards=(1, 1), warm_up=0)
 
 
 def try_teacher(
@@ -40,7 +42,7 @@ def try_teacher(
 
 
 def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Objective, recipe: Recipe) -> None:
-    """Run both models, capture all signals that the objective needs, and measure costs as they are at the end.
+    """Run both models, capture all signals that the objective needs, and measure costs if they are to be at the end.
 
     Args:
         teacher: model or ensemble; keeps its weights and modes, as random states do.
@@ -51,7 +53,7 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
     Raises:
         UserError: if a model does not run, or does not show what a term looks at.
     """
-    inputs = longest_inputs(teacher, student)
+    inputs = longest_inputs([teacher, student], recipe.data.max_length)
     for model in (*ensemble_members(teacher), student):
         try_alone(model)
         with undisturbed(model):
@@ -63,8 +65,9 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
         on_tokens = objective.kind.level == "token"
         for role, model in (("teacher", teacher), ("student", student)):
             Recorder(model, objective.request(role), head_rows=on_tokens).remove()
-        few = {"sequence_length": _TOKENS, "batch_sizes": (1,), "warm_up": 0, "repeats": (1, 1)}
-        measure_efficiency(teacher, student, device=teacher.device, **few)
+        if recipe.evaluation.efficiency != "off":
+            models = {"teacher": teacher, "student": student}
+            measure_efficiency(models, None, dict, plan=_ONCE, max_length=_TOKENS, device=teacher.device)
 
 
 def try_alone(model: PreTrainedModel) -> None:

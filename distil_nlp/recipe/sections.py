@@ -333,12 +333,15 @@ class EvaluationSection(Section):
         baselines: further students to compare with: trained on labels only, from random weights, or not trained.
         batch_size: rows of a forward.
         early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
+        efficiency: how much of latency, operations and memory is measured at the end: `full` (about a minute), `quick`
+            (seconds) or `off`.
     """
 
     seeds: PositiveInt | SeedList = 1
     baselines: list[Literal["no_distillation", "random_init", "copied_only"]] = []
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
+    efficiency: Literal["full", "quick", "off"] = "full"
 
 
 class HubSection(Section):

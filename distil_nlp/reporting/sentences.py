@@ -13,6 +13,7 @@ from distil_nlp.reporting.formatting import (
     ratio,
     times,
 )
+from distil_nlp.reporting.latency import headline_setting, speed_up
 from distil_nlp.reporting.scores import (
     LABELS_ONLY,
     MAJORITY,
@@ -56,8 +57,9 @@ def _quality(run: RunResults) -> str:
 
 
 def _speed(run: RunResults) -> str:
-    """Return the student's speed relative to the teacher's."""
-    batch, value = speed_up(run)
+    """Return the student's speed relative to the teacher's, and the setting in which it was measured."""
+    setting = headline_setting(run)
+    value = speed_up(run, setting)
     if value is None:
         return ""
     speed = "no faster"
@@ -65,14 +67,7 @@ def _speed(run: RunResults) -> str:
         speed = f"{times(value)} as fast"
     elif value <= 1 / SMALL_SPEED_UP:
         speed = f"{times(1 / value)} as slow"
-    return f"{speed} at batch {batch}"
-
-
-def speed_up(run: RunResults) -> tuple[str, float | None]:
-    """Return (batch size, teacher's latency ÷ student's) at the largest batch measured."""
-    speed_ups = {batch: value for batch, value in (run.get("efficiency.speed_up") or {}).items() if value}
-    batch = max(speed_ups, key=int, default="")
-    return batch, speed_ups.get(batch)
+    return f"{speed} ({setting})"
 
 
 def distillation_gain(run: RunResults) -> str:

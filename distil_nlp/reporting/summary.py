@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, large, milliseconds, percent
+from distil_nlp.reporting.latency import headline_setting, latency_in, latency_sentences
 from distil_nlp.reporting.markdown import drop_empty, terminal_table
 from distil_nlp.reporting.scores import headline_name, retention_of, scored_models
 from distil_nlp.reporting.tables import format_gain, format_median, format_range
@@ -17,9 +18,9 @@ def summary_table(results: dict[str, Any]) -> str:
     size and speed.
     """
     run = RunResults("", Path(), drop_non_finite(results))
-    batch = max((run.get("student.latency_ms") or {}), key=int, default="")
+    setting = headline_setting(run)
     head = ["", headline_name(run), "range (seeds)", "perplexity", "retention", "student’s gain, points", "parameters",
-            "encoder", "MB", f"ms, batch {batch}"]  # fmt: skip
+            "encoder", "MB", f"ms, batch {setting.batch_size}" if setting else ""]  # fmt: skip
     rows = [
         (
             row.label,
@@ -31,8 +32,10 @@ def summary_table(results: dict[str, Any]) -> str:
             large(run.get(f"{row.role}.parameters")),
             large(run.get(f"{row.role}.encoder_parameters")),
             decimal(run.get(f"{row.role}.size_mb")),
-            milliseconds(run.get(f"{row.role}.latency_ms.{batch}.median")),
+            milliseconds(latency_in(run, setting, row.role)),
         )
         for row in scored_models(run)
     ]
-    return f"\n{run.task}\n{terminal_table(drop_empty([head, *rows]))}\n"
+    notes = [f"ms: median latency, {setting}."] if setting else []
+    table = terminal_table(drop_empty([head, *rows]))
+    return "\n".join(["", run.task, table, *notes, *latency_sentences(run), ""])

@@ -11,7 +11,6 @@ from distil_nlp.reporting.formatting import (
     decimal,
     duration,
     large,
-    milliseconds,
     percent,
     plural,
     points,
@@ -152,48 +151,21 @@ def format_gain(gain: dict[str, Any] | None) -> str:
 
 
 def cost_table(run: RunResults) -> Table | None:
-    """Return size, arithmetic, time and memory of teacher and student, and their ratio."""
-    batches = sorted({batch for latencies in run.both("latency_ms") for batch in latencies or ()}, key=int)
+    """Return size, arithmetic and memory of teacher and student, and their ratio."""
     rows = [
         _both(run, "parameters", large, "parameters"),
         _both(run, "encoder parameters", large, "encoder_parameters"),
         _both(run, "embedding parameters", large, "embedding_parameters"),
         _both(run, "weights on disk, MB", decimal, "size_mb"),
         _both(run, "FLOPs per token", large, "flops_per_token"),
-        *(_latency(run, batch) for batch in batches),
-        *(_both(run, f"tokens per second, batch {batch}", count, f"tokens_per_second.{batch}") for batch in batches),
         _both(run, "peak memory, MiB", decimal, "peak_memory_mib"),
     ]
-    note = f"Ratio: student ÷ teacher. {_conditions(run)}".rstrip()
-    return make_table("Cost", ("", "teacher", "student", "ratio"), rows, note)
+    length = run.get("efficiency.max_length")
+    measured = f" FLOPs and memory: at {plural(length, 'token')}." if length and len(rows[-2][1]) else ""
+    return make_table("Cost", ("", "teacher", "student", "ratio"), rows, f"Ratio: student ÷ teacher.{measured}")
 
 
 def _both(run: RunResults, label: str, write: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:
     """Return a row: label, teacher's value, student's value, ratio."""
     teacher, student = run.both(path)
     return (label, write(teacher), write(student), percent(ratio(student, teacher), 0))
-
-
-def _latency(run: RunResults, batch: str) -> tuple[str, str, str, str]:
-    """Return the row of a batch size's latencies, the 95th percentiles in brackets."""
-    label, *medians, quotient = _both(
-        run, f"latency, batch {batch}: median (p95), ms", milliseconds, f"latency_ms.{batch}.median"
-    )
-    tails = [f" ({milliseconds(tail)})" if tail is not None else "" for tail in run.both(f"latency_ms.{batch}.p95")]
-    return (label, *(median and median + tail for median, tail in zip(medians, tails, strict=True)), quotient)
-
-
-def _conditions(run: RunResults) -> str:
-    """Return the conditions of the cost measurement, as a sentence."""
-    conditions = run.get("efficiency") or {}
-    repeats = get_nested(next(iter((run.get("student.latency_ms") or {}).values()), None), "repeats")
-    parts = [
-        conditions.get("device"),
-        conditions.get("threads") and plural(conditions["threads"], "thread"),
-        conditions.get("dtype"),
-        conditions.get("sequence_length") and f"sequences of {plural(conditions['sequence_length'], 'token')}",
-        repeats and f"{plural(repeats, 'timed forward')}",
-        conditions.get("warm_up") and f"{plural(conditions['warm_up'], 'forward')} to warm up",
-    ]
-    text = ", ".join(filter(None, parts))
-    return f"Measured on {text}." if text else ""

@@ -11,6 +11,7 @@ from typing import Any
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results.schema import SCHEMA_VERSION, schema_mismatches
+from distil_nlp.results.upgrade import READABLE_VERSIONS, upgraded
 from distil_nlp.utils.files import write_atomically
 
 _NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
@@ -36,12 +37,12 @@ def drop_non_finite(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return the contents of `results.json`; {} if the file cannot be read."""
+    """Return the contents of `results.json`, in today's form; {} if the file cannot be read."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # brackets thousands deep
         return {}
-    return results if isinstance(results, dict) else {}
+    return upgraded(results) if isinstance(results, dict) else {}
 
 
 def has_results(folder: Path) -> bool:
@@ -83,7 +84,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             fix="run the recipe again",
         ) from error
     version = get_nested(results, "schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise UserError(
             str(path),
             f"schema_version {SCHEMA_VERSION}",
@@ -100,4 +101,4 @@ def read_run(folder: Path) -> dict[str, Any]:
             why="there would be nothing to show",
             fix="run the recipe again",
         )
-    return abbreviate_home(results)
+    return abbreviate_home(upgraded(results))

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Metric = Annotated[str, "metric"]
 SplitName = Annotated[str, "split"]
-Batch = Annotated[str, "batch size"]
+ModelName = Annotated[str, "model"]
 Term = Annotated[str, "term"]
-"""Names of keys, which the schema page shows as <metric>, <split>, <batch size> and <term>."""
+"""Names of keys, which the schema page shows as <metric>, <split>, <model> and <term>."""
 
 Number = float | None
 """A measured number; null stands for NaN or infinity, which JSON does not have."""
@@ -126,27 +126,52 @@ class Data(Block):
 
 
 class Latency(Block):
-    """Time of an inference forward of a whole batch."""
+    """Time of an inference forward of a whole batch: one model in one setting."""
 
-    median: float = described("Median, in milliseconds.")
-    p95: float = described("95th percentile, in milliseconds.")
-    repeats: int = described("Forwards that were timed.")
+    p50: float = described("Median, in milliseconds.")
+    p90: float = described("90th percentile, in milliseconds.", absent="in files of older versions")
+    p99: float = described(
+        "99th percentile, in milliseconds; of fewer than a hundred forwards it is close to the slowest.",
+        absent="in files of older versions",
+    )
+    rows_per_second: float = described("Rows ÷ seconds, over all timed forwards.")
+    forwards: int = described("Forwards that were timed.")
+    jitter: float = described(
+        "95th percentile of a forward's time ÷ the median time of the same batch. Above 1.5 the machine was busy with "
+        "other work.",
+        absent="if no batch was timed three times",
+    )
+
+
+class LatencySetting(Block):
+    """Latencies of all models at one batch size, for inputs of the same lengths, with the same threads."""
+
+    batch_size: int = described("Rows of a forward.")
+    lengths: Literal["data", "max_length"] = described(
+        "`data`: rows of the first evaluation split, drawn with a fixed seed, padded to the longest of their batch; "
+        "`max_length`: rows of `max_length` random tokens, none of them padding."
+    )
+    tokens: float = described("Mean tokens of a row, without padding.")
+    threads: int | None = described("CPU threads of torch.", null="on a GPU")
+    models: dict[ModelName, Latency] = described("Latencies of `teacher` and `student`.")
 
 
 class ModelCost(Block):
-    """Size and inference cost of a model. Conditions of the measurement are in `efficiency`."""
+    """Size and inference cost of a model. Latencies and conditions of the measurement are in `efficiency`."""
 
     parameters: int = described("Parameters, tied ones counted once; of an ensemble, of all members.")
     encoder_parameters: int = described("Parameters of the encoder's layers.")
     embedding_parameters: int = described("Parameters of the embeddings.")
     size_mb: float = described("Weights in the model's dtype, in megabytes (10⁶ bytes).")
-    latency_ms: dict[Batch, Latency] = described("Latency in milliseconds, by batch size.")
-    tokens_per_second: dict[Batch, float] = described("Tokens per second at the median latency, by batch size.")
     flops_per_token: float = described(
-        "Floating-point operations of the matrix products of a forward, per token; a multiply-add counts 2."
+        "Floating-point operations of the matrix products of a forward of `efficiency.max_length` tokens, per token; a "
+        "multiply-add counts 2.",
+        absent="if `evaluation.efficiency` is `off`",
     )
     peak_memory_mib: float = described(
-        "Weights plus the largest memory of a forward at the largest batch, in MiB (2²⁰ bytes)."
+        "Weights plus the largest memory of a forward of the largest batch of `efficiency.max_length` tokens, in MiB "
+        "(2²⁰ bytes).",
+        absent="unless `evaluation.efficiency` is `full`",
     )
 
 
@@ -285,7 +310,9 @@ class LayerSimilarity(Block):
 class Fidelity(Block):
     """Similarity of the student to the teacher on the first evaluation split."""
 
-    rows: int = described("Rows compared, at most 2,000, evenly spaced over the split.")
+    rows: int = described(
+        "Rows whose outputs are compared: all of the split; for `mlm` at most 2,000, evenly spaced over it."
+    )
     agreement: float = described(
         "Fraction of rows (`mlm`: of masked tokens) on which both predict the same class.", absent="for regression"
     )
@@ -314,14 +341,19 @@ class Fidelity(Block):
 
 
 class Efficiency(Block):
-    """Conditions of the cost measurement, and its result."""
+    """Latencies of teacher and student, and the conditions of the cost measurement."""
 
     device: str = described("GPU name, or processor and number of cores.")
-    threads: int = described("CPU threads of torch.")
     dtype: Literal["float32", "bfloat16"] = described("Precision of the forward; bfloat16 is autocast.")
-    sequence_length: int = described("Tokens in each sequence, none of them padding.")
-    warm_up: int = described("Forwards before the timed ones.")
-    speed_up: dict[Batch, float] = described("Teacher's median latency ÷ student's, by batch size.")
+    max_length: int = described(
+        "Tokens of the longest inputs: `data.max_length`, or fewer where a model has fewer positions."
+    )
+    warm_up: int = described("Forwards of each model in a setting before the timed ones.")
+    seconds: float = described("Seconds that the measurement took.", absent="in files of older versions")
+    latency: list[LatencySetting] = described("Latencies, setting by setting, in the order in which they were timed.")
+    left_out: int = described(
+        "Settings that were left out because the time was over.", absent="in files of older versions"
+    )
 
 
 class HistoryEntry(Block):
@@ -379,7 +411,7 @@ class Training(Block):
 class Results(Block):
     """All figures of a finished run."""
 
-    schema_version: Literal[1] = described("Version of this schema.")
+    schema_version: Literal[2] = described("Version of this schema.")
     recipe: dict[str, Any] = described("The recipe with its defaults; see [recipes](recipes.md).")
     own_code: list[OwnCode] | None = described(
         "Code of the user's own (`plugins`).", absent="in files of older versions", null="without any"
@@ -404,7 +436,9 @@ class Results(Block):
         null="unless the teacher is above the majority baseline",
     )
     fidelity: Fidelity = described("Similarity of the student to the teacher.")
-    efficiency: Efficiency = described("Conditions of the cost measurement, and the speed-up.")
+    efficiency: Efficiency | None = described(
+        "Latencies, and the conditions of the cost measurement.", null="if `evaluation.efficiency` is `off`"
+    )
     training: Training = described("Training of the run's own student.")
 
 

@@ -11,6 +11,7 @@ from distil_nlp.data.augmentation.word_replacement import _CandidateVocabulary
 from distil_nlp.data.row_sets import EPOCH
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import measure_efficiency
+from distil_nlp.evaluation.latency import LatencyPlan
 from distil_nlp.models import check_words, count_ids, usable_positions
 from distil_nlp.models.positions import NO_LIMIT
 from distil_nlp.signals.recorder import Recorder
@@ -69,8 +70,9 @@ def test_minus_one_is_no_limit():
 def test_efficiency_is_measured_at_a_length_that_fits(family):
     """Prevents an index beyond the table after all the training."""
     model = encoder(family, pad_token_id=3)
-    costs = measure_efficiency(model, model, device="cpu", batch_sizes=(1,), warm_up=0, repeats=(1, 1))
-    assert costs["efficiency"]["sequence_length"] == usable_positions(model.config) < 48
+    plan = LatencyPlan((1,), forwards=(1, 1), warm_up=0)
+    costs = measure_efficiency({"student": model}, None, dict, plan=plan, max_length=128, device="cpu")
+    assert costs["efficiency"]["max_length"] == usable_positions(model.config) < 48
 
 
 def pair():

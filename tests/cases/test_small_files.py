@@ -166,7 +166,7 @@ def test_results_of_another_schema_are_made_anew(finished, capsys):
     assert run_state(finished.out, recipe) == "finished"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 99}))
     assert run_state(finished.out, recipe) == "unfinished"
-    assert "has schema 99, not 1: the student is scored again" in capsys.readouterr().out
+    assert "has schema 99, not 2: the student is scored again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arrays", [{}, {"test/predictions": np.zeros((3, 2))}, {"test/predictions": 1, "x/labels": 2}])

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.evaluation.fidelity import agreement, compare_models, expected_calibration_error, linear_cka
+from distil_nlp.evaluation.predict import predict
 from distil_nlp.models import build_student
 from tests.helpers import tiny, training
 
@@ -193,7 +194,8 @@ def test_rows_and_tokens_come_from_the_whole_set(monkeypatch):
     sampled, observe = [], agreement.forward_with_signals
 
     def seen(model, inputs, row_sets):
-        sampled.append(len(row_sets["sampled"]))
+        if "sampled" in row_sets:
+            sampled.append(len(row_sets["sampled"]))
         return observe(model, inputs, row_sets)
 
     monkeypatch.setattr(agreement, "forward_with_signals", seen)
@@ -207,6 +209,44 @@ def test_rows_and_tokens_come_from_the_whole_set(monkeypatch):
     assert sum(sampled[::2]) == 64
     assert min(sampled) > 0
     assert compare_models(*both, "classification", rows, collator("classification"), **options) == found
+
+
+@pytest.mark.parametrize(("rows", "compared"), [(6, 6), (40, 16)])
+def test_layers_are_compared_on_few_rows(rows, compared):
+    """Prevents minutes of forwards for 2048 tokens, rows of the beginning alone, and other figures for small sets."""
+    both = pair("Bert", "SequenceClassification")
+    rows = training.task_rows(rows)
+    options = {"batch_size": 4, "max_rows": 40}
+    found = compare_models(*both, "classification", rows, collator("classification"), cka_rows=16, **options)
+    spread = [rows[i * len(rows) // compared] for i in range(compared)]
+    assert found["rows"] == len(rows)
+    assert found["cka"]["tokens"] == sum(len(row["input_ids"]) for row in spread)
+    assert found["cka"] == compare_models(*both, "classification", spread, collator("classification"), **options)["cka"]
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_outputs_that_are_there_are_not_computed_again(monkeypatch, kind):
+    """Prevents a second pass of both models over all rows, and figures of other rows than were scored."""
+    rows = training.task_rows(12)
+    if kind == "regression":
+        rows = [row | {"labels": float(i)} for i, row in enumerate(rows)]
+    both = [tiny.classifier(n, num_labels=1 if kind == "regression" else 3, seed=n) for n in (2, 1)]
+    outputs = tuple(predict(model, kind, {"all": rows}, collator(kind))["all"] for model in both)
+    expected = compare_models(*both, kind, rows, collator(kind))
+    passes, forward = [], transformers.BertForSequenceClassification.forward
+    monkeypatch.setattr(
+        transformers.BertForSequenceClassification,
+        "forward",
+        lambda self, input_ids, **inputs: passes.append(len(input_ids)) or forward(self, input_ids, **inputs),
+    )
+    monkeypatch.setattr(agreement._Comparison, "of_layers", lambda *_: {})
+    found = compare_models(*both, kind, rows, collator(kind), outputs=outputs, max_rows=4)
+    assert passes == []
+    assert set(expected) - set(found) == {"cka"}
+    assert found.get("confusion") == expected.get("confusion")
+    numbers = {key: value for key, value in found.items() if isinstance(value, float | int)}
+    assert len(numbers) == 3
+    assert numbers == {key: pytest.approx(expected[key], rel=1e-4) for key in numbers}
 
 
 def test_too_few_tokens_have_no_cka():

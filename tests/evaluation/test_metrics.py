@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from datasets import Dataset
 from scipy import stats
 from transformers import EvalPrediction
 
-from distil_nlp.data import MaskingCollator
+from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.masked_lm import unigram_metrics
 from distil_nlp.evaluation.metrics import (
@@ -20,8 +21,9 @@ from distil_nlp.evaluation.metrics import (
     retention,
     retention_above_majority,
 )
+from distil_nlp.evaluation.predict import predict
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE
-from tests.helpers import tiny
+from tests.helpers import tiny, training
 
 EXPECTED = {
     "accuracy": lambda p, r: np.mean(p == r),
@@ -199,11 +201,29 @@ def test_outputs_of_processes_come_in_the_order_of_the_rows(monkeypatch):
     def share(*rows):
         return [(np.array([[row]]), np.array([row])) for row in rows]
 
-    monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0, 3), share(1, 4), share(2)])
-    seen = prediction._gather_in_order(share(0, 3), 5)
+    monkeypatch.setattr(prediction, "gather_object", lambda own: [share(3, 2), share(1, 0), share(4)])
+    seen = prediction._gather_in_order(share(3, 2), np.array([3, 1, 4, 2, 0]))
     assert seen.labels.tolist() == seen.predictions[:, 0].tolist() == [0, 1, 2, 3, 4]
     monkeypatch.setattr(prediction, "gather_object", lambda own: [share(0), []])
-    assert prediction._gather_in_order(share(0), 1).labels.tolist() == [0]
+    assert prediction._gather_in_order(share(0), np.array([0])).labels.tolist() == [0]
+
+
+def test_rows_of_like_length_share_a_batch():
+    """Prevents short rows padded to the longest, and outputs that another order gives to other rows."""
+    rows = Dataset.from_list([row | {"length": len(row["input_ids"])} for row in training.task_rows(10)])
+    collator, widths = TaskCollator(tiny.tokenizer(), "classification"), []
+
+    def collate(features):
+        batch = collator(features)
+        widths.append(batch["input_ids"].shape[1])
+        return batch
+
+    model = tiny.classifier(2)
+    found = predict(model, "classification", {"rows": rows}, collate, batch_size=3)["rows"]
+    assert widths == sorted(rows["length"], reverse=True)[::3]
+    plain = predict(model, "classification", {"rows": rows.remove_columns("length")}, collate, batch_size=3)["rows"]
+    assert found.labels.tolist() == plain.labels.tolist() == rows["labels"]
+    np.testing.assert_allclose(found.predictions, plain.predictions, atol=1e-6)
 
 
 def test_a_gpu_is_called_by_its_name(monkeypatch):

@@ -27,6 +27,7 @@ training:
   train_sampling_strategy: group_by_length
   use_cpu: true
   disable_tqdm: true
+evaluation: {efficiency: off}
 run: {accept_weak_teacher: true}
 """
 

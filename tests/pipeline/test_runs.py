@@ -39,7 +39,7 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
     assert printed[-1] == str(place.out / "results.json")
     assert any(line.startswith("student  ") for line in printed)
     results = place.results
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert results["task"] == "classification"
     for role in ("teacher", "student"):
         assert {"parameters", "encoder_parameters", "size_mb", "metrics"} <= results[role].keys()
@@ -64,10 +64,12 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
 @pytest.mark.with_pictures
 def test_a_run_ends_with_report_and_card(place, capsys):
     """Prevents figures that nobody sees: a run shows its scores by itself."""
-    assert place.run("evaluation.baselines=[no_distillation]") == 0
+    assert place.run("evaluation.baselines=[no_distillation]", "evaluation.efficiency=full") == 0
     results = place.results
-    assert {"latency_ms", "flops_per_token", "peak_memory_mib"} <= results["student"].keys() & results["teacher"].keys()
-    assert results["efficiency"]["speed_up"].keys() == {"1", "32"}
+    assert {"flops_per_token", "peak_memory_mib"} <= results["student"].keys() & results["teacher"].keys()
+    settings = [(one["batch_size"], one["lengths"]) for one in results["efficiency"]["latency"]]
+    assert {*settings} == {(size, lengths) for size in (1, 8, 32) for lengths in ("data", "max_length")}
+    assert all(one["models"].keys() == {"teacher", "student"} for one in results["efficiency"]["latency"])
     assert {"agreement", "kl", "ece", "cka", "confusion"} <= results["fidelity"].keys()
     assert [entry["step"] for entry in results["training"]["history"]] == [2, 4, 6]
     assert (place.out / "report" / "report.html").is_file()
@@ -75,6 +77,26 @@ def test_a_run_ends_with_report_and_card(place, capsys):
     card = ModelCard.load(place.out / "student" / "README.md")
     assert card.data.eval_results[0].metric_value == pytest.approx(results["student"]["metrics"]["accuracy"], abs=1e-4)
     assert "labels only" in capsys.readouterr().out
+
+
+def test_a_quick_look_is_measured_in_full_later(place, capsys):
+    """Prevents minutes of timing for a try of two steps, and a student that is trained again for its latencies."""
+    assert place.run() == 0
+    assert place.results["efficiency"] is None
+    assert "not measured (evaluation.efficiency: off)" in capsys.readouterr().out
+    trained = (place.out / "student" / "model.safetensors").stat().st_mtime_ns
+    assert place.run("evaluation.efficiency=quick") == 0
+    results = place.results
+    assert [(one["batch_size"], one["lengths"]) for one in results["efficiency"]["latency"]] == [
+        (1, "data"),
+        (32, "data"),
+    ]
+    assert "flops_per_token" in results["student"]
+    assert "peak_memory_mib" not in results["student"]
+    assert (place.out / "student" / "model.safetensors").stat().st_mtime_ns == trained
+    assert "this run is finished" not in capsys.readouterr().out
+    assert place.run("evaluation.efficiency=quick") == 0
+    assert "this run is finished" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_pushed(place, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from distil_nlp.cli import main
 from distil_nlp.errors import UserError
 from distil_nlp.reporting.formatting import GAP, decimal, duration
+from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.plots.curves import gradients_figure, terms_figure
 from distil_nlp.reporting.plots.matrices import confusion_figure, matrix_figures
 from distil_nlp.reporting.plots.scores import latency_figure
@@ -175,12 +176,16 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
             del tree[path[-1]]
         run = RunResults("mine", tmp_path, results)
         words = [headline(run), distillation_gain(run), majority_note(run), *fidelity_sentences(run)]
-        tables = [quality_table(run), cost_table(run), training_table(run)]
-        told = [*words, *(cell for table in tables if table for row in table.rows for cell in row)]
+        tables = [quality_table(run), cost_table(run), latency_table(run), training_table(run)]
+        told = [
+            *words,
+            *latency_sentences(run),
+            *(cell for table in tables if table for row in table.rows for cell in row),
+        ]
         assert all(isinstance(text, str) and "None" not in text for text in told), path
         assert advice(run), path
         with style():
-            figures = matrix_figures(run) if path[0] == "fidelity" else [latency_figure(run)] * ("latency_ms" in path)
+            figures = matrix_figures(run) if path[0] == "fidelity" else [latency_figure(run)] * ("efficiency" in path)
         assert all(figure is None or "None" not in figure.description for figure in figures), path
 
 
@@ -188,7 +193,8 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
 def test_a_plot_whose_figures_are_missing_is_left_out(tmp_path, undrawn, key):
     """Prevents empty plots, and plots that fail."""
     pictures = {picture.name for picture in run_page(run_of(tmp_path, **{key: None})).pictures}
-    gone = {"fidelity": {"confusion", "cka"}, "training": {"terms", "weights"}}.get(key, set())
+    gone = {"fidelity": {"confusion", "cka"}, "training": {"terms", "weights"}, "efficiency": {"quality_latency"}}
+    gone = gone.get(key, set())
     assert pictures == {"scores", "quality_latency", "confusion", "cka", "terms", "weights"} - gone
 
 
@@ -231,7 +237,7 @@ def test_the_lead_is_made_of_the_figures(tmp_path):
     """Prevents a headline that says more than was measured."""
     assert told(headline(run_of(tmp_path))) == (
         "The student keeps 99.4 % of the teacher’s F1 (median of 3 seeds) with 77 % of the parameters (50 % of the "
-        "encoder’s), 1.9× as fast at batch 32."
+        "encoder’s), 1.9× as fast (batch 32, real lengths, 2 threads)."
     )
     assert told(headline(run_of(tmp_path, seeds=None, efficiency=None))) == (
         "The student keeps 99.4 % of the teacher’s F1 with 77 % of the parameters (50 % of the encoder’s)."
@@ -240,11 +246,12 @@ def test_the_lead_is_made_of_the_figures(tmp_path):
         "The student reaches F1 0.837 against the teacher’s 0.842 with 77 %"
     )
     assert told(headline(run_of(tmp_path, retention=1.012))).startswith("The student reaches 101.2 % of")
-    slow = told(headline(run_of(tmp_path, **changed("efficiency.speed_up", {"1": 2.0, "32": 0.5}))))
-    assert slow.endswith("2.0× as slow at batch 32.")
-    assert told(headline(run_of(tmp_path, **changed("efficiency.speed_up", {"32": 1.0})))).endswith(
-        "no faster at batch 32."
-    )
+    for student, words in (
+        (20.0, "2.0× as slow (batch 8, real lengths)."),
+        (10.0, "no faster (batch 8, real lengths)."),
+    ):
+        entry = {"batch_size": 8, "lengths": "data", "models": {"teacher": {"p50": 10.0}, "student": {"p50": student}}}
+        assert told(headline(run_of(tmp_path, **changed("efficiency.latency", [entry])))).endswith(words)
 
 
 def gain(mean, low, high, seeds=3):
@@ -447,8 +454,8 @@ def test_runs_on_different_tasks_are_compared_by_retention(tmp_path):
     [
         (None, r"finished run / got .*run, where results.json cannot be read \(No such file"),
         ("{", r"results.json: expected JSON / got Expecting property name"),
-        ('{"schema_version": 2}', r"expected schema_version 1 / got 2"),
-        ("[]", r"expected schema_version 1 / got None"),
+        ('{"schema_version": 3}', r"expected schema_version 2 / got 3"),
+        ("[]", r"expected schema_version 2 / got None"),
         ('{"schema_version": 1, "task": "mrpc", "teacher": []}', r"no usable headline, teacher, student"),
     ],
 )

@@ -107,7 +107,7 @@ def full_example():
         ("student.colour", "red", "student.colour: Extra inputs are not permitted"),
         ("training.seconds", "412", "training.seconds: Input should be a valid number"),
         ("training.steps", 1.5, "training.steps: Input should be a valid integer"),
-        ("schema_version", 2, "schema_version: Input should be 1"),
+        ("schema_version", 1, "schema_version: Input should be 2"),
         ("training.history", [{"step": 1, "loss of all": 1.0}], "got loss of all"),
         ("training.history", [{"step": 1, "loss": "low"}], "training.history.0.loss"),
         ("teacher", {}, "teacher.parameters: Field required"),

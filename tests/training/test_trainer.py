@@ -583,7 +583,7 @@ def test_reentrant_checkpointing_is_refused_with_attention(tmp_path):
     with pytest.raises(UserError, match="use_reentrant=false / got true"):
         trainer(
             tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), [AttentionKL(1.0), HardLabel(1.0)],
-            gradient_checkpointing_kwargs={"use_reentrant": True},
+            gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True},
         )  # fmt: skip
 
 

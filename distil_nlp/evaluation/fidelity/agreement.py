@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import send_to_device
@@ -16,6 +17,7 @@ from distil_nlp.data.row_sets import RowCollator, RowSets
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.fidelity.cka import cka_table
 from distil_nlp.evaluation.kinds import evaluator_of
+from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.models.architecture import ensemble_members, layer_stack
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals, forward_arguments, forward_with_signals
@@ -35,15 +37,18 @@ def compare_models(
     rows: Any,
     collator: Callable,
     *,
+    outputs: tuple[Outputs, Outputs] | None = None,
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     bf16: bool = False,
     max_rows: int = 2000,
+    cka_rows: int = 128,
     cka_tokens: int = 2048,
 ) -> dict[str, Any]:
     """Return the block `fidelity` of `results.json`.
 
-    - `rows`: number of sequences compared, at most `max_rows`, evenly spaced over the set.
+    - `rows`: number of sequences whose outputs are compared: all of them where `outputs` are given and belong to
+      sequences, else at most `max_rows`, evenly spaced over the set.
     - classification: `agreement`, the fraction of equal predictions; `kl`, the mean KL(teacher ‖ student) in nats at
       temperature 1; over labelled rows `ece` (see `expected_calibration_error`) and `confusion`, counts with true
       classes as rows and predicted ones as columns, of both models.
@@ -51,8 +56,9 @@ def compare_models(
       `mean_absolute_difference`.
     - mlm: `agreement` and `kl` over the masked tokens, `tokens` of them.
     - `cka`: linear CKA (see `linear_cka`) of every student layer with every teacher layer, embedding outputs
-      included, over at most `cka_tokens` tokens drawn evenly from all; absent below 4 tokens, or where a model does
-      not show its states: `cka_not_measured` then has the reason.
+      included, over at most `cka_tokens` tokens, drawn with a fixed seed from all tokens of at most `cka_rows`
+      sequences, evenly spaced over the set; absent below 4 tokens, or where a model does not show its states:
+      `cka_not_measured` then has the reason.
 
     Both models run on the same batches, each on the columns it knows. They keep their weights and mode, and end on
     `device`. There is no communication between processes: call this on the main process alone.
@@ -63,52 +69,98 @@ def compare_models(
         kind: kind of task.
         rows: an evaluation split.
         collator: makes batches of rows.
+        outputs: of teacher and student on these rows, as `predict` returned them, so that neither is run again.
+            Without effect for `mlm`, whose outputs are sums.
         batch_size: rows of a forward.
         device: where both models run.
         bf16: run under autocast in bfloat16.
-        max_rows: upper limit of rows.
+        max_rows: upper limit of rows whose outputs are computed here.
+        cka_rows: upper limit of rows whose layers are compared.
         cka_tokens: upper limit of tokens for CKA.
     """
-    kind = task_kind(kind)
-    evaluator = evaluator_of(kind)
-    batches = _batches(teacher, student, kind, rows, collator, batch_size, max_rows)
-    total = _sample_tokens(batches, cka_tokens)
-    unseen = _why_unseen(teacher, student)
-    outputs, hidden = [], []
-    with _recording(teacher, kind, device, not unseen), _recording(student, kind, device, not unseen):
-        for batch in batches:
-            both = [_forward(model, send_to_device(batch, device), bf16) for model in (teacher, student)]
-            outputs.append(evaluator.compare_batch(*(signals.logits for signals in both)))
-            hidden.append([signals.hidden for signals in both])
-    labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, kind) else None
-    fidelity = {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
-    if unseen:
-        logger.warning(f"CKA not measured: {unseen}")
-        fidelity["cka_not_measured"] = unseen
-    elif total >= 4:
-        fidelity["cka"] = _cka(*zip(*hidden, strict=True))
-    return fidelity
+    comparison = _Comparison(teacher, student, task_kind(kind), rows, collator, batch_size, device, bf16)
+    known = outputs if comparison.kind.level == "sequence" else None
+    fidelity = comparison.of_known(*known) if known else comparison.of_outputs(max_rows)
+    return fidelity | comparison.of_layers(cka_rows, cka_tokens)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Teacher and student on the same rows; see `compare_models` for the attributes."""
+
+    teacher: PreTrainedModel
+    student: PreTrainedModel
+    kind: TaskKind
+    rows: Any
+    collator: Callable
+    batch_size: int
+    device: torch.device | str
+    bf16: bool
+
+    def of_known(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
+        """Return the agreement of outputs that are there already."""
+        logits = tuple(torch.from_numpy(outputs.predictions) for outputs in (teacher, student))
+        labels = torch.from_numpy(student.labels)
+        return {"rows": len(labels), **evaluator_of(self.kind).fidelity([logits], labels)}
+
+    def of_outputs(self, max_rows: int) -> dict[str, Any]:
+        """Return the agreement of the outputs on at most so many rows."""
+        evaluator = evaluator_of(self.kind)
+        batches = self.batches(max_rows)
+        outputs = [
+            evaluator.compare_batch(*(signals.logits for signals in both)) for both in self.signals(batches, "logits")
+        ]
+        labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, self.kind) else None
+        return {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
+
+    def of_layers(self, max_rows: int, max_tokens: int) -> dict[str, Any]:
+        """Return `cka`, or `cka_not_measured`; nothing below 4 tokens."""
+        if unseen := _why_unseen(self.teacher, self.student):
+            logger.warning(f"CKA not measured: {unseen}")
+            return {"cka_not_measured": unseen}
+        batches = self.batches(max_rows)
+        if _sample_tokens(batches, max_tokens) < 4:
+            return {}
+        hidden = [[signals.hidden for signals in both] for both in self.signals(batches, "layers")]
+        return {"cka": _cka(*zip(*hidden, strict=True))}
+
+    def batches(self, max_rows: int) -> list[dict[str, Any]]:
+        """Return batches of at most so many rows, evenly spaced over the set."""
+        output = evaluator_of(self.kind).fidelity_sets
+        known = forward_arguments(self.teacher) | forward_arguments(self.student) | {"labels", "word_ids"}
+        collate = RowCollator(self.collator, RowSets(self.kind, output | {"all"}, output), known)
+        count = min(len(self.rows), max_rows)
+        chosen = Subset(self.rows, [i * len(self.rows) // count for i in range(count)])
+        loader = DataLoader(chosen, batch_size=self.batch_size, collate_fn=collate, generator=torch.Generator())
+        return list(loader)  # its own generator: a loader draws from torch's otherwise, even to read in order
+
+    def signals(
+        self, batches: list[dict[str, Any]], kept: Literal["logits", "layers"]
+    ) -> Iterator[tuple[Signals, Signals]]:
+        """Yield the signals of teacher and student for each batch: their logits, or the states of all layers."""
+        with self._recording(self.teacher, kept), self._recording(self.student, kept):
+            for batch in batches:
+                inputs = send_to_device(batch, self.device)
+                yield tuple(self._forward(model, inputs) for model in (self.teacher, self.student))
+
+    @contextmanager
+    def _recording(self, model: PreTrainedModel, kept: Literal["logits", "layers"]) -> Iterator[None]:
+        """Capture the model's signals in eval mode on the device; then restore its mode."""
+        request = SignalRequest(logits=True) if kept == "logits" else SignalRequest(hidden=_all_layers(model))
+        recorder, was_training = Recorder(model, request, head_rows=self.kind.level == "token"), model.training
+        try:
+            model.to(self.device).eval()
+            yield
+        finally:
+            recorder.remove()
+            model.train(was_training)
+
+    def _forward(self, model: PreTrainedModel, batch: dict[str, Any]) -> Signals:
+        with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=self.bf16):
+            return forward_with_signals(model, batch, batch["rows"])
 
 
 # Batches ------------------------------------------------------------------------------------------
-
-
-def _batches(
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-    kind: TaskKind,
-    rows: Any,
-    collator: Callable,
-    batch_size: int,
-    max_rows: int,
-) -> list[dict[str, Any]]:
-    output = evaluator_of(kind).fidelity_sets
-    known = forward_arguments(teacher) | forward_arguments(student) | {"labels", "word_ids"}
-    collate = RowCollator(collator, RowSets(kind, output | {"all"}, output), known)
-    count = min(len(rows), max_rows)
-    chosen = Subset(rows, [i * len(rows) // count for i in range(count)])
-    loader = DataLoader(chosen, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
-    return list(loader)  # its own generator: a loader draws from torch's otherwise, even to read in order
 
 
 def _has_row_labels(batches: list[dict[str, Any]], kind: TaskKind) -> bool:
@@ -137,24 +189,6 @@ def _why_unseen(*models: PreTrainedModel) -> str | None:
 
 def _all_layers(model: PreTrainedModel) -> frozenset[tuple[int, str]]:
     return frozenset((layer, _SAMPLED) for layer in range(EMBEDDINGS, len(layer_stack(ensemble_members(model)[0]))))
-
-
-@contextmanager
-def _recording(model: PreTrainedModel, kind: TaskKind, device: torch.device | str, layers: bool) -> Iterator[None]:
-    """Capture the model's logits, and all its layers if asked, in eval mode on the device; then restore its mode."""
-    request = SignalRequest(logits=True, hidden=_all_layers(model) if layers else frozenset())
-    recorder, was_training = Recorder(model, request, head_rows=kind.level == "token"), model.training
-    try:
-        model.to(device).eval()
-        yield
-    finally:
-        recorder.remove()
-        model.train(was_training)
-
-
-def _forward(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> Signals:
-    with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16):
-        return forward_with_signals(model, batch, batch["rows"])
 
 
 # Layers -------------------------------------------------------------------------------------------

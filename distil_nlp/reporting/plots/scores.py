@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.latency import Setting, headline_setting, latency_in
 from distil_nlp.reporting.plots.style import (
     INK,
     MUTED,
@@ -104,26 +105,20 @@ def _dots(axes: Axes, y: int, score: SeedScores, colour: str) -> None:
 
 def latency_figure(run: RunResults) -> Picture | None:
     """Return the headline metric over latency, for teacher and student."""
-    batch = common_batch([run])
+    setting = headline_setting(run)
     marks = [
-        ModelMark(role, run.get(f"{role}.latency_ms.{batch}.median"), headline_score(run, role), colour)
+        ModelMark(role, latency_in(run, setting, role), headline_score(run, role), colour)
         for role, colour in (("teacher", TEACHER_COLOUR), ("student", STUDENT_COLOUR))
     ]
     if not all(mark.time and mark.score for mark in marks):
         return None
-    return latency_plot(marks, batch, headline_name(run), _majority_line(run))
+    return latency_plot(marks, setting, headline_name(run), _majority_line(run))
 
 
 def _majority_line(run: RunResults) -> tuple[str, float] | None:
     """Return (name, score) of the majority-class baseline."""
     score = headline_score(run, MAJORITY)
     return score and (majority_name(run), score.median)
-
-
-def common_batch(runs: Sequence[RunResults]) -> str:
-    """Return the largest batch size at which all students with latencies were timed; empty if there is none."""
-    timed = [{batch for batch, latency in (run.get("student.latency_ms") or {}).items() if latency} for run in runs]
-    return max(set.intersection(*(filter(None, timed) if any(timed) else [set()])), key=int, default="")
 
 
 class ModelMark(NamedTuple):
@@ -136,10 +131,12 @@ class ModelMark(NamedTuple):
     marker: str = "o"
 
 
-def latency_plot(marks: Sequence[ModelMark], batch: str, axis: str, line: tuple[str, float] | None = None) -> Picture:
+def latency_plot(
+    marks: Sequence[ModelMark], setting: Setting, axis: str, line: tuple[str, float] | None = None
+) -> Picture:
     """Return quality over latency, with the range over seeds as a bar; `line` is (name, value) of a horizontal line."""
     columns = 3 if len(marks) < 3 else 2  # teacher, student and baseline in one line
-    figure = canvas(f"Quality against latency, batch {batch}", 240 + 13 * (len(marks) // columns + 1))
+    figure = canvas("Quality against latency", 240 + 13 * (len(marks) // columns + 1))
     axes = figure.subplots()
     for label, time, score, colour, marker in marks:
         axes.plot([time] * 2, score.span, color=colour, linewidth=1.6, alpha=0.6)
@@ -148,9 +145,11 @@ def latency_plot(marks: Sequence[ModelMark], batch: str, axis: str, line: tuple[
     if line:
         axes.axhline(line[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=line[0])
     axes.set_xlim(0, 1.12 * max(mark.time for mark in marks))
-    axes.set_xlabel(f"median latency of a batch of {batch}, ms")
+    axes.set_xlabel(f"median latency in ms: {setting}")
     axes.set_ylabel(axis)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     figure.legend(loc="outside lower left", ncols=columns, handletextpad=0.3, borderaxespad=0.2)
     points = "; ".join(f"{label} {decimal(score.median)} at {decimal(time)} ms" for label, time, score, *_ in marks)
-    return picture(figure, "quality_latency", f"{axis} over latency: {points}.", "Up and to the left is better.")
+    return picture(
+        figure, "quality_latency", f"{axis} over latency ({setting}): {points}.", "Up and to the left is better."
+    )

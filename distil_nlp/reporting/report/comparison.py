@@ -13,10 +13,10 @@ from distil_nlp.reporting.formatting import (
     percent,
     times,
 )
-from distil_nlp.reporting.plots.scores import ModelMark, common_batch, dot_plot, latency_plot
+from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
+from distil_nlp.reporting.plots.scores import ModelMark, dot_plot, latency_plot
 from distil_nlp.reporting.plots.style import SERIES, TEACHER_COLOUR, Picture
 from distil_nlp.reporting.scores import LABELS_ONLY, SeedScores, headline_name, headline_score
-from distil_nlp.reporting.sentences import speed_up
 from distil_nlp.reporting.tables import Table, format_gain, format_median, format_range, make_table
 from distil_nlp.results import RunResults
 from distil_nlp.utils.settings import IRRELEVANT_KEYS, flatten
@@ -72,10 +72,10 @@ def same_task(runs: Sequence[RunResults]) -> bool:
 
 def overview_table(runs: Sequence[RunResults]) -> Table | None:
     """Return a table with a line for each run."""
-    batch = common_batch(runs)
+    setting = headline_setting(*runs)
     same, teacher = same_task(runs), _teacher_scores(runs)
     head = ["run", "task", "metric", _axis(runs) if same else "student", "range (seeds)", "teacher", "retention",
-            "student’s gain, points", "parameters", f"latency, batch {batch}, ms", "speed-up",
+            "student’s gain, points", "parameters", "latency, ms", "speed-up",
             "training"]  # fmt: skip
     rows = [
         (
@@ -88,13 +88,14 @@ def overview_table(runs: Sequence[RunResults]) -> Table | None:
             percent(run.get("retention")),
             format_gain(run.get(f"{LABELS_ONLY}.gain")),
             large(run.get("student.parameters")),
-            milliseconds(run.get(f"student.latency_ms.{batch}.median")),
-            times(speed_up(run)[1]),
+            milliseconds(latency_in(run, setting, "student")),
+            times(speed_up(run, setting)),
             duration(run.get("training.seconds")),
         )
         for run in runs
     ]
     note = "Scores: median of the seeds. Gain: over labels only, the same student after the same steps."
+    note += f" Latency: median, {setting}." if setting else ""
     return make_table("Runs", head, rows, f"{note} Teacher: {teacher.pop()}." if len(teacher) == 1 else note)
 
 
@@ -129,13 +130,13 @@ def comparison_scores_figure(runs: Sequence[RunResults]) -> Picture | None:
 
 def comparison_latency_figure(runs: Sequence[RunResults]) -> Picture | None:
     """Return quality against latency of the students, and of the teacher if all have the same."""
-    batch = common_batch(runs)
-    models = [(run.name, run.get(f"student.latency_ms.{batch}.median"), _comparable(run, runs)) for run in runs]
+    setting = headline_setting(*runs)
+    models = [(run.name, latency_in(run, setting, "student"), _comparable(run, runs)) for run in runs]
     marks = [ModelMark(*model, *_colour_and_marker(i)) for i, model in enumerate(models) if model[1] and model[2]]
-    time = runs[0].get(f"teacher.latency_ms.{batch}.median")
+    time = latency_in(runs[0], setting, "teacher")
     if len(_teacher_scores(runs)) == 1 and time:
         marks.append(ModelMark("teacher", time, headline_score(runs[0], "teacher"), TEACHER_COLOUR, "*"))
-    return latency_plot(marks, batch, _axis(runs)) if marks else None
+    return latency_plot(marks, setting, _axis(runs)) if marks else None
 
 
 def _colour_and_marker(i: int) -> tuple[str, str]:

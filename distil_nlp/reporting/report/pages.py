@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distil_nlp.recipe import concise, dump_yaml
-from distil_nlp.reporting import sentences, tables
+from distil_nlp.reporting import latency, sentences, tables
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.plots import curves, matrices, scores
 from distil_nlp.reporting.plots.style import Picture, style
@@ -69,10 +69,9 @@ def run_page(run: RunResults) -> Page:
     """Return the report of one run."""
     with style():
         sections = [
-            ReportSection(
-                "Quality", (), [tables.quality_table(run)], [scores.scores_figure(run), scores.latency_figure(run)]
-            ),
-            ReportSection("Cost", (), [tables.cost_table(run)]),
+            ReportSection("Quality", (), [tables.quality_table(run)], [scores.scores_figure(run)]),
+            ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
+            ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
             ReportSection("Fidelity", sentences.fidelity_sentences(run), (), matrices.matrix_figures(run)),
             ReportSection(
                 "Training",
