@@ -428,4 +428,4 @@ def test_reentrant_checkpointing_is_refused(tmp_path, terms):
     """Prevents terms without a gradient."""
     with pytest.raises(UserError, match="use_reentrant=false"):
         trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), terms,
-                gradient_checkpointing_kwargs={"use_reentrant": True})  # fmt: skip
+                gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})  # fmt: skip
