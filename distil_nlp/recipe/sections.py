@@ -327,12 +327,14 @@ class EvaluationSection(Section):
         baselines: further students to compare with: trained on labels only, from random weights, or not trained.
         batch_size: rows of a forward.
         early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
+        show_rows: keep the texts of the evaluation rows in the run's folder, and show some in `report.html`.
     """
 
     seeds: PositiveInt | SeedList = 1
     baselines: list[Literal["no_distillation", "random_init", "copied_only"]] = []
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
+    show_rows: bool = True
 
 
 class HubSection(Section):

@@ -12,8 +12,8 @@ IRRELEVANT_KEYS = (
     "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
 )  # fmt: skip
 """Beginnings of recipe keys that do not change a student."""
-EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines")
-"""Keys that add students. A run that lacks some of these is unfinished, and not the run of another recipe."""
+EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines", "evaluation.show_rows")
+"""Keys that add students, or files. A run that lacks some of these is unfinished, not the run of another recipe."""
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
