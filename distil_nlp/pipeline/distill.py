@@ -34,7 +34,8 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
-from distil_nlp.results import read_results, write_results
+from distil_nlp.reporting.verdicts import verdict_lines
+from distil_nlp.results import RunResults, drop_non_finite, read_results, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.teachers.ensemble import Ensemble
@@ -111,11 +112,12 @@ def _say_what_changed(plan: RunPlan) -> None:
 
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
-    """Write card and report, and log the table at the end."""
+    """Write card and report, and log the table at the end, the places and, last, what matters most."""
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}")
+    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\nresults: {folder / RESULTS}\n")
+    logger.info(verdict_lines(RunResults(folder.name, folder, drop_non_finite(results))))
 
 
 def _publish(plan: RunPlan) -> Path:

@@ -21,7 +21,7 @@ _MOST_BESIDE = 3
 
 def matrix_figures(run: RunResults) -> list[Picture | None]:
     """Return the confusion matrices and the similarity of layers; None for what was not measured."""
-    return [confusion_figure(run), cka_figure(run)]
+    return [*confusion_figures(run), cka_figure(run)]
 
 
 def cka_figure(run: RunResults) -> Picture | None:
@@ -50,23 +50,36 @@ def _layer_names(names: Sequence[Any]) -> list[str]:
     return ["emb." if name == "embeddings" else str(name) for name in names]
 
 
-def confusion_figure(run: RunResults) -> Picture | None:
-    """Return the confusion matrices of teacher and student, side by side or, for many classes, one above the other."""
+def confusion_figures(run: RunResults) -> list[Picture]:
+    """Return the confusion matrices of teacher and student: one plot of few classes, two equal ones of many."""
     matrices = {role: run.get(f"fidelity.confusion.{role}") for role in ("teacher", "student")}
     matrices = {role: counts for role, counts in matrices.items() if counts}
     size = len(next(iter(matrices.values()), ()))
     if not 2 <= size <= MOST_CLASSES:
-        return None
-    beside = size <= _MOST_BESIDE
-    height = 150 + 32 * size if beside else 60 + (110 + 27 * size) * len(matrices)
-    figure = canvas("Predictions by true class", height, WIDTH if beside else max(WIDTH, 120 + 28 * size))
-    grid = figure.subplots(*(1, len(matrices)) if beside else (len(matrices), 1), squeeze=False, sharey=beside).flat
+        return []
+    labels = run.get("labels") or []
+    if size <= _MOST_BESIDE:
+        return [_confusion_plot("confusion", "Predictions by true class", matrices, 150 + 32 * size, WIDTH, labels)]
+    height, width = 170 + 27 * size, max(WIDTH, 120 + 28 * size)
+    titles = {role: f"Predictions of the {role} by true class" for role in matrices}
+    return [
+        _confusion_plot(f"confusion_{role}", titles[role], {role: counts}, height, width, labels)
+        for role, counts in matrices.items()
+    ]
+
+
+def _confusion_plot(
+    name: str, title: str, matrices: dict[str, _Cells], height: float, width: float, labels: Sequence[str]
+) -> Picture:
+    """Return a plot of matrices side by side."""
+    figure = canvas(title, height, width)
+    grid = figure.subplots(1, len(matrices), squeeze=False, sharey=True).flat
     for axes, (role, counts) in zip(grid, matrices.items(), strict=True):
-        _confusion(axes, role, counts, run.get("labels") or [])
+        _confusion(axes, role if len(matrices) > 1 else "", counts, labels)
     grid[0].set_ylabel("true class")
     correct = "; ".join(f"{role} correct on {_correct(counts)}" for role, counts in matrices.items())
     note = "Counts; the stronger the colour, the larger the fraction of the true class."
-    return picture(figure, "confusion", f"Confusion matrices: {correct}.", note)
+    return picture(figure, name, f"Confusion matrices: {correct}.", note)
 
 
 def _confusion(axes: Axes, role: str, counts: _Cells, labels: Sequence[str]) -> None:
