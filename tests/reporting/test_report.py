@@ -17,7 +17,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.reporting.breakdown import changes_sentences, classes_table, lengths_table, row_tables
 from distil_nlp.reporting.formatting import GAP, decimal, duration
 from distil_nlp.reporting.plots.curves import gradients_figure, terms_figure
-from distil_nlp.reporting.plots.matrices import confusion_figures, matrix_figures
+from distil_nlp.reporting.plots.matrices import cka_figure, confusion_figures
 from distil_nlp.reporting.plots.scores import latency_figure, scores_figure
 from distil_nlp.reporting.plots.style import SERIES, style
 from distil_nlp.reporting.report import write_report
@@ -96,7 +96,15 @@ def test_a_run_leaves_a_page_a_text_and_its_plots(report):
     path, html = report
     assert path.parts[-3:] == ("run", "report", "report.html")
     plots = {file.name for file in path.parent.glob("*.png")}
-    assert plots == {"scores.png", "quality_latency.png", "confusion.png", "cka.png", "terms.png", "weights.png"}
+    assert plots == {
+        "scores.png",
+        "quality_latency.png",
+        "confusion_teacher.png",
+        "confusion_student.png",
+        "cka.png",
+        "terms.png",
+        "weights.png",
+    }
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in path.parent.glob("*.png"))
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(([\w.]+)\)", markdown)) == plots
@@ -201,7 +209,11 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
         assert all(isinstance(text, str) and "None" not in text for text in told), path
         assert advice(run), path
         with style():
-            figures = matrix_figures(run) if path[0] == "fidelity" else [latency_figure(run)] * ("latency_ms" in path)
+            figures = (
+                [*confusion_figures(run), cka_figure(run)]
+                if path[0] == "fidelity"
+                else [latency_figure(run)] * ("latency_ms" in path)
+            )
         assert all(figure is None or "None" not in figure.description for figure in figures), path
 
 
@@ -209,8 +221,13 @@ def test_no_key_is_missed(tmp_path, undrawn, lost):
 def test_a_plot_whose_figures_are_missing_is_left_out(tmp_path, undrawn, key):
     """Prevents empty plots, and plots that fail."""
     pictures = {picture.name for picture in run_page(run_of(tmp_path, **{key: None})).pictures}
-    gone = {"fidelity": {"confusion", "cka"}, "training": {"terms", "weights"}}.get(key, set())
-    assert pictures == {"scores", "quality_latency", "confusion", "cka", "terms", "weights"} - gone
+    gone = {"fidelity": {"confusion_teacher", "confusion_student", "cka"}, "training": {"terms", "weights"}}.get(
+        key, set()
+    )
+    assert (
+        pictures
+        == {"scores", "quality_latency", "confusion_teacher", "confusion_student", "cka", "terms", "weights"} - gone
+    )
 
 
 def test_the_least_there_can_be(tmp_path):

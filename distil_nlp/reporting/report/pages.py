@@ -102,10 +102,10 @@ def run_page(run: RunResults) -> Page:
             ReportSection(
                 "Quality", (), [tables.quality_table(run), breakdown.lengths_table(run)], [scores.scores_figure(run)]
             ),
-            ReportSection("Classes", (), [breakdown.classes_table(run)]),
+            ReportSection("Classes", (), [breakdown.classes_table(run)], matrices.confusion_figures(run)),
             _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
-            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), matrices.matrix_figures(run)),
+            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), [matrices.cka_figure(run)]),
             ReportSection(
                 "Training",
                 (),
