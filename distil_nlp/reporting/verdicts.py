@@ -33,6 +33,8 @@ ABOVE_MAJORITY = 0.02
 """A teacher within this of the majority class is weak."""
 FEW_ROWS = 200
 """Fewer evaluation rows than this make wide intervals: ±7 points at an accuracy of 0.5."""
+MANY_REPEATED = 0.05
+"""Share of evaluation rows with the text of a training row from which on scores may be too high by points."""
 _LINE = 100
 
 
@@ -145,11 +147,22 @@ def _low_retention(run: RunResults) -> str | None:
 
 
 def _scored_on_training_rows(run: RunResults) -> str | None:
+    return _repeated_rows(run, lambda share: share >= MANY_REPEATED)
+
+
+def _few_training_rows_scored(run: RunResults) -> str | None:
+    return _repeated_rows(run, lambda share: share < MANY_REPEATED)
+
+
+def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | None:
+    """Return which splits have training texts among their rows, of those whose share of them is meant."""
     repeated, rows = run.get("rows.in_training") or {}, run.splits
-    found = [f"{plural(count, 'row')} of {split}" for split, count in repeated.items() if count and rows.get(split)]
-    if not found:
-        return None
-    return f"The scores are partly of rows that were trained on: the text of {' and '.join(found)} is a training text."
+    found = [
+        f"{count:,} of {plural(rows[split], 'row')} of {split}"
+        for split, count in repeated.items()
+        if count and rows.get(split) and is_meant(count / rows[split])
+    ]
+    return f"Scores include training rows: {' and '.join(found)} have the text of one." if found else None
 
 
 def _ahead(run: RunResults) -> str | None:
@@ -196,6 +209,7 @@ RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("good", _ahead),
     ("note", _no_labels_only),
     ("note", _single_seed),
+    ("note", _few_training_rows_scored),
     ("note", _few_rows),
 )
 """From the most to the least important. What a quantised copy of the student loses goes between the cautions."""

@@ -469,7 +469,7 @@ def test_small_and_large_numbers():
         ({"retention": 0.9}, "caution", "keeps 90.0 % of the teacher’s F1"),
         ({"retention_above_majority": 0.5}, "caution", "50.0 % of what the teacher has above the majority class"),
         (changed("teacher.metrics.f1", 0.82), "caution", "The teacher is hardly better than a guess"),
-        ({"rows": {"evaluation": {"test": 900}, "in_training": {"test": 12}}}, "caution", "12 rows of test"),
+        ({"rows": {"evaluation": {"test": 900}, "in_training": {"test": 90}}}, "caution", "90 of 900 rows of test"),
         ({}, "good", "Distillation paid: the student keeps 99.4 % of the teacher’s F1, 7.7 points ahead"),
     ],
 )
@@ -508,6 +508,13 @@ def test_limits_of_the_figures_do_not_lead(tmp_path, undrawn):
     run = run_of(tmp_path, seeds=None, baselines=None, rows={"evaluation": {"test": 60}})
     assert [verdict.severity for verdict in verdicts(run)] == ["note"] * 3
     assert run_page(run).lead == headline(run)
+
+
+def test_a_few_training_rows_are_a_note(tmp_path):
+    """Prevents a handful of common sentences from leading the page."""
+    run = run_of(tmp_path, rows={"evaluation": {"test": 900}, "in_training": {"test": 4}})
+    assert [verdict.severity for verdict in verdicts(run)] == ["good", "note"]
+    assert told(verdicts(run)[1].text) == "Scores include training rows: 4 of 900 rows of test have the text of one."
 
 
 def test_a_student_below_the_floor_is_not_to_be_shared(tmp_path):
