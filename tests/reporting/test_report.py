@@ -524,6 +524,7 @@ def test_a_student_below_the_floor_is_not_to_be_shared(tmp_path):
         assert "Hub" not in text
         assert "from_pretrained" not in text
     assert "learned nothing yet" in text
+    assert "The teacher is no better than" in said(run_of(tmp_path, **changed("teacher.metrics.f1", 0.8)))
 
 
 # Advice -------------------------------------------------------------------------------------------------------

@@ -102,7 +102,8 @@ def _weak_teacher(run: RunResults) -> _Hint:
     if teacher is None or floor is None or teacher.median > floor + ABOVE_MAJORITY or _order_of_classes(run):
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
-    text = f"The teacher is hardly better than the {majority_name(run)}: fine-tune it first, or longer."
+    much = "hardly" if teacher.median > floor else "no"
+    text = f"The teacher is {much} better than the {majority_name(run)}: fine-tune it first, or longer."
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
 
 
