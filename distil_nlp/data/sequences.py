@@ -15,7 +15,7 @@ from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
-from distil_nlp.data.splits import Split, limit_rows, named_split, split_off
+from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
 from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
@@ -154,6 +154,11 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     repeated = training_rows_among(splits[options.train_split], others, task.text_columns, options.train_split)
     data.split.held_out = next((name for name in splits if name not in own_splits), None)
     data.split.repeated = {name: repeated[name] for name in data.split.evaluation}
+    data.split.texts = {name: others[name].select_columns(list(task.text_columns)) for name in data.split.evaluation}
+    data.split.row_numbers = {
+        name: row_numbers(len(splits[name]), options.max_evaluation_rows, limits.data_seed)
+        for name in data.split.evaluation
+    }
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, data.split, collator)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +22,8 @@ class Split:
         evaluation: name → rows that scores are reported on.
         repeated: name → number of its rows whose text is a training row's; None if nobody counted.
         held_out: name of the split that was made of training rows, for data that has none to score on.
+        texts: name → the columns of text of its rows, as the data has them; empty where rows are not the data's own.
+        row_numbers: name → the numbers of its rows in the data, from 0; likewise.
     """
 
     train: Any
@@ -29,6 +31,8 @@ class Split:
     evaluation: dict[str, Any]
     repeated: dict[str, int] | None = None
     held_out: str | None = None
+    texts: dict[str, Any] = field(default_factory=dict)
+    row_numbers: dict[str, list[int]] = field(default_factory=dict)
 
 
 def named_split(splits: Any, name: str) -> Any:
@@ -80,4 +84,16 @@ def limit_rows(rows: Dataset, limit: int | None, seed: int) -> Dataset:
     """Return at most `limit` rows, drawn by seed, because files are often sorted."""
     if limit is None or limit >= len(rows):
         return rows
-    return rows.shuffle(seed=seed).select(range(limit)).flatten_indices()
+    return _drawn(rows, limit, seed).flatten_indices()
+
+
+def row_numbers(count: int, limit: int | None, seed: int) -> list[int]:
+    """Return the numbers of the rows that `limit_rows` takes of `count` rows, in its order."""
+    numbers = range(count)
+    if limit is None or limit >= count:
+        return [*numbers]
+    return _drawn(Dataset.from_dict({"row": numbers}), limit, seed)["row"][:]
+
+
+def _drawn(rows: Dataset, limit: int, seed: int) -> Dataset:
+    return rows.shuffle(seed=seed).select(range(limit))

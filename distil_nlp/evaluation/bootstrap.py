@@ -1,8 +1,8 @@
-"""A paired bootstrap: the difference of two models' scores, with an interval."""
+"""A bootstrap over rows: the score of a model, and the difference of two models' scores, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -75,19 +75,55 @@ def paired_gain(
     features, metric = evaluator.resampling(headline_metric(task))
     _check_rows([*students, *baselines], evaluator)
     pairs = [(features(a), features(b)) for a, b in zip(students, baselines, strict=True)]
-    rows, generator = len(pairs[0][0]), np.random.default_rng(seed)
+    rows = len(pairs[0][0])
 
     def differences(counts: np.ndarray) -> np.ndarray:
         """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
         return np.stack([metric(counts @ a) - metric(counts @ b) for a, b in pairs], axis=1)
 
-    drawn = []
+    mean, low, high = _interval(differences, rows, resamples, level, seed)
+    return Gain(headline_metric(task), mean, low, high, level, resamples // _DRAWS * _DRAWS, rows, len(pairs))
+
+
+def score_interval(
+    task: str, models: Sequence[Outputs], *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> dict[str, float | int]:
+    """Return `mean`, `low` and `high` of the headline metric over seeds, with `level`, `rows` and `seeds`.
+
+    The bootstrap is that of `paired_gain`. Two intervals may overlap although the difference of the two models, which
+    are scored on the same rows, is not noise.
+
+    Args:
+        task: name of the task, which has the headline metric.
+        models: outputs for each seed, on the same rows in the same order.
+        resamples: number of draws.
+        level: coverage of the interval.
+        seed: of the draws.
+    """
+    features, metric = task_evaluator(task).resampling(headline_metric(task))
+    sums = [features(outputs) for outputs in models]
+
+    def scores(counts: np.ndarray) -> np.ndarray:
+        return np.stack([metric(counts @ rows) for rows in sums], axis=1)
+
+    mean, low, high = _interval(scores, len(sums[0]), resamples, level, seed)
+    return {"mean": mean, "low": low, "high": high, "level": level, "rows": len(sums[0]), "seeds": len(models)}
+
+
+def _interval(
+    statistic: Callable[[np.ndarray], np.ndarray], rows: int, resamples: int, level: float, seed: int
+) -> tuple[float, float, float]:
+    """Return (mean over seeds, lower end, upper end) of a statistic of resampled rows.
+
+    Args:
+        statistic: counts of each row, (draws, rows) → values, (draws, seeds).
+    """
+    generator, drawn = np.random.default_rng(seed), []
     for _ in range(resamples // _DRAWS):
-        gains = differences(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
-        drawn.append(gains.mean(1) + _seed_noise(gains, generator))
+        values = statistic(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
+        drawn.append(values.mean(1) + _seed_noise(values, generator))
     low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
-    mean = float(differences(np.ones((1, rows))).mean())
-    return Gain(headline_metric(task), mean, low, high, level, len(drawn) * _DRAWS, rows, len(pairs))
+    return float(statistic(np.ones((1, rows))).mean()), low, high
 
 
 def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:
@@ -102,12 +138,12 @@ def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:
         )
 
 
-def _seed_noise(gains: np.ndarray, generator: np.random.Generator) -> np.ndarray | float:
-    """Draw the difference between the mean over as many other seeds and the mean of `gains`, (draws, seeds)."""
-    draws, seeds = gains.shape
+def _seed_noise(values: np.ndarray, generator: np.random.Generator) -> np.ndarray | float:
+    """Draw the difference between the mean over as many other seeds and the mean of `values`, (draws, seeds)."""
+    draws, seeds = values.shape
     if seeds == 1:
         return 0.0
-    return generator.standard_t(seeds - 1, draws) * gains.std(1, ddof=1) / np.sqrt(seeds)
+    return generator.standard_t(seeds - 1, draws) * values.std(1, ddof=1) / np.sqrt(seeds)
 
 
 _DRAWS = 100

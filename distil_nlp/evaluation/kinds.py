@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,21 @@ RowFeatures = Callable[[Any], np.ndarray]
 """`Outputs` → (rows, features): the features that a metric sums over rows."""
 MetricOfSums = Callable[[np.ndarray], np.ndarray]
 """(draws, features) of sums over rows → the metric of each draw."""
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Scores of single rows, (rows,) each.
+
+    Attributes:
+        predictions: class ids, or numbers.
+        probabilities: of the predicted class; None for numbers.
+        errors: 0 or 1 for classes, |prediction − label| for numbers; NaN without a label.
+    """
+
+    predictions: np.ndarray
+    probabilities: np.ndarray | None
+    errors: np.ndarray
 
 
 class Evaluator(ABC):
@@ -67,6 +83,14 @@ class Evaluator(ABC):
         Args:
             outputs: `Outputs` of a split, whose columns are the classes.
         """
+        return None
+
+    def row_scores(self, outputs: Any) -> RowScores | None:
+        """Return prediction and error of each row of `Outputs`; None where a row has no single prediction."""
+        return None
+
+    def class_scores(self, outputs: Any) -> list[dict[str, float]] | None:
+        """Return `precision`, `recall`, `f1` and `rows` of each class, in the order of ids; None without classes."""
         return None
 
     @abstractmethod

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from distil_nlp.evaluation.fidelity.outputs import count_agreement, expected_calibration_error
+from distil_nlp.evaluation.kinds import RowScores
 from distil_nlp.evaluation.sequences import SequenceEvaluator
 
 
@@ -34,6 +36,20 @@ class ClassificationEvaluator(SequenceEvaluator):
         known, classes = self.is_labelled(outputs.labels), range(outputs.predictions.shape[1])
         predicted = self.predictions(outputs.predictions)[known]
         return confusion_matrix(outputs.labels[known], predicted, labels=classes)
+
+    def row_scores(self, outputs: Any) -> RowScores:
+        """Return the likeliest class, its probability, and whether it is another than the label."""
+        predicted = self.predictions(outputs.predictions)
+        errors = np.where(self.is_labelled(outputs.labels), predicted != outputs.labels, np.nan)
+        return RowScores(predicted, softmax(outputs.predictions, axis=-1).max(-1), errors)
+
+    def class_scores(self, outputs: Any) -> list[dict[str, float]]:
+        """Return precision, recall and F1 of each class over labelled rows; 0 where nothing was predicted."""
+        known, classes = self.is_labelled(outputs.labels), range(outputs.predictions.shape[1])
+        predicted = self.predictions(outputs.predictions)[known]
+        scores = precision_recall_fscore_support(outputs.labels[known], predicted, labels=classes, zero_division=0)
+        names = ("precision", "recall", "f1", "rows")
+        return [dict(zip(names, map(float, values), strict=True)) for values in zip(*scores, strict=True)]
 
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return `agreement`, the fraction of equal predictions, and `kl`, the mean KL(teacher ‖ student) in nats.

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import pearsonr
 from torch import Tensor
 
+from distil_nlp.evaluation.kinds import RowScores
 from distil_nlp.evaluation.sequences import SequenceEvaluator
 
 
@@ -27,6 +28,11 @@ class RegressionEvaluator(SequenceEvaluator):
     def constant(self, labels: np.ndarray) -> float:
         """Return the mean."""
         return labels.mean()
+
+    def row_scores(self, outputs: Any) -> RowScores:
+        """Return the numbers, and their distances from the labels."""
+        predicted = self.predictions(outputs.predictions)
+        return RowScores(predicted, None, np.abs(predicted - outputs.labels))
 
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return `pearson` of both models' outputs (None where one is constant) and `mean_absolute_difference`."""

@@ -20,6 +20,7 @@ from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
 from distil_nlp.reporting.scores import metric_name, other_metrics
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
 from distil_nlp.reporting.tables import Table, cost_table, quality_table
+from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.results import get_nested
 from distil_nlp.tasks import GLUE, TaskKind
 from distil_nlp.utils.files import read_json
@@ -58,6 +59,7 @@ def _summary(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "is_teacher_finetuned": facts.get("recipe.teacher.finetune") is not None,
         "dataset": facts.linked_dataset,
         "headline": escape_markdown(headline(facts)),
+        "warnings": [escape_markdown(one.text) for one in verdicts(facts) if one.severity in ("stop", "caution")],
         "majority_note": escape_markdown(majority_note(facts)),
     }
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.breakdown import breakdown
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
@@ -24,6 +25,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan, sources
+from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
 from distil_nlp.pipeline.scores import RunScores
@@ -34,7 +36,9 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
-from distil_nlp.results import read_results, write_results
+from distil_nlp.reporting.verdicts import verdict_lines
+from distil_nlp.results import RunResults, drop_non_finite, read_results, write_results
+from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
@@ -113,11 +117,12 @@ def _say_what_changed(plan: RunPlan) -> None:
 
 
 def _show(folder: Path, results: dict[str, Any]) -> None:
-    """Write card and report, and log the table at the end."""
+    """Write card and report, and log the table at the end, the places and, last, what matters most."""
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
-    logger.info(f"student: {folder / STUDENT}\nreport:  {report}")  # the path of the results follows
+    logger.info(f"student: {folder / STUDENT}\nreport:  {report}\n")
+    logger.info(verdict_lines(RunResults(folder.name, folder, drop_non_finite(results))))  # the results' path follows
 
 
 def _publish(plan: RunPlan) -> Path:
@@ -244,6 +249,8 @@ class Pipeline:
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
         own = next(iter(scores.students[DISTILLED].values()))
         costs, fidelity = self.costs(student), self.fidelity(student, scores)
+        labels = class_names(student.config) if (self.data.head.num_labels or 0) > 1 else None
+        self.write_predictions(scores, labels)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
             "recipe": recipe.model_dump(mode="json"),
@@ -251,7 +258,7 @@ class Pipeline:
             "environment": environment(self.args.seed, self.args.device, self.args.world_size),
             "task": scores.task,
             "headline": headline_metric(scores.task),
-            "labels": class_names(student.config) if (self.data.head.num_labels or 0) > 1 else None,
+            "labels": labels,
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
                 "labelled": self.data.num_labelled,
@@ -278,11 +285,29 @@ class Pipeline:
             },
             "seeds": student_scores["seeds"],
             "baselines": scores.baselines(),
+            "intervals": scores.intervals(),
+            **self.breakdown(scores, labels),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,
             "efficiency": costs.get("efficiency"),
             "training": own.training,
         }
+
+    def breakdown(self, scores: RunScores, labels: list[str] | None) -> dict[str, Any]:
+        """Return the scores by class and length on the first evaluation split, if the kind of task has any."""
+        split, rows = next(iter(self.data.split.evaluation.items()))
+        models = [outputs[split] for outputs in scores.first_outputs()]
+        lengths = rows["length"][:] if "length" in rows.column_names else []
+        found = breakdown(evaluator_of(self.data.kind), *models, lengths, labels)
+        return {"breakdown": found} if found else {}
+
+    def write_predictions(self, scores: RunScores, labels: list[str] | None) -> None:
+        """Write `predictions.parquet`, if the kind of task has a prediction for each row."""
+        has_texts = self.plan.recipe.evaluation.show_rows
+        models = scores.first_outputs()
+        columns = prediction_columns(evaluator_of(self.data.kind), self.data.split, *models, labels, has_texts)
+        if columns:
+            write_predictions(self.plan.folder, columns)
 
     def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
         """Return operations, memory and latency of teacher and student; {} if the recipe wants none."""

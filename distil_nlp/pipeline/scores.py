@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distil_nlp.evaluation.bootstrap import paired_gain
+from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
 from distil_nlp.evaluation.metrics import Metrics, metrics_of, retention, retention_above_majority
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.plan import COPIED_ONLY, DISTILLED
@@ -63,6 +63,19 @@ class RunScores:
             "retention": retention(student, teacher, self.task),
             "retention_above_majority": retention_above_majority(student, teacher, self.majority, self.task),
         }
+
+    def intervals(self) -> dict[str, Any]:
+        """Return the interval of the headline metric of teacher, student and each baseline that is a model."""
+        split = next(iter(self.copied))
+        models = {"teacher": [*self.teacher.values()], COPIED_ONLY: [self.copied]}
+        for name, students in self.students.items():
+            models["student" if name == DISTILLED else name] = [trained.outputs for trained in students.values()]
+        return {role: score_interval(self.task, [one[split] for one in outputs]) for role, outputs in models.items()}
+
+    def first_outputs(self) -> tuple[dict[str, Outputs], dict[str, Outputs]]:
+        """Return the outputs of the first teacher and of the run's own student, by split."""
+        own = next(iter(self.students[DISTILLED].values()))
+        return next(iter(self.teacher.values())), own.outputs
 
     def _gain(self, baseline: Sequence[Mapping[str, Outputs]]) -> dict[str, Any]:
         """Return the gain of distillation over a baseline on the first evaluation split."""

@@ -335,6 +335,7 @@ class EvaluationSection(Section):
         early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
         efficiency: how much of latency, operations and memory is measured at the end: `full` (about a minute), `quick`
             (seconds) or `off`.
+        show_rows: keep the texts of the evaluation rows in the run's folder, and show some in `report.html`.
     """
 
     seeds: PositiveInt | SeedList = 1
@@ -342,6 +343,7 @@ class EvaluationSection(Section):
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
     efficiency: Literal["full", "quick", "off"] = "full"
+    show_rows: bool = True
 
 
 class HubSection(Section):

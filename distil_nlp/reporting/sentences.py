@@ -95,8 +95,9 @@ def _interval(gain: dict[str, Any]) -> str:
     low, high = map(points, ends)
     text = f" ({percent(gain.get('level', 0.95), 0)} interval {low} to {high}, paired bootstrap"
     text += f" over {' and '.join(over)})" if over else ")"
-    noise = "the noise of the rows (one seed: that of seeds is unknown)" if gain.get("seeds") == 1 else "the noise"
-    return f"{text}: within {noise}, the interval includes 0." if includes_zero else f"{text}: outside {noise}."
+    verdict = "within the noise, the interval includes 0." if includes_zero else "outside the noise."
+    one_seed = " That is the noise of the rows; seeds add their own, which one seed cannot show."
+    return f"{text}: {verdict}{one_seed if gain.get('seeds') == 1 else ''}"
 
 
 def majority_note(run: RunResults) -> str:

@@ -65,30 +65,43 @@ def own_code(run: RunResults) -> list[str]:
 
 
 EMPTY_CELL = "–"
+_BROAD_CELL = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. The first column names the rows; `head` has a name for each column."""
+    """A table of text. The first column names the rows; `head` has a name for each column.
+
+    Attributes:
+        is_private: True for a table with texts of the data, which only `report.html` shows.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    is_private: bool = False
 
     @property
     def is_list(self) -> bool:
         """True for a list of properties, which has no column names."""
         return not any(self.head)
 
+    @property
+    def is_broad(self) -> bool:
+        """True for a table that does not fit a phone, where each row becomes a list."""
+        return len(self.head) > 4 or any(len(cell) > _BROAD_CELL for row in self.rows for cell in row[1:])
 
-def make_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table | None:
+
+def make_table(
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", is_private: bool = False
+) -> Table | None:
     """Return a table without its empty rows and columns; None if nothing is left."""
     cells = drop_empty([head, *rows])
     if not cells:
         return None
     body = tuple(tuple(cell or EMPTY_CELL * (i > 0) for i, cell in enumerate(row)) for row in cells[1:])
-    return Table(caption, tuple(cells[0]), body, note)
+    return Table(caption, tuple(cells[0]), body, note, is_private)
 
 
 def quality_table(run: RunResults) -> Table | None:
@@ -118,11 +131,12 @@ def quality_table(run: RunResults) -> Table | None:
 
 
 def _quality_note(run: RunResults) -> str:
-    """Return the note that explains gain and labels only."""
+    """Return the note that explains retention, gain and labels only."""
     level = next(
         (row.gain.get("level", 0.95) for row in scored_models(run) if get_nested(row.gain, "low") is not None), None
     )
     notes = [
+        f"Retention: a line’s {headline_name(run)} ÷ the teacher’s." if run.get("retention") is not None else "",
         f"Gain: student minus that line on the headline metric, with its {percent(level, 0)} interval; a point is 0.01."
         if level
         else "",

@@ -68,6 +68,64 @@ class GainSummary(Block):
     outside_noise: bool = described("True if the interval does not contain 0.")
 
 
+class ScoreInterval(Block):
+    """Score of a model on the headline metric, with a bootstrap interval."""
+
+    mean: Number = described("Mean over seeds, on the first evaluation split.")
+    low: Number = described("Lower end of the interval.")
+    high: Number = described("Upper end of the interval.")
+    level: float = described("Confidence level of the interval: 0.95.")
+    rows: int = described("Evaluation rows that were resampled; blocks of text for `mlm`.")
+    seeds: int = described("Seeds. With one seed the interval covers the choice of rows alone.")
+
+
+class ClassScores(Block):
+    """Scores of a model on one class, as fractions; 0 where it never predicts the class."""
+
+    precision: float = described("Precision.")
+    recall: float = described("Recall.")
+    f1: float = described("F1.")
+
+
+class ClassBreakdown(Block):
+    """One class."""
+
+    name: str = described("Its name, or its number as text.")
+    rows: int = described("Rows with this label.")
+    teacher: ClassScores = described("Scores of the teacher.")
+    student: ClassScores = described("Scores of the student.")
+
+
+class LengthBreakdown(Block):
+    """The mean error on a quarter of the rows: the fraction of wrong rows, or the distance from the label."""
+
+    shortest: int = described("Tokens of the shortest row, special tokens included.")
+    longest: int = described("Tokens of the longest row.")
+    rows: int = described("Number of rows.")
+    teacher: float = described("Mean error of the teacher.")
+    student: float = described("Mean error of the student.")
+
+
+class Changes(Block):
+    """Numbers of labelled rows, by which of the two models has them right."""
+
+    both_right: int = described("Both.")
+    lost: int = described("The teacher alone.")
+    won: int = described("The student alone.")
+    both_wrong: int = described("Neither.")
+
+
+class Breakdown(Block):
+    """Scores of the teacher and the run's own student on parts of the first evaluation split.
+
+    The rows themselves are in `predictions.parquet`.
+    """
+
+    lengths: list[LengthBreakdown] = described("Quarters of the rows, from short to long texts.")
+    changes: Changes = described("Rows that are right or wrong.", absent="for regression")
+    classes: list[ClassBreakdown] = described("Classes, in the order of their ids.", absent="for regression")
+
+
 class Environment(Block):
     """Software and hardware of the run."""
 
@@ -428,6 +486,13 @@ class Results(Block):
     student: Student = described("The run's own student, of the first seed.")
     seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
     baselines: Baselines = described("Baselines.")
+    intervals: dict[Annotated[str, "model"], ScoreInterval] = described(
+        "Score of `teacher`, `student` and each baseline that is a model, with its interval.",
+        absent="in files of older versions",
+    )
+    breakdown: Breakdown = described(
+        "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"
+    )
     retention: float | None = described(
         "Median student ÷ median teacher on the headline metric, a fraction.", null="unless the teacher's is above 0"
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from distil_nlp.results.predictions import COLUMNS, PREDICTIONS
 from distil_nlp.results.schema import SCHEMA_VERSION, Block, Results
 
 _INTRODUCTION = f"""# `results.json`
@@ -21,13 +22,23 @@ Scores are fractions (0.837, not 83.7). NaN and infinity, which JSON does not ha
 stands for names: `<metric>` for `f1`, say. Readers should expect that any key may be missing: files
 of older versions lack some.
 """
+_PREDICTIONS = f"""## The rows: `{PREDICTIONS}`
+
+Beside `results.json`: a line for each row of every evaluation split, for tasks with a prediction for each row. It has
+the texts of the data, unless `evaluation.show_rows` is false. Some are in `report.html` too, and nowhere else: not in
+`results.json`, `report.md` or the model card. Neither file is uploaded. `pandas.read_parquet` reads this one.
+
+| column | meaning |
+| --- | --- |
+"""
 _SIMPLE = {int: "integer", float: "number", str: "text", bool: "true or false", NoneType: "null", Any: "any"}
 
 
 def schema_page() -> str:
     """Return the page: a table for each block, in the order of the file."""
     blocks = _paths_of_blocks()
-    return "\n".join([_INTRODUCTION, *(_section(block, paths) for block, paths in blocks.items())])
+    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in COLUMNS.items())
+    return "\n".join([_INTRODUCTION, *(_section(block, paths) for block, paths in blocks.items()), _PREDICTIONS + rows])
 
 
 def _paths_of_blocks() -> dict[type[Block], list[str]]:

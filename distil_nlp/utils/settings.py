@@ -12,8 +12,8 @@ IRRELEVANT_KEYS = (
     "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder", "plugins",
 )  # fmt: skip
 """Beginnings of recipe keys that do not change a student; of plugins, their code does, which has a fingerprint."""
-EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines", "evaluation.efficiency")
-"""Keys that add students or measurements. A run that lacks some is unfinished, and not the run of another recipe."""
+EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines", "evaluation.efficiency", "evaluation.show_rows")
+"""Keys that add students, measurements or files. A run that lacks some is unfinished, not the run of another recipe."""
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

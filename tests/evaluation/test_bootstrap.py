@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distil_nlp.errors import UserError
-from distil_nlp.evaluation.bootstrap import paired_gain
+from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 
@@ -33,6 +33,19 @@ def test_no_difference_is_within_the_noise():
     gain = paired_gain("sst2", [classes(ours)], [classes(theirs)]).to_dict()
     assert gain["low"] < 0 < gain["high"]
     assert not gain["outside_noise"]
+
+
+def test_a_score_has_the_interval_of_a_proportion():
+    """Prevents dots with the interval of a difference, or of another level."""
+    right = np.arange(400) % 10 < 7
+    found = score_interval("sst2", [classes(right)])
+    deviation = np.sqrt(0.7 * 0.3 / 400)
+    assert found["mean"] == pytest.approx(0.7)
+    assert found["low"] == pytest.approx(0.7 - 1.96 * deviation, abs=0.006)
+    assert found["high"] == pytest.approx(0.7 + 1.96 * deviation, abs=0.006)
+    assert (found["level"], found["rows"], found["seeds"]) == (0.95, 400, 1)
+    worse = score_interval("sst2", [classes(right), classes(np.arange(400) % 10 < 5)])
+    assert worse["high"] - worse["low"] > 3 * (found["high"] - found["low"])
 
 
 def test_few_seeds_are_not_too_sure():

@@ -45,6 +45,10 @@ _LATENCY = [
 ]
 
 
+def _score(mean: float, seeds: int) -> dict[str, Any]:
+    return {"mean": mean, "low": mean - 0.04, "high": mean + 0.04, "level": 0.95, "rows": 408, "seeds": seeds}
+
+
 _HISTORY = [
     {"step": step, "loss": 2 / step**0.3, "soft_target_kl": 0.6 / step**0.4, "hard_label": 0.7 / step**0.2,
      "hidden_cosine": 0.4 / step**0.3, "attention_kl": 0.5 / step**0.3, "soft_target_kl_weight": 1 - step / 920}
@@ -90,6 +94,19 @@ _RESULTS: dict[str, Any] = {
                             "seeds": {"f1": _seeds(0.754, 0.769, 0.757), "accuracy": _seeds(0.664, 0.679, 0.664)},
                             "gain": _gain(0.077, 0.046, 0.108)},
     },
+    "intervals": {"teacher": _score(0.842, 1), "student": _score(0.837, 3), "copied_only": _score(0.817, 1),
+                  "no_distillation": _score(0.757, 3)},
+    "breakdown": {
+        "lengths": [{"shortest": 21, "longest": 42, "rows": 104, "teacher": 0.21, "student": 0.23},
+                    {"shortest": 43, "longest": 51, "rows": 101, "teacher": 0.24, "student": 0.24}],
+        "changes": {"both_right": 294, "lost": 18, "won": 12, "both_wrong": 84},
+        "classes": [
+            {"name": "not_equivalent", "rows": 129, "teacher": {"precision": 0.69, "recall": 0.465, "f1": 0.556},
+             "student": {"precision": 0.663, "recall": 0.426, "f1": 0.519}},
+            {"name": "equivalent", "rows": 279, "teacher": {"precision": 0.785, "recall": 0.903, "f1": 0.84},
+             "student": {"precision": 0.772, "recall": 0.9, "f1": 0.831}},
+        ],
+    },
     "retention": 0.994,
     "retention_above_majority": 0.833,
     "fidelity": {
@@ -105,6 +122,23 @@ _RESULTS: dict[str, Any] = {
                  "peak_memory_mib": 1500.0, "best_checkpoint": None,
                  "final_terms": {"soft_target_kl": 0.02, "hard_label": 0.2}, "history": _HISTORY},
 }  # fmt: skip
+
+
+PREDICTIONS = {
+    "split": ["validation"] * 30 + ["test"] * 2,
+    "row": [*range(30), 0, 1],
+    "text": [f"first text {i}" for i in range(32)],
+    "text_pair": [f"second text {i} {'and on ' * (60 * (i == 3))}" for i in range(32)],
+    "tokens": [20 + i for i in range(32)],
+    "label": ["equivalent"] * 32,
+    "teacher": ["equivalent" if i % 4 else "not_equivalent" for i in range(32)],
+    "student": ["equivalent" if i % 2 == 0 else "not_equivalent" for i in range(32)],
+    "teacher_probability": [0.9] * 32,
+    "student_probability": [0.5 + i / 100 for i in range(32)],
+    "teacher_error": [0.0 if i % 4 else 1.0 for i in range(32)],
+    "student_error": [i % 2 * 1.0 for i in range(32)],
+}
+"""Columns of `predictions.parquet`: the student loses the 15 odd rows, and wins the 8 that are multiples of 4."""
 
 
 def example(**changes: Any) -> dict[str, Any]:

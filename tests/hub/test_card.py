@@ -21,8 +21,9 @@ from distil_nlp.recipe import load_recipe
 from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import GAP
 from distil_nlp.results import drop_non_finite
+from distil_nlp.results.predictions import write_predictions
 from tests.helpers import ROOT, tiny
-from tests.helpers.showcase import example
+from tests.helpers.showcase import PREDICTIONS, example
 
 CARD = {"license": "apache-2.0", "language": "en", "base_model": "google-bert/bert-base-uncased"}
 
@@ -144,6 +145,21 @@ def test_missing_values_leave_no_holes():
         assert not re.search(r"\bNone\b|\bnan\b|\bnull\b|[Mm]ore [Ii]nformation", text.split("<details>")[0])
         assert ModelCard(text).data.tags
     assert "How it was distilled" not in render_card({"task": "mlm"}, Path("nowhere/student"))
+
+
+def test_what_speaks_against_the_student_comes_first():
+    """Prevents a card that opens with a retention where teacher or student only guesses."""
+    results = example(seeds=None)
+    results["student"]["metrics"]["f1"] = 0.5
+    text = render_card(results, Path("nowhere/student"))
+    assert text.index("> **Do not use this student") < text.index("A `model` distilled from")
+    assert "> **" not in render_card(example(), Path("nowhere/student"))
+
+
+def test_texts_of_the_data_are_not_in_the_card(tmp_path):
+    """Prevents rows of users' data from being published."""
+    write_predictions(tmp_path, PREDICTIONS)
+    assert "first text 1" not in render_card(example(), tmp_path / "student")
 
 
 def test_no_local_path_and_no_token_gets_out(tmp_path):

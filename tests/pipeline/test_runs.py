@@ -8,13 +8,14 @@ import pytest
 import torch
 import transformers
 import yaml
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, load_dataset
 from huggingface_hub import ModelCard
 
 from distil_nlp.cli import distill, evaluate_glue, main
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.teacher import DONE
+from distil_nlp.results.predictions import read_predictions
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
@@ -59,6 +60,27 @@ def test_a_run_leaves_the_folder_that_was_promised(place, capsys):
     kept = yaml.safe_load((place.out / "recipe.yaml").read_text())
     assert kept["objective"] == {name: {"weight": 1.0} for name in results["training"]["final_terms"]}
     assert "student" not in kept
+
+
+def test_every_evaluation_row_is_kept_with_its_predictions(place, capsys):
+    """Prevents rows of another place in the data, texts that stay after they were left out, and a second training."""
+    options = ["data.evaluation_splits=[validation, test]", "data.max_evaluation_rows=5"]
+    assert place.run(*options) == 0
+    rows = read_predictions(place.out).to_pylist()
+    data = {name: load_dataset(str(place.folder / "data"))[name] for name in ("validation", "test")}
+    assert len(rows) == 10
+    for row in rows:
+        source = data[row["split"]][row["row"]]
+        assert (row["text"], row["label"]) == (source["text"], ["no", "yes"][source["label"]])
+        assert row["student_error"] == float(row["student"] != row["label"])
+        assert 0.5 <= row["teacher_probability"] <= 1
+    accuracy = 1 - sum(row["student_error"] for row in rows[:5]) / 5
+    assert place.results["student"]["metrics"]["accuracy"] == pytest.approx(accuracy)
+    assert sum(place.results["breakdown"]["changes"].values()) == 5
+    assert capsys.readouterr().out.splitlines()[-2].startswith(("stop:", "caution:", "note:", "good:"))
+    assert place.run(*options, "evaluation.show_rows=false") == 0
+    assert "text" not in read_predictions(place.out).column_names
+    assert "training the student" not in capsys.readouterr().out
 
 
 @pytest.mark.with_pictures

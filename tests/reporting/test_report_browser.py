@@ -1,14 +1,17 @@
 """The report in a browser: every picture shows, nothing sticks out, nothing is fetched. Skipped without chromium."""
 
+import base64
 import importlib.util
 import json
 import os
+import re
 import shutil
 
 import pytest
 
 from distil_nlp.reporting.report import write_report
-from tests.helpers.showcase import example
+from distil_nlp.results.predictions import write_predictions
+from tests.helpers.showcase import PREDICTIONS, example
 
 WIDTHS = (390, 1280)
 
@@ -50,6 +53,7 @@ def pages(tmp_path_factory):
     for name, results in runs.items():
         (folder / name).mkdir()
         (folder / name / "results.json").write_text(json.dumps(results))
+        write_predictions(folder / name, PREDICTIONS)
     folders = [folder / name for name in runs]
     return [*(write_report([one]) for one in folders), write_report(folders)]
 
@@ -87,7 +91,7 @@ return [...document.querySelectorAll("svg, img")].map(picture => {
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_picture_shows(browser, pages, width):
     """Prevents pictures that are empty, of no size, or with labels cut off."""
-    for page, number in zip(pages, (6, 6, 2), strict=True):
+    for page, number in zip(pages, (7, 7, 2), strict=True):
         show(browser, page, width)
         pictures = browser.execute_script(PICTURES)
         assert len(pictures) == number
@@ -139,3 +143,53 @@ def test_nothing_is_fetched_and_nothing_complains(browser, pages):
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         assert sent == [page.as_uri()]
         assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_tables_and_code_are_whole(browser, pages, width):
+    """Prevents the last column of a table, and the end of a command, from hiding behind a scroll bar."""
+    cut = """return [...document.querySelectorAll(".scroll:has(table), pre")]
+        .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 60))"""
+    for page in pages[:2]:
+        show(browser, page, width)
+        assert browser.execute_script(cut) == []
+
+
+def test_code_is_copied_by_a_button(browser, pages):
+    """Prevents a button that copies its own word, nothing, or one that the page's policy blocks."""
+    show(browser, pages[0], 1280)
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    browser.execute_cdp_cmd("Page.bringToFront", {})
+    codes = browser.execute_script("return [...document.querySelectorAll('pre code')].map(code => code.textContent)")
+    buttons = browser.find_elements("css selector", "section:not(:has(details)) pre button")
+    assert len(buttons) == len(codes) - 1  # the recipe is folded
+    buttons[0].click()
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    assert browser.execute_async_script(read) == codes[0].rstrip()
+    assert buttons[0].text == "Copied"
+    assert buttons[1].text == "Copy"
+
+
+def test_the_width_of_a_desk_is_used(browser, pages):
+    """Prevents confusion matrices one above the other beside a hole, and tables over half of the page."""
+    for page in pages[:2]:
+        _check_matrices(browser, page)
+
+
+def _check_matrices(browser, page):
+    show(browser, page, 1280)
+    box = "return document.querySelector(`svg[aria-label*='{}']`).getBoundingClientRect().toJSON()"
+    left, right = (browser.execute_script(box.format(role)) for role in ("teacher correct", "student correct"))
+    assert left["top"] == right["top"]
+    assert left["right"] < right["left"]
+    widths = """return [...document.querySelectorAll(".wide table")]
+        .map(table => table.offsetWidth / table.closest("main").offsetWidth)"""
+    assert min(browser.execute_script(widths)) > 0.95
+
+
+def test_the_print_has_four_pages(browser, pages):
+    """Prevents a print of seven pages, half of them blank."""
+    show(browser, pages[0], 1280)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    pdf = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})["data"]
+    assert len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(pdf))) <= 4

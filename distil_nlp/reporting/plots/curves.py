@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, zip_longest
+from itertools import cycle
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.reporting.formatting import decimal
 from distil_nlp.reporting.plots.style import (
     INK,
-    MUTED,
     SERIES,
     STUDENT_COLOUR,
     TEACHER_COLOUR,
@@ -35,37 +35,50 @@ def terms_figure(run: RunResults) -> Picture | None:
     drawn = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
     if not drawn:
         return None
-    lines = (len(drawn) + 1) // 2
-    figure = canvas("Loss terms over training" if len(drawn) > 1 else "Loss over training", 64 + 96 * lines)
-    grid = figure.subplots(lines, 2 if len(drawn) > 1 else 1, squeeze=False, sharex=True).flat
-    for axes, panel in zip_longest(grid, drawn):
-        axes.set_visible(panel is not None)
-        if panel:
-            _panel(axes, *panel)
-    figure.supxlabel("step", fontsize=10, color=MUTED)
+    figure = canvas(
+        "Loss terms over training" if len(drawn) > 1 else "Loss over training", 48 + 108 * _rows(len(drawn))
+    )
+    for axes, panel in zip(_panels(figure, len(drawn)), drawn, strict=True):
+        _panel(axes, *panel)
     values = "; ".join(f"{title} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for curve, title, _ in drawn)
-    note = "Terms before weighting, means since the last log. A term that changes more than fourfold has a log axis."
+    note = "Terms before weighting, means since the last log. Axes that are logarithmic say so."
     return picture(figure, "terms", f"Over training steps: {values}.", note)
 
 
+def _rows(panels: int) -> int:
+    """Return the rows of two panels; the first panel of an odd number has a row of its own."""
+    return panels // 2 + panels % 2
+
+
+def _panels(figure: Figure, number: int) -> list[Axes]:
+    """Return axes in two columns without an empty cell, and `step` below each column."""
+    grid, first = figure.add_gridspec(_rows(number), 2), number % 2
+    cells = [grid[0, :]] * first + [grid[i // 2 + first, i % 2] for i in range(number - first)]
+    panels = [figure.add_subplot(cell) for cell in cells]
+    for axes in panels[-2:] if number > 1 else panels:
+        axes.set_xlabel("step")
+    return panels
+
+
 def _panel(axes: Axes, curve: list[tuple[int, float]], title: str, colour: str) -> None:
-    """Draw a curve over steps, with few ticks."""
+    """Draw a curve over steps, with few ticks, and say in its title if the axis is logarithmic."""
     steps, values = zip(*curve, strict=True)
     axes.plot(steps, values, color=colour)
     axes.set_title(title, fontsize=9.5)
-    axes.tick_params(labelbottom=True)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
+        axes.set_title(f"{title} (log axis)", fontsize=9.5)
         _log_axis(axes, values)
 
 
 def _log_axis(axes: Axes, values: Sequence[float]) -> None:
     """Make the y axis logarithmic, with a few labels in plain numbers for any range."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 100 * min(values) else (1,)))
+    ratio = max(values) / min(values)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 100 else (1,)))
     axes.yaxis.set_minor_locator(LogLocator(subs=()))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -110,7 +123,7 @@ def _lines(
         axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("step")
-    axes.set_ylabel(unit)
+    axes.set_ylabel(f"{unit} (log axis)" if is_log and values else unit)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.legend(loc="outside lower left", ncols=2, borderaxespad=0.2)
     ends = "; ".join(f"{name} from {decimal(curve[0][1])} to {decimal(curve[-1][1])}" for name, curve in curves.items())

@@ -15,13 +15,8 @@ from distil_nlp.results import RunResults
 _Cells = Sequence[Sequence[Any]]
 MOST_CLASSES = 20
 """Largest number of classes for which a confusion matrix is drawn."""
-_MOST_BESIDE = 3
-"""Largest number of classes for which the two matrices are drawn side by side."""
-
-
-def matrix_figures(run: RunResults) -> list[Picture | None]:
-    """Return the confusion matrices and the similarity of layers; None for what was not measured."""
-    return [confusion_figure(run), cka_figure(run)]
+_MOST_UNSLANTED = 40
+"""Letters of all names below a matrix up to which they are written straight."""
 
 
 def cka_figure(run: RunResults) -> Picture | None:
@@ -50,37 +45,33 @@ def _layer_names(names: Sequence[Any]) -> list[str]:
     return ["emb." if name == "embeddings" else str(name) for name in names]
 
 
-def confusion_figure(run: RunResults) -> Picture | None:
-    """Return the confusion matrices of teacher and student, side by side or, for many classes, one above the other."""
+def confusion_figures(run: RunResults) -> list[Picture]:
+    """Return the confusion matrix of the teacher and that of the student, of one size; [] for many classes."""
     matrices = {role: run.get(f"fidelity.confusion.{role}") for role in ("teacher", "student")}
     matrices = {role: counts for role, counts in matrices.items() if counts}
     size = len(next(iter(matrices.values()), ()))
     if not 2 <= size <= MOST_CLASSES:
-        return None
-    beside = size <= _MOST_BESIDE
-    height = 150 + 32 * size if beside else 60 + (110 + 27 * size) * len(matrices)
-    figure = canvas("Predictions by true class", height, WIDTH if beside else max(WIDTH, 120 + 28 * size))
-    grid = figure.subplots(*(1, len(matrices)) if beside else (len(matrices), 1), squeeze=False, sharey=beside).flat
-    for axes, (role, counts) in zip(grid, matrices.items(), strict=True):
-        _confusion(axes, role, counts, run.get("labels") or [])
-    grid[0].set_ylabel("true class")
-    correct = "; ".join(f"{role} correct on {_correct(counts)}" for role, counts in matrices.items())
-    note = "Counts; the stronger the colour, the larger the fraction of the true class."
-    return picture(figure, "confusion", f"Confusion matrices: {correct}.", note)
+        return []
+    return [_confusion(role, counts, run.get("labels") or []) for role, counts in matrices.items()]
 
 
-def _confusion(axes: Axes, role: str, counts: _Cells, labels: Sequence[str]) -> None:
+def _confusion(role: str, counts: _Cells, labels: Sequence[str]) -> Picture:
     """Draw a model's matrix, with the first class on top and on the left."""
     size = len(counts)
+    figure = canvas(f"Predictions of the {role} by true class", 128 + 27 * size, max(WIDTH, 120 + 28 * size))
+    axes = figure.subplots()
     names = [shorten(str(name), 14) for name in labels] if len(labels) == size else [str(i) for i in range(size)]
-    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+    longest = _MOST_UNSLANTED // size
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > longest else {}
     fractions = [[value / max(sum(line), 1) for value in line] for line in counts]
     _matrix(axes, counts, fractions, count)
-    axes.set_title(role)
     axes.set_xticks(range(size), names, **slant)
     axes.set_yticks(range(size), names)
     axes.set_ylim(size - 0.5, -0.5)
     axes.set_xlabel("predicted")
+    axes.set_ylabel("true class")
+    note = "Counts; the stronger the colour, the larger the fraction of the true class."
+    return picture(figure, f"confusion_{role}", f"Confusion matrix: {role} correct on {_correct(counts)}.", note)
 
 
 def _correct(counts: _Cells) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.formatting import decimal, span
 from distil_nlp.reporting.latency import Setting, headline_setting, latency_in
 from distil_nlp.reporting.plots.style import (
     INK,
@@ -30,6 +30,24 @@ from distil_nlp.reporting.scores import (
 )
 from distil_nlp.results import RunResults
 
+_NEAR = 0.4
+"""Distance from the scores, as a fraction of their range, up to which a line is drawn; farther it is only named."""
+
+
+class ScoreRow(NamedTuple):
+    """A model in a plot of scores: label, score, colour, and (low, high) of its interval if there is one."""
+
+    label: str
+    score: SeedScores
+    colour: str
+    interval: tuple[float, float] | None = None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Smallest and largest number that is drawn."""
+        drawn = (*self.score.values, *(self.interval or ()))
+        return min(drawn), max(drawn)
+
 
 def scores_figure(run: RunResults) -> Picture | None:
     """Return the scores of teacher, student and baselines, with the majority-class baseline as a line."""
@@ -38,41 +56,46 @@ def scores_figure(run: RunResults) -> Picture | None:
     if not scores:
         return None
     colours = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR}
-    rows = [(row.label, score, colours.get(row.role, MUTED)) for row, score in scores]
-    medians = "; ".join(f"{label} {decimal(score.median)}" for label, score, _ in rows)
-    return dot_plot(
-        "scores",
-        "Scores",
-        rows,
-        name,
-        _majority_line(run),
-        f"{name}, each seed a dot: {medians}.",
-    )
+    rows = [
+        ScoreRow(row.label, score, colours.get(row.role, MUTED), score_span(run, row.role)) for row, score in scores
+    ]
+    medians = "; ".join(f"{row.label} {decimal(row.score.median)}{_in_words(row.interval)}" for row in rows)
+    return dot_plot("scores", "Scores", rows, name, _majority_line(run), f"{name}, each seed a dot: {medians}.")
+
+
+def score_span(run: RunResults, role: str) -> tuple[float, float] | None:
+    """Return the ends of the interval of a model's score."""
+    low, high = run.get(f"intervals.{role}.low"), run.get(f"intervals.{role}.high")
+    return None if low is None or high is None else (low, high)
+
+
+def _in_words(interval: tuple[float, float] | None) -> str:
+    return f" (interval {span(*interval)})" if interval else ""
 
 
 def dot_plot(
     name: str,
     title: str,
-    rows: Sequence[tuple[str, SeedScores, str]],
+    rows: Sequence[ScoreRow],
     axis: str,
     line: tuple[str, float] | None,
     description: str,
 ) -> Picture:
-    """Return a plot with a row of dots, a dot for each seed, for each (label, score, colour).
+    """Return a plot with a row of dots for each model, a dot for each seed, on an axis that shows their differences.
 
     Args:
         name: the file's name.
         title: the plot's title.
-        rows: (label, score, colour), from top to bottom.
+        rows: from top to bottom.
         axis: the name of the axis, which need not start at 0.
-        line: (name, value) of a vertical line.
+        line: (name, value) of a vertical line; it is named at the edge where it is far from the scores.
         description: the plot in words.
     """
-    figure = canvas(title, 74 + 30 * len(rows))
+    figure = canvas(title, 82 + 30 * len(rows))
     axes = figure.subplots()
-    for y, (_, score, colour) in enumerate(rows):
-        _dots(axes, y, score, colour)
-    axes.set_yticks(range(len(rows)), [shorten(label, 30) for label, *_ in rows], color=INK)
+    for y, row in enumerate(rows):
+        _dots(axes, y, row)
+    axes.set_yticks(range(len(rows)), [shorten(row.label, 30) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
@@ -81,20 +104,47 @@ def dot_plot(
     axes.set_xlabel(axis)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if line:
-        axes.axvline(line[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
-        left, right = axes.get_xlim()
-        align = "left" if line[1] < (left + right) / 2 else "right"
-        axes.annotate(f"{line[0]} {decimal(line[1])}", (line[1], 1), (0, 3), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", ha=align, color=MUTED, fontsize=9.5)  # fmt: skip
-    several = any(len(score.values) > 1 for _, score, _ in rows)
-    note = "Each dot is a seed, the bar their median." if several else ""
-    return picture(figure, name, description, note)
+        _vertical_line(axes, *line, rows)
+    return picture(figure, name, description, _dots_note(rows))
 
 
-def _dots(axes: Axes, y: int, score: SeedScores, colour: str) -> None:
+def _vertical_line(axes: Axes, name: str, value: float, rows: Sequence[ScoreRow]) -> None:
+    """Draw a line with its name above it; far from the scores it is no line, but named at that edge of the axis."""
+    low, high = min(row.span[0] for row in rows), max(row.span[1] for row in rows)
+    room = _NEAR * (high - low)
+    text, at = f"{name} {decimal(value)}", value
+    if value < low - room:
+        text, at = f"← {text}, off this axis", axes.get_xlim()[0]
+    elif value > high + room:
+        text, at = f"{text}, off this axis →", axes.get_xlim()[1]
+    else:
+        axes.axvline(value, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
+    left, right = axes.get_xlim()
+    align = "left" if at < (left + right) / 2 else "right"
+    axes.annotate(text, (at, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  ha=align, color=MUTED, fontsize=9.5)  # fmt: skip
+    axes.set_xlim(left, right)
+
+
+def _dots_note(rows: Sequence[ScoreRow]) -> str:
+    """Return what dots, bars and lines are."""
+    several = any(len(row.score.values) > 1 for row in rows)
+    notes = [
+        "Each dot is a seed, the bar their median." if several else "",
+        "Thin line: 95\u00a0% interval of the score; of differences the table has narrower ones, on the same rows."
+        if any(row.interval for row in rows)
+        else "",
+        "The axis does not start at 0.",
+    ]
+    return " ".join(filter(None, notes))
+
+
+def _dots(axes: Axes, y: int, row: ScoreRow) -> None:
     """Draw a dot for each seed, apart so that equal ones show, a bar at the median, and its value at the right edge."""
-    seeds = len(score.values)
+    score, colour, seeds = row.score, row.colour, len(row.score.values)
     heights = [y + 0.3 * (i / (seeds - 1) - 0.5) if seeds > 1 else y for i in range(seeds)]
+    if row.interval:
+        axes.plot(row.interval, [y, y], color=colour, linewidth=1.2, alpha=0.7, gid=f"interval-{y}")
     if seeds > 1:
         axes.plot([score.median] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.2, solid_capstyle="butt")
     alpha = 0.6 if seeds > 1 else 1

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distil_nlp.recipe import dump_yaml
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import decimal, percent, plural
-from distil_nlp.reporting.scores import LABELS_ONLY, MAJORITY, headline_score, is_within_noise, majority_name
+from distil_nlp.reporting.scores import LABELS_ONLY, headline_score, is_within_noise, majority_name
 from distil_nlp.reporting.sentences import last_layer_cka
+from distil_nlp.reporting.verdicts import ABOVE_MAJORITY, ENOUGH, floor_score, is_above_floor, is_useless
 from distil_nlp.results import RunResults
 from distil_nlp.tasks.class_order import better_order
 
-ENOUGH, NEARLY_ALL = 0.95, 0.99
-"""Retention below the first counts as a loss; above the second a smaller student may do."""
-ABOVE_MAJORITY, LOW_CKA, WORSE_ECE = 0.02, 0.8, 0.02
-"""A teacher within the first of the majority class is weak; a CKA below the second and an ECE that is higher than the
+NEARLY_ALL, LOW_CKA, WORSE_ECE = 0.99, 0.8, 0.02
+"""Retention above the first: a smaller student may do; a CKA below the second and an ECE that is higher than the
 teacher's by the third call for more weight."""
 _MOST, _LEAST = 3, 3
 """Most rules that are shown, and fewest pieces of advice."""
@@ -37,16 +37,30 @@ class Advice:
 
 
 def advice(run: RunResults) -> list[Advice]:
-    """Return at most three rules that apply, then the ways to use, share or compare the student."""
+    """Return at most three rules that apply, then the ways to use, share or compare the student.
+
+    A student that is no better than a guess is neither to be used nor shared: there only its remedies are told.
+    """
+    if is_useless(run):
+        return [*_advised(run, (_other_classes, _weak_teacher, _useless_student)), _compare(run)]
     rules = (
         _other_classes, _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student,
         _last_layer, _calibration,
     )  # fmt: skip
-    hints = [hint for hint in (rule(run) for rule in rules) if hint][:_MOST]
+    hints = _advised(run, rules)
     last = [_load(run), *([] if run.get("recipe.hub.push") else [_push(run)])]
     if len(hints) + len(last) < _LEAST:
         last.append(_compare(run))
-    return [Advice(text, _command(run, *overrides)) for text, *overrides in hints] + last
+    return hints + last
+
+
+def _advised(run: RunResults, rules: Sequence[Callable[[RunResults], _Hint]]) -> list[Advice]:
+    """Return the advice of the first rules that apply, of those with one command the first."""
+    advised: dict[str, Advice] = {}
+    for text, *overrides in filter(None, (rule(run) for rule in rules)):
+        command = _command(run, *overrides)
+        advised.setdefault(command, Advice(text, command))
+    return list(advised.values())[:_MOST]
 
 
 def _command(run: RunResults, *overrides: str) -> str:
@@ -56,7 +70,7 @@ def _command(run: RunResults, *overrides: str) -> str:
     output = folder if adds else folder.with_name(f"{folder.name}-next")
     parts = [f"training.output_dir={output.as_posix()}", *filter(None, overrides)]
     recipe = shlex.quote((folder / "recipe.yaml").as_posix())
-    return f"accelerate launch scripts/distill.py {recipe} \\\n  {' '.join(map(shlex.quote, parts))}"
+    return f"distil-nlp distill {recipe} \\\n{' '.join(map(shlex.quote, parts))}"
 
 
 _Hint = tuple[str, ...] | None
@@ -84,14 +98,20 @@ def _order_of_classes(run: RunResults) -> tuple[int, ...] | None:
 
 
 def _weak_teacher(run: RunResults) -> _Hint:
-    teacher, majority = headline_score(run, "teacher"), headline_score(run, MAJORITY)
-    if teacher is None or majority is None or teacher.median > majority.median + ABOVE_MAJORITY:
-        return None
-    if _order_of_classes(run):
+    teacher, floor = headline_score(run, "teacher"), floor_score(run)
+    if teacher is None or floor is None or teacher.median > floor + ABOVE_MAJORITY or _order_of_classes(run):
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
-    text = f"The teacher is hardly better than the {majority_name(run)}: fine-tune it first, or longer."
+    much = "hardly" if teacher.median > floor else "no"
+    text = f"The teacher is {much} better than the {majority_name(run)}: fine-tune it first, or longer."
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
+
+
+def _useless_student(run: RunResults) -> _Hint:
+    if is_above_floor(run, "teacher") is False:
+        return None
+    text = "The student has learned nothing yet: train longer, on more rows, or with another learning rate."
+    return text, _longer(run)
 
 
 def _no_labels_only(run: RunResults) -> _Hint:
@@ -129,7 +149,8 @@ def _low_retention(run: RunResults) -> _Hint:
     loss = f"Of what the teacher has above the {majority_name(run)} the student keeps {percent(above)}"
     if retention < ENOUGH:
         loss = "The student is clearly below its teacher"
-    text = f"{loss}: train longer, keep more layers, or start from a student that was distilled on plain text."
+    text = f"{loss}: train longer or on more rows (they need no labels), keep more layers, or start from a "
+    text += "student that was distilled on plain text."
     return text, _longer(run)
 
 
@@ -193,13 +214,13 @@ def _load(run: RunResults) -> Advice:
 def _push(run: RunResults) -> Advice:
     name = run.get("recipe.hub.repo_id") or "me/my-student"
     folder = shlex.quote(_path(run).as_posix())
-    return Advice("Share it on the Hub.", f"python scripts/push_to_hub.py {folder} --repo-id {shlex.quote(name)}")
+    return Advice("Share it on the Hub.", f"distil-nlp push-to-hub {folder} --repo-id {shlex.quote(name)}")
 
 
 def _compare(run: RunResults) -> Advice:
     folder = _path(run)
     others = " ".join(shlex.quote(path.as_posix()) for path in (folder, folder.parent / "another-run"))
-    return Advice("Change one setting of the recipe, and compare both runs.", f"python scripts/make_report.py {others}")
+    return Advice("Change one setting of the recipe, and compare both runs.", f"distil-nlp make-report {others}")
 
 
 def _path(run: RunResults) -> Path:

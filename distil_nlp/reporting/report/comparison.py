@@ -14,7 +14,7 @@ from distil_nlp.reporting.formatting import (
     times,
 )
 from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
-from distil_nlp.reporting.plots.scores import ModelMark, dot_plot, latency_plot
+from distil_nlp.reporting.plots.scores import ModelMark, ScoreRow, dot_plot, latency_plot, score_span
 from distil_nlp.reporting.plots.style import SERIES, TEACHER_COLOUR, Picture
 from distil_nlp.reporting.scores import LABELS_ONLY, SeedScores, headline_name, headline_score
 from distil_nlp.reporting.tables import Table, format_gain, format_median, format_range, make_table
@@ -119,12 +119,13 @@ def comparison_scores_figure(runs: Sequence[RunResults]) -> Picture | None:
     scores = [(run, score) for run in runs if (score := _comparable(run, runs))]
     if not scores:
         return None
-    rows = [(run.name, score, SERIES[0]) for run, score in scores]
+    spans = {run.name: score_span(run, "student") if same_task(runs) else None for run in runs}
+    rows = [ScoreRow(run.name, score, SERIES[0], spans[run.name]) for run, score in scores]
     teacher = headline_score(runs[0], "teacher") if len(_teacher_scores(runs)) == 1 else None
     if not same_task(runs):
         teacher = SeedScores(1.0, (1.0,))
     axis = _axis(runs)
-    medians = "; ".join(f"{name} {decimal(score.median)}" for name, score, _ in rows)
+    medians = "; ".join(f"{name} {decimal(score.median)}" for name, score, *_ in rows)
     return dot_plot("scores", "Scores", rows, axis, teacher and ("teacher", teacher.median), f"{axis}: {medians}.")
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distil_nlp.recipe import concise, dump_yaml
-from distil_nlp.reporting import latency, sentences, tables
+from distil_nlp.reporting import breakdown, latency, sentences, tables
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.plots import curves, matrices, scores
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
+from distil_nlp.reporting.scores import LABELS_ONLY
 from distil_nlp.reporting.tables import Table, training_table
+from distil_nlp.reporting.verdicts import Verdict, leading_verdict, verdicts
 from distil_nlp.results import RunResults
 
-MOST_COLUMNS = 4
-"""Largest number of columns of a table beside a picture."""
+MOST_COLUMNS, WIDEST = 4, 480
+"""Most columns of a table, and width of a picture, that fit into half of the page."""
+
+
+@dataclass(frozen=True)
+class PageBlock:
+    """A part of a section: a paragraph, a table or a picture, over half of the page or all of it."""
+
+    text: str = ""
+    table: Table | None = None
+    picture: Picture | None = None
+    is_wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,15 +42,29 @@ class ReportSection:
     advice: Sequence[Advice] = ()
 
     @property
-    def is_beside(self) -> bool:
-        """True for a section whose only table is narrow and fits into the gap of an odd number of pictures."""
-        narrow = len(self.tables) == 1 and self.tables[0] is not None and len(self.tables[0].head) <= MOST_COLUMNS
-        return narrow and sum(map(bool, self.pictures)) % 2 == 1
+    def blocks(self) -> list[PageBlock]:
+        """The parts in order, so that no half of the page stays empty: narrow ones come in pairs.
+
+        Where one is left over, the sentences stand beside it, or the first narrow table takes the whole width.
+        """
+        blocks = [PageBlock(table=table, is_wide=_is_wide(table)) for table in self.tables if table]
+        blocks += [PageBlock(picture=picture, is_wide=picture.width > WIDEST) for picture in self.pictures if picture]
+        is_odd = sum(not block.is_wide for block in blocks) % 2 == 1
+        if self.sentences:
+            return [PageBlock(" ".join(self.sentences), is_wide=not is_odd), *blocks]
+        if is_odd:
+            narrow = next((block for block in blocks if block.table and not block.is_wide), None)
+            return [replace(block, is_wide=block.is_wide or block is narrow) for block in blocks]
+        return blocks
 
     @property
     def is_empty(self) -> bool:
         """True for a section without contents."""
         return not any((*self.sentences, *self.tables, *self.pictures, *self.advice))
+
+
+def _is_wide(table: Table) -> bool:
+    return len(table.head) > MOST_COLUMNS or table.is_private
 
 
 @dataclass(frozen=True)
@@ -47,8 +73,10 @@ class Page:
 
     Attributes:
         subject: teacher, task and splits, or the names of the runs.
-        lead: the main finding.
+        lead: what matters most.
         remarks: sentences after it.
+        severity: of the lead; empty where the figures lead.
+        verdicts: further verdicts.
         recipe: the recipe as YAML; empty for a comparison.
     """
 
@@ -58,6 +86,8 @@ class Page:
     remarks: Sequence[str]
     sections: Sequence[ReportSection]
     recipe: str = ""
+    severity: str = ""
+    verdicts: Sequence[Verdict] = ()
 
     @property
     def pictures(self) -> list[Picture]:
@@ -69,10 +99,14 @@ def run_page(run: RunResults) -> Page:
     """Return the report of one run."""
     with style():
         sections = [
-            ReportSection("Quality", (), [tables.quality_table(run)], [scores.scores_figure(run)]),
+            ReportSection(
+                "Quality", (), [tables.quality_table(run), breakdown.lengths_table(run)], [scores.scores_figure(run)]
+            ),
+            ReportSection("Classes", (), [breakdown.classes_table(run)], matrices.confusion_figures(run)),
+            _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
-            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), matrices.matrix_figures(run)),
+            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), [matrices.cka_figure(run)]),
             ReportSection(
                 "Training",
                 (),
@@ -81,10 +115,35 @@ def run_page(run: RunResults) -> Page:
             ),
             ReportSection("What to do next", advice=advice.advice(run)),
         ]
-    recipe = run.get("recipe")
-    text = dump_yaml(concise(recipe)) if recipe else ""
-    remarks = [remark for remark in (sentences.distillation_gain(run), sentences.majority_note(run)) if remark]
-    return Page(run.name, _subject(run), sentences.headline(run), remarks, _without_empty(sections), text)
+    recipe, lead = run.get("recipe"), leading_verdict(run)
+    figures = sentences.headline(run)
+    return Page(
+        run.name,
+        _subject(run),
+        lead.text if lead else figures,
+        [remark for remark in (lead and figures, *_remarks(run)) if remark],
+        _without_empty(sections),
+        dump_yaml(concise(recipe)) if recipe else "",
+        lead.severity if lead else "",
+        [verdict for verdict in verdicts(run) if verdict != lead],
+    )
+
+
+def _remarks(run: RunResults) -> list[str]:
+    """Return the sentences with the figures behind the verdicts."""
+    gain = sentences.distillation_gain(run) if run.get(f"{LABELS_ONLY}.gain") else ""
+    return [gain, sentences.majority_note(run)]
+
+
+def _rows_section(run: RunResults) -> ReportSection:
+    """Return the rows that changed; their texts are on the page alone."""
+    rows, told = breakdown.row_tables(run), breakdown.changes_sentences(run)
+    if any(rows):
+        surest = ", and where the student is surest" if run.kind.output == "distribution" else ""
+        told.append(f"Below are those that changed most{surest}; predictions.parquet has all.")
+    if any(table and "text" in table.head for table in rows):
+        told.append("Who gets this page reads these texts: evaluation.show_rows=false leaves them out.")
+    return ReportSection("Rows that changed", told, rows)
 
 
 def comparison_page(runs: Sequence[RunResults]) -> Page:

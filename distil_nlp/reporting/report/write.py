@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from distil_nlp.reporting.markdown import escape_markdown, fence
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
 from distil_nlp.results import read_runs
 from distil_nlp.utils.files import validate_links, write_atomically
+
+_SCRIPT = Path(__file__).parent / "templates" / "report.js"
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -53,7 +57,14 @@ def _write(page: Page, output: Path) -> None:
     for picture in page.pictures:
         write_atomically(output / picture.file, picture.png)
     write_atomically(output / "report.md", _template("report.md.j2", markdown=True).render(page=page))
-    write_atomically(output / "report.html", _template("report.html.j2").render(page=page))
+    script = Markup(_SCRIPT.read_text(encoding="utf-8"))
+    html = _template("report.html.j2").render(page=page, script=script, script_hash=_content_hash(script))
+    write_atomically(output / "report.html", html)
+
+
+def _content_hash(script: str) -> str:
+    """Return the hash by which the page's policy allows this script and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _template(name: str, markdown: bool = False) -> Any:

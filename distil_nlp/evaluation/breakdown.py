@@ -1,0 +1,77 @@
+"""A breakdown of the scores: rows that teacher and student have right, classes, and texts by length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distil_nlp.evaluation.kinds import Evaluator, RowScores
+from distil_nlp.evaluation.predict import Outputs
+
+_QUARTILES = (0.25, 0.5, 0.75)
+
+
+def breakdown(
+    evaluator: Evaluator, teacher: Outputs, student: Outputs, lengths: Sequence[int], labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the block `breakdown` of `results.json`; {} for a kind of task whose rows have no single prediction.
+
+    Args:
+        evaluator: of the kind of task.
+        teacher: outputs on a split.
+        student: outputs on the same rows.
+        lengths: tokens of each row.
+        labels: names of the classes; None for their numbers.
+    """
+    models = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
+    if models["teacher"] is None:
+        return {}
+    found = {"lengths": _by_length(models, np.asarray(lengths))}
+    if models["teacher"].probabilities is not None:
+        found["changes"] = _changes(models["teacher"].errors, models["student"].errors)
+    classes = {role: evaluator.class_scores(outputs) for role, outputs in (("teacher", teacher), ("student", student))}
+    if classes["teacher"]:
+        found["classes"] = _by_class(classes, labels)
+    return found
+
+
+def _by_length(models: dict[str, RowScores], lengths: np.ndarray) -> list[dict[str, Any]]:
+    """Return the mean error of both models for each quarter of the labelled rows, from short to long.
+
+    Rows of one length stay together, so quarters may be uneven, or fewer than four.
+    """
+    known = ~np.isnan(models["teacher"].errors)
+    quarters = np.searchsorted(np.unique(np.quantile(lengths[known], _QUARTILES)), lengths) if known.any() else lengths
+    slices = [known & (quarters == quarter) for quarter in np.unique(quarters[known])]
+    return [
+        {
+            "shortest": int(lengths[rows].min()),
+            "longest": int(lengths[rows].max()),
+            "rows": int(rows.sum()),
+            **{role: float(scores.errors[rows].mean()) for role, scores in models.items()},
+        }
+        for rows in slices
+    ]
+
+
+def _changes(teacher: np.ndarray, student: np.ndarray) -> dict[str, int]:
+    """Return how many labelled rows both models have right, only one of them, or neither."""
+    return {
+        "both_right": int(((teacher == 0) & (student == 0)).sum()),
+        "lost": int(((teacher == 0) & (student == 1)).sum()),
+        "won": int(((teacher == 1) & (student == 0)).sum()),
+        "both_wrong": int(((teacher == 1) & (student == 1)).sum()),
+    }
+
+
+def _by_class(scores: dict[str, list[dict[str, float]]], labels: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return name, rows and scores of each class."""
+    classes = []
+    for number, (teacher, student) in enumerate(zip(scores["teacher"], scores["student"], strict=True)):
+        rows = int(teacher.pop("rows"))
+        student.pop("rows")
+        name = str(labels[number]) if labels else str(number)
+        classes.append({"name": name, "rows": rows, "teacher": teacher, "student": student})
+    return classes

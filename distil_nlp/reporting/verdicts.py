@@ -1,0 +1,215 @@
+"""Verdicts: what matters most about a run, for the terminal, the report and the model card.
+
+Each rule looks at the results and returns a sentence, or None where it does not apply. The table `RULES` has them from
+the most to the least important; the first that applies leads the report.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from distil_nlp.reporting.formatting import decimal, percent, plural, points
+from distil_nlp.reporting.scores import (
+    LABELS_ONLY,
+    MAJORITY,
+    headline_name,
+    headline_score,
+    is_within_noise,
+    majority_name,
+)
+from distil_nlp.results import RunResults
+
+Severity = Literal["stop", "caution", "note", "good"]
+"""`stop`: the student is of no use; `caution`: look at this first; `note`: a limit of the figures."""
+
+ENOUGH = 0.95
+"""Retention below this counts as a loss."""
+ENOUGH_ABOVE = 0.8
+"""Retention above the majority class below this counts as one too."""
+ABOVE_MAJORITY = 0.02
+"""A teacher within this of the majority class is weak."""
+FEW_ROWS = 200
+"""Fewer evaluation rows than this make wide intervals: ±7 points at an accuracy of 0.5."""
+MANY_REPEATED = 0.05
+"""Share of evaluation rows with the text of a training row from which on scores may be too high by points."""
+_LINE = 100
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence about a run, and how much it matters."""
+
+    severity: Severity
+    text: str
+
+
+def verdicts(run: RunResults) -> list[Verdict]:
+    """Return the verdicts that apply, the most important first."""
+    return [Verdict(severity, text) for severity, rule in RULES if (text := rule(run))]
+
+
+def is_useless(run: RunResults) -> bool:
+    """Return True if a verdict says `stop`: such a student is not to be shared."""
+    return any(verdict.severity == "stop" for verdict in verdicts(run))
+
+
+def leading_verdict(run: RunResults) -> Verdict | None:
+    """Return the verdict to lead with; None where there are only notes, and the figures may lead."""
+    return next((verdict for verdict in verdicts(run) if verdict.severity != "note"), None)
+
+
+def verdict_lines(run: RunResults) -> str:
+    """Return the verdicts for a terminal, each after its severity, folded to `_LINE` columns."""
+    lines = (f"{verdict.severity + ':':<8} {verdict.text}" for verdict in verdicts(run))
+    return "\n".join(textwrap.fill(line, _LINE, subsequent_indent=" " * 9) for line in lines)
+
+
+def floor_score(run: RunResults) -> float | None:
+    """Return the headline metric without a model: 0 where that has none, such as the correlation of a constant.
+
+    None where it was not measured, or where a guess is always right, so that the rows cannot tell.
+    """
+    if run.get(f"baselines.{MAJORITY}") is None:
+        return None
+    score = headline_score(run, MAJORITY)
+    floor = score.median if score else 0.0
+    return floor if floor < 1 else None
+
+
+def is_above_floor(run: RunResults, role: str) -> bool | None:
+    """Return whether a model's median is above that of a guess; None where either is not known."""
+    score, floor = headline_score(run, role), floor_score(run)
+    return None if score is None or floor is None else score.median > floor
+
+
+def _teacher_at_floor(run: RunResults) -> str | None:
+    if is_above_floor(run, "teacher") is not False:
+        return None
+    found = _against_floor(run, "teacher")
+    return f"The teacher knows no more than a guess: {found}. This run says nothing about distillation."
+
+
+def _student_at_floor(run: RunResults) -> str | None:
+    if is_above_floor(run, "student") is not False:
+        return None
+    return f"Do not use this student, which knows no more than a guess: {_against_floor(run, 'student')}."
+
+
+def _against_floor(run: RunResults, role: str) -> str:
+    """Return both scores: accuracy 0.075, where the majority class has 0.175."""
+    score, floor = headline_score(run, role), floor_score(run)
+    return f"{headline_name(run)} {decimal(score.median)}, where the {majority_name(run)} has {decimal(floor)}"
+
+
+def _weak_teacher(run: RunResults) -> str | None:
+    teacher = headline_score(run, "teacher")
+    if not is_above_floor(run, "teacher") or teacher.median > floor_score(run) + ABOVE_MAJORITY:
+        return None
+    return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
+
+
+def _gain(run: RunResults) -> dict[str, float] | None:
+    """Return the gain over labels only; None if it has no interval."""
+    gain = run.get(f"{LABELS_ONLY}.gain") or {}
+    return None if None in (gain.get(name) for name in ("mean", "low", "high")) else gain
+
+
+def _behind_labels_only(run: RunResults) -> str | None:
+    gain = _gain(run)
+    if not gain or gain["high"] >= 0:
+        return None
+    lost = points(-gain["mean"])
+    return (
+        f"Distillation cost {lost} points of {headline_name(run)}: the same student trained on labels only is better."
+    )
+
+
+def _not_ahead_of_labels_only(run: RunResults) -> str | None:
+    if not is_within_noise(_gain(run)):
+        return None
+    return "Distillation made no difference beyond the noise: the same student trained on labels only does as well."
+
+
+def _low_retention(run: RunResults) -> str | None:
+    retention, above = run.get("retention"), run.get("retention_above_majority")
+    if retention is None or is_above_floor(run, "student") is False:
+        return None
+    if retention < ENOUGH:
+        kept = f"{percent(retention)} of the teacher’s {headline_name(run)}"
+    elif above is not None and above < ENOUGH_ABOVE:
+        kept = f"{percent(above)} of what the teacher has above the {majority_name(run)}"
+    else:
+        return None
+    return f"The student is clearly below its teacher: it keeps {kept}."
+
+
+def _scored_on_training_rows(run: RunResults) -> str | None:
+    return _repeated_rows(run, lambda share: share >= MANY_REPEATED)
+
+
+def _few_training_rows_scored(run: RunResults) -> str | None:
+    return _repeated_rows(run, lambda share: share < MANY_REPEATED)
+
+
+def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | None:
+    """Return which splits have training texts among their rows, of those whose share of them is meant."""
+    repeated, rows = run.get("rows.in_training") or {}, run.splits
+    found = [
+        f"{count:,} of {plural(rows[split], 'row')} of {split}"
+        for split, count in repeated.items()
+        if count and rows.get(split) and is_meant(count / rows[split])
+    ]
+    return f"Scores include training rows: {' and '.join(found)} have the text of one." if found else None
+
+
+def _ahead(run: RunResults) -> str | None:
+    gain, retention = _gain(run), run.get("retention")
+    if not gain or gain["low"] <= 0 or (retention or 0) < ENOUGH:
+        return None
+    if is_above_floor(run, "student") is False or is_above_floor(run, "teacher") is False:
+        return None
+    kept = (
+        f"keeps {percent(retention)} of the teacher’s {headline_name(run)}" if retention < 1 else "reaches its teacher"
+    )
+    more = points(gain["mean"])
+    return f"Distillation paid: the student {kept}, {more} points ahead of the same student trained on labels only."
+
+
+def _no_labels_only(run: RunResults) -> str | None:
+    if run.get(LABELS_ONLY):
+        return None
+    return "Whether distillation helped is not known: no student was trained on labels only."
+
+
+def _single_seed(run: RunResults) -> str | None:
+    score = headline_score(run, "student")
+    if score is None or len(score.values) > 1:
+        return None
+    return "One seed was run: how much another would change is not known."
+
+
+def _few_rows(run: RunResults) -> str | None:
+    rows = next(iter(run.splits.values()), None)
+    if not rows or rows >= FEW_ROWS or not run.kind.has_labels:
+        return None
+    return f"Scores are of {plural(rows, 'row')}: differences of a few points are chance."
+
+
+RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
+    ("stop", _teacher_at_floor),
+    ("stop", _student_at_floor),
+    ("caution", _behind_labels_only),
+    ("caution", _not_ahead_of_labels_only),
+    ("caution", _low_retention),
+    ("caution", _weak_teacher),
+    ("caution", _scored_on_training_rows),
+    ("good", _ahead),
+    ("note", _no_labels_only),
+    ("note", _single_seed),
+    ("note", _few_training_rows_scored),
+    ("note", _few_rows),
+)
+"""From the most to the least important. What a quantised copy of the student loses goes between the cautions."""
