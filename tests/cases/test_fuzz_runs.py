@@ -204,7 +204,7 @@ def own_accuracy(trial: Trial, folder: Path) -> float:
     """Score the teacher with plain transformers, a text at a time."""
     tokenizer = TOKENIZERS[trial.tokenizer]()
     config = AutoConfig.from_pretrained(folder / "teacher")
-    config.chunk_size_feed_forward = 0  # which takes some lengths only
+    config.chunk_size_feed_forward, config.return_dict = 0, True  # the first takes some lengths only
     model = AutoModelForSequenceClassification.from_pretrained(folder / "teacher", config=config, dtype=torch.float32)
     model.eval()
     names, right, rows = NAMES[trial.names], 0, rows_of(trial, 13, 13)
