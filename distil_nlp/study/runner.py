@@ -18,6 +18,7 @@ from distil_nlp.recipe import Recipe, load_recipe, read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.results import has_results
+from distil_nlp.study.page import write_study_page
 from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
 from distil_nlp.training.preemption import Preempted, on_sigterm
@@ -90,6 +91,7 @@ def _run_all(
             _run([str(recipes[name]), *own[task, name]], folder / task / name)
             _write(plan, folder)
     logger.info(_write(plan, folder))
+    logger.info(f"report: {folder / 'report' / 'report.html'}")
     return folder / "study.md"
 
 
@@ -180,13 +182,15 @@ def _write(plan: StudyPlan, folder: Path) -> str:
     """Write `study.json` and `study.md` of the finished runs, and return the tables for a terminal."""
     rows = list(study_rows(plan, folder))
     write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
+    by_task = {task: [row for row in rows if row["task"] == task] for task in plan.tasks}
+    by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
     markdown, terminal = [], []
-    for task in plan.tasks:
-        of_task = [row for row in rows if row["task"] == task]
-        if of_task:
-            table, first = method_table(sorted(of_task, key=lambda row: -row["median"])), of_task[0]
-            heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
-            markdown.append(f"{heading}\n\n{markdown_table(table)}\n")
-            terminal.append(f"{heading}\n{terminal_table(table)}")
+    for task, of_task in by_task.items():
+        table, first = method_table(of_task), of_task[0]
+        heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
+        markdown.append(f"{heading}\n\n{markdown_table(table)}\n")
+        terminal.append(f"{heading}\n{terminal_table(table)}")
     write_atomically(folder / "study.md", "\n".join(markdown))
+    if by_task:
+        write_study_page(folder.name, by_task, folder / "report")
     return "\n\n".join(terminal)

@@ -67,6 +67,9 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "majority class 0." in told
     assert "| × plain |" in told
     assert "| − plain, points |" in told
+    page = (folder / "report" / "report.html").read_text()
+    assert "beyond the noise" in page or "points ahead of plain" in page
+    assert {"scores-classification.png", "gains-classification.png"} <= {p.name for p in (folder / "report").iterdir()}
     gain = rows["cosine"]["gain"]
     assert gain["low"] <= gain["mean"] <= gain["high"]
     assert gain["won"] + gain["lost"] <= gain["seeds"] == len(rows["cosine"]["values"]) == 2

@@ -37,7 +37,15 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     first = runs[0].folder
     if output is None and len(runs) == 1:
         validate_links(first)
-    output = output or (first / "report" if len(runs) == 1 else first.resolve().parent / "comparison")
+    return write_page(page, output or (first / "report" if len(runs) == 1 else first.resolve().parent / "comparison"))
+
+
+def write_page(page: Page, output: Path) -> Path:
+    """Write a page, its text and its plots into a folder, and return the path of `report.html`.
+
+    Raises:
+        UserError: if the folder cannot be written to.
+    """
     try:
         _write(page, output)
     except OSError as error:

@@ -1,0 +1,94 @@
+"""The page of a study: for each task a table of its methods, their scores, and their gains over the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distil_nlp.reporting.formatting import plural, points
+from distil_nlp.reporting.plots.gains import GainRow, gain_plot
+from distil_nlp.reporting.plots.scores import ScoreRow, dot_plot
+from distil_nlp.reporting.plots.style import MUTED, STUDENT_COLOUR, Picture, style
+from distil_nlp.reporting.report import write_page
+from distil_nlp.reporting.report.pages import Page, ReportSection
+from distil_nlp.reporting.scores import SeedScores
+from distil_nlp.reporting.tables import make_table
+from distil_nlp.study.table import method_table, reference_scores
+
+StudyRow = Mapping[str, Any]
+
+
+def write_study_page(name: str, by_task: Mapping[str, Sequence[StudyRow]], folder: Path) -> Path:
+    """Write `report.html`, its plots and its text into a folder; return the page.
+
+    Args:
+        name: of the study.
+        by_task: task → the rows of its methods, the best first.
+        folder: written to.
+    """
+    with style():
+        sections = [_section(task, rows) for task, rows in by_task.items()]
+    methods = {row["method"] for rows in by_task.values() for row in rows}
+    seeds = max(row["seeds"] for rows in by_task.values() for row in rows)
+    subject = f"study · {plural(len(methods), 'method')} · {', '.join(by_task)} · {plural(seeds, 'seed')} each"
+    lead = " ".join(_verdict(task, rows) for task, rows in by_task.items())
+    return write_page(Page(name, subject, lead, _remarks(by_task), sections), folder)
+
+
+def _section(task: str, rows: Sequence[StudyRow]) -> ReportSection:
+    first = rows[0]
+    head, *cells = method_table(rows)
+    table = make_table("Methods", head, cells, "Points are hundredths of the metric. won: seeds with a better score.")
+    sentence = f"{first['metric']} after {first['steps']:,} steps: {reference_scores(first)}."
+    return ReportSection(task, [sentence], [table], [_scores(task, rows), _gains(task, rows)])
+
+
+def _scores(task: str, rows: Sequence[StudyRow]) -> Picture:
+    dots = [
+        ScoreRow(
+            row["method"],
+            SeedScores(row["median"], tuple(row["values"])),
+            MUTED if row["gain"] is None else STUDENT_COLOUR,
+        )
+        for row in rows
+    ]
+    said = "; ".join(f"{row['method']} {row['median']:.3f}" for row in rows)
+    metric, line = rows[0]["metric"], ("teacher", rows[0]["teacher"])
+    return dot_plot(f"scores-{task}", "Scores", dots, metric, line, f"{metric}, each seed a dot: {said}.")
+
+
+def _gains(task: str, rows: Sequence[StudyRow]) -> Picture | None:
+    gains = [row for row in rows if row["gain"]]
+    if not gains:
+        return None
+    first = gains[0]
+    lines = [GainRow(row["method"], *(row["gain"][key] for key in ("mean", "low", "high"))) for row in gains]
+    lines.sort(key=lambda line: -line.mean)
+    return gain_plot(f"gains-{task}", lines, first["compared_with"], first["metric"], first["gain"]["level"])
+
+
+def _verdict(task: str, rows: Sequence[StudyRow]) -> str:
+    """Return which method is ahead of the baseline, if one is beyond the noise."""
+    ahead = [row for row in rows if row["gain"] and row["gain"]["low"] > 0]
+    baseline = rows[0]["compared_with"]
+    if not ahead:
+        return f"{task}: no method is ahead of {baseline} beyond the noise."
+    best = max(ahead, key=lambda row: row["gain"]["mean"])
+    gain = best["gain"]
+    interval = f"{points(gain['low'], '+')} to {points(gain['high'], '+')}"
+    return f"{task}: {best['method']} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
+
+
+def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:
+    """Return what limits the comparison."""
+    rows = [row for part in by_task.values() for row in part]
+    compared, remarks = sum(row["gain"] is not None for row in rows), []
+    if compared > 5:
+        remarks.append(
+            f"{compared} comparisons at a level of 95 % each: about {max(round(0.05 * compared), 1)} of them would be "
+            "beyond the noise by chance."
+        )
+    if any(row["seeds"] == 1 for row in rows):
+        remarks.append("Where a method has one seed, the interval covers the choice of rows alone.")
+    return remarks
