@@ -201,7 +201,7 @@ def test_mistakes_of_a_study_are_told(tmp_path, capsys):
             "objective.bounded_regression: expected regression",
         ),
         ({"tasks": []}, "tasks: expected a value such as [mrpc, rte]"),
-        ({"metods": {}}, "metods: Extra inputs are not permitted"),
+        ({"metods": {}}, "metods: unknown key; did you mean methods?"),
     ):
         path, folder = prepared(tmp_path, **changes)
         assert study([path, "--output", str(folder)]) == 2
