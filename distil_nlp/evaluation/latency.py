@@ -91,8 +91,8 @@ def measure_latency(
     """Return the keys `latency` and `left_out` of `efficiency` in `results.json`.
 
     Models take turns at each batch, so that other load on the machine slows all of them. A setting ends when its part
-    of the plan's time is over, after the most forwards, or when the 95 % interval of each model's median is within a
-    twentieth of it and each batch was run three times.
+    of the plan's time is over, after the most forwards, or when the 95 % interval of each model's median is no wider
+    than a twentieth of it and each batch was run three times.
 
     Args:
         models: name → forward, on its device.

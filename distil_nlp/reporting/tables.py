@@ -175,7 +175,8 @@ def cost_table(run: RunResults) -> Table | None:
         _both(run, "peak memory, MiB", decimal, "peak_memory_mib"),
     ]
     length = run.get("efficiency.max_length")
-    measured = f" FLOPs and memory: at {plural(length, 'token')}." if length and len(rows[-2][1]) else ""
+    counted = " and ".join(word for word, row in (("FLOPs", rows[-2]), ("memory", rows[-1])) if row[1] or row[2])
+    measured = f" {counted}: at {plural(length, 'token')}." if length and counted else ""
     return make_table("Cost", ("", "teacher", "student", "ratio"), rows, f"Ratio: student ÷ teacher.{measured}")
 
 
