@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from transformers import DataCollatorForLanguageModeling
 
+from distil_nlp.cli.commands import COMMANDS
+from distil_nlp.recipe.shipped import recipe_file
 from tests.helpers import ROOT, tiny
 
 README = (ROOT / "README.md").read_text()
@@ -18,10 +21,14 @@ def blocks(language: str = "") -> list[str]:
 def test_the_notebook_example_runs(tmp_path, monkeypatch):
     """Prevents an example that no longer matches the code."""
     monkeypatch.chdir(tmp_path)
-    tiny.mlm_model(6).save_pretrained(tmp_path / "teacher")
-    tiny.tokenizer().save_pretrained(tmp_path / "teacher")
-    example = blocks("python")[0].replace("max_steps=100", "max_steps=2, use_cpu=True")
-    exec(compile(example, "README.md", "exec"), {"name": str(tmp_path / "teacher"), "texts": list(tiny.SENTENCES) * 4})
+    tokenizer = tiny.tokenizer()
+    example = blocks("python")[1].replace("max_steps=100", "max_steps=2, use_cpu=True")
+    own = {
+        "teacher": tiny.mlm_model(6),
+        "rows": [tokenizer(text) for text in tiny.SENTENCES * 4],
+        "collator": DataCollatorForLanguageModeling(tokenizer),
+    }
+    exec(compile(example, "README.md", "exec"), own)
     assert (tmp_path / "runs" / "mine" / "student" / "model.safetensors").is_file()
 
 
@@ -44,6 +51,12 @@ def test_commands_name_files_and_targets_that_exist():
     for command in commands:
         if command.startswith("make "):
             assert command.split()[1] in targets
+            found += 1
+        if command.startswith("distil-nlp ") and not command.endswith("--help"):
+            name, *rest = command.split()[1:]
+            assert name in COMMANDS
+            if name in ("distill", "check", "launch", "study") and "evaluate-glue" not in rest:
+                assert recipe_file(rest[0], "study" if name == "study" else "").is_file(), command
             found += 1
         for path in re.findall(r"\b(?:scripts|recipes)/[\w./]+", command):
             assert (ROOT / path).is_file(), path
