@@ -50,6 +50,7 @@ def assert_loads(folder, teacher):
     assert not torch.equal(student.get_input_embeddings().weight, before)
 
 
+@pytest.mark.integration
 def test_distil_with_trainer(tmp_path, teacher):
     """Prevents a first script that no longer matches the code."""
     (tmp_path / "texts.txt").write_text("\n".join(tiny.SENTENCES * 4) + "\n\n", encoding="utf-8")
@@ -58,6 +59,7 @@ def test_distil_with_trainer(tmp_path, teacher):
     assert_loads(tmp_path / "mine" / "student", teacher)
 
 
+@pytest.mark.integration
 def test_own_loss(tmp_path, teacher):
     """Prevents a class to derive from that asks for more than the example says, and a term that is not logged."""
     assert "hidden_l1" in run_example("own_loss.py", tmp_path, teacher, "own")

@@ -85,7 +85,7 @@ def test_a_whole_run_keeps_the_token_and_the_home_folder_to_itself(hub, home, mo
     printed, complained = capfd.readouterr()
     *lines, last = printed.strip().splitlines()
     assert last == str(place.out / "results.json")  # as it was given: what reads it expands no ~
-    assert "~/projects/run/results.json" in "\n".join(lines)
+    assert "~/projects/run/report/report.html" in "\n".join(lines)
     assert str(home) not in "\n".join(lines) + complained
     assert TOKEN not in printed + complained
     assert not files_with(TOKEN.encode(), home, Path.cwd())
@@ -302,6 +302,7 @@ def on_hub(home, monkeypatch):
     return place
 
 
+@pytest.mark.integration
 def test_revisions_are_pinned_and_the_commits_recorded(on_hub, without_report):
     """Prevents figures of which nobody can say what they were taken with; a fine-tuned teacher is that of its start."""
     names = ["teacher.name=me/models", "data.path=me/datasets"]

@@ -6,6 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from distil_nlp.data import load_task
+from distil_nlp.data.paths import all_paths, files_of_splits
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import load_recipe
 from distil_nlp.tasks import CUSTOM_TASKS
@@ -120,10 +121,11 @@ def test_one_name_is_a_list_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("paths", ["[train.csv, test.csv]", "{train: train.csv, test: test.csv}"])
-def test_several_files_are_refused_with_a_remedy(tmp_path, paths):
-    """Prevents a guess: a folder of the two files works, and nothing said so."""
-    with pytest.raises(UserError, match=r"data.path: expected one path; .* a folder with train\.\* and test\.\*"):
-        load_recipe(*_command(tmp_path, f"data.path={paths}"))
+def test_several_files_are_taken(tmp_path, paths):
+    """Prevents a guess: a folder of the two files worked, and nothing said so."""
+    path = load_recipe(*_command(tmp_path, f"data.path={paths}")).data.path
+    assert all_paths(path) == ["train.csv", "test.csv"]
+    assert files_of_splits(path) == {"train": ["train.csv"], "test": ["test.csv"]}
 
 
 def _command(folder, *overrides) -> tuple[str, list[str]]:

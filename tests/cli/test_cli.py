@@ -90,7 +90,7 @@ def test_every_command_has_its_own_usage(name, capsys):
     [
         (["distil"], "there is no command 'distil'; did you mean distill?"),
         (["evaluate_glue", "x"], "did you mean evaluate-glue?"),
-        (["qqq"], "there is no command 'qqq'; there are distill, launch, "),
+        (["qqq"], "there is no command 'qqq'; there are distill, check, launch, "),
         (["--token", TOKEN], "'hf_…'"),
         (["distill"], "distil-nlp distill: error: the following arguments are required: recipe\n"),
         (["distill", "r.yaml", "--lr", "1"], "arguments: --lr 1; settings are given as section.key=value, such as"),

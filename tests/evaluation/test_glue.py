@@ -339,6 +339,7 @@ def test_labels_of_a_test_split_are_not_read():
         unlabelled_rows(rows("mrpc", range(4)), tiny.tokenizer(), GLUE["qqp"], "test")
 
 
+@pytest.mark.integration
 def test_a_submission_answers_every_row_in_order(place, trained, capsys):
     """Prevents files with lost rows, of the best seed, or of rows in the order of the disk."""
     glue_folder(place.folder / "data", "mrpc", "mnli", "rte", with_tests=("mrpc", "mnli"))

@@ -92,6 +92,7 @@ torch.save({"logits": model(**encoded).logits.detach(), **encoded}, out)
 """
 
 
+@pytest.mark.integration
 def test_what_the_script_pushes_is_what_anybody_pulls(hub, run, tmp_path):
     """Prevents a model on the Hub that differs from the one that was scored, and files that nobody meant to publish."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

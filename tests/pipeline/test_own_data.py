@@ -52,6 +52,7 @@ def test_one_file_and_a_trained_teacher_are_a_run(place, capsys):
     assert "this run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_teacher_without_a_head_is_fine_tuned(place):
     """Prevents a refusal, or a random head, for an encoder that nobody has fine-tuned."""
     place.teacher(tiny.mlm_model(4))
@@ -76,6 +77,7 @@ def test_a_check_tells_all_and_keeps_nothing(place, capsys):
     assert sorted(path for path in place.folder.rglob("*")) == before
 
 
+@pytest.mark.integration
 def test_a_check_of_a_teacher_to_be_trained_times_that_too(place, capsys):
     """Prevents an estimate without the longest part."""
     place.teacher(tiny.mlm_model(4))
@@ -97,6 +99,7 @@ def test_a_check_refuses_what_a_run_refuses(place, capsys):
     assert "data.label_column: expected a column 'nonsense'" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.integration
 def test_several_files_are_a_run(place):
     """Prevents that a folder is needed for a training and a test file."""
     rows = Dataset.from_csv("tickets.csv")

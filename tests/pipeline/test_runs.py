@@ -263,6 +263,7 @@ def test_seeds_and_baselines_are_trained_and_compared(place):
     assert spent["random_init-42"]["final_terms"].keys() == results["training"]["final_terms"].keys()
 
 
+@pytest.mark.integration
 def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
     """Prevents paying twice after an interruption, or for the first student when more are asked for later."""
     from distil_nlp.pipeline import students as variants
@@ -288,6 +289,7 @@ def test_a_student_that_is_done_is_not_trained_again(place, monkeypatch):
     assert len(trained) == 2
 
 
+@pytest.mark.integration
 def test_the_command_of_the_report_adds_seeds(place, monkeypatch):
     """Prevents advice that raises an error, and that an overwrite would then follow: the folder may be named or not."""
     monkeypatch.chdir(place.folder)

@@ -101,8 +101,9 @@ def once(rehearse):
     return rehearse_new
 
 
+@pytest.mark.parametrize("mutations", [EACH // 5, pytest.param(EACH, marks=pytest.mark.integration)])
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
-def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, monkeypatch, capsys):
+def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, mutations, tmp_path, monkeypatch, capsys):
     """Prevents `AttributeError: 'NoneType' …` for a forgotten value, and a misspelt key that nobody reads."""
     monkeypatch.chdir(tmp_path)
     checked = stages.preflight.validate_plan
@@ -117,7 +118,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
     text, taken, refused = shipped.read_text(), 0, 0
     tree = parse_yaml(text)
     path = tmp_path / "mutated.yaml"
-    for number in range(EACH):
+    for number in range(mutations):
         draw = random.Random(f"{shipped.stem}-{number}")
         changed = draw.random() < 0.8
         written = yaml.safe_dump(mutated(tree, draw), allow_unicode=True) if changed else garbled(text, draw)
@@ -135,7 +136,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, tmp_path, 
         assert "Traceback" not in said, written
         assert len(said) > 30, said
         refused += 1
-    assert taken > EACH / 20, "so few are taken that the mutations are too wild to tell anything"
+    assert taken > mutations / 20, "so few are taken that the mutations are too wild to tell anything"
     assert refused > EACH / 3
 
 

@@ -106,6 +106,7 @@ def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     assert {row["method"] for row in json.loads((folder / "study.json").read_text())} == {"plain", "cosine"}
 
 
+@pytest.mark.integration
 def test_the_recipes_own_task_and_another_baseline(tmp_path, monkeypatch):
     """Prevents a study of one's own data that must be told its task twice, or be compared with `plain` alone."""
     monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
