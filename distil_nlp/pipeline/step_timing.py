@@ -15,9 +15,9 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from distil_nlp.utils.environment import peak_memory_mib
 
-_WARM_UP, _LEAST, _MOST = 1, 2, 10
+_WARM_UP, _LEAST, _MOST = 1, 1, 10
 """Steps that are not timed; fewest and most that are."""
-_SECONDS = 10.0
+_SECONDS = 5.0
 """No further step is begun after this time."""
 
 
