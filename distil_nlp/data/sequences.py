@@ -221,7 +221,9 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
             f"a labelled split to report scores on ({', '.join(task.evaluation_splits)})",
             listed(splits) if others else f"{train} alone",
             why="there would be no score",
-            fix=f"name {listed(others)} with data.evaluation_splits" if others else "add one",
+            fix=f"name {listed(others)} with data.evaluation_splits"
+            if others
+            else "add one: data.path=[rows.csv,rows-test.csv], or a folder of the two",
         )
     return own if task.name in GLUE else own[:1]
 

@@ -51,16 +51,19 @@ def test_the_training_split_is_not_scored_by_default():
     assert list(
         load({"validation": rows(OWN * 9)}, "mlm", train_split="validation", held_out_share=0.3).evaluation
     ) == ["held_out"]
-    with pytest.raises(UserError, match=r"validation alone .* a folder with two files"):
+    with pytest.raises(UserError, match=r"validation alone .* add one: .* a folder of the two"):
         load_task(DatasetDict(validation=rows(OWN)), TOKENIZER, GLUE["sst2"], train_split="validation")
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_a_single_file_gets_advice_that_helps(task):
+def test_of_a_single_file_some_rows_are_kept(task):
     """Prevents a dead end whose only way out is to score the training rows."""
-    with pytest.raises(UserError, match=r"got train alone .* two files, train\.\* and test\.\*") as error:
-        load({"train": rows(OWN)}, task)
-    assert "name train" not in str(error.value)
+    split = load({"train": rows(OWN)}, task)
+    assert split.held_out == "test"
+    assert len(split.train) + len(split.evaluation["test"]) == len(OWN)
+    assert split.repeated == {"test": 0}
+    with pytest.raises(UserError, match=r"got train, the training split .* data.test_share of the rows are kept"):
+        load({"train": rows(OWN)}, task, evaluation_splits=["train"])
 
 
 COPIES = {
@@ -127,8 +130,6 @@ def test_a_run_says_it_in_its_message_and_its_results(tmp_path, capsys):
     place = Place(tmp_path).prepare()
     file = tmp_path / "reviews.jsonl"
     file.write_text("\n".join(json.dumps({"text": text, "label": ("no", "yes")[i % 2]}) for i, text in enumerate(OWN)))
-    assert place.run(f"data.path={file}") == 2
-    assert "two files, train.* and test.*" in " ".join(capsys.readouterr().err.split())
     assert place.run(f"data.path={file}", "data.evaluation_splits=[train]") == 2
     assert "got       train, the training split" in capsys.readouterr().err
     data = tmp_path / "data"

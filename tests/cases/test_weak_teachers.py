@@ -151,7 +151,7 @@ def test_a_run_stops_before_training(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("own", "said", "code"),
     [
-        (None, "hardly better than the majority class", "finetune.num_train_epochs"),
+        (None, "no better than the majority class", "finetune.num_train_epochs"),
         (["equivalent", "not_equivalent"], "in another order", "[not_equivalent, equivalent]"),
         (["not_equivalent", "equivalent"], "in another order", "[equivalent, not_equivalent]"),
     ],
