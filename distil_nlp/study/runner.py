@@ -70,7 +70,7 @@ def _run_all(
     """Run what is not finished yet in a folder that is held; return the path of the table."""
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
-    runs = [(task, name) for task in plan.tasks for name in plan.methods]
+    runs = [(task, name) for task in plan.tasks or [] for name in plan.methods]
     own = {
         (task, name): [
             *overrides,
@@ -181,7 +181,7 @@ def _write(plan: StudyPlan, folder: Path) -> str:
     rows = list(study_rows(plan, folder))
     write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
     markdown, terminal = [], []
-    for task in plan.tasks:
+    for task in plan.tasks or []:
         of_task = [row for row in rows if row["task"] == task]
         if of_task:
             table, first = method_table(sorted(of_task, key=lambda row: -row["median"])), of_task[0]
