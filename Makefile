@@ -38,9 +38,10 @@ test-oldest:          ## the tests on the oldest supported versions
 	.venv-oldest/bin/python -m pip install -q --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
 	.venv-oldest/bin/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow and not integration'
 
-lint: install         ## ruff
+lint: install         ## ruff, and mypy for the types of the package, the scripts and the examples
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 map: install          ## the map of files in docs/design.md, from their docstrings
 	$(BIN)/python -m tests.helpers.module_map
@@ -66,4 +67,4 @@ audit:                ## pip-audit: known vulnerabilities of the pinned packages
 		.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r $$pins || exit 1; done
 
 clean:                ## removes what the targets made, but no runs
-	rm -rf $(VENV) .venv-oldest .venv-audit build .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-audit build .pytest_cache .ruff_cache .mypy_cache

@@ -46,7 +46,7 @@ class UserError(Exception):
         """Take the parts, or one text, which is split into them where it has the form of `str(error)`."""
         if expected is None:
             text = _bounded_lines(str(where))
-            parts = _parse(text)
+            parts: list[Any] = _parse(text)
         else:
             parts = [_clean(part) for part in (where, expected, got, why, fix)]
             text = _join(*parts)

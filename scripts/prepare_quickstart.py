@@ -6,7 +6,9 @@ Needs no network: `python scripts/prepare_quickstart.py --out build/quickstart`.
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distil_nlp.errors import UserError
 from distil_nlp.quickstart import build_once
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/quickstart"), help="default: %(default)s")
     out = parser.parse_args().out
     parameters = DocsParameters()
-    parts = {
+    parts: dict[str, tuple[Any, Callable[[Path], object]]] = {
         "all-MiniLM-L6-v2": ({"sha256": WEIGHTS_SHA256}, write_teacher),
         "library-docs": (fingerprint(parameters), lambda folder: write_docs(folder, parameters)),
     }

@@ -32,7 +32,7 @@ class StepTimer(TrainerCallback):
 
     def _exchange(self, state, bucket):  # without annotations, which torch compares unevaluated
         self.bytes += bucket.buffer().nbytes
-        return allreduce_hook(None, bucket)
+        return allreduce_hook(None, bucket)  # type: ignore[arg-type]  # None is the default group
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         seconds = torch.tensor(timer() - self._start)

@@ -53,7 +53,7 @@ def reference_loss(
     loss = loss + WEIGHTS["hard_label"] * hard
     states = [_selected(output.hidden_states[-1], attended) for output in outputs]
     target = states[0].new_ones(states[0].size(0))
-    return loss + WEIGHTS["hidden_cosine"] * F.cosine_embedding_loss(*states, target)
+    return loss + WEIGHTS["hidden_cosine"] * F.cosine_embedding_loss(states[0], states[1], target)
 
 
 def _selected(values: Tensor, counted: Tensor) -> Tensor:

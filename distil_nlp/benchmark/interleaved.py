@@ -67,7 +67,7 @@ class ContenderResult:
         return float(np.median(self.seconds)) if self.seconds else None
 
     def to_dict(self) -> dict[str, Any]:
-        fields = {"median_s": self.median, "seconds": [round(value, 5) for value in self.seconds]}
+        fields: dict[str, Any] = {"median_s": self.median, "seconds": [round(value, 5) for value in self.seconds]}
         fields |= {"peak_mib": self.peak_mib, "held_mib": self.held_mib, **self.extra, "problem": self.problem}
         return {name: value for name, value in fields.items() if value is not None}
 

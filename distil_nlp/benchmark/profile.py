@@ -27,14 +27,16 @@ OPERATOR_KINDS = {
 
 def run_profiled(gate: StepGate, work: Workload) -> None:
     """Take steps of `DistillationTrainer` on masked tokens, and report each kind's fraction of the operators' time."""
-    trainer_steps.run_trainer(_ProfiledGate(gate, work.device), work)
+    profiled: Any = _ProfiledGate(gate, work.device)
+    trainer_steps.run_trainer(profiled, work)
 
 
 class _ProfiledGate:
     """A gate that profiles the steps between its calls."""
 
     def __init__(self, gate: StepGate, device: str):
-        self._gate, self._profile = gate, None
+        self._gate = gate
+        self._profile: profile | None = None
         self._activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
 
     def __call__(self) -> None:

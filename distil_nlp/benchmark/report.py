@@ -183,7 +183,7 @@ def bar_plot(name: str, title: str, contenders: Mapping[str, Any]) -> Picture:
         colour = STUDENT_COLOUR if label.startswith("ours") else MUTED
         axes.barh(y, result["median_s"], color=colour, height=0.6, alpha=0.85)
         axes.plot(result["seconds"], [y] * len(result["seconds"]), "|", color="black", markersize=7)
-        inside = {"textcoords": "offset points", "va": "center", "color": "white"}
+        inside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "white"}
         axes.annotate(f"{result['median_s']:.3g}", (0, y), (6, 0), **inside)
     axes.set_yticks(range(len(timed)), [label for label, _ in timed])
     axes.invert_yaxis()

@@ -64,12 +64,12 @@ class BenchmarkSettings:
                        "device": self.device, "bf16": self.bf16, **changes})  # fmt: skip
 
     def task(self, name: str) -> TaskWorkload:
-        return TaskWorkload(self.model, self.glue, name, device=self.device, bf16=self.bf16)
+        return TaskWorkload(str(self.model), str(self.glue), name, device=self.device, bf16=self.bf16)
 
     def run(
         self, contenders: Mapping[str, Contender], log: Log, rounds: int | None = None
     ) -> dict[str, ContenderResult]:
-        options = {"warm_up": self.warm_up, "threads": self.threads, "log": log}
+        options: dict[str, Any] = {"warm_up": self.warm_up, "threads": self.threads, "log": log}
         return run_interleaved(contenders, rounds=rounds or self.rounds, **options)
 
 
@@ -261,8 +261,9 @@ def _utilisation(
     peak = max(rates.values(), default=None)
     utilisation = {}
     for name, operations in flops.items():
-        if peak and results[name].median:
-            rate = operations / results[name].median / 1e9
+        median = results[name].median
+        if peak and median:
+            rate = operations / median / 1e9
             utilisation[name] = {
                 "gflop": round(operations / 1e9, 1),
                 "gflops": round(rate, 1),

@@ -135,8 +135,8 @@ def run_textbrewer_task(gate: StepGate, work: TaskWorkload) -> None:
 def workload_padding(work: TaskWorkload) -> float:
     """Return the padding fraction of an epoch over the whole task, batched as `group_by_length` does."""
     rows, _ = work.load()
-    order = training_order(rows, work.arguments())(0)
-    return padding_fraction([rows["length"][i] for i in order], work.batch)
+    order: Any = training_order(rows, work.arguments())  # never row order
+    return padding_fraction([rows["length"][i] for i in order(0)], work.batch)
 
 
 def padding_fraction(lengths: Sequence[int], batch: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from distil_nlp.benchmark.interleaved import StepGate
 from distil_nlp.benchmark.workload import MAX_GRAD_NORM, TEMPERATURE, WEIGHTS, Workload, adamw, update
@@ -15,7 +15,7 @@ def run_textbrewer(gate: StepGate, work: Workload) -> None:
     """Take steps as TextBrewer's own loop does, which can only be stopped at checkpoints."""
     student, teacher = work.models()
     student.train()
-    match = {"layer_T": work.size.layers, "layer_S": len(student.distilbert.transformer.layer)}
+    match = {"layer_T": work.size.layers, "layer_S": student.config.num_hidden_layers}
     distiller = textbrewer_distiller(teacher, student, work.device, match | {"weight": WEIGHTS["hidden_cosine"]})
     optimizer = adamw(student)
     batches = work.batches()
@@ -28,7 +28,7 @@ def run_textbrewer(gate: StepGate, work: Workload) -> None:
         update(student, optimizer, loss, MAX_GRAD_NORM)
 
 
-def textbrewer_distiller(teacher: nn.Module, student: nn.Module, device: str, match: dict[str, Any]) -> Any:
+def textbrewer_distiller(teacher: PreTrainedModel, student: PreTrainedModel, device: str, match: dict[str, Any]) -> Any:
     """Return a `GeneralDistiller` with soft targets, hard labels and the cosine of matched hidden states."""
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 

@@ -39,7 +39,7 @@ class GateCallback(TrainerCallback):
 def distillation_trainer(
     work: Workload,
     callbacks: Sequence[TrainerCallback],
-    rows: str | float = "masked",
+    rows: Any = "masked",
     attention: Sequence[tuple[int, int]] = (),
     **arguments: Any,
 ) -> DistillationTrainer:

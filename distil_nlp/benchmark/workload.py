@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]  # which lacks the other name of BertTokenizer
     BertConfig,
     BertForMaskedLM,
     BertTokenizerFast,
@@ -60,8 +60,9 @@ class Placement:
 
     def place(self, student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
         """Return (student, frozen teacher) on the device."""
-        teacher = teacher.to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
-        return student.to(self.device), teacher.requires_grad_(False)
+        device: Any = self.device  # transformers wraps `to` without its types
+        teacher = teacher.to(device, torch.bfloat16 if self.bf16 else torch.float32)
+        return student.to(device), teacher.requires_grad_(False)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
@@ -112,7 +113,8 @@ class Workload(Placement):
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """Yield batches without end, for loops that bring no data loader of their own."""
-        loader = DataLoader(self.rows(64 * self.batch), batch_size=self.batch, collate_fn=self.collator())
+        rows: Any = self.rows(64 * self.batch)
+        loader: DataLoader = DataLoader(rows, batch_size=self.batch, collate_fn=self.collator())
         return chain.from_iterable(repeat(loader))
 
     def arguments(self, **changes: Any) -> TrainingArguments:

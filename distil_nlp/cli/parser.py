@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(redact(message))
 
-    def parse_intermixed_args(
+    def parse_intermixed_args(  # type: ignore[override]  # the overloads of typeshed
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Return the options; end the process with a hint for what it does not know."""

@@ -77,7 +77,8 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy())
+        data: Any = tensors[name].contiguous().numpy()  # a buffer, which NumPy does not declare
+        digest.update(data)
     return digest.hexdigest()
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.data_files import SPLIT_KEYWORDS
 
 from distil_nlp.data.local_files import BUILDERS
 from distil_nlp.data.row_files import kind_of_file
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 DataPath = str | list[str] | dict[str, str | list[str]]
 """A name on the Hub, a folder or a file; several files; or split → files."""
@@ -17,7 +21,7 @@ DataPath = str | list[str] | dict[str, str | list[str]]
 _WORD_BREAKS = re.compile(r"[-._ 0-9]+")
 
 
-def is_single(path: DataPath) -> bool:
+def is_single(path: DataPath) -> TypeIs[str]:
     """Return True for one path, as opposed to several files."""
     return isinstance(path, str)
 

@@ -155,10 +155,10 @@ def _read_quoted(file: Path, delimiter: str, limit: int | None) -> _Reading:
                 at_end = "end of data" in str(error)
                 reading.fault = reading.fault or _unbalanced(file, start + 1, rows.line_num, recent, at_end)
     if reading.fault is None and (swallowed := memory.swallowed()):
-        first, lines = swallowed
-        got = f"a quote that opens in line {first:,} and closes in line {first + len(lines) - 1:,}"
+        first, texts = swallowed
+        got = f"a quote that opens in line {first:,} and closes in line {first + len(texts) - 1:,}"
         why = "each of these lines is a row by itself, but together they would be one"
-        reading.fault = _quote_fault(file, got, lines, why)
+        reading.fault = _quote_fault(file, got, texts, why)
     return reading
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,10 +36,16 @@ class RowSets:
         chunk: number of rows whose vocabulary logits are computed at a time; None to run the head on all rows at once.
     """
 
-    kind: TaskKind | str
+    kind: TaskKind
     names: frozenset[str]
     logits: frozenset[str]
     chunk: int | None = None
+
+    if TYPE_CHECKING:  # the constructor takes names of kinds too
+
+        def __init__(
+            self, kind: TaskKind | str, names: frozenset[str], logits: frozenset[str], chunk: int | None = None
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Replace the name of the kind by the kind."""
@@ -111,14 +117,13 @@ class RowCollator:
         batch["rows"] |= batch.pop(MIXED, {})
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
-            batch["chunks"] = self._chunks(rows)
+            batch["chunks"] = self._chunks(rows, self.sets.chunk)
         if self.lookup_outputs and NUMBER in features[0]:
             numbers = [feature[NUMBER] for feature in features]
             batch["cached_outputs"] = self.lookup_outputs(numbers, epochs, batch, present)
         return batch
 
-    def _chunks(self, rows: dict[str, np.ndarray]) -> Chunks:
-        size = self.sets.chunk
+    def _chunks(self, rows: dict[str, np.ndarray], size: int) -> Chunks:
         edges = np.arange(0, len(rows["head"]) + size, size)
         cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
         return Chunks(size, cuts)

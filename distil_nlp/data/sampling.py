@@ -145,6 +145,7 @@ class EpochRows(Dataset):
 
     def _add_partners(self, rows: list[dict[str, Any]], positions: list[tuple[int, int]]) -> None:
         """Add partner and mixing coefficient to the rows that are mixed."""
+        assert self.mixup is not None
         draws = [self.mixup.draw(*position, len(self.rows)) for position in positions]
         mixed = [(row, epoch, *draw) for row, (epoch, _), draw in zip(rows, positions, draws, strict=True) if draw]
         partners = self._read([(epoch, number) for _, epoch, number, _ in mixed])

@@ -26,7 +26,7 @@ class NumberLabels(LabelReader):
 
     def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
         """Return no class names, and the single output of regression."""
-        return None, task.kind.num_labels
+        return None, task.kind.num_labels or 1
 
     def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Return values that are not numbers, or too large to be squared in float32."""

@@ -145,10 +145,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         seed=limits.data_seed,
         words=limits.words,
     )
-    others = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
+    names = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
     others = {
         name: limit_rows(splits[name], options.max_evaluation_rows, limits.data_seed)
-        for name in others
+        for name in names
         if name in splits and name != options.train_split
     }
     repeated = training_rows_among(splits[options.train_split], others, task.text_columns, options.train_split)
@@ -343,7 +343,8 @@ def _encode(
 ) -> dict[str, Any]:
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     if len(texts) == 2:
-        texts = dict(zip(texts, trim_long_pairs(tokenizer, *texts.values(), max_length), strict=True))
+        first, second = texts.values()
+        texts = dict(zip(texts, trim_long_pairs(tokenizer, first, second, max_length), strict=True))
     tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
     encoded = dict(tokens)
     count = len(encoded["input_ids"])

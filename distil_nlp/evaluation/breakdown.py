@@ -25,13 +25,14 @@ def breakdown(
         lengths: tokens of each row.
         labels: names of the classes; None for their numbers.
     """
-    models = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
+    models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
     if models["teacher"] is None:
         return {}
-    found = {"lengths": _by_length(models, np.asarray(lengths))}
+    found: dict[str, Any] = {"lengths": _by_length(models, np.asarray(lengths))}
     if models["teacher"].probabilities is not None:
         found["changes"] = _changes(models["teacher"].errors, models["student"].errors)
-    classes = {role: evaluator.class_scores(outputs) for role, outputs in (("teacher", teacher), ("student", student))}
+    outputs = {"teacher": teacher, "student": student}
+    classes: dict[str, Any] = {role: evaluator.class_scores(values) for role, values in outputs.items()}
     if classes["teacher"]:
         found["classes"] = _by_class(classes, labels)
     return found

@@ -14,7 +14,7 @@ from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from distil_nlp.evaluation.latency import Inputs, LatencyPlan, TimedModel, measure_latency
+from distil_nlp.evaluation.latency import Inputs, InputSource, LatencyPlan, Lengths, TimedModel, measure_latency
 from distil_nlp.models import usable_positions
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.signals.types import forward_arguments
@@ -75,7 +75,7 @@ def measure_efficiency(
     def longest(size: int) -> list[Inputs]:
         return [_random_tokens(copies.values(), size, length)]
 
-    sources = {"data": data.batches} if data.has_shorter_than(length) else {}
+    sources: dict[Lengths, InputSource] = {"data": data.batches} if data.has_shorter_than(length) else {}
     latency, left_out = measure_latency(forwards, {**sources, "max_length": longest}, plan, device)
     costs = {name: {"flops_per_token": _flops(model, *longest(1)) / length} for name, model in copies.items()}
     if plan.memory:
@@ -134,7 +134,8 @@ class _ServedRows:
 
 def _copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """Return a copy in float32, so that models compare: a frozen teacher in bfloat16 would cost less."""
-    return copy.deepcopy(model).to(device, torch.float32).requires_grad_(False).eval()
+    own = copy.deepcopy(model).to(device, torch.float32)  # type: ignore[arg-type]  # transformers wraps `to` without its types
+    return own.requires_grad_(False).eval()
 
 
 def _random_tokens(models: Iterable[PreTrainedModel], size: int, length: int) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ class Evaluator(ABC):
         return None
 
     @abstractmethod
-    def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
+    def fidelity(self, batches: Sequence[Any], labels: Tensor | None) -> dict[str, Any]:
         """Return the agreement of student and teacher.
 
         Args:

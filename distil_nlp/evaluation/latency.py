@@ -53,7 +53,7 @@ class LatencyPlan:
     warm_up: int = 1
     memory: bool = True
 
-    def settings(self, known: Iterable[str], device: torch.device) -> list[ServedSetting]:
+    def settings(self, known: Iterable[Lengths], device: torch.device) -> list[ServedSetting]:
         """Return the settings in the order in which they are timed: all threads first, and the data's own lengths.
 
         Args:

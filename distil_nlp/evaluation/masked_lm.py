@@ -47,7 +47,7 @@ class MaskedLMEvaluator(Evaluator):
     def trainer_metrics(self, task: str) -> None:
         """Return None: the trainer's own sums are exact."""
 
-    def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
+    def majority(self, task: str, train: Any, rows: Any, collator: Any) -> Metrics:
         """Return the metrics of token frequencies."""
         return unigram_metrics(train, rows, collator)
 
@@ -95,6 +95,7 @@ def _masked_tokens(collator: MaskingCollator, row: dict) -> np.ndarray:
 
 
 def _metrics(outputs: EvalPrediction) -> Metrics:
-    loss, correct, tokens = outputs.predictions.sum(0).tolist()
+    sums: Any = outputs.predictions
+    loss, correct, tokens = sums.sum(0).tolist()
     loss = loss / tokens
     return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": correct / tokens}

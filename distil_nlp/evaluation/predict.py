@@ -66,7 +66,7 @@ def predict(
     objective.bind(None, ModelShape.of(model.config))
     recorder = Recorder(model, objective.request("student"), head_rows=kind.level == "token")
     was_training = model.training
-    model.to(device).eval()
+    model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
     collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
     outputs = {}
     for name, rows in splits.items():

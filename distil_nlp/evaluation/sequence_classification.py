@@ -29,7 +29,8 @@ class ClassificationEvaluator(SequenceEvaluator):
 
     def constant(self, labels: np.ndarray) -> float:
         """Return the majority class."""
-        return np.bincount(labels).argmax()
+        majority: Any = np.bincount(labels).argmax()
+        return majority
 
     def confusion(self, outputs: Any) -> np.ndarray:
         """Return the confusion matrix."""
@@ -61,7 +62,7 @@ class ClassificationEvaluator(SequenceEvaluator):
         count, equal, kl = count_agreement(teacher, student)
         fidelity: dict[str, Any] = {"agreement": equal / count, "kl": kl / count}
         known = torch.zeros(count, dtype=torch.bool) if labels is None else labels != -100
-        if known.any():
+        if labels is not None and known.any():
             references, classes = labels[known].numpy(), range(student.shape[-1])
             models = {"teacher": teacher.softmax(-1)[known].numpy(), "student": student.softmax(-1)[known].numpy()}
             fidelity["ece"] = {

@@ -87,7 +87,7 @@ def _matched(name: str, facts: CardFacts) -> tuple[str, str]:
     if own is None:
         return "", ""
     formula, paper = (is_number and own.get("formula_of_regression")) or own.get("formula"), own.get("paper")
-    source = f", after {_arxiv(paper)}" if _ARXIV.fullmatch(paper or "") else ""
+    source = f", after {_arxiv(paper)}" if paper and _ARXIV.fullmatch(paper) else ""
     return escape_markdown(formula or ""), f"own code, {_code_name(own['plugin'])}{source}"
 
 
@@ -178,7 +178,7 @@ def training_data(facts: CardFacts) -> dict[str, Any]:
         "max_length": facts.get("recipe.data.max_length"),
         "packing": facts.kind.truncation,
         "masked": percent(masking["probability"], 0) if masking and masking["probability"] else "",
-        "is_unmasked": bool(masking) and masking["probability"] == 0,
+        "is_unmasked": bool(masking and masking["probability"] == 0),
         "has_whole_words": bool(masking and masking.get("whole_words")),
         **_augmentation(facts),
     }
@@ -199,7 +199,9 @@ def _augmentation(facts: CardFacts) -> dict[str, dict[str, Any] | None]:
     """Return the settings of what was made of the training rows, in words, with the paper; None for what was not."""
     shown: dict[str, dict[str, Any] | None] = dict.fromkeys(AUGMENTATION)
     for name, settings in facts.augmentations.items():
-        percents = {key: percent(settings[key], 0) for key in ("share", "probability") if key in settings}
+        percents: dict[str, Any] = {
+            key: percent(settings[key], 0) for key in ("share", "probability") if key in settings
+        }
         shown[name] = {**settings, **percents, "paper": _arxiv(AUGMENTATION[name])}
     if shown["replacement"]:
         shown["replacement"]["model"] = model_link(shown["replacement"]["model"])

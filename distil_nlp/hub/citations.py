@@ -22,7 +22,7 @@ _EPRINT = re.compile(r"^ *eprint *= *\{(.*?)\}", re.M)
 def read_papers() -> dict[str, str]:
     """Return the entries of `papers.bib` by their arXiv numbers."""
     text = Path(__file__).with_name("papers.bib").read_text(encoding="utf-8")
-    return {_EPRINT.search(entry)[1]: entry for entry in _ENTRY.findall(text)}
+    return {_EPRINT.findall(entry)[0]: entry for entry in _ENTRY.findall(text)}
 
 
 def bibtex(terms: Iterable[str], augmentations: Iterable[str] = ()) -> str:

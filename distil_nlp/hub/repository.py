@@ -255,8 +255,9 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
             why="the Hub would reject it",
             fix="fix it, or delete it to have it written anew",
         ) from error
-    if card.data.eval_results:
-        card.data.model_name = repo_id.rpartition("/")[2]
+    data: Any = card.data
+    if data.eval_results:
+        data.model_name = repo_id.rpartition("/")[2]
     named = str(card).replace(PLACEHOLDER, repo_id)
     has_report = (run / "report" / "report.md").is_file() and "(report/report.md)" not in named
     return named + "\nCurves and matrices of this run: [report](report/report.md).\n" * has_report

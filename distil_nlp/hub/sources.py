@@ -41,14 +41,14 @@ def teacher_metadata(name: str, revision: str | None = None) -> dict[str, Any]:
     """
     on_hub = hub_id(name)
     try:
-        path = Path(name).expanduser() / constants.REPOCARD_NAME
+        path: Path | str = Path(name).expanduser() / constants.REPOCARD_NAME
         if on_hub:
             path = hf_hub_download(name, constants.REPOCARD_NAME, revision=revision)
         check_card(Path(path))
         card = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # missing, offline, gated, not YAML, not UTF-8: no card is worth a run
         card = {}
-    metadata = {key: value for key in _KEPT if (value := _texts(card.get(key)))}
+    metadata: dict[str, Any] = {key: value for key in _KEPT if (value := _texts(card.get(key)))}
     link = metadata.get("license_link")
     if link and "://" not in str(link):  # a file beside the teacher
         metadata["license_link"] = on_hub and f"https://huggingface.co/{on_hub}/blob/{revision or 'main'}/{link}"

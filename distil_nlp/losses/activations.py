@@ -99,7 +99,7 @@ class ActivationBoundary(_ActivationTerm):
 
     def projections(self) -> dict[str, tuple[ProjectionInput, nn.Module]]:
         narrow, wide = self.student_shape.feed_forward, self.teacher_shape.feed_forward
-        if narrow == wide or None in (narrow, wide):  # the recorder raises where a model has no such units
+        if narrow == wide or narrow is None or wide is None:  # the recorder raises where a model has no such units
             return {}
         return {
             self._projection_name(block): (

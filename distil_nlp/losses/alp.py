@@ -52,4 +52,5 @@ class ALPKD(CrossTerm):
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         student_blocks, teacher_blocks = self.blocks_of(student, teacher)
         stacked = torch.stack(teacher_blocks, 1)
-        return sum(alp_kd(states, stacked) for states in student_blocks) / len(student_blocks)
+        total: Any = sum(alp_kd(states, stacked) for states in student_blocks)
+        return total / len(student_blocks)

@@ -70,6 +70,7 @@ class AttentionTerm(BlockTerm):
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
+        teacher = self.teacher_shape
         if teacher.layer_types and student.layer_types:
             mismatched = [(t, s) for t, s in self.pairs if teacher.layer_types[t] != student.layer_types[s]]
             if mismatched:
@@ -126,6 +127,7 @@ class HeadsTerm(AttentionTerm):
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
+        teacher = self.teacher_shape
         if self.heads == "each" and teacher.num_heads != student.num_heads:
             raise UserError(
                 f"objective.{self.name}",

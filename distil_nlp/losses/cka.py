@@ -47,4 +47,4 @@ class LinearCKA(BatchTerm):
         self.row_set = rows
 
     def signal_rows(self) -> str:
-        return self.row_set
+        return str(self.row_set)

@@ -71,7 +71,7 @@ class GramFlow(SequenceTerm):
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         states, positions, tokens = self.states(student, teacher, batch), batch["rows"]["all"], batch["input_ids"]
         lengths = by_sequence(states[0][0].new_ones(len(positions), 1), positions, tokens).float().sum((1, 2))
-        total = 0.0
+        total: Any = 0.0
         for lower, upper in pairwise(states):
             total = total + gram_flow((lower[0], upper[0]), (lower[1], upper[1]), lengths)
         return total / (len(states) - 1)

@@ -120,6 +120,5 @@ class InputGradient(LossTerm):
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         rows = batch["rows"]["labelled"]
-        return input_gradient(
-            student.input_gradient.index_select(0, rows), teacher.input_gradient.index_select(0, rows)
-        )
+        gradients: list[Any] = [student.input_gradient, teacher.input_gradient]
+        return input_gradient(gradients[0].index_select(0, rows), gradients[1].index_select(0, rows))

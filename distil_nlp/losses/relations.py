@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -70,6 +70,7 @@ class _RelationTerm(AttentionTerm):
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
+        teacher = self.teacher_shape
         if self.relation_heads is None and teacher.num_heads != student.num_heads:
             raise UserError(
                 f"objective.{self.name}",
@@ -93,11 +94,11 @@ class _RelationTerm(AttentionTerm):
         return SignalRequest(attention=self.blocks(role), scores=self.blocks(role))
 
     def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
-        relations = (
-            relation(getattr(attention, self.vectors), attention.mask, self.relation_heads)
-            for attention in (student, teacher)
-        )
-        return attention_sum(attention_kl, *relations, chosen)
+        student_relations, teacher_relations = (self._relations(attention) for attention in (student, teacher))
+        return attention_sum(attention_kl, student_relations, teacher_relations, chosen)
+
+    def _relations(self, attention: Any) -> QueriesKeys:
+        return relation(getattr(attention, self.vectors), attention.mask, self.relation_heads)
 
 
 class QueryRelation(_RelationTerm):

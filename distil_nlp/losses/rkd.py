@@ -31,7 +31,7 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     for states in (at_least_fp32(student), at_least_fp32(teacher.detach())):
         distances = torch.cdist(states, states, compute_mode="donot_use_mm_for_euclid_dist")
         scaled.append(distances / (distances.sum() / num_pairs).clamp_min(TINY))
-    return F.smooth_l1_loss(*scaled, reduction="sum") / num_pairs
+    return F.smooth_l1_loss(scaled[0], scaled[1], reduction="sum") / num_pairs
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
         sides = normalize(states[None] - states[:, None])  # [j, i] is the direction from j to i
         cosines.append(matmul_fp32(sides, sides.transpose(1, 2)))
     # a triplet with i = j has a cosine of 0 on both sides, one with i = k of 1: they add nothing
-    return F.smooth_l1_loss(*cosines, reduction="sum") / max(rows * (rows - 1) * (rows - 2), 1)
+    return F.smooth_l1_loss(cosines[0], cosines[1], reduction="sum") / max(rows * (rows - 1) * (rows - 2), 1)
 
 
 class RKDDistance(BatchTerm):

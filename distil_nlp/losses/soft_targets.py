@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +143,7 @@ class SoftTargetKL(TemperedTerm):
                 fix="leave it out",
             )
 
-    def loss(self, student: Tensor, teacher: Tensor | TopLogits, progress: float) -> Tensor:
+    def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
         if self.kind.output == "number":
             return soft_target_mse(student, teacher)
         if isinstance(teacher, TopLogits):

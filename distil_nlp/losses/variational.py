@@ -88,4 +88,5 @@ class VariationalInformation(HiddenTerm):
         return Gaussian(narrow, wide, self.initial_variance)
 
     def loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return variational_information(*student.chunk(2, -1), teacher)
+        mean, spread = student.chunk(2, -1)
+        return variational_information(mean, spread, teacher)

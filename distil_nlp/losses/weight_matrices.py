@@ -26,7 +26,7 @@ def weights_mse(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """
     if len(student) != len(teacher):
         raise ValueError(f"expected as many matrices on both sides / got {len(student)} and {len(teacher)}")
-    total = 0.0
+    total: Any = 0.0
     for student_matrix, teacher_matrix in zip(student, teacher, strict=True):
         check_same_shape(student_matrix, teacher_matrix, "matrices alike")
         difference = at_least_fp32(student_matrix) - at_least_fp32(teacher_matrix.detach())

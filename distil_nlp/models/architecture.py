@@ -72,7 +72,7 @@ def _is_chunked(config: PretrainedConfig) -> bool:
     return bool(getattr(config, "chunk_size_feed_forward", 0))
 
 
-def ensemble_members(model: nn.Module) -> list[nn.Module]:
+def ensemble_members(model: nn.Module) -> list[PreTrainedModel]:
     """Return the models of an ensemble, or the model itself."""
     return list(getattr(model, "members", [model]))
 
@@ -116,9 +116,10 @@ def _stack_names(model: PreTrainedModel) -> list[str]:
     return max(places.values(), key=lambda names: (_weights_in(model, names), -len(names[0])), default=[])
 
 
-def _outermost_lists(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+def _outermost_lists(model: PreTrainedModel) -> list[tuple[str, nn.ModuleList | nn.ParameterList]]:
     """Return the lists of modules or parameters in the base model that are in no other list, by name."""
-    base, found = {id(module) for module in model.base_model.modules()}, []
+    base = {id(module) for module in model.base_model.modules()}
+    found: list[tuple[str, nn.ModuleList | nn.ParameterList]] = []
     for name, module in model.named_modules():
         is_inside = any(name.startswith(f"{outer}.") for outer, _ in found)
         if isinstance(module, nn.ModuleList | nn.ParameterList) and id(module) in base and not is_inside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def class_mapping(
         UserError: if the numbers of classes differ, or nothing tells which class is which.
     """
     own = _own_names(config)
-    count, numbers = head.num_labels, tuple(map(str, range(head.num_labels)))
+    count, numbers = head.num_labels, tuple(map(str, range(head.num_labels or 0)))
     if len(own) != count:
         raise UserError(
             None,
@@ -227,7 +228,8 @@ def _permute_outputs(model: PreTrainedModel, order: Sequence[int], name: str) ->
             for parameter in (layers[-1].weight, layers[-1].bias):
                 if parameter is not None:
                     parameter.copy_(parameter[index])
-        if torch.allclose(_short_logits(model), before[:, index], rtol=1e-4, atol=1e-5):
+        after = _short_logits(model)
+        if after is not None and torch.allclose(after, before[:, index], rtol=1e-4, atol=1e-5):
             return
     raise UserError(
         None,
@@ -253,7 +255,8 @@ def _short_logits(model: PreTrainedModel) -> Tensor | None:
 
 
 def _own_names(config: PretrainedConfig) -> tuple[str, ...]:
-    return tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    names: Any = config.id2label
+    return tuple(str(names[i]) for i in sorted(names))
 
 
 def _name_outputs(config: PretrainedConfig, names: Sequence[str]) -> None:

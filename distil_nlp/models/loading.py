@@ -123,7 +123,7 @@ def load_with_missing_keys(
     return model.eval(), missing
 
 
-def load_weights(name: str, auto: type, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
+def load_weights(name: str, auto: Any, revision: str | None = None) -> tuple[PreTrainedModel, list[str]]:
     """Load a model of one of transformers' `Auto…` classes, and the names of the parameters of its head that are new.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -77,7 +78,8 @@ def _tables(model: nn.Module) -> list[str]:
 
 
 def _positions(model: nn.Module, name: str) -> int:
-    table, owner = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+    table: Any = model.get_submodule(name)
+    owner: Any = model.get_submodule(name.rpartition(".")[0])
     rows, padding = table.weight.shape[0], getattr(table, "padding_idx", None)
     if padding is not None:
         return rows - padding - 1

@@ -102,7 +102,7 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
             why="it would not be smaller",
             fix="lower student.num_layers",
         )
-    if is_list:
+    if not isinstance(choice, str):
         wrong = [layer for layer in choice if not 0 <= layer < teacher_layers]
         if wrong:
             raise UserError(
@@ -308,7 +308,7 @@ def _copy(student: PreTrainedModel, sources: dict[str, Tensor], report: StudentR
             source = sources.get(name)
             fits = source is not None and source.shape == parameter.shape
             (report.copied if fits else report.new).append(name)
-            if fits:
+            if source is not None and fits:
                 parameter.copy_(source)
     buffers = dict(student.named_buffers())
     for name in buffers.keys() & sources.keys():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import output_capturing
 
 from distil_nlp.errors import UserError
@@ -24,7 +24,7 @@ _HOOKED = "_output_capturing_hooks_installed"
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     """Within this context, run a model in eval mode without gradients; then leave all of it as it was."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
@@ -55,7 +55,7 @@ def keeping_random_state(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 @contextmanager
-def _keeping_attention_type(base: nn.Module) -> Iterator[None]:
+def _keeping_attention_type(base: Any) -> Iterator[None]:
     """BigBird takes to full attention for good at its first short batch: give it back what it had."""
     kind = getattr(base, "attention_type", None)
     yield
@@ -77,7 +77,7 @@ def _keeping_hooks(model: nn.Module) -> Iterator[None]:
                     del module._forward_hooks[key]
 
 
-def trial_batch(model: nn.Module, multiple: int = 1) -> dict[str, Tensor]:
+def trial_batch(model: PreTrainedModel, multiple: int = 1) -> dict[str, Tensor]:
     """Return rows of ordinary words, padded at the right to a multiple of a length, (rows, tokens)."""
     config, positions = model.config, usable_positions(model.config)
     lengths = torch.tensor([min(length, positions) if positions > 0 else length for length in _LENGTHS])

@@ -32,6 +32,10 @@ class LossBalancer(nn.Module):
         decay: decay of the running means, per step or measurement.
     """
 
+    mean: Tensor
+    first: Tensor
+    known: Tensor
+
     def __init__(self, kind: Literal["uncertainty", "gradient_norm"], every: int = 100, decay: float = 0.9):
         super().__init__()
         self.kind, self.every, self.decay = kind, every, decay

@@ -60,8 +60,9 @@ class _ChunkedLoss(torch.autograd.Function):
         ]
         ctx.scale = _HALF_SCALE if dtype == torch.float16 else 1.0
         with torch.autocast(kind, enabled=False):
-            inputs = [None if tensor is None else tensor.to(dtype) for tensor in (states, weight, bias)]
-            sums = _sum_chunks(*inputs, chunk_loss, factors * ctx.scale, chunk, gradients if any(needed) else None)
+            states, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in (states, weight, bias))
+            kept = gradients if any(needed) else None
+            sums = _sum_chunks(states, weight, bias, chunk_loss, factors * ctx.scale, chunk, kept)
         ctx.gradients = gradients
         loss = (sums * factors).sum()
         ctx.mark_non_differentiable(sums)

@@ -53,7 +53,7 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
                 fix="use layers=last",
             )
         return uniform[:-1]
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for pair in layers:
         for block, depth, role in zip(pair, (depth_t, depth_s), ("teacher", "student"), strict=True):
             if block != "embeddings" and not (isinstance(block, int) and 0 <= block < depth):
@@ -64,7 +64,8 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
                     why="there is no such layer",
                     fix="pairs are [teacher layer, student layer]",
                 )
-        pairs.append(tuple(EMBEDDINGS if block == "embeddings" else block for block in pair))
+        first, second = (EMBEDDINGS if block == "embeddings" else block for block in pair)
+        pairs.append((first, second))
     return pairs
 
 
@@ -79,10 +80,12 @@ class LayerTerm(LossTerm):
 
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all"):
         super().__init__(weight)
-        self.layers, self.row_set = layers, rows
+        self.layers = layers
+        self.row_set: str | float = rows
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
+        assert teacher is not None  # as `Objective.bind` makes sure
         if self.row_set == "masked" and self.kind.label_rows != "masked":
             raise UserError(
                 f"objective.{self.name}.rows",
@@ -105,7 +108,7 @@ class LayerTerm(LossTerm):
         raise NotImplementedError
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        total = 0.0
+        total: Any = 0.0
         for states in self.states(student, teacher, batch):
             total = total + self.loss(*states)
         return total / len(self.pairs)
@@ -177,7 +180,7 @@ class HiddenTerm(LayerTerm):
         """Return the module that maps states of a student layer to the teacher's width, or None."""
         return None if narrow == wide else nn.Linear(narrow, wide)
 
-    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Return (student, teacher) for each pair of layers, (rows, width) each."""
         rows = self.signal_rows()
         return [
@@ -202,8 +205,9 @@ class JointTerm(HiddenTerm):
         """Return a module that maps the states of a student layer and its teacher layer to the arguments of `loss`."""
         raise NotImplementedError
 
-    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
-        return [student.projected[self._projection_name(*pair)] for pair in self.pairs]
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        outputs: Mapping[str, Any] = student.projected
+        return [outputs[self._projection_name(*pair)] for pair in self.pairs]
 
 
 class CrossTerm(HiddenTerm):
@@ -214,7 +218,7 @@ class CrossTerm(HiddenTerm):
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        self.pairs = list(product(range(teacher.num_layers), range(student.num_layers)))
+        self.pairs = list(product(range(self.teacher_shape.num_layers), range(student.num_layers)))
 
     def blocks_of(self, student: Signals, teacher: Signals) -> tuple[list[Tensor], list[Tensor]]:
         """Return (student states at the teacher's width, teacher states), from the first block; (rows, width) each."""
@@ -241,7 +245,7 @@ class SequenceTerm(HiddenTerm):
     def signal_rows(self) -> str:
         return "all"
 
-    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         pairs = super().states(student, teacher, batch)
         return [tuple(by_sequence(s, batch["rows"]["all"], batch["input_ids"]) for s in pair) for pair in pairs]
 
@@ -271,7 +275,7 @@ class BatchTerm(HiddenTerm):
     def projection(self, narrow: int, wide: int) -> nn.Module | None:
         return None
 
-    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         pairs = super().states(student, teacher, batch)
         return [tuple(gather_rows(states, self.signal_rows(), batch) for states in pair) for pair in pairs]
 

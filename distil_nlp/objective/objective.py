@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class Objective:
                     why=term.why_not_balanced,
                     fix="use gradient_norm, or leave balance out",
                 )
-        self.kind: TaskKind | None = None
+        self.kind: TaskKind = cast(TaskKind, None)  # until `set_kind`; `bind` raises UserError without it
         self.balance = balance
         if kind is not None:
             self.set_kind(kind)
@@ -155,7 +155,8 @@ class Objective:
 
         There are none without terms that compare samples.
         """
-        gathered = {term.signal_rows() for term in self.terms if term.compares_samples}
+        comparing: list[Any] = [term for term in self.terms if term.compares_samples]
+        gathered = {term.signal_rows() for term in comparing}
         return ["sequences", *sorted(gathered - {"sequences"})] if gathered else []
 
     def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
@@ -189,8 +190,8 @@ class Objective:
             further: terms that are summed too, with a factor of 0.
         """
         terms = [term for term in self.terms if isinstance(term, OutputTerm)]
-        output_factors = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
-        output_factors = torch.stack([*output_factors, *(torch.zeros_like(factors[0]) for _ in further)])
+        own_factors = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
+        output_factors = torch.stack([*own_factors, *(torch.zeros_like(factors[0]) for _ in further)])
         chunks = batch["chunks"]
 
         def chunk_sums(logits: Tensor, number: int) -> Tensor:
@@ -208,6 +209,7 @@ class Objective:
 
         The sums are in the order of `names`, followed by those of the `further` terms of `vocabulary_loss`.
         """
+        loss: Any
         loss, measured = student.measured or (0.0, None)
         measured_sums = iter(() if measured is None else measured.unbind())
         sums = []

@@ -42,7 +42,7 @@ def rows_sentence(plan: RunPlan, data: TransferSet) -> str:
 def classes_sentence(data: TransferSet) -> str:
     """Return the classes in their order, with the number of training rows of each."""
     counts = Counter(np.asarray(data.split.train["labels"]).tolist())
-    names = data.head.labels or [str(i) for i in range(data.head.num_labels)]
+    names = data.head.labels or [str(i) for i in range(data.head.num_labels or 0)]
     listed = [f"{i} {shown(name)} ({counts.get(i, 0):,})" for i, name in enumerate(names)]
     more = len(listed) - _CLASSES
     return ", ".join(listed[:_CLASSES]) + (f" and {more} more" if more > 0 else "")

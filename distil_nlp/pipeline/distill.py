@@ -40,7 +40,6 @@ from distil_nlp.reporting.verdicts import verdict_lines
 from distil_nlp.results import RunResults, drop_non_finite, read_results, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
-from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import read_json
 from distil_nlp.utils.hub_connection import use_cache_without_network
@@ -129,7 +128,7 @@ def _publish(plan: RunPlan) -> Path:
     """Push the student to the Hub if the recipe says so; return the path of `results.json`."""
     hub = plan.recipe.hub
     if hub.push and plan.args.should_save:
-        logger.info(f"pushed: {push(plan.folder, hub.repo_id, private=hub.private)}")
+        logger.info(f"pushed: {push(plan.folder, str(hub.repo_id), private=hub.private)}")
     return plan.folder / RESULTS
 
 
@@ -151,7 +150,7 @@ class Pipeline:
     data: TransferSet
     provenance: Provenance
     teachers: TeacherLoader
-    teacher: PreTrainedModel | Ensemble | None = None
+    teacher: PreTrainedModel | None = None
 
     def __post_init__(self) -> None:
         self.stages = Stages(self.plan)
@@ -218,7 +217,7 @@ class Pipeline:
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
         """Return the `StudentRun` that trains and scores a student."""
         own = scores.students.get(DISTILLED, {}).get(self.args.seed)
-        recipe = student_plan.recipe(self.plan.recipe, own and own.training["max_steps"])
+        recipe = student_plan.recipe(self.plan.recipe, own.training["max_steps"] if own else None)
         args = self.args
         if not student_plan.is_main:
             args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
@@ -245,6 +244,7 @@ class Pipeline:
 
     def results(self, scores: RunScores, initialisation: dict[str, Any]) -> dict[str, Any]:
         """Return the content of `results.json` without its version; runs on the main process, without communication."""
+        assert self.teacher is not None  # its scores are among these
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
         own = next(iter(scores.students[DISTILLED].values()))
@@ -296,9 +296,9 @@ class Pipeline:
     def breakdown(self, scores: RunScores, labels: list[str] | None) -> dict[str, Any]:
         """Return the scores by class and length on the first evaluation split, if the kind of task has any."""
         split, rows = next(iter(self.data.split.evaluation.items()))
-        models = [outputs[split] for outputs in scores.first_outputs()]
+        teacher, student = (outputs[split] for outputs in scores.first_outputs())
         lengths = rows["length"][:] if "length" in rows.column_names else []
-        found = breakdown(evaluator_of(self.data.kind), *models, lengths, labels)
+        found = breakdown(evaluator_of(self.data.kind), teacher, student, lengths, labels)
         return {"breakdown": found} if found else {}
 
     def write_predictions(self, scores: RunScores, labels: list[str] | None) -> None:
@@ -314,6 +314,7 @@ class Pipeline:
         plan = PLANS.get(self.plan.recipe.evaluation.efficiency)
         if plan is None:
             return {}
+        assert self.teacher is not None
         self.stages.begin(COSTS)
         return measure_efficiency(
             {"teacher": self.teacher, "student": student},
@@ -327,6 +328,7 @@ class Pipeline:
 
     def fidelity(self, student: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there."""
+        assert self.teacher is not None
         self.stages.begin(FIDELITY)
         split, rows = next(iter(self.data.split.evaluation.items()))
         seed, own = next(iter(scores.students[DISTILLED].items()))

@@ -55,7 +55,7 @@ class StudentPlan:
         if self.name == RANDOM_INIT:
             changed.student = builders.random_student(recipe.student)
         if recipe.teacher.reseed:
-            changed.teacher.finetune["seed"] = self.seed
+            changed.teacher.finetune = {**(changed.teacher.finetune or {}), "seed": self.seed}
         return changed
 
 

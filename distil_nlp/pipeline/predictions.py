@@ -55,7 +55,7 @@ def _texts(rows: Any) -> dict[str, list[Any]]:
 
 
 def _scores(evaluator: Evaluator, teacher: Outputs, student: Outputs, labels: Sequence[str] | None) -> dict[str, Any]:
-    models = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
+    models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
     known = ~np.isnan(models["teacher"].errors)
     labelled = zip(teacher.labels, known, strict=True)
     columns = {"label": [_named(label, labels) if is_known else None for label, is_known in labelled]}

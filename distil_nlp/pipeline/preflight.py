@@ -207,7 +207,7 @@ def _check_hub(recipe: Recipe) -> None:
             fix="set hub.repo_id",
         )
     if recipe.hub.push and is_main_process():
-        check_repository(recipe.hub.repo_id, private=recipe.hub.private)
+        check_repository(str(recipe.hub.repo_id), private=recipe.hub.private)
 
 
 def _check_folder(recipe: Recipe, folder: Path) -> None:

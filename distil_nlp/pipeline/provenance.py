@@ -29,7 +29,7 @@ def provenance_of(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokeni
         training_rows=hash_json([_hash_rows(rows, files or data.revision) for rows in (split.train, split.selection)]),
         evaluation_rows=hash_json({name: _hash_rows(rows, None) for name, rows in split.evaluation.items()}),
         teacher=_hash_teachers(recipe),
-        tokenizer=hash_tokenizer(tokenizer),
+        tokenizer=str(hash_tokenizer(tokenizer)),
         starting_checkpoint=recipe.student.name and fingerprint_of_model(recipe.student.name, recipe.student.revision),
         data_files=files,
         versions=package_versions(_COMPUTING),

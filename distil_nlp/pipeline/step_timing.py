@@ -25,7 +25,8 @@ class _Clock(TrainerCallback):
     """Times each step, and ends training when the time is up."""
 
     def __init__(self) -> None:
-        self.start, self.seconds = 0.0, []
+        self.start = 0.0
+        self.seconds: list[float] = []
 
     def on_step_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         self.start = _now(args.device)

@@ -144,7 +144,7 @@ class StudentRun:
         patience, dtype = self.recipe.evaluation.early_stopping_patience, builders.teacher_dtype(self.recipe)
         arguments = dict(
             model=student,
-            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),
+            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),  # type: ignore[arg-type]
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
@@ -207,7 +207,7 @@ class StudentRun:
         """Train a further student, score it and delete its weights; or read its outputs from disk."""
         outputs = read_outputs(self.folder / OUTPUTS, self.data.split.evaluation)
         training = outputs and self._record()
-        if training is not None:
+        if outputs is not None and training is not None:
             self.discard_weights()
             return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
         training = self.saved_record()

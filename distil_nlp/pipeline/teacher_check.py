@@ -67,7 +67,7 @@ class TeacherCheck:
             UserError: for such a teacher of labels, unless it is taken. What a language model knows of text shows less
                 in a comparison with token frequencies, so that is a warning.
         """
-        found = self.mapping and find_classes(self.kind, self.task, self.outputs, self.mapping)
+        found = find_classes(self.kind, self.task, self.outputs, self.mapping) if self.mapping else None
         if not self.is_weak:
             if found:
                 logger.warning(f"warning: {found.remark(self.name)}; if that is right, set {_setting(found)}")

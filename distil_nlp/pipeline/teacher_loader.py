@@ -51,16 +51,15 @@ class TeacherLoader:
     data: TransferSet
     revisions: dict[str, str | None] = field(default_factory=dict)
 
-    def load(self, recipe: Recipe) -> PreTrainedModel | Ensemble:
+    def load(self, recipe: Recipe) -> PreTrainedModel:
         """Return the teacher of a recipe, or its ensemble; each is fine-tuned first if the recipe says so."""
-        teachers = [self._load_member(member) for member in self._single_teachers(recipe)]
-        for teacher in teachers:
-            try_alone(teacher)  # raises before scoring takes its time
-        return Ensemble(teachers) if len(teachers) > 1 else teachers[0]
+        teachers = [self._load_member(own) for own in self._single_teachers(recipe)]
+        for member in teachers:
+            try_alone(member)  # raises before scoring takes its time
+        teacher: Any = Ensemble(teachers) if len(teachers) > 1 else teachers[0]  # either is used as a model
+        return teacher
 
-    def check(
-        self, teacher: PreTrainedModel | Ensemble, run: StudentRun, outputs: dict[str, Outputs], majority: Metrics
-    ) -> None:
+    def check(self, teacher: PreTrainedModel, run: StudentRun, outputs: dict[str, Outputs], majority: Metrics) -> None:
         """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""
         members = ensemble_members(teacher)
         for recipe, member in zip(self._single_teachers(run.recipe), members, strict=True):

@@ -9,7 +9,7 @@ from distil_nlp.evaluation.efficiency import longest_inputs, measure_efficiency
 from distil_nlp.evaluation.latency import LatencyPlan
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.trial import keeping_random_state, run_plainly, trial_batch, undisturbed
-from distil_nlp.objective import ModelShape
+from distil_nlp.objective import ModelShape, Role
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.recipe import Recipe
@@ -63,7 +63,8 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
         if objective.kind.level == "sequence":
             _run_in_train_mode(student, recipe.data.pad_to_multiple_of or 1)
         on_tokens = objective.kind.level == "token"
-        for role, model in (("teacher", teacher), ("student", student)):
+        roles: tuple[tuple[Role, PreTrainedModel], ...] = (("teacher", teacher), ("student", student))
+        for role, model in roles:
             Recorder(model, objective.request(role), head_rows=on_tokens).remove()
         if recipe.evaluation.efficiency != "off":
             models = {"teacher": teacher, "student": student}

@@ -124,7 +124,7 @@ def _validate(tree: dict[str, Any], schema: type[Recipe]) -> tuple[Recipe | None
     try:
         return schema.model_validate(tree), []
     except ValidationError as error:
-        by_place: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        by_place: dict[tuple[str, ...], list[Any]] = {}
         for detail in error.errors(include_url=False):
             by_place.setdefault(_place(detail["loc"], schema), []).append(detail)
         return None, [_describe(keys, details, schema) for keys, details in by_place.items()]
@@ -171,7 +171,7 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _get(tree: dict[str, Any], *keys: str) -> Any:
+def _get(tree: Any, *keys: str) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -123,7 +123,7 @@ def _module_of_file(name: str) -> tuple[ModuleType, str]:
     unique = f"plugin_{hashlib.sha256(f'{path} {sha256}'.encode()).hexdigest()[:16]}_{path.stem}"
     if unique not in sys.modules:
         _announce(name, sha256)
-        spec = spec_from_file_location(unique, path)
+        spec: Any = spec_from_file_location(unique, path)
         sys.modules[unique] = module = module_from_spec(spec)  # dataclasses look for their module there
         try:
             exec(compile(source, path, "exec"), module.__dict__)
@@ -162,7 +162,7 @@ def _file_of_module(name: str) -> Path:
         if not f"{name}.".startswith(f"{error.name}."):
             raise
         spec = None
-    if spec is None or not spec.has_location:
+    if spec is None or spec.origin is None or not spec.has_location:
         raise UserError(
             "plugins",
             "a module with a file that Python can import, or a .py file",

@@ -10,7 +10,7 @@ from functools import reduce
 from inspect import Parameter, signature
 from operator import or_
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
@@ -279,7 +279,9 @@ def term_section(term: type[LossTerm]) -> type[TermSection]:
 
     A parameter that may be a `Schedule` is a number in the recipe, and `schedule` may change it.
     """
-    hints, options, schedules = get_type_hints(term.__init__, include_extras=True), {}, {}
+    hints = get_type_hints(term.__init__, include_extras=True)
+    options: dict[str, Any] = {}
+    schedules: dict[str, Any] = {}
     for option in list(signature(term.__init__).parameters.values())[1:]:
         if option.name == "weight":
             continue
@@ -301,14 +303,14 @@ class ObjectiveBase(Section):
 
 def objective_section(terms: Mapping[str, type[LossTerm]]) -> type[Section]:
     """Return the section `objective` with a key for each of these terms."""
-    return create_model(
-        "ObjectiveSection",
-        __base__=ObjectiveBase,
-        **{name: (term_section(term) | None, None) for name, term in terms.items()},
-    )
+    sections: dict[str, Any] = {name: (term_section(term) | None, None) for name, term in terms.items()}
+    return create_model("ObjectiveSection", __base__=ObjectiveBase, **sections)
 
 
-ObjectiveSection = objective_section(TERMS)
+if TYPE_CHECKING:
+    ObjectiveSection = ObjectiveBase
+else:
+    ObjectiveSection = objective_section(TERMS)
 
 
 class BalanceSection(Section):

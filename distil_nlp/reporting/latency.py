@@ -66,7 +66,7 @@ def headline_setting(*runs: RunResults) -> Setting | None:
 
 def latency_in(run: RunResults, setting: Setting | None, model: str) -> float | None:
     """Return a model's median latency in a setting, in ms."""
-    return get_nested(latencies_by_setting(run).get(setting), model, "p50")
+    return None if setting is None else get_nested(latencies_by_setting(run).get(setting), model, "p50")
 
 
 def speed_up(run: RunResults, setting: Setting | None, model: str = "student") -> float | None:

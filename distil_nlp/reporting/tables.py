@@ -35,7 +35,7 @@ def training_table(run: RunResults) -> Table | None:
     """Return time, memory and environment of the student's training."""
     training, environment = run.get("training") or {}, run.get("environment") or {}
     versions = [f"{name} {version}" for name, version in (environment.get("versions") or {}).items() if version]
-    rows = [
+    rows: list[tuple[str, Any]] = [
         ("steps", count(training.get("steps"))),
         ("time", duration(training.get("seconds"))),
         ("training rows", count(run.get("rows.train"))),
@@ -132,9 +132,8 @@ def quality_table(run: RunResults) -> Table | None:
 
 def _quality_note(run: RunResults) -> str:
     """Return the note that explains retention, gain and labels only."""
-    level = next(
-        (row.gain.get("level", 0.95) for row in scored_models(run) if get_nested(row.gain, "low") is not None), None
-    )
+    gains = [row.gain for row in scored_models(run) if row.gain]
+    level = next((gain.get("level", 0.95) for gain in gains if get_nested(gain, "low") is not None), None)
     notes = [
         f"Retention: a line’s {headline_name(run)} ÷ the teacher’s." if run.get("retention") is not None else "",
         f"Gain: student minus that line on the headline metric, with its {percent(level, 0)} interval; a point is 0.01."
@@ -157,7 +156,7 @@ def format_range(score: SeedScores | None) -> str:
 
 def format_gain(gain: dict[str, Any] | None) -> str:
     """Format a gain and its interval in points: +7.7 (+4.6 to +10.8), or +1.0 (−0.4 to +2.4), within noise."""
-    if get_nested(gain, "mean") is None:
+    if gain is None or get_nested(gain, "mean") is None:
         return ""
     noise = is_within_noise(gain)
     interval = "" if noise is None else f" ({points(gain['low'], '+')} to {points(gain['high'], '+')})"

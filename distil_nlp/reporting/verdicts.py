@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from distil_nlp.reporting.formatting import decimal, percent, plural, points
 from distil_nlp.reporting.scores import (
@@ -100,13 +100,15 @@ def _student_at_floor(run: RunResults) -> str | None:
 
 def _against_floor(run: RunResults, role: str) -> str:
     """Return both scores: accuracy 0.075, where the majority class has 0.175."""
-    score, floor = headline_score(run, role), floor_score(run)
+    score: Any = headline_score(run, role)
+    floor = floor_score(run)
     return f"{headline_name(run)} {decimal(score.median)}, where the {majority_name(run)} has {decimal(floor)}"
 
 
 def _weak_teacher(run: RunResults) -> str | None:
-    teacher = headline_score(run, "teacher")
-    if not is_above_floor(run, "teacher") or teacher.median > floor_score(run) + ABOVE_MAJORITY:
+    teacher: Any = headline_score(run, "teacher")
+    floor: Any = floor_score(run)
+    if not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
         return None
     return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
 
@@ -156,7 +158,8 @@ def _few_training_rows_scored(run: RunResults) -> str | None:
 
 def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | None:
     """Return which splits have training texts among their rows, of those whose share of them is meant."""
-    repeated, rows = run.get("rows.in_training") or {}, run.splits
+    repeated: dict[str, Any] = run.get("rows.in_training") or {}
+    rows: dict[str, Any] = run.splits
     found = [
         f"{count:,} of {plural(rows[split], 'row')} of {split}"
         for split, count in repeated.items()

@@ -34,8 +34,9 @@ def described(meaning: str, *, absent: str = "", null: str = "") -> Any:
         null: the case in which the value is null, other than a number that is not finite.
     """
     text = " ".join(filter(None, [meaning, absent and f"Absent {absent}.", null and f"Null {null}."]))
-    extra = {"meaning": meaning, "absent": absent, "null": null}
-    return Field(None if absent else ..., description=text, json_schema_extra=extra)
+    default: Any = None if absent else ...
+    extra: dict[str, Any] = {"meaning": meaning, "absent": absent, "null": null}
+    return Field(default, description=text, json_schema_extra=extra)
 
 
 class Block(BaseModel):

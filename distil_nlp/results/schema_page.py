@@ -72,13 +72,13 @@ def _section(block: type[Block], paths: list[str]) -> str:
     title = "Top level" if block is Results else ", ".join(f"`{path}`" for path in paths)
     head = ["| key | type | meaning | absent or null |", "| --- | --- | --- | --- |"]
     rows = [_row(name, field) for name, field in block.model_fields.items()]
-    text = "\n\n".join(" ".join(part.split()) for part in inspect.getdoc(block).split("\n\n"))
+    text = "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(block) or "").split("\n\n"))
     return "\n".join([f"## {title}", "", text, "", *head, *rows, ""])
 
 
 def _row(name: str, field: FieldInfo) -> str:
     """Return a key's line of the table."""
-    notes = field.json_schema_extra
+    notes: Any = field.json_schema_extra
     missing = "; ".join(f"{word} {notes[word]}" for word in ("absent", "null") if notes[word])
     cells = (f"`{name}`", _type_name(field.annotation), notes["meaning"], missing)
     return f"| {' | '.join(map(_escape, cells))} |"

@@ -132,7 +132,8 @@ class _BlockSum(torch.autograd.Function):
                     continue
                 with torch.enable_grad():
                     leaves = [tensor.detach().float().requires_grad_() for tensor in (block.query, block.key)]
-                    value = loss(maps(QueriesKeys(*leaves, block.scaling, block.mask)), target, block_chosen)
+                    own = QueriesKeys(leaves[0], leaves[1], block.scaling, block.mask)
+                    value = loss(maps(own), target, block_chosen)
                     query_gradient, key_gradient = torch.autograd.grad(value, leaves)
                 total += value.detach()
                 ctx.gradients[0][sequences, :, queries] = query_gradient

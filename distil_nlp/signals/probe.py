@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.trial import run_plainly
@@ -21,7 +22,7 @@ _AXES = ((0, 1, 2), (1, 0, 2))
 """Orders of axes that make (batch, length, width): as it is, and with the length first (XLNet)."""
 
 
-def own_states(base: nn.Module, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+def own_states(base: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return (the states that an encoder gives by itself, embeddings first; its output), if rows are independent.
 
     Raises:

@@ -95,9 +95,9 @@ class Recorder:
         self.last: Tensor | None = None
         self._keeps_last = False
         self.decoder = _projection(model) if head_rows and request.logits else None
-        self._embedding = None
+        self._embedding: Any = None
         if self.decoder is not None:
-            self.decoder.forward = partial(_decode, self.decoder)
+            self.decoder.forward = partial(_decode, self.decoder)  # type: ignore[method-assign]
             embedding = model.get_input_embeddings()
             self._embedding = embedding if embedding.weight is self.decoder.weight else None
         self._handles = [
@@ -246,7 +246,8 @@ class Recorder:
         Raises:
             UserError: if they are not alike, or a signal does not have the batch's tokens.
         """
-        base, batch = self._members[0].base_model, trial_batch(self._model)
+        base: Any = self._members[0].base_model
+        batch = trial_batch(self._model)
         with undisturbed(self._model):
             own, last = own_states(base, batch)
             call = Call(self, {"head": torch.arange(1, device=last.device)}, {}, length=last.shape[1])
@@ -276,7 +277,7 @@ class Recorder:
 
     def _common_axes(self, within: list[Tensor], shape: torch.Size) -> tuple[int, int, int]:
         """Return the order of axes that all signals from within the model have."""
-        axes = {axes_of(states.shape, (shape[0], shape[1])) for states in within}
+        axes: set[Any] = {axes_of(states.shape, (shape[0], shape[1])) for states in within}
         if len(axes) > 1 or None in axes:
             shapes = {tuple(states.shape) for states in within}
             raise unlike_states(self._model, f"states of shape {', '.join(map(str, shapes))}")
@@ -285,7 +286,9 @@ class Recorder:
     # What the hooks do. Under activation checkpointing they may only keep references: an operation here would
     # be recorded in the forward and missing from the recomputation, which runs after `_finish`. --------------
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def _begin(
+        self, module: PreTrainedModel, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
         call = self._call()
         if call is None:
             return None
@@ -363,6 +366,7 @@ class Recorder:
     def decode(self, states: Tensor) -> Tensor:
         """Return what the output projection gives: its input, if the logits are not requested as a whole."""
         decoder = self.decoder
+        assert decoder is not None  # it calls this
         if self.projects and self._measure is None:
             return F.linear(states, decoder.weight, decoder.bias)
         self._keep_vocabulary(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
@@ -371,6 +375,7 @@ class Recorder:
     def _keep_vocabulary(self, vocabulary: LazyLogits) -> None:
         """Keep the lazy logits, or the loss that is measured on them."""
         call = self._call()
+        assert call is not None
         if self._measure is None:
             call.vocabulary = vocabulary
         else:
@@ -405,14 +410,14 @@ class Recorder:
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
         weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
-        sources = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
-        logits = None
+        sources: dict[str, Any] = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
+        logits: Any = None
         if self.request.logits and call.vocabulary is None and call.measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
                 self._keep_vocabulary(LazyLogits(logits))
                 logits = None
-        modules = getattr(module, PROJECTIONS, None)
+        modules: Any = getattr(module, PROJECTIONS, None)
         return {
             "logits": logits,
             "hidden": hidden,
@@ -486,7 +491,7 @@ def _decode(decoder: nn.Linear, states: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _projection(model: nn.Module) -> nn.Linear | None:
+def _projection(model: PreTrainedModel) -> nn.Linear | None:
     """Return the layer whose output is the logits, unchanged, or None if the head projects in another way.
 
     DeBERTa's newer head, ESM and MobileBERT have no such layer. A forward of two tokens shows it.

@@ -89,7 +89,7 @@ class Signals:
     """The captured signals of one forward pass. Only requested signals are set.
 
     Attributes:
-        logits: (rows, classes).
+        logits: (rows, classes), a tensor; None where they are not computed.
         hidden: (layer, row set) → (rows, width).
         projected: a projection's name → its output, (rows, teacher width) for a linear projection.
         attention: layer → its queries and keys, or its probabilities.
@@ -100,14 +100,14 @@ class Signals:
         measured: in place of `logits`, the result of a `VocabularyLoss` within the forward.
     """
 
-    logits: Tensor | None = None
+    logits: Any = None
     hidden: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     projected: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[int, Attention] = field(default_factory=dict)
     activations: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
     input_gradient: Tensor | None = None
-    vocabulary: LazyLogits | None = None
+    vocabulary: Any = None
     measured: Any = None
 
 
@@ -134,17 +134,18 @@ def forward_with_signals(
 
 def forward_arguments(model: nn.Module) -> frozenset[str]:
     """Return the inputs that a model's forward names, other than labels; of what a wrapper (DDP, DeepSpeed) wraps."""
-    return _arguments(type(_unwrapped(model)))
+    model_class: Any = type(_unwrapped(model))
+    return _arguments(model_class)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    while isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module
+    while isinstance(wrapped := getattr(model, "module", None), nn.Module):
+        model = wrapped
     return model
 
 
 @lru_cache
-def _arguments(model_class: type[nn.Module]) -> frozenset[str]:
+def _arguments(model_class: Any) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters) - {"labels", "kwargs", "self"}
 
 

@@ -71,7 +71,7 @@ def _run_all(
     """Run what is not finished yet in a folder that is held; return the path of the table."""
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
-    runs = [(task, name) for task in plan.tasks for name in plan.methods]
+    runs = [(task, name) for task in plan.tasks or [] for name in plan.methods]
     own = {
         (task, name): [
             *overrides,
@@ -182,7 +182,7 @@ def _write(plan: StudyPlan, folder: Path) -> str:
     """Write `study.json` and `study.md` of the finished runs, and return the tables for a terminal."""
     rows = list(study_rows(plan, folder))
     write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
-    by_task = {task: [row for row in rows if row["task"] == task] for task in plan.tasks}
+    by_task = {task: [row for row in rows if row["task"] == task] for task in plan.tasks or []}
     by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
     markdown, terminal = [], []
     for task, of_task in by_task.items():

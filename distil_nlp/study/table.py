@@ -27,19 +27,21 @@ _KEYS = {
 
 def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the row of each finished run: scores as fractions, seconds per step, peak memory in MiB."""
-    for task in plan.tasks:
+    for task in plan.tasks or []:
         done = {name: folder / task / name for name in plan.methods if has_results(folder / task / name)}
         runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
         baseline = runs.get(plan.compared_with)
         for name, run in runs.items():
-            score, seconds = headline_score(run, "student"), _seconds(run)
+            score: Any = headline_score(run, "student")
+            teacher: Any = headline_score(run, "teacher")
+            seconds = _seconds(run)
             others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
             yield {
                 "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
                 "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
                 "values": list(score.values), "compared_with": plan.compared_with,
                 "gain": gain_over(run, baseline) if baseline and run is not baseline else None,
-                "teacher": headline_score(run, "teacher").median,
+                "teacher": teacher.median,
                 "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
                 "agreement": run.get("fidelity.agreement"),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.kinds import KINDS, task_kind
@@ -27,9 +27,22 @@ class Task:
     text_columns: tuple[str, ...]
     labels: tuple[str, ...] = ()
     headline: str = "accuracy"
-    kind: TaskKind | str = "classification"
+    kind: TaskKind = KINDS["classification"]
     evaluation_splits: tuple[str, ...] = ("validation",)
     label_column: str = "label"
+
+    if TYPE_CHECKING:  # the constructor takes names of kinds too
+
+        def __init__(
+            self,
+            name: str,
+            text_columns: tuple[str, ...],
+            labels: tuple[str, ...] = (),
+            headline: str = "accuracy",
+            kind: TaskKind | str = "classification",
+            evaluation_splits: tuple[str, ...] = ("validation",),
+            label_column: str = "label",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Replace the name of the kind by the kind."""
@@ -52,9 +65,15 @@ class Head:
         num_labels: classes, or 1 for regression; None for language modelling.
     """
 
-    kind: TaskKind | str
+    kind: TaskKind
     labels: tuple[str, ...] | None = None
     num_labels: int | None = None
+
+    if TYPE_CHECKING:  # the constructor takes names of kinds too
+
+        def __init__(
+            self, kind: TaskKind | str, labels: tuple[str, ...] | None = None, num_labels: int | None = None
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         """Replace the name of the kind by the kind."""
@@ -64,7 +83,7 @@ class Head:
         """Return the fields of a model's configuration for a new head of this kind."""
         if not self.kind.has_labels:
             return {}
-        names = self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels))
+        names = self.labels or tuple(f"LABEL_{i}" for i in range(self.num_labels or 0))
         return {
             "num_labels": self.num_labels,
             "id2label": dict(enumerate(names)),

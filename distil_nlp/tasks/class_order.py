@@ -52,7 +52,7 @@ def are_placeholders(names: Sequence[str]) -> bool:
     matches = [_NUMBERED.fullmatch(name.strip()) for name in names]
     if not names or not all(matches):
         return False
-    numbers = [int(match[1]) for match in matches]
+    numbers = [int(match[1]) for match in matches if match]
     return numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 Level = Literal["token", "sequence"]
 Output = Literal["distribution", "number"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TaskKind:
     head_name: str
     title: str
     has_labels: bool
-    problem_type: str | None
+    problem_type: ProblemType | None
     level: Level
     output: Output
     label_rows: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Ensemble(nn.Module):
                 why="their logits have no mean",
                 fix="use models of the same vocabulary and task",
             )
-        self.members = nn.ModuleList(teachers)
+        self.members = cast(Sequence[PreTrainedModel], nn.ModuleList(teachers))
         self.eval()
 
     def forward(
@@ -86,4 +86,5 @@ class Ensemble(nn.Module):
 
 def _num_outputs(model: PreTrainedModel) -> int:
     """Return the number of outputs: words of the vocabulary, or labels."""
-    return model.config.vocab_size if model.get_output_embeddings() is not None else model.config.num_labels
+    config: Any = model.config
+    return config.vocab_size if model.get_output_embeddings() is not None else config.num_labels

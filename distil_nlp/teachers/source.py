@@ -98,7 +98,7 @@ class TeacherSource:
     def to(self, device: torch.device | str) -> None:
         """Move the model to a device."""
         if self.model is not None:
-            self.model.to(device)
+            self.model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
 
     def remove_hooks(self) -> None:
         """Take every hook off the model."""
@@ -115,6 +115,8 @@ class FrozenTeacher(TeacherSource):
         model: a `PreTrainedModel` or an `Ensemble`; it is frozen by `attach`.
     """
 
+    model: PreTrainedModel
+
     def __init__(self, model: PreTrainedModel):
         self.model = model
         self.inputs = forward_arguments(model)
@@ -127,9 +129,9 @@ class FrozenTeacher(TeacherSource):
         self._recorder = Recorder(self.model, objective.request("teacher"), head_rows=on_tokens, projects=False)
         self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
 
-    def prepare(self, rows: Any, collator: RowCollator, *, device: torch.device | str, **options: Any) -> None:
+    def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
         """Move the model to the device, from which another trainer may have taken it."""
-        self.model.to(device)
+        self.to(options["device"])
 
     def for_trainer(self) -> TeacherSource:
         """Return the source for one trainer: itself, or a copy where another trainer has attached it."""
@@ -173,7 +175,7 @@ class CachedTeacher(FrozenTeacher):
     def for_trainer(self) -> TeacherSource:
         """Return the source for one trainer; a copy opens the cache for the collator of its own trainer."""
         source = super().for_trainer()
-        if source is not self:
+        if isinstance(source, CachedTeacher) and source is not self:
             source.cache = source.cached_epochs = None
         return source
 
@@ -200,16 +202,16 @@ class CachedTeacher(FrozenTeacher):
             self.config.top_k,
             cached_temperature(self.objective),
         )
-        self.model.to(options["device"])
+        self.to(options["device"])
         self.cache = open_or_build_cache(self.model, rows, collator, contents, self.config, self._recorder, **options)
         self.cached_epochs = self.cache.layout.epochs
         collator.lookup_outputs = self.cache.lookup
         if not keep_model:
-            self.model.to("cpu")
+            self.to("cpu")
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return cached signals; run the model on batches without cached outputs."""
-        if "cached_outputs" in batch:
+        if self.cache is not None and "cached_outputs" in batch:
             return self.cache.signals(batch["cached_outputs"], batch.get("attention_mask"))
         return super().signals(batch)
 

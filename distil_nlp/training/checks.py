@@ -145,10 +145,11 @@ def set_required_arguments(args: TrainingArguments) -> None:
     """Set the arguments on which the trainer depends."""
     args.remove_unused_columns = False  # the teacher needs columns that the student does not know
     args.logging_nan_inf_filter = False  # it would hide a NaN, and synchronise every micro-step
-    args.accelerator_config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
+    config: Any = args.accelerator_config
+    config.dispatch_batches = False  # ragged streams cannot be dispatched from one process
     if args.fp16 and args.device.type == "cpu":
         logger.info("fp16 has no effect on a CPU: training runs in float32; bf16=true is what a CPU can do")
-    args.accelerator_config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
+    config.non_blocking = args.dataloader_pin_memory  # the host goes on while a batch is copied
 
 
 def validate_balancing_precision(objective: Any, args: TrainingArguments) -> None:
@@ -232,5 +233,5 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
 def validate_teacher_outputs(teacher: PreTrainedModel, kind: TaskKind) -> None:
     """Raise an error unless the outputs of a teacher, or of each in an ensemble, mean what those of the kind do."""
     for member in ensemble_members(teacher):
-        config = getattr(member, "config", None)
+        config: Any = getattr(member, "config", None)
         check_meaning(config, kind, getattr(config, "name_or_path", "") or type(member).__name__)

@@ -24,7 +24,7 @@ def compile_blocks(models: list[PreTrainedModel], args: TrainingArguments, accel
         for part in {part for block in all_layers(model) for part in block_parts(block)}:
             if not _is_compiled(part):  # by another trainer of the same teacher
                 part.forward = torch.compile(
-                    part.forward, backend=args.torch_compile_backend, mode=args.torch_compile_mode
+                    part.forward, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
                 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, IterableDataset, Sampler
@@ -10,13 +10,29 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from distil_nlp.data.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
 
-class EpochDataLoaders:
+    from distil_nlp.data.augmentation.cutoff import Cutoff
+    from distil_nlp.data.augmentation.mixup import Mixup
+    from distil_nlp.teachers.source import TeacherSource
+    from distil_nlp.training.preemption import PreemptionCallback
+else:
+    _Trainer = object  # a mixin, of a trainer for a type checker alone
+
+
+class EpochDataLoaders(_Trainer):
     """A mixin for `transformers.Trainer` with resumable data loaders.
 
     It reads `source`, `cutoff`, `mixup` and `_preemption` of the trainer.
     """
 
+    source: TeacherSource
+    cutoff: Cutoff | None
+    mixup: Mixup | None
+    data_collator: Any
+    eval_dataset: Any
+    _preemption: PreemptionCallback
     _sampler: EpochSampler | None = None
 
     def get_train_dataloader(self) -> DataLoader:
@@ -86,14 +102,14 @@ class EpochDataLoaders:
         """Return batches of a test set, as for evaluation."""
         return self.get_eval_dataloader(test_dataset)
 
-    def _get_train_sampler(self, train_dataset: EpochRows | None = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         rows, args = train_dataset.rows, self.args
         order = training_order(rows, args)
         multiple = 1 if args.dataloader_drop_last else self._train_batch_size * args.world_size
         self._sampler = EpochSampler(len(rows), multiple, order)
         return self._sampler
 
-    def _get_eval_sampler(self, eval_dataset: EpochRows) -> Sampler:
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler:
         return EpochSampler(len(eval_dataset), self.args.eval_batch_size * self.args.world_size)
 
     def set_epoch(self, epoch: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,27 @@ from distil_nlp.losses.hard_labels import MaskedAccuracy
 from distil_nlp.objective import OutputTerm
 from distil_nlp.training.meter import Meter
 
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
 
-class ExactEvaluation:
+    from distil_nlp.objective.objective import Objective
+    from distil_nlp.teachers.source import TeacherSource
+    from distil_nlp.training.teacher_student import TeacherStudent
+else:
+    _Trainer = object  # a mixin, of a trainer for a type checker alone
+
+
+class ExactEvaluation(_Trainer):
     """A mixin for `transformers.Trainer` whose evaluation gives Σ ÷ rows of each term, not a mean of batch means.
 
     It reads `objective`, `teacher_student` and `source` of the trainer.
     """
 
-    _eval_meter: Meter | None = None
+    objective: Objective
+    source: TeacherSource
+    teacher_student: TeacherStudent
+    _require_hooks: Callable[[], None]
+    _eval_meter: Meter
 
     def evaluation_loop(
         self,
@@ -36,7 +50,8 @@ class ExactEvaluation:
         size = len(self.objective.terms) + len(self._extra_terms)
         self._eval_meter = Meter(size, self.args.device, counted=True)
         self.source.to(self.args.device)
-        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         means = self._eval_meter.read(self.accelerator)
         terms = dict(zip(self.objective.names, means, strict=False))
         weights = self.objective.weights(1.0)  # where schedules end, so that all evaluations compare
@@ -46,8 +61,8 @@ class ExactEvaluation:
         if self._extra_terms:
             metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
             metrics[f"{metric_key_prefix}_accuracy"] = means[-1]
-        output.metrics.update(metrics, **{f"{metric_key_prefix}_loss": loss})
-        return output
+        metrics[f"{metric_key_prefix}_loss"] = loss
+        return output._replace(metrics={**(output.metrics or {}), **metrics})
 
     def prediction_step(
         self,

@@ -64,7 +64,7 @@ def fit(
         Preempted: on SIGTERM, once a checkpoint is saved.
     """
     args = trainer.args
-    checkpoint = last_complete_checkpoint(args.output_dir)
+    checkpoint = last_complete_checkpoint(str(args.output_dir))
     if title:
         logger.info(f"{title}{f', from {checkpoint.name} on' if checkpoint else ''}")
     graphs = compiled_graphs()

@@ -58,6 +58,7 @@ class GradientProbe:
             with torch.random.fork_rng(devices), recorder.keeping_last():
                 loss = forward(factors * mask)
                 state = recorder.last
+                assert state is not None  # the forward has kept it
                 gradient = torch.autograd.grad(loss, state, allow_unused=True)[0] if loss.requires_grad else None
                 gradients.append(torch.zeros_like(state) if gradient is None else gradient.detach())
         flat = torch.stack([gradient.float().flatten() for gradient in gradients])
@@ -68,7 +69,7 @@ class GradientProbe:
 
     def read(self) -> dict[str, float]:
         """Return norms and cosines by their log keys; {} if they were read before."""
-        if self._cosines is None:
+        if self._cosines is None or self.norms is None:
             return {}
         names, norms, cosines = self._names, self.norms.tolist(), self._cosines.tolist()
         self._cosines = None

@@ -40,9 +40,10 @@ class Meter:
         self.finite &= torch.isfinite(sums)
         self.sums += sums
         if self.counts is not None:
+            assert counts is not None
             self.counts += counts
 
-    def read(self, accelerator: Any, step: int | None = None) -> list[float]:
+    def read(self, accelerator: Any, step: int = 0) -> list[float]:
         """Return the means over all processes, NaN where there was no row.
 
         They are means over rows if counted, else over steps since the last read; then the sums are reset.

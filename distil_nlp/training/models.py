@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PretrainedConfig, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.models import class_names, load_config, load_model, start_from_checkpoint
@@ -22,7 +22,7 @@ _FIX = "name them: DistillationTrainer(model=…, teacher=…, objective=…, ar
 
 def prepare_models(
     model: Any, args: Any, objective: Any, teacher: Any, model_init: Any = None
-) -> tuple[torch.nn.Module, torch.nn.Module | TeacherSource | None]:
+) -> tuple[PreTrainedModel, PreTrainedModel | TeacherSource | None]:
     """Return student and teacher, loaded where they are names; an objective without a kind gets the student's.
 
     Raises:
@@ -106,7 +106,7 @@ def _loaded_student(name: str, kind: TaskKind, teacher: Any) -> torch.nn.Module:
     """Return a student in train mode with the teacher's classes; a head that it lacks is new."""
     config = getattr(teacher, "config", None) or load_config(name)
     names = class_names(config) if kind.has_labels else None
-    return start_from_checkpoint(name, Head(kind, names and tuple(names), config.num_labels))[0]
+    return start_from_checkpoint(name, Head(kind, tuple(names) if names else None, config.num_labels))[0]
 
 
 def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:

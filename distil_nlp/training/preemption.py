@@ -53,7 +53,8 @@ class PreemptionCallback(TrainerCallback):
 
     def _forget(self) -> None:
         self._got_sigterm = self._is_stopping = self._is_listening = False
-        self._predictions, self._saved = 0, None
+        self._predictions = 0
+        self._saved: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -85,7 +86,8 @@ class PreemptionCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Do the evaluation that was broken off when the checkpoint was saved."""
-        saved = state.stateful_callbacks.get("TrainerControl")
+        callbacks: Any = state.stateful_callbacks  # a dict, once the trainer has started
+        saved = callbacks.get("TrainerControl")
         if state.global_step and isinstance(saved, dict) and saved.get("args", {}).get("should_evaluate"):
             self.trainer.evaluate_again()
 

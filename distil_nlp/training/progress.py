@@ -32,6 +32,8 @@ class TermProgressCallback(ProgressCallback):
     or a notebook they follow the bar.
     """
 
+    training_bar: Any
+
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Show an empty bar."""
         super().on_train_begin(args, state, control, **kwargs)
@@ -59,5 +61,6 @@ class TermProgressCallback(ProgressCallback):
         while len(self.lines) < len(texts):
             place = len(self.lines) + 1
             self.lines.append(type(self.training_bar)(total=0, position=place, bar_format="{desc}", leave=True))
-        for line, text in zip_longest(self.lines, texts, fillvalue=""):
+        no_text: Any = ""
+        for line, text in zip_longest(self.lines, texts, fillvalue=no_text):
             line.set_description_str(text.replace(_GAP, " "))

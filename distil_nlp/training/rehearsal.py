@@ -50,7 +50,13 @@ REFUSALS = (
 """Exceptions by which Trainer, accelerate and optimisers refuse arguments."""
 _STEPS = 10**6
 """Steps of a training whose number is not known yet: enough for every schedule."""
-_SIZES = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+_SIZES: Any = {
+    "vocab_size": 8,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+}
 _FIXES = {
     "lr_scheduler_type": "set {section}.lr_scheduler_kwargs to what it asks for, such as {{num_decay_steps: 100}} or "
     "{{min_lr: 1e-6}}, or choose another schedule",
@@ -129,7 +135,8 @@ def require_checkpointing(model: PreTrainedModel, args: TrainingArguments, where
     """Raise UserError where a model cannot checkpoint activations; `model` may be on the meta device."""
     if not args.activation_checkpointing:
         return
-    options = dict(args.activation_checkpointing_kwargs or {})
+    given: Any = args.activation_checkpointing_kwargs
+    options = dict(given or {})
     apart = {name: options.pop(name) for name in ("every_n_layers", "offload") if name in options}
     try:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options or None, **apart)
@@ -159,7 +166,7 @@ def _arguments(args: TrainingArguments, folder: str) -> TrainingArguments:
     for callback in get_reporting_integration_callbacks(args.report_to):
         callback()  # which asks for its package
     if args.torch_compile:
-        lookup_backend(args.torch_compile_backend)
+        lookup_backend(args.torch_compile_backend or "inductor")
     args = copy.copy(args)
     args.output_dir, args.report_to, args.torch_compile = folder, [], False
     args.max_steps = args.max_steps if args.max_steps > 0 else _STEPS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,13 +15,22 @@ from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.finite import broken_weights, has_broken_state, named
 from distil_nlp.training.meter import Meter
 
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+
+    from distil_nlp.objective.objective import Objective
+    from distil_nlp.training.balancing import BalancingCallback
+    from distil_nlp.training.gradient_probe import GradientProbe
+else:
+    _Trainer = object  # a mixin, of a trainer for a type checker alone
+
 _REMEDY = (
     "lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16, and start anew "
     "(run.overwrite=true)"
 )
 
 
-class TermLogging:
+class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
     It reads `objective`, `probe`, `_balancing` and `progress_at` of the trainer.
@@ -32,11 +42,18 @@ class TermLogging:
         provenance: what the student is made of, kept in each checkpoint; None if nobody said.
     """
 
+    model: Any
+    objective: Objective
+    probe: GradientProbe | None
+    progress_at: Callable[[int], float]
+    _balancing: BalancingCallback | None
+    _start_time: float
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.last_terms: dict[str, float] = {}
         self.tokens_seen = 0
-        self.spent_before = {"seconds": 0.0, "tokens": 0}
+        self.spent_before: dict[str, float] = {"seconds": 0.0, "tokens": 0}
         self.provenance: Provenance | None = None
         self._train_meter = Meter(len(self.objective.terms), self.args.device)
         self._term_means: dict[str, float] = {}
@@ -70,7 +87,7 @@ class TermLogging:
     def _changing_weights(self, progress: float) -> dict[str, float]:
         """Return the weights that have a schedule, or all where they are balanced."""
         terms, is_balanced = self.objective.terms, self._balancing is not None
-        shares = self._balancing.shares.tolist() if is_balanced else [1.0] * len(terms)
+        shares = self._balancing.shares.tolist() if self._balancing is not None else [1.0] * len(terms)
         return {
             f"{term.name}_weight": term.weight(progress) * share
             for term, share in zip(terms, shares, strict=True)
@@ -79,8 +96,8 @@ class TermLogging:
 
     def spent(self) -> dict[str, float]:
         """Return seconds and tokens (of all processes, without padding) of training, earlier starts included."""
-        tokens = torch.tensor(float(self.tokens_seen), device=self.args.device)
-        tokens = int(self.accelerator.reduce(tokens, "sum").item())
+        own = torch.tensor(float(self.tokens_seen), device=self.args.device)
+        tokens = int(self.accelerator.reduce(own, "sum").item())
         return {
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
             "tokens": self.spent_before["tokens"] + tokens,
@@ -144,5 +161,5 @@ class TermLogging:
 
     def _last_good(self) -> str:
         """Return which checkpoint is the last whole and finite one, in words."""
-        checkpoint = last_complete_checkpoint(self.args.output_dir)
+        checkpoint = last_complete_checkpoint(str(self.args.output_dir))
         return f"the last good checkpoint is {checkpoint.name}" if checkpoint else "there is no good checkpoint"

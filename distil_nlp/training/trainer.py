@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -23,6 +23,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.tasks import Head
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.source import TeacherSource, teacher_source
 from distil_nlp.training.balancing import BalancingCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
@@ -101,13 +102,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
+    objective: Objective
 
     def __init__(
         self,
         model: PreTrainedModel | str | None = None,
         args: TrainingArguments | None = None,
         objective: Objective | None = None,
-        teacher: PreTrainedModel | TeacherSource | str | None = None,
+        teacher: PreTrainedModel | Ensemble | TeacherSource | str | None = None,
         data_collator: Callable | None = None,
         cache: CacheConfig | None = None,
         gradients_every: int | None = None,
@@ -116,6 +118,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
+        assert args is not None  # or `prepare_models` has raised UserError
+        assert objective is not None
         validate_arguments(args)
         validate_cache_support(objective, cache)
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
@@ -210,7 +214,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         with self._preemption.listening():
             return super().train(*args, **kwargs)
 
-    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """Raise UserError: a trainer has one student.
 
         Raises:
@@ -257,7 +261,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """Do the evaluation of the step that training resumes from, with all that depends on it."""
         is_best = self._determine_best_metric(self._evaluate(None, None), None)
         if is_best and self.args.save_strategy != SaveStrategy.NO:
-            folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             self.state.best_model_checkpoint = str(folder)
 
     # The loss ----------------------------------------------------------------------------------------------
@@ -297,7 +301,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Any = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Return Σ weight · sum ÷ count of this micro-batch, times the number of processes, over which DDP averages.
 
@@ -327,6 +331,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         def forward(factors: Tensor) -> Tensor:
             return self.teacher_student.compute(model, inputs, self._progress, factors)[0]
 
+        assert self.probe is not None
         step, names, recorder = self.state.global_step, self.objective.names, self.teacher_student.recorder
         with self.accelerator.no_sync(model):
             self.probe.measure(step, names, factors, recorder, forward)

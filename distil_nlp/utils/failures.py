@@ -112,7 +112,7 @@ def writable_disk() -> Iterator[None]:
 
 def _disk_problem(error: BaseException) -> str | None:
     if isinstance(error, OSError):
-        return _DISK.get(error.errno)
+        return _DISK.get(error.errno or 0)
     match = _DISK_TEXT.search(str(error))
     if match is None:
         return None

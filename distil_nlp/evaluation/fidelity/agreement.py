@@ -99,7 +99,7 @@ class _Comparison:
 
     def of_known(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
         """Return the agreement of outputs that are there already."""
-        logits = tuple(torch.from_numpy(outputs.predictions) for outputs in (teacher, student))
+        logits = torch.from_numpy(teacher.predictions), torch.from_numpy(student.predictions)
         labels = torch.from_numpy(student.labels)
         return {"rows": len(labels), **evaluator_of(self.kind).fidelity([logits], labels)}
 
@@ -141,7 +141,7 @@ class _Comparison:
         with self._recording(self.teacher, kept), self._recording(self.student, kept):
             for batch in batches:
                 inputs = send_to_device(batch, self.device)
-                yield tuple(self._forward(model, inputs) for model in (self.teacher, self.student))
+                yield self._forward(self.teacher, inputs), self._forward(self.student, inputs)
 
     @contextmanager
     def _recording(self, model: PreTrainedModel, kept: Literal["logits", "layers"]) -> Iterator[None]:
@@ -149,7 +149,7 @@ class _Comparison:
         request = SignalRequest(logits=True) if kept == "logits" else SignalRequest(hidden=_all_layers(model))
         recorder, was_training = Recorder(model, request, head_rows=self.kind.level == "token"), model.training
         try:
-            model.to(self.device).eval()
+            model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
             yield
         finally:
             recorder.remove()

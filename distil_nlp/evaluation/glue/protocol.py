@@ -139,7 +139,7 @@ class GlueRun:
         length = min(settings.max_length, max_positions(self.model))
         with PartialState().main_process_first():
             splits = load_splits(self.data, task)
-            limits = {"max_length": length, "max_train_rows": settings.max_train_rows}
+            limits: dict[str, Any] = {"max_length": length, "max_train_rows": settings.max_train_rows}
             rows = load_task(splits, self.tokenizer, GLUE[task], **limits)
             if not self.submission:
                 return rows, None
@@ -170,6 +170,7 @@ class GlueRun:
             "predictions": None if tests is None else [*tests],
         }
         if is_main_process():
+            tests = tests or {}
             for file, output in outputs.items():
                 lines = prediction_lines(GLUE[task], output.predictions, tests[file].index)
                 write_atomically(folder / file, "\n".join(lines) + "\n")

@@ -84,7 +84,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return rows (task, metric, median, range, seeds); the score only where it is a mean of several metrics."""
-    rows = [("task", "metric", "median", "range", "seeds")]
+    rows: list[tuple[str, ...]] = [("task", "metric", "median", "range", "seeds")]
     for task, metrics in summary["tasks"].items():
         kept = metrics if len(metrics) > 2 else {name: values for name, values in metrics.items() if name != SCORE}
         for name, values in kept.items():

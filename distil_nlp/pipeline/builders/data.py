@@ -58,7 +58,8 @@ def transfer_set(
 
 def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> Any:
     """Return the training rows with copies in which words are replaced; made once for all students and seeds."""
-    section, teacher = recipe.data.augmentation.replacement, recipe.teacher
+    section: Any = recipe.data.augmentation.replacement
+    teacher = recipe.teacher
     name, revision = (section.model, None) if section.model else (teacher.name, teacher.revision)
     model, missing = load_with_missing_keys(name, Head("mlm"), new_head=True, revision=revision)
     if missing:
@@ -80,7 +81,7 @@ def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokeniz
     check_positions(recipe, usable_positions(model.config), name)
     settings = WordReplacement(**section.model_dump(exclude={"model"}), seed=DEFAULT_SEED)
     folder_name, batch_size = f"{Path(name).name}-{recipe.data.task}", args.per_device_eval_batch_size
-    model = model.to(args.device)
+    model = model.to(args.device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
     return augment_with_replacements(rows, settings, model, tokenizer, name=folder_name, batch_size=batch_size)
 
 

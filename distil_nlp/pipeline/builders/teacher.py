@@ -34,7 +34,7 @@ def single_teachers(recipe: Recipe) -> list[Recipe]:
 def label_names(recipe: Recipe) -> list[str] | None:
     """Return `data.label_names` as names."""
     names = recipe.data.label_names
-    return names and [str(name) for name in names]
+    return None if names is None else [str(name) for name in names]
 
 
 def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
@@ -56,7 +56,7 @@ def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
 def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     """Return the settings of the cache of teacher outputs, or None; its folder's name begins with teacher and task."""
     section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"
-    return section and CacheConfig(name=name, **section.model_dump())
+    return CacheConfig(name=name, **section.model_dump()) if section else None
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

@@ -62,7 +62,9 @@ def _confusion(role: str, counts: _Cells, labels: Sequence[str]) -> Picture:
     axes = figure.subplots()
     names = [shorten(str(name), 14) for name in labels] if len(labels) == size else [str(i) for i in range(size)]
     longest = _MOST_UNSLANTED // size
-    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > longest else {}
+    slant: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > longest else {}
+    )
     fractions = [[value / max(sum(line), 1) for value in line] for line in counts]
     _matrix(axes, counts, fractions, count)
     axes.set_xticks(range(size), names, **slant)

@@ -157,10 +157,11 @@ def latency_figure(run: RunResults) -> Picture | None:
     """Return the headline metric over latency, for teacher and student."""
     setting = headline_setting(run)
     marks = [
-        ModelMark(role, latency_in(run, setting, role), headline_score(run, role), colour)
+        ModelMark(role, time, score, colour)
         for role, colour in (("teacher", TEACHER_COLOUR), ("student", STUDENT_COLOUR))
+        if (time := latency_in(run, setting, role)) and (score := headline_score(run, role))
     ]
-    if not all(mark.time and mark.score for mark in marks):
+    if setting is None or len(marks) < 2:
         return None
     return latency_plot(marks, setting, headline_name(run), _majority_line(run))
 
@@ -168,7 +169,7 @@ def latency_figure(run: RunResults) -> Picture | None:
 def _majority_line(run: RunResults) -> tuple[str, float] | None:
     """Return (name, score) of the majority-class baseline."""
     score = headline_score(run, MAJORITY)
-    return score and (majority_name(run), score.median)
+    return (majority_name(run), score.median) if score else None
 
 
 class ModelMark(NamedTuple):

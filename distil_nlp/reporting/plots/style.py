@@ -140,6 +140,6 @@ def _inline(svg: str, name: str, description: str) -> str:
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    box = re.search(r'viewBox="[^"]*"', svg)[0]
+    box = re.findall(r'viewBox="[^"]*"', svg)[0]
     label = html.escape(description)
     return f'<svg {box} role="img" aria-label="{label}"><title>{label}</title>' + svg[svg.index(">") + 1 :]

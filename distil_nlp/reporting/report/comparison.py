@@ -59,7 +59,7 @@ def _overlap(runs: Sequence[RunResults]) -> list[str]:
     scores = [_comparable(run, runs) for run in best]
     if len(best) < 2 or not all(score and len(score.values) > 1 for score in scores):
         return []
-    (first_low, _), (_, second_high) = (score.span for score in scores)
+    (first_low, _), (_, second_high) = (score.span for score in scores if score)
     if second_high < first_low:
         return []
     return [f"The seeds of {best[0].name} and {best[1].name} overlap: which of them is better may be chance."]
@@ -124,20 +124,26 @@ def comparison_scores_figure(runs: Sequence[RunResults]) -> Picture | None:
     teacher = headline_score(runs[0], "teacher") if len(_teacher_scores(runs)) == 1 else None
     if not same_task(runs):
         teacher = SeedScores(1.0, (1.0,))
+    teacher_line = ("teacher", teacher.median) if teacher else None
     axis = _axis(runs)
     medians = "; ".join(f"{name} {decimal(score.median)}" for name, score, *_ in rows)
-    return dot_plot("scores", "Scores", rows, axis, teacher and ("teacher", teacher.median), f"{axis}: {medians}.")
+    return dot_plot("scores", "Scores", rows, axis, teacher_line, f"{axis}: {medians}.")
 
 
 def comparison_latency_figure(runs: Sequence[RunResults]) -> Picture | None:
     """Return quality against latency of the students, and of the teacher if all have the same."""
     setting = headline_setting(*runs)
     models = [(run.name, latency_in(run, setting, "student"), _comparable(run, runs)) for run in runs]
-    marks = [ModelMark(*model, *_colour_and_marker(i)) for i, model in enumerate(models) if model[1] and model[2]]
+    marks = [
+        ModelMark(name, time, score, *_colour_and_marker(i))
+        for i, (name, time, score) in enumerate(models)
+        if time and score
+    ]
     time = latency_in(runs[0], setting, "teacher")
+    teacher: Any = headline_score(runs[0], "teacher")
     if len(_teacher_scores(runs)) == 1 and time:
-        marks.append(ModelMark("teacher", time, headline_score(runs[0], "teacher"), TEACHER_COLOUR, "*"))
-    return latency_plot(marks, setting, _axis(runs)) if marks else None
+        marks.append(ModelMark("teacher", time, teacher, TEACHER_COLOUR, "*"))
+    return latency_plot(marks, setting, _axis(runs)) if marks and setting is not None else None
 
 
 def _colour_and_marker(i: int) -> tuple[str, str]:

@@ -91,7 +91,7 @@ class CachedSignals:
         """Return the row set of a field."""
         if field.startswith(("hidden/", "activations/", "places/")):
             return field.split("/")[-1]
-        return "all" if field.startswith(TOKEN_FIELDS) else self.logits
+        return "all" if field.startswith(TOKEN_FIELDS) else str(self.logits)
 
     # Signals → fields ----------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class CachedSignals:
         for layer, name in self.activations:
             fields[f"activations/{layer}/{name}"] = signals.activations[layer, name]
         for layer in self.attention:
-            attention = signals.attention[layer]
+            attention: Any = signals.attention[layer]
             _check_attention(attention, layer)
             cached = {"query": attention.query, "key": attention.key}
             if layer in self.values:
@@ -123,9 +123,12 @@ class CachedSignals:
 
     def scalings(self, signals: Signals) -> dict[str, float]:
         """Return the scaling factor of attention scores in each layer."""
-        return {str(layer): signals.attention[layer].scaling for layer in self.attention}
+        attention: dict[int, Any] = signals.attention
+        return {str(layer): attention[layer].scaling for layer in self.attention}
 
     def _top(self, signals: Signals, count: int, chunk: int = 512) -> Fields:
+        assert self.top_k is not None
+        assert self.temperature is not None
         parts = [
             TopLogits.of(signals.vocabulary.logits(start, min(start + chunk, count)), self.top_k, self.temperature)
             for start in range(0, max(count, 1), chunk)
