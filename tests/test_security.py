@@ -199,6 +199,7 @@ def test_no_name_leads_out_of_the_output_folder(home, monkeypatch, override):
     assert {path.relative_to(home).parts[1] for path in set(home.rglob("*")) - set(before)} <= {"tiny.yaml"}
 
 
+@pytest.mark.integration
 def test_a_link_in_a_run_does_not_lead_out_of_it(home, without_report, monkeypatch, capsys):
     """Prevents a run that somebody sent from overwriting or publishing this machine's own files."""
     place = Place(home / "x").prepare()

@@ -63,6 +63,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, monkeypatch):
         Place(tmp_path).prepare().run()
 
 
+@pytest.mark.integration
 def test_auto_find_batch_size_finds_one_and_stays_exact(tmp_path, monkeypatch):
     """Prevents gradients divided by the rows of a batch size that was given up."""
     tried = out_of_memory(monkeypatch, above=3)

@@ -88,6 +88,7 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "methods.cosine: expected the terms that" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.integration
 def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
     monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")

@@ -48,13 +48,8 @@ def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -
     return two
 
 
-@pytest.mark.parametrize(
-    "cut",
-    [
-        "accumulated",
-        *(pytest.param(cut, marks=pytest.mark.integration) for cut in ("thirty-steps", "uneven-last-batch")),
-    ],
-)
+@pytest.mark.integration
+@pytest.mark.parametrize("cut", ["accumulated", "thirty-steps", "uneven-last-batch"])
 def test_two_processes_equal_one(tmp_path, cut):
     """Prevents gradients that are not reduced, counted per process, or taken from repeated filler rows; and an exchange
     at every micro-step of an accumulated step, twice the network for the same gradient."""

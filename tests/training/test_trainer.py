@@ -227,6 +227,7 @@ def test_each_evaluation_set_is_read_by_itself(tmp_path):
     assert together["eval_a_loss"] != pytest.approx(together["eval_b_loss"], rel=1e-3)
 
 
+@pytest.mark.integration
 def test_evaluation_is_exact_whatever_the_batch_size(tmp_path):
     """Prevents means of batch means: ragged batches of 2 and of 5 give the loss per token of all rows at once."""
     rows, found = text_rows(11, seed=3), []
