@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -34,7 +34,7 @@ def dump_yaml(tree: Any) -> str:
 class _Loader(BoundedLoader):
     """A loader with YAML 1.2's numbers (`5e-5`) and booleans (`eval_strategy: no` is text), without repeated keys."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
         for first, resolvers in BoundedLoader.yaml_implicit_resolvers.items()
     }

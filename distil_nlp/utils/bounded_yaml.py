@@ -39,7 +39,7 @@ class BoundedLoader(yaml.SafeLoader):
         if len(self._open) > _DEEPEST:
             raise UnboundedYaml(f"more than {_DEEPEST} levels{mark}")
         self._open.append(1)
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         size = self._open.pop() + (len(node.value) // _LINE if isinstance(node, yaml.ScalarNode) else 0)
         if is_alias and node not in self._sizes:
             raise UnboundedYaml(f"an anchor inside of itself{mark}")
