@@ -16,7 +16,6 @@ from distil_nlp.errors import shown
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.reporting.formatting import percent, plural
-from distil_nlp.tasks import GLUE
 
 _SAMPLED = 2000
 """Rows whose lengths are looked at."""
@@ -51,8 +50,8 @@ def classes_sentence(data: TransferSet) -> str:
 def lengths_sentence(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return percentiles of the tokens of training rows, before they are cut to `data.max_length`."""
     options, task = plan.recipe.data, plan.task
-    configuration = options.name or (task.name if task.name in GLUE else None)
-    rows = load_splits(options.path, configuration, options.revision)[options.train_split]
+    splits = load_splits(options.path, builders.configuration_of(plan.recipe, task), options.revision)
+    rows = splits[options.train_split]
     rows = limit_rows(rows, _SAMPLED, builders.DEFAULT_SEED)
     texts = {column: [text or "" for text in rows[column]] for column in task.text_columns}
     lengths = np.array([len(ids) for ids in tokenise(tokenizer, texts, truncation=False)["input_ids"]])

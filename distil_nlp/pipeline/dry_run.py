@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.data import TransferSet
-from distil_nlp.models import label_outputs, load_model, load_tokenizer, size_of
+from distil_nlp.models import load_tokenizer, size_of
 from distil_nlp.objective.layer_terms import LayerTerm
 from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
@@ -17,7 +17,7 @@ from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun
-from distil_nlp.pipeline.teacher import is_finetuned, teacher_folder_of
+from distil_nlp.pipeline.teacher import is_finetuned, teacher_folder_of, teacher_to_train, trained_teacher
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
@@ -77,16 +77,12 @@ def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenize
 
 def _teacher(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
     """Return the teacher, and whether it would be fine-tuned; one that would be is loaded as it is before that."""
-    section = plan.recipe.teacher
-    if section.finetune is None:
+    if plan.recipe.teacher.finetune is None:
         return TeacherLoader(plan, tokenizer, data).load(plan.recipe), "used as it is"
     folder = teacher_folder_of(plan.recipe, data)
     if is_finetuned(folder):
-        return load_model(str(folder / "model"), data.head), f"fine-tuned already, in {folder}"
-    names = builders.label_names(plan.recipe)
-    teacher = load_model(section.name, data.head, new_head=True, revision=section.revision, label_names=names)
-    label_outputs(teacher.config, data.head)
-    return teacher, f"fine-tuned first, into {folder}"
+        return trained_teacher(folder, data.head), f"fine-tuned already, in {folder}"
+    return teacher_to_train(plan.recipe, data.head), f"fine-tuned first, into {folder}"
 
 
 def _size(model: PreTrainedModel) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from distil_nlp.data.paths import all_paths
 from distil_nlp.errors import UserError, shown
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
@@ -20,7 +19,7 @@ from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan
+from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
@@ -213,10 +212,8 @@ def _check_hub(recipe: Recipe) -> None:
 def _check_folder(recipe: Recipe, folder: Path) -> None:
     cache = recipe.teacher.cache and recipe.teacher.cache.folder
     replacement = recipe.data.augmentation.replacement
-    proposes = (replacement.model, replacement.folder) if replacement else ()
-    teachers = (recipe.teacher.name, *(recipe.teacher.ensemble or []))
-    sources = (*teachers, recipe.student.name, *all_paths(recipe.data.path), cache, *proposes)
-    inside = [name for name in sources if name and _is_inside(name, folder)]
+    read = (*sources(recipe), cache, replacement and replacement.folder)
+    inside = [name for name in read if name and _is_inside(name, folder)]
     if inside:
         raise UserError(
             "training.output_dir",

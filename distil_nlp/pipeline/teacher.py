@@ -22,6 +22,7 @@ from distil_nlp.pipeline.builders.data import data_name
 from distil_nlp.pipeline.builders.teacher import label_names
 from distil_nlp.pipeline.builders.training import training_arguments
 from distil_nlp.recipe import Recipe
+from distil_nlp.tasks import Head
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import altered_files, read_json, weight_checksums, write_atomically
@@ -99,15 +100,13 @@ def _load_or_train(
     if altered:
         logger.info(f"{folder / _MODEL}: {', '.join(altered)} is not as it was saved; the teacher is fine-tuned again")
     elif manifest is not None:
-        return load_model(str(folder / _MODEL), data.head), False, manifest.get("revision")
+        return trained_teacher(folder, data.head), False, manifest.get("revision")
     logger.info(f"fine-tuning the teacher first; it is kept in {folder}")
     args = training_arguments({"save_total_limit": 2, **fields}, folder, recipe)
     set_seed(args.seed)
-    name, revision = recipe.teacher.name, recipe.teacher.revision
-    model = load_model(name, data.head, new_head=True, revision=revision, label_names=label_names(recipe))
-    label_outputs(model.config, data.head)
+    model = teacher_to_train(recipe, data.head)
     before(model)
-    commit = commit_of(name, revision)
+    commit = commit_of(recipe.teacher.name, recipe.teacher.revision)
     trainer = DistillationTrainer(
         model=model.train(),
         args=args,
@@ -124,7 +123,20 @@ def _load_or_train(
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     trainer.accelerator.wait_for_everyone()
-    return load_model(str(folder / _MODEL), data.head), True, commit
+    return trained_teacher(folder, data.head), True, commit
+
+
+def teacher_to_train(recipe: Recipe, head: Head) -> PreTrainedModel:
+    """Return a teacher as it is before its fine-tuning, with a new head where it has none."""
+    name, revision = recipe.teacher.name, recipe.teacher.revision
+    model = load_model(name, head, new_head=True, revision=revision, label_names=label_names(recipe))
+    label_outputs(model.config, head)
+    return model
+
+
+def trained_teacher(folder: Path, head: Head) -> PreTrainedModel:
+    """Return the teacher whose fine-tuning has ended in a folder."""
+    return load_model(str(folder / _MODEL), head)
 
 
 def teacher_folder_of(recipe: Recipe, data: TransferSet) -> Path:

@@ -2,6 +2,7 @@
 
 from distil_nlp.pipeline.builders.data import (
     augmentation_arguments,
+    configuration_of,
     data_name,
     folder_name,
     task_of,
@@ -23,6 +24,7 @@ __all__ = [
     "DEFAULT_SEED",
     "augmentation_arguments",
     "check_student",
+    "configuration_of",
     "data_name",
     "folder_name",
     "label_names",

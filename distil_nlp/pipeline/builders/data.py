@@ -40,8 +40,7 @@ def transfer_set(
         check_positions(recipe, usable_positions(config), teacher.teacher.name)
         _tell_trained_positions(recipe, config, teacher.teacher.name)
         check_words(tokenizer, config, teacher.teacher.name)
-    configuration = options.name or (task.name if task.name in GLUE else None)
-    splits = load_splits(options.path, configuration, options.revision, options.streaming)
+    splits = load_splits(options.path, configuration_of(recipe, task), options.revision, options.streaming)
     commit = commit_of_data(options.path, options.revision, splits)
     limits = DataLimits(
         selection_share=options.selection_share if args.eval_strategy != "no" else None,
@@ -54,6 +53,11 @@ def transfer_set(
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
     return data
+
+
+def configuration_of(recipe: Recipe, task: Task) -> str | None:
+    """Return the dataset's configuration: the one that is named, or a GLUE task's own."""
+    return recipe.data.name or (task.name if task.name in GLUE else None)
 
 
 def _with_replaced_words(recipe: Recipe, rows: Any, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> Any:
