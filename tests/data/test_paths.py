@@ -28,6 +28,16 @@ def test_splits_may_be_named(tmp_path):
     assert {name: rows["text"] for name, rows in splits.items()} == {"train": ["a"], "test": ["b"]}
 
 
+def test_the_same_files_may_be_other_splits(tmp_path):
+    """Prevents the rows of another arrangement, from the cache of `datasets`."""
+    one, other = write(tmp_path, january=["a"], february=["b"])
+    for train, test in ((one, other), (other, one)):
+        splits = load_splits({"train": train, "test": test})
+        expected = ["a", "b"] if train == one else ["b", "a"]
+        assert [*splits["train"]["text"], *splits["test"]["text"]] == expected
+    assert load_splits([one, other])["train"]["text"][:] == ["a", "b"]
+
+
 def test_a_missing_file_is_named(tmp_path):
     """Prevents a pattern that silently matches less."""
     (one,) = write(tmp_path, january=["a"])
