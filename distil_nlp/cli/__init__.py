@@ -14,6 +14,7 @@ from distil_nlp.cli.commands import COMMANDS
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.guard import run_guarded
 from distil_nlp.cli.parser import Parser
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import shown
 
 
@@ -124,7 +125,8 @@ def _work(command: Command, options: argparse.Namespace) -> Path | None:
     command.precheck(options)
     if not command.uses_torch:
         return command.run(options)
-    from distil_nlp.cli.torch_process import torch_process
+    with quick_imports():
+        from distil_nlp.cli.torch_process import torch_process
 
     with torch_process():
         return command.run(options)

@@ -12,7 +12,7 @@ from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.breakdown import breakdown
 from distil_nlp.evaluation.efficiency import measure_efficiency
-from distil_nlp.evaluation.fidelity import compare_models
+from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric
@@ -40,6 +40,7 @@ from distil_nlp.reporting.verdicts import verdict_lines
 from distil_nlp.results import RunResults, drop_non_finite, read_results, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
+from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import read_json
 from distil_nlp.utils.hub_connection import use_cache_without_network
@@ -327,7 +328,10 @@ class Pipeline:
         )
 
     def fidelity(self, student: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
-        """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there."""
+        """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there.
+
+        Layers are compared on no more rows than the student was trained on, so that a try of two steps is short.
+        """
         assert self.teacher is not None
         self.stages.begin(FIDELITY)
         split, rows = next(iter(self.data.split.evaluation.items()))
@@ -340,6 +344,7 @@ class Pipeline:
             rows,
             self.data.scored_by,
             outputs=(teacher[split], own.outputs[split]),
+            cka_rows=min(CKA_ROWS, own.training["steps"] * rows_per_step(self.args)),
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
             bf16=self.args.bf16,

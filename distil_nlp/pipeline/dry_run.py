@@ -23,6 +23,7 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import large
 from distil_nlp.signals.types import EMBEDDINGS
+from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.utils.hub_connection import use_cache_without_network
 
 Line = tuple[str, str]
@@ -105,6 +106,6 @@ def _layer(number: int) -> str:
 
 
 def _steps(plan: RunPlan, steps: int) -> str:
-    rows = plan.args.train_batch_size * plan.args.gradient_accumulation_steps * plan.args.world_size
+    rows = rows_per_step(plan.args)
     students = [str(student) for student in plan.students]
     return f"{steps:,} of {rows} rows, for {len(students)} student{'s' * (len(students) > 1)}: {'; '.join(students)}"

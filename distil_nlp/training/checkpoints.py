@@ -11,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil_nlp.errors import UserError
 from distil_nlp.results.provenance import PROVENANCE
+from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.training.finite import broken_tensors_of, named
 from distil_nlp.utils.files import checksum, load_json, read_json, write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -104,8 +105,7 @@ def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> N
 
 
 def _process_layout(args: TrainingArguments) -> dict[str, int]:
-    rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return {"processes": args.world_size, "rows_per_step": rows}
+    return {"processes": args.world_size, "rows_per_step": rows_per_step(args)}
 
 
 def mark_as_complete(folder: Path) -> None:

@@ -12,6 +12,7 @@ from distil_nlp.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
+    from transformers import TrainingArguments
 
     from distil_nlp.data.augmentation.cutoff import Cutoff
     from distil_nlp.data.augmentation.mixup import Mixup
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from distil_nlp.training.preemption import PreemptionCallback
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
+
+
+def rows_per_step(args: TrainingArguments) -> int:
+    """Return the rows of one step of the optimiser, over all processes."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 class EpochDataLoaders(_Trainer):

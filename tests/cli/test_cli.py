@@ -1,5 +1,7 @@
 """The command line's parsers, help and messages."""
 
+import contextlib
+import gc
 import importlib.util
 import os
 import re
@@ -13,6 +15,7 @@ import distil_nlp
 from distil_nlp import cli
 from distil_nlp.cli.commands import COMMANDS
 from distil_nlp.cli.guard import run_guarded
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import Preempted, UserError
 from tests.helpers import ROOT
 
@@ -65,6 +68,28 @@ def test_mistakes_in_a_recipe_are_told_before_the_pipeline_is_imported(tmp_path)
     ended = python("-c", f"{code}print({{'datasets', 'evaluate', 'matplotlib'}} & sys.modules.keys())")
     assert "teacher.nam: unknown key; did you mean name?" in ended.stderr
     assert ended.stdout == "2\nset()\n"
+
+
+def test_imports_are_quick_and_leave_the_collector_as_it_was(monkeypatch):
+    """Prevents garbage that is never collected: in a process that has imported all, and where it was off before."""
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with quick_imports():
+        assert not gc.isenabled()
+        import json  # noqa: F401  # is imported already
+    assert gc.isenabled()
+    assert not frozen
+    with quick_imports(), contextlib.redirect_stdout(None):
+        import this  # noqa: F401
+    assert frozen == [True]
+    gc.disable()
+    try:
+        with quick_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_every_script_has_its_function():

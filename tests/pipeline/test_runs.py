@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, load_dataset
 from huggingface_hub import ModelCard
 
 from distil_nlp.cli import distill, evaluate_glue, main
+from distil_nlp.evaluation.fidelity import compare_models
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.teacher import DONE
@@ -119,6 +120,19 @@ def test_a_quick_look_is_measured_in_full_later(place, capsys):
     assert "this run is finished" not in capsys.readouterr().out
     assert place.run("evaluation.efficiency=quick") == 0
     assert "this run is finished" in capsys.readouterr().out
+
+
+def test_a_try_compares_layers_on_few_rows(place, monkeypatch):
+    """Prevents a comparison of layers that takes longer than the training of a try."""
+    compared = []
+    monkeypatch.setattr(
+        stages,
+        "compare_models",
+        lambda *models, **how: compared.append(how["cka_rows"]) or compare_models(*models, **how),
+    )
+    assert place.run("training.max_steps=1", "training.per_device_train_batch_size=4") == 0
+    assert place.run("training.max_steps=100", "training.per_device_train_batch_size=4", "run.overwrite=true") == 0
+    assert compared == [4, 128]
 
 
 def test_a_finished_run_is_pushed(place, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import path, positive_int
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -32,8 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> Path:
-    from distil_nlp.benchmark.run import run_benchmark
-    from distil_nlp.benchmark.suites import BenchmarkSettings
+    with quick_imports():
+        from distil_nlp.benchmark.run import run_benchmark
+        from distil_nlp.benchmark.suites import BenchmarkSettings
 
     arguments = vars(options).copy()
     folder = arguments.pop("output")

@@ -8,17 +8,20 @@ from argparse import Namespace
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.commands.distill import add_arguments, precheck
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.recipe.shipped import recipe_file
 
 _INDENT = 10
 
 
 def run(options: Namespace) -> None:
-    from distil_nlp.recipe import load_recipe
+    with quick_imports():
+        from distil_nlp.recipe import load_recipe
 
     file = recipe_file(options.recipe)
     recipe = load_recipe(file, options.overrides)
-    from distil_nlp.pipeline.dry_run import dry_run  # takes seconds, and mistakes in the recipe are told before
+    with quick_imports():  # takes seconds, and mistakes in the recipe are told before
+        from distil_nlp.pipeline.dry_run import dry_run
 
     width = max(shutil.get_terminal_size().columns, 2 * _INDENT)
     for subject, text in dry_run(recipe, file.stem):

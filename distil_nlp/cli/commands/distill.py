@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.recipe import read_yaml
 from distil_nlp.recipe.shipped import recipe_file
 
@@ -22,11 +23,13 @@ def precheck(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> Path:
-    from distil_nlp.recipe import load_recipe
+    with quick_imports():
+        from distil_nlp.recipe import load_recipe
 
     file = recipe_file(options.recipe)
     recipe = load_recipe(file, options.overrides)
-    from distil_nlp.pipeline.distill import distil  # takes seconds, and mistakes in the recipe are told before
+    with quick_imports():  # takes seconds, and mistakes in the recipe are told before
+        from distil_nlp.pipeline.distill import distil
 
     return distil(recipe, file.stem)
 

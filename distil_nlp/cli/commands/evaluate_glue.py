@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import fraction_below_one, path, positive_int, positive_number
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import shown
 
 _FINETUNING = (
@@ -90,11 +91,12 @@ def run(options: Namespace) -> Path | None:
     tasks = arguments.pop("tasks")
     arguments["tasks"] = list(GLUE) if "all" in tasks else list(dict.fromkeys(tasks))
     if arguments.pop("mode") == "score":
-        from distil_nlp.evaluation.glue.scoring import score_on_glue
-
+        with quick_imports():
+            from distil_nlp.evaluation.glue.scoring import score_on_glue
         return score_on_glue(**arguments)
-    from distil_nlp.evaluation.glue.protocol import finetune_on_glue
-    from distil_nlp.evaluation.glue.settings import FinetuningSettings
+    with quick_imports():
+        from distil_nlp.evaluation.glue.protocol import finetune_on_glue
+        from distil_nlp.evaluation.glue.settings import FinetuningSettings
 
     of_protocol = {name: finetuning.pop(name) for name in ("seeds", "submission") if name in finetuning}
     settings = FinetuningSettings(

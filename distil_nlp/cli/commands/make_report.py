@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import path
+from distil_nlp.cli.quick_imports import quick_imports
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,7 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> Path:
-    from distil_nlp.reporting.report import write_report
+    with quick_imports():
+        from distil_nlp.reporting.report import write_report
 
     return write_report(options.runs, options.output)
 

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import path
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import UserError
 from distil_nlp.utils.logging import get_logger
 
@@ -21,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    from distil_nlp.hub import plan_upload, upload
+    with quick_imports():
+        from distil_nlp.hub import plan_upload, upload
 
     planned = plan_upload(options.run, options.repo_id, private=options.private)
     logger.info(str(planned))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import names, path
+from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.recipe import read_yaml
 from distil_nlp.recipe.shipped import STUDIES, recipe_file
 from distil_nlp.utils.logging import get_logger
@@ -29,7 +30,8 @@ def precheck(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> Path:
-    from distil_nlp.study.runner import run_study
+    with quick_imports():
+        from distil_nlp.study.runner import run_study
 
     file = recipe_file(options.study, STUDIES)
     folder = options.output or Path("runs") / path_name(f"study-{file.stem}")

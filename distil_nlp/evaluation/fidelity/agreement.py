@@ -26,6 +26,9 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
+CKA_ROWS = 128
+"""Upper limit of rows whose layers are compared."""
+
 _SAMPLED = "sampled"
 
 
@@ -42,7 +45,7 @@ def compare_models(
     device: torch.device | str = "cpu",
     bf16: bool = False,
     max_rows: int = 2000,
-    cka_rows: int = 128,
+    cka_rows: int = CKA_ROWS,
     cka_tokens: int = 2048,
 ) -> dict[str, Any]:
     """Return the block `fidelity` of `results.json`.
