@@ -35,6 +35,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
     values = {
         "terms": _terms(facts),
         "own_code": _own_code(facts),
+        "schemes": [escape_markdown(one["sentence"]) for one in facts.get("schemes.used") or []],
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
         "without_place": _names(start.get("dropped") or []),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from distil_nlp.data import TransferSet
@@ -15,7 +16,7 @@ from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.latency import PLANS
-from distil_nlp.evaluation.metrics import headline_metric
+from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import (
     class_names,
@@ -23,11 +24,14 @@ from distil_nlp.models import (
     load_tokenizer,
     size_of,
 )
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
-from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan, sources
+from distil_nlp.pipeline.links import Link, chain_of, last_link, mean_outputs
+from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
-from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, claim, run_state, validate_folder
+from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, RunState, claim, run_state, validate_folder
+from distil_nlp.pipeline.schemes import schemes_of, total_compute, total_flops
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
 from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, altered_student, save_outputs
@@ -69,9 +73,41 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
 
 def _distil(plan: RunPlan) -> Path:
     """Run a plan, or the rest of it, in its own folder; return the path of `results.json`."""
+    state = _state_of(plan)
+    if state != "finished":
+        for link in chain_of(plan.recipe):
+            _run_link(link)
+    return _run(plan, state)
+
+
+def _run_link(link: Link) -> None:
+    """Run a link, or the rest of it, in its own folder; one that another run is at is waited for."""
+    plan = RunPlan.of(link.recipe, link.title).with_trained_teacher()
+    validate_folder(plan.folder)
+    with claimed(plan.folder, wait_for=f"the {link.title}"):
+        PartialState().wait_for_everyone()  # until the main process holds the folder
+        state = _state_of(plan)
+        if state == "finished":
+            logger.info(f"{link.title}: from an earlier run, {plan.folder}")
+            return
+        logger.info(f"\n{link.title}: trained first, as a run of its own in {plan.folder}")
+        _run(plan, state, is_link=True)
+        PartialState().wait_for_everyone()  # until its results are written
+
+
+def _state_of(plan: RunPlan) -> RunState:
+    """Return the state of the run in a plan's folder, which the main process has claimed."""
+    with plan.args.main_process_first(desc="the run's folder"):
+        return run_state(plan.folder, plan.recipe)
+
+
+def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
+    """Do what is left of a run whose links are finished; return the path of `results.json`.
+
+    Args:
+        is_link: whether it is a link of another run, which needs no words on what it is worth.
+    """
     folder, should_save = plan.folder, plan.args.should_save
-    with plan.args.main_process_first(desc="the run's folder"):  # which the main process has claimed
-        state = run_state(folder, plan.recipe)
     if state == "finished":
         logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
         _say_what_changed(plan)
@@ -90,7 +126,7 @@ def _distil(plan: RunPlan) -> Path:
     results = Pipeline(plan, tokenizer, data, provenance, teachers).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
-        _show(folder, results)
+        _show(folder, results, is_link)
     return _publish(plan)
 
 
@@ -116,11 +152,13 @@ def _say_what_changed(plan: RunPlan) -> None:
         logger.info(f"{plan.folder / STUDENT}: {', '.join(altered)} is not what was scored")
 
 
-def _show(folder: Path, results: dict[str, Any]) -> None:
+def _show(folder: Path, results: dict[str, Any], is_link: bool = False) -> None:
     """Write card and report, and log the table at the end, the places and, last, what matters most."""
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
     report = write_report([folder])
+    if is_link:
+        return
     logger.info(f"student: {folder / STUDENT}\nreport:  {report}\n")
     logger.info(verdict_lines(RunResults(folder.name, folder, drop_non_finite(results))))  # the results' path follows
 
@@ -144,6 +182,7 @@ class Pipeline:
         provenance: of recipe, rows and models.
         teachers: loads and checks the teachers.
         teacher: the teacher of the student that is trained now; None before the first.
+        guide: the student of the last link, which teaches in its place; None until it is needed.
     """
 
     plan: RunPlan
@@ -152,6 +191,7 @@ class Pipeline:
     provenance: Provenance
     teachers: TeacherLoader
     teacher: PreTrainedModel | None = None
+    guide: PreTrainedModel | None = None
 
     def __post_init__(self) -> None:
         self.stages = Stages(self.plan)
@@ -192,11 +232,12 @@ class Pipeline:
         student, report = run.build(teacher)
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
-        try_models(teacher, student, self.plan.objective_of(student_plan), self.plan.recipe)
+        guide = self.guide_of(student_plan, teacher)
+        try_models(guide, student, self.plan.objective_of(student_plan), self.plan.recipe)
         scores.copied = run.predict(student, "copy")
         training = None if is_new else run.saved_record()
         if training is None:
-            training = run.train(student, teacher, before=self.claim)
+            training = run.train(student, guide, before=self.claim)
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
@@ -207,7 +248,19 @@ class Pipeline:
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
         """Train and score another seed's student, or a baseline's."""
         run = self.student_run(student_plan, scores)
-        return run.train_and_score(self.teacher_of(student_plan, run, scores))
+        teacher = self.teacher_of(student_plan, run, scores)
+        return run.train_and_score(teacher, self.guide_of(student_plan, teacher))
+
+    def guide_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return the model that a student learns from: the teacher, or the student of the last link."""
+        if student_plan.is_plain:
+            return ensemble_members(teacher)[0]
+        link = last_link(self.plan.recipe)
+        if link is None:
+            return teacher
+        if self.guide is None:
+            self.guide = load_model(link.student, self.data.head)
+        return self.guide
 
     def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
         """Return the seconds that a distilled student's training took before; None for another objective or teacher."""
@@ -218,13 +271,35 @@ class Pipeline:
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
         """Return the `StudentRun` that trains and scores a student."""
         own = scores.students.get(DISTILLED, {}).get(self.args.seed)
-        recipe = student_plan.recipe(self.plan.recipe, own.training["max_steps"] if own else None)
+        steps = self.steps_of(student_plan, own, scores) if own else None
+        recipe = student_plan.recipe(self.plan.recipe, steps)
         args = self.args
         if not student_plan.is_main:
             args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
         objective = self.plan.objective_of(student_plan)
         provenance = replace(self.provenance, recipe=fingerprint_of_recipe(recipe))
         return StudentRun(recipe, objective, student_plan.folder, args, self.tokenizer, self.data, provenance)
+
+    def steps_of(self, student_plan: StudentPlan, own: TrainedStudent, scores: RunScores) -> int:
+        """Return the steps of a baseline: those of the run's own student, or as many as take the same operations.
+
+        Raises:
+            UserError: if operations cannot be counted.
+        """
+        steps = own.training["max_steps"]
+        if student_plan.name != EQUAL_COMPUTE:
+            return steps
+        spent = total_flops([own.training, *(link.to_dict() for link in chain_of(self.plan.recipe))])
+        plain = total_flops([scores.students[PLAIN][student_plan.seed].training])
+        if not spent or not plain:
+            raise UserError(
+                "evaluation.baselines",
+                "a run whose operations are counted, for equal_compute",
+                "torch_compile, FSDP or DeepSpeed, or a run of an older version",
+                why="it is not known how many steps take as many",
+                fix="leave equal_compute out",
+            )
+        return max(round(steps * spent / plain), 1)
 
     def teacher_of(self, student_plan: StudentPlan, run: StudentRun, scores: RunScores) -> PreTrainedModel:
         """Return the teacher of all students, or the seed's own; it is scored once."""
@@ -292,7 +367,27 @@ class Pipeline:
             "fidelity": fidelity,
             "efficiency": costs.get("efficiency"),
             "training": own.training,
+            **self.schemes(own, scores),
         }
+
+    def schemes(self, own: TrainedStudent, scores: RunScores) -> dict[str, Any]:
+        """Return the training schemes in words, the links with their scores, and what all stages took together."""
+        recipe, links = self.plan.recipe, chain_of(self.plan.recipe)
+        schemes = schemes_of(recipe)
+        if not schemes:
+            return {}
+        finished = [link.to_dict() for link in links]
+        compute = {"all_stages": total_compute([own.training, *finished])}
+        for name in (PLAIN, EQUAL_COMPUTE):
+            if name in scores.students:
+                first = next(iter(scores.students[name].values()))
+                compute[name] = total_compute([first.training])
+        used = [scheme.to_dict(recipe) for scheme in schemes]
+        block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
+        if recipe.student.generations > 1 and self.data.kind.level == "sequence":
+            generations = [*(link.outputs for link in links), own.outputs]
+            block["mean_of_generations"] = metrics_of(scores.task, mean_outputs(generations, self.data.kind))
+        return {"schemes": block}
 
     def breakdown(self, scores: RunScores, labels: list[str] | None) -> dict[str, Any]:
         """Return the scores by class and length on the first evaluation split, if the kind of task has any."""

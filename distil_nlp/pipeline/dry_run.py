@@ -13,6 +13,7 @@ from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
+from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
@@ -48,6 +49,11 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
         yield "classes", classes_sentence(data)
     if plan.task.kind.level == "sequence":
         yield "lengths", lengths_sentence(plan, tokenizer)
+    for link in chain_of(plan.recipe):
+        yield (
+            "first",
+            f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
+        )
     teacher, state = _teacher(plan, data, tokenizer)
     yield "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
     run = _student_run(plan, data, tokenizer)

@@ -15,11 +15,13 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.pipeline.run_folder import VARIANTS
+from distil_nlp.pipeline.schemes import without_schemes
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import Task
 from distil_nlp.utils.names import path_name
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
+PLAIN, EQUAL_COMPUTE = "plain", "equal_compute"
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,16 @@ class StudentPlan:
     folder: Path
     is_main: bool
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is distilled without the recipe's training schemes."""
+        return self.name in (PLAIN, EQUAL_COMPUTE)
+
     def __str__(self) -> str:
         return f"{self.name.replace('_', ' ')}, seed {self.seed}"
 
     def recipe(self, recipe: Recipe, max_steps: int | None) -> Recipe:
-        """Return the recipe of this student. Baselines take as many steps as the distilled student: `max_steps`."""
+        """Return the recipe of this student; a baseline takes `max_steps` steps."""
         changed = recipe.model_copy(deep=True)
         changed.training["seed"] = self.seed
         if self.name != DISTILLED:
@@ -54,6 +61,8 @@ class StudentPlan:
             changed.data.augmentation.mixup = None  # a mixture has no label
         if self.name == RANDOM_INIT:
             changed.student = builders.random_student(recipe.student)
+        if self.is_plain:
+            changed = without_schemes(changed)
         if recipe.teacher.reseed:
             changed.teacher.finetune = {**(changed.teacher.finetune or {}), "seed": self.seed}
         return changed
@@ -106,12 +115,17 @@ class RunPlan:
         """Return a new objective for a student: a copy of the recipe's terms, or labels only."""
         if student.name == NO_DISTILLATION:
             return Objective([HardLabel()], self.task.kind)
+        if student.is_plain:
+            return builders.objective_from(without_schemes(self.recipe), self.task.kind)
         return copy.deepcopy(self.objective)
 
 
 def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPlan, ...]:
     """Return all students of a recipe; the first is the one that stays in `folder`."""
-    names = [DISTILLED, *(name for name in recipe.evaluation.baselines if name != COPIED_ONLY)]
+    names = [DISTILLED]
+    for name in recipe.evaluation.baselines:
+        names += [PLAIN, name] if name == EQUAL_COMPUTE else [name]  # plain steps tell what they take
+    names = [name for name in dict.fromkeys(names) if name != COPIED_ONLY]
     main = StudentPlan(DISTILLED, seeds[0], folder, True)
     planned = [StudentPlan(name, seed, folder / VARIANTS / f"{name}-{seed}", False) for name in names for seed in seeds]
     return (main, *planned[1:])

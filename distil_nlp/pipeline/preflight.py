@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from distil_nlp.errors import UserError, shown
+from distil_nlp.errors import UserError, listed, shown
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
 from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
+from distil_nlp.models.student import choose_layers
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
+from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
+from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
@@ -45,6 +49,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)
     _check_baselines(recipe)
+    _check_schemes(plan)
     _check_masking(plan)
     _check_cache(recipe)
     validate_cache_support(plan.objective, recipe.teacher.cache)
@@ -165,6 +170,63 @@ def _check_baselines(recipe: Recipe) -> None:
             why="there is no such student to compare with",
             fix="leave random_init out",
         )
+
+
+def _check_schemes(plan: RunPlan) -> None:
+    """Raise UserError for training schemes that do not go together, and baselines that need one."""
+    recipe, schemes = plan.recipe, schemes_of(plan.recipe)
+    without = [name for name in recipe.evaluation.baselines if name in (PLAIN, EQUAL_COMPUTE)]
+    if without and not schemes:
+        raise UserError(
+            "evaluation.baselines",
+            f"{', '.join(without)} for a recipe with a training scheme",
+            "none",
+            why="the student is distilled plainly, and there is nothing to compare it with",
+            fix="leave it out",
+        )
+    if not chain_of(recipe):
+        return
+    keys = [scheme.place for scheme in schemes]
+    if recipe.teacher.assistants and recipe.student.generations > 1:
+        raise UserError("student.generations", "1 with teacher.assistants", "more", fix="leave one of the two out")
+    if recipe.teacher.reseed:
+        raise UserError(
+            "teacher.reseed",
+            f"false with {keys[0]}",
+            "true",
+            why="all seeds are taught by the same chain of students",
+            fix="leave it out",
+        )
+    if not plan.objective.needs_teacher:
+        raise UserError(
+            "objective",
+            f"a term that learns from a teacher, for {keys[0]}",
+            listed(plan.objective.names),
+            why="those that are trained in between would teach nothing",
+            fix="add one, such as soft_target_kl",
+        )
+    _check_layer_pairs(plan)
+
+
+def _check_layer_pairs(plan: RunPlan) -> None:
+    """Raise UserError if the terms cannot pair the layers of a link and what it teaches.
+
+    What cannot be looked at passes.
+    """
+    try:
+        guide = ModelShape.of(load_config(plan.recipe.teacher.name, plan.recipe.teacher.revision))
+    except Exception:
+        return  # what is wrong with it is told where it is loaded
+    teacher = guide
+    for recipe in [*(link.recipe for link in chain_of(plan.recipe)), plan.recipe]:
+        if recipe.student.name is not None:
+            return
+        layers = choose_layers(recipe.student.layers, teacher.num_layers, recipe.student.num_layers)
+        depth = len(layers) if layers else recipe.student.num_layers or teacher.num_layers // 2
+        student = dataclasses.replace(teacher, num_layers=depth)
+        with torch.random.fork_rng(devices=[]):
+            builders.objective_from(recipe, plan.task.kind).bind(guide, student)
+        guide = student
 
 
 def _check_masking(plan: RunPlan) -> None:

@@ -28,12 +28,12 @@ def provenance_of(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokeni
         recipe=fingerprint_of_recipe(recipe),
         training_rows=hash_json([_hash_rows(rows, files or data.revision) for rows in (split.train, split.selection)]),
         evaluation_rows=hash_json({name: _hash_rows(rows, None) for name, rows in split.evaluation.items()}),
-        teacher=_hash_teachers(recipe),
+        teacher=hash_teachers(recipe),
         tokenizer=str(hash_tokenizer(tokenizer)),
         starting_checkpoint=recipe.student.name and fingerprint_of_model(recipe.student.name, recipe.student.revision),
         data_files=files,
         versions=package_versions(_COMPUTING),
-        plugins=_hash_plugins(recipe),
+        plugins=hash_plugins(recipe),
     )
 
 
@@ -47,8 +47,8 @@ def changed_sources(recipe: Recipe, before: Mapping[str, Any]) -> list[str]:
     """Return what has changed since a run, as far as files tell without loading rows or models."""
     now = {
         "data files": hash_data_files(recipe.data.path),
-        "teacher": _hash_teachers(recipe),
-        "plugins": _hash_plugins(recipe),
+        "teacher": hash_teachers(recipe),
+        "plugins": hash_plugins(recipe),
     }
     return [name for name, value in now.items() if before.get(name.replace(" ", "_"), value) != value]
 
@@ -59,12 +59,13 @@ def fingerprint_of_model(name: str, revision: str | None) -> str:
     return hash_model_files(folder) if folder.is_dir() else f"{name}@{commit_of(name, revision) or revision}"
 
 
-def _hash_teachers(recipe: Recipe) -> str:
+def hash_teachers(recipe: Recipe) -> str:
+    """Return a hash of the model files of all teachers, or of their commits on the Hub."""
     teachers = [single.teacher for single in builders.single_teachers(recipe)]
     return hash_json([fingerprint_of_model(teacher.name, teacher.revision) for teacher in teachers])
 
 
-def _hash_plugins(recipe: Recipe) -> str | None:
+def hash_plugins(recipe: Recipe) -> str | None:
     """Return a hash of the files of one's own code; None without any."""
     return hash_json(sorted(plugin.sha256 for plugin in recipe.imported)) if recipe.imported else None
 

@@ -19,6 +19,7 @@ from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, changed_k
 
 logger = get_logger(__name__)
 
+RunState = Literal["new", "unfinished", "finished"]
 RECIPE, RESULTS, STUDENT, VARIANTS = "recipe.yaml", "results.json", "student", "variants"
 
 
@@ -46,7 +47,7 @@ def validate_folder(folder: Path) -> None:
     validate_links(folder)
 
 
-def run_state(folder: Path, recipe: Recipe) -> Literal["new", "unfinished", "finished"]:
+def run_state(folder: Path, recipe: Recipe) -> RunState:
     """Return the state of the run in an output folder; nothing is changed.
 
     Raises:

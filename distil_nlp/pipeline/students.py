@@ -203,8 +203,13 @@ class StudentRun:
         outputs = self.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
         return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
 
-    def train_and_score(self, teacher: PreTrainedModel) -> TrainedStudent:
-        """Train a further student, score it and delete its weights; or read its outputs from disk."""
+    def train_and_score(self, teacher: PreTrainedModel, guide: PreTrainedModel) -> TrainedStudent:
+        """Train a further student, score it and delete its weights; or read its outputs from disk.
+
+        Args:
+            teacher: that it is made of.
+            guide: that it learns from.
+        """
         outputs = read_outputs(self.folder / OUTPUTS, self.data.split.evaluation)
         training = outputs and self._record()
         if outputs is not None and training is not None:
@@ -213,7 +218,7 @@ class StudentRun:
         training = self.saved_record()
         if training is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            training = self.train(self.build(teacher)[0], teacher)
+            training = self.train(self.build(teacher)[0], guide)
         trained = self.score_saved(training)
         if self.args.should_save:
             save_outputs(self.folder / OUTPUTS, trained.outputs)

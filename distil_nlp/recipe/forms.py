@@ -5,7 +5,7 @@ Neither form needs valid settings: keys that the schema does not know, from anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -41,8 +41,8 @@ def _without_defaults(settings: Mapping[str, Any], section: type[Section]) -> di
     for name, value in settings.items():
         field = section.model_fields.get(name) or (_OTHER_TERM if issubclass(section, ObjectiveBase) else None)
         inner = section_class(field.annotation) if field else None
-        if inner and isinstance(value, Mapping):
-            value = _without_defaults(value, inner)
+        if inner:
+            value = _in_sections(value, inner, _without_defaults)
         if field is None or field.is_required() or value != _short_default(field) or _is_weight(name, section):
             short[name] = value
     return short
@@ -58,9 +58,16 @@ def _with_defaults(settings: Mapping[str, Any], section: type[Section]) -> dict[
         inner = section_class(field.annotation)
         if name not in full and not field.is_required():
             full[name] = _default(field)
-        elif inner and isinstance(full.get(name), Mapping):
-            full[name] = _with_defaults(full[name], inner)
+        elif inner and name in full:
+            full[name] = _in_sections(full[name], inner, _with_defaults)
     return full
+
+
+def _in_sections(value: Any, section: type[Section], change: Callable[[Any, type[Section]], Any]) -> Any:
+    """Return a section changed; of a list of sections, each one; other values as they are."""
+    if isinstance(value, list):
+        return [_in_sections(one, section, change) for one in value]
+    return change(value, section) if isinstance(value, Mapping) else value
 
 
 def _default(field: FieldInfo) -> Any:

@@ -37,9 +37,10 @@ class Section(BaseModel):
 
 
 def section_class(annotation: Any) -> type[Section] | None:
-    """Return the section in an annotation such as `CacheSection | None`, if there is one."""
-    candidates = (annotation, *get_args(annotation))
-    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)), None)
+    """Return the section in an annotation such as `CacheSection | None` or `list[ShapeSection]`, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(section_class, get_args(annotation))), None)
 
 
 class CacheSection(Section):
@@ -58,6 +59,22 @@ class CacheSection(Section):
     mask_epochs: PositiveInt = 1
 
 
+class ShapeSection(Section):
+    """The shape of a model that is made of the teacher.
+
+    Attributes:
+        architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
+        num_layers: depth; by default half the teacher's, or the number of copied layers.
+        layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
+        config: fields of the model's configuration to change, such as `hidden_size`.
+    """
+
+    architecture: Literal["same", "distilbert"] = "same"
+    num_layers: PositiveInt | None = None
+    layers: StudentLayers = "every_other"
+    config: dict[str, Any] = {}
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -71,6 +88,11 @@ class TeacherSection(Section):
         reseed: fine-tune a teacher for each of `evaluation.seeds`.
         folder: parent folder of fine-tuned teachers.
         ensemble: further teachers, whose logits are averaged with its own.
+        assistants: shapes of models between teacher and student, the largest first: each is distilled from the one
+            before, and the last one teaches the student. Their runs are in `folder`.
+        guided: `last` for a student (and assistants) taught by the assistant before alone, `dense` by the teacher and
+            all assistants before.
+        drop: with `dense`, the probability with which each of these is left out of a step.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
     """
 
@@ -82,27 +104,25 @@ class TeacherSection(Section):
     reseed: bool = False
     folder: str = "runs/teachers"
     ensemble: Annotated[list[str], Field(min_length=1)] | None = None
+    assistants: Annotated[list[ShapeSection], Field(min_length=1)] | None = None
+    guided: Literal["last", "dense"] = "last"
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cache: CacheSection | None = None
 
 
-class StudentSection(Section):
-    """The student.
+class StudentSection(ShapeSection):
+    """The student: its shape (see `ShapeSection`), or a checkpoint.
 
     Attributes:
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
         revision: commit, branch or tag of that checkpoint.
-        architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
-        num_layers: depth; by default half the teacher's, or the number of copied layers.
-        layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
-        config: fields of the model's configuration to change, such as `hidden_size`.
+        generations: number of students of this shape, each of which teaches the next one; the last is the run's own.
+            The runs of the others are in `teacher.folder`.
     """
 
     name: str | None = None
     revision: str | None = None
-    architecture: Literal["same", "distilbert"] = "same"
-    num_layers: PositiveInt | None = None
-    layers: StudentLayers = "every_other"
-    config: dict[str, Any] = {}
+    generations: PositiveInt = 1
 
 
 class MaskingSection(Section):
@@ -332,7 +352,9 @@ class EvaluationSection(Section):
 
     Attributes:
         seeds: number of students, with `training.seed` and the numbers after it as seeds; or a list of seeds.
-        baselines: further students to compare with: trained on labels only, from random weights, or not trained.
+        baselines: further students to compare with: trained on labels only, from random weights, or not trained; for
+            a training scheme also distilled without it, for the same steps (`plain`) or for as many as take the same
+            operations (`equal_compute`).
         batch_size: rows of a forward.
         early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
         efficiency: how much of latency, operations and memory is measured at the end: `full` (about a minute), `quick`
@@ -341,7 +363,7 @@ class EvaluationSection(Section):
     """
 
     seeds: PositiveInt | SeedList = 1
-    baselines: list[Literal["no_distillation", "random_init", "copied_only"]] = []
+    baselines: list[Literal["no_distillation", "random_init", "copied_only", "plain", "equal_compute"]] = []
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
     efficiency: Literal["full", "quick", "off"] = "full"

@@ -59,5 +59,7 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
+        "teacher.guided": not recipe.teacher.assistants and is_set(recipe.teacher, "guided"),
+        "teacher.drop": recipe.teacher.guided != "dense" and is_set(recipe.teacher, "drop"),
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

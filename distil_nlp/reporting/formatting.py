@@ -47,7 +47,7 @@ def large(value: float | None, unit: str = "") -> str:
     """Format a large number with its SI prefix: 22.7 M, 1.2 G, 23.0 k; with the unit B, 69.6 MB."""
     if value is None:
         return ""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.1f}{GAP}{prefix}{unit}"
     return f"{value:.0f}{GAP * bool(unit)}{unit}"

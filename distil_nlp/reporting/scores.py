@@ -21,6 +21,8 @@ _METRICS = {
 }
 _BASELINES = {
     "no_distillation": "labels only",
+    "plain": "plain distillation",
+    "equal_compute": "plain, equal compute",
     "random_init": "from random weights",
     "copied_only": "initialised student",
 }

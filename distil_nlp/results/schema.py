@@ -338,6 +338,68 @@ class Baselines(Block):
     random_init: TrainedBaseline = described(
         "Student distilled from random weights.", absent="unless `evaluation.baselines` has it"
     )
+    plain: TrainedBaseline = described(
+        "Student distilled without the training schemes, for as many steps.",
+        absent="unless `evaluation.baselines` has it or `equal_compute`",
+    )
+    equal_compute: TrainedBaseline = described(
+        "Student distilled without the training schemes, for as many operations as all stages took.",
+        absent="unless `evaluation.baselines` has it",
+    )
+
+
+class SchemeUsed(Block):
+    """A training scheme."""
+
+    key: str = described("The recipe key that switches it on.")
+    title: str = described("Its name.")
+    paper: str = described("Number of its paper on arXiv.")
+    sentence: str = described("What was done.")
+
+
+class Compute(Block):
+    """What trainings took, all together. The teacher's own is not among them."""
+
+    steps: int = described("Optimiser steps.")
+    seconds: float = described("Wall-clock seconds.")
+    tokens: int = described("Tokens of the students' batches, without padding.")
+    flops: float | None = described(
+        "Floating-point operations; see `training.flops`.", null="where those of a training could not be counted"
+    )
+
+
+class LinkUsed(Block):
+    """A run whose student teaches: an assistant, or an earlier generation."""
+
+    title: str = described("Its role.")
+    folder: str = described("The folder of its run.")
+    parameters: int = described("Parameters of its student.")
+    encoder_parameters: int = described("Those of the encoder's layers.")
+    metrics: MetricValues = described("Scores of its student; keys as in `teacher.metrics`.")
+    steps: int = described("Optimiser steps of its training.")
+    seconds: float = described("Wall-clock seconds of its training.")
+    tokens: int = described("Tokens of its training.")
+    flops: float | None = described("Floating-point operations of its training.", null="if they were not counted")
+
+
+class SchemeCompute(Block):
+    """What the trainings of one seed took."""
+
+    all_stages: Compute = described("The run's own student and all links.")
+    plain: Compute = described("The baseline `plain`.", absent="unless `evaluation.baselines` has it")
+    equal_compute: Compute = described("The baseline `equal_compute`.", absent="unless `evaluation.baselines` has it")
+
+
+class Schemes(Block):
+    """The training schemes: who taught, and how often."""
+
+    used: list[SchemeUsed] = described("The schemes of the recipe.")
+    links: list[LinkUsed] = described("Runs whose students taught, in order.")
+    compute: SchemeCompute = described("What the trainings took.")
+    mean_of_generations: MetricValues = described(
+        "Scores of the mean answers of all generations (of probabilities, for classes).",
+        absent="unless `student.generations` is above 1",
+    )
 
 
 class BothNumbers(Block):
@@ -452,6 +514,12 @@ class Training(Block):
 
     seconds: float = described("Wall-clock seconds, interrupted legs included.")
     tokens: int = described("Tokens of all processes, without padding.")
+    flops: float | None = described(
+        "Floating-point operations of the matrix products of all models, forwards and backwards: those of the first "
+        "micro-batch per token, times `tokens`.",
+        absent="in files of older versions",
+        null="where they cannot be counted: `torch_compile`, FSDP, DeepSpeed",
+    )
     tokens_per_second: Number = described("Tokens per second.")
     steps: int = described("Optimiser steps taken.")
     max_steps: int = described("Optimiser steps planned; early stopping may take fewer.")
@@ -506,6 +574,7 @@ class Results(Block):
         "Latencies, and the conditions of the cost measurement.", null="if `evaluation.efficiency` is `off`"
     )
     training: Training = described("Training of the run's own student.")
+    schemes: Schemes = described("The training schemes.", absent="for plain distillation")
 
 
 def schema_mismatches(results: Mapping[str, Any]) -> list[str]:

@@ -90,6 +90,7 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
     return {
         "seconds": round(spent["seconds"], 2),
         "tokens": spent["tokens"],
+        "flops": spent.get("flops_per_token") and spent["flops_per_token"] * spent["tokens"],
         "tokens_per_second": round(spent["tokens"] / spent["seconds"], 1),
         "steps": trainer.state.global_step,
         "max_steps": trainer.state.max_steps,

@@ -39,6 +39,8 @@ class TermLogging(_Trainer):
         last_terms: latest logged mean of each term.
         tokens_seen: tokens of this process since training started, without padding.
         spent_before: seconds and tokens before the checkpoint that training resumed from.
+        flops_per_token: floating-point operations of the first micro-batch, of all models, per token that is no
+            padding; None until then, and where they cannot be counted.
         provenance: what the student is made of, kept in each checkpoint; None if nobody said.
     """
 
@@ -54,6 +56,7 @@ class TermLogging(_Trainer):
         self.last_terms: dict[str, float] = {}
         self.tokens_seen = 0
         self.spent_before: dict[str, float] = {"seconds": 0.0, "tokens": 0}
+        self.flops_per_token: float | None = None
         self.provenance: Provenance | None = None
         self._train_meter = Meter(len(self.objective.terms), self.args.device)
         self._term_means: dict[str, float] = {}
@@ -68,6 +71,7 @@ class TermLogging(_Trainer):
         if self.probe is not None:
             self.probe.start()
         self.tokens_seen, self._start_time = 0, time.monotonic()
+        self.flops_per_token = self.spent_before.get("flops_per_token")
         self._spent_at_last_log = self.spent_before
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -98,9 +102,11 @@ class TermLogging(_Trainer):
         """Return seconds and tokens (of all processes, without padding) of training, earlier starts included."""
         own = torch.tensor(float(self.tokens_seen), device=self.args.device)
         tokens = int(self.accelerator.reduce(own, "sum").item())
+        counted = {} if self.flops_per_token is None else {"flops_per_token": self.flops_per_token}
         return {
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
             "tokens": self.spent_before["tokens"] + tokens,
+            **counted,
         }
 
     def _tokens_per_second(self) -> float:

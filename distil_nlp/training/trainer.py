@@ -41,6 +41,7 @@ from distil_nlp.training.checks import (
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.evaluation_loop import ExactEvaluation
+from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
@@ -295,6 +296,21 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         for batch, counts in zip(batches, sizes, strict=True):
             batch[ROWS_PER_PROCESS] = dict(zip(names, counts, strict=True))
             batch["rows"]["batch"] = torch.arange(int(sum(counts[0]) > 1))
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Take a micro-batch's forward and backward; the operations of the first one are counted."""
+        if self.flops_per_token is not None or not self._counts_flops(inputs):
+            return super().training_step(model, inputs, *args, **kwargs)
+        with flop_counter() as counter:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.flops_per_token = counter.get_total_flops() / inputs["tokens"]
+        return loss
+
+    def _counts_flops(self, inputs: dict[str, Any]) -> bool:
+        """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
+        is_seen = not (self.args.torch_compile or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        is_probed = self.probe is not None and self.probe.is_due(self.state.global_step)
+        return is_seen and not is_probed and bool(inputs.get("tokens"))
 
     def compute_loss(
         self,

@@ -12,6 +12,7 @@ from distil_nlp.reporting.plots import curves, matrices, scores
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
+from distil_nlp.reporting.schemes import compute_table, scheme_sentences
 from distil_nlp.reporting.scores import LABELS_ONLY
 from distil_nlp.reporting.tables import Table, training_table
 from distil_nlp.reporting.verdicts import Verdict, leading_verdict, verdicts
@@ -102,6 +103,7 @@ def run_page(run: RunResults) -> Page:
             ReportSection(
                 "Quality", (), [tables.quality_table(run), breakdown.lengths_table(run)], [scores.scores_figure(run)]
             ),
+            ReportSection("Training scheme", scheme_sentences(run), [compute_table(run)]),
             ReportSection("Classes", (), [breakdown.classes_table(run)], matrices.confusion_figures(run)),
             _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),

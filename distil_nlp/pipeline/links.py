@@ -1,0 +1,148 @@
+"""Links: runs whose students teach the student of another run, such as assistants and earlier generations.
+
+A link is a run of its own, in a folder named by what it is made of: it is done once, carries on where it was stopped,
+has a report of its own, and is shared by all runs that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp
+
+from distil_nlp.data.fingerprint import hash_data_files, hash_json
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.predict import Outputs
+from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.plan import student_seeds
+from distil_nlp.pipeline.provenance import fingerprint_of_recipe, hash_plugins, hash_teachers
+from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
+from distil_nlp.pipeline.schemes import describe_shape
+from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
+from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import StudentSection
+from distil_nlp.results import read_results
+from distil_nlp.tasks import TaskKind
+from distil_nlp.utils.names import path_name
+
+
+@dataclass(frozen=True)
+class Link:
+    """A run whose student teaches.
+
+    Attributes:
+        title: its role, such as `assistant of 9 layers`.
+        recipe: of the run; it has the links before this one.
+    """
+
+    title: str
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.recipe.training["output_dir"])
+
+    @property
+    def student(self) -> str:
+        """The folder of the student that teaches.
+
+        Raises:
+            UserError: if its weights are not those that were scored.
+        """
+        if altered := altered_student(self.folder):
+            raise UserError(
+                str(self.folder / STUDENT),
+                f"the {self.title} as its run saved it",
+                f"another {', '.join(altered)}",
+                why="the student would learn from something else",
+                fix=f"delete {self.folder}, so that it is trained again",
+            )
+        return str(self.folder / STUDENT)
+
+    @property
+    def outputs(self) -> dict[str, Outputs]:
+        """Outputs of its student on the evaluation rows."""
+        return load_outputs(self.folder / OUTPUTS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a finished link for `results.json`: its student's size and scores, and its cost."""
+        results = read_results(self.folder / RESULTS)
+        student, training = results["student"], results["training"]
+        return {
+            "title": self.title,
+            "folder": str(self.folder),
+            **{name: student[name] for name in ("parameters", "encoder_parameters", "metrics")},
+            **{name: training.get(name) for name in ("steps", "seconds", "tokens", "flops")},
+        }
+
+
+def chain_of(recipe: Recipe) -> list[Link]:
+    """Return the links of a recipe in the order in which they are trained; none where the teacher teaches alone."""
+    link = last_link(recipe)
+    return [*chain_of(link.recipe), link] if link else []
+
+
+def last_link(recipe: Recipe) -> Link | None:
+    """Return the last link before a recipe's student."""
+    return _last_assistant(recipe) or _last_generation(recipe)
+
+
+def _last_assistant(recipe: Recipe) -> Link | None:
+    """Return the smallest assistant; its own run has those before it (Mirzadeh et al. 2020, arXiv:1902.03393)."""
+    if not recipe.teacher.assistants:
+        return None
+    *before, shape = recipe.teacher.assistants
+    teacher = {"assistants": before or None, **({} if before else {"guided": "last", "drop": 0.0})}
+    student = StudentSection(**shape.model_dump())
+    return _link(f"assistant of {describe_shape(shape)}", recipe, teacher, student)
+
+
+def _last_generation(recipe: Recipe) -> Link | None:
+    """Return the generation before the run's own (Furlanello et al. 2018, arXiv:1805.04770)."""
+    number = recipe.student.generations - 1
+    if not number:
+        return None
+    return _link(f"generation {number}", recipe, {}, recipe.student.model_copy(update={"generations": number}))
+
+
+def _link(title: str, recipe: Recipe, teacher: dict[str, Any], student: StudentSection) -> Link:
+    """Return a link with a teacher section of these changes: one seed, no baselines, nothing measured or uploaded."""
+    link = recipe.model_copy(deep=True)
+    link.teacher = link.teacher.model_copy(update=teacher)
+    link.student = student
+    link.evaluation = link.evaluation.model_copy(update={"seeds": 1, "baselines": [], "efficiency": "off"})
+    link.hub = link.hub.model_copy(update={"push": False})
+    link.run = link.run.model_copy(update={"overwrite": False})
+    name = path_name(f"{Path(link.teacher.name).name}-{builders.data_name(link)}-{title.replace(' ', '-')}")
+    link.training["seed"] = student_seeds(recipe)[0]
+    link.training["output_dir"] = str(Path(link.teacher.folder) / f"{name}-{_fingerprint(link)}")
+    return Link(title, link)
+
+
+def _fingerprint(recipe: Recipe) -> str:
+    """Return a hash of all that makes a link, other than rows on the Hub."""
+    made_of = (fingerprint_of_recipe(recipe), hash_data_files(recipe.data.path), hash_teachers(recipe))
+    return hash_json([*made_of, hash_plugins(recipe)])[:10]
+
+
+def mean_outputs(models: Sequence[dict[str, Outputs]], kind: TaskKind) -> dict[str, Outputs]:
+    """Return the mean answers of several models, by split.
+
+    For classes these are the logarithms of the mean probabilities, (rows, classes); for numbers the mean.
+    """
+    return {
+        split: Outputs(_mean([model[split].predictions for model in models], kind), first.labels)
+        for split, first in models[0].items()
+    }
+
+
+def _mean(predictions: Sequence[np.ndarray], kind: TaskKind) -> np.ndarray:
+    stacked = np.stack(predictions)
+    if kind.output == "number":
+        return stacked.mean(0)
+    return logsumexp(log_softmax(stacked, axis=-1), axis=0) - np.log(len(stacked))

@@ -1,0 +1,105 @@
+"""Training schemes: the keys of a recipe that change who teaches, or how often; each in a sentence.
+
+To add one: a line in `SCHEMES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import ShapeSection
+from distil_nlp.recipe.validate import is_set
+from distil_nlp.reporting.formatting import plural
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A training scheme.
+
+    Attributes:
+        section, key: where a recipe switches it on.
+        title: its name.
+        paper: number of its paper on arXiv.
+        sentence: says what is done, for report and card.
+        details: further keys of the section that have a meaning with it alone.
+    """
+
+    section: str
+    key: str
+    title: str
+    paper: str
+    sentence: Callable[[Recipe], str]
+    details: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The key that switches it on, such as `teacher.assistants`."""
+        return f"{self.section}.{self.key}"
+
+    def is_used(self, recipe: Recipe) -> bool:
+        """Return whether a recipe has it."""
+        return is_set(getattr(recipe, self.section), self.key)
+
+    def to_dict(self, recipe: Recipe) -> dict[str, Any]:
+        """Return a line of the block `schemes` of `results.json`."""
+        return {"key": self.place, "title": self.title, "paper": self.paper, "sentence": self.sentence(recipe)}
+
+
+def schemes_of(recipe: Recipe) -> list[Scheme]:
+    """Return the schemes that a recipe has."""
+    return [scheme for scheme in SCHEMES if scheme.is_used(recipe)]
+
+
+def without_schemes(recipe: Recipe) -> Recipe:
+    """Return the recipe of plain distillation: the teacher, one student, the same terms."""
+    plain = recipe.model_copy(deep=True)
+    for scheme in SCHEMES:
+        section = getattr(plain, scheme.section)
+        for key in (scheme.key, *scheme.details):
+            setattr(section, key, type(section).model_fields[key].get_default(call_default_factory=True))
+    return plain
+
+
+def total_compute(trainings: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return steps, seconds, tokens and operations of several trainings together."""
+    totals: dict[str, float | None] = {
+        name: sum(training[name] for training in trainings) for name in ("steps", "seconds", "tokens")
+    }
+    return {**totals, "flops": total_flops(trainings)}
+
+
+def total_flops(trainings: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the operations of several trainings; None if those of one are not known."""
+    flops = [training.get("flops") for training in trainings]
+    return None if None in flops else sum(filter(None, flops))
+
+
+def _assistants(recipe: Recipe) -> str:
+    teacher, shapes = recipe.teacher, recipe.teacher.assistants or []
+    drop = f", each of which is left out of a step with probability {teacher.drop:g}" if teacher.drop else ""
+    taught = "by the last one alone" if teacher.guided == "last" else f"by the teacher and all of them{drop}"
+    return (
+        f"{plural(len(shapes), 'assistant')} came between teacher and student "
+        f"({'; '.join(map(describe_shape, shapes))}); the student was taught {taught}."
+    )
+
+
+def _generations(recipe: Recipe) -> str:
+    count = recipe.student.generations
+    return f"The student is the last of {count} generations of its shape: the teacher taught the first, each the next."
+
+
+def describe_shape(shape: ShapeSection) -> str:
+    """Return a shape in words, such as `9 layers`."""
+    layers = shape.num_layers or (len(shape.layers) if isinstance(shape.layers, list) else None)
+    fields = [f"{layers} layer{'s' * (layers > 1)}" if layers else "half the layers"]
+    return ", ".join([*fields, *(f"{name} {value}" for name, value in shape.config.items())])
+
+
+SCHEMES = (
+    Scheme("teacher", "assistants", "teaching assistants", "1902.03393", _assistants, ("guided", "drop")),
+    Scheme("student", "generations", "generations (born-again networks)", "1805.04770", _generations),
+)

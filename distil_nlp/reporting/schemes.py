@@ -1,0 +1,45 @@
+"""Training schemes of a run: what was done, the students that taught, and what all of it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distil_nlp.reporting.formatting import count, decimal, duration, large
+from distil_nlp.reporting.scores import headline_name
+from distil_nlp.reporting.tables import Table, make_table
+from distil_nlp.results import RunResults, get_nested
+
+_STAGES = {
+    "all_stages": "all stages",
+    "plain": "plain distillation",
+    "equal_compute": "plain distillation, equal compute",
+}
+
+
+def scheme_sentences(run: RunResults) -> list[str]:
+    """Return a sentence for each training scheme of a run."""
+    return [one["sentence"] for one in run.get("schemes.used") or [] if get_nested(one, "sentence")]
+
+
+def compute_table(run: RunResults) -> Table | None:
+    """Return size, score and cost of each student that taught and of the run's own, and of all together."""
+    links, metric = run.get("schemes.links") or [], run.metric
+    rows = [
+        (one.get("title"), large(one.get("parameters")), decimal(get_nested(one, "metrics", metric)), *_cost(one))
+        for one in links
+    ]
+    if links:
+        own = run.get("student.parameters"), run.get(f"student.metrics.{metric}")
+        rows.append(("student", large(own[0]), decimal(own[1]), *_cost(run.get("training") or {})))
+    compute = run.get("schemes.compute") or {}
+    for name, title in _STAGES.items():
+        if name in compute and not (name == "all_stages" and len(compute) == 1 and not links):
+            rows.append((title, "", decimal(run.get(f"baselines.{name}.metrics.{metric}")), *_cost(compute[name])))
+    note = "Operations are those of the matrix products of all models; the teacher’s own training is not counted."
+    head = ("", "parameters", headline_name(run), "steps", "time", "operations")
+    return make_table("Cost of training", head, rows, note)
+
+
+def _cost(training: Mapping[str, Any]) -> tuple[str, str, str]:
+    return count(training.get("steps")), duration(training.get("seconds")), large(training.get("flops"), "FLOP")

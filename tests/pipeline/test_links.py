@@ -1,0 +1,155 @@
+"""Students that teach students: assistants and generations, each a run of its own."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from scipy.special import softmax
+
+from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.students import StudentRun, load_outputs
+from distil_nlp.recipe import load_recipe
+from tests.helpers.messages import one_line
+from tests.helpers.runs import Place
+
+ASSISTED = ("teacher.assistants=[{num_layers: 3}]", "student.num_layers=1", "training.max_steps=3")
+
+LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidden_cosine", "attention_kl")]
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Reports take seconds."""
+    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path).prepare()
+
+
+def links_of(place, *overrides):
+    file, *given = place.command(*overrides)
+    return chain_of(load_recipe(file, given))
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_an_assistant_is_a_run_of_its_own(place, capsys):
+    """Prevents assistants that nobody can look at, that are trained again, or that do not teach."""
+    assert place.run(*ASSISTED) == 0
+    said = capsys.readouterr().out
+    assert "assistant of 3 layers: trained first, as a run of its own in" in said
+    schemes = place.results["schemes"]
+    assert [one["key"] for one in schemes["used"]] == ["teacher.assistants"]
+    (link,) = links_of(place, *ASSISTED)
+    (told,) = schemes["links"]
+    assert told["folder"] == str(link.folder)
+    found = json.loads((link.folder / "results.json").read_text())
+    assert found["student"]["initialisation"]["teacher_layers"] == [0, 1, 3]
+    assert told["metrics"] == found["student"]["metrics"]
+    total = schemes["compute"]["all_stages"]
+    assert total["steps"] == 6
+    assert total["flops"] == found["training"]["flops"] + place.results["training"]["flops"]
+    assert place.run(*ASSISTED, "run.overwrite=true", "training.learning_rate=1e-4") == 0
+    assert "from an earlier run" not in capsys.readouterr().out  # another rate is another assistant
+    assert place.run(*ASSISTED, "run.overwrite=true", "student.layers=[0]") == 0
+    assert "from an earlier run" in capsys.readouterr().out
+
+
+def test_the_assistant_teaches(place):
+    """Prevents a student that learns from the teacher in spite of its assistant."""
+    place.run("training.max_steps=1", "student.num_layers=1")
+    start = f"student.name={(place.out / 'student').rename(place.folder / 'start')}"
+    given = ("teacher.assistants=[{num_layers: 3}]", "training.max_steps=3", start)
+    assert place.run(*given, "run.overwrite=true") == 0
+    guided = weights(place.out / "student")
+    (link,) = links_of(place, *given)
+    told = (f"teacher.name={link.student}", "training.max_steps=3", start)
+    assert place.run(*told, "run.overwrite=true") == 0
+    direct = weights(place.out / "student")
+    assert all(guided[name].equal(direct[name]) for name in guided)
+
+
+def test_an_interrupted_chain_carries_on(place, monkeypatch, capsys):
+    """Prevents links that are trained again, and another student, after a stop in the middle."""
+    assert place.run(*ASSISTED) == 0
+    whole = weights(place.out / "student")
+    place.out.rename(place.folder / "whole")
+    train = StudentRun.train
+
+    def stopped(run, *args, **kwargs):
+        if run.folder == place.out:
+            raise KeyboardInterrupt
+        return train(run, *args, **kwargs)
+
+    links_of(place, *ASSISTED)[0].folder.rename(place.folder / "link")
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentRun, "train", stopped)
+        assert place.run(*ASSISTED) == 130
+    capsys.readouterr()
+    assert place.run(*ASSISTED) == 0
+    assert "assistant of 3 layers: from an earlier run" in capsys.readouterr().out
+    again = weights(place.out / "student")
+    assert all(whole[name].equal(again[name]) for name in whole)
+
+
+def test_each_generation_teaches_the_next(place):
+    """Prevents generations of other shapes or seeds, and a mean of theirs that is not one of probabilities."""
+    given = ("student.generations=3", "training.max_steps=2")
+    assert place.run(*given) == 0
+    links = links_of(place, *given)
+    assert [link.title for link in links] == ["generation 1", "generation 2"]
+    assert [link["folder"] for link in place.results["schemes"]["links"]] == [str(link.folder) for link in links]
+    outputs = [load_outputs(folder / "outputs.npz")["test"] for folder in (*(x.folder for x in links), place.out)]
+    mean = np.mean([softmax(one.predictions.astype(np.float64), -1) for one in outputs], 0)
+    accuracy = float((mean.argmax(-1) == outputs[0].labels).mean())
+    assert place.results["schemes"]["mean_of_generations"]["accuracy"] == pytest.approx(accuracy)
+    first, second = (weights(link.folder / "student") for link in links)
+    assert any(not first[name].equal(second[name]) for name in first)
+
+
+def test_plain_distillation_at_equal_compute(place):
+    """Prevents a scheme that looks good because it took more than what it is compared with."""
+    assert place.run(*ASSISTED, "evaluation.baselines=[equal_compute]") == 0
+    compute, baselines = place.results["schemes"]["compute"], place.results["baselines"]
+    assert {"plain", "equal_compute"} <= baselines.keys()
+    assert compute["plain"]["steps"] == 3
+    more = compute["all_stages"]["flops"] / compute["plain"]["flops"]
+    assert more > 2  # three layers and one, against one
+    assert compute["equal_compute"]["steps"] == round(3 * more)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluation.baselines=[plain]"], "evaluation.baselines: expected plain for a recipe with a training scheme"),
+        ([*ASSISTED, "student.generations=2"], "student.generations: expected 1 with teacher.assistants"),
+        ([*ASSISTED, "teacher.finetune={}", "teacher.reseed=true"], "teacher.reseed: expected false with teacher.assi"),
+        (["student.generations=2", *LABELS_ONLY], "objective: expected a term that learns from a tea"),
+        (["teacher.guided=dense"], "teacher.guided too"),
+        ([*ASSISTED, "teacher.drop=0.5"], "teacher.drop too"),
+        ([*ASSISTED, "objective.hidden_cosine.layers=[[3,0]]"], "objective.hidden_cosine.layers: expected "),
+        (["teacher.assistants=[{num_layers: 9}]"], "expected at most the teacher's 4 layers"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_told_before_anything_is_trained(place, capsys, overrides, message):
+    """Prevents hours of training an assistant before a mistake is told."""
+    assert place.run(*overrides) == 2
+    assert message in one_line(capsys.readouterr().err)
+    assert not place.out.exists()
+    assert not (place.folder / "teachers").exists()
+
+
+def test_an_altered_link_is_not_taught_by(place, capsys):
+    """Prevents a student that learns from weights that nobody scored."""
+    assert place.run(*ASSISTED) == 0
+    (link,) = links_of(place, *ASSISTED)
+    file = link.folder / "student" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    assert place.run(*ASSISTED, "run.overwrite=true", "student.layers=[0]") == 2
+    assert "as its run saved it" in one_line(capsys.readouterr().err)
