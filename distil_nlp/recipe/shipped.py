@@ -8,7 +8,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _CITATION = re.compile(r"\s*\([^()]*arXiv[^()]*\)")
-SCHEMES, STUDIES, CONFIGURATIONS = "schemes", "study", "accelerate"
+TRAINING_SCHEMES, STUDIES, CONFIGURATIONS = "schemes", "study", "accelerate"
 """Folders of the shipped recipes of training schemes, of studies, and of configurations for `accelerate launch`."""
 
 
@@ -35,7 +35,7 @@ def nearest_shipped(name: str) -> str | None:
 
 
 def _all_names() -> list[str]:
-    return [name for folder in ("", SCHEMES, STUDIES, CONFIGURATIONS) for name in shipped_names(folder)]
+    return [name for folder in ("", TRAINING_SCHEMES, STUDIES, CONFIGURATIONS) for name in shipped_names(folder)]
 
 
 def recipe_file(text: str, folder: str = "") -> Path:
