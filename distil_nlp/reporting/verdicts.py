@@ -51,9 +51,9 @@ def verdicts(run: RunResults) -> list[Verdict]:
     return [Verdict(severity, text) for severity, rule in RULES if (text := rule(run))]
 
 
-def is_useless(run: RunResults) -> bool:
-    """Return True if a verdict says `stop`: such a student is not to be shared."""
-    return any(verdict.severity == "stop" for verdict in verdicts(run))
+def stop_verdict(run: RunResults) -> str | None:
+    """Return the verdict that says `stop`: such a student is not to be shared. None where there is none."""
+    return next((verdict.text for verdict in verdicts(run) if verdict.severity == "stop"), None)
 
 
 def leading_verdict(run: RunResults) -> Verdict | None:

@@ -12,7 +12,7 @@ from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.scores import LABELS_ONLY, headline_score, is_within_noise, majority_name
 from distil_nlp.reporting.sentences import last_layer_cka
-from distil_nlp.reporting.verdicts import ABOVE_MAJORITY, ENOUGH, floor_score, is_above_floor, is_useless
+from distil_nlp.reporting.verdicts import ABOVE_MAJORITY, ENOUGH, floor_score, is_above_floor, stop_verdict
 from distil_nlp.results import RunResults
 from distil_nlp.tasks.class_order import better_order
 
@@ -41,7 +41,7 @@ def advice(run: RunResults) -> list[Advice]:
 
     A student that is no better than a guess is neither to be used nor shared: there only its remedies are told.
     """
-    if is_useless(run):
+    if stop_verdict(run):
         return [*_advised(run, (_other_classes, _weak_teacher, _useless_student)), _compare(run)]
     rules = (
         _other_classes, _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student,
