@@ -395,9 +395,13 @@ def test_the_lead_is_made_of_the_figures(tmp_path):
         assert told(headline(run_of(tmp_path, **changed("efficiency.latency", [entry])))).endswith(words)
 
 
-def gain(mean, low, high, seeds=3):
-    return changed("baselines.no_distillation.gain", {"mean": mean, "low": low, "high": high, "level": 0.95,
-                                                      "rows": 408, "seeds": seeds})  # fmt: skip
+def gain(mean, low, high, seeds=3, over="no_distillation"):
+    return changed(f"baselines.{over}.gain", {"mean": mean, "low": low, "high": high, "level": 0.95,
+                                              "rows": 408, "seeds": seeds})  # fmt: skip
+
+
+def untrained(mean, low, high):
+    return gain(mean, low, high, over="copied_only")
 
 
 def test_the_verdict_follows_the_interval(tmp_path):
@@ -466,6 +470,12 @@ def test_small_and_large_numbers():
         ({"seeds": None, **changed("student.metrics.f1", 0.7)}, "stop", "Do not use this student, which knows no more"),
         (gain(0.01, -0.004, 0.024), "caution", "no difference beyond the noise"),
         (gain(-0.03, -0.05, -0.01), "caution", "Distillation cost 3.0 points of F1"),
+        (
+            untrained(0.01, -0.004, 0.024),
+            "caution",
+            "no difference beyond the noise: the initialised student does as well (+1.0 points of F1, 95 % interval",
+        ),
+        (untrained(-0.03, -0.05, -0.01), "caution", "worse than its initialised copy was (−3.0 points of F1, 95 %"),
         ({"retention": 0.9}, "caution", "keeps 90.0 % of the teacher’s F1"),
         ({"retention_above_majority": 0.5}, "caution", "50.0 % of what the teacher has above the majority class"),
         (changed("teacher.metrics.f1", 0.82), "caution", "The teacher is hardly better than a guess"),
@@ -540,6 +550,7 @@ def test_advice_follows_the_figures(tmp_path):
     assert "fewer may do" in said(good)
     for changes, expected in (
         ({"baselines": None}, "labels only as well"),
+        (untrained(0.01, -0.004, 0.024), "learned nothing yet"),
         ({"seeds": None}, "Only one seed"),
         (gain(0.01, -0.004, 0.024), "within the noise"),
         (gain(-0.03, -0.05, -0.01), "costs quality"),
