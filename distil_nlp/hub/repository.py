@@ -26,7 +26,7 @@ from distil_nlp.hub.card import CARD_FILE, PLACEHOLDER, render_card
 from distil_nlp.redaction import redact_paths, redact_paths_in_text
 from distil_nlp.reporting.formatting import large
 from distil_nlp.reporting.tables import own_code
-from distil_nlp.reporting.verdicts import verdict_lines
+from distil_nlp.reporting.verdicts import verdict_lines, verdicts
 from distil_nlp.results import RunResults, read_run
 from distil_nlp.utils.files import validate_links
 
@@ -115,7 +115,8 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
         full, is_private, present = _inspect(repo_id, private, api)
     files, url = _files(run, results, full), f"{api.endpoint}/{full}"
-    return UploadPlan(run, full, is_private, files, present, url, tuple(own_code(of_run)), verdict_lines(of_run))
+    own, told = tuple(own_code(of_run)), verdict_lines(verdicts(of_run))
+    return UploadPlan(run, full, is_private, files, present, url, own, told)
 
 
 def push_command(run: Path, repo_id: str, private: bool) -> str:

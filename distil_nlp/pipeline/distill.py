@@ -36,7 +36,7 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
-from distil_nlp.reporting.verdicts import stop_verdict, verdict_lines
+from distil_nlp.reporting.verdicts import stop_verdict, verdict_lines, verdicts
 from distil_nlp.results import RunResults, drop_non_finite, read_results, read_runs, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
@@ -122,7 +122,8 @@ def _show(folder: Path, results: dict[str, Any]) -> None:
     write_card(results, folder / STUDENT)
     report = write_report([folder])
     logger.info(f"student: {folder / STUDENT}\nreport:  {report}\n")
-    logger.info(verdict_lines(RunResults(folder.name, folder, drop_non_finite(results))))  # the results' path follows
+    run = RunResults(folder.name, folder, drop_non_finite(results))
+    logger.info(verdict_lines(verdicts(run)))  # the path of the results follows
 
 
 def _publish(plan: RunPlan) -> Path:

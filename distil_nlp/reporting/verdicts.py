@@ -7,7 +7,7 @@ the most to the least important; the first that applies leads the report.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,9 +62,9 @@ def leading_verdict(run: RunResults) -> Verdict | None:
     return next((verdict for verdict in verdicts(run) if verdict.severity != "note"), None)
 
 
-def verdict_lines(run: RunResults) -> str:
-    """Return the verdicts for a terminal, each after its severity, folded to `_LINE` columns."""
-    lines = (f"{verdict.severity + ':':<8} {verdict.text}" for verdict in verdicts(run))
+def verdict_lines(found: Iterable[Verdict]) -> str:
+    """Return verdicts for a terminal, each after its severity, folded to `_LINE` columns."""
+    lines = (f"{verdict.severity + ':':<8} {verdict.text}" for verdict in found)
     return "\n".join(textwrap.fill(line, _LINE, subsequent_indent=" " * 9) for line in lines)
 
 
