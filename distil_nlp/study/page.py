@@ -48,8 +48,9 @@ def _sections(task: str, rows: Sequence[StudyRow]) -> tuple[ReportSection, Repor
     """Return the sections of a task: the quality of its methods, and their cost."""
     first, lines = rows[0], method_table(rows)
     reading = "Points are hundredths of the metric. won: seeds with a better score."
+    units = "Seconds of a training step, and the peak memory of the run’s process."
     quality = _columns("Methods", lines, QUALITY, reading)
-    cost = _columns("Cost", lines, COST, "Seconds of a training step, and the peak memory of the run’s process.")
+    cost = _columns(f"{task}: cost", lines, COST, units)
     sentence = f"Scores are {first['metric']} after {first['steps']:,} steps: {reference_scores(first)}."
     pictures = [_scores(task, rows), _gains(task, rows)]
     return ReportSection(task, [sentence], [quality], pictures), ReportSection(f"{task}: cost", (), [cost])
