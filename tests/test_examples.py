@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")])
 
 
 @pytest.fixture
@@ -81,6 +82,45 @@ def test_distil_classifier(tmp_path):
     assert (student.config.num_hidden_layers, student.config.id2label) == (2, {0: "no", 1: "yes"})
 
 
+NOTEBOOK = ROOT / "examples" / "classification.ipynb"
+
+
+@pytest.mark.integration
+def test_the_notebook_runs_and_shows_its_table(tmp_path, shared, monkeypatch):
+    """Prevents a notebook that stops at a cell, or in which the results of a run are an object's name."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    settings = notebook.cells[1]
+    assert settings.source.count('"google-bert/bert-base-uncased"') == 1
+    teacher = str(shared / "models" / "minilm-l6-h384")
+    settings.source = settings.source.replace('"google-bert/bert-base-uncased"', repr(teacher))
+    for name, value in {"PYTHONPATH": ROOT, "IPYTHONDIR": tmp_path / "ipython", "OMP_NUM_THREADS": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.write(notebook, tmp_path / "executed.ipynb")
+    outputs = {cell.source.splitlines()[-1]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    (table,) = (output.data["text/html"] for output in outputs["run.show()"])
+    assert "<table><tr>" in table
+    for name in ("<li><b>", "teacher", "student", "labels only", "majority class", "retention"):
+        assert name in table
+    printed = "".join(output.get("text", "") for found in outputs.values() for output in found)
+    assert "student from teacher layers [2]" in printed
+    assert re.search(r"accuracy [01]\.\d{3} on 36 rows", printed)
+    for folder, depth in (("tickets", 3), ("smaller", 1)):
+        student = AutoModelForSequenceClassification.from_pretrained(tmp_path / "runs" / folder / "student")
+        assert student.config.num_hidden_layers == depth
+
+
+def test_the_notebook_is_kept_without_outputs():
+    """Prevents figures of another version, and paths of somebody's machine, in a file that is read as text."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
 OWN_TERMS = ROOT / "examples" / "own_terms.yaml"
 
 
@@ -136,10 +176,18 @@ def test_the_how_to_shows_the_example():
     assert f"```python\n{(ROOT / 'examples' / 'my_terms.py').read_text()}```" in page
 
 
+def source_of(path):
+    """The code of a script, or of a notebook's cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_need_public_names_alone(path):
     """Prevents an example that works in a checkout only, or that teaches imports from inside the package."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source_of(path))):
         modules = [node.module] if isinstance(node, ast.ImportFrom) else []
         modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for module in modules:

@@ -1,5 +1,7 @@
 """Files at the top level that others read by machine."""
 
+import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -20,6 +22,15 @@ def test_the_citation_has_the_projects_version_and_license():
     assert citation["authors"] == [{"name": "distil_nlp contributors"}]
     assert citation["version"] == project["version"] == distil_nlp.__version__
     assert citation["license"] == project["license"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_the_quickstart_says_first_how_long_it_takes():
+    """Prevents a first command that seems to hang."""
+    first, *_ = subprocess.run(
+        ["make", "-n", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "about 9 minutes on 2 CPU cores" in first
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)

@@ -1,7 +1,7 @@
 """Publishing a run: the model card, and the upload of the student to the Hub. Nothing is trained here."""
 
 from distil_nlp.hub.card import render_card, write_card
-from distil_nlp.hub.repository import UploadPlan, check_repository, plan_upload, push, upload
+from distil_nlp.hub.repository import UploadPlan, check_repository, plan_upload, push, push_command, upload
 from distil_nlp.hub.sources import teacher_metadata
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "check_repository",
     "plan_upload",
     "push",
+    "push_command",
     "render_card",
     "teacher_metadata",
     "upload",

@@ -26,6 +26,7 @@ from distil_nlp.hub.card import CARD_FILE, PLACEHOLDER, render_card
 from distil_nlp.redaction import redact_paths, redact_paths_in_text
 from distil_nlp.reporting.formatting import large
 from distil_nlp.reporting.tables import own_code
+from distil_nlp.reporting.verdicts import verdict_lines, verdicts
 from distil_nlp.results import RunResults, read_run
 from distil_nlp.utils.files import validate_links
 
@@ -55,6 +56,7 @@ class UploadPlan:
         present: the files that the repository has already; None if it does not exist yet.
         url: the repository's address.
         own_code: files and modules of the user's own that the run imported, with their terms.
+        verdicts: on the run, as the terminal shows them; the last lines, after which a person decides.
     """
 
     run: Path
@@ -64,6 +66,7 @@ class UploadPlan:
     present: frozenset[str] | None
     url: str
     own_code: tuple[str, ...] = ()
+    verdicts: str = ""
 
     def __str__(self) -> str:
         sizes = {name: _size(content) for name, content in self.files.items()}
@@ -78,7 +81,7 @@ class UploadPlan:
             replaced, others = sorted(self.present & self.files.keys()), sorted(self.present - self.files.keys())
             lines += ["", f"One commit. It replaces: {', '.join(replaced) or 'nothing'}."]
             lines.append(f"There already and left as they are: {', '.join(others) or 'none'}.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(["", self.verdicts] if self.verdicts else [])])
 
 
 def push(run: str | Path, repo_id: str, *, private: bool = False, api: HfApi | None = None) -> str:
@@ -108,10 +111,17 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     """
     api, run = api or HfApi(), Path(run)
     results = _finished_results(run)
+    of_run = RunResults(run.name, run, results)
     with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
         full, is_private, present = _inspect(repo_id, private, api)
-    files, own = _files(run, results, full), tuple(own_code(RunResults(run.name, run, results)))
-    return UploadPlan(run, full, is_private, files, present, f"{api.endpoint}/{full}", own)
+    files, url = _files(run, results, full), f"{api.endpoint}/{full}"
+    own, told = tuple(own_code(of_run)), verdict_lines(verdicts(of_run))
+    return UploadPlan(run, full, is_private, files, present, url, own, told)
+
+
+def push_command(run: Path, repo_id: str, private: bool) -> str:
+    """Return the command that uploads a finished run."""
+    return f"distil-nlp push-to-hub {shlex.quote(str(run))} --repo-id {repo_id}{' --private' * private}"
 
 
 def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None = None) -> None:
@@ -265,7 +275,7 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
 
 def _how_to_finish(run: Path, repo_id: str, private: bool) -> str:
     """Return what a failed upload means, and the command that finishes it; {} stands for what to fix before."""
-    command = f"python scripts/push_to_hub.py {shlex.quote(str(run))} --repo-id {repo_id}{' --private' * private}"
+    command = push_command(run, repo_id, private)
     return f"the run in {run} is whole, nothing in it was changed / {{}}, then: {command}"
 
 

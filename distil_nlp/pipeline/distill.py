@@ -17,7 +17,7 @@ from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
-from distil_nlp.hub import push, teacher_metadata, write_card
+from distil_nlp.hub import push, push_command, teacher_metadata, write_card
 from distil_nlp.models import (
     class_names,
     load_model,
@@ -40,8 +40,8 @@ from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
-from distil_nlp.reporting.verdicts import verdict_lines
-from distil_nlp.results import RunResults, drop_non_finite, read_results, write_results
+from distil_nlp.reporting.verdicts import stop_verdict, verdict_lines, verdicts
+from distil_nlp.results import RunResults, drop_non_finite, read_results, read_runs, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.dataloaders import rows_per_step
@@ -160,14 +160,23 @@ def _show(folder: Path, results: dict[str, Any], is_link: bool = False) -> None:
     if is_link:
         return
     logger.info(f"student: {folder / STUDENT}\nreport:  {report}\n")
-    logger.info(verdict_lines(RunResults(folder.name, folder, drop_non_finite(results))))  # the results' path follows
+    run = RunResults(folder.name, folder, drop_non_finite(results))
+    logger.info(verdict_lines(verdicts(run)))  # the path of the results follows
 
 
 def _publish(plan: RunPlan) -> Path:
-    """Push the student to the Hub if the recipe says so; return the path of `results.json`."""
+    """Push the student to the Hub if the recipe says so; return the path of `results.json`.
+
+    A student that is no better than a guess stays here: whoever wants it there all the same pushes it by hand.
+    """
     hub = plan.recipe.hub
     if hub.push and plan.args.should_save:
-        logger.info(f"pushed: {push(plan.folder, str(hub.repo_id), private=hub.private)}")
+        repo_id = str(hub.repo_id)
+        if reason := stop_verdict(read_runs([plan.folder])[0]):
+            command = push_command(plan.folder, repo_id, hub.private)
+            logger.warning(f"not pushed to {repo_id}: {reason}\nTo upload it all the same: {command}")
+        else:
+            logger.info(f"pushed: {push(plan.folder, repo_id, private=hub.private)}")
     return plan.folder / RESULTS
 
 

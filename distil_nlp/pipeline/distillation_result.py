@@ -16,6 +16,7 @@ from distil_nlp.models import load_tokenizer
 from distil_nlp.reporting.sentences import headline
 from distil_nlp.reporting.summary import summary_table
 from distil_nlp.reporting.tables import quality_table
+from distil_nlp.reporting.verdicts import verdict_lines, verdicts
 from distil_nlp.results import RunResults, read_run
 
 _CELL = '<td style="text-align: {}">{}</td>'
@@ -97,16 +98,18 @@ class DistillationResult:
         display(self) if get_ipython() else print(self)
 
     def __str__(self) -> str:
-        return f"{headline(self.run)}\n{summary_table(self.results)}report: {self.report_path}"
+        told = [verdict_lines(verdicts(self.run)), headline(self.run)]
+        return "\n".join([*filter(None, told), f"{summary_table(self.results)}report: {self.report_path}"])
 
     def _repr_html_(self) -> str:
-        """Return headline, table of scores, and a link to the report, for a notebook."""
+        """Return verdicts, headline, table of scores, and a link to the report, for a notebook."""
         table, link = quality_table(self.run), escape(self.report_path.as_posix())
         lines = [table.head, *table.rows] if table else []
         rows = "".join(f"<tr>{''.join(_cells(line))}</tr>" for line in lines)
         note = f"<p>{escape(table.note)}</p>" if table and table.note else ""
+        told = "".join(f"<li><b>{one.severity}</b>: {escape(one.text)}</li>" for one in verdicts(self.run))
         return (
-            f"<p><b>{escape(headline(self.run))}</b></p><table>{rows}</table>{note}"
+            f"{told and f'<ul>{told}</ul>'}<p><b>{escape(headline(self.run))}</b></p><table>{rows}</table>{note}"
             f'<p>Report: <a href="{link}">{link}</a></p>'
         )
 

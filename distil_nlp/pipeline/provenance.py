@@ -66,8 +66,9 @@ def hash_teachers(recipe: Recipe) -> str:
 
 
 def hash_plugins(recipe: Recipe) -> str | None:
-    """Return a hash of the files of one's own code; None without any."""
-    return hash_json(sorted(plugin.sha256 for plugin in recipe.imported)) if recipe.imported else None
+    """Return a hash of the files of one's own code, and of those beside them that they import; None without any."""
+    hashes = sorted(sha256 for plugin in recipe.imported for sha256 in plugin.hashes)
+    return hash_json(hashes) if hashes else None
 
 
 def _hash_rows(rows: Any, source: str | None) -> str | None:

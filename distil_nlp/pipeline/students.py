@@ -38,6 +38,8 @@ TRAINING = "training.json"
 """File with the record of a training, beside the student: a run that is stopped while scoring does not train again."""
 OUTPUTS = "outputs.npz"
 """File with the outputs of a student on the evaluation splits."""
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""Exceptions that `load_outputs` raises for a file that is damaged, or none."""
 
 
 @dataclass
@@ -253,7 +255,7 @@ def read_outputs(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Outputs
         return None
     try:
         outputs = load_outputs(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         logger.info(f"{path} cannot be used ({error}): the student is trained again")
         return None
     rows = {split: len(predicted.predictions) for split, predicted in outputs.items()}

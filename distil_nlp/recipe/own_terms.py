@@ -17,8 +17,11 @@ from distil_nlp.recipe.sections import Recipe, Section, objective_section, term_
 from distil_nlp.results.schema import HistoryEntry
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TAKEN = frozenset({"balance", *HistoryEntry.model_fields})
-"""Names that stand for something else in logs and checkpoints."""
+_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation", "mse", "pearson", "perplexity", "spearmanr")
+_LOGGED = frozenset({*HistoryEntry.model_fields, "tokens_per_second", "total_flos", *_METRICS})
+"""Names of other numbers in the log of a training: of `Trainer`, and of the metrics of all kinds of task."""
+_PREFIXES = ("train_", "eval_", "test_")
+"""Beginnings of the names that `Trainer` gives to summaries and to the numbers of an evaluation."""
 
 
 def recipe_class(plugins: Sequence[Plugin]) -> type[Recipe]:
@@ -43,11 +46,25 @@ def recipe_class(plugins: Sequence[Plugin]) -> type[Recipe]:
 
 
 def _check_name(where: str, name: str, known: Iterable[str]) -> None:
-    if name in known or name in _TAKEN or hasattr(Section, name):
-        kind = "one of the tool's own terms" if name in TERMS else "taken already"
-        raise UserError(where, "a name of its own", f"name = {quoted(name)}, {kind}", fix="give it another name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(where, "a name of small letters, digits and _", f"name = {quoted(name)}", fix="rename it")
+    if name in known or name == "balance" or hasattr(Section, name):
+        kind = "one of the tool's own terms" if name in TERMS else "taken already"
+        raise UserError(where, "a name of its own", f"name = {quoted(name)}, {kind}", fix="give it another name")
+    if _is_logged(name, known):
+        raise UserError(
+            where,
+            "a name of its own",
+            f"name = {quoted(name)}, the name of a metric or of another number in the log",
+            why="the log could not tell them apart",
+            fix=f"give it another name, such as {name.removesuffix('_weight')}_distance",
+        )
+
+
+def _is_logged(name: str, known: Iterable[str]) -> bool:
+    """Return whether the log has, or may have, another number of a term's name; weights are `<term>_weight` there."""
+    weights = {f"{term}_weight" for term in known}
+    return name in _LOGGED or name in weights or f"{name}_weight" in known or name.startswith(_PREFIXES)
 
 
 def _check_texts(where: str, term: type[LossTerm]) -> None:

@@ -10,8 +10,8 @@ import hashlib
 import re
 import sys
 import traceback
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from os.path import exists, expanduser, isfile
@@ -21,6 +21,7 @@ from typing import Any
 
 from distil_nlp.errors import UserError, quoted, shown
 from distil_nlp.objective import LossTerm
+from distil_nlp.recipe.local_imports import local_imports
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.names import why_no_path
 
@@ -28,7 +29,7 @@ logger = get_logger(__name__)
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _hashes: dict[str, str] = {}
-"""Modules that a recipe named in this process → the hash of their file when they were imported."""
+"""Modules that a recipe named, and files that plugins import → the hash of their file when this process imported it."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,23 @@ class Plugin:
         name: the path of a file, or a module, as the recipe has it.
         sha256: of the file.
         terms: the loss terms that it defines.
+        imports: files beside it that it imports, from the folder where their names are looked for → their SHA-256.
     """
 
     name: str
     sha256: str
     terms: tuple[type[LossTerm], ...]
+    imports: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hashes(self) -> list[str]:
+        """SHA-256 of the file and of those that it imports from beside it."""
+        return [self.sha256, *self.imports.values()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plugin's entry in `results.json`, from which a card and a report know its terms."""
-        return {"name": self.name, "sha256": self.sha256, "terms": {term.name: _facts(term) for term in self.terms}}
+        terms = {term.name: _facts(term) for term in self.terms}
+        return {"name": self.name, "sha256": self.sha256, "imports": dict(self.imports), "terms": terms}
 
 
 def _facts(term: type[LossTerm]) -> dict[str, Any]:
@@ -84,7 +93,7 @@ def load_plugins(names: Iterable[str]) -> tuple[Plugin, ...]:
 
 
 def _load(name: str) -> Plugin:
-    module, sha256 = _module_of_file(name) if _is_file(name) else _module_by_name(name)
+    module, sha256, imports = _module_of_file(name) if _is_file(name) else _module_by_name(name)
     terms = [value for value in vars(module).values() if _is_term_of(value, module)]
     if not terms:
         raise UserError(
@@ -94,7 +103,7 @@ def _load(name: str) -> Plugin:
             why="it would have no effect",
             fix="see docs/own_terms.md, or leave it out",
         )
-    return Plugin(name, sha256, tuple(dict.fromkeys(terms)))
+    return Plugin(name, sha256, tuple(dict.fromkeys(terms)), imports)
 
 
 def _is_file(name: str) -> bool:
@@ -108,8 +117,8 @@ def _is_term_of(value: Any, module: ModuleType) -> bool:
     return f"{value.__module__}.".startswith(f"{module.__name__}.")
 
 
-def _module_of_file(name: str) -> tuple[ModuleType, str]:
-    """Return a file as a module that only its path and contents name, and the hash of what was executed."""
+def _module_of_file(name: str) -> tuple[ModuleType, str, dict[str, str]]:
+    """Return a file as a module that only its path and contents name, its hash, and those of what it imports."""
     path = Path(name).expanduser()
     if path.suffix != ".py" or not isfile(path):
         raise UserError(
@@ -120,6 +129,7 @@ def _module_of_file(name: str) -> tuple[ModuleType, str]:
         )
     source, path = path.read_bytes(), path.resolve()
     sha256 = hashlib.sha256(source).hexdigest()
+    imports = _hash_imports(name, path, path.parent)
     unique = f"plugin_{hashlib.sha256(f'{path} {sha256}'.encode()).hexdigest()[:16]}_{path.stem}"
     if unique not in sys.modules:
         _announce(name, sha256)
@@ -130,28 +140,50 @@ def _module_of_file(name: str) -> tuple[ModuleType, str]:
         except (Exception, SystemExit) as error:
             del sys.modules[unique]
             raise _not_importable(name, path, error) from error
-    return sys.modules[unique], sha256
+    return sys.modules[unique], sha256, imports
 
 
-def _module_by_name(name: str) -> tuple[ModuleType, str]:
-    """Return a module that Python finds, and the hash of its file."""
+def _hash_imports(plugin: str, path: Path, root: Path, package: str | None = None) -> dict[str, str]:
+    """Return the files that a plugin imports from a folder and below → their hashes; the log names each once.
+
+    Raises:
+        UserError: if a file changed since this process imported it.
+    """
+    hashes = {}
+    for file in local_imports(path, root, package):
+        sha256, shown_path = hashlib.sha256(file.read_bytes()).hexdigest(), file.relative_to(root).as_posix()
+        if str(file) not in _hashes:
+            _announce(f"{shown_path}, which {plugin} imports", sha256)
+        _check_unchanged(f"plugins: {plugin}, which imports {shown_path}", str(file), sha256)
+        hashes[shown_path] = sha256
+    return hashes
+
+
+def _check_unchanged(where: str, key: str, sha256: str, otherwise: str = "") -> None:
+    """Raise UserError if a file has another hash than when this process imported it first."""
+    if _hashes.setdefault(key, sha256) != sha256:
+        raise UserError(
+            where,
+            "the file that this process imported",
+            "one that changed since",
+            why="Python keeps the code that it has, so that the fingerprint would be another's",
+            fix=f"start Python (a notebook's kernel) again{otherwise}",
+        )
+
+
+def _module_by_name(name: str) -> tuple[ModuleType, str, dict[str, str]]:
+    """Return a module that Python finds, the hash of its file, and those of what it imports from beside it."""
     try:
         path = _file_of_module(name)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        imports = _hash_imports(name, path, path.parents[name.count(".") + (path.name == "__init__.py")], name)
         if name not in _hashes:
             _announce(name, sha256)
         module = import_module(name)
     except (Exception, SystemExit) as error:
         raise error if isinstance(error, UserError) else _not_importable(name, None, error) from error
-    if _hashes.setdefault(name, sha256) != sha256:
-        raise UserError(
-            f"plugins: {name}",
-            "the file that this process imported",
-            "one that changed since",
-            why="Python keeps the code that it has, so that the fingerprint would be another's",
-            fix="start Python (a notebook's kernel) again, or name the file, which is read anew",
-        )
-    return module, sha256
+    _check_unchanged(f"plugins: {name}", name, sha256, ", or name the file, which is read anew")
+    return module, sha256, imports
 
 
 def _file_of_module(name: str) -> Path:
@@ -169,7 +201,7 @@ def _file_of_module(name: str) -> Path:
             f"{quoted(name)}, which is none",
             fix="install it, add its folder to PYTHONPATH, or name the file: plugins=[path/to/my_terms.py]",
         )
-    return Path(spec.origin)
+    return Path(spec.origin).absolute()
 
 
 def _announce(name: str, sha256: str) -> None:

@@ -375,7 +375,7 @@ class HubSection(Section):
 
     Attributes:
         repo_id: repository, such as `me/my-student`.
-        push: whether to upload.
+        push: whether to upload, unless the student is no better than a guess.
         private: whether a new repository is private.
     """
 

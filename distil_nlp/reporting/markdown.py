@@ -40,7 +40,7 @@ def terminal_table(rows: TableCells, names: int = 1) -> str:
 
     In a file or pipe it is 80 columns wide, as whoever reads it later has them, unless `COLUMNS` says otherwise.
     """
-    width = shutil.get_terminal_size(fallback=(80, 24)).columns
+    width = terminal_width()
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     parts: list[list[int]] = []
     room = 0
@@ -51,6 +51,11 @@ def terminal_table(rows: TableCells, names: int = 1) -> str:
             room = width - sum(widths[:names]) - 2 * (names - 1) - widths[column] - 2
         parts[-1].append(column)
     return "\n\n".join(aligned_table(_columns(rows, names, part), names) for part in parts)
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, or of `COLUMNS`; 80 for a file or pipe."""
+    return shutil.get_terminal_size(fallback=(80, 24)).columns
 
 
 def _columns(rows: TableCells, names: int, part: Sequence[int]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from distil_nlp.results import RunResults, get_nested
 from distil_nlp.tasks import TaskKind
 
-MAJORITY, LABELS_ONLY = "majority", "baselines.no_distillation"
+MAJORITY, LABELS_ONLY, UNTRAINED = "majority", "baselines.no_distillation", "baselines.copied_only"
 
 _METRICS = {
     "f1": "F1",

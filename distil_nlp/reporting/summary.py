@@ -1,18 +1,19 @@
 """The table at the end of a run."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, large, milliseconds, percent
 from distil_nlp.reporting.latency import headline_setting, latency_in, latency_sentences
-from distil_nlp.reporting.markdown import drop_empty, terminal_table
+from distil_nlp.reporting.markdown import drop_empty, terminal_table, terminal_width
 from distil_nlp.reporting.scores import headline_name, retention_of, scored_models
 from distil_nlp.reporting.tables import format_gain, format_median, format_range
 from distil_nlp.results import RunResults, drop_non_finite
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Return teacher, student and baselines as a table for a terminal, folded to its width.
+    """Return teacher, student and baselines as a table for a terminal, with its notes, folded to its width.
 
     Columns are the headline metric (median and range of several seeds), retention, the student's gain over each line,
     size and speed.
@@ -38,4 +39,5 @@ def summary_table(results: dict[str, Any]) -> str:
     ]
     notes = [f"ms: median latency, {setting}."] if setting else []
     table = terminal_table(drop_empty([head, *rows]))
-    return "\n".join(["", run.task, table, *notes, *latency_sentences(run), ""])
+    folded = [textwrap.fill(note, terminal_width()) for note in (*notes, *latency_sentences(run))]
+    return "\n".join(["", run.task, table, *folded, ""])

@@ -7,7 +7,7 @@ the most to the least important; the first that applies leads the report.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from distil_nlp.reporting.formatting import decimal, percent, plural, points
 from distil_nlp.reporting.scores import (
     LABELS_ONLY,
     MAJORITY,
+    UNTRAINED,
     headline_name,
     headline_score,
     is_within_noise,
@@ -51,9 +52,9 @@ def verdicts(run: RunResults) -> list[Verdict]:
     return [Verdict(severity, text) for severity, rule in RULES if (text := rule(run))]
 
 
-def is_useless(run: RunResults) -> bool:
-    """Return True if a verdict says `stop`: such a student is not to be shared."""
-    return any(verdict.severity == "stop" for verdict in verdicts(run))
+def stop_verdict(run: RunResults) -> str | None:
+    """Return the verdict that says `stop`: such a student is not to be shared. None where there is none."""
+    return next((verdict.text for verdict in verdicts(run) if verdict.severity == "stop"), None)
 
 
 def leading_verdict(run: RunResults) -> Verdict | None:
@@ -61,9 +62,9 @@ def leading_verdict(run: RunResults) -> Verdict | None:
     return next((verdict for verdict in verdicts(run) if verdict.severity != "note"), None)
 
 
-def verdict_lines(run: RunResults) -> str:
-    """Return the verdicts for a terminal, each after its severity, folded to `_LINE` columns."""
-    lines = (f"{verdict.severity + ':':<8} {verdict.text}" for verdict in verdicts(run))
+def verdict_lines(found: Iterable[Verdict]) -> str:
+    """Return verdicts for a terminal, each after its severity, folded to `_LINE` columns."""
+    lines = (f"{verdict.severity + ':':<8} {verdict.text}" for verdict in found)
     return "\n".join(textwrap.fill(line, _LINE, subsequent_indent=" " * 9) for line in lines)
 
 
@@ -113,10 +114,27 @@ def _weak_teacher(run: RunResults) -> str | None:
     return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
 
 
-def _gain(run: RunResults) -> dict[str, float] | None:
-    """Return the gain over labels only; None if it has no interval."""
-    gain = run.get(f"{LABELS_ONLY}.gain") or {}
+def _gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | None:
+    """Return the student's gain over a baseline; None if it has no interval."""
+    gain = run.get(f"{baseline}.gain") or {}
     return None if None in (gain.get(name) for name in ("mean", "low", "high")) else gain
+
+
+def is_ahead_of_untrained(run: RunResults) -> bool | None:
+    """Return whether training took the student beyond its initialised copy; None where that was not measured."""
+    gain = _gain(run, UNTRAINED)
+    return None if gain is None else gain["low"] > 0
+
+
+def _not_ahead_of_untrained(run: RunResults) -> str | None:
+    gain = _gain(run, UNTRAINED)
+    if not gain or gain["low"] > 0 or any(is_above_floor(run, role) is False for role in ("teacher", "student")):
+        return None
+    ends = f"{percent(gain.get('level', 0.95), 0)} interval {points(gain['low'], '+')} to {points(gain['high'], '+')}"
+    change = f"{points(gain['mean'], '+')} points of {headline_name(run)}, {ends}"
+    if gain["high"] < 0:
+        return f"Training made the student worse than its initialised copy was ({change})."
+    return f"Training made no difference beyond the noise: the initialised student does as well ({change})."
 
 
 def _behind_labels_only(run: RunResults) -> str | None:
@@ -170,7 +188,7 @@ def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | 
 
 def _ahead(run: RunResults) -> str | None:
     gain, retention = _gain(run), run.get("retention")
-    if not gain or gain["low"] <= 0 or (retention or 0) < ENOUGH:
+    if not gain or gain["low"] <= 0 or (retention or 0) < ENOUGH or is_ahead_of_untrained(run) is False:
         return None
     if is_above_floor(run, "student") is False or is_above_floor(run, "teacher") is False:
         return None
@@ -204,6 +222,7 @@ def _few_rows(run: RunResults) -> str | None:
 RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("stop", _teacher_at_floor),
     ("stop", _student_at_floor),
+    ("caution", _not_ahead_of_untrained),
     ("caution", _behind_labels_only),
     ("caution", _not_ahead_of_labels_only),
     ("caution", _low_retention),

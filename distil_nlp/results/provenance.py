@@ -39,7 +39,7 @@ class Provenance:
         starting_checkpoint: of the model that the student starts from; None if it is built from the teacher.
         data_files: of the files of local data, which tell of a change without loading them; None for the Hub.
         versions: of the packages that compute.
-        plugins: of the files of one's own code; None without any.
+        plugins: of the files of one's own code, and of those beside them that they import; None without any.
     """
 
     recipe: str

@@ -18,7 +18,8 @@ Metric = Annotated[str, "metric"]
 SplitName = Annotated[str, "split"]
 ModelName = Annotated[str, "model"]
 Term = Annotated[str, "term"]
-"""Names of keys, which the schema page shows as <metric>, <split>, <model> and <term>."""
+FileName = Annotated[str, "file"]
+"""Names of keys, which the schema page shows as <metric>, <split>, <model>, <term> and <file>."""
 
 Number = float | None
 """A measured number; null stands for NaN or infinity, which JSON does not have."""
@@ -174,7 +175,11 @@ class OwnCode(Block):
     """A file or module of the user's own that was imported for the run (`plugins`)."""
 
     name: str = described("Path or module, as the recipe has it.")
-    sha256: str = described("SHA-256 of the file; of what it imports in turn, nothing is recorded.")
+    sha256: str = described("SHA-256 of the file.")
+    imports: dict[FileName, str] = described(
+        "Files beside it that it imports, by its import statements and theirs, and the SHA-256 of each.",
+        absent="in files of older versions",
+    )
     terms: dict[Term, OwnTerm] = described("The loss terms that it defines, used or not.")
 
 

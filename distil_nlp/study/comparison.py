@@ -1,4 +1,4 @@
-"""Comparison of a study's methods with one of them: paired over rows and seeds."""
+"""Comparison of two runs, such as a study's methods: paired over rows and seeds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,41 @@ from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.plan import DISTILLED
 from distil_nlp.pipeline.run_folder import VARIANTS
-from distil_nlp.pipeline.students import OUTPUTS, load_outputs
+from distil_nlp.pipeline.students import DAMAGED, OUTPUTS, load_outputs
 from distil_nlp.results import RunResults
+from distil_nlp.results.predictions import read_predictions
+from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED
+from distil_nlp.utils.files import read_json
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+
+_ROWS = ("split", "row", "text", "text_pair", "label")
+"""Columns of `predictions.parquet` that tell whether two runs were scored on the same rows."""
+
+
+def gain_on_same_rows(run: RunResults, other: RunResults) -> dict[str, Any] | None:
+    """Return `gain_over`; None too where the two runs are not known to be scored on the same rows."""
+    if not _has_same_rows(run, other):
+        return None
+    try:
+        return gain_over(run, other)
+    except DAMAGED as error:
+        logger.warning(f"{run.folder} and {other.folder} are not compared row by row: {error}")
+        return None
+
+
+def _has_same_rows(run: RunResults, other: RunResults) -> bool:
+    """Return whether two runs have the same fingerprint of evaluation rows, or the same texts and labels."""
+    own, theirs = ((read_json(one.folder / PROVENANCE, UNCOMPARED) or {}) for one in (run, other))
+    if own.get("evaluation_rows") and own["evaluation_rows"] == theirs.get("evaluation_rows"):
+        return True
+    rows = [read_predictions(one.folder) for one in (run, other)]
+    if any(table is None or "text" not in table.column_names for table in rows):
+        return False
+    first, second = (table.select([name for name in _ROWS if name in table.column_names]) for table in rows if table)
+    return first.equals(second)
 
 
 def gain_over(run: RunResults, other: RunResults) -> dict[str, Any] | None:

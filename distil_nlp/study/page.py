@@ -13,8 +13,9 @@ from distil_nlp.reporting.plots.style import MUTED, STUDENT_COLOUR, Picture, sty
 from distil_nlp.reporting.report import write_page
 from distil_nlp.reporting.report.pages import Page, ReportSection
 from distil_nlp.reporting.scores import SeedScores
-from distil_nlp.reporting.tables import make_table
-from distil_nlp.study.table import method_table, reference_scores
+from distil_nlp.reporting.tables import Table, make_table
+from distil_nlp.reporting.verdicts import Verdict
+from distil_nlp.study.table import COST, QUALITY, method_table, reference_scores
 
 StudyRow = Mapping[str, Any]
 
@@ -28,20 +29,37 @@ def write_study_page(name: str, by_task: Mapping[str, Sequence[StudyRow]], folde
         folder: written to.
     """
     with style():
-        sections = [_section(task, rows) for task, rows in by_task.items()]
+        sections = [section for task, rows in by_task.items() for section in _sections(task, rows)]
     methods = {row["method"] for rows in by_task.values() for row in rows}
     seeds = max(row["seeds"] for rows in by_task.values() for row in rows)
     subject = f"study · {plural(len(methods), 'method')} · {', '.join(by_task)} · {plural(seeds, 'seed')} each"
-    lead = " ".join(_verdict(task, rows) for task, rows in by_task.items())
-    return write_page(Page(name, subject, lead, _remarks(by_task), sections), folder)
+    said = {task: _verdict(rows) for task, rows in by_task.items()}
+    lead = " ".join(f"{task}: {text}" if len(said) > 1 else text for task, text in said.items())
+    of_no_use = [
+        Verdict("stop", f"{row['method']} on {task}: {row['stop']}")
+        for task, rows in by_task.items()
+        for row in rows
+        if row["stop"]
+    ]
+    return write_page(Page(name, subject, lead, _remarks(by_task), sections, verdicts=of_no_use), folder)
 
 
-def _section(task: str, rows: Sequence[StudyRow]) -> ReportSection:
-    first = rows[0]
-    head, *cells = method_table(rows)
-    table = make_table("Methods", head, cells, "Points are hundredths of the metric. won: seeds with a better score.")
-    sentence = f"{first['metric']} after {first['steps']:,} steps: {reference_scores(first)}."
-    return ReportSection(task, [sentence], [table], [_scores(task, rows), _gains(task, rows)])
+def _sections(task: str, rows: Sequence[StudyRow]) -> tuple[ReportSection, ReportSection]:
+    """Return the sections of a task: the quality of its methods, and their cost."""
+    first, lines = rows[0], method_table(rows)
+    reading = "Points are hundredths of the metric. won: seeds with a better score."
+    units = "Seconds of a training step, and the peak memory of the run’s process."
+    quality = _columns("Methods", lines, QUALITY, reading)
+    cost = _columns(f"{task}: cost", lines, COST, units)
+    sentence = f"Scores are {first['metric']} after {first['steps']:,} steps: {reference_scores(first)}."
+    pictures = [_scores(task, rows), _gains(task, rows)]
+    return ReportSection(task, [sentence], [quality], pictures), ReportSection(f"{task}: cost", (), [cost])
+
+
+def _columns(caption: str, lines: Sequence[Sequence[str]], columns: slice, note: str) -> Table | None:
+    """Return some columns of `method_table`, after the names of the methods."""
+    head, *cells = [[line[0], *line[columns]] for line in lines]
+    return make_table(caption, head, cells, note)
 
 
 def _scores(task: str, rows: Sequence[StudyRow]) -> Picture:
@@ -68,16 +86,16 @@ def _gains(task: str, rows: Sequence[StudyRow]) -> Picture | None:
     return gain_plot(f"gains-{task}", lines, first["compared_with"], first["metric"], first["gain"]["level"])
 
 
-def _verdict(task: str, rows: Sequence[StudyRow]) -> str:
-    """Return which method is ahead of the baseline, if one is beyond the noise."""
-    ahead = [row for row in rows if row["gain"] and row["gain"]["low"] > 0]
+def _verdict(rows: Sequence[StudyRow]) -> str:
+    """Return which method is ahead of the baseline, if one of use is beyond the noise."""
+    ahead = [row for row in rows if row["gain"] and row["gain"]["low"] > 0 and not row["stop"]]
     baseline = rows[0]["compared_with"]
     if not ahead:
-        return f"{task}: no method is ahead of {baseline} beyond the noise."
+        return f"No method is ahead of {baseline} beyond the noise."
     best = max(ahead, key=lambda row: row["gain"]["mean"])
     gain = best["gain"]
     interval = f"{points(gain['low'], '+')} to {points(gain['high'], '+')}"
-    return f"{task}: {best['method']} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
+    return f"{best['method']} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
 
 
 def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:

@@ -9,12 +9,16 @@ from typing import Any
 from distil_nlp.reporting.formatting import decimal, percent
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain
+from distil_nlp.reporting.verdicts import stop_verdict
 from distil_nlp.results import RunResults, has_results, read_runs
 from distil_nlp.study.comparison import gain_over
 from distil_nlp.study.plan import StudyPlan
 
 MEMORY_FILE = "peak_mib.txt"
 """The peak memory of a run's process in MiB, in the run's folder."""
+
+QUALITY, COST = slice(1, 7), slice(7, None)
+"""Columns of `method_table`."""
 
 _KEYS = {
     "labels only": "labels alone",
@@ -43,7 +47,7 @@ def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
                 "gain": gain_over(run, baseline) if baseline and run is not baseline else None,
                 "teacher": teacher.median,
                 "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
-                "agreement": run.get("fidelity.agreement"),
+                "agreement": run.get("fidelity.agreement"), "stop": stop_verdict(run),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,
                 "times_plain": seconds / _seconds(baseline) if baseline else None,
                 "peak_mib": _memory(done[name] / MEMORY_FILE),

@@ -218,7 +218,7 @@ def test_what_stops_an_upload_is_said_before_and_after(hub, api, run):
         with pytest.raises(UserError, match=message) as failed:
             push(run, repo_id, api=one)
         assert f"the run in {run} is whole" in str(failed.value)
-        assert str(failed.value).endswith(f"then: python scripts/push_to_hub.py {run} --repo-id {repo_id}")
+        assert str(failed.value).endswith(f"then: distil-nlp push-to-hub {run} --repo-id {repo_id}")
     with pytest.raises(UserError, match=r"got 'me/x/y': Repo id must be in the form .*such as me/my-distilbert"):
         push(run, "me/x/y", api=api)
     assert hub.repos.keys() == {"you/theirs"}
@@ -252,7 +252,7 @@ def test_a_hub_that_says_nothing_is_not_waited_for(hub, api, run, monkeypatch):
     monkeypatch.setattr("distil_nlp.hub.repository.PATIENCE", 0.3)
     before = get_session().timeout
     hub.flaky["whoami"] = [-1.5]
-    with pytest.raises(UserError, match=r"got ReadTimeout.*check the network, then: python scripts/push_to_hub.py"):
+    with pytest.raises(UserError, match=r"got ReadTimeout.*check the network, then: distil-nlp push-to-hub"):
         push(run, "me/x", api=api)
     assert get_session().timeout == before
 
@@ -322,9 +322,21 @@ def test_nothing_goes_up_without_a_yes(hub, run, monkeypatch, capsys, answer, go
     printed = capsys.readouterr().out
     assert f"{run} → {hub.url}/me/x (new, public" in printed
     assert all(name in printed for name in UPLOADED)
-    assert "Upload? [y/N]" in printed
+    assert "good:    Distillation paid" in printed[: printed.index("Upload? [y/N]")]
     assert ("me/x" in hub.repos) == goes_up
     assert ("nothing was uploaded" in printed) != goes_up
+
+
+def test_who_uploads_a_student_that_guesses_is_told_before(hub, run, monkeypatch, capsys):
+    """Prevents an upload by hand of a student of no use, by somebody who does not know."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    results = json.loads((run / "results.json").read_text())
+    results["student"]["metrics"]["f1"] = results["seeds"]["f1"]["median"] = 0.5
+    (run / "results.json").write_text(json.dumps(results))
+    assert cli.main(["push-to-hub", str(run), "--repo-id", "me/x"]) == 0
+    printed = capsys.readouterr().out
+    assert "stop:    Do not use this student" in printed[: printed.index("Upload? [y/N]")]
 
 
 def test_without_a_terminal_yes_must_be_said(hub, run, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline import distillation
 from distil_nlp.recipe import read_yaml
+from distil_nlp.reporting.verdicts import verdicts
 from tests.helpers.runs import Place
 
 
@@ -108,6 +109,8 @@ def test_a_run_from_python_leaves_what_the_command_leaves(tmp_path, monkeypatch,
     run.show()
     assert shown == [run]
     assert "<table><tr>" in page
+    for shown_first, text in ((page.index("<table>"), page), (printed.index("retention"), printed)):
+        assert verdicts(run.run)[0].severity in text[:shown_first]
     assert "labels only" in page
 
     again = distil_nlp.distill(sections, **options, **{"evaluation.seeds": 2})

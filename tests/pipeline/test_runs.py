@@ -135,16 +135,35 @@ def test_a_try_compares_layers_on_few_rows(place, monkeypatch):
     assert compared == [4, 128]
 
 
-def test_a_finished_run_is_pushed(place, monkeypatch, capsys):
-    """Prevents a push that needs another training, or that happens without hub.push."""
-    pushed = []
+def test_a_finished_run_is_pushed_unless_the_student_guesses(place, monkeypatch, capsys):
+    """Prevents a push that needs another training, or that happens without hub.push, or of a student of no use."""
+    pushed, options = [], ("hub.push=true", "hub.repo_id=me/x", "hub.private=true")
     monkeypatch.setattr(preflight, "check_repository", lambda name, private: None)
     monkeypatch.setattr(stages, "push", lambda folder, name, private: pushed.append((folder, name, private)))
     assert place.run() == 0
     assert pushed == []
-    assert place.run("hub.push=true", "hub.repo_id=me/x", "hub.private=true") == 0
+    for student in (0.5, 0.4):  # as the majority class, and below it
+        set_accuracies(place, teacher=0.9, student=student, majority=0.5)
+        assert place.run(*options) == 0
+        *_, reason, remedy, path = capsys.readouterr().out.splitlines()
+        assert reason.startswith("not pushed to me/x: Do not use this student, which knows no more than a guess")
+        assert remedy.endswith(f"distil-nlp push-to-hub {place.out} --repo-id me/x --private")
+        assert path == str(place.out / "results.json")
+    assert pushed == []
+    set_accuracies(place, teacher=0.9, student=0.8, majority=0.5)
+    assert place.run(*options) == 0
     assert pushed == [(place.out, "me/x", True)]
     assert "finished" in capsys.readouterr().out
+
+
+def set_accuracies(place, *, teacher, student, majority):
+    """Write other accuracies into the results of a finished run."""
+    results = place.results
+    results["teacher"]["metrics"]["accuracy"] = teacher
+    results["student"]["metrics"]["accuracy"] = student
+    results["seeds"]["accuracy"] |= {"values": [student], "median": student}
+    results["baselines"]["majority"]["metrics"]["accuracy"] = majority
+    (place.out / "results.json").write_text(json.dumps(results))
 
 
 def test_plain_transformers_loads_the_student(place):

@@ -3,16 +3,21 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import LossTerm
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.provenance import _hash_plugins, changed_sources
 from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe, recipe_from
+from distil_nlp.recipe.local_imports import local_imports
 from distil_nlp.results.schema import OwnCode
 from distil_nlp.study.plan import StudyPlan, recipe_of
+from distil_nlp.tasks import TASKS
 from tests.helpers import ROOT
 
 EXAMPLE = (ROOT / "examples" / "my_terms.py").read_text()
@@ -120,6 +125,76 @@ def test_a_module_is_named_by_its_name(folder, monkeypatch):
         monkeypatch.delitem(sys.modules, module)
 
 
+HELPED = "import sys\n\nsys.path.insert(0, HERE)\nfrom helper_of_a_test import distance\nsys.path.pop(0)\n" + EXAMPLE
+
+
+@pytest.fixture
+def helped(folder, monkeypatch):
+    """A plugin that imports a file beside it, which imports one of a folder."""
+    (folder / "my_terms.py").write_text(HELPED.replace("HERE", repr(str(folder))))
+    (folder / "helper_of_a_test.py").write_text("from lib_of_a_test import power\n\ndef distance(a, b): ...\n")
+    (folder / "lib_of_a_test").mkdir()
+    (folder / "lib_of_a_test" / "power.py").write_text("two = 2\n")
+    (folder / "other.py").write_text("nobody = 'imports it'\n")
+    yield folder
+    for module in [module for module in sys.modules if "_of_a_test" in module]:
+        monkeypatch.delitem(sys.modules, module)
+
+
+def test_what_a_plugin_imports_is_part_of_its_fingerprint(helped, capsys):
+    """Prevents a run that is carried on with another loss because its formula is in a second file."""
+    (plugin,) = load_recipe(helped / "own.yaml").imported
+    assert sorted(plugin.imports) == ["helper_of_a_test.py", "lib_of_a_test/power.py"]
+    assert len({plugin.sha256, *plugin.imports.values()}) == len(plugin.hashes) == 3
+    assert OwnCode.model_validate(plugin.to_dict()).imports == plugin.imports
+    named = capsys.readouterr().out
+    assert f"code of your own is run: lib_of_a_test/power.py, which {plugin.name} imports, sha256" in named
+    assert load_recipe(helped / "own.yaml").imported == (plugin,)
+    assert capsys.readouterr().out == ""
+    (helped / "other.py").write_text("")
+    assert load_recipe(helped / "own.yaml").imported == (plugin,)
+    (helped / "lib_of_a_test" / "power.py").write_text("two = 3\n")
+    with pytest.raises(UserError, match=r"imports lib_of_a_test/power.py: expected the file .* / got one that changed"):
+        load_recipe(helped / "own.yaml")
+
+
+def test_another_helper_is_another_provenance(helped, monkeypatch):
+    """Prevents fingerprints that do not look at what they were given."""
+    before = changed_sources(load_recipe(helped / "own.yaml"), {"plugins": "x"})
+    assert before == ["plugins"]
+    recipe = load_recipe(helped / "own.yaml")
+    now = {"plugins": _hash_plugins(recipe)}
+    assert changed_sources(recipe, now) == []
+    monkeypatch.setattr("distil_nlp.recipe.plugins._hashes", {})  # another process
+    (helped / "helper_of_a_test.py").write_text("def distance(a, b): ...\n")
+    assert changed_sources(load_recipe(helped / "own.yaml"), now) == ["plugins"]
+
+
+def test_imports_are_read_from_the_files_alone(tmp_path):
+    """Prevents fingerprints of half of the installed packages, of what was imported by chance, and endless circles."""
+    package = tmp_path / "mine"
+    (package / "deep").mkdir(parents=True)
+    sources = {
+        "mine/__init__.py": "from . import terms",
+        "mine/terms.py": "import distil_nlp, mine\nfrom .deep import leaf\ndef late():\n    from ..mine import late",
+        "mine/deep/leaf.py": "from .. import base\nfrom ...... import nowhere",
+        "mine/base.py": "not Python",
+        "mine/late.py": "",
+        "mine/unused.py": "",
+        "distil_nlp/__init__.py": "",
+        "beside.py": "",
+    }
+    (tmp_path / "distil_nlp").mkdir()
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    found = local_imports(package / "terms.py", tmp_path, "mine.terms")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "mine/__init__.py", "mine/base.py", "mine/deep/leaf.py", "mine/late.py"]  # fmt: skip
+    installed = Path(pytest.__file__)
+    folders = {path.parent.name for path in local_imports(installed, installed.parent.parent, "pytest")}
+    assert folders <= {"pytest"}
+
+
 def test_nothing_is_imported_that_the_recipe_does_not_name(folder):
     """Prevents code that runs because it lies beside a recipe, in the working directory, or in a run's folder."""
     for place in (folder, folder.parent / "work"):
@@ -136,7 +211,11 @@ REFUSED = {
     "a script that ends": ("import sys\n\nsys.exit(3)\n", r"SystemExit in \S+my_terms\.py, line 3: 3"),
     "no term": ("from distil_nlp import HiddenTerm\n", "expected a loss term: a subclass .* / got none"),
     "the name of a term of the tool": (EXAMPLE.replace("hidden_l1", "pkd"), "'pkd', one of the tool's own terms"),
-    "the name of a number in the log": (EXAMPLE.replace("hidden_l1", "loss"), "name = 'loss', taken already"),
+    "the name of a metric": (
+        EXAMPLE.replace("hidden_l1", "accuracy"),
+        "name = 'accuracy', the name of a metric or of another number in the log / .* such as accuracy_distance",
+    ),
+    "the name of a term's weight": (EXAMPLE.replace("hidden_l1", "pkd_weight"), "such as pkd_distance"),
     "a name that is a method of sections": (EXAMPLE.replace("hidden_l1", "copy"), "name = 'copy', taken already"),
     "a name with a space": (EXAMPLE.replace("hidden_l1", "hidden l1"), "expected a name of small letters"),
     "no words for the card": (EXAMPLE.replace(", formula", ", words"), "expected its formula in words / got none"),
@@ -161,6 +240,15 @@ def test_code_that_cannot_be_used_is_refused_with_its_place(folder, name):
     assert found.startswith("plugins: ")
     assert "my_terms.py" in found
     assert re.search(message, found), found
+
+
+def test_no_name_of_the_log_is_a_terms(folder):
+    """Prevents a log, and curves, in which a term overwrites a metric, or the loss itself."""
+    metrics = {name for task in TASKS for name in metric_names(task)}
+    trainers = {"loss", "grad_norm", "learning_rate", "epoch", "step", "tokens_per_second", "total_flos"}
+    summaries = {"eval_loss", "eval_hidden_l1", "train_runtime", "test_accuracy"}
+    for name in sorted(metrics | trainers | summaries):
+        assert f"name = '{name}', the name of" in refusal(folder, EXAMPLE.replace("hidden_l1", name))
 
 
 @pytest.mark.parametrize(

@@ -395,9 +395,13 @@ def test_the_lead_is_made_of_the_figures(tmp_path):
         assert told(headline(run_of(tmp_path, **changed("efficiency.latency", [entry])))).endswith(words)
 
 
-def gain(mean, low, high, seeds=3):
-    return changed("baselines.no_distillation.gain", {"mean": mean, "low": low, "high": high, "level": 0.95,
-                                                      "rows": 408, "seeds": seeds})  # fmt: skip
+def gain(mean, low, high, seeds=3, over="no_distillation"):
+    return changed(f"baselines.{over}.gain", {"mean": mean, "low": low, "high": high, "level": 0.95,
+                                              "rows": 408, "seeds": seeds})  # fmt: skip
+
+
+def untrained(mean, low, high):
+    return gain(mean, low, high, over="copied_only")
 
 
 def test_the_verdict_follows_the_interval(tmp_path):
@@ -466,6 +470,12 @@ def test_small_and_large_numbers():
         ({"seeds": None, **changed("student.metrics.f1", 0.7)}, "stop", "Do not use this student, which knows no more"),
         (gain(0.01, -0.004, 0.024), "caution", "no difference beyond the noise"),
         (gain(-0.03, -0.05, -0.01), "caution", "Distillation cost 3.0 points of F1"),
+        (
+            untrained(0.01, -0.004, 0.024),
+            "caution",
+            "no difference beyond the noise: the initialised student does as well (+1.0 points of F1, 95 % interval",
+        ),
+        (untrained(-0.03, -0.05, -0.01), "caution", "worse than its initialised copy was (−3.0 points of F1, 95 %"),
         ({"retention": 0.9}, "caution", "keeps 90.0 % of the teacher’s F1"),
         ({"retention_above_majority": 0.5}, "caution", "50.0 % of what the teacher has above the majority class"),
         (changed("teacher.metrics.f1", 0.82), "caution", "The teacher is hardly better than a guess"),
@@ -482,7 +492,7 @@ def test_the_verdict_is_of_this_run(tmp_path, undrawn, changes, severity, expect
     page = run_page(run)
     assert (page.lead, page.severity) == (lead.text, severity)
     assert page.remarks[0] == headline(run)
-    assert told(verdict_lines(run)).startswith(f"{severity}:")
+    assert told(verdict_lines(verdicts(run))).startswith(f"{severity}:")
 
 
 def test_the_worst_comes_first(tmp_path):
@@ -540,6 +550,7 @@ def test_advice_follows_the_figures(tmp_path):
     assert "fewer may do" in said(good)
     for changes, expected in (
         ({"baselines": None}, "labels only as well"),
+        (untrained(0.01, -0.004, 0.024), "learned nothing yet"),
         ({"seeds": None}, "Only one seed"),
         (gain(0.01, -0.004, 0.024), "within the noise"),
         (gain(-0.03, -0.05, -0.01), "costs quality"),
@@ -646,6 +657,68 @@ def test_runs_side_by_side(tmp_path):
         ("training.learning_rate", "0.0001", "5e-05")
     ]
     assert {file.name for file in path.parent.glob("*.png")} == {"scores.png", "quality_latency.png"}
+
+
+def paired(low, high=0.05):
+    """A comparison of any two runs, as `gain_on_same_rows` returns it."""
+    return lambda run, other: {"mean": (low + high) / 2, "low": low, "high": high, "level": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("low", "severity", "lead"),
+    [
+        (
+            0.01,
+            "good",
+            "first is the best: ahead of second, the next, by +3.0 points of F1 (95 % interval +1.0 to +5.0)",
+        ),
+        (
+            -0.02,
+            "caution",
+            "may be chance: first against second, +1.5 points of F1 (95 % interval −2.0 to +5.0), is within the noise",
+        ),
+    ],
+)
+def test_a_comparison_opens_with_its_verdict(tmp_path, undrawn, capsys, low, severity, lead):
+    """Prevents a run that is called the best because of noise, and a comparison that hides what each run says."""
+    first, worse = save(tmp_path / "first"), {**score(0.82), **gain(-0.03, -0.05, -0.01), "retention": 0.974}
+    second = save(tmp_path / "second", **worse)
+    path = write_report([second, first], gain_over=paired(low))
+    text, printed = (told(part) for part in (Page(path.read_text()).text, capsys.readouterr().out))
+    for shown in (" ".join(text.split()), " ".join(printed.split())):
+        assert lead in shown
+        assert "second: Distillation cost 3.0 points of F1" in shown
+        assert "first: Distillation paid" in shown
+    assert printed.startswith(f"{severity}:")
+    assert "The seeds of" not in text
+    assert "first keeps most" in text
+
+
+def score(f1):
+    """The example with another score of the student, of one seed."""
+    return {"seeds": None, **changed("student.metrics.f1", f1)}
+
+
+def test_a_student_of_no_use_is_not_the_best(tmp_path, undrawn, capsys):
+    """Prevents praise of the best among students that guess."""
+    runs = [save(tmp_path / name, **score(f1), retention=f1) for name, f1 in (("a", 0.5), ("b", 0.6))]
+    write_report(runs, gain_over=paired(0.01))
+    first, *own = capsys.readouterr().out.splitlines()
+    assert first == "stop:    Use none of these students: no run has one that knows more than a guess."
+    assert sum("Do not use this student" in line for line in own) == 2
+    good = save(tmp_path / "good", retention=0.4)
+    text = Page(write_report([*runs, good], gain_over=paired(0.01)).read_text()).text
+    assert "good keeps most" in text
+    assert "Share it" not in text
+
+
+def test_runs_that_cannot_be_paired_are_compared_as_before(tmp_path, undrawn, capsys):
+    """Prevents a claim about differences of scores on other rows."""
+    runs = [save(tmp_path / name) for name in ("a", "b")]
+    text = Page(write_report(runs).read_text()).text
+    assert "a keeps most" in text
+    assert "The seeds of a and b overlap" in text
+    assert capsys.readouterr().out.startswith("good:    a: Distillation paid")
 
 
 def test_runs_on_different_tasks_are_compared_by_retention(tmp_path):

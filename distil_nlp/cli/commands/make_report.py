@@ -20,7 +20,11 @@ def run(options: Namespace) -> Path:
     with quick_imports():
         from distil_nlp.reporting.report import write_report
 
-    return write_report(options.runs, options.output)
+    if len(options.runs) == 1:
+        return write_report(options.runs, options.output)
+    with quick_imports():
+        from distil_nlp.study.comparison import gain_on_same_rows  # imports torch, which the report of a run needs not
+    return write_report(options.runs, options.output, gain_on_same_rows)
 
 
 COMMAND = Command(

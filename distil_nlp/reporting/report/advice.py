@@ -12,7 +12,14 @@ from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.scores import LABELS_ONLY, headline_score, is_within_noise, majority_name
 from distil_nlp.reporting.sentences import last_layer_cka
-from distil_nlp.reporting.verdicts import ABOVE_MAJORITY, ENOUGH, floor_score, is_above_floor, is_useless
+from distil_nlp.reporting.verdicts import (
+    ABOVE_MAJORITY,
+    ENOUGH,
+    floor_score,
+    is_above_floor,
+    is_ahead_of_untrained,
+    stop_verdict,
+)
 from distil_nlp.results import RunResults
 from distil_nlp.tasks.class_order import better_order
 
@@ -41,11 +48,11 @@ def advice(run: RunResults) -> list[Advice]:
 
     A student that is no better than a guess is neither to be used nor shared: there only its remedies are told.
     """
-    if is_useless(run):
-        return [*_advised(run, (_other_classes, _weak_teacher, _useless_student)), _compare(run)]
+    if stop_verdict(run):
+        return [*_advised(run, (_other_classes, _weak_teacher, _untrained)), _compare(run)]
     rules = (
-        _other_classes, _weak_teacher, _no_labels_only, _single_seed, _no_gain, _low_retention, _smaller_student,
-        _last_layer, _calibration,
+        _other_classes, _weak_teacher, _untrained, _no_labels_only, _single_seed, _no_gain, _low_retention,
+        _smaller_student, _last_layer, _calibration,
     )  # fmt: skip
     hints = _advised(run, rules)
     last = [_load(run), *([] if run.get("recipe.hub.push") else [_push(run)])]
@@ -107,8 +114,9 @@ def _weak_teacher(run: RunResults) -> _Hint:
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
 
 
-def _useless_student(run: RunResults) -> _Hint:
-    if is_above_floor(run, "teacher") is False:
+def _untrained(run: RunResults) -> _Hint:
+    learned = is_above_floor(run, "student") is not False and is_ahead_of_untrained(run) is not False
+    if learned or is_above_floor(run, "teacher") is False:
         return None
     text = "The student has learned nothing yet: train longer, on more rows, or with another learning rate."
     return text, _longer(run)

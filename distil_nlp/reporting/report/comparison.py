@@ -17,7 +17,8 @@ from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
 from distil_nlp.reporting.plots.scores import ModelMark, ScoreRow, dot_plot, latency_plot, score_span
 from distil_nlp.reporting.plots.style import SERIES, TEACHER_COLOUR, Picture
 from distil_nlp.reporting.scores import LABELS_ONLY, SeedScores, headline_name, headline_score
-from distil_nlp.reporting.tables import Table, format_gain, format_median, format_range, make_table
+from distil_nlp.reporting.tables import EMPTY_CELL, Table, format_gain, format_median, format_range, make_table
+from distil_nlp.reporting.verdicts import stop_verdict
 from distil_nlp.results import RunResults
 from distil_nlp.utils.settings import IRRELEVANT_KEYS, flatten
 
@@ -25,8 +26,8 @@ _MARKERS = "osD^vP"
 
 
 def comparison_headline(runs: Sequence[RunResults]) -> str:
-    """Return the run with the highest retention, as a sentence."""
-    best = _ranked(runs)[:1]
+    """Return the run with the highest retention, as a sentence; none whose student is of no use."""
+    best = _ranked([run for run in runs if not stop_verdict(run)])[:1]
     if not best:
         return f"{len(runs)} runs side by side."
     return f"{best[0].name} keeps most: {percent(best[0].get('retention'))} of its teacher’s {headline_name(best[0])}."
@@ -39,8 +40,13 @@ def _ranked(runs: Sequence[RunResults]) -> list[RunResults]:
     )
 
 
-def comparison_remarks(runs: Sequence[RunResults]) -> list[str]:
-    """Return what limits a comparison of these runs."""
+def comparison_remarks(runs: Sequence[RunResults], is_paired: bool) -> list[str]:
+    """Return what limits a comparison of these runs.
+
+    Args:
+        runs: compared.
+        is_paired: whether they are compared row by row, so that ranges over seeds tell nothing more.
+    """
     remarks = []
     if not same_task(runs):
         remarks.append("The runs are on different tasks: compare retention, not scores.")
@@ -50,7 +56,7 @@ def comparison_remarks(runs: Sequence[RunResults]) -> list[str]:
         remarks.append("Latencies were measured on different devices.")
     if any((score := headline_score(run, "student")) and len(score.values) == 1 for run in runs):
         remarks.append("Where a run has one seed, small differences may be chance.")
-    return [*remarks, *_overlap(runs)]
+    return remarks if is_paired else [*remarks, *_overlap(runs)]
 
 
 def _overlap(runs: Sequence[RunResults]) -> list[str]:
@@ -94,7 +100,9 @@ def overview_table(runs: Sequence[RunResults]) -> Table | None:
         )
         for run in runs
     ]
-    note = "Scores: median of the seeds. Gain: over labels only, the same student after the same steps."
+    note = "Scores: median of the seeds."
+    if any(run.get(f"{LABELS_ONLY}.gain") for run in runs):
+        note += " Gain: over labels only, the same student after the same steps."
     note += f" Latency: median, {setting}." if setting else ""
     return make_table("Runs", head, rows, f"{note} Teacher: {teacher.pop()}." if len(teacher) == 1 else note)
 
@@ -103,7 +111,7 @@ def recipe_differences(runs: Sequence[RunResults]) -> Table | None:
     """Return the recipe keys whose values differ between the runs; null counts as absent."""
     recipes = [{key: _shown(value) for key, value in flatten(run.get("recipe") or {}).items()} for run in runs]
     keys = dict.fromkeys(key for recipe in recipes for key in recipe if not key.startswith(IRRELEVANT_KEYS))
-    rows = [(key, *(recipe.get(key, "") for recipe in recipes)) for key in keys]
+    rows = [(key, *(recipe.get(key) or EMPTY_CELL for recipe in recipes)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
     return make_table("What differs between the recipes", ("key", *(run.name for run in runs)), differing)
 

@@ -12,6 +12,7 @@ from distil_nlp.reporting.plots import curves, matrices, scores
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
+from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, own_verdicts
 from distil_nlp.reporting.schemes import compute_table, scheme_sentences
 from distil_nlp.reporting.scores import LABELS_ONLY
 from distil_nlp.reporting.tables import Table, training_table
@@ -148,21 +149,29 @@ def _rows_section(run: RunResults) -> ReportSection:
     return ReportSection("Rows that changed", told, rows)
 
 
-def comparison_page(runs: Sequence[RunResults]) -> Page:
-    """Return the comparison of several runs."""
+def comparison_page(runs: Sequence[RunResults], gain_over: GainOver) -> Page:
+    """Return the comparison of several runs.
+
+    Args:
+        runs: at least two.
+        gain_over: compares two of them row by row.
+    """
     with style():
         pictures = [comparison.comparison_scores_figure(runs), comparison.comparison_latency_figure(runs)]
     sections = [
         ReportSection("Runs", (), [comparison.overview_table(runs)], pictures),
         ReportSection("Recipes", (), [comparison.recipe_differences(runs)]),
     ]
-    title = f"{len(runs)} runs"
+    best, figures = best_run(runs, gain_over), comparison.comparison_headline(runs)
+    remarks = comparison.comparison_remarks(runs, is_paired=best is not None)
     return Page(
-        title,
+        f"{len(runs)} runs",
         ", ".join(run.name for run in runs),
-        comparison.comparison_headline(runs),
-        comparison.comparison_remarks(runs),
+        best.text if best else figures,
+        [figures, *remarks] if best and best.severity != "stop" else remarks,
         _without_empty(sections),
+        severity=best.severity if best else "",
+        verdicts=own_verdicts(runs),
     )
 
 

@@ -13,27 +13,40 @@ from markupsafe import Markup
 
 from distil_nlp.errors import UserError
 from distil_nlp.reporting.markdown import escape_markdown, fence
+from distil_nlp.reporting.report.comparison_verdicts import GainOver
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
+from distil_nlp.reporting.verdicts import Verdict, verdict_lines
 from distil_nlp.results import read_runs
 from distil_nlp.utils.files import validate_links, write_atomically
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _SCRIPT = Path(__file__).parent / "templates" / "report.js"
 
 
-def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
+def write_report(
+    folders: Sequence[Path], output: Path | None = None, gain_over: GainOver = lambda run, other: None
+) -> Path:
     """Write the report of a run, or the comparison of several, and return the path of `report.html`.
+
+    The log has the verdicts on a comparison.
 
     Args:
         folders: folders of finished runs, each with a `results.json`.
         output: the folder to write to. Default: `report/` in the run's folder; for several runs `comparison/` beside
             the first.
+        gain_over: compares two runs row by row; without it a comparison does not tell which run is the best.
 
     Raises:
         UserError: if a folder has no `results.json` that can be read or its links lead out of it, or the report cannot
             be written.
     """
     runs = read_runs(folders)
-    page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
+    page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs, gain_over)
+    if len(runs) > 1:
+        lead = [Verdict(page.severity, page.lead)] if page.severity else []
+        logger.info(verdict_lines([*lead, *page.verdicts]))
     first = runs[0].folder
     if output is None and len(runs) == 1:
         validate_links(first)
