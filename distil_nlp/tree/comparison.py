@@ -24,6 +24,7 @@ logger = get_logger(__name__)
 
 TEACHER, LABELS = "teacher", "labels"
 SOFT_TREE, MIXTURE = "soft tree", "soft tree, mixture of leaves"
+LOGISTIC_REGRESSION = "logistic regression"
 
 
 @dataclass(frozen=True)
@@ -90,27 +91,32 @@ def _library_models(
 ) -> Iterator[ComparedModel]:
     """Yield scikit-learn's models on the same input; the teacher teaches them by its likeliest class."""
     rows, targets = _lesson(data, settings, taught_by)
-    classes = targets.argmax(-1)
-    if len(np.unique(classes)) < 2:
-        logger.info(f"{taught_by}: one class alone, which scikit-learn's models are not trained on")
-        return
-    for name, build, own_seeds in (
-        (f"decision tree, depth {settings.depth}", lambda seed: _decision_tree(seed, settings.depth), seeds),
-        ("decision tree, unlimited", _decision_tree, seeds),
-        ("logistic regression", lambda seed: LogisticRegression(max_iter=1000), seeds[:1]),
+    features, classes = inputs.features[TRAIN][rows], targets.argmax(-1)
+    for name, build, has_seed in (
+        (f"decision tree, depth {settings.depth}", lambda seed: _decision_tree(seed, settings.depth), True),
+        ("decision tree, unlimited", _decision_tree, True),
+        (LOGISTIC_REGRESSION, lambda seed: LogisticRegression(max_iter=1000), False),
     ):
+        if name == LOGISTIC_REGRESSION and len(np.unique(classes)) == 1:
+            logger.info(f"{name}: left out, since {taught_by} knows one class alone")
+            continue
         logger.info(f"training {name}, taught by {taught_by}")
-        outputs: dict[int, dict[str, Outputs]] = {}
-        for seed in own_seeds:
-            model = build(seed)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(inputs.features[TRAIN][rows], classes)
-            outputs[seed] = {
-                split: Outputs(_probabilities(model, inputs.features[split], targets.shape[1]), teacher.labels)
-                for split, teacher in data.teacher.items()
-            }
-        yield ComparedModel(name, taught_by, outputs)
+        models = {seed: _fitted(build(seed), features, classes) for seed in (seeds if has_seed else seeds[:1])}
+        yield ComparedModel(name, taught_by, {seed: _outputs(model, data, inputs) for seed, model in models.items()})
+
+
+def _fitted(model: Any, features: Any, classes: np.ndarray) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, classes)
+
+
+def _outputs(model: Any, data: TreeData, inputs: TreeInputs) -> dict[str, Outputs]:
+    """Return the outputs of a model of scikit-learn on the evaluation splits."""
+    return {
+        split: Outputs(_probabilities(model, inputs.features[split], len(data.labels)), teacher.labels)
+        for split, teacher in data.teacher.items()
+    }
 
 
 def _decision_tree(seed: int, depth: int | None = None) -> DecisionTreeClassifier:

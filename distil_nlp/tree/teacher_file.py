@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class TeacherFile:
 
     def write(self, outputs: dict[str, Outputs], states: dict[str, np.ndarray]) -> None:
         """Write the file, whole or not at all."""
-        arrays = {"key": np.asarray(self.key), "splits": np.asarray([*outputs])}
+        arrays: dict[str, Any] = {"key": np.asarray(self.key), "splits": np.asarray([*outputs])}
         arrays |= {f"predictions/{name}": one.predictions for name, one in outputs.items()}
         arrays |= {f"labels/{name}": one.labels for name, one in outputs.items()}
         arrays |= {f"states/{name}": one for name, one in states.items()}

@@ -19,19 +19,7 @@ from distil_nlp.tree.training import TreeSettings
 from tests.helpers import ROOT, tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
-
-QUICK = ("--seeds", "2", "--epochs", "2", "--depth", "2")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A finished run and the tree of its teacher."""
-    found = Place(tmp_path_factory.mktemp("tree") / "place").prepare()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
-        assert found.run("training.max_steps=1") == 0
-    assert main(["tree", str(found.out), *QUICK]) == 0
-    return found
+from tests.tree.conftest import QUICK
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +32,10 @@ def test_all_lines_are_scored_on_the_same_rows(results):
     TreeResults.model_validate(results)
     lines = [(line["name"], line["taught_by"]) for line in results["models"]]
     assert lines[:2] == [("teacher", ""), ("student", "")]
-    for name in ("soft tree", "soft tree, mixture of leaves", "decision tree, depth 2", "decision tree, unlimited",
-                 "logistic regression"):  # fmt: skip
-        assert {("soft tree", "teacher"), (name, "teacher"), (name, "labels")} <= set(lines)
+    names = ["soft tree", "soft tree, mixture of leaves", "decision tree, depth 2", "decision tree, unlimited"]
+    assert {(name, taught_by) for name in names for taught_by in ("teacher", "labels")} <= set(lines)
+    assert ("logistic regression", "labels") in lines
+    assert ("logistic regression", "teacher") not in lines, "this teacher knows one class alone"
     assert {line["interval"]["rows"] for line in results["models"]} == {results["rows"]["test"]}
     assert [line["gain"] is None for line in results["models"]].count(True) == 1
     teacher = results["models"][0]
@@ -110,7 +99,7 @@ def test_a_second_tree_does_not_run_the_teacher_again(place, capsys, monkeypatch
 
 
 def test_a_recipe_with_embeddings_and_without_texts(place, tmp_path, capsys):
-    """Prevents a page that shows texts which a recipe keeps back, and words that the tree does not read as its input."""
+    """Prevents a page that shows texts which a recipe keeps back, and words that pass for the input."""
     command = place.command("evaluation.show_rows=false", f"training.output_dir={tmp_path / 'none'}")
     assert main(["tree", *command, "--input", "embedding", *QUICK, "--output", str(tmp_path / "out")]) == 0
     capsys.readouterr()
@@ -174,6 +163,7 @@ def test_training_texts_are_those_of_the_training_rows(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr("distil_nlp.tree.run.tree_inputs", lambda data, kind: kept.append(data) or stop())
     found = Place(tmp_path).prepare()
+    (found.folder / "data" / "validation-00000-of-00001.parquet").unlink()
     options = ("data.max_train_rows=20", "data.selection_share=0.3", "training.eval_strategy=steps",
                "training.eval_steps=2")  # fmt: skip
     assert main(["tree", *found.command(*options), "--output", str(tmp_path / "out")]) == 2
@@ -202,7 +192,7 @@ def test_what_is_refused(place, tmp_path, capsys, monkeypatch):
     assert "expected the folder of a run / got one without recipe.yaml" in one_line(capsys.readouterr().err)
     assert main(["tree", str(place.out), "--output", "other"]) == 2
     assert "got other with letter.txt" in one_line(capsys.readouterr().err)
-    assert main(["tree", *place.command("data.task=mlm", "objective={soft_target_kl: {}}"), "--output", "new"]) == 2
+    assert main(["tree", *place.command("data.task=mlm"), "--output", "new"]) == 2
     assert "data.task: expected a task of texts and classes / got mlm" in one_line(capsys.readouterr().err)
     replaced = "data.augmentation.replacement={}"
     assert main(["tree", *place.command(replaced), "--output", "new"]) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.cli.commands.base import Command
-from distil_nlp.cli.parser import fraction, path, positive_int, positive_number
+from distil_nlp.cli.parser import fraction_up_to_one, path, positive_int, positive_number
 from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import UserError
 from distil_nlp.recipe import read_yaml
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--depth", type=_depth, default=6, help="decisions on the way to a leaf; default: 6")
     parser.add_argument("--temperature", type=positive_number, default=1.0,
                         help="of the teacher's distribution; default: 1")  # fmt: skip
-    parser.add_argument("--label-weight", type=fraction, default=0.0, metavar="SHARE",
+    parser.add_argument("--label-weight", type=fraction_up_to_one, default=0.0, metavar="SHARE",
                         help="share of the label in the target, 0 to 1; default: 0, the teacher alone")  # fmt: skip
     parser.add_argument("--penalty", type=_strength, default=0.1,
                         help="λ, against nodes that send all to one side; default: 0.1")  # fmt: skip
