@@ -69,3 +69,10 @@ def fraction_below_one(text: str) -> float:
     if not 0 <= float(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1 / got {shown(text)}")
     return float(text)
+
+
+def fraction_up_to_one(text: str) -> float:
+    """Return a number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 / got {shown(text)}")
+    return float(text)

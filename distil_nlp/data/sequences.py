@@ -159,8 +159,19 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         name: row_numbers(len(splits[name]), options.max_evaluation_rows, limits.data_seed)
         for name in data.split.evaluation
     }
+    data.split.train_texts = _training_texts(splits, data.split, task, options, limits)
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, data.split, collator)
+
+
+def _training_texts(splits: Any, split: Split, task: Task, options: Any, limits: DataLimits) -> Dataset:
+    """Return the columns of text of the training rows, in the order of `split.train`."""
+    rows = splits[options.train_split].select_columns(list(task.text_columns))
+    rows = limit_rows(rows, options.max_train_rows, limits.data_seed)
+    if len(rows) == len(split.train):
+        return rows
+    assert limits.selection_share is not None  # the rest of the rows is for the choice of a checkpoint
+    return split_off(rows, limits.selection_share, limits.data_seed, "choosing the best checkpoint")[0]
 
 
 def with_test_rows(splits: Any, task: Task, options: Any) -> Any:

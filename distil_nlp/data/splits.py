@@ -23,6 +23,7 @@ class Split:
         repeated: name → number of its rows whose text is a training row's; None if nobody counted.
         held_out: name of the split that was made of training rows, for data that has none to score on.
         texts: name → the columns of text of its rows, as the data has them; empty where rows are not the data's own.
+        train_texts: likewise, of the training rows; None where these are not the data's own.
         row_numbers: name → the numbers of its rows in the data, from 0; likewise.
     """
 
@@ -32,6 +33,7 @@ class Split:
     repeated: dict[str, int] | None = None
     held_out: str | None = None
     texts: dict[str, Any] = field(default_factory=dict)
+    train_texts: Any | None = None
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from distil_nlp.cli.commands import (
     push_to_hub,
     recipes,
     study,
+    tree,
 )
 
 COMMANDS = {
@@ -25,6 +26,7 @@ COMMANDS = {
         make_report.COMMAND,
         benchmark.COMMAND,
         study.COMMAND,
+        tree.COMMAND,
         env.COMMAND,
     )
 }

@@ -52,6 +52,7 @@ def transfer_set(
     data.revision = commit
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
+        data.split.train_texts = None
     return data
 
 

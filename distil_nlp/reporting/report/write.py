@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from distil_nlp.errors import UserError
-from distil_nlp.reporting.markdown import escape_markdown, fence
 from distil_nlp.reporting.report.comparison_verdicts import GainOver
+from distil_nlp.reporting.report.html import page_script, page_template
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
 from distil_nlp.reporting.verdicts import Verdict, verdict_lines
 from distil_nlp.results import read_runs
@@ -77,33 +71,6 @@ def _write(page: Page, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for picture in page.pictures:
         write_atomically(output / picture.file, picture.png)
-    write_atomically(output / "report.md", _template("report.md.j2", markdown=True).render(page=page))
-    script = Markup(_SCRIPT.read_text(encoding="utf-8"))
-    html = _template("report.html.j2").render(page=page, script=script, script_hash=_content_hash(script))
+    write_atomically(output / "report.md", page_template("report.md.j2", markdown=True).render(page=page))
+    html = page_template("report.html.j2").render(page=page, **page_script(_SCRIPT))
     write_atomically(output / "report.html", html)
-
-
-def _content_hash(script: str) -> str:
-    """Return the hash by which the page's policy allows this script and no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-def _template(name: str, markdown: bool = False) -> Any:
-    """Return a template that escapes all it shows, except through its filters `safe` and `fence`."""
-    environment = Environment(
-        loader=PackageLoader("distil_nlp.reporting.report"),
-        autoescape=not markdown,
-        finalize=_escape_markdown if markdown else None,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["fence"] = lambda *text: Markup(fence(*text))
-    return environment.get_template(name)
-
-
-def _escape_markdown(value: Any) -> Any:
-    """Return a value as one line of text that Markdown shows unchanged, in a table too."""
-    if isinstance(value, Markup):
-        return value
-    return escape_markdown(" ".join(str(value).split())).replace("|", r"\|")
