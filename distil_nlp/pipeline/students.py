@@ -141,16 +141,16 @@ class StudentRun:
         Raises:
             UserError: for arguments that do not go together.
         """
-        patience, dtype = self.recipe.evaluation.early_stopping_patience, builders.teacher_dtype(self.recipe)
+        patience = self.recipe.evaluation.early_stopping_patience
         arguments = dict(
             model=student,
-            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),  # type: ignore[arg-type]
+            teacher=builders.self_teacher(self.recipe, student) or self._in_its_dtype(teacher),
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             args=self.args,
-            train_dataset=self.data.split.train if self.objective.needs_teacher else self.data.labelled(),
+            train_dataset=self.data.split.train if self._learns_unlabelled_rows() else self.data.labelled(),
             eval_dataset=self.data.split.selection,
             data_collator=builders.with_seed(self.data.collator, self.args.seed),
             compute_metrics=evaluator_of(self.data.kind).trainer_metrics(self.data.task),
@@ -165,6 +165,16 @@ class StudentRun:
                 "fields that Trainer takes together",
                 reason,
             ) from error
+
+    def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return the teacher in the recipe's precision; another model where it is in another one."""
+        dtype = builders.teacher_dtype(self.recipe)
+        return teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype)  # type: ignore[arg-type]
+
+    def _learns_unlabelled_rows(self) -> bool:
+        """Return whether there is anything to learn from rows without a label."""
+        own = self.recipe.teacher.self
+        return self.objective.needs_teacher and (own is None or own.kind != "last_epoch")
 
     def saved_record(self) -> dict[str, Any] | None:
         """Return the record of an interrupted run's training if its student is there as it was saved, else None.

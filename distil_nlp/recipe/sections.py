@@ -12,7 +12,16 @@ from operator import or_
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
@@ -58,6 +67,25 @@ class CacheSection(Section):
     mask_epochs: PositiveInt = 1
 
 
+class SelfSection(Section):
+    """The student as its own teacher; a word in place of the section is its `kind`.
+
+    Attributes:
+        kind: `last_epoch`: its predictions of the epoch before, mixed with the labels (PS-KD); see
+            `distil_nlp.teachers.last_epoch.LastEpochTeacher`.
+        alpha: for `last_epoch`, share of the predictions in the targets of the last epoch; it grows linearly from epoch
+            to epoch.
+    """
+
+    kind: Literal["last_epoch"]
+    alpha: FractionOrAll = 0.8
+
+
+def _as_kind(value: Any) -> Any:
+    """Return a word as a section of that kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -72,6 +100,8 @@ class TeacherSection(Section):
         folder: parent folder of fine-tuned teachers.
         ensemble: further teachers, whose logits are averaged with its own.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
+        self: the student teaches itself: `last_epoch`. The teacher is then what the student starts from, and is scored
+            beside it.
     """
 
     name: str = Field(min_length=1)
@@ -83,6 +113,7 @@ class TeacherSection(Section):
     folder: str = "runs/teachers"
     ensemble: Annotated[list[str], Field(min_length=1)] | None = None
     cache: CacheSection | None = None
+    self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
 
 
 class StudentSection(Section):
@@ -376,6 +407,19 @@ class RunSection(Section):
     accept_weak_teacher: bool = False
 
 
+SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {"last_epoch": {"soft_target_cross_entropy": {}}}
+"""`teacher.self.kind` → the objective of its paper, which a recipe without `objective` has."""
+
+
+def _with_objective(settings: Any) -> Any:
+    """Return a recipe's settings with the objective of `teacher.self` where they have none."""
+    if not isinstance(settings, dict) or "objective" in settings or not isinstance(settings.get("teacher"), dict):
+        return settings
+    own = _as_kind(settings["teacher"].get("self"))
+    kind = own.get("kind") if isinstance(own, dict) else None
+    return settings | {"objective": SELF_OBJECTIVES[kind]} if kind in SELF_OBJECTIVES else settings
+
+
 class Recipe(Section):
     """The settings of a run.
 
@@ -384,7 +428,7 @@ class Recipe(Section):
         teacher: the model to learn from.
         student: the model to train.
         data: transfer set and evaluation splits.
-        objective: terms of the loss.
+        objective: terms of the loss; with `teacher.self`, by default those of its paper.
         balance: balancing of the terms.
         training: any fields of `transformers.TrainingArguments`.
         evaluation: seeds, baselines and scores.
@@ -407,3 +451,9 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     hub: HubSection = HubSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_objective(cls, settings: Any) -> Any:
+        """Fill in the objective of `teacher.self`."""
+        return _with_objective(settings)

@@ -59,5 +59,6 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
+        "teacher.dtype": recipe.teacher.self is not None and is_set(recipe.teacher, "dtype"),
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

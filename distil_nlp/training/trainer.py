@@ -23,9 +23,11 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.tasks import Head
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.changing import ChangingTeacher
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.source import TeacherSource, teacher_source
 from distil_nlp.training.balancing import BalancingCallback
+from distil_nlp.training.changing_teacher import ChangingTeacherCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import (
     set_required_arguments,
@@ -158,7 +160,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
-        for callback in (self._balancing, CheckpointGuard(self), self._preemption):
+        follows = isinstance(self.source, ChangingTeacher)
+        self._changing_teacher = ChangingTeacherCallback(self, self.source) if follows else None
+        for callback in (self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
@@ -240,6 +244,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         finally:
             self._is_saving_checkpoint = False
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Resume the optimiser and, where it changes during training, the teacher."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._changing_teacher is not None:
+            self._changing_teacher.load(checkpoint)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step
         if not is_done and not self.control.should_training_stop:
@@ -320,6 +330,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
         loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)
+        self.source.observe(inputs, student)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
         if self._balancing is not None:

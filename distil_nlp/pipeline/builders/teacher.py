@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.last_epoch import LastEpochTeacher
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -57,6 +60,23 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     """Return the settings of the cache of teacher outputs, or None; its folder's name begins with teacher and task."""
     section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"
     return CacheConfig(name=name, **section.model_dump()) if section else None
+
+
+def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | None:
+    """Return the source by which a student teaches itself; None where the recipe's teacher does."""
+    section = recipe.teacher.self
+    return None if section is None else LastEpochTeacher(student.config, section.alpha)
+
+
+def teaching_sentence(recipe: Recipe) -> str | None:
+    """Return how the student teaches itself, in a sentence for card and report; None where the teacher does."""
+    section = recipe.teacher.self
+    if section is None:
+        return None
+    return (
+        "The student taught itself: its targets were the labels mixed with its own predictions of the epoch before, "
+        f"whose share grew from epoch to epoch up to {section.alpha:g} (PS-KD, arXiv:2006.12000)."
+    )
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:
