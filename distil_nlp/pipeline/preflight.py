@@ -27,6 +27,7 @@ from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
@@ -49,6 +50,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_masking(plan)
     _check_cache(recipe)
     _check_self_teaching(plan)
+    _check_teacher_checkpoints(recipe)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
@@ -203,7 +205,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
     recipe, section = plan.recipe, plan.recipe.teacher.self
     if section is None:
         return
-    others = [name for name in ("ensemble", "cache") if getattr(recipe.teacher, name) is not None]
+    others = [name for name in ("ensemble", "cache", "checkpoints") if getattr(recipe.teacher, name) is not None]
     if others:
         raise UserError(
             "teacher.self",
@@ -222,6 +224,32 @@ def _check_self_teaching(plan: RunPlan) -> None:
         )
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
+    else:
+        validate_averaging(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+
+
+def _check_teacher_checkpoints(recipe: Recipe) -> None:
+    """Raise UserError where a teacher has no checkpoints to teach, or where they cannot all be asked."""
+    section = recipe.teacher
+    if section.checkpoints is None:
+        return
+    if section.finetune is None or section.finetune_when != "always":
+        raise UserError(
+            "teacher.checkpoints",
+            "a teacher that is fine-tuned here",
+            "teacher.finetune=null" if section.finetune is None else f"teacher.finetune_when={section.finetune_when}",
+            why="they are kept while it is fine-tuned",
+            fix="set teacher.finetune={} and finetune_when=always, or leave checkpoints out",
+        )
+    others = [name for name in ("ensemble", "cache") if getattr(section, name) is not None]
+    if others:
+        raise UserError(
+            "teacher.checkpoints",
+            f"no teacher.{others[0]} beside them",
+            f"teacher.{others[0]} too",
+            why="a cache has the outputs of one teacher, and the steps are divided among the checkpoints of one",
+            fix="leave one of the two out",
+        )
 
 
 def _check_last_epoch(plan: RunPlan) -> None:

@@ -25,8 +25,11 @@ from distil_nlp.models import StudentReport, load_model
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.run_folder import STUDENT
+from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import Provenance
+from distil_nlp.teachers.curriculum import TeacherCurriculum
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.fit import KEPT_BESIDE, fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import altered_files, atomic_file, read_json
@@ -144,7 +147,7 @@ class StudentRun:
         patience = self.recipe.evaluation.early_stopping_patience
         arguments = dict(
             model=student,
-            teacher=builders.self_teacher(self.recipe, student) or self._in_its_dtype(teacher),
+            teacher=self._source(student, teacher),
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
@@ -165,6 +168,15 @@ class StudentRun:
                 "fields that Trainer takes together",
                 reason,
             ) from error
+
+    def _source(self, student: PreTrainedModel, teacher: PreTrainedModel) -> TeacherSource | PreTrainedModel:
+        """Return who teaches: the student itself, the teacher and what it was on its way, or the teacher."""
+        own = builders.self_teacher(self.recipe, student)
+        if own is not None:
+            return own
+        earlier = earlier_teachers(self.recipe, self.data) if self.objective.needs_teacher else []
+        models = [self._in_its_dtype(model) for model in (*earlier, teacher)]
+        return TeacherCurriculum(models) if earlier else models[0]
 
     def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the teacher in the recipe's precision; another model where it is in another one."""

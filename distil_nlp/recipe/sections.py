@@ -13,6 +13,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -72,18 +73,33 @@ class SelfSection(Section):
 
     Attributes:
         kind: `last_epoch`: its predictions of the epoch before, mixed with the labels (PS-KD); see
-            `distil_nlp.teachers.last_epoch.LastEpochTeacher`.
+            `distil_nlp.teachers.last_epoch.LastEpochTeacher`. `ema` and `checkpoints`: averages of its own weights, the
+            moving one over all steps (Mean Teacher), or the mean of the last checkpoints (SDA); see
+            `distil_nlp.teachers.averaged`.
         alpha: for `last_epoch`, share of the predictions in the targets of the last epoch; it grows linearly from epoch
             to epoch.
+        decay: for `ema`, decay of the average in a step.
+        count: for `checkpoints`, number of checkpoints in the mean.
+        every: for `checkpoints`, steps between two of them.
     """
 
-    kind: Literal["last_epoch"]
+    kind: Literal["last_epoch", "ema", "checkpoints"]
     alpha: FractionOrAll = 0.8
+    decay: Fraction = 0.99
+    count: PositiveInt = 5
+    every: PositiveInt = 1
 
 
 def _as_kind(value: Any) -> Any:
     """Return a word as a section of that kind."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+def _route(fractions: list[float]) -> list[float]:
+    """Return the fractions of a training; they must grow, and end with the whole of it."""
+    if fractions != sorted(set(fractions)) or fractions[-1] != 1:
+        raise ValueError("fractions that grow and end with 1.0")
+    return fractions
 
 
 class TeacherSection(Section):
@@ -100,8 +116,10 @@ class TeacherSection(Section):
         folder: parent folder of fine-tuned teachers.
         ensemble: further teachers, whose logits are averaged with its own.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
-        self: the student teaches itself: `last_epoch`. The teacher is then what the student starts from, and is scored
-            beside it.
+        checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
+            these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
+        self: the student teaches itself: `last_epoch`, `ema` or `checkpoints`. The teacher is then what the student
+            starts from, and is scored beside it.
     """
 
     name: str = Field(min_length=1)
@@ -113,6 +131,7 @@ class TeacherSection(Section):
     folder: str = "runs/teachers"
     ensemble: Annotated[list[str], Field(min_length=1)] | None = None
     cache: CacheSection | None = None
+    checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
     self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
 
 
@@ -407,7 +426,11 @@ class RunSection(Section):
     accept_weak_teacher: bool = False
 
 
-SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {"last_epoch": {"soft_target_cross_entropy": {}}}
+SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {
+    "last_epoch": {"soft_target_cross_entropy": {}},
+    "ema": {"hard_label": {}, "logit_mse": {}},
+    "checkpoints": {"hard_label": {}, "logit_mse": {}},
+}
 """`teacher.self.kind` → the objective of its paper, which a recipe without `objective` has."""
 
 

@@ -33,6 +33,7 @@ from distil_nlp.training.checks import (
     set_required_arguments,
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
@@ -149,6 +150,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
+        follows = self.source if isinstance(self.source, ChangingTeacher) else None
+        validate_averaging(
+            follows is not None
+            and follows.reads_weights
+            and (self.is_fsdp_enabled or args.deepspeed_plugin is not None)
+        )
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
@@ -160,8 +167,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
-        follows = isinstance(self.source, ChangingTeacher)
-        self._changing_teacher = ChangingTeacherCallback(self, self.source) if follows else None
+        self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
         for callback in (self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)

@@ -9,11 +9,12 @@ import torch
 import torch.distributed as dist
 
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
+from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, trainer
 
-SOURCES = {"last_epoch": LastEpochTeacher}
+SOURCES = {"last_epoch": LastEpochTeacher, "ema": EMATeacher, "checkpoints": CheckpointMeanTeacher}
 
 
 def train(folder: Path, kind: str, batch: int) -> dict:

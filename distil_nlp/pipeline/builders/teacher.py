@@ -11,6 +11,7 @@ from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import TaskKind
+from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from distil_nlp.teachers.source import TeacherSource
@@ -65,18 +66,38 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
 def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | None:
     """Return the source by which a student teaches itself; None where the recipe's teacher does."""
     section = recipe.teacher.self
-    return None if section is None else LastEpochTeacher(student.config, section.alpha)
+    if section is None:
+        return None
+    if section.kind == "last_epoch":
+        return LastEpochTeacher(student.config, section.alpha)
+    if section.kind == "ema":
+        return EMATeacher(student, section.decay)
+    return CheckpointMeanTeacher(student, section.count, section.every)
+
+
+_SENTENCES = {
+    "last_epoch": "its targets were the labels mixed with its own predictions of the epoch before, whose share grew "
+    "from epoch to epoch up to {alpha:g} (PS-KD, arXiv:2006.12000)",
+    "ema": "its teacher was the moving average of its own weights, with a decay of {decay:g} in a step (Mean Teacher, "
+    "arXiv:1703.01780)",
+    "checkpoints": "its teacher was the mean of its own weights at its last {count} checkpoints, {every} steps apart "
+    "(SDA, arXiv:2002.10345)",
+}
+"""`teacher.self.kind` → how the student teaches itself."""
 
 
 def teaching_sentence(recipe: Recipe) -> str | None:
-    """Return how the student teaches itself, in a sentence for card and report; None where the teacher does."""
-    section = recipe.teacher.self
-    if section is None:
-        return None
-    return (
-        "The student taught itself: its targets were the labels mixed with its own predictions of the epoch before, "
-        f"whose share grew from epoch to epoch up to {section.alpha:g} (PS-KD, arXiv:2006.12000)."
-    )
+    """Return by whom the student is taught, in a sentence for card and report; None for a teacher as it is."""
+    section = recipe.teacher
+    if section.self is not None:
+        how = _SENTENCES[section.self.kind].format(**section.self.model_dump())
+        return f"The student taught itself: {how}.".replace(", 1 steps apart", ", one after each step")
+    if section.checkpoints is not None:
+        parts = ", ".join(f"{fraction:.0%}" for fraction in section.checkpoints)
+        return (
+            f"The teacher taught as it was after {parts} of its fine-tuning, one after another (RCO, arXiv:1904.09149)."
+        )
+    return None
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:
