@@ -23,6 +23,8 @@ from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
+NUMBERS = "row_numbers"
+"""Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,12 @@ class RowCollator:
         batch["tokens"] = int(attended.sum())
         if self.sets.chunk and self.sets.logits and "head" in rows:
             batch["chunks"] = self._chunks(rows, self.sets.chunk)
-        if self.lookup_outputs and NUMBER in features[0]:
-            numbers = [feature[NUMBER] for feature in features]
+        if NUMBER not in features[0]:
+            return batch
+        numbers = [feature[NUMBER] for feature in features]
+        if self.lookup_outputs is None:
+            batch[NUMBERS] = torch.tensor(numbers)
+        else:
             batch["cached_outputs"] = self.lookup_outputs(numbers, epochs, batch, present)
         return batch
 

@@ -111,12 +111,19 @@ class EpochRows(Dataset):
             draws start over from epoch 0 after that many epochs.
         cutoff: drops tokens of rows.
         mixup: adds to rows a partner, another row of the dataset as read in the same epoch; fillers have none.
+        numbered: True to add the `number` without a cache too.
     """
 
     def __init__(
-        self, rows: Any, cached_epochs: int | None = None, cutoff: Cutoff | None = None, mixup: Mixup | None = None
+        self,
+        rows: Any,
+        cached_epochs: int | None = None,
+        cutoff: Cutoff | None = None,
+        mixup: Mixup | None = None,
+        numbered: bool = False,
     ):
         self.rows, self.cached_epochs, self.cutoff, self.mixup = rows, cached_epochs, cutoff, mixup
+        self.numbered = numbered
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,7 +161,9 @@ class EpochRows(Dataset):
 
     def _added_columns(self, epoch: int, number: int) -> dict[str, Any]:
         columns = {EPOCH: epoch, FILLER: number >= len(self.rows)}
-        return columns | {EPOCH: epoch % self.cached_epochs, NUMBER: number} if self.cached_epochs else columns
+        if self.cached_epochs:
+            columns[EPOCH] = epoch % self.cached_epochs
+        return columns | ({NUMBER: number} if self.numbered or self.cached_epochs else {})
 
 
 class EpochStream(IterableDataset):

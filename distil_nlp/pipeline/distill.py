@@ -318,7 +318,7 @@ class Pipeline:
         is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
             scores.teacher[student_plan.seed] = outputs = run.predict(self.teacher, "teacher")
-            if self.plan.objective.needs_teacher:
+            if self.plan.asks_teacher:
                 self.teachers.check(self.teacher, run, outputs, scores.majority)
         return self.teacher
 

@@ -75,8 +75,9 @@ _STATES = {
 
 
 def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> StudentRun:
-    """Return the run's own student, to be built and tried without a cache of teacher outputs."""
+    """Return the run's own student, to be built and tried without a cache or earlier checkpoints of the teacher."""
     recipe = plan.recipe.model_copy(deep=True)
+    recipe.teacher.checkpoints = None
     recipe.teacher.cache = recipe.evaluation.early_stopping_patience = None
     provenance = provenance_of(recipe, data, tokenizer)
     return StudentRun(recipe, plan.objective_of(plan.main), plan.folder, plan.args, tokenizer, data, provenance)

@@ -107,6 +107,11 @@ class RunPlan:
         """The run's own student."""
         return self.students[0]
 
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether a term of the distilled students learns from the teacher, rather than from the student itself."""
+        return self.objective.needs_teacher and self.recipe.teacher.self is None
+
     def with_trained_teacher(self) -> RunPlan:
         """Return the plan with the teacher as it is, where its fine-tuning is for untrained ones only."""
         return replace(self, recipe=builders.without_needless_finetuning(self.recipe, self.task.kind))

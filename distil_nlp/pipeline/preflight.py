@@ -27,9 +27,11 @@ from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
@@ -52,6 +54,8 @@ def validate_plan(plan: RunPlan) -> None:
     _check_schemes(plan)
     _check_masking(plan)
     _check_cache(recipe)
+    _check_self_teaching(plan)
+    _check_teacher_checkpoints(recipe)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
@@ -197,6 +201,14 @@ def _check_schemes(plan: RunPlan) -> None:
             why="all seeds are taught by the same chain of students",
             fix="leave it out",
         )
+    if recipe.teacher.self is not None or recipe.teacher.checkpoints is not None:
+        raise UserError(
+            keys[0],
+            "no teacher.self or teacher.checkpoints beside it",
+            " and ".join(keys),
+            why="another student teaches already",
+            fix="leave one of the two out",
+        )
     if not plan.objective.needs_teacher:
         raise UserError(
             "objective",
@@ -255,6 +267,79 @@ def _check_cache(recipe: Recipe) -> None:
             "true",
             why="a stream's rows cannot be found again",
             fix="leave one of the two out",
+        )
+
+
+def _check_self_teaching(plan: RunPlan) -> None:
+    """Raise UserError for what does not go together with a student that teaches itself."""
+    recipe, section = plan.recipe, plan.recipe.teacher.self
+    if section is None:
+        return
+    others = [name for name in ("ensemble", "cache", "checkpoints") if getattr(recipe.teacher, name) is not None]
+    if others:
+        raise UserError(
+            "teacher.self",
+            f"no teacher.{others[0]} beside it",
+            f"teacher.self={section.kind} and teacher.{others[0]}",
+            why="the student is taught by itself alone, and its answers change as it learns",
+            fix="leave one of the two out",
+        )
+    if not plan.objective.needs_teacher:
+        raise UserError(
+            "teacher.self",
+            "a term of the objective that learns from a teacher",
+            ", ".join(plan.objective.names),
+            why="nothing would be learnt from what the student says of itself",
+            fix="add soft_target_cross_entropy, say, or leave teacher.self out",
+        )
+    if section.kind == "last_epoch":
+        _check_last_epoch(plan)
+    else:
+        validate_averaging(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+
+
+def _check_teacher_checkpoints(recipe: Recipe) -> None:
+    """Raise UserError where a teacher has no checkpoints to teach, or where they cannot all be asked."""
+    section = recipe.teacher
+    if section.checkpoints is None:
+        return
+    if section.finetune is None or section.finetune_when != "always":
+        raise UserError(
+            "teacher.checkpoints",
+            "a teacher that is fine-tuned here",
+            "teacher.finetune=null" if section.finetune is None else f"teacher.finetune_when={section.finetune_when}",
+            why="they are kept while it is fine-tuned",
+            fix="set teacher.finetune={} and finetune_when=always, or leave checkpoints out",
+        )
+    others = [name for name in ("ensemble", "cache") if getattr(section, name) is not None]
+    if others:
+        raise UserError(
+            "teacher.checkpoints",
+            f"no teacher.{others[0]} beside them",
+            f"teacher.{others[0]} too",
+            why="a cache has the outputs of one teacher, and the steps are divided among the checkpoints of one",
+            fix="leave one of the two out",
+        )
+
+
+def _check_last_epoch(plan: RunPlan) -> None:
+    augmentation = plan.recipe.data.augmentation
+    validate_last_epoch(plan.objective, mixes=augmentation.mixup is not None)
+    if augmentation.replacement is not None:
+        raise UserError(
+            "data.augmentation.replacement",
+            "none with teacher.self=last_epoch",
+            "copies of rows with replaced words",
+            why="they have no label, without which their first target is unknown",
+            fix="leave one of the two out",
+        )
+    if plan.args.max_steps <= 0 and plan.args.num_train_epochs <= 1:
+        raise UserError(
+            "training.num_train_epochs",
+            "more than 1 with teacher.self=last_epoch",
+            f"{plan.args.num_train_epochs:g}",
+            why="there would be no predictions of an epoch before, so that labels alone would teach",
+            fix="train longer, or leave teacher.self out",
         )
 
 

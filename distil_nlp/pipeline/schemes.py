@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil_nlp.pipeline.builders.teacher import teaching_sentence
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import ShapeSection
 from distil_nlp.recipe.validate import is_set
@@ -22,7 +23,7 @@ class Scheme:
     Attributes:
         section, key: where a recipe switches it on.
         title: its name.
-        paper: number of its paper on arXiv.
+        paper: number of its paper on arXiv; None where the sentence has it.
         sentence: says what is done, for report and card.
         details: further keys of the section that have a meaning with it alone.
     """
@@ -30,7 +31,7 @@ class Scheme:
     section: str
     key: str
     title: str
-    paper: str
+    paper: str | None
     sentence: Callable[[Recipe], str]
     details: tuple[str, ...] = ()
 
@@ -101,5 +102,7 @@ def describe_shape(shape: ShapeSection) -> str:
 
 SCHEMES = (
     Scheme("teacher", "assistants", "teaching assistants", "1902.03393", _assistants, ("guided", "drop")),
+    Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
+    Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),
     Scheme("student", "generations", "generations (born-again networks)", "1805.04770", _generations),
 )

@@ -25,8 +25,11 @@ from distil_nlp.models import StudentReport, load_model
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.run_folder import STUDENT
+from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import Provenance
+from distil_nlp.teachers.curriculum import TeacherCurriculum
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.fit import KEPT_BESIDE, fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import altered_files, atomic_file, read_json
@@ -143,16 +146,16 @@ class StudentRun:
         Raises:
             UserError: for arguments that do not go together.
         """
-        patience, dtype = self.recipe.evaluation.early_stopping_patience, builders.teacher_dtype(self.recipe)
+        patience = self.recipe.evaluation.early_stopping_patience
         arguments = dict(
             model=student,
-            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),  # type: ignore[arg-type]
+            teacher=self._source(student, teacher),
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             args=self.args,
-            train_dataset=self.data.split.train if self.objective.needs_teacher else self.data.labelled(),
+            train_dataset=self.data.split.train if self._learns_unlabelled_rows() else self.data.labelled(),
             eval_dataset=self.data.split.selection,
             data_collator=builders.with_seed(self.data.collator, self.args.seed),
             compute_metrics=evaluator_of(self.data.kind).trainer_metrics(self.data.task),
@@ -167,6 +170,25 @@ class StudentRun:
                 "fields that Trainer takes together",
                 reason,
             ) from error
+
+    def _source(self, student: PreTrainedModel, teacher: PreTrainedModel) -> TeacherSource | PreTrainedModel:
+        """Return who teaches: the student itself, the teacher and what it was on its way, or the teacher."""
+        own = builders.self_teacher(self.recipe, student)
+        if own is not None:
+            return own
+        earlier = earlier_teachers(self.recipe, self.data) if self.objective.needs_teacher else []
+        models = [self._in_its_dtype(model) for model in (*earlier, teacher)]
+        return TeacherCurriculum(models) if earlier else models[0]
+
+    def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return the teacher in the recipe's precision; another model where it is in another one."""
+        dtype = builders.teacher_dtype(self.recipe)
+        return teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype)  # type: ignore[arg-type]
+
+    def _learns_unlabelled_rows(self) -> bool:
+        """Return whether there is anything to learn from rows without a label."""
+        own = self.recipe.teacher.self
+        return self.objective.needs_teacher and (own is None or own.kind != "last_epoch")
 
     def saved_record(self) -> dict[str, Any] | None:
         """Return the record of an interrupted run's training if its student is there as it was saved, else None.

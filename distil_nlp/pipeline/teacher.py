@@ -10,7 +10,14 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from distil_nlp.data import TransferSet
 from distil_nlp.data.fingerprint import hash_data_files, hash_json, hash_model_files, hash_values
@@ -25,7 +32,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import Head
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
-from distil_nlp.utils.files import altered_files, read_json, weight_checksums, write_atomically
+from distil_nlp.utils.files import altered_files, atomic_folder, read_json, weight_checksums, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
 from distil_nlp.utils.names import path_name
@@ -96,9 +103,9 @@ def _load_or_train(
     before: Callable[[PreTrainedModel], None],
 ) -> tuple[PreTrainedModel, bool, str | None]:
     manifest = read_json(folder / DONE, "the teacher is fine-tuned again", weights=dict)
-    altered = manifest and altered_files(folder / _MODEL, manifest["weights"])
+    altered = manifest and _altered(folder, manifest, recipe.teacher.checkpoints)
     if altered:
-        logger.info(f"{folder / _MODEL}: {', '.join(altered)} is not as it was saved; the teacher is fine-tuned again")
+        logger.info(f"{folder}: {', '.join(altered)} is not as it was saved; the teacher is fine-tuned again")
     elif manifest is not None:
         return trained_teacher(folder, data.head), False, manifest.get("revision")
     logger.info(f"fine-tuning the teacher first; it is kept in {folder}")
@@ -116,14 +123,61 @@ def _load_or_train(
         data_collator=data.collator,
         compute_metrics=evaluator_of(data.kind).trainer_metrics(data.task),
     )
+    earlier = _earlier_names(recipe.teacher.checkpoints)
+    if earlier:
+        trainer.add_callback(KeepOnRoute(trainer, folder, earlier))
     fit(trainer, folder / _MODEL, tokenizer, section="teacher.finetune")
     if args.should_save:
         manifest = {**fields, "revision": commit, "weights": weight_checksums(folder / _MODEL)}
+        manifest |= {"earlier": {name: weight_checksums(folder / name) for name in earlier}} if earlier else {}
         write_atomically(folder / DONE, json.dumps(manifest, indent=2))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     trainer.accelerator.wait_for_everyone()
     return trained_teacher(folder, data.head), True, commit
+
+
+def _altered(folder: Path, manifest: dict[str, Any], checkpoints: list[float] | None) -> list[str]:
+    """Return the weight files of a fine-tuned teacher, and of those on the way to it, that are not as they were."""
+    models = {_MODEL: manifest["weights"], **manifest.get("earlier", {})}
+    lost = [name for name in _earlier_names(checkpoints) if name not in models]
+    return lost + [f"{name}/{file}" for name, sums in models.items() for file in altered_files(folder / name, sums)]
+
+
+def _earlier_names(checkpoints: list[float] | None) -> dict[str, float]:
+    """Return the folders of the models that are kept on the way, and the fraction of the training of each."""
+    return {f"{_MODEL}-{fraction:g}": fraction for fraction in checkpoints or () if fraction < 1}
+
+
+class KeepOnRoute(TrainerCallback):
+    """A callback that saves the model at fractions of its training.
+
+    Args:
+        trainer: its model.
+        folder: parent folder of the models.
+        names: folder → fraction.
+    """
+
+    def __init__(self, trainer: DistillationTrainer, folder: Path, names: dict[str, float]):
+        self.trainer, self.folder, self.names = trainer, folder, names
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        for name, fraction in self.names.items():
+            if state.global_step == max(round(fraction * state.max_steps), 1):
+                self._save(self.folder / name)
+
+    def _save(self, folder: Path) -> None:
+        weights = self.trainer.student_state()
+        if self.trainer.args.should_save:
+            with atomic_folder(folder) as partial:
+                self.trainer.teacher_student.student.save_pretrained(partial, state_dict=weights)
+
+
+def earlier_teachers(recipe: Recipe, data: TransferSet) -> list[PreTrainedModel]:
+    """Return the models on the way of the teacher's fine-tuning that teach before it; [] without."""
+    names = _earlier_names(recipe.teacher.checkpoints)
+    folder = teacher_folder_of(recipe, data) if names else Path()
+    return [load_model(str(folder / name), data.head) for name in names]
 
 
 def teacher_to_train(recipe: Recipe, head: Head) -> PreTrainedModel:
@@ -156,7 +210,14 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     """
     data = recipe.data.model_dump(mode="json", exclude=_IRRELEVANT_DATA)
     training = {name: value for name, value in fields.items() if name not in _IRRELEVANT_FIELDS}
-    key = {"name": recipe.teacher.name, "revision": recipe.teacher.revision, "data": data, "training": training}
+    key: dict[str, Any] = {
+        "name": recipe.teacher.name,
+        "revision": recipe.teacher.revision,
+        "data": data,
+        "training": training,
+    }
+    if recipe.teacher.checkpoints:
+        key["checkpoints"] = recipe.teacher.checkpoints
     folder = Path(recipe.teacher.name).expanduser()
     key |= {"model": hash_model_files(folder) if folder.is_dir() else None, "rows": _hash_rows(recipe, rows)}
     name = path_name(f"{Path(recipe.teacher.name).name}-{data_name(recipe)}")

@@ -58,12 +58,13 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
         try_alone(model)
         with undisturbed(model):
             run_plainly(model, {name: value.to(model.device) for name, value in inputs.items()})
+    source = teacher if recipe.teacher.self is None else student
     with keeping_random_state(teacher.device):
-        objective.bind(ModelShape.of(teacher.config), ModelShape.of(student.config))
+        objective.bind(ModelShape.of(source.config), ModelShape.of(student.config))
         if objective.kind.level == "sequence":
             _run_in_train_mode(student, recipe.data.pad_to_multiple_of or 1)
         on_tokens = objective.kind.level == "token"
-        roles: tuple[tuple[Role, PreTrainedModel], ...] = (("teacher", teacher), ("student", student))
+        roles: tuple[tuple[Role, PreTrainedModel], ...] = (("teacher", source), ("student", student))
         for role, model in roles:
             Recorder(model, objective.request(role), head_rows=on_tokens).remove()
         if recipe.evaluation.efficiency != "off":

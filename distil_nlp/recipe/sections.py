@@ -12,7 +12,17 @@ from operator import or_
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
@@ -75,6 +85,40 @@ class ShapeSection(Section):
     config: dict[str, Any] = {}
 
 
+class SelfSection(Section):
+    """The student as its own teacher; a word in place of the section is its `kind`.
+
+    Attributes:
+        kind: `last_epoch`: its predictions of the epoch before, mixed with the labels (PS-KD); see
+            `distil_nlp.teachers.last_epoch.LastEpochTeacher`. `ema` and `checkpoints`: averages of its own weights, the
+            moving one over all steps (Mean Teacher), or the mean of the last checkpoints (SDA); see
+            `distil_nlp.teachers.averaged`.
+        alpha: for `last_epoch`, share of the predictions in the targets of the last epoch; it grows linearly from epoch
+            to epoch.
+        decay: for `ema`, decay of the average in a step.
+        count: for `checkpoints`, number of checkpoints in the mean.
+        every: for `checkpoints`, steps between two of them.
+    """
+
+    kind: Literal["last_epoch", "ema", "checkpoints"]
+    alpha: FractionOrAll = 0.8
+    decay: Fraction = 0.99
+    count: PositiveInt = 5
+    every: PositiveInt = 1
+
+
+def _as_kind(value: Any) -> Any:
+    """Return a word as a section of that kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _route(fractions: list[float]) -> list[float]:
+    """Return the fractions of a training; they must grow, and end with the whole of it."""
+    if fractions != sorted(set(fractions)) or fractions[-1] != 1:
+        raise ValueError("fractions that grow and end with 1.0")
+    return fractions
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -94,6 +138,10 @@ class TeacherSection(Section):
             all assistants before.
         drop: with `dense`, the probability with which each of these is left out of a step.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
+        checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
+            these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
+        self: the student teaches itself: `last_epoch`, `ema` or `checkpoints`. The teacher is then what the student
+            starts from, and is scored beside it.
     """
 
     name: str = Field(min_length=1)
@@ -108,6 +156,8 @@ class TeacherSection(Section):
     guided: Literal["last", "dense"] = "last"
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cache: CacheSection | None = None
+    checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
+    self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
 
 
 class StudentSection(ShapeSection):
@@ -398,6 +448,24 @@ class RunSection(Section):
     accept_weak_teacher: bool = False
 
 
+SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {
+    "last_epoch": {"soft_target_cross_entropy": {}},
+    "ema": {"hard_label": {}, "logit_mse": {}},
+    "checkpoints": {"hard_label": {}, "logit_mse": {}},
+}
+"""`teacher.self.kind` → the objective of its paper, which a recipe without `objective` has."""
+
+
+def _with_objective(settings: Any) -> Any:
+    """Return a recipe's settings with the objective of `teacher.self` where they have none."""
+    if not isinstance(settings, dict) or "objective" in settings or not isinstance(settings.get("teacher"), dict):
+        return settings
+    own = _as_kind(settings["teacher"].get("self"))
+    kind = own.get("kind") if isinstance(own, dict) else None
+    objective = SELF_OBJECTIVES.get(kind) if isinstance(kind, str) else None
+    return settings if objective is None else settings | {"objective": objective}
+
+
 class Recipe(Section):
     """The settings of a run.
 
@@ -406,7 +474,7 @@ class Recipe(Section):
         teacher: the model to learn from.
         student: the model to train.
         data: transfer set and evaluation splits.
-        objective: terms of the loss.
+        objective: terms of the loss; with `teacher.self`, by default those of its paper.
         balance: balancing of the terms.
         training: any fields of `transformers.TrainingArguments`.
         evaluation: seeds, baselines and scores.
@@ -429,3 +497,9 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     hub: HubSection = HubSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_objective(cls, settings: Any) -> Any:
+        """Fill in the objective of `teacher.self`."""
+        return _with_objective(settings)

@@ -9,6 +9,9 @@ from distil_nlp.objective import SoftTerm
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
+_SELF_KEYS = {"alpha": "last_epoch", "decay": "ema", "count": "checkpoints", "every": "checkpoints"}
+"""Key of `teacher.self` → the kind that reads it."""
+
 
 def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> None:
     """Raise UserError for keys that are set but not read for this task.
@@ -50,7 +53,7 @@ def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
 
 def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
     """Return key → whether it is set and not read, for the other sections."""
-    cache, balance = recipe.teacher.cache, recipe.balance
+    cache, balance, own = recipe.teacher.cache, recipe.balance, recipe.teacher.self
     soft = {name: getattr(recipe.objective, name) for name, term in recipe.terms.items() if issubclass(term, SoftTerm)}
     soft = {name: term for name, term in soft.items() if term is not None and "rows" in type(term).model_fields}
     return {
@@ -61,5 +64,10 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
         "teacher.guided": not recipe.teacher.assistants and is_set(recipe.teacher, "guided"),
         "teacher.drop": recipe.teacher.guided != "dense" and is_set(recipe.teacher, "drop"),
+        **{
+            f"teacher.self.{key}": own is not None and own.kind != kind and is_set(own, key)
+            for key, kind in _SELF_KEYS.items()
+        },
+        "teacher.dtype": own is not None and is_set(recipe.teacher, "dtype"),
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

@@ -87,10 +87,15 @@ def is_above_floor(run: RunResults, role: str) -> bool | None:
 
 
 def _teacher_at_floor(run: RunResults) -> str | None:
-    if is_above_floor(run, "teacher") is not False:
+    if _taught_itself(run) or is_above_floor(run, "teacher") is not False:
         return None
     found = _against_floor(run, "teacher")
     return f"The teacher knows no more than a guess: {found}. This run says nothing about distillation."
+
+
+def _taught_itself(run: RunResults) -> bool:
+    """Return whether the teacher is a model to compare with only."""
+    return run.get("recipe.teacher.self") is not None
 
 
 def _student_at_floor(run: RunResults) -> str | None:
@@ -109,7 +114,7 @@ def _against_floor(run: RunResults, role: str) -> str:
 def _weak_teacher(run: RunResults) -> str | None:
     teacher: Any = headline_score(run, "teacher")
     floor: Any = floor_score(run)
-    if not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
+    if _taught_itself(run) or not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
         return None
     return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
 

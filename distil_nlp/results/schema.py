@@ -358,7 +358,7 @@ class SchemeUsed(Block):
 
     key: str = described("The recipe key that switches it on.")
     title: str = described("Its name.")
-    paper: str = described("Number of its paper on arXiv.")
+    paper: str | None = described("Number of its paper on arXiv.", null="where the sentence has it")
     sentence: str = described("What was done.")
 
 

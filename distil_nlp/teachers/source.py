@@ -63,11 +63,13 @@ class TeacherSource:
         model: the teacher; None if there is none, or it is not available.
         inputs: columns of a batch that it reads.
         cached_epochs: number of epochs whose draws are cached; None if it accepts any batch.
+        reads_row_numbers: True if batches of training must say which rows they hold.
     """
 
     model: PreTrainedModel | None = None
     inputs: frozenset[str] = frozenset()
     cached_epochs: int | None = None
+    reads_row_numbers: bool = False
 
     @property
     def shape(self) -> ModelShape | None:
@@ -94,6 +96,9 @@ class TeacherSource:
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return the teacher's signals for a batch, without a graph."""
         return Signals()
+
+    def observe(self, batch: dict[str, Any], student: Signals) -> None:
+        """Look at the student's signals for a batch of training, after the source gave its own."""
 
     def to(self, device: torch.device | str) -> None:
         """Move the model to a device."""

@@ -230,6 +230,18 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
         )
 
 
+def validate_averaging(is_sharded: bool) -> None:
+    """Raise UserError where the student's weights are not whole in every process, or are rounded."""
+    if is_sharded:
+        raise UserError(
+            "teacher.self",
+            "one process or DDP with ema and checkpoints",
+            "FSDP or DeepSpeed",
+            why="averages are of whole weights in the precision of training",
+            fix="use DDP, or teacher.self=last_epoch",
+        )
+
+
 def validate_teacher_outputs(teacher: PreTrainedModel, kind: TaskKind) -> None:
     """Raise an error unless the outputs of a teacher, or of each in an ensemble, mean what those of the kind do."""
     for member in ensemble_members(teacher):

@@ -59,7 +59,7 @@ class EpochDataLoaders(_Trainer):
         if isinstance(rows, IterableDataset):
             return self._stream_dataloader(rows)
         return self._get_dataloader(
-            EpochRows(rows, self.source.cached_epochs, self.cutoff, self.mixup),
+            EpochRows(rows, self.source.cached_epochs, self.cutoff, self.mixup, self.source.reads_row_numbers),
             "Training",
             self._train_batch_size,
             sampler_fn=self._get_train_sampler,

@@ -23,14 +23,17 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.tasks import Head
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.changing import ChangingTeacher
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.source import TeacherSource, teacher_source
 from distil_nlp.training.balancing import BalancingCallback
+from distil_nlp.training.changing_teacher import ChangingTeacherCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import (
     set_required_arguments,
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
@@ -148,6 +151,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
+        follows = self.source if isinstance(self.source, ChangingTeacher) else None
+        validate_averaging(
+            follows is not None
+            and follows.reads_weights
+            and (self.is_fsdp_enabled or args.deepspeed_plugin is not None)
+        )
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
@@ -159,7 +168,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
-        for callback in (self._balancing, CheckpointGuard(self), self._preemption):
+        self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
+        for callback in (self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
@@ -240,6 +250,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             super()._save_checkpoint(*args, **kwargs)
         finally:
             self._is_saving_checkpoint = False
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Resume the optimiser and, where it changes during training, the teacher."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._changing_teacher is not None:
+            self._changing_teacher.load(checkpoint)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step
@@ -336,6 +352,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
         loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)
+        self.source.observe(inputs, student)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
         if self._balancing is not None:

@@ -12,14 +12,14 @@ from distil_nlp.models import choose_layers
 from distil_nlp.objective import LayerTerm, ModelShape
 from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline.plan import output_folder
-from distil_nlp.recipe import load_recipe
+from distil_nlp.recipe import load_recipe, read_yaml, recipe_from
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.study.plan import read_plan, recipe_of
 from distil_nlp.tasks import Head
 from tests.helpers import ROOT, tiny
 from tests.helpers.training import curve, trainer
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), *sorted((ROOT / "recipes" / "schemes").glob("*.yaml"))]
 TEACHER_DEPTH = {"quickstart": 6, "mobilebert_style": 24}
 
 
@@ -63,6 +63,17 @@ def test_every_accelerate_configuration_parses(path):
     found = load_config_from_file(str(path))
     assert found.num_processes >= 1
     assert found.mixed_precision == yaml.safe_load(path.read_text())["mixed_precision"]
+
+
+def test_a_student_that_teaches_itself_has_the_objective_of_its_paper():
+    """Prevents a key that needs a second one, and a word that is not taken for a section."""
+    path, without = ROOT / "recipes/schemes/ps_kd.yaml", {"objective"}
+    settings = {key: value for key, value in read_yaml(path).items() if key not in without}
+    settings["teacher"]["self"] = "last_epoch"
+    recipe = recipe_from(settings)
+    assert (recipe.teacher.self.kind, recipe.teacher.self.alpha) == ("last_epoch", 0.8)
+    terms = build.objective_from(recipe, "classification").terms
+    assert [(term.name, term.temperature.start) for term in terms] == [("soft_target_cross_entropy", 1.0)]
 
 
 def test_distilbert_is_as_published():
@@ -171,7 +182,7 @@ def test_the_docs_name_every_recipe():
     """Prevents a shipped recipe that nobody finds."""
     text = (ROOT / "docs" / "recipes.md").read_text()
     for path in RECIPES:
-        assert f"| `{path.name}` |" in text
+        assert f"| `{path.relative_to(ROOT / 'recipes')}` |" in text
 
 
 def test_the_docs_name_every_key():

@@ -13,9 +13,11 @@ from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
+    self_teacher,
     single_teachers,
     teacher_cache,
     teacher_dtype,
+    teaching_sentence,
     without_needless_finetuning,
 )
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
@@ -30,11 +32,13 @@ __all__ = [
     "label_names",
     "objective_from",
     "random_student",
+    "self_teacher",
     "single_teachers",
     "student_from",
     "task_of",
     "teacher_cache",
     "teacher_dtype",
+    "teaching_sentence",
     "training_arguments",
     "transfer_set",
     "with_seed",
