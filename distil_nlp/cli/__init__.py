@@ -17,6 +17,13 @@ from distil_nlp.cli.parser import Parser
 from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import shown
 
+_OTHER_NAMES = {
+    "train": "distill", "run": "distill", "list": "recipes", "ls": "recipes",
+    "cp": "recipes copy", "cat": "recipes show", "validate": "check",
+    "push": "push-to-hub", "upload": "push-to-hub", "compare": "make-report",
+}  # fmt: skip
+"""Names that other command lines have for what a command does."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console command `distil-nlp` and return its exit code."""
@@ -29,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in COMMANDS:
         return _run(name, subparsers[name], arguments[1:])
     if not name.startswith("-"):
-        near = difflib.get_close_matches(name, COMMANDS, 1)
+        near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         parser.error(f"there is no command {shown(name)!r}; {hint}")
     parser.parse_args(arguments)  # --help and --version, which end here, or argparse's own error

@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     """Repeats no token that was typed in the wrong place, and tells how a recipe's settings are written."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(redact(message))
+        super().error(redact(message.rstrip()))  # a padded metavar may end it
 
     def parse_intermixed_args(  # type: ignore[override]  # the overloads of typeshed
         self, args: Sequence[str], namespace: argparse.Namespace | None = None

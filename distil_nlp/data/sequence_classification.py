@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Value
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.sequences import labelled_rows, load
 from distil_nlp.errors import UserError, listed, quoted, shown
-from distil_nlp.tasks import GLUE, Task
+from distil_nlp.tasks import GLUE, OTHER_KINDS_REMEDY, Task
 
 __all__ = ["LABELS", "ClassLabels", "labelled_rows", "load"]
 
@@ -88,7 +88,7 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
             "one label a row",
             f"{shown(feature)} in {quoted(task.label_column)}",
             why="several labels a row are not supported",
-            fix="name a column of classes or numbers",
+            fix=f"name a column of classes or numbers; {OTHER_KINDS_REMEDY}",
         )
     values = {value for value in rows[task.label_column] if not is_missing(value)} if feature is not None else set()
     if not values:

@@ -142,8 +142,11 @@ def build_student(
             then do not fit are newly initialised.
 
     Raises:
-        UserError: if the architecture cannot be had from this teacher, or the configuration is impossible.
+        UserError: if the teacher is a name, the architecture cannot be had from it, or the configuration is impossible.
     """
+    if isinstance(teacher, str):
+        fix = "load it with AutoModelForSequenceClassification.from_pretrained, or the class of the head that you need"
+        raise UserError("teacher", "a model", quoted(teacher), "a name does not tell which head the student needs", fix)
     teacher_depth = teacher.config.num_hidden_layers
     layers = None if layers is None else choose_layers(layers, teacher_depth, num_layers)
     depth = len(layers) if layers is not None else num_layers or max(teacher_depth // 2, 1)

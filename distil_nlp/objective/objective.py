@@ -33,6 +33,7 @@ class Objective:
     def __init__(
         self, terms: Sequence[LossTerm], kind: TaskKind | str | None = None, balance: LossBalancer | None = None
     ):
+        _check_terms(terms)
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise UserError(
@@ -222,3 +223,11 @@ class Objective:
             sums.append(value.detach())
             loss = loss + factor * value
         return loss, torch.stack([*sums, *measured_sums])
+
+
+def _check_terms(terms: Any) -> None:
+    """Raise UserError for anything but a list of terms, such as a term alone or a recipe's section."""
+    wrong = [term for term in terms if not isinstance(term, LossTerm)] if isinstance(terms, list | tuple) else [terms]
+    if wrong:
+        fix = "write Objective([SoftTargetKL(1.0), HardLabel(1.0)])"
+        raise UserError("objective", "a list of loss terms", type(wrong[0]).__name__, fix=fix)

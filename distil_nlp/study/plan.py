@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from distil_nlp.errors import UserError, listed, quoted
-from distil_nlp.recipe import dump_yaml, read_yaml
+from distil_nlp.recipe import Recipe, dump_yaml, read_yaml
 from distil_nlp.recipe.plugins import locate_plugins
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
@@ -104,6 +104,8 @@ def _describe(error: Any) -> str:
     if error["type"] == "missing":
         return f"{place}: missing, such as {example}"
     if error["type"] == "extra_forbidden":
+        if key in Recipe.model_fields:
+            return f"{place}: a recipe's key; set it in the recipe that the study names"
         near = difflib.get_close_matches(key, _EXAMPLES, 1)
         return f"{place}: unknown key; {f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(_EXAMPLES)}"
     return f"{place}: expected a value such as {example} / got {quoted(error['input'])}"

@@ -55,6 +55,13 @@ CUSTOM_TASKS = {
 """Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
 
 
+OTHER_KINDS_REMEDY = (
+    "for tags of tokens, answers in a text, several labels a row or embeddings of sentences, distil the encoder with "
+    "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
+)
+"""What can be done for a task of none of the kinds."""
+
+
 @dataclass(frozen=True)
 class Head:
     """The head that a task needs.

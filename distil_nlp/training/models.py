@@ -17,6 +17,7 @@ from distil_nlp.tasks.kinds import KINDS
 from distil_nlp.teachers.source import TeacherSource
 
 _OTHER_HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForQuestionAnswering", "AutoModelForTokenClassification")
+_OBJECTIVE_FIX = "pass objective=Objective([SoftTargetKL(1.0), HardLabel(1.0)]), with the terms that you want"
 _FIX = "name them: DistillationTrainer(model=…, teacher=…, objective=…, args=…)"
 
 
@@ -45,7 +46,9 @@ def validate_places(model: Any, args: Any, objective: Any, teacher: Any, model_i
     """Raise UserError for arguments of a trainer that are not what their places are for."""
     for name, value, expected in (("objective", objective, Objective), ("args", args, TrainingArguments)):
         if not isinstance(value, expected):
-            raise UserError(name, f"a value of {expected.__name__}", type(value).__name__, fix=_FIX)
+            is_plain = name == "objective" and (value is None or isinstance(value, list | tuple | dict))
+            fix = _OBJECTIVE_FIX if is_plain else _FIX
+            raise UserError(name, f"a value of {expected.__name__}", type(value).__name__, fix=fix)
     if model_init is not None or model is None:
         raise UserError(
             "model",

@@ -57,6 +57,11 @@ REFUSED = {
         r"another value in each of 60 rows of train .*\(text, label\)",
     ),
     "names of ids": ([f"id{i}" for i in range(60)], ["id1", "id2"], "ids and texts are no classes"),
+    "tags of tokens": (
+        [[0, 1], [1, 0]],
+        [[0, 1]],
+        r"several labels a row .* with data.task=mlm and fine-tune the student",
+    ),
     "ratings": ([0.5, 1.5, 2.0], [0.5, 1.5], "use data.task=regression"),
     "one class": (["yes"] * 3, ["yes"], r"two classes or more in train / got one \(yes\)"),
 }

@@ -115,6 +115,8 @@ def test_every_command_has_its_own_usage(name, capsys):
     [
         (["distil"], "there is no command 'distil'; did you mean distill?"),
         (["evaluate_glue", "x"], "did you mean evaluate-glue?"),
+        (["validate", "r.yaml"], "there is no command 'validate'; did you mean check?"),
+        (["--dry-run"], "the following arguments are required: COMMAND\n"),
         (["qqq"], "there is no command 'qqq'; there are distill, check, launch, "),
         (["--token", TOKEN], "'hf_…'"),
         (["distill"], "distil-nlp distill: error: the following arguments are required: recipe\n"),

@@ -311,3 +311,13 @@ def test_an_ensemble_gives_the_mean_of_its_logits(kind):
     torch.testing.assert_close(signals.hidden[3, "all"], states.flatten(0, 1), atol=1e-5, rtol=1e-4)
     recorder.remove()
     torch.testing.assert_close(ensemble(**batch).logits, expected)
+
+
+def test_a_student_of_a_language_model_is_fine_tuned_on_other_tasks(tmp_path):
+    """Prevents a way to NER that the docs name and that does not work: only the new head is to be learnt."""
+    student, _ = build_student(tiny.mlm_model(4))
+    student.save_pretrained(tmp_path)
+    for kind in (transformers.AutoModelForTokenClassification, transformers.AutoModelForQuestionAnswering):
+        model, loading = kind.from_pretrained(tmp_path, output_loading_info=True)
+        assert {name.rpartition(".")[0] for name in loading["missing_keys"]} <= {"classifier", "qa_outputs"}
+        assert model.config.num_hidden_layers == 2

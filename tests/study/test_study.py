@@ -131,6 +131,7 @@ def test_the_recipes_own_task_and_another_baseline(tmp_path, monkeypatch):
         ({"always": ["hard_label"]}, "always: expected a value such as {soft_target_kl: {}"),
         ({"seeds": 0}, "seeds: expected a value such as 3 / got 0"),
         ({"method": {}}, "method: unknown key; did you mean methods?"),
+        ({"plugins": ["my_terms.py"]}, "plugins: a recipe's key; set it in the recipe that the study names"),
         ({"baseline": "none"}, "baseline: expected one of plain, cosine / got 'none'"),
     ],
     ids=str,

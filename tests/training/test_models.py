@@ -130,6 +130,19 @@ def test_a_teacher_without_the_head_is_refused(names):
         trainer(tiny.classifier(2), names["words"], objective())
 
 
+def test_a_student_of_a_name_is_refused():
+    """Prevents an AttributeError where the trainer takes a name and `build_student` needs the model."""
+    with pytest.raises(UserError, match=r"teacher: expected a model / got 'my-bert' / .* load it with AutoModelFor"):
+        build_student("my-bert")
+
+
+@pytest.mark.parametrize("terms", [{"soft_target_kl": 1.0}, SoftTargetKL(1.0), [SoftTargetKL(1.0), "hard_label"]])
+def test_an_objective_is_a_list_of_terms(terms):
+    """Prevents an AttributeError for a term alone, a recipe's section or a term's name."""
+    with pytest.raises(UserError, match=r"objective: expected a list of loss terms / .*write Objective\(\["):
+        Objective(terms)
+
+
 HALVES = [({}, [1, 3]), ({"layers": "first"}, [0, 1]), ({"num_layers": 1}, [3]), ({"layers": "random"}, None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from distil_nlp.models.positions import trained_positions
 from distil_nlp.pipeline.builders.teacher import single_teachers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
-from distil_nlp.tasks import CUSTOM_TASKS, GLUE, TASKS, Head, Task
+from distil_nlp.tasks import CUSTOM_TASKS, GLUE, OTHER_KINDS_REMEDY, TASKS, Head, Task
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
+
+_OTHER_KINDS = ("token", "multi", "question")
+"""Words in names such as `token_classification`, which is near `classification` and another task."""
 
 
 def transfer_set(
@@ -108,12 +112,7 @@ def task_of(recipe: Recipe) -> Task:
     """
     options = recipe.data
     if options.task not in TASKS:
-        raise UserError(
-            "data.task",
-            ", ".join(TASKS),
-            quoted(options.task),
-            why="there is no such task",
-        )
+        raise _no_such_task(options.task)
     task = TASKS[options.task]
     if task.name not in CUSTOM_TASKS:
         return task
@@ -127,6 +126,15 @@ def task_of(recipe: Recipe) -> Task:
         )
     columns = tuple(options.text_columns or task.text_columns)
     return dataclasses.replace(task, text_columns=columns, label_column=options.label_column)
+
+
+def _no_such_task(name: str) -> UserError:
+    """Return the error for a task that the table has not: a slip of the pen, or a kind that cannot be distilled."""
+    is_other = any(word in name for word in _OTHER_KINDS)
+    near = None if is_other else next(iter(difflib.get_close_matches(name, TASKS, 1)), None)
+    why = "there is no such task" if near else "no other kind of task can be distilled directly"
+    fix = f"did you mean {near}?" if near else OTHER_KINDS_REMEDY
+    return UserError("data.task", ", ".join(TASKS), quoted(name), why=why, fix=fix)
 
 
 def data_name(recipe: Recipe) -> str:
