@@ -42,7 +42,7 @@ def ensemble_sentences(run: RunResults) -> list[str]:
     """Return how the teachers were mixed, and how the ensemble itself is scored."""
     sentence, weighting = ensemble_sentence(run), run.get("recipe.teacher.weighting")
     as_scored = {
-        "correctness": "The ensemble’s own score sees no labels: there `confidence` takes the place of `correctness`.",
+        "correctness": "The ensemble’s own score sees no labels: there teachers are weighted by how sure they are.",
         "student_uncertainty": "The ensemble’s own score knows no student: there only the recipe’s weights count.",
     }
     return [one for one in (sentence, as_scored.get(weighting, "")) if one and sentence]

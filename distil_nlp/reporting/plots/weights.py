@@ -19,8 +19,12 @@ def row_weights_figure(run: RunResults) -> Picture | None:
     axes = figure.subplots()
     for i, (label, weights) in enumerate(found):
         counts = np.array(weights["counts"])
-        edges, share = np.linspace(0, 1, len(counts) + 1), 100 * counts / max(counts.sum(), 1)
-        axes.stairs(share, edges, color=SERIES[i % len(SERIES)], linewidth=1.6, label=shorten(label, 30))
+        width = 0.9 / len(counts) / len(found)
+        left = np.arange(len(counts)) / len(counts) + 0.05 / len(counts) + i * width
+        share, colour = 100 * counts / max(counts.sum(), 1), SERIES[i % len(SERIES)]
+        axes.bar(left, share, width, align="edge", color=colour, label=shorten(label, 30))
+    axes.set_xlim(0, 1)
+    axes.grid(False, axis="x")
     axes.set_xlabel("weight of the teacher in a row")
     axes.set_ylabel("rows, %")
     axes.legend(frameon=False)
