@@ -198,8 +198,12 @@ class Objective:
         def chunk_sums(logits: Tensor, number: int) -> Tensor:
             part, start = {**batch, "rows": chunks.rows(batch["rows"], number)}, number * chunks.size
             teacher_logits = teacher.vocabulary and teacher.vocabulary.logits(start, start + len(logits))
-            signals = Signals(logits=logits), Signals(logits=teacher_logits)
-            return torch.stack([term.sum(*signals, part, progress).float() for term in (*terms, *further)])
+            student, teachers = Signals(logits=logits), Signals(logits=teacher_logits)
+            sums = [
+                term.sum(student, term.teacher_for(teachers, logits, progress), part, progress)
+                for term in (*terms, *further)
+            ]
+            return torch.stack([value.float() for value in sums])
 
         return lambda lazy: chunked_loss(lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size)
 
@@ -219,7 +223,8 @@ class Objective:
                 sums.append(next(measured_sums))
                 continue
             with torch.autocast(factors.device.type, enabled=False):  # evaluation calls this within autocast
-                value = term.sum(student, teacher, batch, progress).float()
+                own = term.teacher_for(teacher, student.logits, progress) if isinstance(term, OutputTerm) else teacher
+                value = term.sum(student, own, batch, progress).float()
             sums.append(value.detach())
             loss = loss + factor * value
         return loss, torch.stack([*sums, *measured_sums])

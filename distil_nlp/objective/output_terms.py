@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
-from distil_nlp.signals.types import SignalRequest, Signals
+from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 
 
@@ -20,9 +21,11 @@ class OutputTerm(LossTerm):
     Attributes:
         accepts_top_logits: True if the teacher's logits may be `TopLogits`, as a cache has them for a vocabulary.
         least_classes: smallest number of classes for which the term has a gradient.
+        temperature: T, by which the term divides the teacher's logits, a number or a `Schedule`.
     """
 
     accepts_top_logits: bool = False
+    temperature: Any = 1.0
     least_classes: ClassVar[int] = 2
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
@@ -43,6 +46,17 @@ class OutputTerm(LossTerm):
     def signal_rows(self) -> str:
         """Return the row set whose logits the term uses."""
         return self.counted_rows()
+
+    def teacher_for(self, teacher: Signals, student: Any, progress: float) -> Signals:
+        """Return the teacher's signals with its logits as a tensor, where they depend on temperature or student.
+
+        Args:
+            student: logits of the same rows.
+        """
+        if not self.needs_teacher or not isinstance(teacher.logits, DeferredLogits):
+            return teacher
+        logits = teacher.logits.logits_for(student, as_schedule(self.temperature)(progress))
+        return replace(teacher, logits=logits)
 
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
         """Return the logits of the term's rows, among those that the head ran on."""

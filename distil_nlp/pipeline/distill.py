@@ -26,7 +26,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
-from distil_nlp.pipeline.links import Link, chain_of, last_link, mean_outputs
+from distil_nlp.pipeline.links import Link, chain_of, mean_outputs
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
@@ -44,6 +44,8 @@ from distil_nlp.reporting.verdicts import stop_verdict, verdict_lines, verdicts
 from distil_nlp.results import RunResults, drop_non_finite, read_results, read_runs, write_results
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.mixing import Mix, Mixing
 from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.utils.environment import environment
 from distil_nlp.utils.files import read_json
@@ -191,7 +193,7 @@ class Pipeline:
         provenance: of recipe, rows and models.
         teachers: loads and checks the teachers.
         teacher: the teacher of the student that is trained now; None before the first.
-        guide: the student of the last link, which teaches in its place; None until it is needed.
+        guide: what teaches in its place where there are links; None until it is needed.
     """
 
     plan: RunPlan
@@ -261,14 +263,19 @@ class Pipeline:
         return run.train_and_score(teacher, self.guide_of(student_plan, teacher))
 
     def guide_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
-        """Return the model that a student learns from: the teacher, or the student of the last link."""
+        """Return the model that a student learns from: the teacher, the last link's student, or all of them."""
         if student_plan.is_plain:
             return ensemble_members(teacher)[0]
-        link = last_link(self.plan.recipe)
-        if link is None:
+        links = chain_of(self.plan.recipe)
+        if not links:
             return teacher
-        if self.guide is None:
-            self.guide = load_model(link.student, self.data.head)
+        if self.guide is None and self.plan.recipe.teacher.guided == "dense":
+            students = [load_model(link.student, self.data.head) for link in reversed(links)]
+            mix: Mix = "probabilities" if self.data.kind.output == "distribution" else "logits"
+            guide: Any = Ensemble([*students, teacher], Mixing((1.0,) * (1 + len(students)), mix))  # used as a model
+            self.guide = guide
+        elif self.guide is None:
+            self.guide = load_model(links[-1].student, self.data.head)
         return self.guide
 
     def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
@@ -317,9 +324,10 @@ class Pipeline:
             self.teacher = self.teachers.load(run.recipe)
         is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
-            scores.teacher[student_plan.seed] = outputs = run.predict(self.teacher, "teacher")
+            scores.teacher[student_plan.seed], members = self.teachers.predict(self.teacher, run)
+            scores.members[student_plan.seed] = members
             if self.plan.asks_teacher:
-                self.teachers.check(self.teacher, run, outputs, scores.majority)
+                self.teachers.check(run, members, scores.majority)
         return self.teacher
 
     def claim(self) -> None:
@@ -354,7 +362,8 @@ class Pipeline:
             "data": {"revision": self.data.revision},
             "teacher": {
                 "name": recipe.teacher.name,
-                "ensemble": recipe.teacher.ensemble,
+                "ensemble": [member.name for member in recipe.teacher.ensemble or ()] or None,
+                **self.teachers.members(self.teacher, scores),
                 "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
                 "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
                 **self.teachers.classes(),

@@ -27,6 +27,7 @@ from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.teachers.ensemble_teacher import validate_mixing
 from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
     validate_arguments,
@@ -56,6 +57,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_cache(recipe)
     _check_self_teaching(plan)
     _check_teacher_checkpoints(recipe)
+    _check_mixing(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
@@ -201,6 +203,14 @@ def _check_schemes(plan: RunPlan) -> None:
             why="all seeds are taught by the same chain of students",
             fix="leave it out",
         )
+    if recipe.teacher.guided == "dense" and recipe.teacher.ensemble:
+        raise UserError(
+            "teacher.guided",
+            "last with teacher.ensemble",
+            "dense",
+            why="the teacher among the guides is one model",
+            fix="leave one of the two out",
+        )
     if recipe.teacher.self is not None or recipe.teacher.checkpoints is not None:
         raise UserError(
             keys[0],
@@ -341,6 +351,23 @@ def _check_last_epoch(plan: RunPlan) -> None:
             why="there would be no predictions of an epoch before, so that labels alone would teach",
             fix="train longer, or leave teacher.self out",
         )
+
+
+def _check_mixing(plan: RunPlan) -> None:
+    """Raise UserError for weights and means of several teachers that the task, a term or the cache rules out."""
+    teacher = plan.recipe.teacher
+    if not teacher.ensemble:
+        return
+    mixing = builders.mixing_of(plan.recipe)
+    if len(mixing.active) == 1 and (mixing.mix, mixing.weighting) != ("logits", "fixed"):
+        raise UserError(
+            "teacher.ensemble",
+            f"two teachers with a weight above 0 for teacher.mix={mixing.mix} and teacher.weighting={mixing.weighting}",
+            "one",
+            why="there would be nothing to mix",
+            fix="raise a weight, or leave them out",
+        )
+    validate_mixing(mixing, plan.objective, is_cached=teacher.cache is not None)
 
 
 def _check_hub(recipe: Recipe) -> None:

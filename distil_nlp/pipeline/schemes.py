@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distil_nlp.pipeline.builders.teacher import teaching_sentence
@@ -14,6 +15,8 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import ShapeSection
 from distil_nlp.recipe.validate import is_set
 from distil_nlp.reporting.formatting import plural
+from distil_nlp.reporting.teachers import ensemble_sentence
+from distil_nlp.results import RunResults
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ def total_flops(trainings: Sequence[Mapping[str, Any]]) -> float | None:
     return None if None in flops else sum(filter(None, flops))
 
 
+def _ensemble(recipe: Recipe) -> str:
+    return ensemble_sentence(RunResults("", Path(), {"recipe": recipe.model_dump(mode="json")}))
+
+
 def _assistants(recipe: Recipe) -> str:
     teacher, shapes = recipe.teacher, recipe.teacher.assistants or []
     drop = f", each of which is left out of a step with probability {teacher.drop:g}" if teacher.drop else ""
@@ -101,6 +108,7 @@ def describe_shape(shape: ShapeSection) -> str:
 
 
 SCHEMES = (
+    Scheme("teacher", "ensemble", "several teachers", "1503.02531", _ensemble, ("weight", "mix", "weighting")),
     Scheme("teacher", "assistants", "teaching assistants", "1902.03393", _assistants, ("guided", "drop")),
     Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
     Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),

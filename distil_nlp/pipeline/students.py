@@ -178,7 +178,7 @@ class StudentRun:
             return own
         earlier = earlier_teachers(self.recipe, self.data) if self.objective.needs_teacher else []
         models = [self._in_its_dtype(model) for model in (*earlier, teacher)]
-        return TeacherCurriculum(models) if earlier else models[0]
+        return TeacherCurriculum(models) if earlier else builders.source_of(self.recipe, models[0])
 
     def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the teacher in the recipe's precision; another model where it is in another one."""

@@ -22,7 +22,8 @@ from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
 from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
-    "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.cache.folder", "student.name", "data.path",
+    "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.ensemble.name", "teacher.cache.folder",
+    "student.name", "data.path",
     "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir", "plugins",
 )  # fmt: skip
 """Keys whose values are paths, or may be."""
@@ -151,6 +152,8 @@ def _place(location: tuple[int | str, ...], schema: type[Recipe]) -> tuple[str, 
     parts: list[str] = []
     model: Any = schema
     for part in location:
+        if isinstance(part, int) and model is not None:
+            continue  # the position in a list of sections
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(str(part))
             field = model.model_fields.get(str(part))

@@ -11,6 +11,8 @@ from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
 _SELF_KEYS = {"alpha": "last_epoch", "decay": "ema", "count": "checkpoints", "every": "checkpoints"}
 """Key of `teacher.self` → the kind that reads it."""
+_OF_ENSEMBLES = ("weight", "mix", "weighting")
+"""Keys of `teacher` that several teachers read."""
 
 
 def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> None:
@@ -69,5 +71,6 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
             for key, kind in _SELF_KEYS.items()
         },
         "teacher.dtype": own is not None and is_set(recipe.teacher, "dtype"),
+        **{f"teacher.{key}": not recipe.teacher.ensemble and is_set(recipe.teacher, key) for key in _OF_ENSEMBLES},
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -78,6 +79,14 @@ class LazyLogits:
             return F.linear(self.states[start:stop], self.weight, self.bias)
 
 
+class DeferredLogits(ABC):
+    """Logits of a teacher that depend on the temperature at which they are read, or on the student's logits."""
+
+    @abstractmethod
+    def logits_for(self, student: Tensor, temperature: float) -> Tensor:
+        """Return the logits, (rows, classes), for a student's logits of the same rows, to be read at a temperature."""
+
+
 VocabularyLoss = Callable[[LazyLogits], Any]
 """Logits of a vocabulary → a loss on them, computed within the forward."""
 GradientFunction = Callable[[Tensor, Tensor], Tensor]
@@ -89,7 +98,8 @@ class Signals:
     """The captured signals of one forward pass. Only requested signals are set.
 
     Attributes:
-        logits: (rows, classes), a tensor; None where they are not computed.
+        logits: (rows, classes), a tensor; None where they are not computed. A teacher's may be `DeferredLogits`, which
+            the objective turns into a tensor for each term.
         hidden: (layer, row set) → (rows, width).
         projected: a projection's name → its output, (rows, teacher width) for a linear projection.
         attention: layer → its queries and keys, or its probabilities.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,22 +13,26 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.segments import fit_segments
+from distil_nlp.teachers.mixing import Mixing
 
 
 class Ensemble(nn.Module):
-    """A model with the mean logits of several teachers; hidden states and attention are those of the first.
+    """A model with the mixed logits of several teachers; hidden states and attention are those of the first.
 
-    The mean of logits is, after the softmax, the geometric mean of their distributions (Hinton, Vinyals, Dean 2015,
-    arXiv:1503.02531, section 5, has it beside the arithmetic one), at every temperature.
+    By itself it knows neither labels nor a student, so that its forward, and its score, has `correctness` weights as
+    `confidence` ones, and `student_uncertainty` as `fixed` ones; probabilities are mixed unsoftened. In training,
+    `EnsembleTeacher` asks each member for itself, and mixes as the `Mixing` says.
 
     Args:
-        teachers: models with the same kind of head, vocabulary and labels; they are put into eval mode.
+        teachers: models with the same kind of head, vocabulary and labels, of any depth and width; they are put into
+            eval mode.
+        mixing: how their outputs are mixed; by default the mean of the logits, all with the same weight.
 
     Raises:
-        UserError: if they have different numbers of outputs.
+        UserError: if they have different numbers of outputs, or not each of them has a weight.
     """
 
-    def __init__(self, teachers: Sequence[PreTrainedModel]):
+    def __init__(self, teachers: Sequence[PreTrainedModel], mixing: Mixing | None = None):
         super().__init__()
         sizes = [_num_outputs(model) for model in teachers]
         if len(set(sizes)) > 1:
@@ -38,21 +43,26 @@ class Ensemble(nn.Module):
                 why="their logits have no mean",
                 fix="use models of the same vocabulary and task",
             )
+        mixing = mixing or Mixing((1.0,) * len(teachers))
+        if len(mixing.weights) != len(teachers):
+            raise UserError("teacher.ensemble", f"{len(teachers)} weights, one a teacher", str(len(mixing.weights)))
         self.members = cast(Sequence[PreTrainedModel], nn.ModuleList(teachers))
+        self.mixing = replace(mixing, sizes=tuple(_num_parameters(model) for model in teachers))
         self.eval()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Any:
-        """Return the output of the first model, with the mean logits."""
+        """Return the output of the first model, with the mixed logits."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        arguments = [inspect.signature(member.forward).parameters for member in self.members]
-        outputs = [
-            member(**fit_segments(member.config, {name: value for name, value in inputs.items() if name in names}))
-            for member, names in zip(self.members, arguments, strict=True)
-        ]
-        outputs[0].logits = torch.stack([output.logits for output in outputs]).mean(0)
+        active = self.mixing.active
+        outputs = {number: self._run(self.members[number], inputs) for number in sorted({0, *active})}
+        outputs[0].logits = self.mixing.of(active).mixed([outputs[number].logits for number in active])
         return outputs[0]
+
+    def _run(self, member: PreTrainedModel, inputs: dict[str, Any]) -> Any:
+        names = inspect.signature(member.forward).parameters
+        return member(**fit_segments(member.config, {name: value for name, value in inputs.items() if name in names}))
 
     @property
     def config(self) -> PretrainedConfig:
@@ -88,3 +98,7 @@ def _num_outputs(model: PreTrainedModel) -> int:
     """Return the number of outputs: words of the vocabulary, or labels."""
     config: Any = model.config
     return config.vocab_size if model.get_output_embeddings() is not None else config.num_labels
+
+
+def _num_parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -22,7 +22,7 @@ from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import Signals, forward_arguments, forward_with_signals
+from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments, forward_with_signals
 from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
 
 _FROZEN = "_distil_nlp_frozen"
@@ -127,11 +127,15 @@ class FrozenTeacher(TeacherSource):
         self.inputs = forward_arguments(model)
         self._hooks: list[Recorder | EmbeddingMixer | Freeze] = []
 
-    def attach(self, objective: Objective, mixes: bool = False) -> None:
-        """Freeze the model and put hooks on it."""
-        self.objective = objective
+    def attach(self, objective: Objective, mixes: bool = False, request: SignalRequest | None = None) -> None:
+        """Freeze the model and put hooks on it.
+
+        Args:
+            request: the signals to capture; by default all that the objective needs.
+        """
+        self.objective, self.request = objective, request or objective.request("teacher")
         on_tokens = objective.kind.level == "token"
-        self._recorder = Recorder(self.model, objective.request("teacher"), head_rows=on_tokens, projects=False)
+        self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=False)
         self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
@@ -201,7 +205,7 @@ class CachedTeacher(FrozenTeacher):
                 fix="set data.streaming=false, or leave teacher.cache out",
             )
         contents = CachedSignals.of(
-            self.objective.request("teacher"),
+            self.request,
             self.objective.kind,
             self.config.dtype,
             self.config.top_k,
@@ -219,15 +223,6 @@ class CachedTeacher(FrozenTeacher):
         if self.cache is not None and "cached_outputs" in batch:
             return self.cache.signals(batch["cached_outputs"], batch.get("attention_mask"))
         return super().signals(batch)
-
-
-def teacher_source(teacher: TeacherSource | PreTrainedModel | None, config: CacheConfig | None = None) -> TeacherSource:
-    """Return the source for a model, with a cache if one is configured; a source for another trainer as it is."""
-    if isinstance(teacher, TeacherSource):
-        return teacher.for_trainer()
-    if teacher is None:
-        return TeacherSource()
-    return FrozenTeacher(teacher) if config is None else CachedTeacher(teacher, config)
 
 
 @contextmanager

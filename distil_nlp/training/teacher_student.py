@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS, Recorder
@@ -118,6 +119,7 @@ def _take_off(student: PreTrainedModel, projections: nn.Module, hooks: Sequence[
     source.remove_hooks()
     if getattr(student, PROJECTIONS, None) is projections:
         delattr(student, PROJECTIONS)
-    for model in (student, source.model):
-        if model is not None and RECORDERS not in model.__dict__:  # no other trainer uses it
+    models = [student, *([] if source.model is None else ensemble_members(source.model))]
+    for model in models:
+        if RECORDERS not in model.__dict__:  # no other trainer uses it
             restore_blocks(model)

@@ -25,7 +25,8 @@ from distil_nlp.tasks import Head
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.changing import ChangingTeacher
 from distil_nlp.teachers.ensemble import Ensemble
-from distil_nlp.teachers.source import TeacherSource, teacher_source
+from distil_nlp.teachers.source import TeacherSource
+from distil_nlp.teachers.sources import teacher_source
 from distil_nlp.training.balancing import BalancingCallback
 from distil_nlp.training.changing_teacher import ChangingTeacherCallback
 from distil_nlp.training.checkpoints import CheckpointGuard

@@ -11,6 +11,10 @@ from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.students import StudentRun, load_outputs
 from distil_nlp.recipe import load_recipe
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.guides import Guides
+from distil_nlp.teachers.mixing import Mixing
+from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
@@ -73,6 +77,35 @@ def test_the_assistant_teaches(place):
     assert place.run(*told, "run.overwrite=true") == 0
     direct = weights(place.out / "student")
     assert all(guided[name].equal(direct[name]) for name in guided)
+
+
+def test_the_teacher_and_its_assistants_guide_together(place):
+    """Prevents a dense guide of other teachers, and one that is not the mean of their distributions."""
+    place.run("training.max_steps=1", "student.num_layers=1")
+    start = f"student.name={(place.out / 'student').rename(place.folder / 'start')}"
+    terms = ("objective.hidden_cosine.weight=0", "objective.attention_kl.weight=0", "training.max_steps=3", start)
+    given = ("teacher.assistants=[{num_layers: 3}]", "teacher.guided=dense", *terms)
+    assert place.run(*given, "run.overwrite=true") == 0
+    guided = weights(place.out / "student")
+    (link,) = links_of(place, *given)
+    members = (f"teacher.ensemble=[{place.folder / 'teacher'}]", "teacher.mix=probabilities")
+    assert place.run(f"teacher.name={link.student}", *members, *terms, "run.overwrite=true") == 0
+    direct = weights(place.out / "student")
+    assert all(guided[name].equal(direct[name]) for name in guided)
+    assert place.run(*given, "teacher.drop=0.5", "run.overwrite=true") == 0
+    dropped = weights(place.out / "student")
+    assert any(not guided[name].equal(dropped[name]) for name in guided)
+
+
+def test_guides_are_left_out_by_seed_and_step():
+    """Prevents a step without a teacher, draws that a resume repeats otherwise, and evaluations of half the guides."""
+    mixing = Mixing((1.0, 1.0, 1.0), "probabilities")
+    guides = Guides(Ensemble([tiny.classifier(2, seed=n) for n in range(3)], mixing), None, drop=0.5, seed=7)
+    drawn = [guides.weights_at(step) for step in range(400)]
+    assert drawn == [guides.weights_at(step) for step in range(400)]
+    assert all(sum(one) >= 1 for one in drawn)
+    assert np.mean(drawn) == pytest.approx(0.5 + 0.5**3 / 3, abs=0.05)
+    assert drawn != [Guides(guides.model, None, 0.5, seed=8).weights_at(step) for step in range(400)]
 
 
 def test_an_interrupted_chain_carries_on(place, monkeypatch, capsys):

@@ -13,8 +13,10 @@ from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
+    mixing_of,
     self_teacher,
     single_teachers,
+    source_of,
     teacher_cache,
     teacher_dtype,
     teaching_sentence,
@@ -30,10 +32,12 @@ __all__ = [
     "data_name",
     "folder_name",
     "label_names",
+    "mixing_of",
     "objective_from",
     "random_student",
     "self_teacher",
     "single_teachers",
+    "source_of",
     "student_from",
     "task_of",
     "teacher_cache",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,15 +11,21 @@ from transformers import PreTrainedModel
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import TeacherMember, TeacherSection
 from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
+from distil_nlp.teachers.guides import Guides
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
+from distil_nlp.teachers.mixing import Mixing
 from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
+_OF_SEVERAL = ("weight", "mix", "weighting")
 _SEEDS_APART = 1000
 """Distance between the seeds of an ensemble's teachers, larger than any number of students' seeds."""
 
@@ -26,13 +33,30 @@ _SEEDS_APART = 1000
 def single_teachers(recipe: Recipe) -> list[Recipe]:
     """Return a recipe for each teacher alone; the teachers of an ensemble are fine-tuned with different seeds."""
     section, recipes = recipe.teacher, []
-    for number, name in enumerate([section.name, *(section.ensemble or [])]):
+    alone = {"ensemble": None, **{name: TeacherSection.model_fields[name].default for name in _OF_SEVERAL}}
+    for number, member in enumerate(_members(section)):
         tuning = section.finetune
         if tuning is not None and number:
             tuning = {**tuning, "seed": tuning.get("seed", DEFAULT_SEED) + _SEEDS_APART * number}
-        own = {"name": name, "ensemble": None, "finetune": tuning, "revision": None if number else section.revision}
+        own = {**alone, "name": member.name, "revision": member.revision, "finetune": tuning}
         recipes.append(recipe.model_copy(update={"teacher": section.model_copy(update=own)}))
     return recipes
+
+
+def _members(section: TeacherSection) -> Sequence[TeacherSection | TeacherMember]:
+    """Return all teachers, the first one first."""
+    return [section, *(section.ensemble or [])]
+
+
+def mixing_of(recipe: Recipe) -> Mixing:
+    """Return how the teachers' outputs are mixed.
+
+    Raises:
+        UserError: if no weight is above 0.
+    """
+    section = recipe.teacher
+    weights = tuple(member.weight for member in _members(section))
+    return Mixing(weights, section.mix, section.weighting)
 
 
 def label_names(recipe: Recipe) -> list[str] | None:
@@ -50,8 +74,7 @@ def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
     section = recipe.teacher
     if section.finetune is None or section.finetune_when == "always":
         return recipe
-    names = [(section.name, section.revision), *((name, None) for name in section.ensemble or [])]
-    if not all(has_head(load_config(name, revision), kind) for name, revision in names):
+    if not all(has_head(load_config(one.name, one.revision), kind) for one in _members(section)):
         return recipe
     logger.info(f"{section.name} has a {kind.head_name} head already, and is not fine-tuned (teacher.finetune_when)")
     return recipe.model_copy(update={"teacher": section.model_copy(update={"finetune": None, "reseed": False})})
@@ -94,6 +117,18 @@ def teaching_sentence(recipe: Recipe) -> str:
         return f"The student taught itself: {how}.".replace(", 1 steps apart", ", one after each step")
     parts = ", ".join(f"{fraction:.0%}" for fraction in section.checkpoints or ())
     return f"The teacher taught as it was after {parts} of its fine-tuning, one after another (RCO, arXiv:1904.09149)."
+
+
+def source_of(recipe: Recipe, teacher: PreTrainedModel | Ensemble) -> TeacherSource | PreTrainedModel:
+    """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is."""
+    if not isinstance(teacher, Ensemble):
+        return teacher
+    if recipe.teacher.guided == "dense":
+        cache = teacher_cache(recipe)
+        guides = [cache] * len(teacher.members) if cache else None
+        return Guides(teacher, guides, recipe.teacher.drop, recipe.training["seed"])
+    caches = [cache for one in single_teachers(recipe) if (cache := teacher_cache(one))]
+    return EnsembleTeacher(teacher, caches or None)
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

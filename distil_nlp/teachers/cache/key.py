@@ -41,6 +41,9 @@ def cache_key(
         "epochs": epochs,
         "seed": collator.seed if contents.random_row_sets() else None,
     }
+    mixing = getattr(teacher, "mixing", None)  # of an ensemble, which is cached as one model
+    if mixing is not None and len(set(mixing.weights)) > 1:
+        key["weights"] = mixing.shares
     return json.loads(json.dumps(key, default=str))  # equal to the key that is read from disk
 
 
