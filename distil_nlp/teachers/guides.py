@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from distil_nlp.signals.types import Signals
@@ -48,8 +49,7 @@ class Guides(EnsembleTeacher, ChangingTeacher):
 
     def weights_at(self, step: int) -> tuple[float, ...]:
         """Return the weight of each teacher in a step: 1, or 0 for one that is left out."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + step)
-        draws = torch.rand(len(self.model.members), generator=generator)
+        draws = np.random.default_rng((self.seed, step)).random(len(self.model.members))
         stays = (draws >= self.drop) | (draws == draws.max())
         return tuple(float(one) for one in stays)
 
