@@ -15,7 +15,7 @@ from distil_nlp.reporting.report.advice import Advice
 from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, own_verdicts
 from distil_nlp.reporting.scores import LABELS_ONLY
 from distil_nlp.reporting.tables import Table, training_table
-from distil_nlp.reporting.verdicts import Verdict, leading_verdict, verdicts
+from distil_nlp.reporting.verdicts import Severity, Verdict, leading_verdict, verdicts
 from distil_nlp.results import RunResults
 
 MOST_COLUMNS, WIDEST = 4, 480
@@ -76,7 +76,7 @@ class Page:
         subject: teacher, task and splits, or the names of the runs.
         lead: what matters most.
         remarks: sentences after it.
-        severity: of the lead; empty where the figures lead.
+        severity: of the lead; None where the figures lead.
         verdicts: further verdicts.
         recipe: the recipe as YAML; empty for a comparison.
     """
@@ -87,7 +87,7 @@ class Page:
     remarks: Sequence[str]
     sections: Sequence[ReportSection]
     recipe: str = ""
-    severity: str = ""
+    severity: Severity | None = None
     verdicts: Sequence[Verdict] = ()
 
     @property
@@ -125,7 +125,7 @@ def run_page(run: RunResults) -> Page:
         [remark for remark in (lead and figures, *_remarks(run)) if remark],
         _without_empty(sections),
         dump_yaml(concise(recipe)) if recipe else "",
-        lead.severity if lead else "",
+        lead.severity if lead else None,
         [verdict for verdict in verdicts(run) if verdict != lead],
     )
 
@@ -168,7 +168,7 @@ def comparison_page(runs: Sequence[RunResults], gain_over: GainOver) -> Page:
         best.text if best else figures,
         [figures, *remarks] if best and best.severity != "stop" else remarks,
         _without_empty(sections),
-        severity=best.severity if best else "",
+        severity=best.severity if best else None,
         verdicts=own_verdicts(runs),
     )
 
