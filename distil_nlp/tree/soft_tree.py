@@ -47,15 +47,20 @@ class SoftDecisionTree(nn.Module):
         self.depth, self.beta = depth, beta
         draws = torch.Generator().manual_seed(seed)
         weights = torch.rand(2**depth - 1, num_features, generator=draws) * 2 - 1
-        self.weights = nn.Parameter(weights / num_features**0.5)
+        self.columns = nn.Parameter((weights / num_features**0.5).T.contiguous())
         self.biases = nn.Parameter(torch.zeros(2**depth - 1))
         self.leaf_logits = nn.Parameter(0.1 * torch.randn(2**depth, num_classes, generator=draws))
 
+    @property
+    def weights(self) -> Tensor:
+        """A view of the weights w, (nodes, features)."""
+        return self.columns.T
+
     def forward(self, inputs: Tensor) -> TreePaths:
-        """Return the ways of rows, (rows, features)."""
-        activations = self.beta * F.linear(inputs, self.weights, self.biases)
+        """Return the ways of rows, (rows, features), which may be a sparse tensor."""
+        activations = self.beta * (inputs @ self.columns + self.biases)
         log_right, log_left = F.logsigmoid(activations), F.logsigmoid(-activations)
-        arrived, levels = inputs.new_zeros(len(inputs), 1), []
+        arrived, levels = activations.new_zeros(len(activations), 1), []
         for depth in range(self.depth):
             levels.append(arrived)
             nodes = slice(2**depth - 1, 2 ** (depth + 1) - 1)

@@ -41,7 +41,7 @@ class TreeSettings:
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 0.02
-    max_steps: int = 5000
+    max_steps: int = 2000
 
     def steps(self, rows: int) -> int:
         """Return the mini-batches of a training on so many rows."""
@@ -66,11 +66,11 @@ def train_tree(inputs: Any, targets: np.ndarray, settings: TreeSettings, seed: i
 def _train(inputs: Any, targets: np.ndarray, settings: TreeSettings, seed: int) -> SoftDecisionTree:
     tree = SoftDecisionTree(inputs.shape[1], targets.shape[1], settings.depth, settings.beta, seed)
     penalty = BalancePenalty(settings.depth, settings.penalty)
-    optimizer = torch.optim.Adam(tree.parameters(), lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(tree.parameters(), lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, settings.steps(len(targets)))
     wanted = torch.from_numpy(targets).float()
     for rows in _batches(len(targets), settings, seed):
-        paths = tree(dense_rows(inputs, rows))
+        paths = tree(rows_tensor(inputs, rows))
         loss = path_cross_entropy(paths.log_leaves, tree.leaf_log_probabilities(), wanted[rows]) + penalty(paths)
         optimizer.zero_grad()
         loss.backward()
@@ -99,15 +99,19 @@ def _batches(count: int, settings: TreeSettings, seed: int) -> Iterator[np.ndarr
         yield rows
 
 
-def dense_rows(inputs: Any, rows: Any) -> Tensor:
-    """Return rows of an array or a sparse matrix as a float tensor."""
+def rows_tensor(inputs: Any, rows: Any) -> Tensor:
+    """Return rows of an array as a float tensor, and those of a sparse matrix as a sparse one."""
     chosen = inputs[rows]
-    return torch.from_numpy(np.asarray(chosen.toarray() if hasattr(chosen, "toarray") else chosen)).float()
+    if isinstance(chosen, np.ndarray):
+        return torch.from_numpy(chosen).float()
+    places = chosen.tocoo()
+    indices = torch.from_numpy(np.stack([places.row, places.col])).long()
+    return torch.sparse_coo_tensor(indices, torch.from_numpy(places.data).float(), places.shape, check_invariants=False)
 
 
 @torch.no_grad()
 def walk(tree: SoftDecisionTree, inputs: Any) -> TreePaths:
     """Return the ways of all rows through a tree."""
     starts = range(0, inputs.shape[0], _SCORED_AT_ONCE)
-    parts = [vars(tree(dense_rows(inputs, slice(start, start + _SCORED_AT_ONCE)))) for start in starts]
+    parts = [vars(tree(rows_tensor(inputs, slice(start, start + _SCORED_AT_ONCE)))) for start in starts]
     return TreePaths(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})

@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--beta", type=positive_number, default=1.0,
                         help="inverse temperature of the decisions; default: 1")  # fmt: skip
     parser.add_argument("--epochs", type=positive_int, default=20,
-                        help="passes over the rows, of at most 5,000 steps in all; default: 20")  # fmt: skip
+                        help="passes over the rows, of at most 2,000 steps in all; default: 20")  # fmt: skip
     parser.add_argument("--learning-rate", type=positive_number, default=0.02, help="of Adam; default: 0.02")
     parser.add_argument("--seeds", type=positive_int, default=3, help="trees, with the seeds 0, 1, …; default: 3")
     parser.add_argument("--output", type=path, help="folder; default: tree/ in the run's folder, or "
