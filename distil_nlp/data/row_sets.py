@@ -23,6 +23,8 @@ from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
+SEQUENCE_SETS = frozenset({"sequences", "labelled"})
+"""Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
             why="the last checkpoint would be kept, not the best",
             fix="set it, with eval_strategy and save_strategy alike",
         )
-    terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else plan.objective.names
+    evaluated = [term.name for term in plan.objective.terms if not term.compares_passes]
+    terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else evaluated
     known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
     if best and best not in known:

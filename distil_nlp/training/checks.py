@@ -11,7 +11,7 @@ from transformers.training_args import ParallelMode
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_meaning
-from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.architecture import drops_out, ensemble_members
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.logging import get_logger
@@ -197,6 +197,20 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
             str(getattr(args, named[0])),
             why="the term's gradient is that of a gradient, which it does not give, or rounds to 0 (fp16)",
             fix="leave one of the two out",
+        )
+
+
+def validate_dropout(objective: Any, student: PreTrainedModel) -> None:
+    """Raise UserError for a student without dropout whose two passes are to be compared."""
+    comparing = [term.name for term in objective.terms if term.compares_passes]
+    if comparing and not drops_out(student):
+        raise UserError(
+            f"objective.{comparing[0]}",
+            "a student with dropout",
+            f"dropout 0 in all of {type(student).__name__}",
+            why="its two passes over a row are the same, and there is nothing to learn",
+            fix=f"leave {comparing[0]} out, or set a dropout of its family in student.config, such as "
+            "{hidden_dropout_prob: 0.1} of BERT or {mlp_dropout: 0.1} of ModernBERT",
         )
 
 

@@ -35,6 +35,7 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_dropout,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -122,6 +123,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         assert objective is not None
         validate_arguments(args)
         validate_cache_support(objective, cache)
+        validate_dropout(objective, model)
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
         validate_balancing_precision(objective, args)
         set_required_arguments(args)
@@ -170,7 +172,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         known = self.teacher_student.inputs | {"labels", "label", "label_ids", "word_ids"}
         if self.mixup is not None:
             collator, known = MixupCollator(collator), known | {PARTNER, SHARE}
-        chunk = _chunk_rows(self.teacher_student.student, self.args) if objective.kind.predicts_words else None
+        chunk = (
+            _chunk_rows(self.teacher_student.student, self.args, objective) if objective.kind.predicts_words else None
+        )
         return RowCollator(collator, objective.row_sets(chunk), known, seed=self.args.seed)
 
     def detach(self) -> PreTrainedModel:
@@ -274,7 +278,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.tokens_seen += sum(batch["tokens"] for batch in batches)
         if self.accelerator.num_processes > 1:
             self._gather_row_counts(batches)
-        counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
+        counted = [self.objective.counts(batch["rows"], self.objective.passes) for batch in batches]
+        counts = torch.tensor(counted, dtype=torch.float32)
         counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
         if device.type == "cuda":
             counts = counts.pin_memory()
@@ -314,12 +319,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """
         counts = num_items_in_batch
         if counts is None:
-            counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
+            counted = self.objective.counts(inputs["rows"], self.objective.passes)
+            counts = torch.tensor(counted, dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
-        loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)
+        loss, sums, student = self._compute(model, inputs, factors)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
         if self._balancing is not None:
@@ -327,9 +333,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
+    def _compute(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> tuple[Tensor, Tensor, Any]:
+        passes = self.objective.passes
+        return self.teacher_student.compute(model, inputs, self._progress, factors, passes=passes)
+
     def _probe_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(factors: Tensor) -> Tensor:
-            return self.teacher_student.compute(model, inputs, self._progress, factors)[0]
+            return self._compute(model, inputs, factors)[0]
 
         assert self.probe is not None
         step, names, recorder = self.state.global_step, self.objective.names, self.teacher_student.recorder
@@ -356,7 +366,7 @@ def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _chunk_rows(model: PreTrainedModel, args: TrainingArguments) -> int:
-    """Return how many rows of logits over the vocabulary are computed at a time."""
+def _chunk_rows(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> int:
+    """Return of how many of a batch's rows the logits over the vocabulary are computed at a time, in each pass."""
     size = _CHUNK_BYTES["cpu" if args.device.type == "cpu" else "gpu"]
-    return max(size // (4 * model.config.vocab_size), 1)
+    return max(size // (4 * model.config.vocab_size * objective.passes), 1)
