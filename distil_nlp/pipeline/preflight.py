@@ -26,6 +26,7 @@ from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
@@ -49,6 +50,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_cache(recipe)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+    validate_averaging(recipe.student.ema, bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)

@@ -95,6 +95,8 @@ class StudentSection(Section):
         num_layers: depth; by default half the teacher's, or the number of copied layers.
         layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
         config: fields of the model's configuration to change, such as `hidden_size`.
+        ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
+            is evaluated and saved in their place; see `distil_nlp.training.ema.WeightAverage`.
     """
 
     name: str | None = None
@@ -103,6 +105,7 @@ class StudentSection(Section):
     num_layers: PositiveInt | None = None
     layers: StudentLayers = "every_other"
     config: dict[str, Any] = {}
+    ema: Fraction | None = None
 
 
 class MaskingSection(Section):

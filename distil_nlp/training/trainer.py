@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, SaveStrategy, TrainOutput
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
@@ -31,6 +32,7 @@ from distil_nlp.training.checks import (
     set_required_arguments,
     validate_arguments,
     validate_augmentation,
+    validate_averaging,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
@@ -41,6 +43,7 @@ from distil_nlp.training.checks import (
 )
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
+from distil_nlp.training.ema import WeightAverage
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
@@ -88,6 +91,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         cutoff: drops tokens of the training rows of a task each time they are read; teacher and student read the same.
             Needs rows with a length, and no `cache`.
         mixup: mixes training rows of a task with others, as `cutoff` in all else.
+        ema: decay of an average of the student's weights (`WeightAverage`), which is evaluated, and which the student
+            has once training has ended; none if None.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -95,6 +100,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher: the model behind the source; None if there is none.
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
+        average: the student's averaged weights; None without `ema`.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -116,6 +122,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         gradients_every: int | None = None,
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
+        ema: float | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -149,6 +156,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
+        validate_averaging(ema, self.is_fsdp_enabled or self.is_deepspeed_enabled)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
@@ -160,7 +168,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
-        for callback in (self._balancing, CheckpointGuard(self), self._preemption):
+        self.average = WeightAverage(self, ema) if ema is not None else None
+        for callback in (self.average, self._balancing, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
@@ -216,7 +225,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._require_hooks()
         set_seed(self.args.seed)
         with self._preemption.listening():
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+        if self.average is not None:
+            self.average.end()
+        return output
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """Raise UserError: a trainer has one student.
@@ -241,6 +253,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._is_saving_checkpoint = True
         try:
             super()._save_checkpoint(*args, **kwargs)
+            if self.average is not None and self.args.should_save:
+                self.average.save(self._checkpoint_folder())
         finally:
             self._is_saving_checkpoint = False
 
@@ -265,8 +279,26 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """Do the evaluation of the step that training resumes from, with all that depends on it."""
         is_best = self._determine_best_metric(self._evaluate(None, None), None)
         if is_best and self.args.save_strategy != SaveStrategy.NO:
-            folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            self.state.best_model_checkpoint = str(folder)
+            self.state.best_model_checkpoint = str(self._checkpoint_folder())
+
+    def _checkpoint_folder(self) -> Path:
+        """Return the folder of the checkpoint of this step."""
+        return Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(str(self.state.best_model_checkpoint)))
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Run the loop of `ExactEvaluation`, on the averaged weights if there are any."""
+        with self.average.applied() if self.average is not None else nullcontext():
+            return super().evaluation_loop(*args, **kwargs)
 
     # The loss ----------------------------------------------------------------------------------------------
 
