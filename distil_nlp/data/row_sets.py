@@ -25,6 +25,8 @@ EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
+SEQUENCE_SETS = frozenset({"sequences", "labelled"})
+"""Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
 
 @dataclass(frozen=True)

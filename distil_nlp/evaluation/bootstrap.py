@@ -69,20 +69,43 @@ def paired_gain(
 
     References: Efron & Tibshirani 1993, ch. 13; for NLP Koehn 2004.
     """
+    evaluator = task_evaluator(task)
+    _check_rows([*students, *baselines], evaluator)
+    measure = evaluator.resampling(headline_metric(task))
+    mean, low, high = paired_difference(measure, students, baselines, resamples=resamples, level=level, seed=seed)
+    rows, draws = len(measure[0](students[0])), resamples // _DRAWS * _DRAWS
+    return Gain(headline_metric(task), mean, low, high, level, draws, rows, len(students))
+
+
+def paired_difference(
+    measure: tuple[RowFeatures, MetricOfSums],
+    students: Sequence[Outputs],
+    baselines: Sequence[Outputs],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return (mean over seeds, lower end, upper end) of student − baseline on a measure, as `paired_gain` has them.
+
+    Args:
+        measure: the measure as sums over rows.
+        students: outputs for each seed.
+        baselines: likewise; a single one stands for all seeds.
+        resamples: number of draws.
+        level: coverage of the interval.
+        seed: of the draws.
+    """
+    features, value = measure
     if len(baselines) == 1:
         baselines = list(baselines) * len(students)
-    evaluator = task_evaluator(task)
-    features, metric = evaluator.resampling(headline_metric(task))
-    _check_rows([*students, *baselines], evaluator)
     pairs = [(features(a), features(b)) for a, b in zip(students, baselines, strict=True)]
-    rows = len(pairs[0][0])
 
     def differences(counts: np.ndarray) -> np.ndarray:
         """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
-        return np.stack([metric(counts @ a) - metric(counts @ b) for a, b in pairs], axis=1)
+        return np.stack([value(counts @ a) - value(counts @ b) for a, b in pairs], axis=1)
 
-    mean, low, high = _interval(differences, rows, resamples, level, seed)
-    return Gain(headline_metric(task), mean, low, high, level, resamples // _DRAWS * _DRAWS, rows, len(pairs))
+    return _interval(differences, len(pairs[0][0]), resamples, level, seed)
 
 
 def score_interval(

@@ -73,6 +73,10 @@ class Evaluator(ABC):
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
         """Return the headline metric as sums over rows, for the bootstrap."""
 
+    def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
+        """Return measures of calibration as sums over rows, by name; none without probabilities of classes."""
+        return {}
+
     def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return a number for each row, (rows,), by which two sets of rows are checked to be the same."""
         return labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,14 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from distil_nlp.evaluation.fidelity.outputs import count_agreement, expected_calibration_error
-from distil_nlp.evaluation.kinds import RowScores
+from distil_nlp.evaluation.bootstrap import ratio_of_sums
+from distil_nlp.evaluation.fidelity.outputs import (
+    confidence_gaps,
+    count_agreement,
+    expected_calibration_error,
+    negative_log_likelihoods,
+)
+from distil_nlp.evaluation.kinds import MetricOfSums, RowFeatures, RowScores
 from distil_nlp.evaluation.sequences import SequenceEvaluator
 
 
@@ -44,6 +50,22 @@ class ClassificationEvaluator(SequenceEvaluator):
         errors = np.where(self.is_labelled(outputs.labels), predicted != outputs.labels, np.nan)
         return RowScores(predicted, softmax(outputs.predictions, axis=-1).max(-1), errors)
 
+    def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
+        """Return `ece` (see `expected_calibration_error`) and `nll`, the mean −log likelihood of the label in nats."""
+        return {"ece": (self._gaps, _calibration_error), "nll": (self._likelihoods, ratio_of_sums)}
+
+    def _gaps(self, outputs: Any) -> np.ndarray:
+        """Return (rows, bins + 1): the gaps of `confidence_gaps`, and 1; 0 in rows without a label."""
+        known = self.is_labelled(outputs.labels)[:, None]
+        gaps = confidence_gaps(softmax(outputs.predictions.astype(float), axis=-1), outputs.labels)
+        return np.hstack([gaps, np.ones_like(known)]) * known
+
+    def _likelihoods(self, outputs: Any) -> np.ndarray:
+        """Return (rows, 2): −log likelihood of the label, and 1; 0 in rows without a label."""
+        known = self.is_labelled(outputs.labels)
+        values = negative_log_likelihoods(outputs.predictions, np.where(known, outputs.labels, 0))
+        return np.stack([values, np.ones_like(values)], axis=1) * known[:, None]
+
     def class_scores(self, outputs: Any) -> list[dict[str, float]]:
         """Return precision, recall and F1 of each class over labelled rows; 0 where nothing was predicted."""
         known, classes = self.is_labelled(outputs.labels), range(outputs.predictions.shape[1])
@@ -55,8 +77,8 @@ class ClassificationEvaluator(SequenceEvaluator):
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return `agreement`, the fraction of equal predictions, and `kl`, the mean KL(teacher ‖ student) in nats.
 
-        Over labelled rows also `ece` (see `expected_calibration_error`) and `confusion`, counts with true classes as
-        rows and predicted ones as columns, of both models.
+        Over labelled rows also `ece` and `nll` (see `calibration`) and `confusion`, counts with true classes as rows
+        and predicted ones as columns, of both models.
         """
         teacher, student = (torch.cat(parts).double() for parts in zip(*batches, strict=True))
         count, equal, kl = count_agreement(teacher, student)
@@ -68,11 +90,19 @@ class ClassificationEvaluator(SequenceEvaluator):
             fidelity["ece"] = {
                 role: expected_calibration_error(probabilities, references) for role, probabilities in models.items()
             }
+            fidelity["nll"] = {
+                role: float(negative_log_likelihoods(logits[known].numpy(), references).mean())
+                for role, logits in (("teacher", teacher), ("student", student))
+            }
             fidelity["confusion"] = {
                 role: confusion_matrix(references, probabilities.argmax(-1), labels=classes).tolist()
                 for role, probabilities in models.items()
             }
         return fidelity
+
+
+def _calibration_error(sums: np.ndarray) -> np.ndarray:
+    return np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
 
 
 EVALUATOR = ClassificationEvaluator()

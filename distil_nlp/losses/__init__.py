@@ -30,6 +30,7 @@ from distil_nlp.losses.input_gradients import InputGradient, input_gradient
 from distil_nlp.losses.logit_mse import LogitMSE, logit_mse
 from distil_nlp.losses.mmd import MMD, mmd
 from distil_nlp.losses.pkd import PKD, pkd
+from distil_nlp.losses.r_drop import RDrop, r_drop, r_drop_mse
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation, relation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance, rkd_angle, rkd_distance
@@ -73,6 +74,7 @@ __all__ = [
     "LinearCKA",
     "LogitMSE",
     "QueryRelation",
+    "RDrop",
     "RKDAngle",
     "RKDDistance",
     "ReverseKL",
@@ -113,6 +115,8 @@ __all__ = [
     "mmd",
     "pkd",
     "pkt",
+    "r_drop",
+    "r_drop_mse",
     "relation",
     "reverse_kl",
     "rkd_angle",

@@ -22,6 +22,7 @@ from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.losses.mmd import MMD
 from distil_nlp.losses.pkd import PKD
+from distil_nlp.losses.r_drop import RDrop
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving
@@ -50,6 +51,7 @@ TERMS: dict[str, type[LossTerm]] = {
         HardLabel,
         LabelSmoothing,
         VirtualTeacher,
+        RDrop,
         HiddenCosine,
         HiddenMSE,
         PKD,

@@ -104,6 +104,14 @@ _SHARED = "albert_layer_groups"
 """The list of ALBERT's blocks, each of which runs for several layers."""
 
 
+def drops_out(model: nn.Module) -> bool:
+    """Return whether anything in a model is dropped out in training: by a module, or at a rate that a module keeps."""
+    modules = list(model.modules())
+    rates = [getattr(module, "p", 0.0) for module in modules if "dropout" in type(module).__name__.lower()]
+    rates += [value for module in modules for name, value in vars(module).items() if "dropout" in name]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
 def _stack_names(model: PreTrainedModel) -> list[str]:
     """Return the names of the lists with one entry for each layer: one list of blocks, or several of their parts.
 

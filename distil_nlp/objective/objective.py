@@ -59,6 +59,7 @@ class Objective:
                     why=term.why_not_balanced,
                     fix="use gradient_norm, or leave balance out",
                 )
+        self._check_passes()
         self.kind: TaskKind = cast(TaskKind, None)  # until `set_kind`; `bind` raises UserError without it
         self.balance = balance
         if kind is not None:
@@ -80,6 +81,19 @@ class Objective:
                     why="the term is not defined for it",
                     fix="leave it out",
                 )
+
+    def _check_passes(self) -> None:
+        """Raise UserError for terms that would compare a row with its own copy."""
+        comparing = [term.name for term in self.terms if term.compares_samples]
+        if self.passes == 2 and comparing:
+            twice = next(term.name for term in self.terms if term.compares_passes)
+            raise UserError(
+                "objective",
+                f"{twice} without terms that compare the rows of a batch",
+                ", ".join(comparing),
+                why="each row is there twice, and would be compared with its own copy",
+                fix="leave one of the two out",
+            )
 
     @property
     def names(self) -> list[str]:
@@ -160,9 +174,19 @@ class Objective:
         gathered = {term.signal_rows() for term in comparing}
         return ["sequences", *sorted(gathered - {"sequences"})] if gathered else []
 
-    def counts(self, rows: Mapping[str, Tensor]) -> list[int]:
-        """Return the number of rows of a micro-batch for each term, from shapes (no device sync)."""
-        return [rows[term.counted_rows()].numel() for term in self.terms]
+    @property
+    def passes(self) -> int:
+        """How often the student reads a training batch: twice if a term compares two dropout passes."""
+        return 2 if any(term.compares_passes for term in self.terms) else 1
+
+    def counts(self, rows: Mapping[str, Tensor], passes: int = 1) -> list[int]:
+        """Return the number of rows of a micro-batch for each term, from shapes (no device sync).
+
+        Args:
+            rows: row sets of the batch as it is read once.
+            passes: how often the student reads it.
+        """
+        return [term.count(rows, passes) for term in self.terms]
 
     def weights(self, progress: float) -> list[float]:
         return [term.weight(progress) for term in self.terms]

@@ -102,6 +102,8 @@ class LossTerm:
         uses_unlabelled_rows: True if the student learns from the teacher on rows without a label.
         accepts_cached_teacher: True if cached teacher outputs are sufficient.
         compares_samples: True if the value is defined only for all rows of all processes together.
+        compares_passes: True if the student reads each training batch twice for the term, with other dropout each
+            time; in evaluation, which has one pass, the term has no rows.
     """
 
     name: ClassVar[str]
@@ -114,6 +116,7 @@ class LossTerm:
     uses_unlabelled_rows: ClassVar[bool] = True
     accepts_cached_teacher: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
+    compares_passes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
     levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
@@ -147,6 +150,10 @@ class LossTerm:
         a single value per micro-batch.
         """
         raise NotImplementedError
+
+    def count(self, rows: Mapping[str, Tensor], passes: int) -> int:
+        """Return the number of rows of a micro-batch that the student reads `passes` times, from shapes."""
+        return 0 if self.compares_passes and passes == 1 else rows[self.counted_rows()].numel() * passes
 
     @property
     def reads_masked_tokens(self) -> bool:

@@ -380,6 +380,7 @@ class Pipeline:
             "seeds": student_scores["seeds"],
             "baselines": scores.baselines(),
             "intervals": scores.intervals(),
+            **scores.calibration(),
             **self.breakdown(scores, labels),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,

@@ -36,6 +36,7 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_self_teaching,
 )
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
 from distil_nlp.utils.environment import cpu_cores
@@ -60,6 +61,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_mixing(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+    validate_averaging(recipe.student.ema, bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)
@@ -143,7 +145,8 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
             why="the last checkpoint would be kept, not the best",
             fix="set it, with eval_strategy and save_strategy alike",
         )
-    terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else plan.objective.names
+    evaluated = [term.name for term in plan.objective.terms if not term.compares_passes]
+    terms = ["hard_label"] if NO_DISTILLATION in recipe.evaluation.baselines else evaluated
     known = {"loss", *terms, *metric_names(recipe.data.task)}
     best = args.metric_for_best_model and args.metric_for_best_model.removeprefix("eval_")
     if best and best not in known:
@@ -305,7 +308,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
     else:
-        validate_averaging(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+        validate_self_teaching(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
 
 
 def _check_teacher_checkpoints(recipe: Recipe) -> None:

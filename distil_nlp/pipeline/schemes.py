@@ -17,6 +17,7 @@ from distil_nlp.recipe.validate import is_set
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.results import RunResults
+from distil_nlp.training.ema import average_sentence
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Scheme:
 
     def is_used(self, recipe: Recipe) -> bool:
         """Return whether a recipe has it."""
-        return is_set(getattr(recipe, self.section), self.key)
+        section = getattr(recipe, self.section)
+        is_off = self.section == "objective" and not getattr(getattr(section, self.key), "weight", 0)
+        return is_set(section, self.key) and not is_off
 
     def to_dict(self, recipe: Recipe) -> dict[str, Any]:
         """Return a line of the block `schemes` of `results.json`."""
@@ -100,6 +103,14 @@ def _generations(recipe: Recipe) -> str:
     return f"The student is the last of {count} generations of its shape: the teacher taught the first, each the next."
 
 
+def _ema(recipe: Recipe) -> str:
+    return average_sentence(recipe.student.ema or 0)
+
+
+def _r_drop(recipe: Recipe) -> str:
+    return "In training the student read each row twice, with other dropout, and learned to answer both times alike."
+
+
 def describe_shape(shape: ShapeSection) -> str:
     """Return a shape in words, such as `9 layers`."""
     layers = shape.num_layers or (len(shape.layers) if isinstance(shape.layers, list) else None)
@@ -112,5 +123,7 @@ SCHEMES = (
     Scheme("teacher", "assistants", "teaching assistants", "1902.03393", _assistants, ("guided", "drop")),
     Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
     Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),
+    Scheme("student", "ema", "average of the student’s weights", "1703.01780", _ema),
+    Scheme("objective", "r_drop", "R-Drop", "2106.14448", _r_drop),
     Scheme("student", "generations", "generations (born-again networks)", "1805.04770", _generations),
 )

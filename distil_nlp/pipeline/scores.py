@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
+import numpy as np
+
+from distil_nlp.evaluation.bootstrap import paired_difference, paired_gain, score_interval
+from distil_nlp.evaluation.kinds import MetricOfSums, RowFeatures, task_evaluator
 from distil_nlp.evaluation.metrics import Metrics, metrics_of, retention, retention_above_majority
 from distil_nlp.evaluation.predict import Outputs
-from distil_nlp.pipeline.plan import COPIED_ONLY, DISTILLED
+from distil_nlp.pipeline.plan import COPIED_ONLY, DISTILLED, NO_DISTILLATION
 from distil_nlp.pipeline.students import TrainedStudent
 from distil_nlp.results import summarize_seeds
 
@@ -68,11 +71,36 @@ class RunScores:
 
     def intervals(self) -> dict[str, Any]:
         """Return the interval of the headline metric of teacher, student and each baseline that is a model."""
+        return {role: score_interval(self.task, outputs) for role, outputs in self._by_role().items()}
+
+    def calibration(self) -> dict[str, Any]:
+        """Return the block `calibration` of `results.json`; {} without classes, or without a label.
+
+        It has the means over seeds of each model's measures on the first evaluation split, and intervals of the
+        student's differences to the teacher and to labels only.
+        """
+        models, measures = self._by_role(), task_evaluator(self.task).calibration()
+        student = models["student"]
+        if not any((features(student[0])[:, -1] > 0).any() for features, _ in measures.values()):
+            return {}
+        found: dict[str, Any] = {}
+        for role, outputs in models.items():
+            found[role] = {name: _mean_of(measure, outputs) for name, measure in measures.items()}
+            if role in ("teacher", NO_DISTILLATION):
+                differences = {name: paired_difference(one, student, outputs) for name, one in measures.items()}
+                found[role]["difference"] = {
+                    name: dict(zip(("mean", "low", "high"), values, strict=True))
+                    for name, values in differences.items()
+                }
+        return {"calibration": found}
+
+    def _by_role(self) -> dict[str, list[Outputs]]:
+        """Return the outputs on the first evaluation split of each model, for each of its seeds."""
         split = next(iter(self.copied))
         models = {"teacher": [*self.teacher.values()], COPIED_ONLY: [self.copied]}
         for name, students in self.students.items():
             models["student" if name == DISTILLED else name] = [trained.outputs for trained in students.values()]
-        return {role: score_interval(self.task, [one[split] for one in outputs]) for role, outputs in models.items()}
+        return {role: [one[split] for one in outputs] for role, outputs in models.items()}
 
     def first_outputs(self) -> tuple[dict[str, Outputs], dict[str, Outputs]]:
         """Return the outputs of the first teacher and of the run's own student, by split."""
@@ -84,6 +112,12 @@ class RunScores:
         split = next(iter(self.copied))
         students = [trained.outputs[split] for trained in self.students[DISTILLED].values()]
         return paired_gain(self.task, students, [outputs[split] for outputs in baseline]).to_dict()
+
+
+def _mean_of(measure: tuple[RowFeatures, MetricOfSums], outputs: Sequence[Outputs]) -> float:
+    """Return the mean over seeds of a measure."""
+    features, value = measure
+    return float(np.mean([value(features(one).sum(0, keepdims=True)) for one in outputs]))
 
 
 def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:

@@ -154,6 +154,7 @@ class StudentRun:
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
+            ema=self.recipe.student.ema,
             args=self.args,
             train_dataset=self.data.split.train if self._learns_unlabelled_rows() else self.data.labelled(),
             eval_dataset=self.data.split.selection,

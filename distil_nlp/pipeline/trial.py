@@ -15,6 +15,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.recipe import Recipe
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.tasks import Head
+from distil_nlp.training.checks import validate_dropout
 
 _TOKENS = 16
 _ONCE = LatencyPlan((1,), ("max_length",), seconds=0, forwards=(1, 1), warm_up=0)
@@ -51,8 +52,9 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
         recipe: its lengths are tried.
 
     Raises:
-        UserError: if a model does not run, or does not show what a term looks at.
+        UserError: if a model does not run, does not show what a term looks at, or lacks the dropout that one needs.
     """
+    validate_dropout(objective, student)
     inputs = longest_inputs([teacher, student], recipe.data.max_length)
     for model in (*ensemble_members(teacher), student):
         try_alone(model)

@@ -209,11 +209,14 @@ class StudentSection(ShapeSection):
         revision: commit, branch or tag of that checkpoint.
         generations: number of students of this shape, each of which teaches the next one; the last is the run's own.
             The runs of the others are in `teacher.folder`.
+        ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
+            is evaluated and saved in their place; see `distil_nlp.training.ema.WeightAverage`.
     """
 
     name: str | None = None
     revision: str | None = None
     generations: PositiveInt = 1
+    ema: Fraction | None = None
 
 
 class MaskingSection(Section):

@@ -144,7 +144,11 @@ def _calibration(run: RunResults) -> str:
     if teacher is None or student is None:
         return ""
     error = "The expected calibration error (ECE, the mean gap between confidence and accuracy over 15 bins)"
-    return f"{error} is {percent(student)} for the student, {percent(teacher)} for the teacher."
+    text = f"{error} is {percent(student)} for the student, {percent(teacher)} for the teacher"
+    nll = [run.get(f"fidelity.nll.{role}") for role in ("student", "teacher")]
+    if None in nll:
+        return f"{text}."
+    return f"{text}; the negative log-likelihood of the labels {decimal(nll[0])} and {decimal(nll[1])} nats."
 
 
 def _layers(run: RunResults) -> str:

@@ -163,6 +163,42 @@ def format_gain(gain: dict[str, Any] | None) -> str:
     return f"{points(gain['mean'], '+')}{interval}{', within noise' if noise else ''}"
 
 
+def calibration_table(run: RunResults) -> Table | None:
+    """Return calibration error and negative log-likelihood of all models, and the student's differences."""
+    found = run.get("calibration") or {}
+    rows = [
+        (
+            model.label,
+            percent(get_nested(part, "ece")),
+            _difference(get_nested(part, "difference", "ece"), points),
+            decimal(get_nested(part, "nll")),
+            _difference(get_nested(part, "difference", "nll"), _signed),
+        )
+        for model in scored_models(run)
+        if (part := found.get(model.role))
+    ]
+    head = ("", "ECE", "student’s difference, points", "NLL, nats", "student’s difference, nats")
+    note = (
+        "ECE: expected calibration error; NLL: negative log-likelihood of the labels. Lower is better: a difference "
+        "below 0 is the student’s advantage. In brackets 95 % intervals, a paired bootstrap over rows. "
+        "The ECE of few rows is too high."
+    )
+    return make_table("Calibration", head, rows, note)
+
+
+def _difference(interval: dict[str, Any] | None, write: Callable[..., str]) -> str:
+    """Format a difference with its interval: −1.2 (−2.0 to −0.4)."""
+    if interval is None or get_nested(interval, "mean") is None:
+        return ""
+    mean, low, high = (write(interval[name], "+") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high}){', within noise' if is_within_noise(interval) else ''}"
+
+
+def _signed(value: float, sign: str) -> str:
+    """Format a number with three digits after the point and its sign."""
+    return f"{value:{sign}.3f}".replace("-", "−")
+
+
 def cost_table(run: RunResults) -> Table | None:
     """Return size, arithmetic and memory of teacher and student, and their ratio."""
     rows = [

@@ -70,6 +70,31 @@ class GainSummary(Block):
     outside_noise: bool = described("True if the interval does not contain 0.")
 
 
+class DifferenceInterval(Block):
+    """Difference between the distilled student and another model, with a paired bootstrap interval at 95 %."""
+
+    mean: Number = described("Mean over seeds of student − model; below 0, the student is calibrated better.")
+    low: Number = described("Lower end of the interval.")
+    high: Number = described("Upper end of the interval.")
+
+
+class CalibrationDifferences(Block):
+    """Differences between the distilled student and another model in calibration."""
+
+    ece: DifferenceInterval = described("Of the expected calibration error.")
+    nll: DifferenceInterval = described("Of the negative log-likelihood.")
+
+
+class ModelCalibration(Block):
+    """Calibration of a model on the labelled rows of the first evaluation split, means over seeds."""
+
+    ece: Number = described("Expected calibration error, a fraction, over 15 bins. Of few rows it is biased upwards.")
+    nll: Number = described("Mean −log likelihood of the label, in nats.")
+    difference: CalibrationDifferences = described(
+        "What the student differs by.", absent="unless the model is the teacher or `no_distillation`"
+    )
+
+
 class ScoreInterval(Block):
     """Score of a model on the headline metric, with a bootstrap interval."""
 
@@ -478,6 +503,10 @@ class Fidelity(Block):
     ece: BothNumbers = described(
         "Expected calibration error, a fraction, over 15 bins.", absent="unless classification has labelled rows"
     )
+    nll: BothNumbers = described(
+        "Mean −log likelihood of the label, in nats.",
+        absent="unless classification has labelled rows, and in files of older versions",
+    )
     confusion: BothMatrices = described(
         "Confusion matrices over labelled rows.", absent="unless classification has labelled rows"
     )
@@ -594,6 +623,10 @@ class Results(Block):
     intervals: dict[Annotated[str, "model"], ScoreInterval] = described(
         "Score of `teacher`, `student` and each baseline that is a model, with its interval.",
         absent="in files of older versions",
+    )
+    calibration: dict[Annotated[str, "model"], ModelCalibration] = described(
+        "Calibration of `teacher`, `student` and each baseline that is a model.",
+        absent="unless classification has labelled rows, and in files of older versions",
     )
     breakdown: Breakdown = described(
         "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"

@@ -158,6 +158,14 @@ def validate_mixing(mixing: Mixing, objective: Objective, is_cached: bool) -> No
             why="of each teacher only its likeliest words would be there, which are not those of another",
             fix="leave teacher.cache out, or mix fixed logits",
         )
+    if objective.passes > 1:
+        raise UserError(
+            key,
+            "mix=logits and weighting=fixed with objective.r_drop",
+            got,
+            why="the teachers would be mixed anew for each of the two passes",
+            fix="leave one of the two out",
+        )
     if _differentiates(objective):
         raise UserError(
             key,

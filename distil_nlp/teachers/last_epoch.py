@@ -175,6 +175,14 @@ def validate_last_epoch(objective: Objective, mixes: bool = False) -> None:
             why="of the last epoch nothing but predictions is kept",
             fix="leave them out, or set teacher.self=ema or checkpoints",
         )
+    if objective.passes > 1:
+        raise UserError(
+            "objective.r_drop",
+            "none with teacher.self=last_epoch",
+            "two passes over each row",
+            why="there would be two predictions of a row to keep",
+            fix="leave one of the two out",
+        )
     if mixes:
         raise UserError(
             "data.augmentation.mixup",

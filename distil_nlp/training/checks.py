@@ -11,7 +11,7 @@ from transformers.training_args import ParallelMode
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_meaning
-from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.architecture import drops_out, ensemble_members
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.logging import get_logger
@@ -200,6 +200,36 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
         )
 
 
+def validate_averaging(ema: float | None, is_sharded: bool) -> None:
+    """Raise UserError for averaged weights (`student.ema`) where a process has a part of them, and for other decays."""
+    if ema is None:
+        return
+    if not 0 < ema < 1:
+        raise UserError("student.ema", "a decay above 0 and below 1", f"{ema:g}", fix="take 0.999, say")
+    if is_sharded:
+        raise UserError(
+            "student.ema",
+            "one process or DDP",
+            "FSDP or DeepSpeed",
+            why="each process has a part of the weights, or trains a copy of them in another precision",
+            fix="use DDP, or leave student.ema out",
+        )
+
+
+def validate_dropout(objective: Any, student: PreTrainedModel) -> None:
+    """Raise UserError for a student without dropout whose two passes are to be compared."""
+    comparing = [term.name for term in objective.terms if term.compares_passes]
+    if comparing and not drops_out(student):
+        raise UserError(
+            f"objective.{comparing[0]}",
+            "a student with dropout",
+            f"dropout 0 in all of {type(student).__name__}",
+            why="its two passes over a row are the same, and there is nothing to learn",
+            fix=f"leave {comparing[0]} out, or set a dropout of its family in student.config, such as "
+            "{hidden_dropout_prob: 0.1} of BERT or {mlp_dropout: 0.1} of ModernBERT",
+        )
+
+
 def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> None:
     """Raise an error for terms that sharding rules out.
 
@@ -230,7 +260,7 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
         )
 
 
-def validate_averaging(is_sharded: bool) -> None:
+def validate_self_teaching(is_sharded: bool) -> None:
     """Raise UserError where the student's weights are not whole in every process, or are rounded."""
     if is_sharded:
         raise UserError(

@@ -57,7 +57,8 @@ class ExactEvaluation(_Trainer):
         weights = self.objective.weights(1.0)  # where schedules end, so that all evaluations compare
         weighted = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
         loss = sum(value for value in weighted if not math.isnan(value))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items()}
+        absent = {term.name for term in self.objective.terms if term.compares_passes}  # evaluation has one pass
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in terms.items() if name not in absent}
         if self._extra_terms:
             metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(terms["hard_label"], 700.0))
             metrics[f"{metric_key_prefix}_accuracy"] = means[-1]

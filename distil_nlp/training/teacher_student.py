@@ -18,6 +18,7 @@ from distil_nlp.signals.recorder import PROJECTIONS, Recorder
 from distil_nlp.signals.types import RECORDERS, Signals, forward_arguments, forward_with_signals
 from distil_nlp.teachers.source import TeacherSource, differentiating
 from distil_nlp.training.compile import restore_blocks
+from distil_nlp.training.passes import doubled_batch, doubled_signals
 
 
 class TeacherStudent:
@@ -90,6 +91,7 @@ class TeacherStudent:
         progress: float,
         factors: Tensor,
         extra_terms: Sequence[OutputTerm] = (),
+        passes: int = 1,
     ) -> tuple[Tensor, Tensor, Signals]:
         """Return (Σ factor · sum, the terms' sums and those of `extra_terms`, the student's signals).
 
@@ -99,8 +101,11 @@ class TeacherStudent:
             progress: fraction of training done, for schedules.
             factors: see `Objective.row_weights`.
             extra_terms: terms that are summed too, and have no weight.
+            passes: 2 for a student that reads each row twice, with other dropout; the teacher reads it once.
         """
         teacher = self.source.signals(batch)
+        if passes == 2:
+            batch, teacher = doubled_batch(batch), doubled_signals(teacher)
         with ExitStack() as stack:
             if self._differentiates:
                 stack.enter_context(differentiating(self.recorder, batch, self.objective, again=True))

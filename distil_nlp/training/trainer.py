@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, SaveStrategy, TrainOutput
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
@@ -39,11 +40,14 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_dropout,
+    validate_self_teaching,
     validate_sharding,
     validate_teacher_outputs,
 )
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
+from distil_nlp.training.ema import WeightAverage
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
@@ -92,6 +96,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         cutoff: drops tokens of the training rows of a task each time they are read; teacher and student read the same.
             Needs rows with a length, and no `cache`.
         mixup: mixes training rows of a task with others, as `cutoff` in all else.
+        ema: decay of an average of the student's weights (`WeightAverage`), which is evaluated, and which the student
+            has once training has ended; none if None.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -99,6 +105,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher: the model behind the source; None if there is none.
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
+        average: the student's averaged weights; None without `ema`.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -120,6 +127,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         gradients_every: int | None = None,
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
+        ema: float | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -127,6 +135,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         assert objective is not None
         validate_arguments(args)
         validate_cache_support(objective, cache)
+        validate_dropout(objective, model)
         validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
         validate_balancing_precision(objective, args)
         set_required_arguments(args)
@@ -153,11 +162,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
         follows = self.source if isinstance(self.source, ChangingTeacher) else None
-        validate_averaging(
-            follows is not None
-            and follows.reads_weights
-            and (self.is_fsdp_enabled or args.deepspeed_plugin is not None)
-        )
+        is_sharded = self.is_fsdp_enabled or args.deepspeed_plugin is not None
+        validate_self_teaching(follows is not None and follows.reads_weights and is_sharded)
+        validate_averaging(ema, is_sharded)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
@@ -170,7 +177,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
         self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
-        for callback in (self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption):
+        self.average = WeightAverage(self, ema) if ema is not None else None
+        followers = (self.average, self._balancing, self._changing_teacher)
+        for callback in (*followers, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
@@ -182,7 +191,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         known = self.teacher_student.inputs | {"labels", "label", "label_ids", "word_ids"}
         if self.mixup is not None:
             collator, known = MixupCollator(collator), known | {PARTNER, SHARE}
-        chunk = _chunk_rows(self.teacher_student.student, self.args) if objective.kind.predicts_words else None
+        chunk = (
+            _chunk_rows(self.teacher_student.student, self.args, objective) if objective.kind.predicts_words else None
+        )
         return RowCollator(collator, objective.row_sets(chunk), known, seed=self.args.seed)
 
     def detach(self) -> PreTrainedModel:
@@ -224,7 +235,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._require_hooks()
         set_seed(self.args.seed)
         with self._preemption.listening():
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+        if self.average is not None:
+            self.average.end()
+        return output
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
         """Raise UserError: a trainer has one student.
@@ -249,6 +263,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._is_saving_checkpoint = True
         try:
             super()._save_checkpoint(*args, **kwargs)
+            if self.average is not None and self.args.should_save:
+                self.average.save(self._checkpoint_folder())
         finally:
             self._is_saving_checkpoint = False
 
@@ -279,8 +295,26 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """Do the evaluation of the step that training resumes from, with all that depends on it."""
         is_best = self._determine_best_metric(self._evaluate(None, None), None)
         if is_best and self.args.save_strategy != SaveStrategy.NO:
-            folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            self.state.best_model_checkpoint = str(folder)
+            self.state.best_model_checkpoint = str(self._checkpoint_folder())
+
+    def _checkpoint_folder(self) -> Path:
+        """Return the folder of the checkpoint of this step."""
+        return Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(str(self.state.best_model_checkpoint)))
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Run the loop of `ExactEvaluation`, on the averaged weights if there are any."""
+        with self.average.applied() if self.average is not None else nullcontext():
+            return super().evaluation_loop(*args, **kwargs)
 
     # The loss ----------------------------------------------------------------------------------------------
 
@@ -292,7 +326,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.tokens_seen += sum(batch["tokens"] for batch in batches)
         if self.accelerator.num_processes > 1:
             self._gather_row_counts(batches)
-        counts = torch.tensor([self.objective.counts(batch["rows"]) for batch in batches], dtype=torch.float32)
+        counted = [self.objective.counts(batch["rows"], self.objective.passes) for batch in batches]
+        counts = torch.tensor(counted, dtype=torch.float32)
         counts = counts.sum(0) if batches else torch.zeros(len(self.objective.terms))
         if device.type == "cuda":
             counts = counts.pin_memory()
@@ -347,12 +382,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """
         counts = num_items_in_batch
         if counts is None:
-            counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
+            counted = self.objective.counts(inputs["rows"], self.objective.passes)
+            counts = torch.tensor(counted, dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
-        loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)
+        loss, sums, student = self._compute(model, inputs, factors)
         self.source.observe(inputs, student)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)
@@ -361,9 +397,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
+    def _compute(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> tuple[Tensor, Tensor, Any]:
+        passes = self.objective.passes
+        return self.teacher_student.compute(model, inputs, self._progress, factors, passes=passes)
+
     def _probe_gradients(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> None:
         def forward(factors: Tensor) -> Tensor:
-            return self.teacher_student.compute(model, inputs, self._progress, factors)[0]
+            return self._compute(model, inputs, factors)[0]
 
         assert self.probe is not None
         step, names, recorder = self.state.global_step, self.objective.names, self.teacher_student.recorder
@@ -390,7 +430,7 @@ def _unprepared(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _chunk_rows(model: PreTrainedModel, args: TrainingArguments) -> int:
-    """Return how many rows of logits over the vocabulary are computed at a time."""
+def _chunk_rows(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> int:
+    """Return of how many of a batch's rows the logits over the vocabulary are computed at a time, in each pass."""
     size = _CHUNK_BYTES["cpu" if args.device.type == "cpu" else "gpu"]
-    return max(size // (4 * model.config.vocab_size), 1)
+    return max(size // (4 * model.config.vocab_size * objective.passes), 1)

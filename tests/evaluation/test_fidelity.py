@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from datasets import Dataset
 
@@ -163,6 +164,7 @@ def test_confusion_and_calibration_take_labelled_rows():
         labels = np.array([row["labels"] for row in rows[6:]])
         ece = expected_calibration_error(logits.softmax(-1).numpy(), labels)
         assert found["ece"][name] == pytest.approx(ece, abs=1e-4)
+        assert found["nll"][name] == pytest.approx(F.cross_entropy(logits, torch.from_numpy(labels)).item(), abs=1e-4)
     assert found["rows"] == 18
 
 

@@ -28,6 +28,10 @@ def _gain(mean: float, low: float, high: float) -> dict[str, Any]:
     return {**interval, "resamples": 1000, "rows": 408, "seeds": 3, "outside_noise": low > 0 or high < 0}
 
 
+def _between(mean: float, low: float, high: float) -> dict[str, float]:
+    return {"mean": mean, "low": low, "high": high}
+
+
 def _setting(batch_size: int, lengths: str, threads: int, teacher: float, student: float) -> dict[str, Any]:
     tokens, both = (53.2 if lengths == "data" else 128.0), {"teacher": teacher, "student": student}
     models = {
@@ -96,6 +100,14 @@ _RESULTS: dict[str, Any] = {
     },
     "intervals": {"teacher": _score(0.842, 1), "student": _score(0.837, 3), "copied_only": _score(0.817, 1),
                   "no_distillation": _score(0.757, 3)},
+    "calibration": {
+        "teacher": {"ece": 0.052, "nll": 0.51, "difference": {"ece": _between(0.012, -0.01, 0.035),
+                                                               "nll": _between(0.03, 0.01, 0.052)}},
+        "student": {"ece": 0.064, "nll": 0.54},
+        "copied_only": {"ece": 0.152, "nll": 0.63},
+        "no_distillation": {"ece": 0.121, "nll": 0.66, "difference": {"ece": _between(-0.057, -0.083, -0.031),
+                                                                       "nll": _between(-0.12, -0.17, -0.07)}},
+    },
     "breakdown": {
         "lengths": [{"shortest": 21, "longest": 42, "rows": 104, "teacher": 0.21, "student": 0.23},
                     {"shortest": 43, "longest": 51, "rows": 101, "teacher": 0.24, "student": 0.24}],
@@ -111,6 +123,7 @@ _RESULTS: dict[str, Any] = {
     "retention_above_majority": 0.833,
     "fidelity": {
         "rows": 408, "agreement": 0.941, "kl": 0.031, "ece": {"teacher": 0.052, "student": 0.064},
+        "nll": {"teacher": 0.51, "student": 0.54},
         "confusion": {"teacher": [[60, 69], [27, 252]], "student": [[55, 74], [28, 251]]},
         "cka": {"teacher_layers": ["embeddings", 0, 1, 2, 3, 4, 5], "student_layers": ["embeddings", 0, 1, 2],
                 "values": [[round(max(0.05, 1 - abs(2 * s - t) / 7), 3) for t in range(7)] for s in range(4)],

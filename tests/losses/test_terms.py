@@ -11,6 +11,7 @@ from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from tests.helpers import ROOT, tiny
+from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.training import task_rows, text_rows, trainer
@@ -24,8 +25,9 @@ KINDS = ("mlm", "classification", "regression")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
-STEPS = {"all": (8, 4, 1), "compared": (7, 2, 2)}
-"""Of two processes: rows, those of a micro-batch of each, micro-batches; all terms, or those that compare rows."""
+STEPS = {"all": (8, 4, 1), "compared": (7, 2, 2), "passes": (8, 2, 2)}
+"""Of two processes: rows, those of a micro-batch of each, micro-batches; all terms that read a row once, those that
+compare rows, or those that compare passes with others that see both."""
 
 
 def a(name):
@@ -33,12 +35,16 @@ def a(name):
     return TERMS[name](1.0, **OPTIONS.get(name, {}))
 
 
-def models(kind):
-    """(student, teacher)."""
+def models(kind, terms=()):
+    """(student, teacher); the student drops out where a term compares passes."""
     if kind == "mlm":
-        return tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
-    labels = 1 if kind == "regression" else 3
-    return tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
+        student, teacher = tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
+    else:
+        labels = 1 if kind == "regression" else 3
+        student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
+    if any(term.compares_passes for term in terms):
+        fix_dropout(student)
+    return student, teacher
 
 
 def data(kind, count=ROWS):
@@ -54,7 +60,9 @@ def gradient(folder, terms, kind, batch=ROWS, accumulation=1, rows=None, **furth
     steps = Steps()
     arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 1}
     arguments |= {"learning_rate": 0.0, "max_grad_norm": 0, **further}
-    run = trainer(folder, *models(kind), terms, kind=kind, rows=rows or data(kind), callbacks=[steps], **arguments)
+    run = trainer(
+        folder, *models(kind, terms), terms, kind=kind, rows=rows or data(kind), callbacks=[steps], **arguments
+    )
     steps.watch(run)
     run.train()
     return steps.gradients[0], run.last_terms, steps.batches[0]
@@ -94,8 +102,9 @@ def test_what_is_one_value_a_micro_batch_is_the_mean_over_them(tmp_path, name, k
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_padding_is_not_seen(tmp_path, name, kind):
     """Prevents a loss that changes with the longest row of the batch, or learns from one that only fills it up."""
-    run, found = trainer(tmp_path, *models(kind), [a(name)], kind=kind), []
-    run.model.eval()
+    terms = [a(name)]
+    run, found = trainer(tmp_path, *models(kind, terms), terms, kind=kind), []
+    run.model.train(terms[0].compares_passes)
     rows = data(kind, 4)
     filler = {key: one * 2 if isinstance(one, list) else one for key, one in max(rows, key=_length).items()}
     for batch in (rows, [*rows, filler | {FILLER: True}]):
@@ -166,6 +175,9 @@ def _length(row):
 
 
 def terms_of(kind, which):
-    return [
-        a(name) for name, term in TERMS.items() if kind in term.kinds() and (which == "all" or term.compares_samples)
-    ]
+    fitting = {
+        "all": lambda term: not term.compares_passes,
+        "compared": lambda term: term.compares_samples,
+        "passes": lambda term: not term.compares_samples,
+    }[which]
+    return [a(name) for name, term in TERMS.items() if kind in term.kinds() and fitting(term)]

@@ -25,7 +25,7 @@ from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.report.advice import advice
 from distil_nlp.reporting.report.pages import run_page
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
-from distil_nlp.reporting.tables import cost_table, quality_table, training_table
+from distil_nlp.reporting.tables import calibration_table, cost_table, quality_table, training_table
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.reporting.verdicts import leading_verdict, verdict_lines, verdicts
 from distil_nlp.results import RunResults
@@ -336,6 +336,18 @@ def test_no_half_of_the_page_is_empty(tmp_path, undrawn):
 
 
 # Plots --------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_stands_beside_the_scores(tmp_path):
+    """Prevents differences without their unit or interval, and a table of nothing for a regression."""
+    rows = {row[0]: row[1:] for row in calibration_table(run_of(tmp_path)).rows}
+    assert rows["student"] == (f"6.4{GAP}%", "–", "0.540", "–")
+    assert rows["teacher"][1:2] == ("+1.2 (−1.0 to +3.5), within noise",)
+    assert rows["labels only"][3] == "−0.120 (−0.170 to −0.070)"
+    assert calibration_table(run_of(tmp_path, calibration=None)) is None
+    assert "negative log-likelihood of the labels 0.540 and 0.510 nats" in " ".join(
+        fidelity_sentences(run_of(tmp_path))
+    )
 
 
 def test_scores_have_their_intervals(tmp_path):

@@ -18,7 +18,8 @@ def step(kind: str, name: str, out: Path) -> None:
     arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     arguments |= {"max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0}
     arguments |= {"rows": data(kind, count), "callbacks": [steps]}
-    run = trainer(out / "run", *models(kind), terms_of(kind, name), kind=kind, **arguments)
+    terms = terms_of(kind, name)
+    run = trainer(out / "run", *models(kind, terms), terms, kind=kind, **arguments)
     run.train()
     if dist.get_rank() == 0:
         wrapper = type(run.model_wrapped).__name__

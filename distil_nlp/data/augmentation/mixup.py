@@ -24,6 +24,8 @@ PARTNER, SHARE = "mixup_partner", "mixup_share"
 MIXED = "mixed"
 """Column of a batch: the tensors that `EmbeddingMixer` reads from its `rows`."""
 _IDS, _COEFFICIENTS, _LOOKUPS = "mixup/ids", "mixup/shares", "mixup/lookups"
+MIXUP_COLUMNS = frozenset({_IDS, _COEFFICIENTS})
+"""Names of those tensors, which have a row for each of the batch."""
 _SALT = 3
 
 

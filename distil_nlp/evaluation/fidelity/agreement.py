@@ -53,8 +53,9 @@ def compare_models(
     - `rows`: number of sequences whose outputs are compared: all of them where `outputs` are given and belong to
       sequences, else at most `max_rows`, evenly spaced over the set.
     - classification: `agreement`, the fraction of equal predictions; `kl`, the mean KL(teacher ‖ student) in nats at
-      temperature 1; over labelled rows `ece` (see `expected_calibration_error`) and `confusion`, counts with true
-      classes as rows and predicted ones as columns, of both models.
+      temperature 1; over labelled rows, of both models, `ece` (see `expected_calibration_error`), `nll`, the mean
+      −log likelihood of the label in nats, and `confusion`, counts with true classes as rows and predicted ones as
+      columns.
     - regression: `pearson` of the student's outputs with the teacher's (None where one is constant) and
       `mean_absolute_difference`.
     - mlm: `agreement` and `kl` over the masked tokens, `tokens` of them.

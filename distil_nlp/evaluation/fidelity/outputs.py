@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import log_softmax
 from torch import Tensor
 
 from distil_nlp.losses.soft_targets import soft_target_kl
@@ -30,7 +31,29 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 
     Reference: Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
+    return float(np.abs(confidence_gaps(probabilities, labels, bins).sum(0)).sum() / len(labels))
+
+
+def confidence_gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Return each row's (right − top probability) in the column of its bin, and 0 elsewhere, (rows, bins).
+
+    Args:
+        probabilities: (rows, classes).
+        labels: (rows,).
+        bins: number of bins; see `expected_calibration_error`.
+    """
     confidence = probabilities.max(-1)
-    right = probabilities.argmax(-1) == labels
-    where = np.ceil(confidence * bins).astype(int)
-    return float(np.abs(np.bincount(where, weights=right - confidence)).sum() / len(labels))
+    gaps = np.zeros((len(labels), bins))
+    where = np.ceil(confidence * bins).astype(int).clip(1, bins) - 1
+    gaps[np.arange(len(labels)), where] = (probabilities.argmax(-1) == labels) - confidence
+    return gaps
+
+
+def negative_log_likelihoods(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return −log softmax(logits)[label] of each row in nats, (rows,).
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows,), integers in [0, classes).
+    """
+    return -log_softmax(logits.astype(float), axis=-1)[np.arange(len(labels)), labels]

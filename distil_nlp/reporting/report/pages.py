@@ -115,7 +115,12 @@ def run_page(run: RunResults) -> Page:
             _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
-            ReportSection("Fidelity", sentences.fidelity_sentences(run), (), [matrices.cka_figure(run)]),
+            ReportSection(
+                "Fidelity",
+                sentences.fidelity_sentences(run),
+                [tables.calibration_table(run)],
+                [matrices.cka_figure(run)],
+            ),
             ReportSection(
                 "Training",
                 (),
