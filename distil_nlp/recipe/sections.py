@@ -23,7 +23,7 @@ LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 _Path = Annotated[str, Field(min_length=1)]
 _Paths = Annotated[list[_Path], Field(min_length=1)]
 SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-StudentLayers = Literal["every_other", "first", "last", "random"] | LayerNumbers
+StudentLayers = Literal["every_other", "first", "last", "random", "stack", "interpolate"] | LayerNumbers
 FractionOrAll = Annotated[float, Field(gt=0, le=1)]
 """A fraction above 0, at most 1."""
 TrainingFields = dict[str, Any]
@@ -92,9 +92,11 @@ class StudentSection(Section):
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
         revision: commit, branch or tag of that checkpoint.
         architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
-        num_layers: depth; by default half the teacher's, or the number of copied layers.
-        layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
-        config: fields of the model's configuration to change, such as `hidden_size`.
+        num_layers: depth; by default half the teacher's, or the number of copied layers. May be above the teacher's.
+        layers: teacher layers (from 0) to copy, or `random` for random weights throughout. `stack` and `interpolate`
+            repeat all of them, for a student deeper than its teacher.
+        config: fields of the model's configuration to change, such as `hidden_size`. A wider student's neurons are
+            copies of the teacher's; see `distil_nlp.models.widening`.
     """
 
     name: str | None = None

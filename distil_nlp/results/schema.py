@@ -295,6 +295,21 @@ class Initialisation(Block):
         "Checkpoint the student started from (`student.name`).", null="if it was built from the teacher"
     )
     revision: str | None = described("Commit of that checkpoint.", null="for a folder, or without a checkpoint")
+    widened: int = described(
+        "Number of copied tensors that are larger than the teacher's, by copies of its neurons.",
+        absent="in runs of older versions",
+    )
+    logit_difference: float | None = described(
+        "Of a student that is deeper or wider than its teacher: largest difference of their logits on a few tokens, "
+        "before training.",
+        null="for other students",
+        absent="in runs of older versions",
+    )
+    start: str | None = described(
+        "Whether that student starts as its teacher, and why not.",
+        null="for other students",
+        absent="in runs of older versions",
+    )
 
 
 class Student(ModelCost):

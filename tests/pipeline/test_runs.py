@@ -495,7 +495,7 @@ MISTAKES = {
     "missing column": (["data.text_columns=[sentence]"], r"sentence cannot be read"),
     "missing data": (["data.path=./nowhere"], r"\./nowhere / got no such file"),
     "missing teacher": (["teacher.name=./nowhere"], r"\./nowhere, which does not exist"),
-    "too deep": (["student.num_layers=9"], r"at most the teacher's 4 layers / got a student of 9"),
+    "too deep": (["student.num_layers=9"], r"student.layers: expected stack or interpolate for a student of 9 layers"),
     "no such layer": (["student.layers=[1, 7]"], r"numbers from 0 to 3 / got \[7\]"),
     "no such pair": (
         ["objective.hidden_cosine.layers=[[9, 1]]"],
