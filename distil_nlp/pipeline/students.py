@@ -148,6 +148,7 @@ class StudentRun:
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
+            replacing=builders.replacing_of(self.recipe.student, teacher),
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             args=self.args,
             train_dataset=self.data.split.train if self.objective.needs_teacher else self.data.labelled(),

@@ -85,6 +85,18 @@ class TeacherSection(Section):
     cache: CacheSection | None = None
 
 
+class ReplacingSection(Section):
+    """Module replacing: the teacher's layers run in place of the student's; see `distil_nlp.training.replacing`.
+
+    Attributes:
+        start: probability with which a student's layer runs itself, at the first step.
+        full_at: fraction of training over which that rises to 1.
+    """
+
+    start: Annotated[float, Field(ge=0, le=1)] = 0.3
+    full_at: FractionOrAll = 0.6
+
+
 class StudentSection(Section):
     """The student.
 
@@ -97,6 +109,8 @@ class StudentSection(Section):
             repeat all of them, for a student deeper than its teacher.
         config: fields of the model's configuration to change, such as `hidden_size`. A wider student's neurons are
             copies of the teacher's; see `distil_nlp.models.widening`.
+        replacing: let each layer stand in for a group of the teacher's by chance, more and more often; `{}` takes the
+            defaults.
     """
 
     name: str | None = None
@@ -105,6 +119,7 @@ class StudentSection(Section):
     num_layers: PositiveInt | None = None
     layers: StudentLayers = "every_other"
     config: dict[str, Any] = {}
+    replacing: ReplacingSection | None = None
 
 
 class MaskingSection(Section):

@@ -434,9 +434,11 @@ class HistoryEntry(Block):
     """One log entry of training (`loss`) or of an evaluation during training (`eval_loss`).
 
     Further keys, by the names of the objective's terms and the task's metrics: `<term>`, the mean of a term per step
-    since the last entry, before its weight; `<term>_weight`, where weights change; `gradient_norm/<term>` and
-    `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the weighted terms' gradients at the
-    student's last hidden state, and cosines between them; `eval_<metric>` and `eval_<term>` in an evaluation.
+    since the last entry, before its weight; `<term>_weight`, where weights change; `replacing_rate`, where
+    `student.replacing` is set: the probability with which a student's layer ran itself in the last step;
+    `gradient_norm/<term>` and `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the
+    weighted terms' gradients at the student's last hidden state, and cosines between them; `eval_<metric>` and
+    `eval_<term>` in an evaluation.
     """
 
     model_config = ConfigDict(extra="allow")

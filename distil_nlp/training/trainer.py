@@ -45,6 +45,12 @@ from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
+from distil_nlp.training.replacing import (
+    ModuleReplacement,
+    Replacing,
+    validate_replaced_models,
+    validate_replacing,
+)
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
 
@@ -87,6 +93,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         cutoff: drops tokens of the training rows of a task each time they are read; teacher and student read the same.
             Needs rows with a length, and no `cache`.
         mixup: mixes training rows of a task with others, as `cutoff` in all else.
+        replacing: lets the teacher's layers run in place of the student's by chance (BERT-of-Theseus); the teacher is
+            needed for that even where no term reads it.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -94,6 +102,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher: the model behind the source; None if there is none.
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
+        replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -102,6 +111,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
+    replacement: ModuleReplacement | None = None
     objective: Objective
 
     def __init__(
@@ -115,6 +125,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         gradients_every: int | None = None,
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
+        replacing: Replacing | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -126,7 +137,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_balancing_precision(objective, args)
         set_required_arguments(args)
         self.source = teacher_source(teacher if objective.needs_teacher else None, cache)
+        replaced = self.source.model if isinstance(teacher, TeacherSource) else teacher
         teacher = self.source.model
+        if replacing is not None:
+            validate_replaced_models(model, replaced, replacing)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(self.source.shape, ModelShape.of(model.config))
@@ -134,8 +148,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             validate_teacher_outputs(teacher, objective.kind)
         label_outputs(model.config, Head(objective.kind))
         request = objective.request("student")
-        if not request.logits and args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = True  # the head gets no gradient
+        if replacing is not None:
+            validate_replacing(args, request, is_sharded=False)
+        if (not request.logits or replacing is not None) and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # the head, or a block that does not run, gets no gradient
         validate_checkpointing(args, request)
         validate_double_backward(args, request)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
@@ -147,8 +163,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
+        if replacing is not None:
+            validate_replacing(args, request, self.is_fsdp_enabled or args.deepspeed_plugin is not None)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
+        if replacing is not None:
+            self.replacement = ModuleReplacement(model, replaced, replacing, args.seed)
+            self.teacher_student.add_hooks(self.replacement)
+            self.replacement.to(args.device)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -317,6 +339,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = torch.tensor(self.objective.counts(inputs["rows"]), dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
+        if self.replacement is not None:
+            self.replacement.draw(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
         loss, sums, student = self.teacher_student.compute(model, inputs, self._progress, factors)

@@ -10,7 +10,7 @@ from distil_nlp.pipeline.builders.data import (
     with_seed,
 )
 from distil_nlp.pipeline.builders.objective import objective_from
-from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
+from distil_nlp.pipeline.builders.student import check_student, random_student, replacing_of, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
     single_teachers,
@@ -30,6 +30,7 @@ __all__ = [
     "label_names",
     "objective_from",
     "random_student",
+    "replacing_of",
     "single_teachers",
     "student_from",
     "task_of",
