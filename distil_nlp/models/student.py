@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.models.architecture import stack_prefixes
 from distil_nlp.models.config_fields import set_for_building
+from distil_nlp.models.deepening import Repetition, added_blocks, repeated_layers, silence_blocks
 from distil_nlp.models.distilbert import (
     _distilbert_class,
     _distilbert_config,
@@ -27,10 +28,11 @@ from distil_nlp.models.distilbert import (
 )
 from distil_nlp.models.loading import commit_of, load_with_missing_keys
 from distil_nlp.models.modernbert import first_block_tensors
-from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
+from distil_nlp.models.trial import logit_difference, run_plainly, trial_batch, undisturbed
+from distil_nlp.models.widening import OF_A_HEAD, check_heads, has_dropout, is_wider, starts_apart, widened
 from distil_nlp.tasks import Head
 
-LayerChoice = Literal["every_other", "first", "last", "random"] | Sequence[int]
+LayerChoice = Literal["every_other", "first", "last", "random"] | Repetition | Sequence[int]
 
 
 @dataclass
@@ -43,6 +45,10 @@ class StudentReport:
         dropped: names of the teacher's parameters that found no place, other than those of blocks left out by plan.
         source: the checkpoint the student started from, if it was not made of the teacher.
         revision: its commit, if it is on the Hub.
+        widened: names of the parameters among `copied` that are larger than the teacher's.
+        logit_difference: of a student that is deeper or wider than its teacher, the largest difference of the two
+            models' logits on a few tokens, before training; None for others.
+        start: a sentence on whether that student starts as its teacher, and why not; None for others.
     """
 
     layers: list[int] | None
@@ -51,6 +57,9 @@ class StudentReport:
     dropped: list[str] = field(default_factory=list)
     source: str | None = None
     revision: str | None = None
+    widened: list[str] = field(default_factory=list)
+    logit_difference: float | None = None
+    start: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         start = {"checkpoint": self.source, "revision": self.revision}
@@ -60,6 +69,9 @@ class StudentReport:
             "new": self.new,
             "dropped": self.dropped,
             **start,
+            "widened": len(self.widened),
+            "logit_difference": self.logit_difference,
+            "start": self.start,
         }
 
     def __str__(self) -> str:
@@ -68,7 +80,9 @@ class StudentReport:
             source = f"from teacher layers {self.layers}"
         counts = f"{len(self.copied)} tensors copied, {len(self.new)} new{_examples(self.new)}"
         dropped = f"; {len(self.dropped)} of the teacher's found no place of their own{_examples(self.dropped)}"
-        return f"student {source}: {counts}{dropped if self.dropped else ''}"
+        wider = f"; {len(self.widened)} widened by copies of their neurons" if self.widened else ""
+        start = f"; it {self.start}" if self.start else ""
+        return f"student {source}: {counts}{wider}{dropped if self.dropped else ''}{start}"
 
 
 def _examples(names: list[str]) -> str:
@@ -78,12 +92,16 @@ def _examples(names: list[str]) -> str:
 def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | None) -> list[int] | None:
     """Return the teacher block (0-based) for each student block; None for random weights.
 
-    `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. Half the
-    teacher's depth is the default of `num_layers`. A list is taken as it is.
+    `every_other` takes the upper one of each group: [1, 3, 5] of 6, ⌊(i + 1) · T / S⌋ − 1 in general. `stack` and
+    `interpolate` repeat blocks, for a student deeper than its teacher (`repeated_layers`). Half the teacher's depth is
+    the default of `num_layers`. A list is taken as it is.
 
     Raises:
-        UserError: if the student is deeper than the teacher, or a number is out of range.
+        UserError: if the student is deeper than the teacher and the choice is not one that repeats blocks, if it is
+            shallower and the choice is, or a number is out of range.
     """
+    if choice in ("stack", "interpolate"):
+        return repeated_layers(choice, teacher_layers, num_layers)
     is_list = not isinstance(choice, str)
     depth = num_layers or (len(choice) if is_list else max(teacher_layers // 2, 1))
     if is_list and len(choice) != depth:
@@ -94,13 +112,13 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
             why="the depth is ambiguous",
             fix="leave student.num_layers out",
         )
-    if depth > teacher_layers:
+    if depth > teacher_layers and choice in ("every_other", "first", "last"):
         raise UserError(
-            None,
-            f"at most the teacher's {teacher_layers} layers",
-            f"a student of {depth}",
-            why="it would not be smaller",
-            fix="lower student.num_layers",
+            "student.layers",
+            f"stack or interpolate for a student of {depth} layers, or at most the teacher's {teacher_layers} layers",
+            str(choice),
+            why="the teacher has too few to choose from",
+            fix="set student.layers=interpolate, which repeats each layer next to itself, or lower student.num_layers",
         )
     if not isinstance(choice, str):
         wrong = [layer for layer in choice if not 0 <= layer < teacher_layers]
@@ -138,8 +156,8 @@ def build_student(
         num_layers: the depth; by default the number of `layers` in a list, or half the teacher's.
         architecture: the teacher's own classes, or `distilbert` for a BERT (its segment 0 is folded into the
             position table: DistilBERT has no segments, and dropping them would shift every embedding).
-        config_changes: fields of the student's configuration, such as a smaller `hidden_size`. Weights that
-            then do not fit are newly initialised.
+        config_changes: fields of the student's configuration, such as another `hidden_size`. Weights of a wider student
+            are copies of the teacher's (`distil_nlp.models.widening`), those that then do not fit newly initialised.
 
     Raises:
         UserError: if the teacher is a name, the architecture cannot be had from it, or the configuration is impossible.
@@ -150,6 +168,8 @@ def build_student(
     teacher_depth = teacher.config.num_hidden_layers
     layers = None if layers is None else choose_layers(layers, teacher_depth, num_layers)
     depth = len(layers) if layers is not None else num_layers or max(teacher_depth // 2, 1)
+    if architecture == "distilbert" and depth > teacher_depth:
+        raise _not_in_distilbert(f"{depth} layers of {teacher_depth}")
     student = _empty(teacher, depth, layers, architecture, config_changes or {})
     report = StudentReport(layers)
     if layers is None:
@@ -162,10 +182,49 @@ def build_student(
         prefixes, state = stack_prefixes(teacher), teacher.state_dict()
         origins = _origins(student, prefixes, layers, state.keys())
         tensors = {name: state[origin] for name, origin in origins.items()}
-        _copy(student, tensors | first_block_tensors(state, prefixes[0], layers), report)
+        tensors |= first_block_tensors(state, prefixes[0], layers)
+        _copy(student, widened(tensors, teacher, student), report)
         used = {origins[name] for name in report.copied if name in origins}
+        report.widened = [name for name in report.copied if _size(student, name) > tensors[name].numel()]
     report.dropped = _without_place(teacher, layers, used)
+    if depth > teacher_depth or is_wider(teacher.config, student.config):
+        _start_larger(teacher, student, report)
     return student, report
+
+
+_ROUNDING = 1e-5
+"""Largest difference, relative to logits above 1, of logits that differ by rounding."""
+
+
+def _start_larger(teacher: PreTrainedModel, student: PreTrainedModel, report: StudentReport) -> None:
+    """Let a student that is larger than its teacher start as it where that can be, and report whether it does."""
+    added, depth = added_blocks(report.layers or [], teacher.config.num_hidden_layers), student.config.num_hidden_layers
+    is_deeper, is_wide = depth > teacher.config.num_hidden_layers, is_wider(teacher.config, student.config)
+    is_silent = bool(added) and silence_blocks(student, added)
+    report.logit_difference, largest = logit_difference(teacher, student)
+    remark = ""
+    if report.widened and not has_dropout(student.config):
+        remark = "; without dropout, copies of a neuron learn alike"
+    if report.logit_difference <= _ROUNDING * max(largest, 1.0):
+        report.start = f"starts as the teacher: logits differ by at most {report.logit_difference:.1g}{remark}"
+        return
+    reasons = [starts_apart(teacher.config, student.config)] if report.widened else []
+    if is_wide and not report.widened:
+        reasons.append(f"{len(report.new)} of its tensors are new")
+    if is_deeper and not is_silent:
+        reasons.append(
+            "an added block cannot leave the states as they are where norms come after the sums"
+            if added
+            else f"the layers {report.layers} are not all of the teacher's in their order"
+        )
+    why = " and ".join(filter(None, reasons)) or "its family computes something else of repeated weights"
+    report.start = (
+        f"does not start as the teacher (logits differ by up to {report.logit_difference:.2g}): {why}{remark}"
+    )
+
+
+def _size(model: PreTrainedModel, name: str) -> int:
+    return model.get_parameter(name).numel()
 
 
 def start_from_checkpoint(name: str, head: Head, revision: str | None = None) -> tuple[PreTrainedModel, StudentReport]:
@@ -184,8 +243,6 @@ _PER_LAYER = re.compile("layer|window")
 """Part of the names of lists with a value for each layer: `layer_types`, `attn_layers`, `attention_window`."""
 _OF_EQUAL_WIDTH = ("pooler_hidden_size", "embedding_size", "true_hidden_size", "word_embed_proj_dim")
 """Fields that go with `hidden_size` where they equal it, and the student does not run otherwise."""
-_OF_A_HEAD = ("head_dim", "d_head", "attention_head_size")
-"""Fields that go with `hidden_size` by the head, likewise."""
 
 _IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, AssertionError, StrictDataclassError)
 
@@ -218,6 +275,8 @@ def _empty(
             why="depth, words and labels come from student.num_layers, the teacher and the data",
             fix="leave them out",
         )
+    if layers is not None:
+        _check_growth(config, changes, architecture)
     try:
         return _model_of(cls, config, changes)
     except (UserError, *_IMPOSSIBLE) as error:
@@ -236,6 +295,30 @@ def _empty(
             why=f"{', '.join(width)} are those of the teacher's width still" if width else None,
             fix=f"set {' and '.join(f'student.config.{name}' for name in width)} too" if width else None,
         ) from error
+
+
+def _check_growth(config: PretrainedConfig, changes: dict[str, Any], architecture: str) -> None:
+    """Raise UserError for a wider student that the teacher's weights cannot be copied into."""
+    wanted = copy.deepcopy(config)
+    try:
+        for name, value in changes.items():
+            setattr(wanted, name, value)
+        wider = is_wider(config, wanted)
+    except _IMPOSSIBLE:
+        return  # building the model tells why
+    if wider and architecture == "distilbert":
+        raise _not_in_distilbert(quoted(changes))
+    check_heads(config, wanted)
+
+
+def _not_in_distilbert(got: str) -> UserError:
+    return UserError(
+        "student.architecture=distilbert",
+        "a student no deeper or wider than its teacher",
+        got,
+        why="a larger one keeps the teacher's classes, so that it can start as the teacher",
+        fix="use student.architecture=same",
+    )
 
 
 def _model_of(cls: type[PreTrainedModel], config: PretrainedConfig, changes: dict[str, Any]) -> PreTrainedModel:
@@ -264,7 +347,7 @@ def _set_depth(config: PretrainedConfig, depth: int, layers: list[int] | None) -
     before = config.num_hidden_layers
     for name, value in vars(config).items():
         if isinstance(value, list | tuple) and len(value) == before and _PER_LAYER.search(name):
-            setattr(config, name, [value[i] for i in layers or range(depth)])
+            setattr(config, name, [value[i] for i in layers or (i % before for i in range(depth))])
     if getattr(config, "num_hidden_groups", 1) > depth:
         config.num_hidden_groups = depth  # ALBERT: no group without a layer
     try:
@@ -286,7 +369,7 @@ def _followers(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, A
         return {}
     head = config.hidden_size // config.num_attention_heads
     equal = {name: width for name in _OF_EQUAL_WIDTH if getattr(config, name, None) == config.hidden_size}
-    return equal | {name: width // heads for name in _OF_A_HEAD if getattr(config, name, None) == head}
+    return equal | {name: width // heads for name in OF_A_HEAD if getattr(config, name, None) == head}
 
 
 def _of_old_width(config: PretrainedConfig, changes: dict[str, Any]) -> list[str]:

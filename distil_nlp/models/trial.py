@@ -88,6 +88,22 @@ def trial_batch(model: PreTrainedModel, multiple: int = 1) -> dict[str, Tensor]:
     return {"input_ids": ids.to(model.device), "attention_mask": mask.long().to(model.device)}
 
 
+def logit_difference(one: PreTrainedModel, other: PreTrainedModel) -> tuple[float, float]:
+    """Return the largest difference of two models' logits on a few tokens, and the largest logit of the first.
+
+    Raises:
+        UserError: if one of them does not run.
+    """
+    batch, logits = trial_batch(one), []
+    for model in (one, other):
+        with undisturbed(model):
+            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            logits.append(run_plainly(model, inputs).logits.float().cpu())
+    if logits[0].ndim == 3:  # of tokens; what a model makes of padding is never read
+        logits = [values[batch["attention_mask"].bool().cpu()] for values in logits]
+    return float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())
+
+
 def run_plainly(model: nn.Module, batch: dict[str, Tensor], **options: Any) -> Any:
     """Return the model's own output for a batch.
 

@@ -19,22 +19,16 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
     """Return (teacher block, student block) pairs; blocks are 0-based, `embeddings` is `EMBEDDINGS`.
 
     `last` pairs the last blocks; `uniform` pairs every student block with the teacher block at the same relative
-    depth, block ⌊(i + 1) · T / S⌋ − 1; `all` is `uniform` and the embedding outputs; `skip` is `uniform` without the
-    last blocks; `middle` is the middle pair of `uniform`, the lower of two.
+    depth, block ⌊(i + 1) · T / S⌋ − 1, and of a deeper student every teacher block j with the student's block
+    ⌊(j + 1) · S / T⌋ − 1; `all` is `uniform` and the embedding outputs; `skip` is `uniform` without the last blocks;
+    `middle` is the middle pair of `uniform`, the lower of two.
 
     Raises:
         UserError: if a block does not exist, or no pair is left.
     """
     depth_t, depth_s = teacher.num_layers, student.num_layers
-    if depth_s > depth_t:
-        raise UserError(
-            None,
-            f"at most the teacher's {depth_t} layers",
-            f"a student of {depth_s}",
-            why="layers cannot be paired",
-            fix="use a shallower student",
-        )
-    uniform = [((i + 1) * depth_t // depth_s - 1, i) for i in range(depth_s)]
+    pairs_of = min(depth_t, depth_s)
+    uniform = [((i + 1) * depth_t // pairs_of - 1, (i + 1) * depth_s // pairs_of - 1) for i in range(pairs_of)]
     if layers == "last":
         return [(depth_t - 1, depth_s - 1)]
     if layers == "uniform":
@@ -42,13 +36,13 @@ def pair_layers(layers: LayerPairs, teacher: ModelShape, student: ModelShape, wh
     if layers == "all":
         return [(EMBEDDINGS, EMBEDDINGS), *uniform]
     if layers == "middle":
-        return [uniform[(depth_s - 1) // 2]]
+        return [uniform[(pairs_of - 1) // 2]]
     if layers == "skip":
-        if depth_s == 1:
+        if pairs_of == 1:
             raise UserError(
                 f"{where}.layers",
-                "a student of 2 layers or more",
-                "skip and a student of 1",
+                "a student and a teacher of 2 layers or more",
+                f"skip and a {'student' if depth_s == 1 else 'teacher'} of 1",
                 why="its only layer is the last, which skip leaves out",
                 fix="use layers=last",
             )

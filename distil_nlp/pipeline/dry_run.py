@@ -60,6 +60,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     student, report = run.build(teacher)
     builders.check_student(student, plan.recipe, tokenizer)
     yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
+    if replacing := builders.replacing_of(plan.recipe.student, teacher):
+        yield "replacing", replacing.sentence
     objective = plan.objective_of(plan.main)
     try_models(teacher, student, objective, plan.recipe)
     yield from (("term", _term(term)) for term in objective.terms)

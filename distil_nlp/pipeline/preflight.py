@@ -27,6 +27,7 @@ from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.signals.types import SignalRequest
 from distil_nlp.teachers.ensemble_teacher import validate_mixing
 from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
@@ -39,6 +40,7 @@ from distil_nlp.training.checks import (
     validate_self_teaching,
 )
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
+from distil_nlp.training.replacing import validate_replacing
 from distil_nlp.utils.environment import cpu_cores
 from distil_nlp.utils.logging import get_logger, is_main_process
 
@@ -59,6 +61,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_self_teaching(plan)
     _check_teacher_checkpoints(recipe)
     _check_mixing(plan)
+    _check_replacing(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     validate_averaging(recipe.student.ema, bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
@@ -122,6 +125,63 @@ def _check_signals(plan: RunPlan) -> None:
     name = next((name for name in recipe.training if name.endswith("checkpointing_kwargs")), "")
     validate_checkpointing(plan.args, request, f"training.{name}")
     validate_double_backward(plan.args, request)
+    if recipe.student.replacing is not None:
+        validate_replacing(plan.args, request, is_sharded=False)
+
+
+def _check_replacing(plan: RunPlan) -> None:
+    """Raise UserError for a student whose layers cannot stand in for the teacher's."""
+    recipe, student = plan.recipe, plan.recipe.student
+    if student.replacing is None:
+        return
+    if "random_init" in recipe.evaluation.baselines:
+        raise UserError(
+            "evaluation.baselines",
+            "no random_init with student.replacing",
+            "random_init",
+            why="random layers come from none of the teacher's that they could stand in for",
+            fix="leave one of the two out",
+        )
+    others = {
+        "teacher.self": recipe.teacher.self,
+        "teacher.assistants": recipe.teacher.assistants,
+        "student.generations": student.generations > 1,
+    }
+    beside = [name for name, value in others.items() if value]
+    if beside:
+        raise UserError(
+            "student.replacing",
+            f"no {beside[0]} beside it",
+            "both",
+            why="the layers that stand in are the teacher's own",
+            fix="leave one of the two out",
+        )
+    if student.architecture != "same":
+        raise UserError(
+            "student.replacing",
+            "student.architecture=same",
+            student.architecture,
+            why="layers of other classes cannot take the place of the teacher's",
+            fix="leave one of the two out",
+        )
+    sharded = bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None
+    validate_replacing(plan.args, SignalRequest(), sharded)
+    try:
+        config = load_config(recipe.teacher.name, recipe.teacher.revision)
+    except Exception:
+        return  # what is wrong with it is told where it is loaded
+    replacing = builders.replacing_of(student, config)
+    assert replacing is not None
+    replacing.groups(config.num_hidden_layers)
+    width = student.config.get("hidden_size", config.hidden_size)
+    if width != config.hidden_size:
+        raise UserError(
+            "student.config.hidden_size",
+            f"the teacher's {config.hidden_size} with student.replacing",
+            str(width),
+            why="the teacher's layers run on the student's states",
+            fix="leave one of the two out",
+        )
 
 
 def _check_lengths(plan: RunPlan) -> None:

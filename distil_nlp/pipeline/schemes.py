@@ -14,10 +14,10 @@ from distil_nlp.pipeline.builders.teacher import teaching_sentence
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import ShapeSection
 from distil_nlp.recipe.validate import is_set
-from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.results import RunResults
 from distil_nlp.training.ema import average_sentence
+from distil_nlp.training.replacing import Replacing
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _assistants(recipe: Recipe) -> str:
     drop = f", each of which is left out of a step with probability {teacher.drop:g}" if teacher.drop else ""
     taught = "by the last one alone" if teacher.guided == "last" else f"by the teacher and all of them{drop}"
     return (
-        f"{plural(len(shapes), 'assistant')} came between teacher and student "
+        f"{len(shapes)} assistant{'s' * (len(shapes) > 1)} came between teacher and student "
         f"({'; '.join(map(describe_shape, shapes))}); the student was taught {taught}."
     )
 
@@ -101,6 +101,11 @@ def _assistants(recipe: Recipe) -> str:
 def _generations(recipe: Recipe) -> str:
     count = recipe.student.generations
     return f"The student is the last of {count} generations of its shape: the teacher taught the first, each the next."
+
+
+def _replacing(recipe: Recipe) -> str:
+    section = recipe.student.replacing
+    return Replacing([], section.start, section.full_at).sentence if section else ""
 
 
 def _ema(recipe: Recipe) -> str:
@@ -123,6 +128,7 @@ SCHEMES = (
     Scheme("teacher", "assistants", "teaching assistants", "1902.03393", _assistants, ("guided", "drop")),
     Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
     Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),
+    Scheme("student", "replacing", "module replacing (BERT-of-Theseus)", "2002.02925", _replacing),
     Scheme("student", "ema", "average of the student’s weights", "1703.01780", _ema),
     Scheme("objective", "r_drop", "R-Drop", "2106.14448", _r_drop),
     Scheme("student", "generations", "generations (born-again networks)", "1805.04770", _generations),

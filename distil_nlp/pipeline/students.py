@@ -153,6 +153,7 @@ class StudentRun:
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
+            replacing=builders.replacing_of(self.recipe.student, teacher),
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             ema=self.recipe.student.ema,
             args=self.args,

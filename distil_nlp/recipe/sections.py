@@ -36,7 +36,7 @@ LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 _Path = Annotated[str, Field(min_length=1)]
 _Paths = Annotated[list[_Path], Field(min_length=1)]
 SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-StudentLayers = Literal["every_other", "first", "last", "random"] | LayerNumbers
+StudentLayers = Literal["every_other", "first", "last", "random", "stack", "interpolate"] | LayerNumbers
 FractionOrAll = Annotated[float, Field(gt=0, le=1)]
 """A fraction above 0, at most 1."""
 TrainingFields = dict[str, Any]
@@ -77,9 +77,11 @@ class ShapeSection(Section):
 
     Attributes:
         architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
-        num_layers: depth; by default half the teacher's, or the number of copied layers.
-        layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
-        config: fields of the model's configuration to change, such as `hidden_size`.
+        num_layers: depth; by default half the teacher's, or the number of copied layers. May be above the teacher's.
+        layers: teacher layers (from 0) to copy, or `random` for random weights throughout. `stack` and `interpolate`
+            repeat all of them, for a student deeper than its teacher.
+        config: fields of the model's configuration to change, such as `hidden_size`. A wider student's neurons are
+            copies of the teacher's; see `distil_nlp.models.widening`.
     """
 
     architecture: Literal["same", "distilbert"] = "same"
@@ -201,6 +203,18 @@ class TeacherSection(Section):
     self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
 
 
+class ReplacingSection(Section):
+    """Module replacing: the teacher's layers run in place of the student's; see `distil_nlp.training.replacing`.
+
+    Attributes:
+        start: probability with which a student's layer runs itself, at the first step.
+        full_at: fraction of training over which that rises to 1.
+    """
+
+    start: Annotated[float, Field(ge=0, le=1)] = 0.3
+    full_at: FractionOrAll = 0.6
+
+
 class StudentSection(ShapeSection):
     """The student: its shape (see `ShapeSection`), or a checkpoint.
 
@@ -211,12 +225,15 @@ class StudentSection(ShapeSection):
             The runs of the others are in `teacher.folder`.
         ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
             is evaluated and saved in their place; see `distil_nlp.training.ema.WeightAverage`.
+        replacing: let each layer stand in for a group of the teacher's by chance, more and more often; `{}` takes the
+            defaults.
     """
 
     name: str | None = None
     revision: str | None = None
     generations: PositiveInt = 1
     ema: Fraction | None = None
+    replacing: ReplacingSection | None = None
 
 
 class MaskingSection(Section):

@@ -1,4 +1,4 @@
-"""The recipes that come with the package, by name: `glue`, `study/methods`, `accelerate/ddp`."""
+"""The recipes that come with the package, by name: `glue`, `schemes/reverse`, `study/methods`, `accelerate/ddp`."""
 
 from __future__ import annotations
 

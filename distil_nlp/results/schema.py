@@ -356,6 +356,21 @@ class Initialisation(Block):
         "Checkpoint the student started from (`student.name`).", null="if it was built from the teacher"
     )
     revision: str | None = described("Commit of that checkpoint.", null="for a folder, or without a checkpoint")
+    widened: int = described(
+        "Number of copied tensors that are larger than the teacher's, by copies of its neurons.",
+        absent="in runs of older versions",
+    )
+    logit_difference: float | None = described(
+        "Of a student that is deeper or wider than its teacher: largest difference of their logits on a few tokens, "
+        "before training.",
+        null="for other students",
+        absent="in runs of older versions",
+    )
+    start: str | None = described(
+        "Whether that student starts as its teacher, and why not.",
+        null="for other students",
+        absent="in runs of older versions",
+    )
 
 
 class Student(ModelCost):
@@ -546,9 +561,11 @@ class HistoryEntry(Block):
     """One log entry of training (`loss`) or of an evaluation during training (`eval_loss`).
 
     Further keys, by the names of the objective's terms and the task's metrics: `<term>`, the mean of a term per step
-    since the last entry, before its weight; `<term>_weight`, where weights change; `gradient_norm/<term>` and
-    `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the weighted terms' gradients at the
-    student's last hidden state, and cosines between them; `eval_<metric>` and `eval_<term>` in an evaluation.
+    since the last entry, before its weight; `<term>_weight`, where weights change; `replacing_rate`, where
+    `student.replacing` is set: the probability with which a student's layer ran itself in the last step;
+    `gradient_norm/<term>` and `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the
+    weighted terms' gradients at the student's last hidden state, and cosines between them; `eval_<metric>` and
+    `eval_<term>` in an evaluation.
     """
 
     model_config = ConfigDict(extra="allow")

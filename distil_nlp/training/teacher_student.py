@@ -54,9 +54,13 @@ class TeacherStudent:
         except Exception:
             self.recorder.remove()
             raise
-        hooks = [self.recorder, *([EmbeddingMixer(student)] if mixes else [])]
-        self.remove_hooks = weakref.finalize(self, _take_off, student, self._projections, hooks, source)
+        self._hooks: list[Any] = [self.recorder, *([EmbeddingMixer(student)] if mixes else [])]
+        self.remove_hooks = weakref.finalize(self, _take_off, student, self._projections, self._hooks, source)
         self.remove_hooks.atexit = False
+
+    def add_hooks(self, hooks: Any) -> None:
+        """Let `remove_hooks` take off these hooks too, by their own `remove`."""
+        self._hooks.append(hooks)
 
     def hold_projections(self) -> None:
         """Let the student carry the projections of this objective, and not those of another trainer of it."""

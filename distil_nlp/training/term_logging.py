@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distil_nlp.objective.objective import Objective
     from distil_nlp.training.balancing import BalancingCallback
     from distil_nlp.training.gradient_probe import GradientProbe
+    from distil_nlp.training.replacing import ModuleReplacement
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
 
@@ -33,7 +34,7 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `_balancing` and `progress_at` of the trainer.
+    It reads `objective`, `probe`, `replacement`, `_balancing` and `progress_at` of the trainer.
 
     Attributes:
         last_terms: latest logged mean of each term.
@@ -47,6 +48,7 @@ class TermLogging(_Trainer):
     model: Any
     objective: Objective
     probe: GradientProbe | None
+    replacement: ModuleReplacement | None
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -84,6 +86,8 @@ class TermLogging(_Trainer):
             logs = {**logs, **self.read_terms()}
             progress = self.progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
             logs |= self._changing_weights(progress)
+            if self.replacement is not None:
+                logs["replacing_rate"] = self.replacement.replacing.rate(progress)
             logs["tokens_per_second"] = self._tokens_per_second()
             logs |= self.probe.read() if self.probe is not None else {}
         super().log(logs, start_time)

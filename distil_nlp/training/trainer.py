@@ -54,6 +54,12 @@ from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
+from distil_nlp.training.replacing import (
+    ModuleReplacement,
+    Replacing,
+    validate_replaced_models,
+    validate_replacing,
+)
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
 
@@ -98,6 +104,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         mixup: mixes training rows of a task with others, as `cutoff` in all else.
         ema: decay of an average of the student's weights (`WeightAverage`), which is evaluated, and which the student
             has once training has ended; none if None.
+        replacing: lets the teacher's layers run in place of the student's by chance (BERT-of-Theseus); the teacher is
+            needed for that even where no term reads it.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -106,6 +114,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
         average: the student's averaged weights; None without `ema`.
+        replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -114,6 +123,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
+    replacement: ModuleReplacement | None = None
     objective: Objective
 
     def __init__(
@@ -128,6 +138,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
         ema: float | None = None,
+        replacing: Replacing | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -140,7 +151,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_balancing_precision(objective, args)
         set_required_arguments(args)
         self.source = teacher_source(teacher if objective.needs_teacher else None, cache)
+        replaced = self.source.model if isinstance(teacher, TeacherSource) else teacher
         teacher = self.source.model
+        if replacing is not None:
+            validate_replaced_models(model, replaced, replacing)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(self.source.shape, ModelShape.of(model.config))
@@ -148,8 +162,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             validate_teacher_outputs(teacher, objective.kind)
         label_outputs(model.config, Head(objective.kind))
         request = objective.request("student")
-        if not request.logits and args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = True  # the head gets no gradient
+        if replacing is not None:
+            validate_replacing(args, request, is_sharded=False)
+        if (not request.logits or replacing is not None) and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # the head, or a block that does not run, gets no gradient
         validate_checkpointing(args, request)
         validate_double_backward(args, request)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
@@ -165,8 +181,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         is_sharded = self.is_fsdp_enabled or args.deepspeed_plugin is not None
         validate_self_teaching(follows is not None and follows.reads_weights and is_sharded)
         validate_averaging(ema, is_sharded)
+        if replacing is not None:
+            validate_replacing(args, request, is_sharded)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
+        if replacing is not None:
+            self.replacement = ModuleReplacement(model, replaced, replacing, args.seed)
+            self.teacher_student.add_hooks(self.replacement)
+            self.replacement.to(args.device)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -386,6 +408,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = torch.tensor(counted, dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
+        if self.replacement is not None:
+            self.replacement.draw(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
         loss, sums, student = self._compute(model, inputs, factors)

@@ -349,7 +349,7 @@ def test_layers_are_those_of_the_papers():
 
 def test_layers_that_cannot_be_are_said():
     four, two, one = (ModelShape(depth, 8, 2) for depth in (4, 2, 1))
-    with pytest.raises(UserError, match=r"objective.pkd.layers: expected a student of 2 layers or more"):
+    with pytest.raises(UserError, match=r"objective.pkd.layers: expected a student and a teacher of 2 layers or more"):
         PKD().bind("mlm", four, one)
     with pytest.raises(UserError, match=r"objective.gram_flow.layers: expected two pairs of layers or more / got last"):
         GramFlow(layers="last").bind("mlm", four, two)

@@ -38,6 +38,11 @@ TWO = Head("classification", ("no", "yes"), 2)
         ("last", 2, [4, 5]),
         ("random", 2, None),
         ([0, 0, 5], None, [0, 0, 5]),
+        ("stack", 8, [0, 1, 2, 3, 4, 5, 0, 1]),
+        ("interpolate", 8, [0, 0, 1, 2, 3, 3, 4, 5]),
+        ("interpolate", 12, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+        ("stack", 6, [0, 1, 2, 3, 4, 5]),
+        ("random", 9, None),
     ],
 )
 def test_layers_are_chosen_as_papers_number_them(choice, depth, expected):
@@ -48,13 +53,15 @@ def test_layers_are_chosen_as_papers_number_them(choice, depth, expected):
 @pytest.mark.parametrize(
     ("choice", "depth", "message"),
     [
-        ("every_other", 7, r"at most the teacher's 6 layers / got a student of 7"),
+        ("every_other", 7, r"stack or interpolate for a student of 7 .* the teacher's 6 layers / got every_other"),
+        ("stack", 5, r"student.num_layers: expected at least the teacher's 6 for student.layers=stack / got 5"),
+        ("interpolate", None, r"expected at least the teacher's 6 .* got none"),
         ([0, 6], None, r"numbers from 0 to 5 / got \[6\]"),
         ([0, 1], 3, r"student.num_layers=3 / got \[0, 1\]"),
     ],
 )
 def test_impossible_layers_are_refused(choice, depth, message):
-    """Prevents an IndexError, or a student deeper than its teacher."""
+    """Prevents an IndexError, or a student of another depth than was meant."""
     with pytest.raises(UserError, match=message):
         choose_layers(choice, 6, depth)
 

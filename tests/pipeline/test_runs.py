@@ -516,8 +516,26 @@ MISTAKES = {
     "missing column": (["data.text_columns=[sentence]"], r"sentence cannot be read"),
     "missing data": (["data.path=./nowhere"], r"\./nowhere / got no such file"),
     "missing teacher": (["teacher.name=./nowhere"], r"\./nowhere, which does not exist"),
-    "too deep": (["student.num_layers=9"], r"at most the teacher's 4 layers / got a student of 9"),
+    "too deep": (["student.num_layers=9"], r"student.layers: expected stack or interpolate for a student of 9 layers"),
     "no such layer": (["student.layers=[1, 7]"], r"numbers from 0 to 3 / got \[7\]"),
+    "groups to replace": (
+        ["student.layers=first", "student.replacing={}"],
+        r"student.replacing: expected student.layers that increase and end at the .* last layer, 3 / got \[0, 1\]",
+    ),
+    "random layers to replace": (["student.layers=random", "student.replacing={}"], r"got student.layers=random"),
+    "replacing in other classes": (
+        ["student.architecture=distilbert", "student.replacing={}"],
+        r"student.replacing: expected student.architecture=same",
+    ),
+    "replacing without attention": (["student.replacing={}"], r"student.replacing: expected terms on outputs, hidden"),
+    "replacing at another width": (
+        ["student.replacing={}", "student.config={hidden_size: 16}"],
+        r"student.config.hidden_size: expected the teacher's 32 with student.replacing",
+    ),
+    "replacing and random_init": (
+        ["student.replacing={}", "evaluation.baselines=[random_init]"],
+        r"evaluation.baselines: expected no random_init with student.replacing",
+    ),
     "no such pair": (
         ["objective.hidden_cosine.layers=[[9, 1]]"],
         r"hidden_cosine.layers: expected teacher layers 0 to 3",

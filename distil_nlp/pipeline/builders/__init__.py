@@ -10,7 +10,7 @@ from distil_nlp.pipeline.builders.data import (
     with_seed,
 )
 from distil_nlp.pipeline.builders.objective import objective_from
-from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
+from distil_nlp.pipeline.builders.student import check_student, random_student, replacing_of, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
     mixing_of,
@@ -35,6 +35,7 @@ __all__ = [
     "mixing_of",
     "objective_from",
     "random_student",
+    "replacing_of",
     "self_teacher",
     "single_teachers",
     "source_of",

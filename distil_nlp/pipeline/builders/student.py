@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import (
@@ -10,6 +12,7 @@ from distil_nlp.models import (
     build_student,
     check_vocabulary,
     check_words,
+    choose_layers,
     label_outputs,
     load_tokenizer,
     start_from_checkpoint,
@@ -21,6 +24,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.recipe.validate import is_set
 from distil_nlp.tasks import Head
+from distil_nlp.training.replacing import Replacing
 
 
 def student_from(
@@ -66,6 +70,31 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     """
     check_positions(recipe, usable_positions(student.config), "the student")
     check_words(tokenizer, student.config, "the student")
+
+
+def replacing_of(section: StudentSection, teacher: Any) -> Replacing | None:
+    """Return the settings of module replacing for the layers that a student was copied from; None without any.
+
+    Args:
+        section: of the recipe.
+        teacher: a model, or its configuration.
+
+    Raises:
+        UserError: if the student is not made of the teacher's layers.
+    """
+    if section.replacing is None:
+        return None
+    if section.name is not None or section.layers == "random":
+        raise UserError(
+            "student.replacing",
+            "a student made of the teacher's layers",
+            f"student.name={section.name}" if section.name else "student.layers=random",
+            why="its layers stand in for those that they were copied from",
+            fix="leave one of the two out",
+        )
+    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
+    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
+    return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
 
 
 def random_student(section: StudentSection) -> StudentSection:

@@ -166,7 +166,10 @@ def _smaller_student(run: RunResults) -> _Hint:
     above = run.get("retention_above_majority")
     retention = run.get("retention") if above is None else above
     depth = len(run.get("fidelity.cka.student_layers") or ()) - 1
-    if retention is None or retention < NEARLY_ALL or depth < 2 or run.get("recipe.student.name"):
+    is_own = run.get("recipe.student.name") or run.get(
+        "student.initialisation.start"
+    )  # not some of the teacher's layers
+    if retention is None or retention < NEARLY_ALL or depth < 2 or is_own:
         return None
     text = f"With {plural(depth, 'layer')} the student keeps nearly all: fewer may do."
     return text, "student.layers=every_other", f"student.num_layers={depth - 1}"
