@@ -27,7 +27,7 @@ from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
-    validate_averaging,
+    validate_averaged_teacher,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
@@ -225,7 +225,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
     else:
-        validate_averaging(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+        validate_averaged_teacher(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
 
 
 def _check_teacher_checkpoints(recipe: Recipe) -> None:

@@ -440,7 +440,8 @@ def _with_objective(settings: Any) -> Any:
         return settings
     own = _as_kind(settings["teacher"].get("self"))
     kind = own.get("kind") if isinstance(own, dict) else None
-    return settings | {"objective": SELF_OBJECTIVES[kind]} if kind in SELF_OBJECTIVES else settings
+    objective = SELF_OBJECTIVES.get(str(kind))
+    return settings if objective is None else settings | {"objective": objective}
 
 
 class Recipe(Section):

@@ -62,7 +62,10 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
-        **{f"teacher.self.{key}": own and own.kind != kind and is_set(own, key) for key, kind in _SELF_KEYS.items()},
+        **{
+            f"teacher.self.{key}": own is not None and own.kind != kind and is_set(own, key)
+            for key, kind in _SELF_KEYS.items()
+        },
         "teacher.dtype": own is not None and is_set(recipe.teacher, "dtype"),
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

@@ -51,6 +51,10 @@ class LastEpochTeacher(ChangingTeacher):
         """Return itself, or one without predictions where another trainer has filled this one."""
         return self if self._count < 0 else LastEpochTeacher(self.config, self.alpha)
 
+    @property
+    def _classes(self) -> int:
+        return int(self.config.num_labels or 0)
+
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Raise UserError for an objective that needs more than outputs of whole rows, or rows without a label."""
         validate_last_epoch(objective, mixes)
@@ -77,7 +81,7 @@ class LastEpochTeacher(ChangingTeacher):
 
     def _clear(self) -> None:
         """Forget all predictions; the row after the last one is for rows that only fill up a batch."""
-        size = (self._count + 1, 1 if self._is_number else self.config.num_labels)
+        size = (self._count + 1, 1 if self._is_number else self._classes)
         self._outputs = torch.zeros(size, device=self._device)
         self._known = torch.zeros(self._count + 1, dtype=torch.bool, device=self._device)
         self._fresh = torch.zeros_like(self._known)
@@ -104,15 +108,16 @@ class LastEpochTeacher(ChangingTeacher):
         labels = batch.get("labels", torch.full((len(ids),), -100, device=ids.device)).unsqueeze(1)
         if self._is_number:
             return labels.float().nan_to_num(0.0)
-        hits = (labels == torch.arange(self.config.num_labels, device=labels.device)).float()
-        return torch.where(labels < 0, 1 / self.config.num_labels, hits)
+        hits = (labels == torch.arange(self._classes, device=labels.device)).float()
+        return torch.where(labels < 0, 1 / self._classes, hits)
 
     def observe(self, batch: dict[str, Any], student: Signals) -> None:
         """Keep the predictions of a micro-batch of training, after its own targets are taken."""
         if NUMBERS not in batch:
             return
         places = batch[NUMBERS].clamp(max=self._count)
-        self._outputs[places] = student.logits.detach().float()
+        passes = len(student.logits) // len(places)  # a batch that is read twice has both passes side by side
+        self._outputs[places] = student.logits[::passes].detach().float()
         for flags in (self._known, self._fresh):
             flags[places] = True
             flags[self._count] = False

@@ -33,7 +33,7 @@ from distil_nlp.training.checks import (
     set_required_arguments,
     validate_arguments,
     validate_augmentation,
-    validate_averaging,
+    validate_averaged_teacher,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
@@ -151,7 +151,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
         follows = self.source if isinstance(self.source, ChangingTeacher) else None
-        validate_averaging(
+        validate_averaged_teacher(
             follows is not None
             and follows.reads_weights
             and (self.is_fsdp_enabled or args.deepspeed_plugin is not None)
