@@ -33,11 +33,11 @@ from distil_nlp.teachers.last_epoch import validate_last_epoch
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
+    validate_averaged_teacher,
     validate_averaging,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
-    validate_self_teaching,
 )
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
 from distil_nlp.training.replacing import validate_replacing
@@ -368,7 +368,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
     else:
-        validate_self_teaching(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+        validate_averaged_teacher(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
 
 
 def _check_teacher_checkpoints(recipe: Recipe) -> None:

@@ -210,12 +210,8 @@ def teacher_folder(recipe: Recipe, fields: dict[str, Any], rows: Any) -> Path:
     """
     data = recipe.data.model_dump(mode="json", exclude=_IRRELEVANT_DATA)
     training = {name: value for name, value in fields.items() if name not in _IRRELEVANT_FIELDS}
-    key: dict[str, Any] = {
-        "name": recipe.teacher.name,
-        "revision": recipe.teacher.revision,
-        "data": data,
-        "training": training,
-    }
+    key: dict[str, Any] = {"name": recipe.teacher.name, "revision": recipe.teacher.revision}
+    key |= {"data": data, "training": training}
     if recipe.teacher.checkpoints:
         key["checkpoints"] = recipe.teacher.checkpoints
     folder = Path(recipe.teacher.name).expanduser()

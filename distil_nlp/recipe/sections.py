@@ -523,7 +523,7 @@ def _with_objective(settings: Any) -> Any:
         return settings
     own = _as_kind(settings["teacher"].get("self"))
     kind = own.get("kind") if isinstance(own, dict) else None
-    objective = SELF_OBJECTIVES.get(kind) if isinstance(kind, str) else None
+    objective = SELF_OBJECTIVES.get(str(kind))
     return settings if objective is None else settings | {"objective": objective}
 
 

@@ -40,7 +40,6 @@ class LastEpochTeacher(ChangingTeacher):
 
     def __init__(self, config: PretrainedConfig, alpha: float = 0.8):
         self.config, self.alpha = config, alpha
-        self._num_labels = int(config.num_labels or 1)
         self._share, self._count = 0.0, -1
 
     @property
@@ -51,6 +50,10 @@ class LastEpochTeacher(ChangingTeacher):
     def for_trainer(self) -> TeacherSource:
         """Return itself, or one without predictions where another trainer has filled this one."""
         return self if self._count < 0 else LastEpochTeacher(self.config, self.alpha)
+
+    @property
+    def _classes(self) -> int:
+        return int(self.config.num_labels or 0)
 
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Raise UserError for an objective that needs more than outputs of whole rows, or rows without a label."""
@@ -78,7 +81,7 @@ class LastEpochTeacher(ChangingTeacher):
 
     def _clear(self) -> None:
         """Forget all predictions; the row after the last one is for rows that only fill up a batch."""
-        size = (self._count + 1, 1 if self._is_number else self._num_labels)
+        size = (self._count + 1, 1 if self._is_number else self._classes)
         self._outputs = torch.zeros(size, device=self._device)
         self._known = torch.zeros(self._count + 1, dtype=torch.bool, device=self._device)
         self._fresh = torch.zeros_like(self._known)
@@ -105,15 +108,16 @@ class LastEpochTeacher(ChangingTeacher):
         labels = batch.get("labels", torch.full((len(ids),), -100, device=ids.device)).unsqueeze(1)
         if self._is_number:
             return labels.float().nan_to_num(0.0)
-        hits = (labels == torch.arange(self._num_labels, device=labels.device)).float()
-        return torch.where(labels < 0, 1 / self._num_labels, hits)
+        hits = (labels == torch.arange(self._classes, device=labels.device)).float()
+        return torch.where(labels < 0, 1 / self._classes, hits)
 
     def observe(self, batch: dict[str, Any], student: Signals) -> None:
         """Keep the predictions of a micro-batch of training, after its own targets are taken."""
         if NUMBERS not in batch:
             return
         places = batch[NUMBERS].clamp(max=self._count)
-        self._outputs[places] = student.logits.detach().float()
+        passes = len(student.logits) // len(places)  # a batch that is read twice has both passes side by side
+        self._outputs[places] = student.logits[::passes].detach().float()
         for flags in (self._known, self._fresh):
             flags[places] = True
             flags[self._count] = False
@@ -174,14 +178,6 @@ def validate_last_epoch(objective: Objective, mixes: bool = False) -> None:
             ", ".join(others),
             why="of the last epoch nothing but predictions is kept",
             fix="leave them out, or set teacher.self=ema or checkpoints",
-        )
-    if objective.passes > 1:
-        raise UserError(
-            "objective.r_drop",
-            "none with teacher.self=last_epoch",
-            "two passes over each row",
-            why="there would be two predictions of a row to keep",
-            fix="leave one of the two out",
         )
     if mixes:
         raise UserError(

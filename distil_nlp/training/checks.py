@@ -260,7 +260,7 @@ def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> 
         )
 
 
-def validate_self_teaching(is_sharded: bool) -> None:
+def validate_averaged_teacher(is_sharded: bool) -> None:
     """Raise UserError where the student's weights are not whole in every process, or are rounded."""
     if is_sharded:
         raise UserError(

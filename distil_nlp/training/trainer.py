@@ -35,13 +35,13 @@ from distil_nlp.training.checks import (
     set_required_arguments,
     validate_arguments,
     validate_augmentation,
+    validate_averaged_teacher,
     validate_averaging,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
     validate_dropout,
-    validate_self_teaching,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -179,7 +179,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
         follows = self.source if isinstance(self.source, ChangingTeacher) else None
         is_sharded = self.is_fsdp_enabled or args.deepspeed_plugin is not None
-        validate_self_teaching(follows is not None and follows.reads_weights and is_sharded)
+        validate_averaged_teacher(follows is not None and follows.reads_weights and is_sharded)
         validate_averaging(ema, is_sharded)
         if replacing is not None:
             validate_replacing(args, request, is_sharded)

@@ -10,7 +10,7 @@ from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenMSE
 from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
-from distil_nlp.training.checks import validate_self_teaching
+from distil_nlp.training.checks import validate_averaged_teacher
 from tests.helpers import tiny
 from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, task_rows, trainer
@@ -121,4 +121,4 @@ def test_it_follows_one_student(tmp_path):
         source.for_trainer()
     made.detach()
     with pytest.raises(UserError, match="one process or DDP with ema"):
-        validate_self_teaching(is_sharded=True)
+        validate_averaged_teacher(is_sharded=True)

@@ -133,6 +133,8 @@ def test_a_regression_has_the_mixture_of_two_numbers():
     assert source.signals(batch).logits.tolist() == [[3.0], [4.0]]
     source.observe(batch, Signals(logits=torch.tensor([[2.0], [9.0]])))
     assert source.signals(batch).logits.tolist() == [[2.5], [4.0]]  # the second only fills up the batch
+    source.observe(batch, Signals(logits=torch.tensor([[1.0], [7.0], [9.0], [8.0]])))  # two passes, as r_drop makes
+    assert source.signals(batch).logits.tolist() == [[2.0], [4.0]]
 
 
 def test_what_it_cannot_serve_is_refused(tmp_path):
