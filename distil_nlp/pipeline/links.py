@@ -24,7 +24,7 @@ from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
 from distil_nlp.pipeline.schemes import describe_shape
 from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
 from distil_nlp.recipe import Recipe
-from distil_nlp.recipe.sections import StudentSection
+from distil_nlp.recipe.sections import BalanceSection, StudentSection
 from distil_nlp.results import read_results
 from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.names import path_name
@@ -89,7 +89,7 @@ def chain_of(recipe: Recipe) -> list[Link]:
 
 def last_link(recipe: Recipe) -> Link | None:
     """Return the last link before a recipe's student."""
-    return _last_assistant(recipe) or _last_generation(recipe)
+    return _last_assistant(recipe) or _last_generation(recipe) or _earlier_self(recipe)
 
 
 def _last_assistant(recipe: Recipe) -> Link | None:
@@ -108,6 +108,17 @@ def _last_generation(recipe: Recipe) -> Link | None:
     if not number:
         return None
     return _link(f"generation {number}", recipe, {}, recipe.student.model_copy(update={"generations": number}))
+
+
+def _earlier_self(recipe: Recipe) -> Link | None:
+    """Return the same student trained on labels only (Tf-KD_self, Yuan et al. 2020, arXiv:1909.11723, section 4)."""
+    if recipe.teacher.self is None or recipe.teacher.self.kind != "pretrained":
+        return None
+    labels = recipe.model_copy(deep=True)
+    labels.objective = type(recipe.objective).model_validate({"hard_label": {}})
+    labels.balance = BalanceSection()
+    labels.data.augmentation.mixup = None  # a mixture has no label
+    return _link("student on labels only", labels, {"self": None, "cache": None}, recipe.student)
 
 
 def _link(title: str, recipe: Recipe, teacher: dict[str, Any], student: StudentSection) -> Link:

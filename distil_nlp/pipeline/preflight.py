@@ -274,7 +274,8 @@ def _check_schemes(plan: RunPlan) -> None:
             why="the teacher among the guides is one model",
             fix="leave one of the two out",
         )
-    if recipe.teacher.self is not None or recipe.teacher.checkpoints is not None:
+    others = [scheme for scheme in schemes if scheme.place in ("teacher.self", "teacher.checkpoints")]
+    if others and (recipe.teacher.assistants or recipe.student.generations > 1):
         raise UserError(
             keys[0],
             "no teacher.self or teacher.checkpoints beside it",
@@ -348,7 +349,8 @@ def _check_self_teaching(plan: RunPlan) -> None:
     recipe, section = plan.recipe, plan.recipe.teacher.self
     if section is None:
         return
-    others = [name for name in ("ensemble", "cache", "checkpoints") if getattr(recipe.teacher, name) is not None]
+    fixed = [] if section.kind == "pretrained" else ["cache"]
+    others = [name for name in ("ensemble", "checkpoints", *fixed) if getattr(recipe.teacher, name) is not None]
     if others:
         raise UserError(
             "teacher.self",
@@ -367,7 +369,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
         )
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
-    else:
+    elif section.kind != "pretrained":
         validate_averaged_teacher(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
 
 

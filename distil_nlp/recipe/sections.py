@@ -97,7 +97,8 @@ class SelfSection(Section):
         kind: `last_epoch`: its predictions of the epoch before, mixed with the labels (PS-KD); see
             `distil_nlp.teachers.last_epoch.LastEpochTeacher`. `ema` and `checkpoints`: averages of its own weights, the
             moving one over all steps (Mean Teacher), or the mean of the last checkpoints (SDA); see
-            `distil_nlp.teachers.averaged`.
+            `distil_nlp.teachers.averaged`. `pretrained`: a student of its own shape and start, trained on labels only
+            (Tf-KD); its run is in `teacher.folder`.
         alpha: for `last_epoch`, share of the predictions in the targets of the last epoch; it grows linearly from epoch
             to epoch.
         decay: for `ema`, decay of the average in a step.
@@ -105,7 +106,7 @@ class SelfSection(Section):
         every: for `checkpoints`, steps between two of them.
     """
 
-    kind: Literal["last_epoch", "ema", "checkpoints"]
+    kind: Literal["last_epoch", "ema", "checkpoints", "pretrained"]
     alpha: FractionOrAll = 0.8
     decay: Fraction = 0.99
     count: PositiveInt = 5
@@ -513,6 +514,7 @@ SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {
     "last_epoch": {"soft_target_cross_entropy": {}},
     "ema": {"hard_label": {}, "logit_mse": {}},
     "checkpoints": {"hard_label": {}, "logit_mse": {}},
+    "pretrained": {"hard_label": {}, "soft_target_kl": {}},
 }
 """`teacher.self.kind` → the objective of its paper, which a recipe without `objective` has."""
 

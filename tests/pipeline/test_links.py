@@ -146,6 +146,18 @@ def test_each_generation_teaches_the_next(place):
     assert any(not first[name].equal(second[name]) for name in first)
 
 
+def test_a_student_on_labels_teaches_itself_again(place):
+    """Prevents a self-teacher that saw a teacher, or is of another shape or start."""
+    given = ("teacher.self=pretrained", "training.max_steps=2", "objective.hidden_cosine.layers=last")
+    assert place.run(*given) == 0
+    (link,) = links_of(place, *given)
+    found = json.loads((link.folder / "results.json").read_text())
+    assert found["training"]["final_terms"].keys() == {"hard_label"}
+    assert found["student"]["initialisation"] == place.results["student"]["initialisation"]
+    assert found["recipe"]["student"] == place.results["recipe"]["student"]
+    assert "trained on labels only" in place.results["schemes"]["used"][0]["sentence"]
+
+
 def test_plain_distillation_at_equal_compute(place):
     """Prevents a scheme that looks good because it took more than what it is compared with."""
     assert place.run(*ASSISTED, "evaluation.baselines=[equal_compute]") == 0
@@ -167,7 +179,7 @@ def test_plain_distillation_at_equal_compute(place):
         (["teacher.guided=dense"], "teacher.guided too"),
         ([*ASSISTED, "teacher.drop=0.5"], "teacher.drop too"),
         ([*ASSISTED, "objective.hidden_cosine.layers=[[3,0]]"], "objective.hidden_cosine.layers: expected "),
-        (["teacher.assistants=[{num_layers: 9}]"], "expected at most the teacher's 4 layers"),
+        (["teacher.assistants=[{num_layers: 9}]"], "student.layers: expected stack or interpolate for a student of 9 layers"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_told_before_anything_is_trained(place, capsys, overrides, message):

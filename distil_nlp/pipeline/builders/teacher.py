@@ -87,9 +87,9 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
 
 
 def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | None:
-    """Return the source by which a student teaches itself; None where the recipe's teacher does."""
+    """Return the source by which a student teaches itself while it learns; None where a finished model teaches."""
     section = recipe.teacher.self
-    if section is None:
+    if section is None or section.kind == "pretrained":
         return None
     if section.kind == "last_epoch":
         return LastEpochTeacher(student.config, section.alpha)
@@ -105,6 +105,8 @@ _SENTENCES = {
     "arXiv:1703.01780)",
     "checkpoints": "its teacher was the mean of its own weights at its last {count} checkpoints, {every} steps apart "
     "(SDA, arXiv:2002.10345)",
+    "pretrained": "its teacher was a student of its own shape, from the same start, that was trained on labels only "
+    "(Tf-KD, arXiv:1909.11723)",
 }
 """`teacher.self.kind` → how the student teaches itself."""
 
