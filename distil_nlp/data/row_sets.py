@@ -101,7 +101,7 @@ class RowCollator:
     sets: RowSets
     columns: frozenset[str]
     seed: int = 0
-    lookup_outputs: Callable[..., dict[str, torch.Tensor]] | None = None
+    lookup_outputs: Callable[..., Any] | None = None
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])

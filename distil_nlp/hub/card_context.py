@@ -20,6 +20,7 @@ from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
 from distil_nlp.reporting.scores import metric_name, other_metrics
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
 from distil_nlp.reporting.tables import Table, cost_table, quality_table
+from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.results import get_nested
 from distil_nlp.tasks import GLUE, TaskKind
@@ -56,6 +57,7 @@ def _summary(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "num_layers": config.get("num_hidden_layers") or config.get("n_layers"),
         "teacher": model_link(facts.get("recipe.teacher.name")) or "its teacher",
         "num_teachers": 1 + len(facts.get("recipe.teacher.ensemble") or []),
+        "ensemble_sentence": escape_markdown(ensemble_sentence(facts)),
         "is_teacher_finetuned": facts.get("recipe.teacher.finetune") is not None,
         "dataset": facts.linked_dataset,
         "headline": escape_markdown(headline(facts)),

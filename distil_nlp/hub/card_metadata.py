@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
+from distil_nlp.recipe.sections import member_name
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
@@ -67,7 +68,7 @@ def _bases(facts: CardFacts) -> list[str]:
     """Return the models on the Hub that the student derives from: the checkpoint it started from, and its teachers."""
     start, base = hub_id(facts.get("recipe.student.name")), facts.get("teacher.card.base_model")
     teachers = base if isinstance(base, list) else [base or hub_id(facts.get("recipe.teacher.name"))]
-    others = [hub_id(name) for name in facts.get("recipe.teacher.ensemble") or []]
+    others = [hub_id(member_name(member)) for member in facts.get("recipe.teacher.ensemble") or []]
     return list(dict.fromkeys(filter(None, [start, *teachers, *others])))
 
 

@@ -233,9 +233,10 @@ class Pipeline:
             self.teacher = self.teachers.load(run.recipe)
         is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
-            scores.teacher[student_plan.seed] = outputs = run.predict(self.teacher, "teacher")
+            scores.teacher[student_plan.seed], members = self.teachers.predict(self.teacher, run)
+            scores.members[student_plan.seed] = members
             if self.plan.objective.needs_teacher:
-                self.teachers.check(self.teacher, run, outputs, scores.majority)
+                self.teachers.check(run, members, scores.majority)
         return self.teacher
 
     def claim(self) -> None:
@@ -270,7 +271,8 @@ class Pipeline:
             "data": {"revision": self.data.revision},
             "teacher": {
                 "name": recipe.teacher.name,
-                "ensemble": recipe.teacher.ensemble,
+                "ensemble": [member.name for member in recipe.teacher.ensemble or ()] or None,
+                **self.teachers.members(self.teacher, scores),
                 "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
                 "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
                 **self.teachers.classes(),

@@ -120,7 +120,8 @@ def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPl
 def sources(recipe: Recipe) -> list[str]:
     """Return the models and the dataset that a recipe names, each a path or a name on the Hub."""
     replacement = recipe.data.augmentation.replacement
-    named = [recipe.teacher.name, *(recipe.teacher.ensemble or ()), recipe.student.name, *all_paths(recipe.data.path)]
+    further = [member.name for member in recipe.teacher.ensemble or ()]
+    named = [recipe.teacher.name, *further, recipe.student.name, *all_paths(recipe.data.path)]
     return [name for name in (*named, replacement and replacement.model) if name]
 
 

@@ -23,6 +23,7 @@ from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
+from distil_nlp.teachers.ensemble_teacher import validate_mixing
 from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
@@ -47,6 +48,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_baselines(recipe)
     _check_masking(plan)
     _check_cache(recipe)
+    _check_mixing(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     _check_hub(recipe)
@@ -194,6 +196,23 @@ def _check_cache(recipe: Recipe) -> None:
             why="a stream's rows cannot be found again",
             fix="leave one of the two out",
         )
+
+
+def _check_mixing(plan: RunPlan) -> None:
+    """Raise UserError for weights and means of several teachers that the task, a term or the cache rules out."""
+    teacher = plan.recipe.teacher
+    if not teacher.ensemble:
+        return
+    mixing = builders.mixing_of(plan.recipe)
+    if len(mixing.active) == 1 and (mixing.mix, mixing.weighting) != ("logits", "fixed"):
+        raise UserError(
+            "teacher.ensemble",
+            f"two teachers with a weight above 0 for teacher.mix={mixing.mix} and teacher.weighting={mixing.weighting}",
+            "one",
+            why="there would be nothing to mix",
+            fix="raise a weight, or leave them out",
+        )
+    validate_mixing(mixing, plan.objective, is_cached=teacher.cache is not None)
 
 
 def _check_hub(recipe: Recipe) -> None:

@@ -22,6 +22,7 @@ class RunScores:
         task: name of the task.
         majority: metrics of the majority-class baseline.
         teacher: seed → outputs; one seed, unless each seed has its own teacher.
+        members: seed → outputs of each teacher of an ensemble; of a single teacher, its own.
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
     """
@@ -29,6 +30,7 @@ class RunScores:
     task: str
     majority: Metrics
     teacher: dict[int, dict[str, Outputs]] = field(default_factory=dict)
+    members: dict[int, list[dict[str, Outputs]]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
 

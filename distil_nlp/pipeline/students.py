@@ -142,9 +142,10 @@ class StudentRun:
             UserError: for arguments that do not go together.
         """
         patience, dtype = self.recipe.evaluation.early_stopping_patience, builders.teacher_dtype(self.recipe)
+        own = teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype)  # type: ignore[arg-type]
         arguments = dict(
             model=student,
-            teacher=teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype),  # type: ignore[arg-type]
+            teacher=builders.source_of(self.recipe, own),
             objective=self.objective,
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,

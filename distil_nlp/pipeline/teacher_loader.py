@@ -21,9 +21,10 @@ from distil_nlp.models import (
     load_tokenizer,
     names_classes,
 )
-from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.pipeline.teacher_check import TeacherCheck
@@ -44,30 +45,62 @@ class TeacherLoader:
         tokenizer: the first teacher's.
         data: rows and collator.
         revisions: a teacher's name → its commit on the Hub, or None for a folder; filled while loading.
+        commits: those of the teachers that were loaded last, in their order.
     """
 
     plan: RunPlan
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
     revisions: dict[str, str | None] = field(default_factory=dict)
+    commits: list[str | None] = field(default_factory=list)
 
     def load(self, recipe: Recipe) -> PreTrainedModel:
         """Return the teacher of a recipe, or its ensemble; each is fine-tuned first if the recipe says so."""
+        self.commits = []
         teachers = [self._load_member(own) for own in self._single_teachers(recipe)]
         for member in teachers:
             try_alone(member)  # raises before scoring takes its time
-        teacher: Any = Ensemble(teachers) if len(teachers) > 1 else teachers[0]  # either is used as a model
+        several = len(teachers) > 1
+        teacher: Any = Ensemble(teachers, builders.mixing_of(recipe)) if several else teachers[0]  # used as a model
         return teacher
 
-    def check(self, teacher: PreTrainedModel, run: StudentRun, outputs: dict[str, Outputs], majority: Metrics) -> None:
+    def predict(self, teacher: PreTrainedModel, run: StudentRun) -> tuple[dict[str, Outputs], list[dict[str, Outputs]]]:
+        """Return the outputs of the teacher on the evaluation rows, and those of each teacher of an ensemble.
+
+        Each runs once: where rows have logits or numbers, the ensemble's outputs are made of its teachers'.
+        """
+        if not isinstance(teacher, Ensemble):
+            outputs = run.predict(teacher, "teacher")
+            return outputs, [outputs]
+        names = [one.teacher.name for one in builders.single_teachers(run.recipe)]
+        pairs = zip(teacher.members, names, strict=True)
+        members = [run.predict(member, f"teacher {name}") for member, name in pairs]
+        if self.are_mixable:
+            return mixed_outputs(members, teacher.mixing), members
+        return run.predict(teacher, "teacher"), members
+
+    @property
+    def are_mixable(self) -> bool:
+        """Whether kept outputs are logits or numbers of rows, not sums over their tokens."""
+        return self.data.kind.level == "sequence"
+
+    def check(self, run: StudentRun, members: list[dict[str, Outputs]], majority: Metrics) -> None:
         """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""
-        members = ensemble_members(teacher)
-        for recipe, member in zip(self._single_teachers(run.recipe), members, strict=True):
+        for recipe, outputs in zip(self._single_teachers(run.recipe), members, strict=True):
             name, is_finetuned = recipe.teacher.name, recipe.teacher.finetune is not None
-            own = outputs if len(members) == 1 else run.predict(member, f"teacher {name}")
             mapping = None if is_finetuned else self._class_mapping(recipe)
-            check = TeacherCheck(name, self.data.kind, self.data.task, own, majority, mapping, is_finetuned)
+            check = TeacherCheck(name, self.data.kind, self.data.task, outputs, majority, mapping, is_finetuned)
             check.run(self.plan.recipe.run.accept_weak_teacher)
+
+    def members(self, teacher: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
+        """Return the scores of each teacher of an ensemble for `results.json`; {} for a single one."""
+        if not isinstance(teacher, Ensemble):
+            return {}
+        outputs, student = next(iter(scores.members.values())), scores.first_outputs()[1]
+        found = member_scores(self.data.task, outputs, teacher.mixing, student, self.are_mixable)
+        names = [one.teacher.name for one in builders.single_teachers(self.plan.recipe)]
+        named = zip(names, self.commits, found, strict=True)
+        return {"members": [{"name": name, "revision": commit, **own} for name, commit, own in named]}
 
     def classes(self) -> dict[str, Any]:
         """Return the classes of the teacher's checkpoint for `results.json`, where there is one that has classes."""
@@ -77,10 +110,15 @@ class TeacherLoader:
         return {"classes": {"names": list(mapping.names), "told": mapping.told}} if mapping else {}
 
     def _load_member(self, recipe: Recipe) -> PreTrainedModel:
-        """Return a teacher, fine-tuned first if the recipe says so."""
+        """Return a teacher, fine-tuned first if the recipe says so; its commit is noted."""
+        teacher = self._loaded(recipe)
+        self.commits.append(self.revisions[recipe.teacher.name])
+        return teacher
+
+    def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         name = recipe.teacher.name
         if name != self.plan.recipe.teacher.name:
-            check_vocabulary(self.tokenizer, load_tokenizer(name))
+            check_vocabulary(self.tokenizer, load_tokenizer(name, recipe.teacher.revision))
         if recipe.teacher.finetune is None:
             names = builders.label_names(recipe)
             teacher = load_model(name, self.data.head, revision=recipe.teacher.revision, label_names=names)

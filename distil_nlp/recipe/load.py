@@ -15,14 +15,15 @@ from distil_nlp.errors import UserError, quoted, shown
 from distil_nlp.recipe.forms import concise
 from distil_nlp.recipe.own_terms import recipe_class
 from distil_nlp.recipe.plugins import load_plugins, locate_plugins
-from distil_nlp.recipe.sections import Recipe, section_class
+from distil_nlp.recipe.sections import Recipe, item_class, section_class
 from distil_nlp.recipe.training_arguments import training_mistakes
 from distil_nlp.recipe.yaml_file import dump_yaml, parse_yaml, read_yaml
 from distil_nlp.redaction import abbreviate_home, expand_home, mask_secrets
 from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
-    "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.cache.folder", "student.name", "data.path",
+    "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.ensemble.name", "teacher.cache.folder",
+    "student.name", "data.path",
     "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir", "plugins",
 )  # fmt: skip
 """Keys whose values are paths, or may be."""
@@ -151,10 +152,12 @@ def _place(location: tuple[int | str, ...], schema: type[Recipe]) -> tuple[str, 
     parts: list[str] = []
     model: Any = schema
     for part in location:
+        if isinstance(part, int) and model is not None:
+            continue  # the position in a list of sections
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(str(part))
             field = model.model_fields.get(str(part))
-            model = section_class(field.annotation) if field else None
+            model = _inner(field.annotation) if field else None
         else:
             break
     return tuple(parts)
@@ -163,8 +166,13 @@ def _place(location: tuple[int | str, ...], schema: type[Recipe]) -> tuple[str, 
 def _known_keys(path: tuple[str, ...], schema: type[Recipe]) -> list[str]:
     model: Any = schema
     for part in path:
-        model = section_class(model.model_fields[part].annotation)
+        model = _inner(model.model_fields[part].annotation)
     return list(model.model_fields)
+
+
+def _inner(annotation: Any) -> Any:
+    """Return the section in an annotation, or of the list in it."""
+    return section_class(annotation) or item_class(annotation)
 
 
 def _lower(text: str) -> str:

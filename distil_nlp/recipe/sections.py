@@ -12,12 +12,23 @@ from operator import or_
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    create_model,
+    model_serializer,
+)
+from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
 from distil_nlp.objective.schedule import Curve, Schedule
 from distil_nlp.recipe.plugins import Plugin
+from distil_nlp.teachers.mixing import Mix, Weighting
 
 LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 _Path = Annotated[str, Field(min_length=1)]
@@ -34,6 +45,13 @@ class Section(BaseModel):
     """A strict section: an unknown key is a mistake, and so is a string, or true, in place of a number."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+def item_class(annotation: Any) -> type[Section] | None:
+    """Return the section of which an annotation such as `list[TeacherMember] | None` has a list, if there is one."""
+    if get_origin(annotation) is list:
+        return section_class(get_args(annotation)[0])
+    return next((found for part in get_args(annotation) if (found := item_class(part))), None)
 
 
 def section_class(annotation: Any) -> type[Section] | None:
@@ -58,6 +76,36 @@ class CacheSection(Section):
     mask_epochs: PositiveInt = 1
 
 
+class TeacherMember(Section):
+    """A further teacher of an ensemble; a plain name is one of weight 1.
+
+    Attributes:
+        name: a folder, or a name on the Hub.
+        revision: commit, branch or tag on the Hub.
+        weight: how much it counts beside the others; 0 to score it without learning from it.
+    """
+
+    name: str = Field(min_length=1)
+    revision: str | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Return a plain name where nothing else is set."""
+        settings = serialize(self)
+        return settings["name"] if settings == {"name": self.name, "revision": None, "weight": 1.0} else settings
+
+
+def member_name(member: str | Mapping[str, Any]) -> str:
+    """Return the name of an entry of `teacher.ensemble` as a recipe or `results.json` has it."""
+    return member if isinstance(member, str) else member["name"]
+
+
+def _as_member(value: Any) -> Any:
+    """Return a plain name as the settings of a teacher."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -70,7 +118,12 @@ class TeacherSection(Section):
         finetune_when: `untrained` leaves a teacher as it is if its checkpoint has a head for this kind of task.
         reseed: fine-tune a teacher for each of `evaluation.seeds`.
         folder: parent folder of fine-tuned teachers.
-        ensemble: further teachers, whose logits are averaged with its own.
+        ensemble: further teachers, whose outputs are mixed with its own.
+        weight: how much the first teacher counts beside those of `ensemble`.
+        mix: what of their outputs is averaged: `logits` (a geometric mean of distributions) or `probabilities`.
+        weighting: what a teacher's weight in a row follows besides: `fixed` for nothing, `confidence` (its entropy),
+            `correctness` (its cross-entropy with the label) or `student_uncertainty` (the student's entropy); see
+            `distil_nlp.teachers.mixing`.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
     """
 
@@ -81,7 +134,10 @@ class TeacherSection(Section):
     finetune_when: Literal["always", "untrained"] = "always"
     reseed: bool = False
     folder: str = "runs/teachers"
-    ensemble: Annotated[list[str], Field(min_length=1)] | None = None
+    ensemble: Annotated[list[Annotated[TeacherMember, BeforeValidator(_as_member)]], Field(min_length=1)] | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    mix: Mix = "logits"
+    weighting: Weighting = "fixed"
     cache: CacheSection | None = None
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _CITATION = re.compile(r"\s*\([^()]*arXiv[^()]*\)")
-STUDIES, CONFIGURATIONS = "study", "accelerate"
-"""Folders of the shipped studies, and of configurations for `accelerate launch`."""
+SCHEMES, STUDIES, CONFIGURATIONS = "schemes", "study", "accelerate"
+"""Folders of the shipped recipes of training schemes, of studies, and of configurations for `accelerate launch`."""
 
 
 def shipped_folder() -> Path:
@@ -26,14 +26,16 @@ def shipped_names(folder: str = "") -> list[str]:
 
 def shipped_file(name: str) -> Path | None:
     """Return the shipped file of a name; None if there is none."""
-    known = [*shipped_names(), *shipped_names(STUDIES), *shipped_names(CONFIGURATIONS)]
-    return shipped_folder() / f"{name}.yaml" if name in known else None
+    return shipped_folder() / f"{name}.yaml" if name in _all_names() else None
 
 
 def nearest_shipped(name: str) -> str | None:
     """Return the name of a shipped recipe or study that a mistyped one was meant for; None if there is none."""
-    known = [*shipped_names(), *shipped_names(STUDIES), *shipped_names(CONFIGURATIONS)]
-    return next(iter(difflib.get_close_matches(name, known, 1)), None)
+    return next(iter(difflib.get_close_matches(name, _all_names(), 1)), None)
+
+
+def _all_names() -> list[str]:
+    return [name for folder in ("", SCHEMES, STUDIES, CONFIGURATIONS) for name in shipped_names(folder)]
 
 
 def recipe_file(text: str, folder: str = "") -> Path:

@@ -9,6 +9,9 @@ from distil_nlp.objective import SoftTerm
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
+_OF_ENSEMBLES = ("weight", "mix", "weighting")
+"""Keys of `teacher` that several teachers read."""
+
 
 def validate_no_unused_keys(recipe: Recipe, kind: TaskKind | None = None) -> None:
     """Raise UserError for keys that are set but not read for this task.
@@ -59,5 +62,6 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
+        **{f"teacher.{key}": not recipe.teacher.ensemble and is_set(recipe.teacher, key) for key in _OF_ENSEMBLES},
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

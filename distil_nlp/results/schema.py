@@ -257,17 +257,48 @@ class TeacherClasses(Block):
     )
 
 
+class OthersScores(Block):
+    """The ensemble without one of its teachers."""
+
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+    interval: ScoreInterval = described("The headline metric, with its interval.")
+
+
+class RowWeights(Block):
+    """The weights of a teacher in the rows of the first evaluation split, as a step of training would have them."""
+
+    mean: Number = described("Mean weight; those of all teachers sum to 1.")
+    counts: list[int] = described("Rows by weight, in bins of equal width from 0 to 1.")
+
+
+class TeacherScores(Block):
+    """One teacher of an ensemble."""
+
+    name: str = described("Name on the Hub, or a folder.")
+    revision: str | None = described("Commit on the Hub.", null="for a folder")
+    weight: float = described("Its weight in the recipe.")
+    metrics: MetricValues = described("Its own scores; keys as in `teacher.metrics`.")
+    interval: ScoreInterval = described("Its headline metric, with its interval.")
+    without: OthersScores = described(
+        "Scores of the ensemble without it.", absent="for `mlm`, and where no other teacher has a weight above 0"
+    )
+    row_weights: RowWeights = described("How much it counts in a row.", absent="for `mlm`")
+
+
 class Teacher(ModelCost):
     """The teacher: origin, size, inference cost and scores."""
 
     name: str = described("Name on the Hub, or a folder.")
-    ensemble: list[str] | None = described("Further teachers, whose outputs are averaged.", null="for one teacher")
+    ensemble: list[str] | None = described("Further teachers, whose outputs are mixed.", null="for one teacher")
+    members: list[TeacherScores] = described("Each teacher of an ensemble, the first included.", absent="for one")
     revisions: dict[Annotated[str, "name"], str] = described(
         "Commit on the Hub of each teacher; teachers from a folder are not listed."
     )
     card: TeacherCard = described("Metadata of the teacher's model card.")
     metrics: MetricValues = described(
-        "Scores, as fractions (`mlm`: `loss` in nats per masked token, and `perplexity`). Plain names are the first "
+        "Scores, those of the mixture for several teachers (without labels, `correctness` weights are `confidence`; "
+        "without a student, `student_uncertainty` ones are `fixed`), as fractions (`mlm`: `loss` in nats per masked "
+        "token, and `perplexity`). Plain names are the first "
         "evaluation split; `<split>/<metric>` are added if several splits are scored."
     )
     classes: TeacherClasses = described(

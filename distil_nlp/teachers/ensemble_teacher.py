@@ -75,9 +75,10 @@ class EnsembleTeacher(TeacherSource):
             columns = collator.columns - (self.inputs - source.inputs)  # as if it were the only teacher
             source.prepare(rows, replace(collator, columns=columns, lookup_outputs=None), **options)
         caches = [source.cache for source in self._sources.values() if isinstance(source, CachedTeacher)]
-        if caches:
-            collator.lookup_outputs = partial(_look_all_up, caches)
-            self.cached_epochs = max(cache.layout.epochs for cache in caches if cache is not None)
+        found = [cache for cache in caches if cache is not None]
+        if found:
+            collator.lookup_outputs = partial(_look_all_up, found)
+            self.cached_epochs = max(cache.layout.epochs for cache in found)
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return the mixed logits, and the other signals of the first teacher."""

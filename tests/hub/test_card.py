@@ -271,7 +271,8 @@ def test_terms_of_ones_own_are_told_apart():
         {"task": "stsb", "recipe": {}},
         with_recipe(data={"augmentation": AUGMENTATION, "masking": {"probability": 0.15}}) | {"task": "mlm"},
         with_recipe(
-            teacher={"ensemble": ["a/b"], "finetune": None}, objective={name: {"layers": "all"} for name in TERMS}
+            teacher={"ensemble": ["a/b", {"name": "c/d", "revision": None, "weight": 2.0}], "finetune": None},
+            objective={name: {"layers": "all"} for name in TERMS},
         ),
         example(student={"initialisation": {"teacher_layers": None, "checkpoint": "a/b"}}, labels=["a"] * 30),
     ],

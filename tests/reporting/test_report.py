@@ -722,3 +722,29 @@ def test_gradients_are_drawn_where_the_run_looked_at_them(tmp_path):
     assert "older_5 from 0.001 to 0.05" in found.description
     assert "attention_kl from" not in found.description
     assert "act only below it: attention_kl" in found.note
+
+
+def test_the_teachers_of_an_ensemble_are_shown(tmp_path, undrawn):
+    """Prevents teachers whose worth nobody sees, the ensemble's score without another one, and a report of one teacher
+    with a section for it."""
+    interval = {"low": 0.8, "high": 0.9, "mean": 0.85, "level": 0.95, "rows": 408, "seeds": 1}
+    members = [
+        {"name": f"a/{name}", "revision": None, "weight": weight, "metrics": {"f1": score}, "interval": interval,
+         "without": {"metrics": {"f1": left}, "interval": interval}, "row_weights": {"mean": mean, "counts": [1, 2]}}
+        for name, weight, score, left, mean in (("one", 1.0, 0.85, 0.8, 0.25), ("two", 2.0, 0.8, 0.85, 0.75))
+    ]  # fmt: skip
+    results = example()
+    further = {"name": "a/two", "revision": None, "weight": 2.0}
+    results["recipe"]["teacher"] |= {"ensemble": [further], "mix": "probabilities", "weighting": "correctness"}
+    results["teacher"] |= {"members": members, "metrics": {**results["teacher"]["metrics"], "f1": 0.875}}
+    page = run_page(RunResults("run", tmp_path, results))
+    (section,) = [one for one in page.sections if one.title == "Teachers"]
+    assert section.sentences[0] == (
+        "The student learned from 2 teachers, whose probabilities were averaged, with weights 1, 2, in each row "
+        "weighted by how near each teacher is to the label (CA-MKD)."
+    )
+    table = section.tables[0]
+    assert table.rows[0] == ("1 one", "0.850", "0.800 to 0.900", "0.800", "+7.5", "1", f"25.0{GAP}%")
+    assert table.rows[1][3:5] == ("0.850", "+2.5")
+    assert f"1 one 25.0{GAP}%; 2 two 75.0{GAP}%" in section.pictures[0].description
+    assert "Teachers" not in [one.title for one in run_page(RunResults("run", tmp_path, example())).sections]

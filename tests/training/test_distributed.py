@@ -38,7 +38,8 @@ CUTS = {
 def check_equals_one(tmp_path: Path, cut: str, wrapper: str, **arguments: Any) -> dict:
     """Two processes give the curves and scores of one; what they found."""
     rows, (batch, accumulation), each = CUTS[cut]
-    one = train(tmp_path / "one", batch, accumulation, rows, balance=arguments.get("balance"))
+    same = {name: arguments.get(name) for name in ("balance", "weighting")}
+    one = train(tmp_path / "one", batch, accumulation, rows, **same)
     two = two_processes(tmp_path, wrapper, batch=each[0], accumulation=each[1], rows=rows, **arguments)
     assert two["tokens"] == one["tokens"]
     for name, values in one["curves"].items():
@@ -61,6 +62,13 @@ def test_two_processes_equal_one(tmp_path, cut):
 def test_two_processes_balance_the_terms_as_one(tmp_path):
     """Prevents shares that each process follows by its own rows, until the students drift apart."""
     check_equals_one(tmp_path, "accumulated", DDP, balance="uncertainty")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("weighting", ["correctness", "student_uncertainty"])
+def test_two_processes_weigh_their_teachers_as_one(tmp_path, weighting):
+    """Prevents weights that depend on the other rows of a process, and labels of other tokens."""
+    check_equals_one(tmp_path, "uneven-last-batch", DDP, weighting=weighting)
 
 
 @pytest.mark.integration

@@ -17,6 +17,8 @@ from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.mixing import Mixing
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers import tiny
 from tests.helpers.training import StopAt, curve, text_rows, trainer
@@ -56,18 +58,22 @@ def train(
     stop_at: int | None = None,
     zero_2: bool = False,
     balance: str | None = None,
+    weighting: str | None = None,
 ) -> dict:
     """Return curves of a run of two epochs over ragged rows, with a projection and teacher outputs cached in `caches`.
 
-    It continues from an existing checkpoint.
+    It continues from an existing checkpoint. With a `weighting` there are two teachers.
     """
+    teacher = tiny.mlm_model(4)
+    if weighting:
+        teacher = Ensemble([teacher, tiny.mlm_model(2, 5)], Mixing((1.0, 2.0), "probabilities", weighting))
     student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32)
     terms = [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0), HiddenMSE(1.0), HiddenCosine(1.0, "last", 0.5)]
     terms.append(AttentionKL(3.0))
     run = trainer(
         folder,
         student,
-        tiny.mlm_model(4),
+        teacher,
         terms,
         rows=text_rows(rows),
         eval_rows=text_rows(7, seed=9),

@@ -12,6 +12,7 @@ from distil_nlp.cli.parser import path
 from distil_nlp.errors import UserError
 from distil_nlp.recipe.shipped import (
     CONFIGURATIONS,
+    SCHEMES,
     STUDIES,
     describe_file,
     nearest_shipped,
@@ -24,6 +25,7 @@ logger = get_logger(__name__)
 
 _GROUPS = {
     "": "recipes, for `distil-nlp distill NAME`",
+    SCHEMES: "training schemes: who teaches, and how often",
     STUDIES: "studies, for `distil-nlp study NAME`",
     CONFIGURATIONS: "configurations, for `distil-nlp launch --config_file NAME …`",
 }

@@ -13,7 +13,9 @@ from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
+    mixing_of,
     single_teachers,
+    source_of,
     teacher_cache,
     teacher_dtype,
     without_needless_finetuning,
@@ -28,9 +30,11 @@ __all__ = [
     "data_name",
     "folder_name",
     "label_names",
+    "mixing_of",
     "objective_from",
     "random_student",
     "single_teachers",
+    "source_of",
     "student_from",
     "task_of",
     "teacher_cache",

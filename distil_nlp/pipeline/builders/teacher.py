@@ -5,16 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
+from distil_nlp.recipe.sections import TeacherMember, TeacherSection
 from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
+from distil_nlp.teachers.mixing import Mixing
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
+_OF_SEVERAL = ("weight", "mix", "weighting")
 _SEEDS_APART = 1000
 """Distance between the seeds of an ensemble's teachers, larger than any number of students' seeds."""
 
@@ -22,13 +29,29 @@ _SEEDS_APART = 1000
 def single_teachers(recipe: Recipe) -> list[Recipe]:
     """Return a recipe for each teacher alone; the teachers of an ensemble are fine-tuned with different seeds."""
     section, recipes = recipe.teacher, []
-    for number, name in enumerate([section.name, *(section.ensemble or [])]):
+    alone = {"ensemble": None, **{name: TeacherSection.model_fields[name].default for name in _OF_SEVERAL}}
+    for number, member in enumerate(_members(section)):
         tuning = section.finetune
         if tuning is not None and number:
             tuning = {**tuning, "seed": tuning.get("seed", DEFAULT_SEED) + _SEEDS_APART * number}
-        own = {"name": name, "ensemble": None, "finetune": tuning, "revision": None if number else section.revision}
+        own = {**alone, "name": member.name, "revision": member.revision, "finetune": tuning}
         recipes.append(recipe.model_copy(update={"teacher": section.model_copy(update=own)}))
     return recipes
+
+
+def mixing_of(recipe: Recipe) -> Mixing:
+    """Return how the teachers' outputs are mixed.
+
+    Raises:
+        UserError: if no weight is above 0.
+    """
+    section = recipe.teacher
+    return Mixing(tuple(member.weight for member in _members(section)), section.mix, section.weighting)
+
+
+def _members(section: TeacherSection) -> list[TeacherSection | TeacherMember]:
+    """Return the teachers of a recipe, the first one first."""
+    return [section, *(section.ensemble or [])]
 
 
 def label_names(recipe: Recipe) -> list[str] | None:
@@ -46,8 +69,7 @@ def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
     section = recipe.teacher
     if section.finetune is None or section.finetune_when == "always":
         return recipe
-    names = [(section.name, section.revision), *((name, None) for name in section.ensemble or [])]
-    if not all(has_head(load_config(name, revision), kind) for name, revision in names):
+    if not all(has_head(load_config(member.name, member.revision), kind) for member in _members(section)):
         return recipe
     logger.info(f"{section.name} has a {kind.head_name} head already, and is not fine-tuned (teacher.finetune_when)")
     return recipe.model_copy(update={"teacher": section.model_copy(update={"finetune": None, "reseed": False})})
@@ -57,6 +79,14 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     """Return the settings of the cache of teacher outputs, or None; its folder's name begins with teacher and task."""
     section, name = recipe.teacher.cache, f"{Path(recipe.teacher.name).name}-{recipe.data.task}"
     return CacheConfig(name=name, **section.model_dump()) if section else None
+
+
+def source_of(recipe: Recipe, teacher: PreTrainedModel | Ensemble) -> TeacherSource | PreTrainedModel:
+    """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is."""
+    if not isinstance(teacher, Ensemble):
+        return teacher
+    caches = [cache for one in single_teachers(recipe) if (cache := teacher_cache(one))]
+    return EnsembleTeacher(teacher, caches or None)
 
 
 def teacher_dtype(recipe: Recipe) -> torch.dtype:

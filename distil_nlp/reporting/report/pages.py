@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distil_nlp.recipe import concise, dump_yaml
-from distil_nlp.reporting import breakdown, latency, sentences, tables
+from distil_nlp.reporting import breakdown, latency, sentences, tables, teachers
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.reporting.plots import curves, matrices, scores
+from distil_nlp.reporting.plots import curves, matrices, scores, weights
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
@@ -101,6 +101,12 @@ def run_page(run: RunResults) -> Page:
         sections = [
             ReportSection(
                 "Quality", (), [tables.quality_table(run), breakdown.lengths_table(run)], [scores.scores_figure(run)]
+            ),
+            ReportSection(
+                "Teachers",
+                teachers.ensemble_sentences(run),
+                [teachers.members_table(run)],
+                [weights.row_weights_figure(run)],
             ),
             ReportSection("Classes", (), [breakdown.classes_table(run)], matrices.confusion_figures(run)),
             _rows_section(run),
