@@ -82,10 +82,10 @@ class Replacing:
 
     @property
     def sentence(self) -> str:
-        """What was done, in a sentence for people."""
+        """Return the scheme in a sentence for people."""
         return (
-            "In training each student layer stood in for its group of frozen teacher layers with a probability that "
-            f"rose from {self.start:g} to 1 over the first {100 * self.full_at:g} % (module replacing, "
+            "In training each student layer stands in for its group of frozen teacher layers with a probability that "
+            f"rises from {self.start:g} to 1 over the first {100 * self.full_at:g} % (module replacing, "
             "BERT-of-Theseus, arXiv:2002.02925)."
         )
 

@@ -269,7 +269,7 @@ def test_what_does_not_go_together_is_said(tmp_path):
 
 def test_the_sentence_says_what_was_done():
     """Prevents a card that does not tell the scheme."""
-    assert "rose from 0.3 to 1 over the first 60 % (module replacing, BERT-of-Theseus" in HALF.sentence
+    assert "rises from 0.3 to 1 over the first 60 % (module replacing, BERT-of-Theseus" in HALF.sentence
 
 
 @pytest.mark.integration
