@@ -47,7 +47,7 @@ class WeightAverage(TrainerCallback):
         is_training: whether the model has the weights of a step, which `applied` replaces.
 
     Reference: Polyak, Juditsky 1992, with exponentially decaying weights; Tarvainen, Valpola 2017, arXiv:1703.01780,
-    section 2, equation 2, where the average is the teacher.
+    section 2, where the average is the teacher.
     """
 
     def __init__(self, trainer: Any, decay: float):

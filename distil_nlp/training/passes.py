@@ -73,7 +73,7 @@ def _doubled_attention(attention: Any) -> Any:
     if not isinstance(attention, QueriesKeys):
         return tree_map_only(Tensor, twice, attention)
     query, key, value, mask = attention.query, attention.key, attention.value, attention.mask
-    if mask is not None and len(mask) == len(query):
+    if mask is not None and len(mask) == len(query):  # else it is the same for all rows
         mask = twice(mask)
     return QueriesKeys(
         twice(query),
