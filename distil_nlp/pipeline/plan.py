@@ -52,6 +52,7 @@ class StudentPlan:
             changed.training |= {"output_dir": str(self.folder), "report_to": "none"}
         if self.name == NO_DISTILLATION:
             changed.data.augmentation.mixup = None  # a mixture has no label
+            changed.student = builders.lone_student(changed.student)
         if self.name == RANDOM_INIT:
             changed.student = builders.random_student(recipe.student)
         if recipe.teacher.reseed:

@@ -19,6 +19,7 @@ from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
 from distil_nlp.pipeline.teacher import finetuning_fields
 from distil_nlp.recipe import Recipe
@@ -42,6 +43,7 @@ def validate_plan(plan: RunPlan) -> None:
     recipe = plan.recipe
     validate_arguments(plan.args)
     validate_no_unused_keys(recipe, plan.task.kind)
+    scheme_of(recipe).validate(plan)
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)
     _check_baselines(recipe)

@@ -24,6 +24,7 @@ class RunScores:
         teacher: seed → outputs; one seed, unless each seed has its own teacher.
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
+        exits: depth → outputs of an exit of the run's own student.
     """
 
     task: str
@@ -31,6 +32,7 @@ class RunScores:
     teacher: dict[int, dict[str, Outputs]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
+    exits: dict[int, dict[str, Outputs]] = field(default_factory=dict)
 
     def teacher_scores(self) -> dict[str, Any]:
         """Return the metrics of the first teacher, and of every seed where there are several."""

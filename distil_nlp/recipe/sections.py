@@ -85,6 +85,27 @@ class TeacherSection(Section):
     cache: CacheSection | None = None
 
 
+class ExitsSection(Section):
+    """Exits of the student, each a smaller student; a list is `after` with defaults for the rest.
+
+    Attributes:
+        after: numbers of blocks after which there is an exit; the student's own depth is one anyway.
+        alpha: share that an exit learns from the student's own output; the rest is the objective's terms on outputs.
+        temperature: T of what it learns from there.
+        hint: factor of the squared distance of an exit's [CLS] state to the last block's.
+    """
+
+    after: Annotated[list[PositiveInt], Field(min_length=1)]
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    hint: Annotated[float, Field(ge=0)] = 0.0
+
+
+def _short_form(key: str) -> BeforeValidator:
+    """Return a validator that takes a section's most important value for the section."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
+
+
 class StudentSection(Section):
     """The student.
 
@@ -95,6 +116,7 @@ class StudentSection(Section):
         num_layers: depth; by default half the teacher's, or the number of copied layers.
         layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
         config: fields of the model's configuration to change, such as `hidden_size`.
+        exits: exits within the student, which train together with it and become students of their own.
     """
 
     name: str | None = None
@@ -103,6 +125,7 @@ class StudentSection(Section):
     num_layers: PositiveInt | None = None
     layers: StudentLayers = "every_other"
     config: dict[str, Any] = {}
+    exits: Annotated[ExitsSection | None, _short_form("after")] = None
 
 
 class MaskingSection(Section):

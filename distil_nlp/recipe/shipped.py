@@ -8,8 +8,8 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 _CITATION = re.compile(r"\s*\([^()]*arXiv[^()]*\)")
-STUDIES, CONFIGURATIONS = "study", "accelerate"
-"""Folders of the shipped studies, and of configurations for `accelerate launch`."""
+STUDIES, CONFIGURATIONS, TRAINING_SCHEMES = "study", "accelerate", "schemes"
+"""Folders of the shipped studies, of configurations for `accelerate launch`, and of recipes for schemes of training."""
 
 
 def shipped_folder() -> Path:
@@ -24,15 +24,19 @@ def shipped_names(folder: str = "") -> list[str]:
     return sorted(f"{prefix}{file.stem}" for file in (shipped_folder() / folder).glob("*.yaml"))
 
 
+def _all_names() -> list[str]:
+    return [name for folder in ("", TRAINING_SCHEMES, STUDIES, CONFIGURATIONS) for name in shipped_names(folder)]
+
+
 def shipped_file(name: str) -> Path | None:
     """Return the shipped file of a name; None if there is none."""
-    known = [*shipped_names(), *shipped_names(STUDIES), *shipped_names(CONFIGURATIONS)]
+    known = _all_names()
     return shipped_folder() / f"{name}.yaml" if name in known else None
 
 
 def nearest_shipped(name: str) -> str | None:
     """Return the name of a shipped recipe or study that a mistyped one was meant for; None if there is none."""
-    known = [*shipped_names(), *shipped_names(STUDIES), *shipped_names(CONFIGURATIONS)]
+    known = _all_names()
     return next(iter(difflib.get_close_matches(name, known, 1)), None)
 
 

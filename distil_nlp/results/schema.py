@@ -212,7 +212,7 @@ class LatencySetting(Block):
     )
     tokens: float = described("Mean tokens of a row, without padding.")
     threads: int | None = described("CPU threads of torch.", null="on a GPU")
-    models: dict[ModelName, Latency] = described("Latencies of `teacher` and `student`.")
+    models: dict[ModelName, Latency] = described("Latencies of `teacher`, `student` and each of its exits.")
 
 
 class ModelCost(Block):
@@ -302,6 +302,14 @@ class Student(ModelCost):
 
     metrics: MetricValues = described("Scores of these weights; keys as in `teacher.metrics`.")
     initialisation: Initialisation = described("Origin of the parameters before training.")
+
+
+class Exit(ModelCost):
+    """An exit of the student (`student.exits`): a plain model of its first layers and a head of their own."""
+
+    layers: int = described("Layers of the student before the exit.")
+    folder: str = described("Folder of the model, within the run's.")
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
 
 
 class MajorityBaseline(Block):
@@ -485,6 +493,10 @@ class Results(Block):
     data: Data = described("Version of the data.")
     teacher: Teacher = described("The teacher; its scores are the first seed's where each seed has one.")
     student: Student = described("The run's own student, of the first seed.")
+    exits: list[Exit] = described(
+        "Exits of the run's own student, from the first; their latencies are in `efficiency`, as `exit_<layers>`.",
+        absent="unless `student.exits` has some",
+    )
     seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
     baselines: Baselines = described("Baselines.")
     intervals: dict[Annotated[str, "model"], ScoreInterval] = described(

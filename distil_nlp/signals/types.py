@@ -28,6 +28,7 @@ class SignalRequest:
     Attributes:
         logits: True if any term uses the output.
         hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
+        states: blocks, other than the last, whose whole states go into a module within the forward.
         attention: layers whose queries and keys, or attention distributions, are compared.
         values: the layers among these whose values are compared too.
         scores: the layers among these that need queries and keys themselves; distributions are not enough.
@@ -38,6 +39,7 @@ class SignalRequest:
 
     logits: bool = False
     hidden: frozenset[tuple[int, str]] = frozenset()
+    states: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
     values: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
@@ -53,7 +55,7 @@ class SignalRequest:
     @property
     def reads_states(self) -> bool:
         """Whether anything is requested that a forward computes before its output."""
-        return bool(self.hidden or self.attention or self.activations or self.input_gradient)
+        return bool(self.hidden or self.states or self.attention or self.activations or self.input_gradient)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Signals:
     Attributes:
         logits: (rows, classes), a tensor; None where they are not computed.
         hidden: (layer, row set) → (rows, width).
-        projected: a projection's name → its output, (rows, teacher width) for a linear projection.
+        projected: a projection's name → its output: (rows, teacher width) for a linear projection, (batch, classes) for
+            a module that gives logits.
         attention: layer → its queries and keys, or its probabilities.
         activations: (layer, row set) → (rows, feed-forward width).
         weights: layer → its matrices.
@@ -153,13 +156,15 @@ class ProjectionInput(NamedTuple):
     """The input of a projection.
 
     Attributes:
-        layer, rows: layer and row set of the student; weights have no row set.
-        of: hidden states, feed-forward units, or a block's matrices.
+        layer, rows: layer and row set of the student; weights, states and inputs have no row set, inputs no layer.
+        of: hidden states, feed-forward units or a block's matrices; or all that a module needs to go on from within
+            the student: `states` for (the whole states that leave a block, as the next one gets them; the inputs of the
+            model by name), `inputs` for the inputs alone.
         teacher: (layer, row set) of the teacher's hidden states, for modules that take both models' states: they are
             the second argument. All of a projection's work is then within the student's wrapped forward.
     """
 
     layer: int
     rows: str
-    of: Literal["hidden", "activations", "weights"] = "hidden"
+    of: Literal["hidden", "activations", "weights", "states", "inputs"] = "hidden"
     teacher: tuple[int, str] | None = None

@@ -35,6 +35,7 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_joint,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -147,6 +148,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
+        validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here

@@ -19,7 +19,7 @@ from distil_nlp.tasks import Head
 from tests.helpers import ROOT, tiny
 from tests.helpers.training import curve, trainer
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "schemes").glob("*.yaml")])
 TEACHER_DEPTH = {"quickstart": 6, "mobilebert_style": 24}
 
 
@@ -171,7 +171,7 @@ def test_the_docs_name_every_recipe():
     """Prevents a shipped recipe that nobody finds."""
     text = (ROOT / "docs" / "recipes.md").read_text()
     for path in RECIPES:
-        assert f"| `{path.name}` |" in text
+        assert f"| `{path.relative_to(ROOT / 'recipes')}` |" in text
 
 
 def test_the_docs_name_every_key():

@@ -13,6 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.recipe.shipped import (
     CONFIGURATIONS,
     STUDIES,
+    TRAINING_SCHEMES,
     describe_file,
     nearest_shipped,
     shipped_file,
@@ -24,6 +25,7 @@ logger = get_logger(__name__)
 
 _GROUPS = {
     "": "recipes, for `distil-nlp distill NAME`",
+    TRAINING_SCHEMES: "schemes of training, for `distil-nlp distill NAME`",
     STUDIES: "studies, for `distil-nlp study NAME`",
     CONFIGURATIONS: "configurations, for `distil-nlp launch --config_file NAME …`",
 }

@@ -10,7 +10,7 @@ from distil_nlp.pipeline.builders.data import (
     with_seed,
 )
 from distil_nlp.pipeline.builders.objective import objective_from
-from distil_nlp.pipeline.builders.student import check_student, random_student, student_from
+from distil_nlp.pipeline.builders.student import check_student, lone_student, random_student, student_from
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
     single_teachers,
@@ -28,6 +28,7 @@ __all__ = [
     "data_name",
     "folder_name",
     "label_names",
+    "lone_student",
     "objective_from",
     "random_student",
     "single_teachers",

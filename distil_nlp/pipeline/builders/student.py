@@ -68,6 +68,11 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     check_words(tokenizer, student.config, "the student")
 
 
+def lone_student(section: StudentSection) -> StudentSection:
+    """Return the section of the same student without anything that trains together with it."""
+    return section.model_copy(update={"exits": None})
+
+
 def random_student(section: StudentSection) -> StudentSection:
     """Return the section of the same student with random weights."""
     depth = section.num_layers or (len(section.layers) if isinstance(section.layers, list) else None)

@@ -1,0 +1,28 @@
+"""The table of schemes in which further modules train together with the student, by their keys in `student`."""
+
+from __future__ import annotations
+
+from distil_nlp.errors import UserError
+from distil_nlp.pipeline.joint.base import JointScheme
+from distil_nlp.pipeline.joint.exits import Exits
+from distil_nlp.recipe import Recipe
+
+SCHEMES = {scheme.key: scheme for scheme in (Exits,)}
+
+
+def scheme_of(recipe: Recipe) -> JointScheme:
+    """Return the scheme of a recipe's student; one without further modules if it names none.
+
+    Raises:
+        UserError: if it names several.
+    """
+    named = [key for key in SCHEMES if getattr(recipe.student, key) is not None]
+    if len(named) > 1:
+        raise UserError(
+            "student",
+            f"one of {', '.join(SCHEMES)}",
+            " and ".join(named),
+            why="each of them decides what else trains together with the student, and what leaves at the end",
+            fix="leave the others out",
+        )
+    return SCHEMES[named[0]](getattr(recipe.student, named[0])) if named else JointScheme()

@@ -1,0 +1,66 @@
+"""What trained together with a student, in words and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distil_nlp.reporting.formatting import decimal, large, milliseconds, plural, times
+from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
+from distil_nlp.reporting.scores import headline_name
+from distil_nlp.reporting.tables import Table, make_table
+from distil_nlp.results import RunResults, get_nested
+
+
+def joint_sentences(run: RunResults) -> list[str]:
+    """Return what trained together with the student and what came of it; [] for a student alone."""
+    return [sentence for sentence in (_exits_sentence(run),) if sentence]
+
+
+def _exits_sentence(run: RunResults) -> str:
+    exits, settings = run.get("exits"), run.get("recipe.student.exits") or {}
+    if not exits:
+        return ""
+    depths = ", ".join(str(one["layers"]) for one in exits)
+    layers = "layer" if depths == "1" else "layers"
+    alpha, temperature = (decimal(settings.get(name)) for name in ("alpha", "temperature"))
+    return (
+        f"Exits after {depths} {layers} trained together with the student (Be Your Own Teacher, arXiv:1905.08094). "
+        f"Each learns a share of {alpha} from the student’s own output at temperature {temperature}, the rest from the "
+        "objective, and is a plain model of its own in exits/."
+    )
+
+
+def exits_table(run: RunResults) -> Table | None:
+    """Return score, size and speed of the student's exits, of the student and of the teacher."""
+    if not run.get("exits"):
+        return None
+    setting = headline_setting(run)
+    head = ["", headline_name(run), "layers", "parameters", "ms", "speed-up"]
+    rows = [
+        (
+            label,
+            decimal(get_nested(part, "metrics", run.metric)),
+            str(layers or ""),
+            large(part.get("parameters")),
+            milliseconds(latency_in(run, setting, role)),
+            times(speed_up(run, setting, role)) if role != "teacher" else "",
+        )
+        for role, label, layers, part in ladder_of_exits(run)
+    ]
+    timed = f"ms: median latency, {setting}; speed-up over the teacher. " if setting else ""
+    note = f"{timed}Scores of the first seed."
+    return make_table("Exits: a student of each depth", head, rows, note)
+
+
+def ladder_of_exits(run: RunResults) -> list[tuple[str, str, int | None, Mapping[str, Any]]]:
+    """Return (role in latencies, label, layers, figures) of teacher, student and exits, the deepest first."""
+    depth = run.get("recipe.student.num_layers") or len(run.get("student.initialisation.teacher_layers") or ()) or None
+    models: list[tuple[str, str, int | None, Mapping[str, Any]]] = [
+        ("teacher", "teacher", None, run.get("teacher") or {})
+    ]
+    models += [("student", "student", depth, run.get("student") or {})]
+    exits = reversed(run.get("exits") or [])
+    return models + [
+        (f"exit_{one['layers']}", f"exit after {plural(one['layers'], 'layer')}", one["layers"], one) for one in exits
+    ]
