@@ -18,6 +18,7 @@ from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.hub import push, teacher_metadata, write_card
 from distil_nlp.models import (
+    StudentReport,
     class_names,
     load_model,
     load_tokenizer,
@@ -25,7 +26,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.joint.base import JOINT
-from distil_nlp.pipeline.joint.exits import exit_folder, exit_name
+from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name
 from distil_nlp.pipeline.plan import DISTILLED, NO_DISTILLATION, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
@@ -209,11 +210,11 @@ class Pipeline:
         }
         if self.args.should_save:
             save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
-        return report.to_dict()
+        return _initialisation(report, training)
 
     def exits(self, training: dict[str, Any]) -> dict[int, PreTrainedModel]:
         """Return the plain models of the student's exits, by their depths; none for a student without any."""
-        saved = training.get(JOINT, {}).get("exits", [])
+        saved = training.get(JOINT, {}).get(EXITS, [])
         return {one["layers"]: load_model(str(self.plan.folder / one["folder"]), self.data.head) for one in saved}
 
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
@@ -299,6 +300,7 @@ class Pipeline:
                 "initialisation": initialisation,
             },
             **self.exit_results(exits, costs, scores),
+            **{key: found for key, found in own.training.get(JOINT, {}).items() if key != EXITS},
             "seeds": student_scores["seeds"],
             "baselines": scores.baselines(),
             "intervals": scores.intervals(),
@@ -381,3 +383,11 @@ class Pipeline:
             device=self.args.device,
             bf16=self.args.bf16,
         )
+
+
+def _initialisation(report: StudentReport, training: dict[str, Any]) -> dict[str, Any]:
+    """Return the origin of the student's parameters; of several that trained together, that of the one that is kept."""
+    for found in training.get(JOINT, {}).values():
+        if isinstance(found, dict) and found["exported"] > 1:
+            return found["members"][found["exported"] - 1]["initialisation"]
+    return report.to_dict()

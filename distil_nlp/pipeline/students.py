@@ -25,7 +25,7 @@ from distil_nlp.models import StudentReport, load_model
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
-from distil_nlp.pipeline.joint.base import JOINT, JointScheme
+from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.recipe import Recipe
@@ -144,7 +144,7 @@ class StudentRun:
             title="training the student",
             record_file=self.folder / TRAINING,
             provenance=self.provenance,
-            finish=lambda model: scheme.finish(model, self.predict, self.predict_selection),
+            finish=lambda model: scheme.finish(model, Judge(self.data.task, self.predict, self.predict_selection)),
         )
         del trainer
         gc.collect()  # it has reference cycles, which keep the optimiser in memory

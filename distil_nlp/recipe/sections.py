@@ -101,6 +101,34 @@ class ExitsSection(Section):
     hint: Annotated[float, Field(ge=0)] = 0.0
 
 
+class PeerSection(Section):
+    """The shape of a peer; what is left out is as in the student.
+
+    Attributes:
+        num_layers, layers, config: see `StudentSection`.
+    """
+
+    num_layers: PositiveInt | None = None
+    layers: StudentLayers | None = None
+    config: dict[str, Any] | None = None
+
+
+class PeersSection(Section):
+    """Students that train together and learn from each other; a number or a list alone is `models`.
+
+    Attributes:
+        models: the number of all peers, the student the first of them; or the shapes of the others.
+        weight: factor of what each learns from the others.
+        temperature: T of that.
+        ramp: `linear` or `cosine` to let that factor grow from 0 over the training.
+    """
+
+    models: Annotated[int, Field(ge=2, le=8)] | Annotated[list[PeerSection], Field(min_length=1, max_length=7)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    ramp: Curve = "constant"
+
+
 def _short_form(key: str) -> BeforeValidator:
     """Return a validator that takes a section's most important value for the section."""
     return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
@@ -117,6 +145,7 @@ class StudentSection(Section):
         layers: teacher layers (from 0) to copy, or `random` for random weights throughout.
         config: fields of the model's configuration to change, such as `hidden_size`.
         exits: exits within the student, which train together with it and become students of their own.
+        peers: students that train together with this one, which all learn from each other; the best is kept.
     """
 
     name: str | None = None
@@ -126,6 +155,7 @@ class StudentSection(Section):
     layers: StudentLayers = "every_other"
     config: dict[str, Any] = {}
     exits: Annotated[ExitsSection | None, _short_form("after")] = None
+    peers: Annotated[PeersSection | None, _short_form("models")] = None
 
 
 class MaskingSection(Section):

@@ -14,7 +14,7 @@ from distil_nlp.results import RunResults, get_nested
 
 def joint_sentences(run: RunResults) -> list[str]:
     """Return what trained together with the student and what came of it; [] for a student alone."""
-    return [sentence for sentence in (_exits_sentence(run),) if sentence]
+    return [sentence for sentence in (_exits_sentence(run), _peers_sentence(run)) if sentence]
 
 
 def _exits_sentence(run: RunResults) -> str:
@@ -29,6 +29,53 @@ def _exits_sentence(run: RunResults) -> str:
         f"Each learns a share of {alpha} from the student’s own output at temperature {temperature}, the rest from the "
         "objective, and is a plain model of its own in exits/."
     )
+
+
+def _peers_sentence(run: RunResults) -> str:
+    peers, settings = run.get("peers"), run.get("recipe.student.peers") or {}
+    if not peers:
+        return ""
+    ramp = settings.get("ramp") or "constant"
+    weight, temperature = (decimal(settings.get(name)) for name in ("weight", "temperature"))
+    grown = f", which grew from 0 ({ramp})" if ramp != "constant" else ""
+    return (
+        f"{len(peers['members'])} students trained together and learned from each other’s outputs (deep mutual "
+        f"learning, arXiv:1706.00384; weight {weight}{grown}, temperature {temperature}). {_chosen(peers, 'peer')}"
+    )
+
+
+def _chosen(found: Mapping[str, Any], word: str) -> str:
+    """Return which of several models was kept, and why."""
+    kept = f"{word.capitalize()} {found['exported']} of {len(found['members'])} was kept"
+    if found["chosen_by"] == "first":
+        return f"{kept}, the first, since there were no rows to choose by."
+    return f"{kept}, the best on rows apart from those that scores are of."
+
+
+def members_table(run: RunResults, key: str) -> Table | None:
+    """Return the scores of models that trained together, of their mean and of their ensemble.
+
+    Args:
+        key: of `results.json`, such as `peers`.
+    """
+    found = run.get(key)
+    if not found:
+        return None
+    word, metric = {"peers": "peer", "branches": "branch"}[key], run.metric
+    rows = [
+        (
+            f"{word} {number}{', kept' if number == found['exported'] else ''}",
+            decimal(get_nested(member, "metrics", metric)),
+            decimal(member.get("selection")),
+            str(member.get("layers") or ""),
+            ", ".join(map(str, get_nested(member, "initialisation", "teacher_layers") or ())),
+        )
+        for number, member in enumerate(found["members"], 1)
+    ]
+    rows += [(name, decimal(get_nested(found, name, metric)), "", "", "") for name in ("mean", "ensemble")]
+    head = ["", headline_name(run), "on rows to choose by", "layers", "from teacher layers"]
+    note = "Ensemble: the mean of their probabilities. Which one is kept was not chosen by these scores."
+    return make_table(f"{key.capitalize()} that trained together", head, rows, note)
 
 
 def exits_table(run: RunResults) -> Table | None:

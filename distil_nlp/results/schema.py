@@ -312,6 +312,25 @@ class Exit(ModelCost):
     metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
 
 
+class TrainedMember(Block):
+    """One of several models that trained together."""
+
+    layers: int = described("Its layers.")
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+    selection: Number = described("Its headline metric on the rows to choose by.", absent="without such rows")
+    initialisation: Initialisation = described("Origin of its parameters.", absent="for the first, the student")
+
+
+class TrainedTogether(Block):
+    """Models that trained together, one of which is the student in `student/`."""
+
+    members: list[TrainedMember] = described("Each of them, the student as it was built first.")
+    exported: int = described("Number of the one that is kept, from 1.")
+    chosen_by: str = described("The metric on the rows to choose by, or `first` without such rows.")
+    mean: MetricValues = described("Mean of their scores.")
+    ensemble: MetricValues = described("Scores of the mean of their probabilities (regression: of their outputs).")
+
+
 class MajorityBaseline(Block):
     """Scores that need no model."""
 
@@ -497,6 +516,7 @@ class Results(Block):
         "Exits of the run's own student, from the first; their latencies are in `efficiency`, as `exit_<layers>`.",
         absent="unless `student.exits` has some",
     )
+    peers: TrainedTogether = described("The run's own student and its peers.", absent="unless `student.peers` has some")
     seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
     baselines: Baselines = described("Baselines.")
     intervals: dict[Annotated[str, "model"], ScoreInterval] = described(

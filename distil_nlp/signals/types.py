@@ -28,24 +28,24 @@ class SignalRequest:
     Attributes:
         logits: True if any term uses the output.
         hidden: (layer, row set) pairs; layers are 0-based block numbers, `EMBEDDINGS` the embedding output.
-        states: blocks, other than the last, whose whole states go into a module within the forward.
         attention: layers whose queries and keys, or attention distributions, are compared.
         values: the layers among these whose values are compared too.
         scores: the layers among these that need queries and keys themselves; distributions are not enough.
         activations: (layer, row set) pairs whose feed-forward units are compared, before their activation function.
         weights: layers whose weight matrices are compared.
         input_gradient: True if a loss is differentiated with respect to the input of the first block.
+        states: blocks, other than the last, whose whole states go into a module within the forward.
     """
 
     logits: bool = False
     hidden: frozenset[tuple[int, str]] = frozenset()
-    states: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
     values: frozenset[int] = frozenset()
     scores: frozenset[int] = frozenset()
     activations: frozenset[tuple[int, str]] = frozenset()
     weights: frozenset[int] = frozenset()
     input_gradient: bool = False
+    states: frozenset[int] = frozenset()
 
     @property
     def has_layers(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline.joint import candidates
 from distil_nlp.reporting.joint import joint_sentences
 from distil_nlp.reporting.plots.exits import exits_figure
 from distil_nlp.results import read_runs
@@ -61,7 +62,40 @@ def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatc
     assert place.results["exits"][0]["metrics"] == results["exits"][0]["metrics"]
 
 
+OUTPUTS_ALONE = ["objective.hidden_cosine=null", "objective.attention_kl=null"]
+
+
+def test_a_run_with_peers_keeps_the_best(place, monkeypatch, capsys):
+    """Prevents a student that is not the one that was chosen, and scores of peers that nobody sees."""
+    found = iter((0.1, 0.9))
+    monkeypatch.setattr(candidates, "_or_least", lambda value: next(found))
+    told = [*OUTPUTS_ALONE, "student.peers=2", "training.eval_strategy=epoch"]
+    assert place.run(*told) == 0
+    results = place.results
+    found = results["peers"]
+    assert (found["exported"], found["chosen_by"], len(found["members"])) == (2, "accuracy", 2)
+    assert results["student"]["metrics"] == found["members"][1]["metrics"]
+    assert results["student"]["initialisation"]["teacher_layers"] == [0, 2]
+    assert logits_of(place.out / "student", place.texts[:9]).shape == (9, 2)
+    (run,) = read_runs([place.out])
+    assert "Peer 2 of 2 was kept, the best on rows apart" in joint_sentences(run)[0]
+    assert "peer 2, kept" in capsys.readouterr().out
+
+
+def test_peers_need_no_teacher(place):
+    """Prevents mutual learning that asks for soft targets."""
+    assert place.run(*OUTPUTS_ALONE, "objective.soft_target_kl=null", "student.peers=2", "training.max_steps=1") == 0
+    assert place.results["peers"]["chosen_by"] == "first"
+
+
 REFUSED = {
+    "peers and layers": (["student.peers=2"], r"student.peers: expected terms on outputs alone / got hidden_cosine"),
+    "peers and mixup": (
+        [*OUTPUTS_ALONE, "student.peers=2", "data.augmentation.mixup={}"],
+        r"student.peers: expected no data.augmentation.mixup",
+    ),
+    "one peer": (["student.peers=1"], r"student.peers.models: expected greater than or equal to 2"),
+    "two schemes": (["student.peers=2", "student.exits=[1]"], r"student: expected one of exits, peers.* got exits and"),
     "too deep": (["student.exits=[1, 7]"], r"student.exits.after: expected numbers of blocks from 1 to 1"),
     "twice": (["student.exits=[1, 1]"], r"student.exits.after: expected each depth once"),
     "text": (["data.task=mlm", "data.text_columns=[text]", "student.exits=[1]"], r"student.exits: expected a task"),

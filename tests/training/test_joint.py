@@ -3,18 +3,23 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.models.tails import join_tail
 from distil_nlp.objective.objective import Objective
+from distil_nlp.pipeline.joint.base import Judge
+from distil_nlp.pipeline.joint.candidates import best_of
 from distil_nlp.pipeline.joint.exits import Exits
-from distil_nlp.recipe.sections import ExitsSection
+from distil_nlp.pipeline.joint.peers import Peers
+from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.training.checks import validate_joint
 from tests.helpers import tiny
@@ -23,7 +28,7 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve
 from tests.workers.joint import models, scheme_of, train
 
-SCHEMES = ("exits",)
+SCHEMES = ("exits", "peers")
 
 
 def one_step(folder, scheme, batch=8, accumulation=1, kind="classification"):
@@ -134,7 +139,7 @@ def test_an_exit_leaves_as_a_plain_model(tmp_path):
         states = student(**inputs, output_hidden_states=True).hidden_states
         expected = {blocks: tail.eval()(states[blocks], inputs) for blocks, tail in scheme.tails.items()}
     plain = run.detach()
-    finished = scheme.finish(plain, None, None)
+    finished = scheme.finish(plain, None)
     assert finished.student is plain
     assert list(finished.further) == ["exits/1-layers", "exits/2-layers"]
     for (blocks, logits), (name, model) in zip(expected.items(), finished.further.items(), strict=True):
@@ -150,13 +155,119 @@ def test_exits_lie_within_the_student(after):
     """Prevents an exit that is the student itself, or none."""
     student = tiny.classifier(3)
     with pytest.raises(UserError, match=r"exits.after: expected numbers of blocks from 1 to 2"):
-        Exits(ExitsSection(after=after)).extend(Objective([HardLabel()], "classification"), student, student, 0)
+        Exits(StudentSection(exits=after)).extend(Objective([HardLabel()], "classification"), student, student, 0)
 
 
 def test_the_students_own_depth_is_an_exit_anyway():
     """Prevents a refusal of [1, 3], which names the student itself too."""
-    student, scheme = tiny.classifier(3), Exits(ExitsSection(after=[3, 1]))
+    student, scheme = tiny.classifier(3), Exits(StudentSection(exits=[3, 1]))
     objective = scheme.extend(Objective([SoftTargetKL(), HardLabel()], "classification"), student, student, 0)
     assert list(scheme.tails) == [1]
     own = ["soft_target_kl", "hard_label"]
     assert objective.names == [*own, "exit_1_soft_target_kl", "exit_1_hard_label", "exit_1_from_student"]
+
+
+# Peers ----------------------------------------------------------------------------------------------------------
+
+
+def soft(logits, temperature):
+    return (logits / temperature).softmax(-1)
+
+
+def kl(learner, source, temperature):
+    """T² · KL(source ‖ learner), mean over rows."""
+    log_probs = (learner / temperature).log_softmax(-1)
+    return temperature**2 * F.kl_div(log_probs, soft(source, temperature), reduction="none").sum(-1).mean()
+
+
+def definitions(batch):
+    """The models in float64, the inputs, and what labels and teacher say of logits."""
+    student, teacher = (model.double() for model in models(3))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    labels, known = batch["labels"], batch["labels"] != -100
+    with torch.no_grad():
+        taught = teacher(**inputs).logits
+    return student, teacher, inputs, lambda z: 5 * kl(z, taught, 2) + 2 * F.cross_entropy(z[known], labels[known])
+
+
+def gradients_of(student, **modules):
+    """The gradients of a student and of modules in its projections, by their names in training."""
+    named = [*student.named_parameters()]
+    named += [
+        (f"{PROJECTIONS}.{key}.{name}", p) for key, module in modules.items() for name, p in module.named_parameters()
+    ]
+    return {name: weight.grad for name, weight in named if weight.grad is not None}
+
+
+def test_peers_have_the_gradient_of_their_formula(tmp_path):
+    """Prevents a peer that moves towards those who learn from it, and a sum over peers for their mean."""
+    steps = Steps()
+    train(tmp_path, "peers", callbacks=[steps], max_steps=2, max_grad_norm=0, learning_rate=0.0)
+    student, teacher, inputs, own = definitions(steps.batches[1][0])
+    scheme = scheme_of("peers")
+    joint = scheme.extend(Objective([HardLabel()], "classification"), student, teacher, 3).joint
+    peers = {name: module.double() for name, (_, module) in joint.items()}
+    outputs = [student(**inputs).logits, *(peer(inputs) for peer in peers.values())]
+    for i, logits in enumerate(outputs):
+        others = [kl(logits, other.detach(), 2) for j, other in enumerate(outputs) if j != i]
+        (own(logits) + 0.7 * sum(others) / 2).backward()  # the last of two steps, at which the ramp ends
+    expected, found = gradients_of(student, **peers), steps.gradients[1]
+    assert found.keys() == expected.keys()
+    assert distance(found, expected) < 1e-5
+
+
+def test_peers_start_from_other_layers_or_shapes():
+    """Prevents peers that are equal, and stay so."""
+    student, teacher = models(3)
+    scheme = scheme_of("peers")
+    scheme.extend(Objective([HardLabel()], "classification"), student, teacher, 3)
+    second, third = scheme.peers
+    taken = [dict(enumerate(m.bert.encoder.layer)) for m in (teacher, second, third)]
+    assert [len(blocks) for blocks in taken[1:]] == [3, 2]
+    for blocks, layers in ((taken[1], [0, 0, 2]), (taken[2], [1, 3])):
+        for own, layer in enumerate(layers):
+            weight, source = (one.attention.self.query.weight for one in (blocks[own], taken[0][layer]))
+            assert torch.equal(weight, source)
+
+
+def test_copies_of_a_checkpoint_need_dropout():
+    """Prevents two copies that stay equal for a whole training."""
+    student, section = tiny.classifier(2), StudentSection(name="x", peers=2)
+    with pytest.raises(UserError, match=r"peers: expected a checkpoint with dropout"):
+        Peers(section).extend(Objective([HardLabel()], "classification"), student, student, 0)
+    student = tiny.classifier(2, hidden_dropout_prob=0.1)
+    scheme = Peers(section)
+    scheme.extend(Objective([HardLabel()], "classification"), student, student, 0)
+    assert len(scheme.peers) == 1
+
+
+def outputs_of(*probabilities):
+    return {"test": Outputs(np.log(np.array(probabilities)), np.array([0, 1, 1]))}
+
+
+ANSWERS: dict[str, dict[str, Outputs]] = {
+    "first": outputs_of([0.9, 0.1], [0.6, 0.4], [0.6, 0.4]),
+    "second": outputs_of([0.4, 0.6], [0.1, 0.9], [0.8, 0.2]),
+    "third": outputs_of([0.9, 0.1], [0.1, 0.9], [0.1, 0.9]),
+}
+
+
+@pytest.mark.parametrize(("chosen", "exported"), [((0.1, 0.2, 0.2), 2), ((0.3, 0.2, 0.2), 1), (None, 1)])
+def test_the_best_on_other_rows_is_kept(chosen, exported, capsys):
+    """Prevents a choice by the rows that scores are of, and a choice that nobody hears of."""
+    facts = [{"layers": 2}] * 3
+
+    def choose(name, role):
+        correct = {} if chosen is None else dict(zip(ANSWERS, chosen, strict=True))
+        rows = np.arange(10)
+        picked = np.where(rows < round(10 * correct.get(name, 0)), 0, 1)
+        return None if chosen is None else {"selection": Outputs(np.eye(2)[picked], np.zeros(10, dtype=int))}
+
+    finished = best_of("peers", list(ANSWERS), Judge("classification", lambda name, role: ANSWERS[name], choose), facts)
+    found = finished.record["joint"]["peers"]
+    assert (found["exported"], finished.student) == (exported, list(ANSWERS)[exported - 1])
+    accuracies = [member["metrics"]["accuracy"] for member in found["members"]]
+    assert accuracies == pytest.approx([1 / 3, 1 / 3, 1])
+    assert found["mean"]["accuracy"] == pytest.approx(5 / 9)
+    assert found["ensemble"]["accuracy"] == pytest.approx(2 / 3)  # means of probabilities: 0.73, 0.27, 0.5
+    assert ("no rows to choose by" in capsys.readouterr().out) == (chosen is None)

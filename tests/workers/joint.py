@@ -25,11 +25,12 @@ from tests.helpers.training import curve, task_rows
 
 SETTINGS: dict[str, Any] = {
     "exits": {"after": [1, 2], "alpha": 0.3, "hint": 0.01},
+    "peers": {"models": [{}, {"num_layers": 2}], "weight": 0.7, "temperature": 2.0, "ramp": "linear"},
 }
 
 
 def scheme_of(name: str) -> JointScheme:
-    return SCHEMES[name](getattr(StudentSection(**{name: SETTINGS[name]}), name))
+    return SCHEMES[name](StudentSection(num_layers=3, **{name: SETTINGS[name]}))
 
 
 def models(labels: int, **changes: Any) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline.joint.base import JointScheme
 from distil_nlp.pipeline.joint.exits import Exits
+from distil_nlp.pipeline.joint.peers import Peers
 from distil_nlp.recipe import Recipe
 
-SCHEMES = {scheme.key: scheme for scheme in (Exits,)}
+SCHEMES = {scheme.key: scheme for scheme in (Exits, Peers)}
 
 
 def scheme_of(recipe: Recipe) -> JointScheme:
@@ -25,4 +26,4 @@ def scheme_of(recipe: Recipe) -> JointScheme:
             why="each of them decides what else trains together with the student, and what leaves at the end",
             fix="leave the others out",
         )
-    return SCHEMES[named[0]](getattr(recipe.student, named[0])) if named else JointScheme()
+    return SCHEMES[named[0]](recipe.student) if named else JointScheme(recipe.student)

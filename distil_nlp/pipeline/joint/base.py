@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.training.checks import validate_joint
 from distil_nlp.training.fit import Finished
 
@@ -23,8 +25,26 @@ Chooser = Callable[[PreTrainedModel, str], dict[str, Outputs] | None]
 """(model, its name for people) → its outputs on the rows to choose by; None without any."""
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Scores models after a training.
+
+    Attributes:
+        task: name of the task.
+        score: runs a model on the evaluation rows.
+        choose: runs a model on the rows that checkpoints are chosen by.
+    """
+
+    task: str
+    score: Scorer
+    choose: Chooser
+
+
 class JointScheme:
     """A student alone, without further modules; the base of the schemes that have some.
+
+    Args:
+        student: the recipe's section.
 
     Attributes:
         key: in the recipe's section `student`.
@@ -32,6 +52,9 @@ class JointScheme:
     """
 
     key: ClassVar[str] = ""
+
+    def __init__(self, student: StudentSection):
+        self.student = student
 
     @property
     def where(self) -> str:
@@ -54,13 +77,12 @@ class JointScheme:
         """
         return objective
 
-    def finish(self, student: PreTrainedModel, score: Scorer, choose: Chooser) -> Finished:
+    def finish(self, student: PreTrainedModel, judge: Judge) -> Finished:
         """Return what is saved of a trained student and the modules of the last `extend`.
 
         Args:
             student: trained, without modules and hooks.
-            score: runs a model on the evaluation rows.
-            choose: runs a model on the rows that checkpoints are chosen by.
+            judge: scores models.
         """
         return Finished(student)
 

@@ -12,9 +12,9 @@ from distil_nlp.models.tails import Tail, join_tail
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
-from distil_nlp.pipeline.joint.base import JOINT, Chooser, JointScheme, Scorer, output_terms, validate_joint_plan
+from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge, output_terms, validate_joint_plan
 from distil_nlp.pipeline.plan import RunPlan
-from distil_nlp.recipe.sections import ExitsSection
+from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.signals.types import ProjectionInput
 from distil_nlp.training.fit import Finished
 
@@ -31,17 +31,16 @@ class Exits(JointScheme):
     minimise is added. The paper names no values; α = 0.1 and T = 3 are those of a reimplementation,
     github.com/luanyunteng/pytorch-be-your-own-teacher.
 
-    Args:
-        section: the recipe's.
-
     Attributes:
         tails: depth → the exit's module, once `extend` has made them.
     """
 
     key = "exits"
 
-    def __init__(self, section: ExitsSection):
-        self.section = section
+    def __init__(self, student: StudentSection):
+        super().__init__(student)
+        assert student.exits is not None  # or there would be no such scheme
+        self.section = student.exits
         self.tails: dict[int, Tail] = {}
 
     def validate(self, plan: RunPlan) -> None:
@@ -73,7 +72,7 @@ class Exits(JointScheme):
             terms.append(ExitHint(f"{name}_hint", hint, blocks - 1, depth - 1))
         return Objective(terms, objective.kind, objective.balance, joint)
 
-    def finish(self, student: PreTrainedModel, score: Scorer, choose: Chooser) -> Finished:
+    def finish(self, student: PreTrainedModel, judge: Judge) -> Finished:
         further = {exit_folder(blocks): join_tail(student, blocks, tail) for blocks, tail in self.tails.items()}
         exits = [{"layers": blocks, "folder": exit_folder(blocks)} for blocks in self.tails]
         return Finished(student, further, {JOINT: {"exits": exits}})

@@ -106,7 +106,10 @@ def run_page(run: RunResults) -> Page:
             _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
             ReportSection(
-                "Trained together", joint.joint_sentences(run), [joint.exits_table(run)], [exits.exits_figure(run)]
+                "Trained together",
+                joint.joint_sentences(run),
+                [joint.exits_table(run), joint.members_table(run, "peers")],
+                [exits.exits_figure(run)],
             ),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
             ReportSection("Fidelity", sentences.fidelity_sentences(run), (), [matrices.cka_figure(run)]),
