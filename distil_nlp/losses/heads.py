@@ -22,7 +22,7 @@ def mutual_kl(learner: Tensor, sources: Sequence[Tensor], temperature: float = 1
         sources: logits of others, of the same shape; no gradient flows to them.
         temperature: T > 0.
 
-    Reference: Zhang et al. (2018), arXiv:1706.00384, equation 8, at T = 1.
+    Reference: Zhang et al. (2018), arXiv:1706.00384, section 3, at T = 1.
     """
     total: Any = sum(soft_target_kl(learner, source, temperature) for source in sources)
     return total / len(sources)
@@ -71,7 +71,7 @@ class ExitHint(LossTerm):
         block: of the exit.
         last: number of the last block.
 
-    Reference: Zhang et al. (2019), arXiv:1905.08094, section 3.2; features are [CLS] states here, which need no layer
+    Reference: Zhang et al. (2019), arXiv:1905.08094, section 3; features are [CLS] states here, which need no layer
     that fits their sizes.
     """
 

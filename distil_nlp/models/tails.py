@@ -33,6 +33,7 @@ class Tail(nn.Module):
     Attributes:
         model: the copy; what of it does not change the logits is frozen.
         blocks: see above.
+        is_batch_first: whether states are (batch, seq, width).
 
     Raises:
         UserError: if the model cannot be cut there: blocks that share weights or run in parts, blocks that are not the
@@ -54,6 +55,7 @@ class Tail(nn.Module):
         prefix = _only_prefix(model)
         start = model.config.num_hidden_layers - blocks
         states, logits, form, before = _trial(model, start)
+        self.is_batch_first = len(states) == len(logits)
         self.model = copy.deepcopy(model)
         set_for_distilling(self.model.config)
         self._stack = prefix.rstrip(".")

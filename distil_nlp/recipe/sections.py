@@ -129,6 +129,24 @@ class PeersSection(Section):
     ramp: Curve = "constant"
 
 
+class BranchesSection(Section):
+    """Branches over a shared trunk, with a gate that weighs them; a number alone is `models`.
+
+    Attributes:
+        models: the number of branches, the student's own last blocks the first of them.
+        blocks: number of blocks of a branch; those before are the trunk.
+        weight: factor of what each branch learns from all of them, weighed by the gate.
+        temperature: T of that.
+        ramp: `linear` or `cosine` to let that factor grow from 0 over the training.
+    """
+
+    models: Annotated[int, Field(ge=2, le=8)]
+    blocks: PositiveInt = 1
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    ramp: Curve = "constant"
+
+
 def _short_form(key: str) -> BeforeValidator:
     """Return a validator that takes a section's most important value for the section."""
     return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
@@ -146,6 +164,7 @@ class StudentSection(Section):
         config: fields of the model's configuration to change, such as `hidden_size`.
         exits: exits within the student, which train together with it and become students of their own.
         peers: students that train together with this one, which all learn from each other; the best is kept.
+        branches: copies of its last blocks that train together over the shared others; the best is kept.
     """
 
     name: str | None = None
@@ -156,6 +175,7 @@ class StudentSection(Section):
     config: dict[str, Any] = {}
     exits: Annotated[ExitsSection | None, _short_form("after")] = None
     peers: Annotated[PeersSection | None, _short_form("models")] = None
+    branches: Annotated[BranchesSection | None, _short_form("models")] = None
 
 
 class MaskingSection(Section):

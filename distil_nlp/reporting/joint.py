@@ -14,7 +14,7 @@ from distil_nlp.results import RunResults, get_nested
 
 def joint_sentences(run: RunResults) -> list[str]:
     """Return what trained together with the student and what came of it; [] for a student alone."""
-    return [sentence for sentence in (_exits_sentence(run), _peers_sentence(run)) if sentence]
+    return [sentence for sentence in (_exits_sentence(run), _peers_sentence(run), _branches_sentence(run)) if sentence]
 
 
 def _exits_sentence(run: RunResults) -> str:
@@ -35,13 +35,29 @@ def _peers_sentence(run: RunResults) -> str:
     peers, settings = run.get("peers"), run.get("recipe.student.peers") or {}
     if not peers:
         return ""
-    ramp = settings.get("ramp") or "constant"
-    weight, temperature = (decimal(settings.get(name)) for name in ("weight", "temperature"))
-    grown = f", which grew from 0 ({ramp})" if ramp != "constant" else ""
     return (
         f"{len(peers['members'])} students trained together and learned from each other’s outputs (deep mutual "
-        f"learning, arXiv:1706.00384; weight {weight}{grown}, temperature {temperature}). {_chosen(peers, 'peer')}"
+        f"learning, arXiv:1706.00384; {_strength(settings)}). {_chosen(peers, 'peer')}"
     )
+
+
+def _branches_sentence(run: RunResults) -> str:
+    branches, settings = run.get("branches"), run.get("recipe.student.branches") or {}
+    if not branches:
+        return ""
+    return (
+        f"{len(branches['members'])} branches of {plural(settings.get('blocks') or 1, 'layer')} over shared ones "
+        "trained together, and learned from their sum, weighed by a gate (ONE, arXiv:1806.04606; "
+        f"{_strength(settings)}). {_chosen(branches, 'branch')}"
+    )
+
+
+def _strength(settings: Mapping[str, Any]) -> str:
+    """Return weight and temperature of what models learn from each other."""
+    ramp = settings.get("ramp") or "constant"
+    grown = f", which grew from 0 ({ramp})" if ramp != "constant" else ""
+    weight, temperature = (decimal(settings.get(name)) for name in ("weight", "temperature"))
+    return f"weight {weight}{grown}, temperature {temperature}"
 
 
 def _chosen(found: Mapping[str, Any], word: str) -> str:
@@ -52,16 +68,16 @@ def _chosen(found: Mapping[str, Any], word: str) -> str:
     return f"{kept}, the best on rows apart from those that scores are of."
 
 
-def members_table(run: RunResults, key: str) -> Table | None:
-    """Return the scores of models that trained together, of their mean and of their ensemble.
+def members_tables(run: RunResults) -> list[Table]:
+    """Return the scores of peers or branches, of their mean and of their ensemble; [] for a student alone."""
+    tables = [_members_table(run, key, word) for key, word in (("peers", "peer"), ("branches", "branch"))]
+    return [table for table in tables if table]
 
-    Args:
-        key: of `results.json`, such as `peers`.
-    """
-    found = run.get(key)
+
+def _members_table(run: RunResults, key: str, word: str) -> Table | None:
+    found, metric = run.get(key), run.metric
     if not found:
         return None
-    word, metric = {"peers": "peer", "branches": "branch"}[key], run.metric
     rows = [
         (
             f"{word} {number}{', kept' if number == found['exported'] else ''}",

@@ -517,6 +517,9 @@ class Results(Block):
         absent="unless `student.exits` has some",
     )
     peers: TrainedTogether = described("The run's own student and its peers.", absent="unless `student.peers` has some")
+    branches: TrainedTogether = described(
+        "The run's own student, as each of its branches makes it.", absent="unless `student.branches` has some"
+    )
     seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
     baselines: Baselines = described("Baselines.")
     intervals: dict[Annotated[str, "model"], ScoreInterval] = described(

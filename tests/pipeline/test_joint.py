@@ -88,7 +88,31 @@ def test_peers_need_no_teacher(place):
     assert place.results["peers"]["chosen_by"] == "first"
 
 
+def test_a_run_with_branches_keeps_the_best_as_a_plain_student(place, monkeypatch):
+    """Prevents a student with the blocks of another branch than the one that was chosen."""
+    found = iter((0.1, 0.9, 0.2))
+    monkeypatch.setattr(candidates, "_or_least", lambda value: next(found))
+    told = [*OUTPUTS_ALONE, "student.branches=3", "training.eval_strategy=epoch", "student.num_layers=3"]
+    assert place.run(*told) == 0
+    results = place.results
+    assert results["branches"]["exported"] == 2
+    assert results["student"]["metrics"] == results["branches"]["members"][1]["metrics"]
+    assert results["student"]["initialisation"]["teacher_layers"] == [0, 1, 2]
+    assert logits_of(place.out / "student", place.texts[:9]).shape == (9, 2)
+    assert {"all_hard_label", "branch_3_from_all"} <= results["training"]["final_terms"].keys()
+    (run,) = read_runs([place.out])
+    assert "3 branches of 1\xa0layer over shared ones" in joint_sentences(run)[0]
+
+
 REFUSED = {
+    "branches of a checkpoint": (
+        [*OUTPUTS_ALONE, "student.branches=2", "student.name=x"],
+        r"student.branches: expected a student that is made of the teacher's layers",
+    ),
+    "no trunk": (
+        [*OUTPUTS_ALONE, "student.branches={models: 2, blocks: 2}"],
+        r"branches.blocks: expected fewer than the student's 2",
+    ),
     "peers and layers": (["student.peers=2"], r"student.peers: expected terms on outputs alone / got hidden_cosine"),
     "peers and mixup": (
         [*OUTPUTS_ALONE, "student.peers=2", "data.augmentation.mixup={}"],

@@ -16,6 +16,7 @@ from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.models.tails import join_tail
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline.joint.base import Judge
+from distil_nlp.pipeline.joint.branches import Branches, Gate
 from distil_nlp.pipeline.joint.candidates import best_of
 from distil_nlp.pipeline.joint.exits import Exits
 from distil_nlp.pipeline.joint.peers import Peers
@@ -28,7 +29,7 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve
 from tests.workers.joint import models, scheme_of, train
 
-SCHEMES = ("exits", "peers")
+SCHEMES = ("exits", "peers", "branches")
 
 
 def one_step(folder, scheme, batch=8, accumulation=1, kind="classification"):
@@ -271,3 +272,90 @@ def test_the_best_on_other_rows_is_kept(chosen, exported, capsys):
     assert found["mean"]["accuracy"] == pytest.approx(5 / 9)
     assert found["ensemble"]["accuracy"] == pytest.approx(2 / 3)  # means of probabilities: 0.73, 0.27, 0.5
     assert ("no rows to choose by" in capsys.readouterr().out) == (chosen is None)
+
+
+# Branches -------------------------------------------------------------------------------------------------------
+
+
+def test_branches_have_the_gradient_of_their_formula(tmp_path):
+    """Prevents a gate without a gradient, and a sum of branches that moves towards those who learn from it."""
+    found, batch = one_step(tmp_path, "branches")
+    student, teacher, inputs, own = definitions(batch)
+    joint = scheme_of("branches").extend(Objective([HardLabel()], "classification"), student, teacher, 3).joint
+    modules = {name: module.double() for name, (_, module) in joint.items()}
+    assert list(modules) == ["branch_2", "branch_3", "gate"]
+    out = student(**inputs, output_hidden_states=True)
+    trunk = out.hidden_states[2]
+    outputs = [out.logits, *(modules[name](trunk, inputs) for name in ("branch_2", "branch_3"))]
+    gate = (trunk[:, 0] @ modules["gate"].map.weight.T + modules["gate"].map.bias).softmax(-1)
+    together = sum(gate[:, i : i + 1] * logits for i, logits in enumerate(outputs))
+    loss = own(together) + sum(own(logits) + 0.7 * kl(logits, together.detach(), 2) for logits in outputs)
+    loss.backward()
+    expected = gradients_of(student, **modules)
+    assert found.keys() == expected.keys()
+    assert distance(found, expected) < 1e-5
+
+
+def test_the_gate_moves_from_uniform(tmp_path):
+    """Prevents a gate that is frozen where it begins, so that the sum is a plain mean for good."""
+    run, _ = train(tmp_path, "branches", max_steps=20, learning_rate=1e-2)
+    batch = run.data_collator([run.train_dataset[i] for i in range(8)])
+    gate, states = getattr(run.model, PROJECTIONS)["gate"], torch.randn(8, 9, 32)
+    assert torch.allclose(Gate(32, 3)(states, batch), torch.full((8, 3), 1 / 3))
+    with torch.no_grad():
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        weights = gate(run.model(**inputs, output_hidden_states=True).hidden_states[2], inputs)
+    assert torch.allclose(weights.sum(-1), torch.ones(8))
+    assert float((weights - 1 / 3).abs().max()) > 0.05
+
+
+def test_the_gate_reads_the_first_token():
+    """Prevents a gate that reads padding on the left."""
+    gate, states = Gate(4, 2), torch.randn(2, 3, 4)
+    torch.nn.init.normal_(gate.map.weight)
+    found = gate(states, {"attention_mask": torch.tensor([[1, 1, 0], [0, 1, 1]])})
+    expected = gate(torch.stack([states[0, 0], states[1, 1]])[:, None], {})
+    assert torch.equal(found, expected)
+
+
+def test_a_branch_leaves_as_a_plain_student(tmp_path):
+    """Prevents a student with the trunk of one branch and the blocks of another, or from before the training."""
+    run, scheme = train(tmp_path, "branches", learning_rate=1e-2)
+    batch = run.data_collator([run.train_dataset[i] for i in range(8)])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    student = run.model.eval()
+    with torch.no_grad():
+        out = student(**inputs, output_hidden_states=True)
+        expected = [out.logits, *(tail.eval()(out.hidden_states[2], inputs) for tail in scheme.tails)]
+    scored = []
+
+    def score(model, role):
+        with torch.no_grad():
+            scored.append(model(**inputs).logits)
+        return {"test": Outputs(scored[-1].numpy(), np.arange(8) % 3)}
+
+    finished = scheme.finish(run.detach(), Judge("classification", score, lambda *_: None))
+    assert len(scored) == 3
+    for logits, wanted in zip(scored, expected, strict=True):
+        torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+    members = finished.record["joint"]["branches"]["members"]
+    assert [member.get("initialisation", {}).get("teacher_layers") for member in members] == [
+        None,
+        [0, 1, 2],
+        [0, 1, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": 2, "blocks": 3}, r"branches.blocks: expected fewer than the student's 3"),
+        ({"models": 5}, r"branches.models: expected at most 4"),
+    ],
+)
+def test_branches_need_a_trunk_and_layers_to_start_from(settings, message):
+    """Prevents branches that start alike, and stay so."""
+    student, teacher = models(3)
+    section = StudentSection(num_layers=3, branches=settings)
+    with pytest.raises(UserError, match=message):
+        Branches(section).extend(Objective([HardLabel()], "classification"), student, teacher, 0)

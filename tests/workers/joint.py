@@ -26,6 +26,7 @@ from tests.helpers.training import curve, task_rows
 SETTINGS: dict[str, Any] = {
     "exits": {"after": [1, 2], "alpha": 0.3, "hint": 0.01},
     "peers": {"models": [{}, {"num_layers": 2}], "weight": 0.7, "temperature": 2.0, "ramp": "linear"},
+    "branches": {"models": 3, "blocks": 1, "weight": 0.7, "temperature": 2.0},
 }
 
 

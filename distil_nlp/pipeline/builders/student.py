@@ -70,7 +70,7 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
 
 def lone_student(section: StudentSection) -> StudentSection:
     """Return the section of the same student without anything that trains together with it."""
-    return section.model_copy(update={"exits": None, "peers": None})
+    return section.model_copy(update={"exits": None, "peers": None, "branches": None})
 
 
 def random_student(section: StudentSection) -> StudentSection:

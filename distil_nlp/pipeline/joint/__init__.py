@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline.joint.base import JointScheme
+from distil_nlp.pipeline.joint.branches import Branches
 from distil_nlp.pipeline.joint.exits import Exits
 from distil_nlp.pipeline.joint.peers import Peers
 from distil_nlp.recipe import Recipe
 
-SCHEMES = {scheme.key: scheme for scheme in (Exits, Peers)}
+SCHEMES = {scheme.key: scheme for scheme in (Exits, Peers, Branches)}
 
 
 def scheme_of(recipe: Recipe) -> JointScheme:

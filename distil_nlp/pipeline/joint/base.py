@@ -12,6 +12,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
+from distil_nlp.objective.schedule import Curve, Schedule
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.training.checks import validate_joint
@@ -90,6 +91,11 @@ class JointScheme:
 def output_terms(objective: Objective) -> list[OutputTerm]:
     """Return the terms on outputs, which further heads have too."""
     return [term for term in objective.terms if isinstance(term, OutputTerm)]
+
+
+def ramped(weight: float, ramp: Curve) -> Schedule:
+    """Return a weight that grows from 0 over the training, by a curve; `constant` for one that does not change."""
+    return Schedule(weight) if ramp == "constant" else Schedule(0.0, weight, ramp)
 
 
 def validate_joint_plan(plan: RunPlan, where: str) -> None:

@@ -1,4 +1,4 @@
-"""The choice of one of several models that trained together, and the scores of all of them."""
+"""Several equal candidates for the student: their starts, what they have in common, the choice, and all scores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 from transformers import PreTrainedModel
 
+from distil_nlp.errors import UserError, listed
 from distil_nlp.evaluation.metrics import Metrics, headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
-from distil_nlp.pipeline.joint.base import JOINT, Judge
+from distil_nlp.pipeline.joint.base import JOINT, Judge, output_terms
+from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.tasks import TASKS
 from distil_nlp.training.fit import Finished
 from distil_nlp.utils.logging import get_logger
@@ -69,6 +71,28 @@ def ensemble_metrics(task: str, outputs: Sequence[Mapping[str, Outputs]]) -> Met
         logs = stacked if is_number else logsumexp(log_softmax(stacked, -1), 0) - math.log(len(outputs))
         mean[split] = Outputs(logs.mean(0) if is_number else logs, first.labels)
     return metrics_of(task, mean)
+
+
+def lower_layers(layers: list[int], by: int) -> list[int]:
+    """Return the layers that lie `by` below each of these; none below the first."""
+    return [max(layer - by, 0) for layer in layers]
+
+
+def validate_equal_heads(plan: RunPlan, where: str) -> None:
+    """Raise UserError for terms on layers, which one of several candidates alone would have.
+
+    Args:
+        where: recipe key of the scheme.
+    """
+    lone = [term.name for term in plan.objective.terms if term not in output_terms(plan.objective)]
+    if lone:
+        raise UserError(
+            where,
+            "terms on outputs alone",
+            listed(lone),
+            why="they would teach the first alone",
+            fix="set their weights to 0, or leave it out",
+        )
 
 
 def _or_least(value: float | None) -> float:

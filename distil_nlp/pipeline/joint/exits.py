@@ -25,7 +25,7 @@ EXITS = "exits"
 class Exits(JointScheme):
     """Exits after some of the student's blocks, each with a copy of its head.
 
-    Each exit i minimises (1 − α) · L_i + α · T² · KL(p_C ‖ p_i) + λ · ‖F_i − F_C‖² (arXiv:1905.08094, section 3.2).
+    Each exit i minimises (1 − α) · L_i + α · T² · KL(p_C ‖ p_i) + λ · ‖F_i − F_C‖² (arXiv:1905.08094, section 3).
     L_i are the objective's own terms on outputs (labels, teacher) on the exit's logits, p_C is the student's own output
     and F are [CLS] states; p_C and F_C get no gradient. The student itself keeps all of its terms; what the exits
     minimise is added. The paper names no values; α = 0.1 and T = 3 are those of a reimplementation,

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distil_nlp.errors import UserError, listed
+from distil_nlp.errors import UserError
 from distil_nlp.losses.heads import FromHeads
 from distil_nlp.models import StudentReport, build_student, choose_layers
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.objective import Objective
-from distil_nlp.objective.schedule import Schedule
-from distil_nlp.pipeline.joint.base import JointScheme, Judge, output_terms, validate_joint_plan
-from distil_nlp.pipeline.joint.candidates import best_of
+from distil_nlp.pipeline.joint.base import JointScheme, Judge, output_terms, ramped, validate_joint_plan
+from distil_nlp.pipeline.joint.candidates import best_of, lower_layers, validate_equal_heads
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe.sections import PeerSection, StudentSection
 from distil_nlp.signals.types import ProjectionInput
@@ -44,7 +43,7 @@ class Peer(nn.Module):
 class Peers(JointScheme):
     """Peers of the student, each a whole model.
 
-    Peer i minimises L_i + w · mean over j ≠ i of T² · KL(p_j ‖ p_i) (arXiv:1706.00384, equation 8): L_i are the
+    Peer i minimises L_i + w · mean over j ≠ i of T² · KL(p_j ‖ p_i) (arXiv:1706.00384, section 3): L_i are the
     objective's terms on outputs on its logits, and p_j gets no gradient. All peers take their step at once; the paper's
     take turns. Peers differ in the teacher's layers that they start from and in their dropout; those of a checkpoint in
     their dropout alone.
@@ -65,6 +64,14 @@ class Peers(JointScheme):
     def validate(self, plan: RunPlan) -> None:
         validate_joint_plan(plan, self.where)
         validate_equal_heads(plan, self.where)
+        if plan.recipe.data.augmentation.mixup is not None:
+            raise UserError(
+                self.where,
+                "no data.augmentation.mixup",
+                "it",
+                why="the embeddings of the first alone would be mixed",
+                fix="leave one of the two out",
+            )
         if self.student.name is not None and not isinstance(self.section.models, int):
             raise UserError(
                 self.where,
@@ -80,9 +87,7 @@ class Peers(JointScheme):
             built = [self._peer(number, shape, student, teacher) for number, shape in enumerate(self._shapes(), 1)]
         self.peers, self._reports = [peer for peer, _ in built], [report for _, report in built]
         heads = [OWN_LOGITS, *(LogitsOf(f"peer_{number + 2}") for number in range(len(built)))]
-        weight = Schedule(self.section.weight)
-        if self.section.ramp != "constant":
-            weight = Schedule(0.0, self.section.weight, self.section.ramp)
+        weight = ramped(self.section.weight, self.section.ramp)
         terms: list[Any] = list(objective.terms)
         for head in heads:
             others = [other for other in heads if other != head]
@@ -129,36 +134,6 @@ class Peers(JointScheme):
         for name in ("id2label", "label2id", "problem_type"):
             setattr(peer.config, name, copy.deepcopy(getattr(student.config, name)))
         return peer, report
-
-
-def lower_layers(layers: list[int], by: int) -> list[int]:
-    """Return the layers that lie `by` below each of these; none below the first."""
-    return [max(layer - by, 0) for layer in layers]
-
-
-def validate_equal_heads(plan: RunPlan, where: str) -> None:
-    """Raise UserError for what one of several equal heads alone would have: terms on layers, mixed embeddings.
-
-    Args:
-        where: recipe key of the scheme.
-    """
-    lone = [term.name for term in plan.objective.terms if term not in output_terms(plan.objective)]
-    if lone:
-        raise UserError(
-            where,
-            "terms on outputs alone",
-            listed(lone),
-            why="they would teach the first alone",
-            fix="set their weights to 0, or leave it out",
-        )
-    if plan.recipe.data.augmentation.mixup is not None:
-        raise UserError(
-            where,
-            "no data.augmentation.mixup",
-            "it",
-            why="the embeddings of the first alone would be mixed",
-            fix="leave one of the two out",
-        )
 
 
 def _of_depth(student: StudentSection, depth: int | None) -> Any:

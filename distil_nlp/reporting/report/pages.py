@@ -108,7 +108,7 @@ def run_page(run: RunResults) -> Page:
             ReportSection(
                 "Trained together",
                 joint.joint_sentences(run),
-                [joint.exits_table(run), joint.members_table(run, "peers")],
+                [joint.exits_table(run), *joint.members_tables(run)],
                 [exits.exits_figure(run)],
             ),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
