@@ -256,7 +256,7 @@ def _empty(
         config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
     else:
         cls = type(teacher)
-    _set_depth(config, depth, layers)
+    set_depth(config, depth, layers)
     unknown = [name for name in changes if not hasattr(config, name)]
     if unknown:
         raise UserError(
@@ -338,7 +338,7 @@ def _model_of(cls: type[PreTrainedModel], config: PretrainedConfig, changes: dic
     return student
 
 
-def _set_depth(config: PretrainedConfig, depth: int, layers: list[int] | None) -> None:
+def set_depth(config: PretrainedConfig, depth: int, layers: list[int] | None) -> None:
     """Set the number of layers; lists with a value for each layer keep those of the chosen ones.
 
     Raises:
@@ -410,14 +410,14 @@ def _origins(student: PreTrainedModel, prefixes: list[str], layers: list[int], k
     """
     known, origins = set(known), {}
     for name in student.state_dict():
-        prefix, number, rest = _split(name, prefixes)
+        prefix, number, rest = split_name(name, prefixes)
         origin = name if number is None else f"{prefix}{layers[number]}{rest}"
         if origin in known:
             origins[name] = origin
     return origins
 
 
-def _split(name: str, prefixes: list[str]) -> tuple[str, int | None, str]:
+def split_name(name: str, prefixes: list[str]) -> tuple[str, int | None, str]:
     """Split a parameter's name at the number of its block; the number is None if it is in no block."""
     for prefix in prefixes:
         if name.startswith(prefix):
@@ -429,5 +429,5 @@ def _split(name: str, prefixes: list[str]) -> tuple[str, int | None, str]:
 def _without_place(teacher: PreTrainedModel, layers: list[int], used: Collection[str]) -> list[str]:
     """Return the names of the teacher's parameters that are not `used`, but for those of blocks left out by plan."""
     prefixes, names = stack_prefixes(teacher), [name for name, _ in teacher.named_parameters()]
-    numbers = {name: _split(name, prefixes)[1] for name in names}
+    numbers = {name: split_name(name, prefixes)[1] for name in names}
     return [name for name in names if name not in used and numbers[name] in {None, *layers}]

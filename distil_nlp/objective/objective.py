@@ -25,13 +25,19 @@ class Objective:
         terms: at most one of each name. Terms with a weight of 0 throughout training are dropped, and cost nothing.
         kind: the kind of task: `mlm`, `classification` or `regression`; by default that of the trainer's student.
         balance: adapts the weights of the terms during training; None for fixed weights.
+        joint: modules that train together with the student, and whose outputs terms read as `Signals.projected`: name →
+            (input, module).
 
     Raises:
         UserError: if no term with a weight is left, a name occurs twice, or a term does not apply to the kind of task.
     """
 
     def __init__(
-        self, terms: Sequence[LossTerm], kind: TaskKind | str | None = None, balance: LossBalancer | None = None
+        self,
+        terms: Sequence[LossTerm],
+        kind: TaskKind | str | None = None,
+        balance: LossBalancer | None = None,
+        joint: Mapping[str, tuple[ProjectionInput, nn.Module]] | None = None,
     ):
         _check_terms(terms)
         names = [term.name for term in terms]
@@ -61,7 +67,7 @@ class Objective:
                 )
         self._check_passes()
         self.kind: TaskKind = cast(TaskKind, None)  # until `set_kind`; `bind` raises UserError without it
-        self.balance = balance
+        self.balance, self.joint = balance, dict(joint or {})
         if kind is not None:
             self.set_kind(kind)
 
@@ -123,14 +129,16 @@ class Objective:
             term.bind(self.kind, teacher, student)
         if self.balance is not None:
             self.balance.start(len(self.terms))
-        self._projections = {k: v for term in self.terms for k, v in term.projections().items()}
+        self._projections = self.joint | {k: v for term in self.terms for k, v in term.projections().items()}
 
     def request(self, role: Role) -> SignalRequest:
         """Return the signals of a model that the terms need, all together."""
         requests = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]
+        inputs = [source for source, _ in self.joint.values() if role == "student" and source.of == "states"]
         return SignalRequest(
             logits=any(request.logits for request in requests),
             hidden=frozenset().union(*(request.hidden for request in requests)),
+            states=frozenset(source.layer for source in inputs),
             attention=frozenset().union(*(request.attention for request in requests)),
             values=frozenset().union(*(request.values for request in requests)),
             scores=frozenset().union(*(request.scores for request in requests)),
@@ -247,8 +255,9 @@ class Objective:
                 sums.append(next(measured_sums))
                 continue
             with torch.autocast(factors.device.type, enabled=False):  # evaluation calls this within autocast
-                own = term.teacher_for(teacher, student.logits, progress) if isinstance(term, OutputTerm) else teacher
-                value = term.sum(student, own, batch, progress).float()
+                seen = term.seen(student)
+                own = term.teacher_for(teacher, seen.logits, progress) if isinstance(term, OutputTerm) else teacher
+                value = term.sum(seen, own, batch, progress).float()
             sums.append(value.detach())
             loss = loss + factor * value
         return loss, torch.stack([*sums, *measured_sums])

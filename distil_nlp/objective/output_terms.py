@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
+from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
@@ -19,11 +22,13 @@ class OutputTerm(LossTerm):
     """A term on logits: rows are tokens for language modelling, sequences otherwise.
 
     Attributes:
+        head: the one of the student's heads whose logits the term reads.
         accepts_top_logits: True if the teacher's logits may be `TopLogits`, as a cache has them for a vocabulary.
         least_classes: smallest number of classes for which the term has a gradient.
         temperature: T, by which the term divides the teacher's logits, a number or a `Schedule`.
     """
 
+    head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
     least_classes: ClassVar[int] = 2
@@ -42,6 +47,17 @@ class OutputTerm(LossTerm):
 
     def request(self, role: Role) -> SignalRequest:
         return SignalRequest(logits=role == "student" or self.needs_teacher)
+
+    def of_head(self, head: LogitsOf, prefix: str, share: float = 1.0) -> OutputTerm:
+        """Return a copy of the term for another head, named `<prefix>_<name>`, with `share` of its weight."""
+        term = copy.deepcopy(self)
+        vars(term).update(head=head, name=f"{prefix}_{self.name}", weight=self.weight.times(share))
+        return term
+
+    def seen(self, student: Signals) -> Signals:
+        if self.head == OWN_LOGITS:
+            return student
+        return dataclasses.replace(student, logits=self.head(student))
 
     def signal_rows(self) -> str:
         """Return the row set whose logits the term uses."""

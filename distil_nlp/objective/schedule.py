@@ -1,5 +1,7 @@
 """Schedules of a number over training: constant, or linear or cosine from start to end."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +35,10 @@ class Schedule:
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
         return self.start + (self.end - self.start) * done
+
+    def times(self, factor: float) -> Schedule:
+        """Return the schedule of `factor` times this number."""
+        return Schedule(self.start * factor, None if self.end is None else self.end * factor, self.shape)
 
     @property
     def always_zero(self) -> bool:

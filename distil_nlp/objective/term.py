@@ -168,6 +168,10 @@ class LossTerm:
         """Return the modules that the term trains: name → (input, module); outputs are `Signals.projected[name]`."""
         return {}
 
+    def seen(self, student: Signals) -> Signals:
+        """Return the student's signals as the term is to see them."""
+        return student
+
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         """Return Σ over the rows of a micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
         raise NotImplementedError

@@ -81,7 +81,8 @@ def _trainings(
         title = "distilling" if name == DISTILLED else name.replace("_", " ")
 
         def build(args: TrainingArguments, first: Any = alike[0]) -> DistillationTrainer:
-            return replace(run, args=args, objective=plan.objective_of(first)).trainer(student, teacher)
+            own = {"recipe": first.recipe(run.recipe, None), "objective": plan.objective_of(first)}
+            return replace(run, args=args, **own).trainer(student, teacher)
 
         yield PlannedTraining(title, build, plan.args, steps, len(alike), size)
     if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data)):

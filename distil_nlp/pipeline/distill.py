@@ -19,6 +19,7 @@ from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.hub import push, push_command, teacher_metadata, write_card
 from distil_nlp.models import (
+    StudentReport,
     class_names,
     load_model,
     load_tokenizer,
@@ -26,6 +27,8 @@ from distil_nlp.models import (
 )
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.joint.base import JOINT
+from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name
 from distil_nlp.pipeline.links import Link, chain_of, mean_outputs
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.predictions import prediction_columns
@@ -38,6 +41,7 @@ from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, al
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
+from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.summary import summary_table
 from distil_nlp.reporting.verdicts import stop_verdict, verdict_lines, verdicts
@@ -252,9 +256,18 @@ class Pipeline:
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        scores.exits = {
+            blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
+            for blocks, model in self.exits(training).items()
+        }
         if self.args.should_save:
             save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
-        return report.to_dict()
+        return _initialisation(report, training)
+
+    def exits(self, training: dict[str, Any]) -> dict[int, PreTrainedModel]:
+        """Return the plain models of the student's exits, by their depths; none for a student without any."""
+        saved = training.get(JOINT, {}).get(EXITS, [])
+        return {one["layers"]: load_model(str(self.plan.folder / one["folder"]), self.data.head) for one in saved}
 
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
         """Train and score another seed's student, or a baseline's."""
@@ -294,7 +307,8 @@ class Pipeline:
             args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
         objective = self.plan.objective_of(student_plan)
         provenance = replace(self.provenance, recipe=fingerprint_of_recipe(recipe))
-        return StudentRun(recipe, objective, student_plan.folder, args, self.tokenizer, self.data, provenance)
+        place = (student_plan.folder, args, self.tokenizer, self.data, provenance, student_plan.is_main)
+        return StudentRun(recipe, objective, *place)
 
     def steps_of(self, student_plan: StudentPlan, own: TrainedStudent, scores: RunScores) -> int:
         """Return the steps of a baseline: those of the run's own student, or as many as take the same operations.
@@ -341,7 +355,8 @@ class Pipeline:
         recipe, split = self.plan.recipe, self.data.split
         student = load_model(str(self.plan.folder / STUDENT), self.data.head)
         own = next(iter(scores.students[DISTILLED].values()))
-        costs, fidelity = self.costs(student), self.fidelity(student, scores)
+        exits = self.exits(own.training)
+        costs, fidelity = self.costs(student, exits), self.fidelity(student, scores)
         labels = class_names(student.config) if (self.data.head.num_labels or 0) > 1 else None
         self.write_predictions(scores, labels)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
@@ -377,6 +392,8 @@ class Pipeline:
                 "metrics": student_scores["metrics"],
                 "initialisation": initialisation,
             },
+            **self.exit_results(exits, costs, scores),
+            **{key: found for key, found in own.training.get(JOINT, {}).items() if key != EXITS},
             "seeds": student_scores["seeds"],
             "baselines": scores.baselines(),
             "intervals": scores.intervals(),
@@ -385,7 +402,7 @@ class Pipeline:
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,
             "efficiency": costs.get("efficiency"),
-            "training": own.training,
+            "training": {name: value for name, value in own.training.items() if name != JOINT},
             **self.schemes(own, scores),
         }
 
@@ -408,6 +425,22 @@ class Pipeline:
             block["mean_of_generations"] = metrics_of(scores.task, mean_outputs(generations, self.data.kind))
         return {"schemes": block}
 
+    def exit_results(
+        self, exits: dict[int, PreTrainedModel], costs: dict[str, Any], scores: RunScores
+    ) -> dict[str, Any]:
+        """Return size, costs and scores of the student's exits, from the first; {} without any."""
+        found = [
+            {
+                "layers": blocks,
+                "folder": exit_folder(blocks),
+                **size_of(model).to_dict(),
+                **costs.get(exit_name(blocks), {}),
+                "metrics": metrics_of(scores.task, scores.exits[blocks]),
+            }
+            for blocks, model in exits.items()
+        ]
+        return {"exits": found} if found else {}
+
     def breakdown(self, scores: RunScores, labels: list[str] | None) -> dict[str, Any]:
         """Return the scores by class and length on the first evaluation split, if the kind of task has any."""
         split, rows = next(iter(self.data.split.evaluation.items()))
@@ -424,15 +457,16 @@ class Pipeline:
         if columns:
             write_predictions(self.plan.folder, columns)
 
-    def costs(self, student: PreTrainedModel) -> dict[str, dict[str, Any]]:
-        """Return operations, memory and latency of teacher and student; {} if the recipe wants none."""
+    def costs(self, student: PreTrainedModel, exits: dict[int, PreTrainedModel]) -> dict[str, dict[str, Any]]:
+        """Return operations, memory and latency of teacher, student and exits; {} if the recipe wants none."""
         plan = PLANS.get(self.plan.recipe.evaluation.efficiency)
         if plan is None:
             return {}
         assert self.teacher is not None
         self.stages.begin(COSTS)
         return measure_efficiency(
-            {"teacher": self.teacher, "student": student},
+            {"teacher": self.teacher, "student": student}
+            | {exit_name(blocks): model for blocks, model in exits.items()},
             next(iter(self.data.split.evaluation.values())),
             self.data.scored_by,
             plan=plan,
@@ -463,3 +497,11 @@ class Pipeline:
             device=self.args.device,
             bf16=self.args.bf16,
         )
+
+
+def _initialisation(report: StudentReport, training: dict[str, Any]) -> dict[str, Any]:
+    """Return the origin of the student's parameters; of several that trained together, that of the one that is kept."""
+    for found in training.get(JOINT, {}).values():
+        if isinstance(found, dict) and found["exported"] > 1:
+            return found["members"][found["exported"] - 1]["initialisation"]
+    return report.to_dict()

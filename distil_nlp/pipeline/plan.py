@@ -60,6 +60,7 @@ class StudentPlan:
         if self.name == NO_DISTILLATION:
             changed.data.augmentation.mixup = None  # a mixture has no label
             changed.student.replacing = None  # the teacher takes no part
+            changed.student = builders.lone_student(changed.student)
         if self.name == RANDOM_INIT:
             changed.student = builders.random_student(recipe.student)
         if self.is_plain:

@@ -21,6 +21,7 @@ from distil_nlp.models.empty import empty_encoder
 from distil_nlp.models.student import choose_layers
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
 from distil_nlp.pipeline.schemes import schemes_of
@@ -52,6 +53,7 @@ def validate_plan(plan: RunPlan) -> None:
     recipe = plan.recipe
     validate_arguments(plan.args)
     validate_no_unused_keys(recipe, plan.task.kind)
+    scheme_of(recipe).validate(plan)
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)
     _check_baselines(recipe)

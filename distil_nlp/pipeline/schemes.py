@@ -108,6 +108,22 @@ def _replacing(recipe: Recipe) -> str:
     return Replacing([], section.start, section.full_at).sentence if section else ""
 
 
+def _exits(recipe: Recipe) -> str:
+    after = recipe.student.exits.after if recipe.student.exits else []
+    return f"Exits after {', '.join(map(str, after))} layers trained together with the student, and learned from its output."
+
+
+def _peers(recipe: Recipe) -> str:
+    models = recipe.student.peers.models if recipe.student.peers else 1
+    count = models if isinstance(models, int) else 1 + len(models)
+    return f"{count} students trained together and learned from each other; the best is kept."
+
+
+def _branches(recipe: Recipe) -> str:
+    count = recipe.student.branches.models if recipe.student.branches else 1
+    return f"{count} branches over shared layers trained together, taught by their gated sum; the best is kept."
+
+
 def _ema(recipe: Recipe) -> str:
     return average_sentence(recipe.student.ema or 0)
 
@@ -129,6 +145,9 @@ SCHEMES = (
     Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
     Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),
     Scheme("student", "replacing", "module replacing (BERT-of-Theseus)", "2002.02925", _replacing),
+    Scheme("student", "exits", "exits (Be Your Own Teacher)", "1905.08094", _exits),
+    Scheme("student", "peers", "deep mutual learning", "1706.00384", _peers),
+    Scheme("student", "branches", "branches (ONE)", "1806.04606", _branches),
     Scheme("student", "ema", "average of the student’s weights", "1703.01780", _ema),
     Scheme("objective", "r_drop", "R-Drop", "2106.14448", _r_drop),
     Scheme("student", "generations", "generations (born-again networks)", "1805.04770", _generations),

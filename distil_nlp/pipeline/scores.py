@@ -28,6 +28,7 @@ class RunScores:
         members: seed → outputs of each teacher of an ensemble; of a single teacher, its own.
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
+        exits: depth → outputs of an exit of the run's own student.
     """
 
     task: str
@@ -36,6 +37,7 @@ class RunScores:
     members: dict[int, list[dict[str, Outputs]]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
+    exits: dict[int, dict[str, Outputs]] = field(default_factory=dict)
 
     def teacher_scores(self) -> dict[str, Any]:
         """Return the metrics of the first teacher, and of every seed where there are several."""

@@ -24,6 +24,9 @@ from distil_nlp.evaluation.predict import Outputs, predict
 from distil_nlp.models import StudentReport, load_model
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.joint import scheme_of
+from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
+from distil_nlp.pipeline.joint.exits import EXITS
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.recipe import Recipe
@@ -72,6 +75,7 @@ class StudentRun:
         tokenizer: the teacher's.
         data: rows and collator.
         provenance: of this student.
+        is_main: whether it is the run's own, whose weights are kept.
     """
 
     recipe: Recipe
@@ -81,6 +85,7 @@ class StudentRun:
     tokenizer: PreTrainedTokenizerBase
     data: TransferSet
     provenance: Provenance
+    is_main: bool = True
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -88,11 +93,19 @@ class StudentRun:
         Raises:
             UserError: if an output is not finite.
         """
-        logger.info(f"scoring the {role} on {', '.join(self.data.split.evaluation)}")
+        return self._predict(model, role, self.data.split.evaluation)
+
+    def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
+        """Return a model's outputs on the rows that checkpoints are chosen by; None without any."""
+        rows = self.data.split.selection
+        return None if rows is None else self._predict(model, role, {"selection": rows})
+
+    def _predict(self, model: PreTrainedModel, role: str, splits: Mapping[str, Any]) -> dict[str, Outputs]:
+        logger.info(f"scoring the {role} on {', '.join(splits)}")
         outputs = predict(
             model,
             self.data.kind,
-            self.data.split.evaluation,
+            splits,
             self.data.scored_by,
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
@@ -125,7 +138,8 @@ class StudentRun:
             teacher: frozen by the trainer.
             before: called once the trainer is built, so that settings that it rejects leave no files.
         """
-        trainer = self.trainer(student, teacher)
+        scheme = scheme_of(self.recipe)
+        trainer = self.trainer(student, teacher, scheme)
         before()
         trainer.accelerator.wait_for_everyone()
         record = fit(
@@ -135,13 +149,21 @@ class StudentRun:
             title="training the student",
             record_file=self.folder / TRAINING,
             provenance=self.provenance,
+            finish=lambda model: scheme.finish(model, Judge(self.data.task, self.predict, self.predict_selection)),
         )
         del trainer
         gc.collect()  # it has reference cycles, which keep the optimiser in memory
         return record
 
-    def trainer(self, student: PreTrainedModel, teacher: PreTrainedModel) -> DistillationTrainer:
+    def trainer(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, scheme: JointScheme | None = None
+    ) -> DistillationTrainer:
         """Build the trainer of a student.
+
+        Args:
+            student: initialised.
+            teacher: frozen by the trainer.
+            scheme: that of the recipe, if its modules are needed after the training.
 
         Raises:
             UserError: for arguments that do not go together.
@@ -150,7 +172,7 @@ class StudentRun:
         arguments = dict(
             model=student,
             teacher=self._source(student, teacher),
-            objective=self.objective,
+            objective=(scheme or scheme_of(self.recipe)).extend(self.objective, student, teacher, self.args.seed),
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             replacing=builders.replacing_of(self.recipe.student, teacher),
@@ -218,6 +240,11 @@ class StudentRun:
         record = read_json(file, "the student is trained again", **needed)
         if record is not None:
             self.provenance.validate(record.get("provenance"), file)
+        exits = (record or {}).get(JOINT, {}).get("exits", [])
+        missing = [one["folder"] for one in exits if not (self.folder / one["folder"] / "config.json").is_file()]
+        if missing and self.is_main:
+            logger.info(f"{self.folder}: no model in {', '.join(missing)}; the student is trained again")
+            return None
         return record and {name: value for name, value in record.items() if name not in KEPT_BESIDE}
 
     def score_saved(self, training: dict[str, Any]) -> TrainedStudent:
@@ -254,7 +281,7 @@ class StudentRun:
     def discard_weights(self) -> None:
         """Delete a further student's weights and checkpoints."""
         if self.args.should_save:
-            for folder in (self.folder / STUDENT, *self.folder.glob("checkpoint-*")):
+            for folder in (self.folder / STUDENT, self.folder / EXITS, *self.folder.glob("checkpoint-*")):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

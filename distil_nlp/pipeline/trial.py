@@ -12,6 +12,7 @@ from distil_nlp.models.trial import keeping_random_state, run_plainly, trial_bat
 from distil_nlp.objective import ModelShape, Role
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.recipe import Recipe
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.tasks import Head
@@ -48,8 +49,8 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
     Args:
         teacher: model or ensemble; keeps its weights and modes, as random states do.
         student: likewise.
-        objective: unbound; it is bound here.
-        recipe: its lengths are tried.
+        objective: unbound; its terms are bound here.
+        recipe: its lengths are tried, and what trains together with the student.
 
     Raises:
         UserError: if a model does not run, does not show what a term looks at, or lacks the dropout that one needs.
@@ -62,6 +63,7 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
             run_plainly(model, {name: value.to(model.device) for name, value in inputs.items()})
     source = teacher if recipe.teacher.self is None else student
     with keeping_random_state(teacher.device):
+        objective = scheme_of(recipe).extend(objective, student, source, seed=0)
         objective.bind(ModelShape.of(source.config), ModelShape.of(student.config))
         if objective.kind.level == "sequence":
             _run_in_train_mode(student, recipe.data.pad_to_multiple_of or 1)

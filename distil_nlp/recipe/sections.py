@@ -216,6 +216,73 @@ class ReplacingSection(Section):
     full_at: FractionOrAll = 0.6
 
 
+class ExitsSection(Section):
+    """Exits of the student, each a smaller student; a list is `after` with defaults for the rest.
+
+    Attributes:
+        after: numbers of blocks after which there is an exit; the student's own depth is one anyway.
+        alpha: share that an exit learns from the student's own output; the rest is the objective's terms on outputs.
+        temperature: T of what it learns from there.
+        hint: factor of the squared distance of an exit's [CLS] state to the last block's.
+    """
+
+    after: Annotated[list[PositiveInt], Field(min_length=1)]
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    hint: Annotated[float, Field(ge=0)] = 0.0
+
+
+class PeerSection(Section):
+    """The shape of a peer; what is left out is as in the student.
+
+    Attributes:
+        num_layers, layers, config: see `StudentSection`.
+    """
+
+    num_layers: PositiveInt | None = None
+    layers: StudentLayers | None = None
+    config: dict[str, Any] | None = None
+
+
+class PeersSection(Section):
+    """Students that train together and learn from each other; a number or a list alone is `models`.
+
+    Attributes:
+        models: the number of all peers, the student the first of them; or the shapes of the others.
+        weight: factor of what each learns from the others.
+        temperature: T of that.
+        ramp: `linear` or `cosine` to let that factor grow from 0 over the training.
+    """
+
+    models: Annotated[int, Field(ge=2, le=8)] | Annotated[list[PeerSection], Field(min_length=1, max_length=7)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    ramp: Curve = "constant"
+
+
+class BranchesSection(Section):
+    """Branches over a shared trunk, with a gate that weighs them; a number alone is `models`.
+
+    Attributes:
+        models: the number of branches, the student's own last blocks the first of them.
+        blocks: number of blocks of a branch; those before are the trunk.
+        weight: factor of what each branch learns from all of them, weighed by the gate.
+        temperature: T of that.
+        ramp: `linear` or `cosine` to let that factor grow from 0 over the training.
+    """
+
+    models: Annotated[int, Field(ge=2, le=8)]
+    blocks: PositiveInt = 1
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 3.0
+    ramp: Curve = "constant"
+
+
+def _short_form(key: str) -> BeforeValidator:
+    """Return a validator that takes a section's most important value for the section."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
+
+
 class StudentSection(ShapeSection):
     """The student: its shape (see `ShapeSection`), or a checkpoint.
 
@@ -228,6 +295,9 @@ class StudentSection(ShapeSection):
             is evaluated and saved in their place; see `distil_nlp.training.ema.WeightAverage`.
         replacing: let each layer stand in for a group of the teacher's by chance, more and more often; `{}` takes the
             defaults.
+        exits: exits within the student, which train together with it and become students of their own.
+        peers: students that train together with this one, which all learn from each other; the best is kept.
+        branches: copies of its last blocks that train together over the shared others; the best is kept.
     """
 
     name: str | None = None
@@ -235,6 +305,9 @@ class StudentSection(ShapeSection):
     generations: PositiveInt = 1
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None
+    exits: Annotated[ExitsSection | None, _short_form("after")] = None
+    peers: Annotated[PeersSection | None, _short_form("models")] = None
+    branches: Annotated[BranchesSection | None, _short_form("models")] = None
 
 
 class MaskingSection(Section):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, large, milliseconds, percent
+from distil_nlp.reporting.joint import exits_table, members_tables
 from distil_nlp.reporting.latency import headline_setting, latency_in, latency_sentences
 from distil_nlp.reporting.markdown import drop_empty, terminal_table, terminal_width
 from distil_nlp.reporting.scores import headline_name, retention_of, scored_models
@@ -39,5 +40,7 @@ def summary_table(results: dict[str, Any]) -> str:
     ]
     notes = [f"ms: median latency, {setting}."] if setting else []
     table = terminal_table(drop_empty([head, *rows]))
+    together = [found for found in (exits_table(run), *members_tables(run)) if found]
+    further = ["\n".join(["", found.caption, terminal_table([found.head, *found.rows])]) for found in together]
     folded = [textwrap.fill(note, terminal_width()) for note in (*notes, *latency_sentences(run))]
-    return "\n".join(["", run.task, table, *folded, ""])
+    return "\n".join(["", run.task, table, *further, *folded, ""])

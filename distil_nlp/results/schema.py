@@ -242,7 +242,7 @@ class LatencySetting(Block):
     )
     tokens: float = described("Mean tokens of a row, without padding.")
     threads: int | None = described("CPU threads of torch.", null="on a GPU")
-    models: dict[ModelName, Latency] = described("Latencies of `teacher` and `student`.")
+    models: dict[ModelName, Latency] = described("Latencies of `teacher`, `student` and each of its exits.")
 
 
 class ModelCost(Block):
@@ -378,6 +378,33 @@ class Student(ModelCost):
 
     metrics: MetricValues = described("Scores of these weights; keys as in `teacher.metrics`.")
     initialisation: Initialisation = described("Origin of the parameters before training.")
+
+
+class Exit(ModelCost):
+    """An exit of the student (`student.exits`): a plain model of its first layers and a head of their own."""
+
+    layers: int = described("Layers of the student before the exit.")
+    folder: str = described("Folder of the model, within the run's.")
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+
+
+class TrainedMember(Block):
+    """One of several models that trained together."""
+
+    layers: int = described("Its layers.")
+    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+    selection: Number = described("Its headline metric on the rows to choose by.", absent="without such rows")
+    initialisation: Initialisation = described("Origin of its parameters.", absent="for the first, the student")
+
+
+class TrainedTogether(Block):
+    """Models that trained together, one of which is the student in `student/`."""
+
+    members: list[TrainedMember] = described("Each of them, the student as it was built first.")
+    exported: int = described("Number of the one that is kept, from 1.")
+    chosen_by: str = described("The metric on the rows to choose by, or `first` without such rows.")
+    mean: MetricValues = described("Mean of their scores.")
+    ensemble: MetricValues = described("Scores of the mean of their probabilities (regression: of their outputs).")
 
 
 class MajorityBaseline(Block):
@@ -635,6 +662,14 @@ class Results(Block):
     data: Data = described("Version of the data.")
     teacher: Teacher = described("The teacher; its scores are the first seed's where each seed has one.")
     student: Student = described("The run's own student, of the first seed.")
+    exits: list[Exit] = described(
+        "Exits of the run's own student, from the first; their latencies are in `efficiency`, as `exit_<layers>`.",
+        absent="unless `student.exits` has some",
+    )
+    peers: TrainedTogether = described("The run's own student and its peers.", absent="unless `student.peers` has some")
+    branches: TrainedTogether = described(
+        "The run's own student, as each of its branches makes it.", absent="unless `student.branches` has some"
+    )
     seeds: dict[Metric, SeedSummary] = described("Each metric of the distilled student over all seeds.")
     baselines: Baselines = described("Baselines.")
     intervals: dict[Annotated[str, "model"], ScoreInterval] = described(

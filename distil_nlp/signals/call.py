@@ -28,6 +28,7 @@ class Call:
         rows: row sets by name.
         teacher_states: the teacher's states for the projections that take them too.
         length: tokens of each row.
+        inputs: of the model, by name.
         counts: how often a module has run, by kind of signal.
         hidden, attention, activations, vocabulary, measured: what was captured, see `Signals`.
     """
@@ -36,6 +37,7 @@ class Call:
     rows: Mapping[str, Any]
     teacher_states: Mapping[str, Tensor]
     length: int = 0
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     counts: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     hidden: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, Any] = field(default_factory=dict)

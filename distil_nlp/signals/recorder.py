@@ -200,7 +200,7 @@ class Recorder:
     # Which modules are hooked ---------------------------------------------------------------------------------------
 
     def _watch_hidden(self) -> None:
-        layers = {layer for layer, _ in self.request.hidden} - {len(self.layers) - 1}
+        layers = {*self.request.states, *(layer for layer, _ in self.request.hidden)} - {len(self.layers) - 1}
         if self.request.input_gradient:
             layers.add(EMBEDDINGS)
         for block in {id(self.layers[i + 1]): self.layers[i + 1] for i in layers}.values():
@@ -270,7 +270,7 @@ class Recorder:
     def _require_states(self, base: nn.Module, call: Call) -> None:
         """Raise UserError if a block was not seen to run: SqueezeBERT calls its blocks' forwards past all hooks."""
         request, gradient = self.request, {EMBEDDINGS} if self.request.input_gradient else set()
-        hidden = gradient.union(layer for layer, _ in request.hidden) - call.hidden.keys()
+        hidden = gradient.union(request.states, (layer for layer, _ in request.hidden)) - call.hidden.keys()
         missing = hidden.union({layer for layer, _ in request.activations} - call.activations.keys())
         if missing:
             raise unlike_states(base, f"no sight of layers {sorted(missing)}, which it runs past all hooks")
@@ -296,7 +296,8 @@ class Recorder:
         self._choose_attention()
         self._add_embedding_gradient_by_rows(self._measure is not None)
         is_ensemble = module is not self._members[0]  # which fits each member's segments itself
-        return args, kwargs if is_ensemble else fit_segments(module.config, kwargs)
+        call.inputs = kwargs if is_ensemble else fit_segments(module.config, kwargs)
+        return args, dict(call.inputs)
 
     def _keep_states(self, block: nn.Module, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Keep what reaches a block: the states after the one before, or the embeddings.
@@ -311,7 +312,8 @@ class Recorder:
         states = args[0] if args else kwargs["hidden_states"]
         if layer == EMBEDDINGS and self._differentiate is not None and torch.is_grad_enabled():
             states.requires_grad_(True)
-        if layer == EMBEDDINGS or any(layer == requested for requested, _ in self.request.hidden):
+        wanted = layer == EMBEDDINGS or layer in self.request.states
+        if wanted or any(layer == requested for requested, _ in self.request.hidden):
             call.hidden[layer] = states
 
     @torch.compiler.disable
@@ -411,6 +413,7 @@ class Recorder:
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
         weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
         sources: dict[str, Any] = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
+        sources["states"] = {(layer, ""): call.hidden[layer] for layer in self.request.states}
         logits: Any = None
         if self.request.logits and call.vocabulary is None and call.measured is None:
             logits = output.logits.squeeze(0) if self.head_rows else output.logits
@@ -422,7 +425,7 @@ class Recorder:
             "logits": logits,
             "hidden": hidden,
             "projected": {
-                name: modules[name](*_arguments(call, name, source, sources[source.of][source.layer, source.rows]))
+                name: modules[name](*_arguments(call, name, source, sources))
                 for name, source in self.projections.items()
             },
             "attention": call.attention,
@@ -461,8 +464,13 @@ class Recorder:
             )
 
 
-def _arguments(call: Call, name: str, source: ProjectionInput, states: Tensor) -> tuple[Tensor, ...]:
+def _arguments(call: Call, name: str, source: ProjectionInput, sources: dict[str, Any]) -> tuple[Any, ...]:
     """Return the arguments of a projection, the teacher's states in the precision of the student's."""
+    if source.of == "inputs":
+        return (call.inputs,)
+    states = sources[source.of][source.layer, source.rows]
+    if source.of == "states":
+        return states, call.inputs
     return (states,) if source.teacher is None else (states, call.teacher_states[name].to(states.dtype))
 
 

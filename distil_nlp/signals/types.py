@@ -35,6 +35,7 @@ class SignalRequest:
         activations: (layer, row set) pairs whose feed-forward units are compared, before their activation function.
         weights: layers whose weight matrices are compared.
         input_gradient: True if a loss is differentiated with respect to the input of the first block.
+        states: blocks, other than the last, whose whole states go into a module within the forward.
     """
 
     logits: bool = False
@@ -45,6 +46,7 @@ class SignalRequest:
     activations: frozenset[tuple[int, str]] = frozenset()
     weights: frozenset[int] = frozenset()
     input_gradient: bool = False
+    states: frozenset[int] = frozenset()
 
     @property
     def has_layers(self) -> bool:
@@ -54,7 +56,7 @@ class SignalRequest:
     @property
     def reads_states(self) -> bool:
         """Whether anything is requested that a forward computes before its output."""
-        return bool(self.hidden or self.attention or self.activations or self.input_gradient)
+        return bool(self.hidden or self.states or self.attention or self.activations or self.input_gradient)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Signals:
         logits: (rows, classes), a tensor; None where they are not computed. A teacher's may be `DeferredLogits`, which
             the objective turns into a tensor for each term.
         hidden: (layer, row set) → (rows, width).
-        projected: a projection's name → its output, (rows, teacher width) for a linear projection.
+        projected: a projection's name → its output: (rows, teacher width) for a linear projection, (batch, classes) for
+            a module that gives logits.
         attention: layer → its queries and keys, or its probabilities.
         activations: (layer, row set) → (rows, feed-forward width).
         weights: layer → its matrices.
@@ -163,13 +166,15 @@ class ProjectionInput(NamedTuple):
     """The input of a projection.
 
     Attributes:
-        layer, rows: layer and row set of the student; weights have no row set.
-        of: hidden states, feed-forward units, or a block's matrices.
+        layer, rows: layer and row set of the student; weights, states and inputs have no row set, inputs no layer.
+        of: hidden states, feed-forward units or a block's matrices; or all that a module needs to go on from within
+            the student: `states` for (the whole states that leave a block, as the next one gets them; the inputs of the
+            model by name), `inputs` for the inputs alone.
         teacher: (layer, row set) of the teacher's hidden states, for modules that take both models' states: they are
             the second argument. All of a projection's work is then within the student's wrapped forward.
     """
 
     layer: int
     rows: str
-    of: Literal["hidden", "activations", "weights"] = "hidden"
+    of: Literal["hidden", "activations", "weights", "states", "inputs"] = "hidden"
     teacher: tuple[int, str] | None = None

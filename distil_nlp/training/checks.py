@@ -272,6 +272,37 @@ def validate_averaged_teacher(is_sharded: bool) -> None:
         )
 
 
+def validate_joint(is_joint: bool, args: TrainingArguments, is_fsdp: bool, deepspeed: Any, where: str) -> None:
+    """Raise an error for arguments under which further modules cannot train together with the student.
+
+    Args:
+        is_joint: whether there are such modules.
+        args: the training's.
+        is_fsdp: whether FSDP shards the student.
+        deepspeed: whether, or by which plugin, DeepSpeed trains it.
+        where: the recipe key of the modules.
+
+    Raises:
+        UserError: for FSDP, DeepSpeed and torch_compile.
+    """
+    if is_joint and (is_fsdp or deepspeed):
+        raise UserError(
+            where,
+            "one process, or DDP",
+            "FSDP" if is_fsdp else "DeepSpeed",
+            why="it would wrap or divide the modules that train together with the student",
+            fix="use DDP, or leave it out",
+        )
+    if is_joint and args.torch_compile:
+        raise UserError(
+            "training.torch_compile",
+            f"false with {where}",
+            "true",
+            why="the student's blocks are compiled, not those of the modules that train together with it",
+            fix="leave one of the two out",
+        )
+
+
 def validate_teacher_outputs(teacher: PreTrainedModel, kind: TaskKind) -> None:
     """Raise an error unless the outputs of a teacher, or of each in an ensemble, mean what those of the kind do."""
     for member in ensemble_members(teacher):

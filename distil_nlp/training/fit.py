@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,22 @@ from distil_nlp.utils.files import atomic_folder, read_json, weight_checksums, w
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
+
+
+@dataclass
+class Finished:
+    """What is saved of a training.
+
+    Attributes:
+        student: the model.
+        further: name of a folder beside the student's → another plain model.
+        record: further keys of the training's record.
+    """
+
+    student: PreTrainedModel
+    further: dict[str, PreTrainedModel] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
 
 KEPT_BESIDE = ("provenance", "weights")
 """Keys of the record's file that tell whose record it is: what the model was made of, and its files' checksums."""
@@ -44,6 +62,7 @@ def fit(
     memory_remedy: str | None = None,
     record_file: Path | None = None,
     provenance: Provenance | None = None,
+    finish: Callable[[PreTrainedModel], Finished] = Finished,
 ) -> dict[str, Any]:
     """Train, save the plain model and its tokenizer, and return the record of the training.
 
@@ -58,6 +77,7 @@ def fit(
             one.
         provenance: what the model is made of; kept in each checkpoint and in the record, and compared with that of a
             checkpoint that training carries on from.
+        finish: the trained model, without hooks → what is saved; called in every process.
 
     Raises:
         UserError: if memory runs out, a term or the weights are not finite, or a checkpoint is of something else.
@@ -80,8 +100,21 @@ def fit(
     record = _record(trainer, checkpoint)
     if args.torch_compile:
         record["compiled_graphs"] = compiled_graphs() - graphs
+    state = trainer.student_state()
+    model = trainer.detach()
+    finished = finish(model)
+    record |= finished.record
     beside = {"provenance": provenance and provenance.to_dict()}
-    _save(trainer, model_folder, tokenizer, record_file, record | beside)
+    if args.should_save:
+        for name, further in finished.further.items():
+            with atomic_folder(model_folder.parent / name) as partial:
+                _save(further, further.state_dict(), tokenizer, partial)
+        with atomic_folder(model_folder) as partial:
+            own = state if finished.student is model else finished.student.state_dict()
+            _save(finished.student, own, tokenizer, partial)
+            if record_file is not None:
+                write_atomically(record_file, json.dumps(record | beside | {"weights": weight_checksums(partial)}))
+    trainer.accelerator.wait_for_everyone()
     return record
 
 
@@ -109,21 +142,10 @@ def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def _save(
-    trainer: DistillationTrainer,
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    record_file: Path | None,
-    record: dict[str, Any],
+    model: PreTrainedModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    state = trainer.student_state()
-    model = trainer.detach()
-    if trainer.args.should_save:
-        with atomic_folder(folder) as partial:
-            model.save_pretrained(partial, state_dict=state)
-            _tokenizer_for(model, tokenizer).save_pretrained(partial)
-            if record_file is not None:
-                write_atomically(record_file, json.dumps(record | {"weights": weight_checksums(partial)}))
-    trainer.accelerator.wait_for_everyone()
+    model.save_pretrained(folder, state_dict=state)
+    _tokenizer_for(model, tokenizer).save_pretrained(folder)
 
 
 def _tokenizer_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

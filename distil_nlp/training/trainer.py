@@ -42,6 +42,7 @@ from distil_nlp.training.checks import (
     validate_checkpointing,
     validate_double_backward,
     validate_dropout,
+    validate_joint,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -183,6 +184,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_averaging(ema, is_sharded)
         if replacing is not None:
             validate_replacing(args, request, is_sharded)
+        validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         if replacing is not None:

@@ -179,7 +179,7 @@ def test_plain_distillation_at_equal_compute(place):
         (["teacher.guided=dense"], "teacher.guided too"),
         ([*ASSISTED, "teacher.drop=0.5"], "teacher.drop too"),
         ([*ASSISTED, "objective.hidden_cosine.layers=[[3,0]]"], "objective.hidden_cosine.layers: expected "),
-        (["teacher.assistants=[{num_layers: 9}]"], "student.layers: expected stack or interpolate for a student of 9 layers"),
+        (["teacher.assistants=[{num_layers: 9}]"], "expected stack or interpolate for a student of 9 layers"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_told_before_anything_is_trained(place, capsys, overrides, message):

@@ -15,7 +15,7 @@ from distil_nlp.recipe.yaml_file import parse_yaml
 from distil_nlp.redaction import abbreviate_home
 from tests.helpers import ROOT
 
-SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+SHIPPED = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "schemes").glob("*.yaml")])
 EACH = -(-2000 // len(SHIPPED))
 VALUES = [
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, 10**30, 0.0, -0.5, 0.5, 1e-300, 1e308, math.inf, -math.inf, math.nan,

@@ -13,7 +13,7 @@ from distil_nlp.objective.schedule import Schedule
 from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe
 from tests.helpers import ROOT
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "schemes").glob("*.yaml")])
 
 SMALL = """
 teacher: {name: t, finetune: {num_train_epochs: 1}}

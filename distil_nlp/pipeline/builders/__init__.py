@@ -10,7 +10,13 @@ from distil_nlp.pipeline.builders.data import (
     with_seed,
 )
 from distil_nlp.pipeline.builders.objective import objective_from
-from distil_nlp.pipeline.builders.student import check_student, random_student, replacing_of, student_from
+from distil_nlp.pipeline.builders.student import (
+    check_student,
+    lone_student,
+    random_student,
+    replacing_of,
+    student_from,
+)
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
     mixing_of,
@@ -32,6 +38,7 @@ __all__ = [
     "data_name",
     "folder_name",
     "label_names",
+    "lone_student",
     "mixing_of",
     "objective_from",
     "random_student",

@@ -97,6 +97,11 @@ def replacing_of(section: StudentSection, teacher: Any) -> Replacing | None:
     return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
 
 
+def lone_student(section: StudentSection) -> StudentSection:
+    """Return the section of the same student without anything that trains together with it."""
+    return section.model_copy(update={"exits": None, "peers": None, "branches": None})
+
+
 def random_student(section: StudentSection) -> StudentSection:
     """Return the section of the same student with random weights."""
     depth = section.num_layers or (len(section.layers) if isinstance(section.layers, list) else None)

@@ -60,7 +60,7 @@ def scores_figure(run: RunResults) -> Picture | None:
         ScoreRow(row.label, score, colours.get(row.role, MUTED), score_span(run, row.role)) for row, score in scores
     ]
     medians = "; ".join(f"{row.label} {decimal(row.score.median)}{_in_words(row.interval)}" for row in rows)
-    return dot_plot("scores", "Scores", rows, name, _majority_line(run), f"{name}, each seed a dot: {medians}.")
+    return dot_plot("scores", "Scores", rows, name, majority_line(run), f"{name}, each seed a dot: {medians}.")
 
 
 def score_span(run: RunResults, role: str) -> tuple[float, float] | None:
@@ -163,10 +163,10 @@ def latency_figure(run: RunResults) -> Picture | None:
     ]
     if setting is None or len(marks) < 2:
         return None
-    return latency_plot(marks, setting, headline_name(run), _majority_line(run))
+    return latency_plot(marks, setting, headline_name(run), majority_line(run))
 
 
-def _majority_line(run: RunResults) -> tuple[str, float] | None:
+def majority_line(run: RunResults) -> tuple[str, float] | None:
     """Return (name, score) of the majority-class baseline."""
     score = headline_score(run, MAJORITY)
     return (majority_name(run), score.median) if score else None
@@ -183,11 +183,16 @@ class ModelMark(NamedTuple):
 
 
 def latency_plot(
-    marks: Sequence[ModelMark], setting: Setting, axis: str, line: tuple[str, float] | None = None
+    marks: Sequence[ModelMark],
+    setting: Setting,
+    axis: str,
+    line: tuple[str, float] | None = None,
+    name: str = "quality_latency",
+    title: str = "Quality against latency",
 ) -> Picture:
     """Return quality over latency, with the range over seeds as a bar; `line` is (name, value) of a horizontal line."""
     columns = 3 if len(marks) < 3 else 2  # teacher, student and baseline in one line
-    figure = canvas("Quality against latency", 240 + 13 * (len(marks) // columns + 1))
+    figure = canvas(title, 240 + 13 * (len(marks) // columns + 1))
     axes = figure.subplots()
     for label, time, score, colour, marker in marks:
         axes.plot([time] * 2, score.span, color=colour, linewidth=1.6, alpha=0.6)
@@ -201,6 +206,4 @@ def latency_plot(
     axes.yaxis.set_major_locator(MaxNLocator(5))
     figure.legend(loc="outside lower left", ncols=columns, handletextpad=0.3, borderaxespad=0.2)
     points = "; ".join(f"{label} {decimal(score.median)} at {decimal(time)} ms" for label, time, score, *_ in marks)
-    return picture(
-        figure, "quality_latency", f"{axis} over latency ({setting}): {points}.", "Up and to the left is better."
-    )
+    return picture(figure, name, f"{axis} over latency ({setting}): {points}.", "Up and to the left is better.")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distil_nlp.recipe import concise, dump_yaml
-from distil_nlp.reporting import breakdown, latency, sentences, tables, teachers
+from distil_nlp.reporting import breakdown, joint, latency, sentences, tables, teachers
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.reporting.plots import curves, matrices, scores, weights
+from distil_nlp.reporting.plots import curves, exits, matrices, scores, weights
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
@@ -114,6 +114,12 @@ def run_page(run: RunResults) -> Page:
             ReportSection("Classes", (), [breakdown.classes_table(run)], matrices.confusion_figures(run)),
             _rows_section(run),
             ReportSection("Cost", (), [tables.cost_table(run)], [scores.latency_figure(run)]),
+            ReportSection(
+                "Trained together",
+                joint.joint_sentences(run),
+                [joint.exits_table(run), *joint.members_tables(run)],
+                [exits.exits_figure(run)],
+            ),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
             ReportSection(
                 "Fidelity",

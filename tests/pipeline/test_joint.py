@@ -1,0 +1,143 @@
+"""Whole runs of students that train together with further modules: what is left, scored and told; what is refused."""
+
+import json
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline.joint import candidates
+from distil_nlp.reporting.joint import joint_sentences
+from distil_nlp.reporting.plots.exits import exits_figure
+from distil_nlp.results import read_runs
+from tests.helpers.messages import one_line
+from tests.helpers.runs import Place
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    return Place(tmp_path).prepare()
+
+
+def logits_of(folder, texts):
+    model, tokenizer = (auto.from_pretrained(folder) for auto in (AutoModelForSequenceClassification, AutoTokenizer))
+    with torch.no_grad():
+        return model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+
+
+def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatch, capsys):
+    """Prevents exits that are not scored, timed, told or saved, and a student that still carries them."""
+    told = ["student.num_layers=3", "student.exits=[1, 2]", "evaluation.efficiency=quick"]
+    assert place.run(*told, "evaluation.baselines=[no_distillation]") == 0
+    results = place.results
+    assert [(one["layers"], one["folder"]) for one in results["exits"]] == [
+        (1, "exits/1-layers"),
+        (2, "exits/2-layers"),
+    ]
+    for one in results["exits"]:
+        assert "accuracy" in one["metrics"]
+        logits = logits_of(place.out / one["folder"], place.texts[:9])
+        assert logits.shape == (9, 2)
+        assert one["encoder_parameters"] == results["student"]["encoder_parameters"] * one["layers"] / 3
+    assert {"exit_1_hard_label", "exit_2_from_student"} <= results["training"]["final_terms"].keys()
+    assert "joint" not in results["training"]
+    timed = results["efficiency"]["latency"][0]["models"]
+    assert timed.keys() == {"teacher", "student", "exit_1", "exit_2"}
+    assert not [name for name in (place.out / "student").iterdir() if "exit" in name.name]
+    assert "Exits: a student of each depth" in capsys.readouterr().out
+    (run,) = read_runs([place.out])
+    assert "Exits after 1, 2 layers trained together" in joint_sentences(run)[0]
+    assert "exit after 2\xa0layers" in exits_figure(run).description
+    baseline = json.loads((place.out / "variants" / "no_distillation-42" / "training.json").read_text())
+    assert list(baseline["final_terms"]) == ["hard_label"], "labels only are a student alone"
+
+    (place.out / "results.json").unlink()
+    trained = []
+    monkeypatch.setattr(stages.StudentRun, "train", lambda *_: trained.append(1))
+    assert place.run(*told, "evaluation.baselines=[no_distillation]") == 0
+    assert not trained
+    assert place.results["exits"][0]["metrics"] == results["exits"][0]["metrics"]
+
+
+OUTPUTS_ALONE = ["objective.hidden_cosine=null", "objective.attention_kl=null"]
+
+
+def test_a_run_with_peers_keeps_the_best(place, monkeypatch, capsys):
+    """Prevents a student that is not the one that was chosen, and scores of peers that nobody sees."""
+    found = iter((0.1, 0.9))
+    monkeypatch.setattr(candidates, "_or_least", lambda value: next(found))
+    told = [*OUTPUTS_ALONE, "student.peers=2", "training.eval_strategy=epoch"]
+    assert place.run(*told) == 0
+    results = place.results
+    found = results["peers"]
+    assert (found["exported"], found["chosen_by"], len(found["members"])) == (2, "accuracy", 2)
+    assert results["student"]["metrics"] == found["members"][1]["metrics"]
+    assert results["student"]["initialisation"]["teacher_layers"] == [0, 2]
+    assert logits_of(place.out / "student", place.texts[:9]).shape == (9, 2)
+    (run,) = read_runs([place.out])
+    assert "Peer 2 of 2 was kept, the best on rows apart" in joint_sentences(run)[0]
+    assert "peer 2, kept" in capsys.readouterr().out
+
+
+def test_peers_need_no_teacher(place):
+    """Prevents mutual learning that asks for soft targets."""
+    assert place.run(*OUTPUTS_ALONE, "objective.soft_target_kl=null", "student.peers=2", "training.max_steps=1") == 0
+    assert place.results["peers"]["chosen_by"] == "first"
+
+
+def test_a_run_with_branches_keeps_the_best_as_a_plain_student(place, monkeypatch):
+    """Prevents a student with the blocks of another branch than the one that was chosen."""
+    found = iter((0.1, 0.9, 0.2))
+    monkeypatch.setattr(candidates, "_or_least", lambda value: next(found))
+    told = [*OUTPUTS_ALONE, "student.branches=3", "training.eval_strategy=epoch", "student.num_layers=3"]
+    assert place.run(*told) == 0
+    results = place.results
+    assert results["branches"]["exported"] == 2
+    assert results["student"]["metrics"] == results["branches"]["members"][1]["metrics"]
+    assert results["student"]["initialisation"]["teacher_layers"] == [0, 1, 2]
+    assert logits_of(place.out / "student", place.texts[:9]).shape == (9, 2)
+    assert {"all_hard_label", "branch_3_from_all"} <= results["training"]["final_terms"].keys()
+    (run,) = read_runs([place.out])
+    assert "3 branches of 1\xa0layer over shared ones" in joint_sentences(run)[0]
+
+
+REFUSED = {
+    "branches of a checkpoint": (
+        [*OUTPUTS_ALONE, "student.branches=2", "student.name=x"],
+        r"student.branches: expected a student that is made of the teacher's layers",
+    ),
+    "no trunk": (
+        [*OUTPUTS_ALONE, "student.branches={models: 2, blocks: 2}"],
+        r"branches.blocks: expected fewer than the student's 2",
+    ),
+    "peers and layers": (["student.peers=2"], r"student.peers: expected terms on outputs alone / got hidden_cosine"),
+    "peers and mixup": (
+        [*OUTPUTS_ALONE, "student.peers=2", "data.augmentation.mixup={}"],
+        r"student.peers: expected no data.augmentation.mixup",
+    ),
+    "one peer": (["student.peers=1"], r"student.peers.models: expected greater than or equal to 2"),
+    "two schemes": (["student.peers=2", "student.exits=[1]"], r"student: expected one of exits, peers.* got exits and"),
+    "too deep": (["student.exits=[1, 7]"], r"student.exits.after: expected numbers of blocks from 1 to 1"),
+    "twice": (["student.exits=[1, 1]"], r"student.exits.after: expected each depth once"),
+    "text": (["data.task=mlm", "data.text_columns=[text]", "student.exits=[1]"], r"student.exits: expected a task"),
+    "no output": (
+        ["objective.soft_target_kl=null", "objective.hard_label=null", "student.exits=[1]"],
+        r"student.exits: expected a term on outputs",
+    ),
+    "compiled": (["training.torch_compile=true", "student.exits=[1]"], r"torch_compile: expected false with student"),
+    "share": (["student.exits={after: [1], alpha: 2}"], r"student.exits.alpha: expected less than or equal to 1"),
+    "unknown": (["student.exits={after: [1], alfa: 2}"], r"student.exits.alfa: unknown key; did you mean alpha\?"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_go_together_is_refused_before_training(place, capsys, name):
+    """Prevents an error in the middle of a run, and settings that are silently without effect."""
+    overrides, message = REFUSED[name]
+    assert place.run(*overrides) == 2
+    error = one_line(capsys.readouterr().err)
+    assert re.search(message, " ".join(error.split())), error
+    assert not place.out.exists() or not any(place.out.glob("checkpoint-*"))
