@@ -109,8 +109,8 @@ def _replacing(recipe: Recipe) -> str:
 
 
 def _exits(recipe: Recipe) -> str:
-    after = recipe.student.exits.after if recipe.student.exits else []
-    return f"Exits after {', '.join(map(str, after))} layers trained together with the student, and learned from its output."
+    after = ", ".join(map(str, recipe.student.exits.after if recipe.student.exits else []))
+    return f"Exits after {after} layers trained together with the student, and learned from its output."
 
 
 def _peers(recipe: Recipe) -> str:
