@@ -10,7 +10,7 @@ from distil_nlp.reporting.formatting import percent, plural
 from distil_nlp.reporting.plots.style import SERIES
 from distil_nlp.reporting.report.html import page_script, page_template
 from distil_nlp.reporting.tables import Table, make_table
-from distil_nlp.tree.drawing import bar_segments, draw_tree
+from distil_nlp.tree.drawing import bar_segments, branch_words, draw_tree
 from distil_nlp.tree.examples import Route
 from distil_nlp.tree.inputs import TFIDF
 from distil_nlp.tree.nodes import DescribedTree, NodeWord
@@ -48,6 +48,7 @@ def write_tree_page(
         labels=labels,
         routes=routes,
         option=lambda route: _option(route, labels),
+        goes_with=lambda step: _listed(branch_words(tree.nodes[step.node], step.is_right)),
         has_words=results["input"] == TFIDF,
         words_note=_words_note(results),
         **page_script(_SCRIPT),

@@ -119,7 +119,8 @@ def tree_verdict(results: Mapping[str, Any]) -> str:
     own, best = (line["seeds"][headline]["median"] for line in (tree, teacher))
     gain = lines[SOFT_TREE, "labels"]["gain"]
     return (
-        f"The tree has {headline_of(results['task'])} {decimal(own)} where the teacher has {decimal(best)}, and agrees "
-        f"with it on {percent(tree['agreement']['median'])} of the rows. Against the same tree taught by labels: "
-        f"{format_gain(gain)} points."
+        f"The tree has {headline_of(results['task'])} {decimal(own)} where the teacher has {decimal(best)} and the "
+        f"majority class {decimal(results['majority'][headline])}, and agrees with the teacher on "
+        f"{percent(tree['agreement']['median'])} of the rows. Against the same tree taught by labels, "
+        f"in points: {format_gain(gain)}."
     )
