@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline.builders.training import training_arguments
+from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.plan import DISTILLED, RunPlan
 from distil_nlp.pipeline.step_timing import time_micro_batches
 from distil_nlp.pipeline.students import StudentRun
@@ -33,7 +34,7 @@ class PlannedTraining:
         args: training arguments.
         steps: optimiser steps.
         times: number of such trainings.
-        parameters: of the trained model.
+        parameters: of the trained model, and of what trains together with it.
     """
 
     name: str
@@ -75,15 +76,18 @@ def _trainings(
     plan: RunPlan, run: StudentRun, student: PreTrainedModel, teacher: PreTrainedModel
 ) -> Iterator[PlannedTraining]:
     """Yield the kinds of training of a run; the teacher's comes last, because it changes the teacher."""
-    steps, size = steps_of(plan.args, run.data.split.train), student.num_parameters()
+    steps = steps_of(plan.args, run.data.split.train)
     for name in dict.fromkeys(one.name for one in plan.students):
         alike = [one for one in plan.students if one.name == name]
         title = "distilling" if name == DISTILLED else name.replace("_", " ")
 
-        def build(args: TrainingArguments, first: Any = alike[0]) -> DistillationTrainer:
-            own = {"recipe": first.recipe(run.recipe, None), "objective": plan.objective_of(first)}
-            return replace(run, args=args, **own).trainer(student, teacher)
+        recipe = alike[0].recipe(run.recipe, None)
 
+        def build(args: TrainingArguments, first: Any = alike[0], recipe: Any = recipe) -> DistillationTrainer:
+            return replace(run, args=args, recipe=recipe, objective=plan.objective_of(first)).trainer(student, teacher)
+
+        joint = scheme_of(recipe).extend(plan.objective_of(alike[0]), student, teacher, plan.args.seed).joint.values()
+        size = student.num_parameters() + sum(weight.numel() for _, module in joint for weight in module.parameters())
         yield PlannedTraining(title, build, plan.args, steps, len(alike), size)
     if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data)):
         return

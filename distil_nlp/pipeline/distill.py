@@ -501,7 +501,9 @@ class Pipeline:
 
 def _initialisation(report: StudentReport, training: dict[str, Any]) -> dict[str, Any]:
     """Return the origin of the student's parameters; of several that trained together, that of the one that is kept."""
+    kept = report.to_dict()
     for found in training.get(JOINT, {}).values():
-        if isinstance(found, dict) and found["exported"] > 1:
+        if isinstance(found, dict):
+            found["members"][0]["initialisation"] = kept
             return found["members"][found["exported"] - 1]["initialisation"]
-    return report.to_dict()
+    return kept

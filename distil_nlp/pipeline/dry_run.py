@@ -13,6 +13,7 @@ from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
+from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
@@ -64,6 +65,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
         yield "replacing", replacing.sentence
     objective = plan.objective_of(plan.main)
     try_models(teacher, student, objective, plan.recipe)
+    objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)
     yield from (("term", _term(term)) for term in objective.terms)
     yield "steps", _steps(plan, steps_of(plan.args, data.split.train))
     yield from estimate_costs(plan, run, student, teacher)

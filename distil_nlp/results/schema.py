@@ -394,7 +394,7 @@ class TrainedMember(Block):
     layers: int = described("Its layers.")
     metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
     selection: Number = described("Its headline metric on the rows to choose by.", absent="without such rows")
-    initialisation: Initialisation = described("Origin of its parameters.", absent="for the first, the student")
+    initialisation: Initialisation = described("Origin of its parameters.")
 
 
 class TrainedTogether(Block):

@@ -7,12 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from distil_nlp.cli import main
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline.joint import candidates
 from distil_nlp.reporting.joint import joint_sentences
 from distil_nlp.reporting.plots.exits import exits_figure
 from distil_nlp.results import read_runs
 from tests.helpers.messages import one_line
+from tests.helpers.processes import torchrun
 from tests.helpers.runs import Place
 
 
@@ -76,10 +78,20 @@ def test_a_run_with_peers_keeps_the_best(place, monkeypatch, capsys):
     assert (found["exported"], found["chosen_by"], len(found["members"])) == (2, "accuracy", 2)
     assert results["student"]["metrics"] == found["members"][1]["metrics"]
     assert results["student"]["initialisation"]["teacher_layers"] == [0, 2]
+    assert found["members"][0]["initialisation"]["teacher_layers"] == [1, 3]
     assert logits_of(place.out / "student", place.texts[:9]).shape == (9, 2)
     (run,) = read_runs([place.out])
     assert "Peer 2 of 2 was kept, the best on rows apart" in joint_sentences(run)[0]
     assert "peer 2, kept" in capsys.readouterr().out
+
+
+def test_a_check_tells_what_trains_together(place, capsys):
+    """Prevents a check that knows nothing of two thirds of the work."""
+    command = place.command(*OUTPUTS_ALONE, "student.peers=2")
+    assert main(["check", *command]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "peer_2_hard_label, weight 1" in printed
+    assert "from_peers, weight 1" in printed
 
 
 def test_peers_need_no_teacher(place):
@@ -141,3 +153,21 @@ def test_what_does_not_go_together_is_refused_before_training(place, capsys, nam
     error = one_line(capsys.readouterr().err)
     assert re.search(message, " ".join(error.split())), error
     assert not place.out.exists() or not any(place.out.glob("checkpoint-*"))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("scheme", ["student.exits=[1]", "student.peers=2", "student.branches=2"])
+def test_a_whole_run_in_two_processes(tmp_path, scheme):
+    """Prevents a choice that processes make differently, and models that two of them write at once."""
+    one, two = Place(tmp_path / "one").prepare(), Place(tmp_path / "two").prepare()
+    told = [*OUTPUTS_ALONE, scheme, "training.eval_strategy=epoch"]
+    assert one.run(*told, "training.per_device_train_batch_size=4") == 0
+    torchrun("scripts/distill.py", *two.command(*told, "training.per_device_train_batch_size=2"))
+    key = scheme.split(".")[1].split("=")[0]
+    assert two.results["environment"]["processes"] == 2
+    if key == "exits":
+        assert two.results[key][0]["metrics"] == one.results[key][0]["metrics"]
+    else:
+        assert two.results[key] == one.results[key]
+    for name, value in one.results["training"]["final_terms"].items():
+        assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name

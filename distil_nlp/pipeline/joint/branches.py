@@ -127,9 +127,12 @@ class Branches(JointScheme):
         if own is not None:
             layers = [*own[:trunk], *lower_layers(own[trunk:], number)]
             self._require_difference(own[trunk:], number)
-        section = self.student
         model, report = build_student(
-            teacher, layers, num_layers=depth, architecture=section.architecture, config_changes=section.config
+            teacher,
+            layers,
+            num_layers=depth,
+            architecture=self.student.architecture,
+            config_changes=self.student.config,
         )
         tail = Tail(model, self.section.blocks)
         if not tail.is_batch_first:
