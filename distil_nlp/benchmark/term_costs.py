@@ -39,8 +39,10 @@ def term_groups(terms: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield (task, terms), the terms that are measured together."""
     for task in _TASKS:
         of_task = [term for term in terms if supported_task(term) == task]
-        for start in range(0, len(of_task), _GROUP_SIZE):
-            yield task, of_task[start : start + _GROUP_SIZE]
+        alike = [[term for term in of_task if TERMS[term].compares_passes == twice] for twice in (False, True)]
+        for group in alike:
+            for start in range(0, len(group), _GROUP_SIZE):
+                yield task, group[start : start + _GROUP_SIZE]
 
 
 def run_with_term(gate: StepGate, work: TaskWorkload, further: str | None = None) -> None:

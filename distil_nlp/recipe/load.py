@@ -127,7 +127,7 @@ def _validate(tree: dict[str, Any], schema: type[Recipe]) -> tuple[Recipe | None
     except ValidationError as error:
         by_place: dict[tuple[str, ...], list[Any]] = {}
         for detail in error.errors(include_url=False):
-            by_place.setdefault(_place(detail["loc"], schema), []).append(detail)
+            by_place.setdefault(_place(detail, schema), []).append(detail)
         return None, [_describe(keys, details, schema) for keys, details in by_place.items()]
 
 
@@ -147,13 +147,15 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]], schema: type[
     return f"{place}: expected {expected} / got {quoted(first['input'])}"
 
 
-def _place(location: tuple[int | str, ...], schema: type[Recipe]) -> tuple[str, ...]:
+def _place(error: Mapping[str, Any], schema: type[Recipe]) -> tuple[str, ...]:
     """Return the keys as the recipe spells them, without the union members and list positions that pydantic adds."""
     parts: list[str] = []
     model: Any = schema
-    for part in location:
-        if isinstance(part, int) and model is not None:
-            continue  # the position in a list of sections
+    *inner, last = error["loc"]
+    unknown = last if error["type"] == "extra_forbidden" else None
+    for part in (*inner, last):
+        if model is not None and part not in (*model.model_fields, unknown):
+            continue  # a position in a list of sections, or a member of a union
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(str(part))
             field = model.model_fields.get(str(part))

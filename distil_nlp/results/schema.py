@@ -627,7 +627,7 @@ class Training(Block):
         "Floating-point operations of the matrix products of all models, forwards and backwards: those of the first "
         "micro-batch per token, times `tokens`.",
         absent="in files of older versions",
-        null="where they cannot be counted: `torch_compile`, FSDP, DeepSpeed",
+        null="where they cannot be counted: `torch_compile`, FSDP, DeepSpeed, the term `input_gradient`",
     )
     tokens_per_second: Number = described("Tokens per second.")
     steps: int = described("Optimiser steps taken.")

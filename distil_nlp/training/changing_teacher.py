@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from distil_nlp.errors import UserError
 from distil_nlp.teachers.changing import ChangingTeacher
 
-TEACHER = "teacher.safetensors"
+TEACHER_STATE = "teacher.safetensors"
 """File of a checkpoint with the state of a teacher that changes during training."""
 
 
@@ -37,13 +37,13 @@ class ChangingTeacherCallback(TrainerCallback):
         Raises:
             UserError: if there is none.
         """
-        file = Path(checkpoint) / TEACHER
+        file = Path(checkpoint) / TEACHER_STATE
         if file.is_file():
             self.teacher.load_state(load_file(file, device=str(self.trainer.args.device)))
         elif self.teacher.state():
             raise UserError(
                 str(checkpoint),
-                f"{TEACHER}, the state of a teacher that changes during training",
+                f"{TEACHER_STATE}, the state of a teacher that changes during training",
                 "a checkpoint without it",
                 why="training would go on with another teacher",
                 fix="start anew (run.overwrite=true)",
@@ -79,7 +79,7 @@ class ChangingTeacherCallback(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         kept = {name: value.contiguous().cpu() for name, value in self.teacher.state().items()}
         if kept and args.should_save and folder.is_dir():
-            save_file(kept, folder / TEACHER)
+            save_file(kept, folder / TEACHER_STATE)
 
     def _total(self, value: Tensor) -> Tensor:
         return self.trainer.accelerator.reduce(value, "sum")

@@ -385,6 +385,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     def _counts_flops(self, inputs: dict[str, Any]) -> bool:
         """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
         is_seen = not (self.args.torch_compile or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        is_seen &= not self.objective.request("student").input_gradient  # the counter cannot follow autograd.grad
         is_probed = self.probe is not None and self.probe.is_due(self.state.global_step)
         return is_seen and not is_probed and bool(inputs.get("tokens"))
 

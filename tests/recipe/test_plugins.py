@@ -12,7 +12,7 @@ from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import LossTerm
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.provenance import _hash_plugins, changed_sources
+from distil_nlp.pipeline.provenance import changed_sources, hash_plugins
 from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe, recipe_from
 from distil_nlp.recipe.local_imports import local_imports
 from distil_nlp.results.schema import OwnCode
@@ -163,7 +163,7 @@ def test_another_helper_is_another_provenance(helped, monkeypatch):
     before = changed_sources(load_recipe(helped / "own.yaml"), {"plugins": "x"})
     assert before == ["plugins"]
     recipe = load_recipe(helped / "own.yaml")
-    now = {"plugins": _hash_plugins(recipe)}
+    now = {"plugins": hash_plugins(recipe)}
     assert changed_sources(recipe, now) == []
     monkeypatch.setattr("distil_nlp.recipe.plugins._hashes", {})  # another process
     (helped / "helper_of_a_test.py").write_text("def distance(a, b): ...\n")

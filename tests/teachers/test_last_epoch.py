@@ -12,7 +12,7 @@ from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
-from distil_nlp.training.changing_teacher import TEACHER
+from distil_nlp.training.changing_teacher import TEACHER_STATE
 from tests.helpers import tiny
 from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, task_rows, trainer
@@ -95,7 +95,7 @@ def test_a_checkpoint_without_predictions_is_refused(tmp_path):
     """Prevents training that goes on with labels alone."""
     often = {"save_strategy": "steps", "save_steps": 4}
     run(tmp_path, LastEpochTeacher, callbacks=[StopAt(4)], **often)[0].train()
-    (tmp_path / "checkpoint-4" / TEACHER).unlink()
+    (tmp_path / "checkpoint-4" / TEACHER_STATE).unlink()
     with pytest.raises(UserError, match="a checkpoint without it"):
         run(tmp_path, LastEpochTeacher, **often)[0].train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
