@@ -36,7 +36,7 @@ def run_scores(task="sst2", **changes):
 
     teacher = {42: {"validation": outputs(1, sharpness=2.0, **changes)}}
     students = {DISTILLED: student(2, 3), NO_DISTILLATION: student(4, 5)}
-    return RunScores(task, {}, teacher, {"validation": outputs(6, **changes)}, students=students)
+    return RunScores(task, {}, teacher, copied={"validation": outputs(6, **changes)}, students=students)
 
 
 def test_the_sums_are_those_of_the_measures_on_labelled_rows():

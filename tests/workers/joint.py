@@ -14,7 +14,7 @@ from distil_nlp.data import TaskCollator
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
-from distil_nlp.pipeline.joint import SCHEMES
+from distil_nlp.pipeline.joint import JOINT_SCHEMES
 from distil_nlp.pipeline.joint.base import JointScheme
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.training.checkpoints import last_complete_checkpoint
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def scheme_of(name: str) -> JointScheme:
-    return SCHEMES[name](StudentSection(num_layers=3, **{name: SETTINGS[name]}))
+    return JOINT_SCHEMES[name](StudentSection(num_layers=3, **{name: SETTINGS[name]}))
 
 
 def models(labels: int, **changes: Any) -> tuple[PreTrainedModel, PreTrainedModel]:
