@@ -15,7 +15,7 @@ from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
-from distil_nlp.pipeline.plan import RunPlan, sources
+from distil_nlp.pipeline.plan import EQUAL_COMPUTE, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun
@@ -69,6 +69,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     yield from (("term", _term(term)) for term in objective.terms)
     yield "steps", _steps(plan, steps_of(plan.args, data.split.train))
     yield from estimate_costs(plan, run, student, teacher)
+    if uncounted := _uncounted(plan):
+        yield "time", f"not counted: {uncounted}"
 
 
 _STATES = {
@@ -76,6 +78,13 @@ _STATES = {
     "unfinished": "an unfinished run of this recipe, which would be carried on",
     "finished": "a finished run of this recipe: nothing would be trained",
 }
+
+
+def _uncounted(plan: RunPlan) -> str:
+    """Return what the estimate of time leaves out: runs that come first, and steps that depend on what others take."""
+    links = [link.title for link in chain_of(plan.recipe) if run_state(link.folder, link.recipe) != "finished"]
+    further = [f"the further steps of {EQUAL_COMPUTE}"] if EQUAL_COMPUTE in plan.recipe.evaluation.baselines else []
+    return ", ".join([*links, *further])
 
 
 def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> StudentRun:

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from scipy.special import softmax
 
+from distil_nlp.cli import main
 from distil_nlp.pipeline import distill as stages
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.students import StudentRun, load_outputs
@@ -188,6 +189,16 @@ def test_what_does_not_go_together_is_told_before_anything_is_trained(place, cap
     assert message in one_line(capsys.readouterr().err)
     assert not place.out.exists()
     assert not (place.folder / "teachers").exists()
+
+
+@pytest.mark.integration
+def test_a_check_tells_what_comes_first(place, capsys):
+    """Prevents an estimate of time that leaves out the longest parts without a word."""
+    command = place.command(*ASSISTED, "evaluation.baselines=[equal_compute]")
+    assert main(["check", *command]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "first assistant of 3 layers, in " in said
+    assert "not counted: assistant of 3 layers, the further steps of equal_compute" in said
 
 
 def test_an_altered_link_is_not_taught_by(place, capsys):
