@@ -197,7 +197,7 @@ def test_a_check_tells_what_comes_first(place, capsys):
     command = place.command(*ASSISTED, "evaluation.baselines=[equal_compute]")
     assert main(["check", *command]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "first assistant of 3 layers, in " in said
+    assert "first assistant of 3 layers, a run of its own in " in said
     assert "not counted: assistant of 3 layers, the further steps of equal_compute" in said
 
 
