@@ -122,6 +122,7 @@ def test_a_quick_look_is_measured_in_full_later(place, capsys):
     assert "this run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_try_compares_layers_on_few_rows(place, monkeypatch):
     """Prevents a comparison of layers that takes longer than the training of a try."""
     compared = []

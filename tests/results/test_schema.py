@@ -79,6 +79,7 @@ def test_a_regression_run_matches_the_schema(place):
     assert {"fidelity.pearson", "teacher.seeds.pearson.median"} <= keys_of(results)
 
 
+@pytest.mark.integration
 def test_a_language_modelling_run_matches_the_schema(place):
     """Prevents figures of masked tokens that the schema does not know; rows of a stream are not counted."""
     place.save({"train": Dataset.from_dict({"text": place.texts * 60})})

@@ -23,6 +23,7 @@ print(faults())
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told what to keep")
 def test_freed_memory_is_used_again():
     """A step would ask the system for every large tensor anew: 16,384 pages for 64 MiB."""

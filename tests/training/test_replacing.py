@@ -180,6 +180,7 @@ def test_checkpointing_of_activations_changes_nothing(tmp_path, reentrant):
         torch.testing.assert_close(again[name], weight, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_compiled_blocks_give_the_same(tmp_path):
     """Prevents a graph that keeps one step's draws; and blocks that stay patched or compiled."""
     plain = weights(run(tmp_path / "plain"))

@@ -241,6 +241,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(tmp_path):
         assert found[1][name] == pytest.approx(found[2][name], rel=1e-4)
 
 
+@pytest.mark.integration
 def test_unlabelled_rows_teach_by_soft_targets_only(tmp_path):
     """Prevents −100 from being taken for a class, or unlabelled rows from being lost to the teacher."""
     rows = task_rows(8)
