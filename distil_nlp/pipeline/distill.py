@@ -209,7 +209,7 @@ class Pipeline:
     guide: PreTrainedModel | None = None
 
     def __post_init__(self) -> None:
-        self.stages = Stages(self.plan)
+        self.stages, self.links = Stages(self.plan), chain_of(self.plan.recipe)
 
     @property
     def args(self) -> TrainingArguments:
@@ -279,16 +279,15 @@ class Pipeline:
         """Return the model that a student learns from: the teacher, the last link's student, or all of them."""
         if student_plan.is_plain:
             return ensemble_members(teacher)[0]
-        links = chain_of(self.plan.recipe)
-        if not links:
+        if not self.links:
             return teacher
         if self.guide is None and self.plan.recipe.teacher.guided == "dense":
-            students = [load_model(link.student, self.data.head) for link in reversed(links)]
+            students = [load_model(link.student, self.data.head) for link in reversed(self.links)]
             mix: Mix = "probabilities" if self.data.kind.output == "distribution" else "logits"
             guide: Any = Ensemble([*students, teacher], Mixing((1.0,) * (1 + len(students)), mix))  # used as a model
             self.guide = guide
         elif self.guide is None:
-            self.guide = load_model(links[-1].student, self.data.head)
+            self.guide = load_model(self.links[-1].student, self.data.head)
         return self.guide
 
     def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
@@ -319,7 +318,7 @@ class Pipeline:
         steps = own.training["max_steps"]
         if student_plan.name != EQUAL_COMPUTE:
             return steps
-        spent = total_flops([own.training, *(link.to_dict() for link in chain_of(self.plan.recipe))])
+        spent = total_flops([own.training, *(link.to_dict() for link in self.links)])
         plain = total_flops([scores.students[PLAIN][student_plan.seed].training])
         if not spent or not plain:
             raise UserError(
@@ -408,11 +407,11 @@ class Pipeline:
 
     def schemes(self, own: TrainedStudent, scores: RunScores) -> dict[str, Any]:
         """Return the training schemes in words, the links with their scores, and what all stages took together."""
-        recipe, links = self.plan.recipe, chain_of(self.plan.recipe)
+        recipe = self.plan.recipe
         schemes = schemes_of(recipe)
         if not schemes:
             return {}
-        finished = [link.to_dict() for link in links]
+        finished = [link.to_dict() for link in self.links]
         compute = {"all_stages": total_compute([own.training, *finished])}
         for name in (PLAIN, EQUAL_COMPUTE):
             if name in scores.students:
@@ -421,7 +420,7 @@ class Pipeline:
         used = [scheme.to_dict(recipe) for scheme in schemes]
         block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
         if recipe.student.generations > 1 and self.data.kind.level == "sequence":
-            generations = [*(link.outputs for link in links), own.outputs]
+            generations = [*(link.outputs for link in self.links), own.outputs]
             block["mean_of_generations"] = metrics_of(scores.task, mean_outputs(generations, self.data.kind))
         return {"schemes": block}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +14,7 @@ from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.joint import scheme_of
-from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
@@ -50,7 +50,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
         yield "classes", classes_sentence(data)
     if plan.task.kind.level == "sequence":
         yield "lengths", lengths_sentence(plan, tokenizer)
-    for link in chain_of(plan.recipe):
+    links = chain_of(plan.recipe)
+    for link in links:
         yield (
             "first",
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
@@ -69,7 +70,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     yield from (("term", _term(term)) for term in objective.terms)
     yield "steps", _steps(plan, steps_of(plan.args, data.split.train))
     yield from estimate_costs(plan, run, student, teacher)
-    if uncounted := _uncounted(plan):
+    if uncounted := _uncounted(plan, links):
         yield "time", f"not counted: {uncounted}"
 
 
@@ -80,9 +81,9 @@ _STATES = {
 }
 
 
-def _uncounted(plan: RunPlan) -> str:
+def _uncounted(plan: RunPlan, chain: Sequence[Link]) -> str:
     """Return what the estimate of time leaves out: runs that come first, and steps that depend on what others take."""
-    links = [link.title for link in chain_of(plan.recipe) if run_state(link.folder, link.recipe) != "finished"]
+    links = [link.title for link in chain if run_state(link.folder, link.recipe) != "finished"]
     further = [f"the further steps of {EQUAL_COMPUTE}"] if EQUAL_COMPUTE in plan.recipe.evaluation.baselines else []
     return ", ".join([*links, *further])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from distil_nlp.models.student import choose_layers
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
-from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.teacher import finetuning_fields
@@ -66,7 +67,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_replacing(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
-    validate_averaging(recipe.student.ema, bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+    validate_averaging(recipe.student.ema, _is_sharded(plan.args))
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)
@@ -166,7 +167,7 @@ def _check_replacing(plan: RunPlan) -> None:
             why="layers of other classes cannot take the place of the teacher's",
             fix="leave one of the two out",
         )
-    sharded = bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None
+    sharded = _is_sharded(plan.args)
     validate_replacing(plan.args, SignalRequest(), sharded)
     try:
         config = load_config(recipe.teacher.name, recipe.teacher.revision)
@@ -255,7 +256,8 @@ def _check_schemes(plan: RunPlan) -> None:
             why="the student is distilled plainly, and there is nothing to compare it with",
             fix="leave it out",
         )
-    if not chain_of(recipe):
+    links = chain_of(recipe)
+    if not links:
         return
     keys = [scheme.place for scheme in schemes]
     if recipe.teacher.assistants and recipe.student.generations > 1:
@@ -293,10 +295,10 @@ def _check_schemes(plan: RunPlan) -> None:
             why="those that are trained in between would teach nothing",
             fix="add one, such as soft_target_kl",
         )
-    _check_layer_pairs(plan)
+    _check_layer_pairs(plan, links)
 
 
-def _check_layer_pairs(plan: RunPlan) -> None:
+def _check_layer_pairs(plan: RunPlan, links: Sequence[Link]) -> None:
     """Raise UserError if the terms cannot pair the layers of a link and what it teaches.
 
     What cannot be looked at passes.
@@ -306,7 +308,7 @@ def _check_layer_pairs(plan: RunPlan) -> None:
     except Exception:
         return  # what is wrong with it is told where it is loaded
     teacher = guide
-    for recipe in [*(link.recipe for link in chain_of(plan.recipe)), plan.recipe]:
+    for recipe in [*(link.recipe for link in links), plan.recipe]:
         if recipe.student.name is not None:
             return
         layers = choose_layers(recipe.student.layers, teacher.num_layers, recipe.student.num_layers)
@@ -372,7 +374,7 @@ def _check_self_teaching(plan: RunPlan) -> None:
     if section.kind == "last_epoch":
         _check_last_epoch(plan)
     elif section.kind != "pretrained":
-        validate_averaged_teacher(bool(plan.args.fsdp) or plan.args.deepspeed_plugin is not None)
+        validate_averaged_teacher(_is_sharded(plan.args))
 
 
 def _check_teacher_checkpoints(recipe: Recipe) -> None:
@@ -468,6 +470,10 @@ def _check_folder(recipe: Recipe, folder: Path) -> None:
 def _is_inside(name: str, folder: Path) -> bool:
     """Return whether a local path in a recipe is inside the output folder."""
     return os.path.exists(name) and Path(name).resolve().is_relative_to(folder.resolve())
+
+
+def _is_sharded(args: TrainingArguments) -> bool:
+    return bool(args.fsdp) or args.deepspeed_plugin is not None
 
 
 def _warn_idle_cores(args: TrainingArguments) -> None:

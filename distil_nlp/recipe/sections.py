@@ -181,7 +181,7 @@ class TeacherSection(Section):
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
         checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
             these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
-        self: the student teaches itself: `last_epoch`, `ema` or `checkpoints`. The teacher is then what the student
+        self: the student teaches itself; see `SelfSection` for the ways. The teacher is then what the student
             starts from, and is scored beside it.
     """
 
