@@ -1,5 +1,6 @@
 """Files at the top level that others read by machine."""
 
+import os
 import shutil
 import subprocess
 import tomllib
@@ -10,6 +11,7 @@ import yaml
 import distil_nlp
 from tests.helpers import ROOT
 
+MAKE_IN_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # under `make test` it names its folder first
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
@@ -27,8 +29,9 @@ def test_the_citation_has_the_projects_version_and_license():
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_quickstart_says_first_how_long_it_takes():
     """Prevents a first command that seems to hang."""
+    of_its_own = {name: value for name, value in os.environ.items() if name not in MAKE_IN_MAKE}
     first, *_ = subprocess.run(
-        ["make", "-n", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "quickstart"], cwd=ROOT, env=of_its_own, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert "about 9 minutes on 2 CPU cores" in first
 

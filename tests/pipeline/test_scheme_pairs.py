@@ -43,7 +43,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("one", "other"), combinations(OVERRIDES, 2))
+@pytest.mark.parametrize(("one", "other"), list(combinations(OVERRIDES, 2)))
 def test_a_pair_runs_or_is_refused(place, monkeypatch, capsys, one, other):
     """Prevents schemes that silently undo each other's work, and a traceback in place of a message."""
     monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
