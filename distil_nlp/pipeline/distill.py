@@ -34,7 +34,7 @@ from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, 
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, RunState, claim, run_state, validate_folder
-from distil_nlp.pipeline.schemes import schemes_of, total_compute, total_flops
+from distil_nlp.pipeline.schemes import schemes_of, total_compute, total_of
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
 from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, altered_student, save_outputs
@@ -318,8 +318,8 @@ class Pipeline:
         steps = own.training["max_steps"]
         if student_plan.name != EQUAL_COMPUTE:
             return steps
-        spent = total_flops([own.training, *(link.to_dict() for link in self.links)])
-        plain = total_flops([scores.students[PLAIN][student_plan.seed].training])
+        spent = total_of("flops", [own.training, *(link.to_dict() for link in self.links)])
+        plain = total_of("flops", [scores.students[PLAIN][student_plan.seed].training])
         if not spent or not plain:
             raise UserError(
                 "evaluation.baselines",

@@ -21,7 +21,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import student_seeds
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe, hash_plugins, hash_teachers
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
-from distil_nlp.pipeline.schemes import describe_shape
+from distil_nlp.pipeline.schemes import COUNTED, describe_shape
 from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection, StudentSection
@@ -77,7 +77,7 @@ class Link:
             "title": self.title,
             "folder": str(self.folder),
             **{name: student[name] for name in ("parameters", "encoder_parameters", "metrics")},
-            **{name: training.get(name) for name in ("steps", "seconds", "tokens", "flops")},
+            **{name: training.get(name) for name in ("steps", "seconds", "tokens", *COUNTED)},
         }
 
 

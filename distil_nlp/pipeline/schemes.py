@@ -18,6 +18,10 @@ from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.results import RunResults
 from distil_nlp.training.ema import average_sentence
 from distil_nlp.training.replacing import Replacing
+from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
+
+COUNTED = (TOKENS_FORWARD, TOKENS_BACKWARD, "flops")
+"""What a training's record has only where it could be counted."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,13 @@ def total_compute(trainings: Sequence[Mapping[str, Any]]) -> dict[str, float | N
     totals: dict[str, float | None] = {
         name: sum(training[name] for training in trainings) for name in ("steps", "seconds", "tokens")
     }
-    return {**totals, "flops": total_flops(trainings)}
+    return {**totals, **{name: total_of(name, trainings) for name in COUNTED}}
 
 
-def total_flops(trainings: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the operations of several trainings; None if those of one are not known."""
-    flops = [training.get("flops") for training in trainings]
-    return None if None in flops else sum(filter(None, flops))
+def total_of(name: str, trainings: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the sum of one of `COUNTED` over several trainings; None if that of one is not known."""
+    counts = [training.get(name) for training in trainings]
+    return None if None in counts else sum(filter(None, counts))
 
 
 def _ensemble(recipe: Recipe) -> str:

@@ -22,6 +22,7 @@ from distil_nlp.study.table import MEMORY_FILE
 from distil_nlp.teachers.cache.shards import MANIFEST, read_manifest
 from distil_nlp.training.checkpoints import (
     COMPLETE,
+    NOTHING_SPENT,
     SPENT,
     last_complete_checkpoint,
     mark_as_complete,
@@ -188,11 +189,11 @@ def test_a_checkpoint_of_damaged_words_is_passed_over_or_used_without_them(tmp_p
     assert last_complete_checkpoint(tmp_path).name == "checkpoint-1"
     assert "passed over" in capsys.readouterr().out
     damage(folder / SPENT, kind)
-    assert read_spent(folder) == {"seconds": 0.0, "tokens": 0}
+    assert read_spent(folder) == NOTHING_SPENT
     warn_about_changed_processes(folder, TrainingArguments(str(tmp_path), use_cpu=True))
     assert "checkpoint-2 does not say what it has cost" in capsys.readouterr().out
     (folder / SPENT).unlink()
-    assert read_spent(folder) == {"seconds": 0.0, "tokens": 0}
+    assert read_spent(folder) == NOTHING_SPENT
 
 
 @pytest.mark.parametrize("content", [*DAMAGES, '{"key": {}, "layout": {"rows": 1}}'])

@@ -59,7 +59,9 @@ def test_an_assistant_is_a_run_of_its_own(place, capsys):
     assert told["metrics"] == found["student"]["metrics"]
     total = schemes["compute"]["all_stages"]
     assert total["steps"] == 6
-    assert total["flops"] == found["training"]["flops"] + place.results["training"]["flops"]
+    for name in ("tokens", "tokens_forward", "tokens_backward", "flops"):
+        assert total[name] == found["training"][name] + place.results["training"][name]
+    assert total["tokens_forward"] == 2 * total["tokens"]  # student and teacher
     assert place.run(*ASSISTED, "run.overwrite=true", "training.learning_rate=1e-4") == 0
     assert "from an earlier run" not in capsys.readouterr().out  # another rate is another assistant
     assert place.run(*ASSISTED, "run.overwrite=true", "student.layers=[0]") == 0
