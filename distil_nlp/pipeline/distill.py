@@ -27,6 +27,7 @@ from distil_nlp.models import (
 )
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.compute import total_compute, total_of
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name
 from distil_nlp.pipeline.links import Link, chain_of, mean_outputs
@@ -34,7 +35,7 @@ from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, 
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT, RunState, claim, run_state, validate_folder
-from distil_nlp.pipeline.schemes import schemes_of, total_compute, total_of
+from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
 from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, altered_student, save_outputs
