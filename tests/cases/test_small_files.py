@@ -13,7 +13,7 @@ from distil_nlp.cli import study
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.glue.output_folder import SCORES, Folder
 from distil_nlp.evaluation.glue.settings import FinetuningSettings
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun, read_outputs
@@ -75,7 +75,7 @@ def finished_once(tmp_path_factory):
     """A finished run with a further seed and a teacher of its own."""
     place = Place(tmp_path_factory.mktemp("finished")).prepare()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+        patch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
         assert place.run(*COMMAND) == 0
     return place
 
@@ -88,7 +88,7 @@ def finished(finished_once, monkeypatch):
     """The same, put back afterwards; costs and pictures are left out."""
     kept = finished_once.folder.with_name("kept")
     shutil.copytree(finished_once.folder, kept)
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     yield finished_once
     shutil.rmtree(finished_once.folder)
     kept.rename(finished_once.folder)
@@ -235,7 +235,7 @@ def a_study(tmp_path, monkeypatch):
         assert distill(arguments) == 0
         (place / MEMORY_FILE).write_text("500\n")
 
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report.html")
     monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
     plan = {"recipe": Place(tmp_path).prepare().command()[0], "tasks": ["classification"], "seeds": 1}
     (tmp_path / "study.yaml").write_text(

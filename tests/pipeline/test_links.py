@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from distil_nlp.cli import main
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.students import StudentRun, load_outputs
 from distil_nlp.recipe import load_recipe
@@ -27,7 +27,7 @@ LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidd
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
     """Reports take seconds."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture
