@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from distil_nlp.cli import distill
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import findings
 from distil_nlp.results import read_run, schema_mismatches
 from tests.helpers import ROOT, tiny
 from tests.helpers.messages import one_line
@@ -128,7 +128,7 @@ OWN_TERMS = ROOT / "examples" / "own_terms.yaml"
 def test_own_terms_in_a_recipe(tmp_path, monkeypatch, capfd):
     """Prevents a loss of one's own that seeds, baselines, card, report and upload do not know, or hide the code of."""
     monkeypatch.setattr(
-        stages, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
+        findings, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
     )
     place = Place(tmp_path).prepare()
     (tmp_path / "my_terms.py").write_text((ROOT / "examples" / "my_terms.py").read_text())

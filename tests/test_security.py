@@ -18,7 +18,7 @@ from distil_nlp.cli import distill, make_report, push_to_hub
 from distil_nlp.data import commit_of_data, load_splits
 from distil_nlp.errors import UserError
 from distil_nlp.models import load_model, load_tokenizer
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import findings, publication
 from distil_nlp.redaction import abbreviate_home, redact
 from distil_nlp.results import read_results
 from distil_nlp.tasks import Head
@@ -50,11 +50,11 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def without_report(monkeypatch):
     """A report takes seconds, and so do latencies and the likeness of layers."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     monkeypatch.setattr(
-        stages, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
+        findings, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
     )
-    monkeypatch.setattr(stages, "compare_models", lambda *args, **kwargs: {})
+    monkeypatch.setattr(findings, "compare_models", lambda *args, **kwargs: {})
 
 
 def files_with(text, *folders):
@@ -77,7 +77,7 @@ def test_a_whole_run_keeps_the_token_and_the_home_folder_to_itself(hub, home, mo
     rows = Dataset.from_dict({"text": place.texts, "label": [i % 2 for i in range(24)]})
     rows = rows.cast_column("label", ClassLabel(names=list(HOSTILE)))
     place.save({"train": rows, "test": rows})
-    monkeypatch.setattr(stages, "stop_verdict", lambda run: None)  # a student that guesses would not be pushed
+    monkeypatch.setattr(publication, "stop_verdict", lambda run: None)  # a student that guesses would not be pushed
     before = {path.parent for path in home.rglob("*")}
     options = ["teacher.finetune={max_steps: 2}", "training.report_to=tensorboard", "hub.push=true", "hub.repo_id=me/x"]
     options += [f"teacher.cache={{folder: {home / 'caches'}}}"]

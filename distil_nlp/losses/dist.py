@@ -52,7 +52,7 @@ class DistInter(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, outputs, least_classes = "dist_inter", ("distribution",), 3

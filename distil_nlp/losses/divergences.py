@@ -62,7 +62,7 @@ class ReverseKL(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, outputs = "reverse_kl", ("distribution",)
@@ -78,7 +78,7 @@ class JensenShannon(TemperedTerm):
     Args:
         temperature: T, a number or a `Schedule`.
         beta: β, the teacher's fraction of the mixture.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, outputs = "jensen_shannon", ("distribution",)

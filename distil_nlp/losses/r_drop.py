@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import OutputTerm, RowSetName, Weight, check_same_shape
+from distil_nlp.objective import ChosenRowsTerm, check_same_shape
 from distil_nlp.signals.types import Signals
 
 
@@ -51,7 +51,7 @@ def r_drop_mse(first: Tensor, second: Tensor) -> Tensor:
     return 2 * F.mse_loss(first.float(), second.float(), reduction="sum")
 
 
-class RDrop(OutputTerm):
+class RDrop(ChosenRowsTerm):
     """`r_drop`: ½ · (KL₁₂ + KL₂₁) in nats between two dropout passes of the student over a row (R-Drop).
 
     For regression it is the squared difference of the passes' outputs. The temperature is 1.
@@ -65,7 +65,7 @@ class RDrop(OutputTerm):
     There are no two passes in evaluation, and the term has no value there.
 
     Args:
-        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, needs_teacher, compares_passes = "r_drop", False, True
@@ -73,13 +73,6 @@ class RDrop(OutputTerm):
     formula = "half the KL in both directions between two dropout passes of the student"
     formula_of_regression = "squared difference of the student’s outputs in two dropout passes"
     paper = "2106.14448"
-
-    def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
-        super().__init__(weight)
-        self.row_set = rows
-
-    def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind.level == "token" else "sequences"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         logits = self.logits(student, batch)

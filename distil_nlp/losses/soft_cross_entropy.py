@@ -35,7 +35,7 @@ class SoftTargetCrossEntropy(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`; 1 is TinyBERT's.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, outputs = "soft_target_cross_entropy", ("distribution",)

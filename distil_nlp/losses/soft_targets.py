@@ -109,7 +109,7 @@ class SoftTargetKL(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`. Has no meaning for regression.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
         by_confidence: True to weight rows by the teacher's `confidence`, so that the student is not trained on what the
             teacher does not know either. The sum is still divided by the number of rows: the term is smaller than
             without weights, and larger the more confident the teacher is.

@@ -50,7 +50,7 @@ class StandardisedLogits(TemperedTerm):
 
     Args:
         temperature: T, a number or a `Schedule`.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
     """
 
     name, outputs, least_classes = "standardised_logits", ("distribution",), 3

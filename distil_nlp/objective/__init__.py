@@ -12,7 +12,14 @@ from distil_nlp.objective.layer_terms import (
     by_sequence,
     pair_layers,
 )
-from distil_nlp.objective.output_terms import LabelTerm, OutputBatchTerm, OutputTerm, SoftTerm, TemperedTerm
+from distil_nlp.objective.output_terms import (
+    ChosenRowsTerm,
+    LabelTerm,
+    OutputBatchTerm,
+    OutputTerm,
+    SoftTerm,
+    TemperedTerm,
+)
 from distil_nlp.objective.term import (
     Bins,
     BlockNumber,
@@ -38,6 +45,7 @@ __all__ = [
     "Bins",
     "BlockNumber",
     "BlockTerm",
+    "ChosenRowsTerm",
     "Count",
     "CrossTerm",
     "Fraction",

@@ -79,8 +79,8 @@ class OutputTerm(LossTerm):
         return signals.logits.index_select(0, batch["rows"][f"logits/{self.signal_rows()}"])
 
 
-class SoftTerm(OutputTerm):
-    """A term between the outputs of student and teacher.
+class ChosenRowsTerm(OutputTerm):
+    """A term on outputs whose rows, for language modelling, are chosen by the recipe.
 
     Args:
         rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
@@ -93,6 +93,14 @@ class SoftTerm(OutputTerm):
 
     def counted_rows(self) -> str:
         return str(self.row_set) if self.kind.level == "token" else "sequences"
+
+
+class SoftTerm(ChosenRowsTerm):
+    """A term between the outputs of student and teacher.
+
+    Args:
+        rows: see `ChosenRowsTerm`.
+    """
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
@@ -107,7 +115,7 @@ class TemperedTerm(SoftTerm):
 
     Args:
         temperature: T, a number or a `Schedule`.
-        rows: see `SoftTerm`.
+        rows: see `ChosenRowsTerm`.
 
     Attributes:
         softened_loss: (student, teacher, T) → Σ over rows.

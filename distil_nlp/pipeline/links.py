@@ -18,10 +18,11 @@ from distil_nlp.data.fingerprint import hash_data_files, hash_json
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.compute import COUNTED
 from distil_nlp.pipeline.plan import student_seeds
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe, hash_plugins, hash_teachers
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
-from distil_nlp.pipeline.schemes import describe_shape
+from distil_nlp.pipeline.schemes.shapes import describe_shape
 from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection, StudentSection
@@ -77,7 +78,7 @@ class Link:
             "title": self.title,
             "folder": str(self.folder),
             **{name: student[name] for name in ("parameters", "encoder_parameters", "metrics")},
-            **{name: training.get(name) for name in ("steps", "seconds", "tokens", "flops")},
+            **{name: training.get(name) for name in ("steps", "seconds", "tokens", *COUNTED)},
         }
 
 

@@ -114,6 +114,11 @@ class RunPlan:
         """Whether a term of the distilled students learns from the teacher, rather than from the student itself."""
         return self.objective.needs_teacher and self.recipe.teacher.self is None
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed divide the student among processes."""
+        return bool(self.args.fsdp) or self.args.deepspeed_plugin is not None
+
     def with_trained_teacher(self) -> RunPlan:
         """Return the plan with the teacher as it is, where its fine-tuning is for untrained ones only."""
         return replace(self, recipe=builders.without_needless_finetuning(self.recipe, self.task.kind))

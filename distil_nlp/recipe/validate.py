@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.objective import SoftTerm
+from distil_nlp.objective import ChosenRowsTerm
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, KINDS, TASKS, TaskKind
 
@@ -56,10 +56,11 @@ def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
 def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
     """Return key → whether it is set and not read, for the other sections."""
     cache, balance, own = recipe.teacher.cache, recipe.balance, recipe.teacher.self
-    soft = {name: getattr(recipe.objective, name) for name, term in recipe.terms.items() if issubclass(term, SoftTerm)}
-    soft = {name: term for name, term in soft.items() if term is not None and "rows" in type(term).model_fields}
+    chosen = [name for name, term in recipe.terms.items() if issubclass(term, ChosenRowsTerm)]
+    terms = {name: term for name in chosen if (term := getattr(recipe.objective, name)) is not None}
+    terms = {name: term for name, term in terms.items() if "rows" in type(term).model_fields}
     return {
-        **{f"objective.{name}.rows": kind.level != "token" and is_set(term, "rows") for name, term in soft.items()},
+        **{f"objective.{name}.rows": kind.level != "token" and is_set(term, "rows") for name, term in terms.items()},
         "teacher.cache.top_k": not kind.predicts_words and cache is not None and is_set(cache, "top_k"),
         "balance.every": balance.kind != "gradient_norm" and is_set(balance, "every"),
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),

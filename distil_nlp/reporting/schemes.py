@@ -16,6 +16,11 @@ _STAGES = {
     "equal_compute": "plain distillation, equal compute",
 }
 
+_NOTE = (
+    "Tokens count each time that a model reads them, and operations are those of the matrix products of all models; "
+    "the teacher’s own training is not counted."
+)
+
 
 def scheme_sentences(run: RunResults) -> list[str]:
     """Return a sentence for each training scheme of a run."""
@@ -36,10 +41,11 @@ def compute_table(run: RunResults) -> Table | None:
     for name, title in _STAGES.items():
         if name in compute and not (name == "all_stages" and len(compute) == 1 and not links):
             rows.append((title, "", decimal(run.get(f"baselines.{name}.metrics.{metric}")), *_cost(compute[name])))
-    note = "Operations are those of the matrix products of all models; the teacher’s own training is not counted."
-    head = ("", "parameters", headline_name(run), "steps", "time", "operations")
-    return make_table("Cost of training", head, rows, note)
+    head = ("", "parameters", headline_name(run), "steps", "time", "tokens forward", "tokens backward", "operations")
+    return make_table("Cost of training", head, rows, _NOTE)
 
 
-def _cost(training: Mapping[str, Any]) -> tuple[str, str, str]:
-    return count(training.get("steps")), duration(training.get("seconds")), large(training.get("flops"), "FLOP")
+def _cost(training: Mapping[str, Any]) -> tuple[str, ...]:
+    spent = count(training.get("steps")), duration(training.get("seconds"))
+    tokens = large(training.get("tokens_forward")), large(training.get("tokens_backward"))
+    return *spent, *tokens, large(training.get("flops"), "FLOP")

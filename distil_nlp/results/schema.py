@@ -466,6 +466,16 @@ class Compute(Block):
     steps: int = described("Optimiser steps.")
     seconds: float = described("Wall-clock seconds.")
     tokens: int = described("Tokens of the students' batches, without padding.")
+    tokens_forward: int | None = described(
+        "Tokens forward; see `training.tokens_forward`.",
+        null="where a training of an older version is among them",
+        absent="in files of older versions",
+    )
+    tokens_backward: int | None = described(
+        "Tokens backward; see `training.tokens_backward`.",
+        null="as `tokens_forward`",
+        absent="in files of older versions",
+    )
     flops: float | None = described(
         "Floating-point operations; see `training.flops`.", null="where those of a training could not be counted"
     )
@@ -482,6 +492,12 @@ class LinkUsed(Block):
     steps: int = described("Optimiser steps of its training.")
     seconds: float = described("Wall-clock seconds of its training.")
     tokens: int = described("Tokens of its training.")
+    tokens_forward: int | None = described(
+        "Tokens forward in its training.", null="if they were not counted", absent="in files of older versions"
+    )
+    tokens_backward: int | None = described(
+        "Tokens backward in its training.", null="if they were not counted", absent="in files of older versions"
+    )
     flops: float | None = described("Floating-point operations of its training.", null="if they were not counted")
 
 
@@ -622,7 +638,19 @@ class Training(Block):
     """Training of the run's own student."""
 
     seconds: float = described("Wall-clock seconds, interrupted legs included.")
-    tokens: int = described("Tokens of all processes, without padding.")
+    tokens: int = described("Tokens of all processes, without padding, each row once each time it is drawn.")
+    tokens_forward: int | None = described(
+        "Tokens that went forward through models, without padding, each time that one read them: the student in all "
+        "its passes, teachers where they ran, and models that trained together; parts of a model count as their share "
+        "of the student's blocks. Evaluations and the filling of a cache are left out.",
+        absent="in files of older versions",
+        null="if resumed from a checkpoint of an older version",
+    )
+    tokens_backward: int | None = described(
+        "Those of them that went backward too, once each.",
+        absent="in files of older versions",
+        null="as `tokens_forward`",
+    )
     flops: float | None = described(
         "Floating-point operations of the matrix products of all models, forwards and backwards: those of the first "
         "micro-batch per token, times `tokens`.",

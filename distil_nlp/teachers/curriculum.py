@@ -33,6 +33,10 @@ class TeacherCurriculum(ChangingTeacher):
         self.model = teachers[-1]
         self.inputs = frozenset().union(*(source.inputs for source in self._sources))
 
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        return [source.model for source in self._sources]
+
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Freeze all models and put hooks on them."""
         for source in self._sources:
@@ -63,8 +67,8 @@ class TeacherCurriculum(ChangingTeacher):
 
     def for_trainer(self) -> TeacherSource:
         """Return itself, or one of the same models where another trainer has attached this one."""
-        models = [source.model for source in self._sources]
-        return self if all(source.for_trainer() is source for source in self._sources) else TeacherCurriculum(models)
+        is_free = all(source.for_trainer() is source for source in self._sources)
+        return self if is_free else TeacherCurriculum(self.models)
 
     def remove_hooks(self) -> None:
         """Take every hook off the models, and give them back their modes."""

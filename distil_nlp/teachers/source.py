@@ -19,6 +19,7 @@ from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import detach_signals, double_backward_attention, gradient_at_embeddings
 from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
@@ -70,6 +71,11 @@ class TeacherSource:
     inputs: frozenset[str] = frozenset()
     cached_epochs: int | None = None
     reads_row_numbers: bool = False
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """All models that may run where the source is asked."""
+        return [] if self.model is None else ensemble_members(self.model)
 
     @property
     def shape(self) -> ModelShape | None:

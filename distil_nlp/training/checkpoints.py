@@ -13,6 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.results.provenance import PROVENANCE
 from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.training.finite import broken_tensors_of, named
+from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
 from distil_nlp.utils.files import checksum, load_json, read_json, write_atomically
 from distil_nlp.utils.logging import get_logger
 
@@ -22,6 +23,8 @@ COMPLETE = "complete.json"
 """File with the checksum of every other file of a checkpoint, written last: what differs is half-written or damaged."""
 SPENT = "spent.json"
 """File with the seconds and tokens of training so far, so that a resumed run adds to them, and the process layout."""
+NOTHING_SPENT = {"seconds": 0.0, "tokens": 0, TOKENS_FORWARD: 0, TOKENS_BACKWARD: 0}
+"""The content of `SPENT` before the first step; that of an older version lacks the last two."""
 
 
 class CheckpointGuard(TrainerCallback):
@@ -83,7 +86,7 @@ def read_spent(checkpoint: Path | None) -> dict[str, float]:
     spent = checkpoint and read_json(checkpoint / SPENT, "no words on processes", seconds=int | float, tokens=int)
     if checkpoint and not spent:
         logger.info(f"{checkpoint.name} does not say what it has cost: seconds and tokens count from here on")
-    return spent or {"seconds": 0.0, "tokens": 0}
+    return spent or dict(NOTHING_SPENT)
 
 
 def warn_about_changed_processes(checkpoint: Path, args: TrainingArguments) -> None:

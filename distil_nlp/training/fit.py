@@ -16,6 +16,7 @@ from distil_nlp.models.segments import tells_segments
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
+from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
 from distil_nlp.utils.failures import enough_memory
@@ -123,6 +124,8 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
     return {
         "seconds": round(spent["seconds"], 2),
         "tokens": spent["tokens"],
+        TOKENS_FORWARD: spent.get(TOKENS_FORWARD),
+        TOKENS_BACKWARD: spent.get(TOKENS_BACKWARD),
         "flops": spent.get("flops_per_token") and spent["flops_per_token"] * spent["tokens"],
         "tokens_per_second": round(spent["tokens"] / spent["seconds"], 1),
         "steps": trainer.state.global_step,

@@ -11,7 +11,7 @@ import torch
 
 from distil_nlp.errors import UserError
 from distil_nlp.results.provenance import Provenance
-from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.checkpoints import NOTHING_SPENT, last_complete_checkpoint
 from distil_nlp.training.finite import broken_weights, has_broken_state, named
 from distil_nlp.training.meter import Meter
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distil_nlp.training.balancing import BalancingCallback
     from distil_nlp.training.gradient_probe import GradientProbe
     from distil_nlp.training.replacing import ModuleReplacement
+    from distil_nlp.training.token_counter import TokenCounter
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
 
@@ -34,7 +35,7 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `replacement`, `_balancing` and `progress_at` of the trainer.
+    It reads `objective`, `probe`, `replacement`, `token_counter`, `_balancing` and `progress_at` of the trainer.
 
     Attributes:
         last_terms: latest logged mean of each term.
@@ -49,6 +50,7 @@ class TermLogging(_Trainer):
     objective: Objective
     probe: GradientProbe | None
     replacement: ModuleReplacement | None
+    token_counter: TokenCounter
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -57,7 +59,7 @@ class TermLogging(_Trainer):
         super().__init__(*args, **kwargs)
         self.last_terms: dict[str, float] = {}
         self.tokens_seen = 0
-        self.spent_before: dict[str, float] = {"seconds": 0.0, "tokens": 0}
+        self.spent_before: dict[str, float] = dict(NOTHING_SPENT)
         self.flops_per_token: float | None = None
         self.provenance: Provenance | None = None
         self._train_meter = Meter(len(self.objective.terms), self.args.device)
@@ -73,6 +75,7 @@ class TermLogging(_Trainer):
         if self.probe is not None:
             self.probe.start()
         self.tokens_seen, self._start_time = 0, time.monotonic()
+        self.token_counter.start()
         self.flops_per_token = self.spent_before.get("flops_per_token")
         self._spent_at_last_log = self.spent_before
 
@@ -103,13 +106,17 @@ class TermLogging(_Trainer):
         }
 
     def spent(self) -> dict[str, float]:
-        """Return seconds and tokens (of all processes, without padding) of training, earlier starts included."""
-        own = torch.tensor(float(self.tokens_seen), device=self.args.device)
-        tokens = int(self.accelerator.reduce(own, "sum").item())
+        """Return seconds and tokens (of all processes, without padding) of training, earlier starts included.
+
+        Tokens forward and backward are missing after a checkpoint of a version that did not count them.
+        """
+        own = {"tokens": self.tokens_seen, **self.token_counter.totals}
+        totals = self.accelerator.reduce(torch.tensor([*own.values()], device=self.args.device), "sum").tolist()
+        tokens = {name: total for name, total in zip(own, totals, strict=True) if name in self.spent_before}
         counted = {} if self.flops_per_token is None else {"flops_per_token": self.flops_per_token}
         return {
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
-            "tokens": self.spent_before["tokens"] + tokens,
+            **{name: self.spent_before[name] + total for name, total in tokens.items()},
             **counted,
         }
 

@@ -63,6 +63,7 @@ from distil_nlp.training.replacing import (
 )
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
+from distil_nlp.training.token_counter import TokenCounter
 
 _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Memory for one model's logits in fp32 that the losses on a vocabulary hold at a time."""
@@ -114,6 +115,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher: the model behind the source; None if there is none.
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
+        token_counter: counts the tokens that go through all models in training.
         average: the student's averaged weights; None without `ema`.
         replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
 
@@ -171,6 +173,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_double_backward(args, request)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
         self.teacher_student = TeacherStudent(model, self.source, objective, mixes=mixup is not None)
+        joint = [module for _, module in objective.joint.values()]
+        self.token_counter = TokenCounter(model, self.source.models, joint)
+        self.teacher_student.add_hooks(self.token_counter)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate allows DeepSpeed one trainer, even after that has finished
         settings = dict(vars(model.config))
@@ -415,7 +420,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             self.replacement.draw(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
-        loss, sums, student = self._compute(model, inputs, factors)
+        with self.token_counter.counting(inputs):
+            loss, sums, student = self._compute(model, inputs, factors)
         self.source.observe(inputs, student)
         values = sums / counts.clamp_min(1)
         self._train_meter.add(values)

@@ -15,7 +15,7 @@ from distil_nlp.evaluation.kinds import Metrics
 from distil_nlp.evaluation.predict import Outputs, predict
 from distil_nlp.models import load_tokenizer
 from distil_nlp.pipeline import builders, preflight
-from distil_nlp.pipeline.distill import Pipeline
+from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import DISTILLED, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.scores import RunScores

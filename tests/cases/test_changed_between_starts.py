@@ -11,7 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from distil_nlp.data.fingerprint import hash_data_files, hash_model_files, hash_values
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.teacher import teacher_folder
 from distil_nlp.recipe import load_recipe
 from distil_nlp.results.provenance import Provenance
@@ -26,7 +26,7 @@ SHORT = ("training.max_steps=4", "training.save_steps=2")
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_recipe_is_not_carried_on(stopped, capsys):
 def finished(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("finished")).prepare()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+        patch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
         assert place.run("training.max_steps=1") == 0
     return place
 

@@ -11,8 +11,7 @@ from transformers import TrainerCallback
 from distil_nlp.errors import UserError
 from distil_nlp.losses.hidden_states import HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.pipeline import distill as stages
-from distil_nlp.pipeline import preflight
+from distil_nlp.pipeline import preflight, publication
 from distil_nlp.training.checkpoints import last_complete_checkpoint, mark_as_complete
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
@@ -115,7 +114,7 @@ def test_a_bad_checkpoint_of_an_earlier_version_is_passed_over_aloud(tmp_path, c
 @pytest.mark.parametrize("who", ["the teacher", "the student", "another seed's student"])
 def test_a_whole_run_keeps_no_broken_model(tmp_path, monkeypatch, capsys, who):
     """Prevents scores of a broken model, and a shared teacher of NaN that every later run takes."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     monkeypatch.setattr(preflight, "rehearse", lambda *args, **kwargs: None)  # which has a trainer of its own
     place, count, create = Place(tmp_path).prepare(), iter(range(3)), DistillationTrainer.__init__
     number = ["the teacher", "the student", "another seed's student"].index(who)

@@ -13,7 +13,7 @@ from distil_nlp.cli import study
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.glue.output_folder import SCORES, Folder
 from distil_nlp.evaluation.glue.settings import FinetuningSettings
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun, read_outputs
@@ -22,6 +22,7 @@ from distil_nlp.study.table import MEMORY_FILE
 from distil_nlp.teachers.cache.shards import MANIFEST, read_manifest
 from distil_nlp.training.checkpoints import (
     COMPLETE,
+    NOTHING_SPENT,
     SPENT,
     last_complete_checkpoint,
     mark_as_complete,
@@ -74,7 +75,7 @@ def finished_once(tmp_path_factory):
     """A finished run with a further seed and a teacher of its own."""
     place = Place(tmp_path_factory.mktemp("finished")).prepare()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+        patch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
         assert place.run(*COMMAND) == 0
     return place
 
@@ -87,7 +88,7 @@ def finished(finished_once, monkeypatch):
     """The same, put back afterwards; costs and pictures are left out."""
     kept = finished_once.folder.with_name("kept")
     shutil.copytree(finished_once.folder, kept)
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     yield finished_once
     shutil.rmtree(finished_once.folder)
     kept.rename(finished_once.folder)
@@ -188,11 +189,11 @@ def test_a_checkpoint_of_damaged_words_is_passed_over_or_used_without_them(tmp_p
     assert last_complete_checkpoint(tmp_path).name == "checkpoint-1"
     assert "passed over" in capsys.readouterr().out
     damage(folder / SPENT, kind)
-    assert read_spent(folder) == {"seconds": 0.0, "tokens": 0}
+    assert read_spent(folder) == NOTHING_SPENT
     warn_about_changed_processes(folder, TrainingArguments(str(tmp_path), use_cpu=True))
     assert "checkpoint-2 does not say what it has cost" in capsys.readouterr().out
     (folder / SPENT).unlink()
-    assert read_spent(folder) == {"seconds": 0.0, "tokens": 0}
+    assert read_spent(folder) == NOTHING_SPENT
 
 
 @pytest.mark.parametrize("content", [*DAMAGES, '{"key": {}, "layout": {"rows": 1}}'])
@@ -234,7 +235,7 @@ def a_study(tmp_path, monkeypatch):
         assert distill(arguments) == 0
         (place / MEMORY_FILE).write_text("500\n")
 
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report.html")
     monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
     plan = {"recipe": Place(tmp_path).prepare().command()[0], "tasks": ["classification"], "seeds": 1}
     (tmp_path / "study.yaml").write_text(

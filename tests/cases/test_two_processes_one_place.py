@@ -16,7 +16,8 @@ from distil_nlp.cli import evaluate_glue, study
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.errors import UserError
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
+from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.run_folder import claim, run_state
 from distil_nlp.recipe import load_recipe
 from distil_nlp.teachers.cache import CacheConfig
@@ -75,7 +76,7 @@ class Release(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(place, monkeypatch, cap
         pipeline.teachers.load(pipeline.plan.recipe)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages.Pipeline, "run", teacher_only)
+    monkeypatch.setattr(Pipeline, "run", teacher_only)
     assert place.run("teacher.finetune={max_steps: 1}") == 130
     (folder,) = (place.folder / "teachers").iterdir()
     with held(folder) as other:

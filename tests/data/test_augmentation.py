@@ -23,9 +23,8 @@ from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.losses.weight_matrices import WeightsMSE
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication, teacher
 from distil_nlp.pipeline import students as variants
-from distil_nlp.pipeline import teacher
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.tasks import Task
@@ -485,7 +484,7 @@ ALL = ("data.augmentation.cutoff={}", "data.augmentation.mixup={}", "data.augmen
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Write a teacher, data, and a masked language model that proposes words."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     place = Place(tmp_path).prepare()
     tiny.mlm_model(2).save_pretrained(tmp_path / "words")
     tiny.tokenizer().save_pretrained(tmp_path / "words")

@@ -556,8 +556,9 @@ def recipe(task: str, objective: dict) -> Recipe:
 
 def test_rows_without_effect_are_refused_for_every_term_that_has_them():
     """Prevents `rows` of a task, which has none, from being taken for an option."""
-    chosen = {"reverse_kl": {"rows": "all"}, "dist_inter": {}, "soft_target_kl": {"rows": 0.5}}
-    with pytest.raises(UserError, match=r"got objective.soft_target_kl.rows, objective.reverse_kl.rows too"):
+    chosen = {"reverse_kl": {"rows": "all"}, "dist_inter": {}, "soft_target_kl": {"rows": 0.5}, "r_drop": {"rows": 0.5}}
+    names = ", ".join(f"objective.{name}.rows" for name in ("soft_target_kl", "reverse_kl", "r_drop"))
+    with pytest.raises(UserError, match=rf"got {names} too"):
         validate_no_unused_keys(recipe("classification", chosen))
     validate_no_unused_keys(recipe("mlm", chosen))
     validate_no_unused_keys(recipe("regression", {"binned_regression": {"low": 1}, "soft_target_kl": {}}))

@@ -9,8 +9,7 @@ import torch
 
 import distil_nlp
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import distill as stages
-from distil_nlp.pipeline import distillation
+from distil_nlp.pipeline import distillation, findings
 from distil_nlp.recipe import read_yaml
 from distil_nlp.reporting.verdicts import verdicts
 from tests.helpers.runs import Place
@@ -79,7 +78,7 @@ def test_mistakes_are_raised(asked, recipe, overrides, message):
 def test_a_run_from_python_leaves_what_the_command_leaves(tmp_path, monkeypatch, capsys):
     """Prevents results that a notebook must read from files by itself, or that differ from the command's."""
     monkeypatch.setattr(
-        stages, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
+        findings, "measure_efficiency", lambda *args, **kwargs: {"teacher": {}, "student": {}, "efficiency": {}}
     )
     place = Place(tmp_path).prepare()
     sections = read_yaml(Path(place.command()[0]))

@@ -6,7 +6,7 @@ import transformers
 from datasets import load_dataset
 
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe import dump_recipe, load_recipe
 from distil_nlp.teachers.mixing import Mixing
@@ -18,7 +18,7 @@ from tests.helpers.runs import Place
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
     """Reports take seconds."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distil_nlp.cli import main
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.joint import candidates
+from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.reporting.joint import joint_sentences
 from distil_nlp.reporting.plots.exits import exits_figure
 from distil_nlp.results import read_runs
@@ -20,7 +21,7 @@ from tests.helpers.runs import Place
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     return Place(tmp_path).prepare()
 
 
@@ -58,7 +59,7 @@ def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatc
 
     (place.out / "results.json").unlink()
     trained = []
-    monkeypatch.setattr(stages.StudentRun, "train", lambda *_: trained.append(1))
+    monkeypatch.setattr(StudentRun, "train", lambda *_: trained.append(1))
     assert place.run(*told, "evaluation.baselines=[no_distillation]") == 0
     assert not trained
     assert place.results["exits"][0]["metrics"] == results["exits"][0]["metrics"]

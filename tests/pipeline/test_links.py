@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from distil_nlp.cli import main
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.students import StudentRun, load_outputs
 from distil_nlp.recipe import load_recipe
@@ -27,7 +27,7 @@ LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidd
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
     """Reports take seconds."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_an_assistant_is_a_run_of_its_own(place, capsys):
     assert told["metrics"] == found["student"]["metrics"]
     total = schemes["compute"]["all_stages"]
     assert total["steps"] == 6
-    assert total["flops"] == found["training"]["flops"] + place.results["training"]["flops"]
+    for name in ("tokens", "tokens_forward", "tokens_backward", "flops"):
+        assert total[name] == found["training"][name] + place.results["training"][name]
+    assert total["tokens_forward"] == 2 * total["tokens"]  # student and teacher
     assert place.run(*ASSISTED, "run.overwrite=true", "training.learning_rate=1e-4") == 0
     assert "from an earlier run" not in capsys.readouterr().out  # another rate is another assistant
     assert place.run(*ASSISTED, "run.overwrite=true", "student.layers=[0]") == 0

@@ -13,8 +13,7 @@ from huggingface_hub import ModelCard
 
 from distil_nlp.cli import distill, evaluate_glue, main
 from distil_nlp.evaluation.fidelity import compare_models
-from distil_nlp.pipeline import distill as stages
-from distil_nlp.pipeline import preflight
+from distil_nlp.pipeline import findings, preflight, publication
 from distil_nlp.pipeline.teacher import DONE
 from distil_nlp.results.predictions import read_predictions
 from tests.helpers import tiny
@@ -26,7 +25,7 @@ from tests.helpers.runs import Place
 def without_pictures(monkeypatch, request):
     """Reports take seconds; `test_a_run_ends_with_report_and_card` sees them."""
     if "with_pictures" not in request.keywords:
-        monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+        monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ def test_a_try_compares_layers_on_few_rows(place, monkeypatch):
     """Prevents a comparison of layers that takes longer than the training of a try."""
     compared = []
     monkeypatch.setattr(
-        stages,
+        findings,
         "compare_models",
         lambda *models, **how: compared.append(how["cka_rows"]) or compare_models(*models, **how),
     )
@@ -140,7 +139,7 @@ def test_a_finished_run_is_pushed_unless_the_student_guesses(place, monkeypatch,
     """Prevents a push that needs another training, or that happens without hub.push, or of a student of no use."""
     pushed, options = [], ("hub.push=true", "hub.repo_id=me/x", "hub.private=true")
     monkeypatch.setattr(preflight, "check_repository", lambda name, private: None)
-    monkeypatch.setattr(stages, "push", lambda folder, name, private: pushed.append((folder, name, private)))
+    monkeypatch.setattr(publication, "push", lambda folder, name, private: pushed.append((folder, name, private)))
     assert place.run() == 0
     assert pushed == []
     for student in (0.5, 0.4):  # as the majority class, and below it

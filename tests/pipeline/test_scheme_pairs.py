@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline.schemes import SCHEMES
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
@@ -46,7 +46,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize(("one", "other"), list(combinations(OVERRIDES, 2)))
 def test_a_pair_runs_or_is_refused(place, monkeypatch, capsys, one, other):
     """Prevents schemes that silently undo each other's work, and a traceback in place of a message."""
-    monkeypatch.setattr(stages, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     overrides = [text.replace("FOLDER", str(place.folder)) for text in (*OVERRIDES[one], *OVERRIDES[other])]
     code = place.run(*TERMS, *overrides, "training.max_steps=2", "run.overwrite=true")
     if code == 0:

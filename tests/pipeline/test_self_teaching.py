@@ -6,8 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.recipe import load_recipe
 from tests.helpers import ROOT
 from tests.helpers.runs import Place
@@ -20,6 +21,12 @@ def check(name, folder, changes):
     """Check a shipped recipe as a run does before it loads anything."""
     recipe = load_recipe(ROOT / f"recipes/schemes/{name}.yaml", [f"training.output_dir={folder}", *changes])
     preflight.validate_plan(RunPlan.of(recipe, name))
+
+
+def told(recipe):
+    """The sentence of a recipe's only scheme."""
+    (scheme,) = schemes_of(recipe)
+    return scheme.sentence(recipe)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_a_whole_run_of_checkpoints(tmp_path):
     assert place.run(tuned, "teacher.checkpoints=[0.25, 0.5, 1.0]", "run.overwrite=true") == 0
     assert (folder / "model-0.25" / "model.safetensors").stat().st_mtime_ns == before
     recipe = load_recipe(place.out / "recipe.yaml")
-    assert "as it was after 25%, 50%, 100% of its fine-tuning" in builders.teaching_sentence(recipe)
+    assert "as it was after 25%, 50%, 100% of its fine-tuning" in told(recipe)
     (folder / "model-0.25" / "model.safetensors").write_bytes(b"")
     assert place.run(tuned, "teacher.checkpoints=[0.25, 0.5, 1.0]", "run.overwrite=true") == 0
     assert load_file(folder / "model-0.25" / "model.safetensors").keys() == weights[0].keys()
@@ -89,7 +96,7 @@ def test_a_whole_run_of_averages(tmp_path):
     assert place.results["student"]["initialisation"]["teacher_layers"] == [0, 1, 2, 3]
     assert place.results["training"]["final_terms"]["hidden_cosine"] > 0
     recipe = load_recipe(place.out / "recipe.yaml")
-    assert "at its last 2 checkpoints, one after each step" in builders.teaching_sentence(recipe)
+    assert "at its last 2 checkpoints, one after each step" in told(recipe)
 
 
 @pytest.mark.integration
@@ -108,4 +115,4 @@ def test_a_whole_run_of_last_epoch(tmp_path):
     report = (place.out / "report" / "report.md").read_text()
     assert "The teacher knows no more" not in report
     recipe = load_recipe(place.out / "recipe.yaml")
-    assert "labels mixed with its own predictions" in builders.teaching_sentence(recipe)
+    assert "labels mixed with its own predictions" in told(recipe)

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset
 from pydantic import BaseModel
 
-from distil_nlp.pipeline import distill as pipeline
+from distil_nlp.pipeline import publication
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.scores import LABELS_ONLY
 from distil_nlp.results import Results, read_results, schema_mismatches, write_results
@@ -26,7 +26,7 @@ from tests.helpers.showcase import example
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "write_report", lambda folders: folders[0] / "report" / "report.html")
+    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report" / "report.html")
     return Place(tmp_path).prepare()
 
 

@@ -48,7 +48,7 @@ def prepared(tmp_path, **changes):
 def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, capsys, monkeypatch, real):
     """Prevents runs of unlike steps or objectives in one table, and a stopped study that begins anew."""
     if not real:
-        monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+        monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
         monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
     path, folder = prepared(tmp_path)
     command = [path, "--output", str(folder), "training.max_steps=2", "training.seed=7"]
@@ -91,7 +91,7 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
 @pytest.mark.integration
 def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
-    monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
     monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
     path, folder = prepared(tmp_path, seeds=1)
     command = [path, "--output", str(folder), "training.max_steps=1"]
@@ -110,7 +110,7 @@ def test_some_methods_alone(tmp_path, capsys, monkeypatch):
 @pytest.mark.integration
 def test_the_recipes_own_task_and_another_baseline(tmp_path, monkeypatch):
     """Prevents a study of one's own data that must be told its task twice, or be compared with `plain` alone."""
-    monkeypatch.setattr("distil_nlp.pipeline.distill.write_report", lambda folders: folders[0] / "report.html")
+    monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
     monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
     path, folder = prepared(tmp_path, tasks="left out", seeds=1, baseline="cosine")
     assert study([path, "--output", str(folder), "training.max_steps=1"]) == 0

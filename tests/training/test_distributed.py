@@ -131,7 +131,8 @@ def check_a_whole_run(tmp_path: Path, *overrides: str) -> None:
     assert printed.strip().splitlines()[-1] == str(two.out / "results.json")
     assert printed.count("training the student") == 1
     assert two.results["environment"]["processes"] == 2
-    assert two.results["training"]["tokens"] == one.results["training"]["tokens"]
+    for name in ("tokens", "tokens_forward", "tokens_backward"):
+        assert two.results["training"][name] == one.results["training"][name]
     assert two.results["student"]["metrics"] == one.results["student"]["metrics"]
     for name, value in one.results["training"]["final_terms"].items():
         assert two.results["training"]["final_terms"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name

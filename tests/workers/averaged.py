@@ -1,12 +1,12 @@
 """A process of two, which trains with averaged weights, and again from a checkpoint; writes both averages."""
 
-import gc
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from tests.helpers.worker import end
 from tests.training.test_ema import new
 
 if __name__ == "__main__":
@@ -18,5 +18,4 @@ if __name__ == "__main__":
     resumed.train(resume_from_checkpoint=str(place / "run" / "checkpoint-3"))
     found = {"average": run.model.state_dict(), "resumed": resumed.model.state_dict()}
     torch.save(found, place / f"{dist.get_rank()}.pt")
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

@@ -1,6 +1,5 @@
 """A process of two, which runs cases and writes the gradients and batches of their steps."""
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from tests.helpers.worker import end
 from tests.training.test_exactness import Case, run
 
 COLUMNS = ("input_ids", "token_type_ids", "attention_mask", "labels", "rows")
@@ -20,5 +20,4 @@ if __name__ == "__main__":
         assert (made.args.world_size, type(made.model_wrapped).__name__) == (2, "DistributedDataParallel")
         batches = [[{k: v for k, v in batch.items() if k in COLUMNS} for batch in step] for step in steps.batches]
         torch.save({"gradients": steps.gradients, "batches": batches}, folder / f"{i}-{dist.get_rank()}.pt")
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

@@ -1,6 +1,5 @@
 """A training with modules beside the student, in this process or in one of several that torchrun started."""
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 from tests.helpers.gradients import Steps
 from tests.helpers.training import curve, task_rows
+from tests.helpers.worker import end
 
 SETTINGS: dict[str, Any] = {
     "exits": {"after": [1, 2], "alpha": 0.3, "hint": 0.01},
@@ -93,5 +93,4 @@ if __name__ == "__main__":
     if int(dist.get_rank()) == 0:
         out.write_text(json.dumps(found))
     del run
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

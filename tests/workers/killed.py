@@ -17,6 +17,7 @@ from transformers import Trainer
 from distil_nlp.cli import distill
 from distil_nlp.data import sequences as task
 from distil_nlp.pipeline import distill as stages
+from distil_nlp.pipeline import publication
 from distil_nlp.pipeline import students as variants
 from distil_nlp.teachers.cache.shards import TeacherCache
 from distil_nlp.training import fit
@@ -33,7 +34,7 @@ SPOTS = {
     "student kept": [(fit, "_save")],
     "outputs kept": [(variants, "save_outputs")],
     "results": [(stages, "write_results")],
-    "report": [(stages, "write_report")],
+    "report": [(publication, "write_report")],
 }
 """Spots where a run is killed: the names that are patched, in the modules that use them."""
 

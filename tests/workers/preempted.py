@@ -1,6 +1,5 @@
 """A process of two, of which only the second gets SIGTERM; each writes the step at which it stopped."""
 
-import gc
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from transformers import TrainerCallback
 from distil_nlp.training.preemption import Preempted
 from tests.helpers import tiny
 from tests.helpers.training import trainer
+from tests.helpers.worker import end
 
 
 class Preempt(TrainerCallback):
@@ -33,5 +33,4 @@ if __name__ == "__main__":
     except Preempted:
         (folder / f"stopped-{dist.get_rank()}").write_text(str(run.state.global_step))
     del run
-    gc.collect()
-    dist.destroy_process_group()
+    end()

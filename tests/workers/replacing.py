@@ -1,6 +1,5 @@
 """A process of two, which trains with module replacing and writes curves and sums of the student's weights."""
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from tests.helpers.training import curve, text_rows
+from tests.helpers.worker import end
 from tests.training.test_replacing import run, weights
 
 if __name__ == "__main__":
@@ -25,5 +25,4 @@ if __name__ == "__main__":
     if dist.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
     del trained
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

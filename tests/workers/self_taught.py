@@ -1,18 +1,13 @@
 """A process of two, whose student teaches itself; writes the losses of its steps."""
 
-import gc
-import json
-import sys
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
 
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, trainer
+from tests.helpers.worker import write_results
 
 SOURCES = {"last_epoch": LastEpochTeacher, "ema": EMATeacher, "checkpoints": CheckpointMeanTeacher}
 
@@ -37,10 +32,4 @@ def train(folder: Path, kind: str, batch: int) -> dict:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    out = Path(sys.argv[1])
-    results = train(out.parent / "run", **json.loads(sys.argv[2]))
-    if int(dist.get_rank()) == 0:
-        out.write_text(json.dumps(results))
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    write_results(train)

@@ -1,6 +1,5 @@
 """A process of sharded steps (raw `fully_shard`, FSDP2), started by torchrun; writes the gradient and losses."""
 
-import gc
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -13,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from distil_nlp.training import trainer as training
 from tests.helpers import tiny
 from tests.helpers.training import text_rows, trainer
+from tests.helpers.worker import end
 
 ROWS, STEPS = 8, 30
 
@@ -61,5 +61,4 @@ if __name__ == "__main__":
     results = steps(out.parent / "run", dist.get_rank(), dist.get_world_size())
     if dist.get_rank() == 0:
         torch.save(results, out)
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

@@ -1,12 +1,8 @@
 """A process of a distributed run, started by torchrun; trains, and writes the values that the test compares."""
 
-import gc
-import json
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
@@ -22,6 +18,7 @@ from distil_nlp.teachers.mixing import Mixing
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers import tiny
 from tests.helpers.training import StopAt, curve, text_rows, trainer
+from tests.helpers.worker import write_results
 
 ZERO_2 = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -106,10 +103,4 @@ def train(
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    out = Path(sys.argv[1])
-    results = train(out.parent / "run", **json.loads(sys.argv[2]))
-    if int(dist.get_rank()) == 0:
-        out.write_text(json.dumps(results))
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    write_results(train)

@@ -1,6 +1,5 @@
 """A process of two, which runs a step with all terms of each kind of task; writes gradients and terms."""
 
-import gc
 import itertools
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch.distributed as dist
 
 from tests.helpers.gradients import Steps
 from tests.helpers.training import trainer
+from tests.helpers.worker import end
 from tests.losses.test_terms import KINDS, STEPS, data, models, terms_of
 
 
@@ -31,5 +31,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for kind, name in itertools.product(KINDS, STEPS):
         step(kind, name, Path(sys.argv[1]))
-    gc.collect()  # trainers are in reference cycles, which hold the connection
-    dist.destroy_process_group()
+    end()

@@ -25,7 +25,6 @@ from distil_nlp.pipeline.builders.teacher import (
     source_of,
     teacher_cache,
     teacher_dtype,
-    teaching_sentence,
     without_needless_finetuning,
 )
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
@@ -50,7 +49,6 @@ __all__ = [
     "task_of",
     "teacher_cache",
     "teacher_dtype",
-    "teaching_sentence",
     "training_arguments",
     "transfer_set",
     "with_seed",

@@ -98,29 +98,6 @@ def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | No
     return CheckpointMeanTeacher(student, section.count, section.every)
 
 
-_SENTENCES = {
-    "last_epoch": "its targets were the labels mixed with its own predictions of the epoch before, whose share grew "
-    "from epoch to epoch up to {alpha:g} (PS-KD, arXiv:2006.12000)",
-    "ema": "its teacher was the moving average of its own weights, with a decay of {decay:g} in a step (Mean Teacher, "
-    "arXiv:1703.01780)",
-    "checkpoints": "its teacher was the mean of its own weights at its last {count} checkpoints, {every} steps apart "
-    "(SDA, arXiv:2002.10345)",
-    "pretrained": "its teacher was a student of its own shape, from the same start, that was trained on labels only "
-    "(Tf-KD, arXiv:1909.11723)",
-}
-"""`teacher.self.kind` → how the student teaches itself."""
-
-
-def teaching_sentence(recipe: Recipe) -> str:
-    """Return in a sentence, for card and report, by whom the student is taught in place of the teacher as it is."""
-    section = recipe.teacher
-    if section.self is not None:
-        how = _SENTENCES[section.self.kind].format(**section.self.model_dump())
-        return f"The student taught itself: {how}.".replace(", 1 steps apart", ", one after each step")
-    parts = ", ".join(f"{fraction:.0%}" for fraction in section.checkpoints or ())
-    return f"The teacher taught as it was after {parts} of its fine-tuning, one after another (RCO, arXiv:1904.09149)."
-
-
 def source_of(recipe: Recipe, teacher: PreTrainedModel | Ensemble) -> TeacherSource | PreTrainedModel:
     """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is."""
     if not isinstance(teacher, Ensemble):

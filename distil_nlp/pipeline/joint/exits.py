@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses.heads import ExitHint, FromHeads
+from distil_nlp.models import load_model
 from distil_nlp.models.tails import Tail, join_tail
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.objective import Objective
@@ -16,6 +19,7 @@ from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge, output_ter
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.signals.types import ProjectionInput
+from distil_nlp.tasks import Head
 from distil_nlp.training.fit import Finished
 
 EXITS = "exits"
@@ -86,3 +90,15 @@ def exit_name(blocks: int) -> str:
 def exit_folder(blocks: int) -> str:
     """Return the folder of an exit's plain model, within the run's."""
     return f"{EXITS}/{blocks}-layers"
+
+
+def load_exits(folder: Path, training: Mapping[str, Any], head: Head) -> dict[int, PreTrainedModel]:
+    """Return the plain models of a student's exits, by their depths; none for a student without any.
+
+    Args:
+        folder: of the run.
+        training: record of its training.
+        head: of the models.
+    """
+    saved = training.get(JOINT, {}).get(EXITS, [])
+    return {one["layers"]: load_model(str(folder / one["folder"]), head) for one in saved}

@@ -1,0 +1,210 @@
+"""`Pipeline`: the stages of one run: teacher, student, baselines, scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from distil_nlp.data import TransferSet
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.models import (
+    StudentReport,
+    load_model,
+)
+from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.compute import total_of
+from distil_nlp.pipeline.findings import Findings
+from distil_nlp.pipeline.joint.base import JOINT
+from distil_nlp.pipeline.joint.exits import load_exits
+from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan
+from distil_nlp.pipeline.provenance import fingerprint_of_recipe
+from distil_nlp.pipeline.run_folder import claim
+from distil_nlp.pipeline.scores import RunScores
+from distil_nlp.pipeline.stages import Stages
+from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, save_outputs
+from distil_nlp.pipeline.teacher_loader import TeacherLoader
+from distil_nlp.pipeline.trial import try_models
+from distil_nlp.reporting.formatting import plural
+from distil_nlp.results.provenance import Provenance
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.mixing import Mix, Mixing
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Pipeline:
+    """The stages of one run.
+
+    Attributes:
+        plan: the resolved recipe.
+        tokenizer: the teacher's.
+        data: rows and collator.
+        provenance: of recipe, rows and models.
+        teachers: loads and checks the teachers.
+        teacher: the teacher of the student that is trained now; None before the first.
+        guide: what teaches in its place where there are links; None until it is needed.
+    """
+
+    plan: RunPlan
+    tokenizer: PreTrainedTokenizerBase
+    data: TransferSet
+    provenance: Provenance
+    teachers: TeacherLoader
+    teacher: PreTrainedModel | None = None
+    guide: PreTrainedModel | None = None
+
+    def __post_init__(self) -> None:
+        self.stages, self.links = Stages(self.plan), chain_of(self.plan.recipe)
+
+    @property
+    def args(self) -> TrainingArguments:
+        """Training arguments of the run's own student."""
+        return self.plan.args
+
+    def run(self, is_new: bool) -> dict[str, Any]:
+        """Train and score every student; return the results on the main process, {} on others.
+
+        Args:
+            is_new: whether nothing of an earlier start is in the folder.
+        """
+        main, *others = self.plan.students
+        self.stages.begin(self.stages.teacher)
+        scores = RunScores(self.data.task, self.majority())
+        initialisation = self.main_student(main, scores, is_new)
+        for student in others:
+            self.stages.begin(self.stages.student(student), self.seconds_of(student, scores))
+            scores.students.setdefault(student.name, {})[student.seed] = self.further_student(student, scores)
+        # the main student's teacher again, where each seed has its own
+        self.teacher_of(main, self.student_run(main, scores), scores)
+        assert self.teacher is not None  # it has taught
+        if not self.args.should_save:
+            return {}
+        made = (self.plan, self.data, self.teachers, self.teacher, self.links, self.stages)
+        return Findings(*made, scores).results(initialisation)
+
+    def majority(self) -> Metrics:
+        """Return the scores of the majority-class baseline; for text, those of token frequencies."""
+        split = self.data.split
+        rows = next(iter(split.evaluation.values()))
+        return evaluator_of(self.data.kind).majority(self.data.task, split.train, rows, self.data.scored_by)
+
+    def main_student(self, student_plan: StudentPlan, scores: RunScores, is_new: bool) -> dict[str, Any]:
+        """Train and score the run's own student; return which tensors were copied into it."""
+        run = self.student_run(student_plan, scores)
+        teacher = self.teacher_of(student_plan, run, scores)
+        self.stages.begin(self.stages.student(student_plan))
+        student, report = run.build(teacher)
+        logger.info(str(report))
+        builders.check_student(student, self.plan.recipe, self.tokenizer)
+        guide = self.guide_of(student_plan, teacher)
+        try_models(guide, student, self.plan.objective_of(student_plan), self.plan.recipe)
+        scores.copied = run.predict(student, "copy")
+        training = None if is_new else run.saved_record()
+        if training is None:
+            training = run.train(student, guide, before=self.claim)
+        else:
+            self.claim()
+        scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        scores.exits = {
+            blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
+            for blocks, model in load_exits(self.plan.folder, training, self.data.head).items()
+        }
+        if self.args.should_save:
+            save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
+        return _initialisation(report, training)
+
+    def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
+        """Train and score another seed's student, or a baseline's."""
+        run = self.student_run(student_plan, scores)
+        teacher = self.teacher_of(student_plan, run, scores)
+        return run.train_and_score(teacher, self.guide_of(student_plan, teacher))
+
+    def guide_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return the model that a student learns from: the teacher, the last link's student, or all of them."""
+        if student_plan.is_plain:
+            return ensemble_members(teacher)[0]
+        if not self.links:
+            return teacher
+        if self.guide is None and self.plan.recipe.teacher.guided == "dense":
+            students = [load_model(link.student, self.data.head) for link in reversed(self.links)]
+            mix: Mix = "probabilities" if self.data.kind.output == "distribution" else "logits"
+            guide: Any = Ensemble([*students, teacher], Mixing((1.0,) * (1 + len(students)), mix))  # used as a model
+            self.guide = guide
+        elif self.guide is None:
+            self.guide = load_model(self.links[-1].student, self.data.head)
+        return self.guide
+
+    def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
+        """Return the seconds that a distilled student's training took before; None for another objective or teacher."""
+        own = scores.students[DISTILLED].get(self.args.seed)
+        is_alike = student_plan.name != NO_DISTILLATION and not self.plan.recipe.teacher.reseed
+        return own.training["seconds"] if own and is_alike else None
+
+    def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
+        """Return the `StudentRun` that trains and scores a student."""
+        own = scores.students.get(DISTILLED, {}).get(self.args.seed)
+        steps = self.steps_of(student_plan, own, scores) if own else None
+        recipe = student_plan.recipe(self.plan.recipe, steps)
+        args = self.args
+        if not student_plan.is_main:
+            args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
+        objective = self.plan.objective_of(student_plan)
+        provenance = replace(self.provenance, recipe=fingerprint_of_recipe(recipe))
+        place = (student_plan.folder, args, self.tokenizer, self.data, provenance, student_plan.is_main)
+        return StudentRun(recipe, objective, *place)
+
+    def steps_of(self, student_plan: StudentPlan, own: TrainedStudent, scores: RunScores) -> int:
+        """Return the steps of a baseline: those of the run's own student, or as many as take the same operations.
+
+        Raises:
+            UserError: if operations cannot be counted.
+        """
+        steps = own.training["max_steps"]
+        if student_plan.name != EQUAL_COMPUTE:
+            return steps
+        spent = total_of("flops", [own.training, *(link.to_dict() for link in self.links)])
+        plain = total_of("flops", [scores.students[PLAIN][student_plan.seed].training])
+        if not spent or not plain:
+            raise UserError(
+                "evaluation.baselines",
+                "a run whose operations are counted, for equal_compute",
+                "torch_compile, FSDP or DeepSpeed, or a run of an older version",
+                why="it is not known how many steps take as many",
+                fix="leave equal_compute out",
+            )
+        return max(round(steps * spent / plain), 1)
+
+    def teacher_of(self, student_plan: StudentPlan, run: StudentRun, scores: RunScores) -> PreTrainedModel:
+        """Return the teacher of all students, or the seed's own; it is scored once."""
+        reseeds = self.plan.recipe.teacher.reseed
+        if self.teacher is None or reseeds:
+            self.teacher = self.teachers.load(run.recipe)
+        is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
+        if not is_scored:
+            scores.teacher[student_plan.seed], members = self.teachers.predict(self.teacher, run)
+            scores.members[student_plan.seed] = members
+            if self.plan.asks_teacher:
+                self.teachers.check(run, members, scores.majority)
+        return self.teacher
+
+    def claim(self) -> None:
+        """Claim the output folder for this run."""
+        if self.args.should_save:
+            claim(self.plan.folder, self.plan.recipe, self.provenance)
+
+
+def _initialisation(report: StudentReport, training: dict[str, Any]) -> dict[str, Any]:
+    """Return the origin of the student's parameters; of several that trained together, that of the one that is kept."""
+    kept = report.to_dict()
+    for found in training.get(JOINT, {}).values():
+        if isinstance(found, dict):
+            found["members"][0]["initialisation"] = kept
+            return found["members"][found["exported"] - 1]["initialisation"]
+    return kept

@@ -1,0 +1,31 @@
+"""The signals of the student that a plan's objective will ask for."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+from distil_nlp.models import load_config
+from distil_nlp.objective.term import ModelShape
+from distil_nlp.signals.types import SignalRequest
+
+if TYPE_CHECKING:
+    from distil_nlp.pipeline.plan import RunPlan
+
+
+def student_request(plan: RunPlan) -> SignalRequest | None:
+    """Return the signals that the terms ask of a student of the teacher's shape; None where that cannot be looked at.
+
+    What is wrong with such a teacher or objective is told where it is loaded.
+    """
+    objective = copy.deepcopy(plan.objective)
+    teacher = plan.recipe.teacher
+    try:
+        shape = ModelShape.of(load_config(teacher.name, teacher.revision))
+        with torch.random.fork_rng(devices=[]):
+            objective.bind(shape, shape)
+    except Exception:
+        return None
+    return objective.request("student")
