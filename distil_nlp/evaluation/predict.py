@@ -30,11 +30,13 @@ class Outputs:
     Attributes:
         predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, correct
             tokens, masked tokens.
-        labels: (rows,); for `mlm` unused.
+        labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused.
+        threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
+    threshold: float | None = None
 
 
 def predict(

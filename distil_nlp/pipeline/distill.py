@@ -16,6 +16,7 @@ from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.latency import PLANS
+from distil_nlp.evaluation.mean_outputs import mean_outputs
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.hub import push, push_command, teacher_metadata, write_card
 from distil_nlp.models import (
@@ -29,7 +30,7 @@ from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name
-from distil_nlp.pipeline.links import Link, chain_of, mean_outputs
+from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan, sources
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.provenance import changed_sources, fingerprint_of_recipe, provenance_of
@@ -256,6 +257,8 @@ class Pipeline:
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        if self.args.should_save:
+            run.save_threshold(scores.students[DISTILLED][student_plan.seed].outputs)
         scores.exits = {
             blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
             for blocks, model in self.exits(training).items()
@@ -397,6 +400,7 @@ class Pipeline:
             "baselines": scores.baselines(),
             "intervals": scores.intervals(),
             **scores.calibration(),
+            **scores.thresholds(split.selection),
             **self.breakdown(scores, labels),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,

@@ -14,14 +14,14 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.training import task_rows, text_rows, trainer
+from tests.helpers.training import label_set, task_rows, text_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 """Each term on one of its kinds of task; the two processes below take all kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "regression")
+KINDS = ("mlm", "classification", "multilabel", "regression")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -52,6 +52,9 @@ def data(kind, count=ROWS):
     if kind == "regression":
         for row in rows:
             row["labels"] = 0.3 * row["labels"]
+    if kind == "multilabel":
+        for i, row in enumerate(rows):
+            row["labels"] = label_set(i)
     return rows
 
 
