@@ -17,7 +17,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks import KINDS, TaskKind, task_kind
-from distil_nlp.tasks.kind import Level, Output
+from distil_nlp.tasks.kind import OUTPUT_MEANINGS, Level, Output
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -137,6 +137,14 @@ class LossTerm:
         """Return the formula in words for a meaning of the model's output."""
         own = cls.formula_of_regression if output == "number" else cls.formulas.get(output)
         return own or cls.formula
+
+    @classmethod
+    def why_not(cls, kind: TaskKind) -> str:
+        """Return why the term does not apply to a kind of task."""
+        if kind.output in cls.outputs:
+            return "the term is not defined for it"
+        meanings = " or ".join(OUTPUT_MEANINGS[output] for output in cls.outputs)
+        return f"it is defined for {meanings}, and outputs here are {OUTPUT_MEANINGS[kind.output]}"
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:

@@ -124,10 +124,10 @@ def threshold_sentences(run: RunResults) -> list[str]:
             f"A text has the labels whose probability is {student:g} or more, in all models: no rows chose a threshold "
             "(training.eval_strategy splits some off)."
         ]
-    compared = f", of the teacher’s from {teacher:.3g} on" if teacher is not None else ""
+    compared = f" ({teacher:.3g} for the teacher)" if teacher is not None else ""
     return [
-        f"A text has the labels whose probability is {student:.3g} or more{compared}: each model’s threshold has the "
-        f"best micro F1 on {plural(rows, 'row')} that scores are not of."
+        f"A text has the labels whose probability is {student:.3g} or more{compared}: a model’s threshold is the one "
+        f"with the best micro F1 on {plural(rows, 'row')} that scores are not of."
     ]
 
 

@@ -7,6 +7,12 @@ from typing import Literal
 
 Level = Literal["token", "sequence"]
 Output = Literal["distribution", "number", "labels"]
+OUTPUT_MEANINGS: dict[Output, str] = {
+    "distribution": "one distribution over classes (a softmax)",
+    "number": "a number",
+    "labels": "a probability of each label by itself (sigmoids)",
+}
+"""What a row of logits is, in words."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 

@@ -17,7 +17,10 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import label_set, task_rows, text_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
-"""Each term on one of its kinds of task; the two processes below take all kinds."""
+CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
+CASES = [*dict.fromkeys(CASES)]
+"""Each term on one of its kinds of task, those with a form for labels on these too; the two processes below take all
+kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
