@@ -51,6 +51,18 @@ def assert_loads(folder, teacher):
     assert not torch.equal(student.get_input_embeddings().weight, before)
 
 
+def test_multilabel_data(tmp_path, shared):
+    """Prevents docs whose data cannot be made: the types of entities in each text of WNUT-17."""
+    run_example("multilabel_data.py", tmp_path, shared / "data" / "wnut17", "rows")
+    rows = [json.loads(line) for line in (tmp_path / "rows" / "validation.jsonl").read_text().splitlines()]
+    assert len(rows) == 1009
+    assert {label for row in rows for label in row["labels"]} == {
+        "corporation", "creative-work", "group", "location", "person", "product"
+    }  # fmt: skip
+    assert min(len(row["labels"]) for row in rows) == 0
+    assert max(len(row["labels"]) for row in rows) > 1
+
+
 @pytest.mark.integration
 def test_distil_with_trainer(tmp_path, teacher):
     """Prevents a first script that no longer matches the code."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import is_missing
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import Task
@@ -19,9 +20,9 @@ def hold_out_rows(rows: Dataset, task: Task, share: float) -> tuple[Dataset, Dat
     """Return (rows to train on, rows to score on), in the order of the file.
 
     A hash of a row's texts decides, so that equal texts are on one side, and a row stays on its side when others are
-    added, as far as the shares allow. Each class gives the same share of its different texts, at least one where it has
-    two; a text with several labels counts for its most frequent one. Rows without a label are trained on, unless their
-    text is scored.
+    added, as far as the shares allow. Each class, or other group of labels (`LabelReader.strata`), gives the same share
+    of its different texts, at least one where it has two; a text in several groups counts for its most frequent one.
+    Rows without a label are trained on, unless their text is scored.
 
     Args:
         rows: with the task's columns.
@@ -31,14 +32,15 @@ def hold_out_rows(rows: Dataset, task: Task, share: float) -> tuple[Dataset, Dat
     Raises:
         UserError: if nothing would be left on one side.
     """
-    texts, labels = _texts(rows, task.text_columns), rows[task.label_column]
+    texts, labels = _texts(rows, task.text_columns), rows[task.label_column][:]
+    strata = data_module(task.kind).LABELS.strata(labels)
     of_text: dict[str, Counter] = defaultdict(Counter)
-    for text, label in zip(texts, labels, strict=True):
+    for text, label, stratum in zip(texts, labels, strata, strict=True):
         if not is_missing(label):
-            of_text[text][label] += 1
+            of_text[text][stratum] += 1
     groups: dict[Any, list[str]] = defaultdict(list)
     for text, counts in of_text.items():
-        groups[counts.most_common(1)[0][0] if task.kind.output == "distribution" else None].append(text)
+        groups[counts.most_common(1)[0][0]].append(text)
     chosen = {text for group in groups.values() for text in _first(group, share)}
     scored = np.fromiter(
         (text in chosen and not is_missing(label) for text, label in zip(texts, labels, strict=True)), bool, len(rows)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from distil_nlp.tasks import Task
 
@@ -44,8 +44,23 @@ class LabelReader(ABC):
         """Return a description of the valid labels, for messages."""
 
     @abstractmethod
-    def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
+    def encode(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Return the labels as numbers, `missing` for unlabelled rows."""
+
+    def feature(self, num_labels: int) -> Any:
+        """Return the type of the column of encoded labels."""
+        return Value(np.dtype(self.dtype).name)
+
+    def unlabelled(self, count: int, num_labels: int) -> np.ndarray:
+        """Return the encoded labels of so many unlabelled rows."""
+        return np.full(count, self.missing, self.dtype)
+
+    def strata(self, values: Sequence[Any]) -> list[Hashable]:
+        """Return for each label the group of rows that is to have its share of the rows that are scored.
+
+        Missing labels have a group that means nothing.
+        """
+        return list(values)
 
 
 def is_missing(value: Any) -> bool:

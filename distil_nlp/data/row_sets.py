@@ -177,4 +177,6 @@ def _labelled(batch: dict[str, Any], size: int) -> np.ndarray:
     if "labels" not in batch:
         return np.zeros(size, dtype=bool)
     labels = batch["labels"].numpy()
-    return ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels != -100
+    if not np.issubdtype(labels.dtype, np.floating):
+        return labels != -100
+    return ~np.isnan(labels.reshape(size, -1)).any(1)

@@ -13,7 +13,7 @@ from distil_nlp.data.sequences import labelled_rows, load
 from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import GLUE, OTHER_KINDS_REMEDY, Task
 
-__all__ = ["LABELS", "ClassLabels", "labelled_rows", "load"]
+__all__ = ["LABELS", "ClassLabels", "is_whole", "labelled_rows", "load", "ordered_names"]
 
 _FEW_ROWS = 50
 """Number of training rows below which all may have classes of their own."""
@@ -47,14 +47,14 @@ class ClassLabels(LabelReader):
         """Return unknown class names, and numbers that are not class ids."""
         if labels and values and isinstance(values[0], str):
             return [value for value in values if value not in labels]
-        return [value for value in values if not _is_whole(value) or not 0 <= value < num_labels]
+        return [value for value in values if not is_whole(value) or not 0 <= value < num_labels]
 
     def expected(self, labels: Labels, num_labels: int) -> str:
         """Return the range of ids, and the class names if there are any."""
         named = f" ({listed(labels)})" if labels else ""
         return f"labels from 0 to {num_labels - 1}{named}"
 
-    def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
+    def encode(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Return class ids."""
         ids = {name: i for i, name in enumerate(labels or ())}
         return [
@@ -87,8 +87,8 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
             "data.label_column",
             "one label a row",
             f"{shown(feature)} in {quoted(task.label_column)}",
-            why="several labels a row are not supported",
-            fix=f"name a column of classes or numbers; {OTHER_KINDS_REMEDY}",
+            why="a row has one class in this kind of task",
+            fix=f"set data.task=multilabel for several labels a row, or name a column of classes; {OTHER_KINDS_REMEDY}",
         )
     values = {value for value in rows[task.label_column] if not is_missing(value)} if feature is not None else set()
     if not values:
@@ -100,13 +100,13 @@ def _classes(rows: Dataset, task: Task) -> tuple[Labels, int]:
             fix="name the label column (−100, NaN or null mark an unlabelled row), or store it as a ClassLabel",
         )
     if all(isinstance(value, str) for value in values):
-        return _class_names(values), len(values)
+        return ordered_names(values), len(values)
     return None, _count_ids(values, task)
 
 
 def _count_ids(values: set[Any], task: Task) -> int:
     """Return the number of classes that ids from 0 on imply."""
-    if not all(_is_whole(value) for value in values):
+    if not all(is_whole(value) for value in values):
         examples = sorted(map(str, values))[:5]
         raise UserError(
             "data.label_column",
@@ -140,7 +140,7 @@ def _check_from_zero(splits: Mapping[str, Dataset], task: Task, labels: Labels) 
     """Raise UserError for classes that are numbered from 1 on in every split: class 0 would be one that nothing has."""
     if labels is not None or task.name in GLUE:
         return
-    values = {int(value) for rows in splits.values() for value in _known_labels(rows, task) if _is_whole(value)}
+    values = {int(value) for rows in splits.values() for value in _known_labels(rows, task) if is_whole(value)}
     values -= {-1}  # the hidden labels of a test split
     if len(values) > 1 and values == set(range(1, len(values) + 1)):
         raise UserError(
@@ -177,7 +177,7 @@ def _range(first: int, last: int) -> str:
     return ", ".join(numbers) if len(numbers) <= 6 else f"{first}, {first + 1}, … {last}"
 
 
-def _class_names(values: set[str]) -> tuple[str, ...]:
+def ordered_names(values: set[str]) -> tuple[str, ...]:
     """Return names in alphabetic order, or in numeric order if all are numbers."""
     stripped = {value.strip() for value in values}
     if "" in stripped or len(stripped) < len(values):
@@ -206,7 +206,7 @@ def _class_names(values: set[str]) -> tuple[str, ...]:
     return tuple(sorted(values))
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     """Return True for a whole number, also as a float: a column with an empty cell is read as floats."""
     return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,13 @@ class NumberLabels(LabelReader):
         """Return the range of numbers."""
         return f"numbers below {_LARGEST_NUMBER:g}"
 
-    def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
+    def encode(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Return floats."""
         return [self.missing if is_missing(value) else float(value) for value in values]
+
+    def strata(self, values: Sequence[Any]) -> list[Hashable]:
+        """Return one group for all."""
+        return [None] * len(values)
 
 
 LABELS = NumberLabels()

@@ -102,7 +102,7 @@ def load_task(
         rows = limit_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         with_words = words and name == train_split
-        tokenised[name] = _tokenise(rows, tokenizer, task, labels, max_length, num_proc, with_words)
+        tokenised[name] = _tokenise(rows, tokenizer, task, (labels, num_labels), max_length, num_proc, with_words)
     train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
     if selection_share and selection is None:
         train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
@@ -198,8 +198,8 @@ def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
 
 def labelled_rows(rows: Dataset) -> Dataset:
     """Return the tokenised rows that have a label; the dataset itself if all have one."""
-    labels = np.asarray(rows["labels"], dtype=np.float64)
-    known = ~np.isnan(labels) & (labels != -100)
+    labels = np.asarray(rows["labels"], dtype=np.float64).reshape(len(rows), -1)
+    known = ~(np.isnan(labels) | (labels == -100)).any(1)
     return rows if known.all() else rows.select(np.flatnonzero(known))
 
 
@@ -214,7 +214,7 @@ def unlabelled_rows(
         UserError: for missing text columns, or an empty split.
     """
     _check_columns(rows, task, split, needs_labels=False)
-    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, None, max_length, None)
+    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, (None, 0), max_length, None)
 
 
 def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
@@ -330,13 +330,14 @@ def _tokenise(
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
-    labels: tuple[str, ...] | None,
+    classes: tuple[tuple[str, ...] | None, int],
     max_length: int,
     num_proc: int | None,
     words: bool = False,
 ) -> Dataset:
+    """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
     features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
-    features |= {"length": Value("int32"), "labels": Value(np.dtype(label_reader(task.kind).dtype).name)}
+    features |= {"length": Value("int32"), "labels": label_reader(task.kind).feature(classes[1])}
     features |= {"word_ids": List(Value("int32"))} if words else {}
     return rows.map(
         _encode,
@@ -344,13 +345,13 @@ def _tokenise(
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs=dict(tokenizer=tokenizer, task=task, labels=labels, max_length=max_length, words=words),
+        fn_kwargs=dict(tokenizer=tokenizer, task=task, classes=classes, max_length=max_length, words=words),
         desc="tokenising",
     )
 
 
 def _encode(
-    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, labels: Any, max_length: int, words: bool
+    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, classes: Any, max_length: int, words: bool
 ) -> dict[str, Any]:
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     if len(texts) == 2:
@@ -360,7 +361,7 @@ def _encode(
     encoded = dict(tokens)
     count = len(encoded["input_ids"])
     values = batch.get(task.label_column, [None] * count)
-    encoded["labels"] = label_reader(task.kind).encode(values, labels)
+    encoded["labels"] = label_reader(task.kind).encode(values, *classes)
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if words:
         encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
@@ -372,7 +373,7 @@ def _encode(
 class TaskCollator:
     """Pads rows to the longest of the batch, or further to a multiple, so that batches have few different shapes.
 
-    Labels are int64 (classes) or float32 (regression).
+    Labels are int64 (classes) or float32 (numbers; 0 and 1 for each of several labels).
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
@@ -29,8 +30,8 @@ class RowScores:
     """Scores of single rows, (rows,) each.
 
     Attributes:
-        predictions: class ids, or numbers.
-        probabilities: of the predicted class; None for numbers.
+        predictions: class ids, numbers, or tuples of class ids where a row has several labels.
+        probabilities: of what is predicted; None for numbers.
         errors: 0 or 1 for classes, |prediction − label| for numbers; NaN without a label.
     """
 
@@ -45,9 +46,11 @@ class Evaluator(ABC):
     Attributes:
         fidelity_sets: row sets of the logits on which teacher and student are compared; empty where logits belong to
             sequences.
+        has_threshold: True if predictions depend on a threshold, which the rows to choose by choose for each model.
     """
 
     fidelity_sets: frozenset[str] = frozenset()
+    has_threshold: bool = False
 
     @abstractmethod
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +67,17 @@ class Evaluator(ABC):
     def trainer_metrics(self, task: str) -> Callable[[EvalPrediction], Metrics] | None:
         """Return the metrics function of `Trainer` for gathered outputs; None where its exact sums are the metrics."""
         return self.metrics(task)
+
+    def score(self, task: str, outputs: Any) -> Metrics:
+        """Return a task's metrics of `Outputs`."""
+        return self.metrics(task)(EvalPrediction(outputs.predictions, outputs.labels))
+
+    def with_threshold(self, outputs: Any, chosen_on: Any) -> Any:
+        """Return `Outputs` with the threshold that is best on those of the rows to choose by; None without such rows.
+
+        Called where `has_threshold` alone.
+        """
+        return outputs
 
     @abstractmethod
     def majority(self, task: str, train: Any, rows: Any, collator: Callable) -> Metrics:
@@ -89,6 +103,10 @@ class Evaluator(ABC):
         """
         return None
 
+    def row_labels(self, outputs: Any) -> np.ndarray:
+        """Return the label of each row of `Outputs`, in the form of `RowScores.predictions`."""
+        return outputs.labels
+
     def row_scores(self, outputs: Any) -> RowScores | None:
         """Return prediction and error of each row of `Outputs`; None where a row has no single prediction."""
         return None
@@ -105,6 +123,11 @@ class Evaluator(ABC):
             batches: results of `compare_batch`.
             labels: of all rows; None where the data has none.
         """
+
+    def fidelity_of(self, teacher: Any, student: Any) -> dict[str, Any]:
+        """Return the agreement of kept `Outputs` on the same rows."""
+        logits = torch.from_numpy(teacher.predictions), torch.from_numpy(student.predictions)
+        return self.fidelity([logits], torch.from_numpy(student.labels))
 
     def compare_batch(self, teacher: Tensor, student: Tensor) -> Any:
         """Return the part of a batch's logits that `fidelity` needs; kept in memory for all batches."""

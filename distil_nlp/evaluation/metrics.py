@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distil_nlp.evaluation.kinds import Metrics, task_evaluator
 from distil_nlp.evaluation.predict import Outputs, predict
@@ -43,8 +43,8 @@ def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
     One split gives plain names (`accuracy`), several give `accuracy` of the first and `<split>/accuracy` of each. For
     `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`.
     """
-    function = task_evaluator(task).metrics(task)
-    by_split = {split: function(EvalPrediction(part.predictions, part.labels)) for split, part in outputs.items()}
+    evaluator = task_evaluator(task)
+    by_split = {split: evaluator.score(task, part) for split, part in outputs.items()}
     metrics = dict(next(iter(by_split.values())))
     if len(by_split) > 1:
         metrics |= {f"{split}/{name}": value for split, values in by_split.items() for name, value in values.items()}

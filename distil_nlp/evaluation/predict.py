@@ -30,11 +30,13 @@ class Outputs:
     Attributes:
         predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, correct
             tokens, masked tokens.
-        labels: (rows,); for `mlm` unused.
+        labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused.
+        threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
+    threshold: float | None = None
 
 
 def predict(
@@ -101,11 +103,11 @@ def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], order: np.nda
     """
     by_process = gather_object([batches])
     example = next(batch for own in by_process for batch in own)
-    arrays = [np.empty((len(order), *part.shape[1:]), dtype=part.dtype) for part in example]
+    predictions, labels = (np.empty((len(order), *part.shape[1:]), dtype=part.dtype) for part in example)
     for i, own in enumerate(by_process):
-        for array, parts in zip(arrays, zip(*own, strict=True), strict=False):  # a process may have no batch
+        for array, parts in zip((predictions, labels), zip(*own, strict=True), strict=False):  # it may have no batch
             array[order[i :: len(by_process)]] = np.concatenate(parts)
-    return Outputs(*arrays)
+    return Outputs(predictions, labels)
 
 
 @torch.no_grad()

@@ -18,7 +18,13 @@ from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
 from distil_nlp.reporting.scores import metric_name, other_metrics
-from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
+from distil_nlp.reporting.sentences import (
+    distillation_gain,
+    fidelity_sentences,
+    headline,
+    majority_note,
+    threshold_sentences,
+)
 from distil_nlp.reporting.tables import Table, cost_table, quality_table
 from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.results import get_nested
@@ -83,6 +89,7 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
         "call_options": options or "",
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
+        "thresholds": [escape_markdown(sentence) for sentence in threshold_sentences(facts)],
         "more_labels": max(0, len(labels) - _SHOWN_LABELS),
     }
 

@@ -13,8 +13,9 @@ from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
 _ON_HUB = {name: name for name in ("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity")}
-_ON_HUB |= {"f1_macro": "f1", "pearson": "pearsonr"}
+_ON_HUB |= {"f1_macro": "f1", "f1_micro": "f1", "pearson": "pearsonr"}
 """Name in `results.json` → id on the Hub."""
+_AVERAGES = {"f1_macro": "macro", "f1_micro": "micro"}
 
 
 def card_data(facts: CardFacts) -> ModelCardData:
@@ -60,7 +61,7 @@ def _scores(facts: CardFacts) -> Iterator[EvalResult]:
             metric_type=_ON_HUB[metric],
             metric_name=metric_name(metric, facts.kind),
             metric_value=round(value, 4),
-            metric_args={"average": "macro"} if metric == "f1_macro" else None,
+            metric_args={"average": _AVERAGES[metric]} if metric in _AVERAGES else None,
         )
 
 

@@ -24,19 +24,25 @@ from distil_nlp.losses.emd import HiddenEMD, emd
 from distil_nlp.losses.factor_transfer import FactorTransfer, factor_transfer
 from distil_nlp.losses.fitnets import FitNetsHint, fitnets_hint
 from distil_nlp.losses.fsp import GramFlow, gram_flow
-from distil_nlp.losses.hard_labels import HardLabel, hard_cross_entropy, hard_mse
+from distil_nlp.losses.hard_labels import HardLabel, hard_binary_cross_entropy, hard_cross_entropy, hard_mse
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE, hidden_cosine, hidden_mse
 from distil_nlp.losses.input_gradients import InputGradient, input_gradient
 from distil_nlp.losses.logit_mse import LogitMSE, logit_mse
 from distil_nlp.losses.mmd import MMD, mmd
 from distil_nlp.losses.pkd import PKD, pkd
-from distil_nlp.losses.r_drop import RDrop, r_drop, r_drop_mse
+from distil_nlp.losses.r_drop import RDrop, r_drop, r_drop_bernoulli, r_drop_mse
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation, relation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance, rkd_angle, rkd_distance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving, pkt, similarity_preserving
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy, soft_target_cross_entropy
-from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl, soft_target_kl_top, soft_target_mse
+from distil_nlp.losses.soft_targets import (
+    SoftTargetKL,
+    soft_target_bernoulli_kl,
+    soft_target_kl,
+    soft_target_kl_top,
+    soft_target_mse,
+)
 from distil_nlp.losses.standardised_logits import StandardisedLogits, standardised_logits
 from distil_nlp.losses.teacher_free import LabelSmoothing, VirtualTeacher, label_smoothing, virtual_teacher
 from distil_nlp.losses.variational import VariationalInformation, variational_information
@@ -103,6 +109,7 @@ __all__ = [
     "factor_transfer",
     "fitnets_hint",
     "gram_flow",
+    "hard_binary_cross_entropy",
     "hard_cross_entropy",
     "hard_mse",
     "hidden_cosine",
@@ -116,12 +123,14 @@ __all__ = [
     "pkd",
     "pkt",
     "r_drop",
+    "r_drop_bernoulli",
     "r_drop_mse",
     "relation",
     "reverse_kl",
     "rkd_angle",
     "rkd_distance",
     "similarity_preserving",
+    "soft_target_bernoulli_kl",
     "soft_target_cross_entropy",
     "soft_target_kl",
     "soft_target_kl_top",

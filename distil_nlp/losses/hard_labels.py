@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import LabelTerm, check_same_shape
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks.kind import Output
 
 
 def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -19,7 +21,7 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (rows, classes).
         labels: (rows,), integers in [0, classes).
     """
-    return F.cross_entropy(logits.float(), labels, reduction="sum")
+    return F.cross_entropy(at_least_fp32(logits), labels, reduction="sum")
 
 
 def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -32,27 +34,57 @@ def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: if the numbers of outputs and labels differ.
     """
-    outputs = outputs.float().squeeze(-1)
+    outputs = at_least_fp32(outputs).squeeze(-1)
     check_same_shape(outputs, labels, "an output for each label", ("outputs", "labels"))
-    return F.mse_loss(outputs, labels.float(), reduction="sum")
+    return F.mse_loss(outputs, labels.to(outputs.dtype), reduction="sum")
+
+
+def hard_binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return Σ_rows Σ_classes −log p(label), in nats, with p = σ(logit) for a label that a row has and 1 − σ if not.
+
+    The sum over classes, as in `soft_target_bernoulli_kl`, which has the same gradient where the teacher is certain of
+    the labels at T = 1: −log likelihood of a row's whole set of labels. transformers' own loss of multi-label
+    classification is the mean over classes, which is smaller by their number.
+
+    Args:
+        logits: (rows, classes).
+        labels: (rows, classes), 0 or 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(logits, labels, "a label for each output", ("logits", "labels"))
+    logits = at_least_fp32(logits)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
+
+
+HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
+    "distribution": hard_cross_entropy,
+    "number": hard_mse,
+    "labels": hard_binary_cross_entropy,
+}
+"""Meaning of the outputs → (outputs, labels) → Σ over rows of a model's own loss."""
 
 
 class HardLabel(LabelTerm):
     """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
 
+    For multi-label classification it is the sum over classes of the binary cross-entropy.
+
     Rows are masked tokens (language modelling) or labelled rows; rows labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False
+    outputs = ("distribution", "number", "labels")
     unit = "nats"
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
+    formulas = {"labels": "binary cross-entropy with the data’s own labels, summed over labels"}
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
-        loss = hard_mse if self.kind.output == "number" else hard_cross_entropy
-        return loss(logits, labels)
+        return HARD_LOSSES[self.kind.output](logits, labels)
 
 
 class MaskedAccuracy(LabelTerm):

@@ -8,39 +8,31 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.losses.soft_targets import soft_target_kl, soft_target_mse
+from distil_nlp.losses.soft_targets import SOFT_LOSSES
 from distil_nlp.objective import LossTerm, OutputTerm, Role, Weight
 from distil_nlp.objective.heads import LogitsOf
 from distil_nlp.signals.types import SignalRequest, Signals
 
 
-def mutual_kl(learner: Tensor, sources: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
-    """Return the mean over sources of T² · Σ_rows KL(softmax(source / T) ‖ softmax(learner / T)), in nats.
-
-    Args:
-        learner: logits, (rows, classes).
-        sources: logits of others, of the same shape; no gradient flows to them.
-        temperature: T > 0.
-
-    Reference: Zhang et al. (2018), arXiv:1706.00384, section 3, at T = 1.
-    """
-    total: Any = sum(soft_target_kl(learner, source, temperature) for source in sources)
-    return total / len(sources)
-
-
 class FromHeads(OutputTerm):
-    """`mutual_kl`: what one head learns from others; the mean squared difference to them for regression.
+    """What one head learns from others: the mean over them of what `soft_target_kl` is for the kind of task.
+
+    Others get no gradient.
 
     Args:
         name: in logs.
         learner: the head that learns.
         sources: the heads that it learns from.
         temperature: T.
+
+    Reference: Zhang et al. (2018), arXiv:1706.00384, section 3, at T = 1.
     """
 
     unit = "nats × T²"
     formula = "KL(other head ‖ this head) of the softened outputs, times T²"
     formula_of_regression = "squared error to another head’s output"
+    formulas = {"labels": "KL(other head ‖ this head) of each label’s softened probability, summed, times T²"}
+    outputs = ("distribution", "number", "labels")
     levels = ("sequence",)
     needs_teacher = False
 
@@ -57,10 +49,9 @@ class FromHeads(OutputTerm):
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         rows = batch["rows"]["logits/sequences"]
         learner, *sources = (head(student).index_select(0, rows) for head in (self.learner, *self.sources))
-        if self.kind.output == "number":
-            total: Any = sum(soft_target_mse(learner, source) for source in sources)
-            return total / len(sources)
-        return mutual_kl(learner, sources, self.temperature)
+        loss = SOFT_LOSSES[self.kind.output]
+        total: Any = sum(loss(learner, source, self.temperature) for source in sources)
+        return total / len(sources)
 
 
 class ExitHint(LossTerm):

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
+from distil_nlp.losses.hard_labels import HARD_LOSSES
 from distil_nlp.losses.numerics import at_least_fp32, normalize
 from distil_nlp.objective import LossTerm, Role, check_same_shape
 from distil_nlp.signals.types import GradientFunction, SignalRequest, Signals
@@ -49,7 +49,7 @@ def _saliency(gradient: Tensor) -> Tensor:
 def gradient_at_embeddings(batch: Mapping[str, Any], kind: TaskKind, again: bool) -> GradientFunction:
     """Return a function (logits, embeddings) → gradient of the model's own loss at the embeddings, (batch, seq, width).
 
-    The loss is that on the batch's labels: cross-entropy, or squared error for regression. The gradient is 0 in rows
+    The loss is that on the batch's labels, as `hard_label` has it. The gradient is 0 in rows
     without a label.
 
     Args:
@@ -71,9 +71,7 @@ def _own_loss(logits: Tensor, batch: Mapping[str, Any], kind: TaskKind) -> Tenso
     if "labels" not in batch:
         return chosen.sum() * 0.0
     labels = batch["labels"].index_select(0, rows)
-    if kind.output == "number":
-        return (chosen.flatten() - labels).square().sum()
-    return F.cross_entropy(chosen, labels, reduction="sum")
+    return HARD_LOSSES[kind.output](chosen, labels)
 
 
 @contextmanager
@@ -95,8 +93,8 @@ def detach_signals(signals: Signals) -> Signals:
 class InputGradient(LossTerm):
     """`input_gradient`: squared distance between normalised saliencies, per labelled row.
 
-    The saliency of a token is the norm of the gradient of the model's own loss (cross-entropy, or squared error of a
-    regression) at its embedding, in the student and in the teacher.
+    The saliency of a token is the norm of the gradient of the model's own loss on the labels (that of `hard_label`) at
+    its embedding, in the student and in the teacher.
 
     The gradient is differentiated once more: a step takes two backward passes of the student, one of the teacher, and
     attention in plain operations, with (batch, heads, seq, seq) maps of every layer. Widths and depths need not agree.

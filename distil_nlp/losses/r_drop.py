@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distil_nlp.objective import ChosenRowsTerm, check_same_shape
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks.kind import Output
 
 
 def r_drop(first: Tensor, second: Tensor) -> Tensor:
@@ -51,10 +52,35 @@ def r_drop_mse(first: Tensor, second: Tensor) -> Tensor:
     return 2 * F.mse_loss(first.float(), second.float(), reduction="sum")
 
 
+def r_drop_bernoulli(first: Tensor, second: Tensor) -> Tensor:
+    """Return Σ_rows Σ_classes KL₁₂ + KL₂₁ in nats between the probabilities σ(logit) of a label in two passes.
+
+    It is Σ (σ(first) − σ(second)) · (first − second), the form of `r_drop` for labels that do not exclude each other.
+
+    Args:
+        first: logits of the first pass, (rows, classes).
+        second: logits of the second pass, (rows, classes).
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(first, second, names=("first", "second"))
+    first, second = first.float(), second.float()
+    return ((first.sigmoid() - second.sigmoid()) * (first - second)).sum()
+
+
+_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
+    "distribution": r_drop,
+    "number": r_drop_mse,
+    "labels": r_drop_bernoulli,
+}
+
+
 class RDrop(ChosenRowsTerm):
     """`r_drop`: ½ · (KL₁₂ + KL₂₁) in nats between two dropout passes of the student over a row (R-Drop).
 
-    For regression it is the squared difference of the passes' outputs. The temperature is 1.
+    For regression it is the squared difference of the passes' outputs, for multi-label classification the sum over
+    labels of the KL between their probabilities. The temperature is 1.
 
     The student reads each training row twice, in one batch of twice the rows, with other dropout in each; the teacher
     reads it once. All other terms count both passes, so that `hard_label` is ½ · (CE₁ + CE₂). The paper's loss has
@@ -69,14 +95,15 @@ class RDrop(ChosenRowsTerm):
     """
 
     name, needs_teacher, compares_passes = "r_drop", False, True
+    outputs = ("distribution", "number", "labels")
     unit = "nats"
     formula = "half the KL in both directions between two dropout passes of the student"
     formula_of_regression = "squared difference of the student’s outputs in two dropout passes"
+    formulas = {"labels": "half the KL of each label’s probability in both directions between two dropout passes"}
     paper = "2106.14448"
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         logits = self.logits(student, batch)
         if batch.get("passes", 1) == 1:
             return logits.sum() * 0.0
-        loss = r_drop_mse if self.kind.output == "number" else r_drop
-        return loss(logits[0::2], logits[1::2])
+        return _LOSSES[self.kind.output](logits[0::2], logits[1::2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
+from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import ModelShape, RowSetName, Temperature, TemperedTerm, Weight, check_same_shape
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.tasks import TaskKind
+from distil_nlp.tasks.kind import Output
 
 
 def soft_target_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, by_confidence: bool = False) -> Tensor:
@@ -102,10 +105,43 @@ def soft_target_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student.float(), teacher.detach().float(), reduction="sum")
 
 
+def soft_target_bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return T² · Σ_rows Σ_classes KL(Bernoulli(σ(teacher / T)) ‖ Bernoulli(σ(student / T))), in nats.
+
+    The form of `soft_target_kl` for labels that do not exclude each other: as the labels of a row are independent, the
+    sum over classes is the KL between the two distributions of the whole set. 0 at equality. It uses log σ(z) and
+    log σ(−z), so that no probability underflows. For large T it tends to ⅛ · Σ (student − teacher)².
+
+    Args:
+        student: logits, (rows, classes).
+        teacher: logits, (rows, classes); no gradient flows to them.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: if T is not positive, or the shapes differ.
+    """
+    if temperature <= 0:
+        raise ValueError(f"expected a temperature above 0 / got {temperature}")
+    check_same_shape(student, teacher)
+    own, target = at_least_fp32(student) / temperature, at_least_fp32(teacher.detach()) / temperature
+    has = F.kl_div(F.logsigmoid(own), F.logsigmoid(target), reduction="sum", log_target=True)
+    has_not = F.kl_div(F.logsigmoid(-own), F.logsigmoid(-target), reduction="sum", log_target=True)
+    return (has + has_not) * temperature**2
+
+
+SOFT_LOSSES: Mapping[Output, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "distribution": soft_target_kl,
+    "number": lambda student, teacher, temperature: soft_target_mse(student, teacher),
+    "labels": soft_target_bernoulli_kl,
+}
+"""Meaning of the outputs → (student, teacher, T) → Σ over rows of what soft targets cost."""
+
+
 class SoftTargetKL(TemperedTerm):
     """`soft_target_kl`: T² · KL(teacher ‖ student) of the softened outputs, in nats per row.
 
-    For regression it is the squared error to the teacher's output.
+    For regression it is the squared error to the teacher's output; for multi-label classification the sum over classes
+    of the KL between the two probabilities of having the label.
 
     Args:
         temperature: T, a number or a `Schedule`. Has no meaning for regression.
@@ -116,9 +152,11 @@ class SoftTargetKL(TemperedTerm):
     """
 
     name, accepts_top_logits = "soft_target_kl", True
+    outputs = ("distribution", "number", "labels")
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened outputs, times T²"
     formula_of_regression = "squared error to the teacher’s output"
+    formulas = {"labels": "KL(teacher ‖ student) of each label’s softened probability, summed over labels, times T²"}
     paper = "1503.02531"
 
     def __init__(
@@ -134,18 +172,18 @@ class SoftTargetKL(TemperedTerm):
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
-        if self.kind.output == "number" and self.by_confidence:
+        if self.kind.output != "distribution" and self.by_confidence:
             raise UserError(
                 "objective.soft_target_kl.by_confidence",
-                "false for a regression",
+                f"false for {self.kind.title}",
                 "true",
-                why="a number does not tell how sure the teacher is",
+                why="the weight is an entropy of one distribution over classes, which its outputs are not",
                 fix="leave it out",
             )
 
     def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
-        if self.kind.output == "number":
-            return soft_target_mse(student, teacher)
         if isinstance(teacher, TopLogits):
             return soft_target_kl_top(student, teacher, self.temperature(progress))
-        return soft_target_kl(student, teacher, self.temperature(progress), self.by_confidence)
+        if self.by_confidence:
+            return soft_target_kl(student, teacher, self.temperature(progress), by_confidence=True)
+        return SOFT_LOSSES[self.kind.output](student, teacher, self.temperature(progress))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError, listed
-from distil_nlp.tasks import Head, TaskKind
+from distil_nlp.tasks import KINDS, Head, TaskKind
 from distil_nlp.tasks.class_order import are_placeholders, order_by_names
 from distil_nlp.utils.logging import get_logger
 
@@ -24,6 +24,8 @@ _MEANINGS = {
     "regression": "outputs are numbers",
 }
 """transformers' `problem_type` → what the outputs of such a model are."""
+_UNSAID = ("regression", "single_label_classification")
+"""What transformers takes outputs for where a configuration does not say it, by their number."""
 _SHOWN = 10
 
 
@@ -174,20 +176,28 @@ def check_meaning(config: PretrainedConfig, kind: TaskKind, name: str, *, will_b
         UserError: if its outputs mean something else, and stay so.
     """
     found, needed = getattr(config, "problem_type", None), kind.problem_type
-    if needed is None or found in (None, needed):
+    if needed is None or found == needed:
+        return
+    if found is None:
+        if needed not in _UNSAID and not will_be_trained:
+            logger.warning(
+                f"warning: {name}: config.json has no problem_type; {_MEANINGS[needed]} is taken for its meaning"
+            )
         return
     if will_be_trained:
         logger.info(f"{name}: problem_type {found} becomes {needed}, for which it is trained here")
         config.problem_type = needed
         return
+    other = next((other.name for other in KINDS.values() if other.problem_type == found), None)
     raise UserError(
         None,
         f"a model whose {_MEANINGS.get(needed, needed)} (problem_type {needed})",
         f"problem_type {found} in {name}: {_MEANINGS.get(found, 'its outputs are of another kind')}",
         why="the student would be taught what these outputs do not mean",
         fix=(
-            "set teacher.finetune={} to train it on this data first, or name another teacher; where config.json is "
-            "wrong, correct its problem_type"
+            "set teacher.finetune={} to train it on this data first, or name another teacher"
+            + (f", or set data.task={other} if the data is of that kind" if other else "")
+            + "; where config.json is wrong, correct its problem_type"
         ),
     )
 

@@ -84,7 +84,7 @@ class Objective:
                     f"objective.{term.name}",
                     " or ".join(term.kinds()),
                     str(self.kind),
-                    why="the term is not defined for it",
+                    why=term.why_not(self.kind),
                     fix="leave it out",
                 )
 

@@ -16,10 +16,13 @@ from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
+from distil_nlp.tasks.kind import Output
 
 
 class OutputTerm(LossTerm):
     """A term on logits: rows are tokens for language modelling, sequences otherwise.
+
+    It is for a distribution or a number, unless its class names other `outputs`.
 
     Attributes:
         head: the one of the student's heads whose logits the term reads.
@@ -31,6 +34,7 @@ class OutputTerm(LossTerm):
     head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
+    outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
     least_classes: ClassVar[int] = 2
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
@@ -143,13 +147,17 @@ class LabelTerm(OutputTerm):
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:
             return self.logits(student, batch).sum() * 0.0
-        labels = batch["labels"].flatten().index_select(0, batch["rows"][self.counted_rows()])
+        labels = batch["labels"].flatten() if self.kind.level == "token" else batch["labels"]
+        labels = labels.index_select(0, batch["rows"][self.counted_rows()])
         return self.loss(labels, self.logits(student, batch), teacher, batch, progress)
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
-        """Return Σ over the labelled rows, from `labels` (rows,) and the student's `logits` (rows, classes)."""
+        """Return Σ over the labelled rows, from the student's `logits` (rows, classes).
+
+        Labels are (rows,); (rows, classes) of 0 and 1 where a row has several.
+        """
         raise NotImplementedError
 
 

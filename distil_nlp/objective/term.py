@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks import KINDS, TaskKind, task_kind
-from distil_nlp.tasks.kind import Level, Output
+from distil_nlp.tasks.kind import OUTPUT_MEANINGS, Level, Output
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -91,10 +91,11 @@ class LossTerm:
     Attributes:
         name: name in recipes and logs.
         needs_teacher: True if the term uses signals of a teacher.
-        outputs: the meanings of a model's output that the term is defined for: a distribution over classes, a number.
+        outputs: the meanings of a model's output that the term is defined for (`TaskKind.output`); all by default.
         levels: the rows of logits that the term is defined for: tokens, sequences.
         formula, formula_of_regression: the formula in words, for the model card; the latter for regression, if it
             differs.
+        formulas: output → the formula in words, for further outputs for which it differs.
         unit: unit of the values, for an axis.
         paper: number of its paper on arXiv.
         is_variant: True if the term is made after its paper, which has another loss; see the docstring of the term.
@@ -109,6 +110,7 @@ class LossTerm:
     name: ClassVar[str]
     formula: ClassVar[str]
     formula_of_regression: ClassVar[str | None] = None
+    formulas: ClassVar[Mapping[Output, str]] = {}
     unit: ClassVar[str]
     paper: ClassVar[str | None] = None
     is_variant: ClassVar[bool] = False
@@ -118,7 +120,7 @@ class LossTerm:
     compares_samples: ClassVar[bool] = False
     compares_passes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
-    outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
+    outputs: ClassVar[tuple[Output, ...]] = get_args(Output)
     levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
 
     def __init__(self, weight: Weight = 1.0):
@@ -129,6 +131,20 @@ class LossTerm:
         """Return True if the term is defined for a kind of task."""
         kind = task_kind(kind)
         return kind.output in cls.outputs and kind.level in cls.levels
+
+    @classmethod
+    def formula_for(cls, output: Output) -> str:
+        """Return the formula in words for a meaning of the model's output."""
+        own = cls.formula_of_regression if output == "number" else cls.formulas.get(output)
+        return own or cls.formula
+
+    @classmethod
+    def why_not(cls, kind: TaskKind) -> str:
+        """Return why the term does not apply to a kind of task."""
+        if kind.output in cls.outputs:
+            return "the term is not defined for it"
+        meanings = " or ".join(OUTPUT_MEANINGS[output] for output in cls.outputs)
+        return f"it is defined for {meanings}, and outputs here are {OUTPUT_MEANINGS[kind.output]}"
 
     @classmethod
     def kinds(cls) -> tuple[str, ...]:

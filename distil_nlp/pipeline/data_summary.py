@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +39,10 @@ def rows_sentence(plan: RunPlan, data: TransferSet) -> str:
 
 def classes_sentence(data: TransferSet) -> str:
     """Return the classes in their order, with the number of training rows of each."""
-    counts = Counter(np.asarray(data.split.train["labels"]).tolist())
-    names = data.head.labels or [str(i) for i in range(data.head.num_labels or 0)]
-    listed = [f"{i} {shown(name)} ({counts.get(i, 0):,})" for i, name in enumerate(names)]
+    numbers = range(data.head.num_labels or 0)
+    labels, names = np.asarray(data.split.train["labels"][:]), data.head.labels or [*map(str, numbers)]
+    counts = [int(np.sum(labels == i if labels.ndim == 1 else labels[:, i] == 1)) for i in numbers]
+    listed = [f"{i} {shown(name)} ({counts[i]:,})" for i, name in enumerate(names)]
     more = len(listed) - _CLASSES
     return ", ".join(listed[:_CLASSES]) + (f" and {more} more" if more > 0 else "")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distil_nlp.evaluation.bootstrap import score_interval
+from distil_nlp.evaluation.mean_outputs import mean_threshold
 from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.teachers.mixing import Mixing
@@ -24,9 +25,13 @@ def mixed_outputs(members: Sequence[SplitOutputs], mixing: Mixing) -> dict[str, 
 
     As `Ensemble` does by itself, without labels and without a student.
     """
-    splits = members[0]
     return {
-        split: Outputs(mixing.mixed(_logits(members, split)).float().numpy(), splits[split].labels) for split in splits
+        split: Outputs(
+            mixing.mixed(_logits(members, split)).float().numpy(),
+            first.labels,
+            mean_threshold([member[split] for member in members]),
+        )
+        for split, first in members[0].items()
     }
 
 

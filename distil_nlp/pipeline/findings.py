@@ -14,6 +14,7 @@ from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.latency import PLANS
+from distil_nlp.evaluation.mean_outputs import mean_outputs
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.hub import teacher_metadata
 from distil_nlp.models import (
@@ -24,7 +25,7 @@ from distil_nlp.models import (
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
-from distil_nlp.pipeline.links import Link, mean_outputs
+from distil_nlp.pipeline.links import Link
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, PLAIN, RunPlan
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.run_folder import STUDENT
@@ -112,6 +113,7 @@ class Findings:
             "baselines": scores.baselines(),
             "intervals": scores.intervals(),
             **scores.calibration(),
+            **scores.thresholds(split.selection),
             **self.breakdown(labels),
             **scores.retention(student_scores, teacher_scores),
             "fidelity": fidelity,

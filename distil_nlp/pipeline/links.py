@@ -6,13 +6,9 @@ has a report of its own, and is shared by all runs that need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 from distil_nlp.data.fingerprint import hash_data_files, hash_json
 from distil_nlp.errors import UserError
@@ -27,7 +23,6 @@ from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection, StudentSection
 from distil_nlp.results import read_results
-from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.names import path_name
 
 
@@ -140,21 +135,3 @@ def _fingerprint(recipe: Recipe) -> str:
     """Return a hash of all that makes a link, other than rows on the Hub."""
     made_of = (fingerprint_of_recipe(recipe), hash_data_files(recipe.data.path), hash_teachers(recipe))
     return hash_json([*made_of, hash_plugins(recipe)])[:10]
-
-
-def mean_outputs(models: Sequence[dict[str, Outputs]], kind: TaskKind) -> dict[str, Outputs]:
-    """Return the mean answers of several models, by split.
-
-    For classes these are the logarithms of the mean probabilities, (rows, classes); for numbers the mean.
-    """
-    return {
-        split: Outputs(_mean([model[split].predictions for model in models], kind), first.labels)
-        for split, first in models[0].items()
-    }
-
-
-def _mean(predictions: Sequence[np.ndarray], kind: TaskKind) -> np.ndarray:
-    stacked = np.stack(predictions)
-    if kind.output == "number":
-        return stacked.mean(0)
-    return logsumexp(log_softmax(stacked, axis=-1), axis=0) - np.log(len(stacked))

@@ -112,6 +112,8 @@ class Pipeline:
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        if self.args.should_save:
+            run.save_threshold(scores.students[DISTILLED][student_plan.seed].outputs)
         scores.exits = {
             blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
             for blocks, model in load_exits(self.plan.folder, training, self.data.head).items()

@@ -57,7 +57,7 @@ def _texts(rows: Any) -> dict[str, list[Any]]:
 def _scores(evaluator: Evaluator, teacher: Outputs, student: Outputs, labels: Sequence[str] | None) -> dict[str, Any]:
     models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
     known = ~np.isnan(models["teacher"].errors)
-    labelled = zip(teacher.labels, known, strict=True)
+    labelled = zip(evaluator.row_labels(teacher), known, strict=True)
     columns = {"label": [_named(label, labels) if is_known else None for label, is_known in labelled]}
     for role, scores in models.items():
         columns[role] = [_named(value, labels) for value in scores.predictions]
@@ -68,5 +68,7 @@ def _scores(evaluator: Evaluator, teacher: Outputs, student: Outputs, labels: Se
 
 
 def _named(value: Any, labels: Sequence[str] | None) -> Any:
-    """Return the name of a class, or a number as it is."""
+    """Return the name of a class, those of several, or a number as it is."""
+    if isinstance(value, tuple):
+        return [labels[number] if labels else number for number in value]
     return labels[int(value)] if labels else value.item()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import shutil
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from accelerate.utils import set_seed
 from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.utils import CONFIG_NAME
 
 from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
@@ -35,7 +37,7 @@ from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.fit import KEPT_BESIDE, fit
 from distil_nlp.training.trainer import DistillationTrainer
-from distil_nlp.utils.files import altered_files, atomic_file, read_json
+from distil_nlp.utils.files import altered_files, atomic_file, read_json, write_atomically
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -44,6 +46,7 @@ TRAINING = "training.json"
 """File with the record of a training, beside the student: a run that is stopped while scoring does not train again."""
 OUTPUTS = "outputs.npz"
 """File with the outputs of a student on the evaluation splits."""
+_SELECTION = "selection"
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 """Exceptions that `load_outputs` raises for a file that is damaged, or none."""
 
@@ -93,12 +96,26 @@ class StudentRun:
         Raises:
             UserError: if an output is not finite.
         """
-        return self._predict(model, role, self.data.split.evaluation)
+        outputs = self._predict(model, role, self.data.split.evaluation)
+        if not evaluator_of(self.data.kind).has_threshold:
+            return outputs
+        return self._with_threshold(outputs, self._predict_selection(model, role))
 
     def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
         """Return a model's outputs on the rows that checkpoints are chosen by; None without any."""
+        outputs = self._predict_selection(model, role)
+        if outputs is None or not evaluator_of(self.data.kind).has_threshold:
+            return outputs
+        return self._with_threshold(outputs, outputs)
+
+    def _predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
         rows = self.data.split.selection
-        return None if rows is None else self._predict(model, role, {"selection": rows})
+        return None if rows is None else self._predict(model, role, {_SELECTION: rows})
+
+    def _with_threshold(self, outputs: dict[str, Outputs], selection: dict[str, Outputs] | None) -> dict[str, Outputs]:
+        """Return outputs with the threshold that is best for the model on the rows to choose by."""
+        evaluator, chosen_on = evaluator_of(self.data.kind), selection and selection[_SELECTION]
+        return {split: evaluator.with_threshold(one, chosen_on) for split, one in outputs.items()}
 
     def _predict(self, model: PreTrainedModel, role: str, splits: Mapping[str, Any]) -> dict[str, Outputs]:
         logger.info(f"scoring the {role} on {', '.join(splits)}")
@@ -256,6 +273,13 @@ class StudentRun:
         outputs = self.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
         return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
 
+    def save_threshold(self, outputs: Mapping[str, Outputs]) -> None:
+        """Write the threshold of the student's predictions, if they have one, into its config.json, as `threshold`."""
+        threshold, file = next(iter(outputs.values())).threshold, self.folder / STUDENT / CONFIG_NAME
+        config = None if threshold is None else read_json(file, "it does not get the threshold of its labels")
+        if config is not None:
+            write_atomically(file, json.dumps({**config, "threshold": threshold}, indent=2, sort_keys=True) + "\n")
+
     def train_and_score(self, teacher: PreTrainedModel, guide: PreTrainedModel) -> TrainedStudent:
         """Train a further student, score it and delete its weights; or read its outputs from disk.
 
@@ -294,7 +318,10 @@ def altered_student(folder: Path) -> list[str]:
 def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
     """Write the outputs of all splits to one file, as a whole or not at all."""
     arrays = {
-        f"{split}/{name}": array for split, predicted in outputs.items() for name, array in vars(predicted).items()
+        f"{split}/{name}": array
+        for split, predicted in outputs.items()
+        for name, array in vars(predicted).items()
+        if array is not None
     }
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
@@ -320,4 +347,10 @@ def load_outputs(path: Path) -> dict[str, Outputs]:
     """Read the outputs that `save_outputs` wrote."""
     with np.load(path) as arrays:
         splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
-        return {split: Outputs(arrays[f"{split}/predictions"], arrays[f"{split}/labels"]) for split in splits}
+        return {split: _outputs_of(arrays, split) for split in splits}
+
+
+def _outputs_of(arrays: Mapping[str, np.ndarray], split: str) -> Outputs:
+    threshold = arrays.get(f"{split}/threshold")
+    predictions, labels = (arrays[f"{split}/{name}"] for name in ("predictions", "labels"))
+    return Outputs(predictions, labels, None if threshold is None else float(threshold))

@@ -48,7 +48,8 @@ def _unused_data_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
     unused |= {f"data.{key}": key not in kind.data_keys and is_set(data, key) for key in special}
     unused["data.shuffle_buffer"] = not data.streaming and is_set(data, "shuffle_buffer")
     unused["data.test_share"] |= not is_custom and is_set(data, "test_share")
-    unused["data.label_column"] |= not is_custom and is_set(data, "label_column")
+    unused["data.label_column"] |= (not is_custom or bool(data.label_columns)) and is_set(data, "label_column")
+    unused["data.label_separator"] |= bool(data.label_columns) and is_set(data, "label_separator")
     unused["a second of data.text_columns"] = is_custom and len(data.text_columns or []) > kind.max_text_columns
     return unused
 

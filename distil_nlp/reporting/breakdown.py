@@ -45,7 +45,7 @@ def _class_cells(one: dict[str, Any]) -> tuple[str, ...]:
 
 def lengths_table(run: RunResults) -> Table | None:
     """Return the mean error of teacher and student for short and long texts."""
-    is_fraction = run.kind.output == "distribution"
+    is_fraction = run.kind.is_right_or_wrong
     write = percent if is_fraction else decimal
     rows = [
         (_range(part["shortest"], part["longest"]), count(part["rows"]), write(part["teacher"]), write(part["student"]))
@@ -101,7 +101,7 @@ def _row_table(run: RunResults, rows: pa.Table, is_lost: bool) -> Table | None:
 
 
 def _caption(run: RunResults, is_lost: bool) -> str:
-    if run.kind.output == "distribution":
+    if run.kind.is_right_or_wrong:
         return (
             "Lost: the teacher is right, the student wrong"
             if is_lost
@@ -113,8 +113,13 @@ def _caption(run: RunResults, is_lost: bool) -> str:
 def _prediction(row: dict[str, Any], of: str) -> str:
     """Return a label or a prediction, with its probability if there is one."""
     value, probability = row[of], row.get(f"{of}_probability")
-    text = decimal(value) if isinstance(value, float) else str(value)
+    text = decimal(value) if isinstance(value, float) else _named(value)
     return text if probability is None else f"{text} ({percent(probability, 0)})"
+
+
+def _named(value: Any) -> str:
+    """Return a class, or the classes of a row that may have several."""
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _cut(text: str | None) -> str:

@@ -113,6 +113,24 @@ def majority_note(run: RunResults) -> str:
     return f"{text}; of what the teacher has above that, the student keeps {percent(above)}."
 
 
+def threshold_sentences(run: RunResults) -> list[str]:
+    """Return from which probability a text has a label, and what chose it; [] for tasks without a threshold."""
+    models, rows = run.get("thresholds.models") or {}, run.get("thresholds.rows")
+    teacher, student = (models.get(role) for role in ("teacher", "student"))
+    if student is None:
+        return []
+    if rows is None:
+        return [
+            f"A text has the labels whose probability is {student:g} or more, in all models: no rows chose a threshold "
+            "(training.eval_strategy splits some off)."
+        ]
+    compared = f" ({teacher:.3g} for the teacher)" if teacher is not None else ""
+    return [
+        f"A text has the labels whose probability is {student:.3g} or more{compared}: a model’s threshold is the one "
+        f"with the best micro F1 on {plural(rows, 'row')} that scores are not of."
+    ]
+
+
 def fidelity_sentences(run: RunResults) -> list[str]:
     """Return sentences on the similarity of teacher and student: predictions, outputs, calibration, layers."""
     return [sentence for sentence in (_predictions(run), _outputs(run), _calibration(run), _layers(run)) if sentence]

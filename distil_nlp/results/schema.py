@@ -153,6 +153,16 @@ class Breakdown(Block):
     classes: list[ClassBreakdown] = described("Classes, in the order of their ids.", absent="for regression")
 
 
+class Thresholds(Block):
+    """Probabilities from which a row has a label, one for all labels of a model."""
+
+    rows: int | None = described(
+        "Rows to choose by (`data.selection_share`), on which each model’s has the highest micro F1.",
+        null="without such rows; then it is 0.5",
+    )
+    models: dict[ModelName, float] = described("Of `teacher`, `student` and each baseline, of the first seed.")
+
+
 class Environment(Block):
     """Software and hardware of the run."""
 
@@ -412,7 +422,7 @@ class MajorityBaseline(Block):
 
     metrics: MetricValues = described(
         "Scores on the first evaluation split of the majority class (classification), the mean of the training labels "
-        "(regression) or the token frequencies (`mlm`)."
+        "(regression), the most frequent labels (multi-label classification) or the token frequencies (`mlm`)."
     )
 
 
@@ -554,9 +564,13 @@ class Fidelity(Block):
         "Rows whose outputs are compared: all of the split; for `mlm` at most 2,000, evenly spaced over it."
     )
     agreement: float = described(
-        "Fraction of rows (`mlm`: of masked tokens) on which both predict the same class.", absent="for regression"
+        "Fraction of rows (`mlm`: of masked tokens) on which both predict the same class, or set of labels.",
+        absent="for regression",
     )
-    kl: Number = described("Mean KL(teacher ‖ student) in nats, at temperature 1.", absent="for regression")
+    kl: Number = described(
+        "Mean KL(teacher ‖ student) in nats, at temperature 1; for `multilabel` summed over labels.",
+        absent="for regression",
+    )
     tokens: int = described("Masked tokens compared.", absent="unless the task is `mlm`")
     ece: BothNumbers = described(
         "Expected calibration error, a fraction, over 15 bins.", absent="unless classification has labelled rows"
@@ -681,7 +695,7 @@ class Results(Block):
         "Code of the user's own (`plugins`).", absent="in files of older versions", null="without any"
     )
     environment: Environment = described("Software and hardware.")
-    task: str = described("A GLUE task, `classification`, `regression` or `mlm`.")
+    task: str = described("A GLUE task, `classification`, `multilabel`, `regression` or `mlm`.")
     headline: str = described("The headline metric, which retention and gains are taken on.")
     labels: list[str] | None = described(
         "Class names in the order of their ids, as the student has them.", null="if it has none but LABEL_0 and so on"
@@ -707,6 +721,9 @@ class Results(Block):
     calibration: dict[Annotated[str, "model"], ModelCalibration] = described(
         "Calibration of `teacher`, `student` and each baseline that is a model.",
         absent="unless classification has labelled rows, and in files of older versions",
+    )
+    thresholds: Thresholds = described(
+        "Probabilities from which a row has a label.", absent="unless the task is `multilabel`"
     )
     breakdown: Breakdown = described(
         "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"

@@ -56,7 +56,7 @@ CUSTOM_TASKS = {
 
 
 OTHER_KINDS_REMEDY = (
-    "for tags of tokens, answers in a text, several labels a row or embeddings of sentences, distil the encoder with "
+    "for tags of tokens, answers in a text or embeddings of sentences, distil the encoder with "
     "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
 )
 """What can be done for a task of none of the kinds."""

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["token", "sequence"]
-Output = Literal["distribution", "number"]
+Output = Literal["distribution", "number", "labels"]
+OUTPUT_MEANINGS: dict[Output, str] = {
+    "distribution": "one distribution over classes (a softmax)",
+    "number": "a number",
+    "labels": "a probability of each label by itself (sigmoids)",
+}
+"""What a row of logits is, in words."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -28,7 +34,8 @@ class TaskKind:
         problem_type: `problem_type` of the model's configuration; None if it has none.
         num_labels: number of outputs, if it is the same for all tasks of the kind.
         level: the unit of a row of logits; a head on tokens runs on selected tokens only.
-        output: the meaning of a row of logits: a distribution over classes (by a softmax), or a number.
+        output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, or `labels`, an
+            independent probability of each class (by a sigmoid).
         label_rows: row set of the rows that have a label.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
         max_text_columns: maximal number of text columns of an input.
@@ -89,3 +96,11 @@ class TaskKind:
     def predicts_words(self) -> bool:
         """True if the outputs are over the vocabulary: too large for memory, so that losses are computed in chunks."""
         return not self.has_labels
+
+    @property
+    def is_right_or_wrong(self) -> bool:
+        """True if the prediction for a row is right or wrong; False if it is some distance from the label."""
+        return self.output in _RIGHT_OR_WRONG
+
+
+_RIGHT_OR_WRONG: frozenset[Output] = frozenset({"distribution", "labels"})

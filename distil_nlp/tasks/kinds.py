@@ -3,6 +3,7 @@
 from distil_nlp.errors import quoted
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
+from distil_nlp.tasks.multilabel import MULTILABEL
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
 
@@ -11,6 +12,7 @@ KINDS: dict[str, TaskKind] = {
     for kind in (
         MASKED_LM,
         CLASSIFICATION,
+        MULTILABEL,
         REGRESSION,
     )
 }

@@ -142,12 +142,12 @@ def validate_mixing(mixing: Mixing, objective: Objective, is_cached: bool) -> No
         return
     key = "teacher.mix" if mixing.weighting == "fixed" else "teacher.weighting"
     got = mixing.mix if mixing.weighting == "fixed" else mixing.weighting
-    if objective.kind.output == "number":
+    if objective.kind.output != "distribution":
         raise UserError(
             key,
-            "mix=logits and weighting=fixed for a regression",
+            f"mix=logits and weighting=fixed for {objective.kind.title}",
             got,
-            why="a teacher's number is no distribution, and does not tell how sure it is",
+            why="both are of one distribution over classes, which a teacher's output is not here",
             fix="leave them out; teacher.weight and the weights in teacher.ensemble apply",
         )
     if is_cached and objective.kind.predicts_words:

@@ -169,6 +169,14 @@ def validate_last_epoch(objective: Objective, mixes: bool = False) -> None:
             why="the last predictions for every word of a vocabulary would not fit into memory",
             fix="set teacher.self=ema or checkpoints",
         )
+    if objective.kind.output not in ("distribution", "number"):
+        raise UserError(
+            "teacher.self",
+            "a class or a number for each row with last_epoch",
+            objective.kind.title,
+            why="its targets are mixtures of a label and one distribution, or of two numbers",
+            fix="set teacher.self=ema or checkpoints",
+        )
     needing = [term for term in objective.terms if term.needs_teacher]
     others = [term.name for term in needing if not isinstance(term, OutputTerm)]
     if others:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
+from distil_nlp.data.kinds import data_module
 from distil_nlp.losses.hard_labels import MaskedAccuracy
 from distil_nlp.objective import OutputTerm
 from distil_nlp.training.meter import Meter
@@ -85,15 +86,13 @@ class ExactEvaluation(_Trainer):
         if self.objective.kind.level == "token" or prediction_loss_only or student.logits is None:
             return None, None, None
         labels = inputs.get("labels")
-        return None, student.logits.detach(), labels if labels is not None else _no_labels(student.logits)
+        if labels is None:  # `Trainer` gathers labels of unlabelled batches too
+            unlabelled = data_module(self.objective.kind).LABELS.unlabelled(*student.logits.shape)
+            labels = torch.from_numpy(unlabelled).to(student.logits.device)
+        return None, student.logits.detach(), labels
 
     @property
     def _extra_terms(self) -> list[OutputTerm]:
         """Terms of evaluation alone: the accuracy on masked tokens, where a term reads their labels."""
         has_labels = "hard_label" in self.objective.names
         return [MaskedAccuracy()] if self.objective.kind.predicts_words and has_labels else []
-
-
-def _no_labels(logits: Tensor) -> Tensor:
-    """Return −100 for every row, so that `Trainer` gathers labels for unlabelled batches too."""
-    return torch.full((logits.shape[0],), -100, device=logits.device)

@@ -108,12 +108,18 @@ def _soft(student: Tensor, teacher: Tensor, step: Step) -> Tensor:
     if step.kind == "regression":
         return (student - teacher).square().sum()
     t = step.temperature
+    if step.kind == "multilabel":
+        pairs = zip((teacher / t).sigmoid(), (student / t).sigmoid(), strict=True)
+        return t**2 * sum(_kl(torch.stack([p, 1 - p]), torch.stack([q, 1 - q])) for p, q in pairs)
     return t**2 * _kl((teacher / t).softmax(-1), (student / t).softmax(-1))
 
 
 def _hard(logits: Tensor, label: Any, step: Step) -> Tensor:
     if step.kind == "regression":
         return (logits.squeeze() - label.double()).square()
+    if step.kind == "multilabel":
+        chances = [p if is_one else 1 - p for p, is_one in zip(logits.sigmoid(), label.bool(), strict=True)]
+        return -torch.stack(chances).log().sum()
     return -F.log_softmax(logits, -1)[int(label)]
 
 
@@ -124,4 +130,4 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _is_label(label: Tensor) -> bool:
-    return not bool(label.isnan()) if label.is_floating_point() else int(label) != -100
+    return not bool(label.isnan().any()) if label.is_floating_point() else int(label) != -100

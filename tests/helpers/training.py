@@ -49,6 +49,11 @@ def task_rows(count: int = 24, num_labels: int = 2, seed: int = 0) -> list[dict[
     return rows
 
 
+def label_set(number: int, num_labels: int = 3) -> list[float]:
+    """Return a 0 or 1 for each label: the binary digits of a number, so that rows have none, some or all of them."""
+    return [float(number >> i & 1) for i in range(num_labels)]
+
+
 def trainer(
     folder: Path,
     student: PreTrainedModel,

@@ -11,9 +11,15 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import attention_kl, attention_mse
-from distil_nlp.losses.hard_labels import hard_cross_entropy, hard_mse
+from distil_nlp.losses.hard_labels import hard_binary_cross_entropy, hard_cross_entropy, hard_mse
 from distil_nlp.losses.hidden_states import hidden_cosine, hidden_mse
-from distil_nlp.losses.soft_targets import SoftTargetKL, confidence, soft_target_kl, soft_target_mse
+from distil_nlp.losses.soft_targets import (
+    SoftTargetKL,
+    confidence,
+    soft_target_bernoulli_kl,
+    soft_target_kl,
+    soft_target_mse,
+)
 from distil_nlp.objective import ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.attention import attention_log_probabilities, average_heads
@@ -45,20 +51,42 @@ def naive_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return sum(((s - t) ** 2).sum() for s, t in zip(student, teacher, strict=True))
 
 
+def naive_bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for s, t in zip(student.flatten() / temperature, teacher.flatten() / temperature, strict=True):
+        p, q = 1 / (1 + (-t).exp()), 1 / (1 + (-s).exp())
+        total = total + p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return total * temperature**2
+
+
+def naive_binary_cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
+    chances = 1 / (1 + (-student).exp())
+    return -(labels * chances.log() + (1 - labels) * (1 - chances).log()).sum()
+
+
 LABELS = torch.tensor([0, 6, 3, 3, 1])
+SETS = (normal(5, 7, seed=9) > 0).float()
 ROWS = [  # (loss, naive, argument beside the student)
     pytest.param(lambda s, t: soft_target_kl(s, t), lambda s, t: naive_kl(s, t, 1.0), None, id="kl T=1"),
     pytest.param(lambda s, t: soft_target_kl(s, t, 3.0), lambda s, t: naive_kl(s, t, 3.0), None, id="kl T=3"),
     pytest.param(soft_target_mse, naive_mse, None, id="soft mse"),
+    pytest.param(soft_target_bernoulli_kl, lambda s, t: naive_bernoulli_kl(s, t, 1.0), None, id="kl of labels T=1"),
+    pytest.param(
+        lambda s, t: soft_target_bernoulli_kl(s, t, 3.0),
+        lambda s, t: naive_bernoulli_kl(s, t, 3.0),
+        None,
+        id="kl of labels T=3",
+    ),
     pytest.param(hidden_cosine, naive_cosine, None, id="cosine"),
     pytest.param(hidden_mse, lambda s, t: naive_mse(s, t) / s.shape[1], None, id="hidden mse"),
     pytest.param(hard_cross_entropy, naive_cross_entropy, LABELS, id="cross-entropy"),
+    pytest.param(hard_binary_cross_entropy, naive_binary_cross_entropy, SETS, id="binary cross-entropy"),
 ]
-TEACHERS = [case.values[0] for case in ROWS[:-1]] + [
+TEACHERS = [case.values[0] for case in ROWS[:-2]] + [
     lambda s, t: attention_kl(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.ones(1, 5)),
     lambda s, t: attention_mse(s.log_softmax(-1)[None, None], t.log_softmax(-1)[None, None], torch.ones(1, 5)),
 ]
-TEACHER_IDS = [case.id for case in ROWS[:-1]] + ["attention kl", "attention mse"]
+TEACHER_IDS = [case.id for case in ROWS[:-2]] + ["attention kl", "attention mse"]
 
 
 def assert_same_value_and_gradient(loss, naive, student: Tensor, other: Tensor) -> None:
@@ -128,6 +156,24 @@ def test_half_precision_is_summed_in_fp32(loss):
     """A sum over thousands of rows in bfloat16 stops growing at 256."""
     student, teacher = normal(5, 5, seed=1).bfloat16(), normal(5, 5, seed=2).bfloat16()
     torch.testing.assert_close(loss(student, teacher), loss(student.float(), teacher.float()))
+
+
+def test_hard_and_soft_losses_of_labels_are_of_one_size():
+    """Prevents a sum over classes against a mean: a teacher that is certain of the labels teaches what they do."""
+    student, certain = normal(5, 7, seed=1).requires_grad_(), (SETS * 2 - 1) * 60
+    soft, hard = soft_target_bernoulli_kl(student, certain), hard_binary_cross_entropy(student, SETS)
+    assert soft.item() == pytest.approx(hard.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (soft, hard)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_kl_of_labels_stays_finite_where_both_are_certain():
+    """Prevents log 0 of a sigmoid that was rounded to 0 or 1."""
+    student = torch.tensor([[90.0, -90.0]], requires_grad=True)
+    loss = soft_target_bernoulli_kl(student, torch.tensor([[-90.0, -90.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(90)
+    assert student.grad.tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("temperature", [0, -1.5])
@@ -322,5 +368,5 @@ def test_a_row_counts_by_the_teachers_confidence():
     assert soft_target_kl(student, teacher, 2.0, by_confidence=True).item() == pytest.approx(float(expected), rel=1e-5)
     ends = confidence(torch.tensor([[50.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
     assert ends.tolist() == pytest.approx([1, 0], abs=1e-6)
-    with pytest.raises(UserError, match="by_confidence: expected false for a regression"):
+    with pytest.raises(UserError, match="by_confidence: expected false for regression"):
         Objective([SoftTargetKL(by_confidence=True)], "regression").bind(ModelShape(1, 8, 1), ModelShape(1, 8, 1))

@@ -14,14 +14,17 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.training import task_rows, text_rows, trainer
+from tests.helpers.training import label_set, task_rows, text_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
-"""Each term on one of its kinds of task; the two processes below take all kinds."""
+CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
+CASES = [*dict.fromkeys(CASES)]
+"""Each term on one of its kinds of task, those with a form for labels on these too; the two processes below take all
+kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "regression")
+KINDS = ("mlm", "classification", "multilabel", "regression")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -52,6 +55,9 @@ def data(kind, count=ROWS):
     if kind == "regression":
         for row in rows:
             row["labels"] = 0.3 * row["labels"]
+    if kind == "multilabel":
+        for i, row in enumerate(rows):
+            row["labels"] = label_set(i)
     return rows
 
 
@@ -106,7 +112,8 @@ def test_padding_is_not_seen(tmp_path, name, kind):
     run, found = trainer(tmp_path, *models(kind, terms), terms, kind=kind), []
     run.model.train(terms[0].compares_passes)
     rows = data(kind, 4)
-    filler = {key: one * 2 if isinstance(one, list) else one for key, one in max(rows, key=_length).items()}
+    longest = max(rows, key=_length)
+    filler = {key: one * 2 if isinstance(one, list) and key != "labels" else one for key, one in longest.items()}
     for batch in (rows, [*rows, filler | {FILLER: True}]):
         batch = run.data_collator(batch)
         run.model.zero_grad()

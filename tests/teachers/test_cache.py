@@ -38,7 +38,7 @@ from distil_nlp.teachers.cache import shards as store
 from distil_nlp.teachers.cache.key import cache_key
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
-from tests.helpers.training import curve, task_rows, text_rows, trainer
+from tests.helpers.training import curve, label_set, task_rows, text_rows, trainer
 
 WORDS = len(tiny.VOCABULARY)
 EVERY_WORD = {"dtype": "float32", "top_k": WORDS}
@@ -68,6 +68,8 @@ def run(folder, kind="classification", cache=None, teacher=None, **changes):
     rows = text_rows(21) if kind == "mlm" else task_rows(21, 3)
     if kind == "regression":
         rows = [{**row, "labels": float(row["labels"])} for row in rows]
+    if kind == "multilabel":
+        rows = [{**row, "labels": label_set(i)} for i, row in enumerate(rows)]
     options = {"terms": terms(kind), "rows": rows, "max_steps": -1, "num_train_epochs": 2, **changes}
     trained = trainer(folder, student, teacher or own, kind=kind, cache=cache, **options)
     trained.train()
@@ -91,7 +93,7 @@ def mute(teacher):
 # The same outputs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression", "mlm"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "mlm"])
 def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
     """Prevents outputs of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
     how = {"num_train_epochs": 1} if kind == "mlm" else {}  # its second epoch would have other masks

@@ -20,9 +20,15 @@ from distil_nlp.objective.schedule import Schedule
 from tests.helpers import naive, tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.training import trainer
+from tests.helpers.training import label_set, trainer
 
 STEPS = 3
+LABELS = {
+    "classification": lambda i: (i % 3, -100),
+    "multilabel": lambda i: (label_set(i), [float("nan")] * 3),
+    "regression": lambda i: (i * 0.7, float("nan")),
+}
+"""Kind of task → (row → its label, and the one of a row without any)."""
 LENIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -55,7 +61,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
     ragged = st.lists(st.integers(1, 28), min_size=1, max_size=14).map(tuple)
     packed = st.builds(lambda n, length: (length,) * n, st.integers(1, 12), st.integers(1, 28))
     free = {
-        "kind": st.sampled_from(["mlm", "classification", "regression"]),
+        "kind": st.sampled_from(["mlm", "classification", "multilabel", "regression"]),
         "lengths": st.one_of(ragged, packed),
         "batch": st.integers(1, 5),
         "accumulation": st.integers(1, 8),
@@ -91,7 +97,7 @@ def data(case: Case) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"input_ids": [2, *words, 3]}
         if case.kind != "mlm":
             is_known = not case.unlabelled or i % case.unlabelled != 0
-            known, unknown = (i * 0.7, float("nan")) if case.kind == "regression" else (i % 3, -100)
+            known, unknown = LABELS[case.kind](i)
             row |= {"attention_mask": [1] * len(row["input_ids"]), "labels": known if is_known else unknown}
         rows.append(row)
     return rows

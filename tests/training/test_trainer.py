@@ -35,7 +35,7 @@ from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 from tests.helpers.no_sync import NoSync
-from tests.helpers.training import StopAt, all_terms, curve, task_rows, text_rows, trainer
+from tests.helpers.training import StopAt, all_terms, curve, label_set, task_rows, text_rows, trainer
 
 CHECKPOINTING = "activation_checkpointing"
 if CHECKPOINTING not in TrainingArguments.__dataclass_fields__:
@@ -312,15 +312,21 @@ def test_a_narrower_student_learns_a_projection_that_leaves_again(tmp_path):
     assert set(run.detach().state_dict()) == plain
 
 
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("kind", ["mlm", "multilabel"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, kind):
     """Prevents a resume with another data order, masks, dropout, schedule or projection."""
 
     def new(folder, **arguments):
-        student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=32, hidden_dropout_prob=0.1)
-        terms = [SoftTargetKL(Schedule(5.0, 1.0, "linear"), 2.0, 0.5), HardLabel(2.0), HiddenMSE(1.0)]
+        fields = {"seed": 1, "hidden_size": 16, "intermediate_size": 32, "hidden_dropout_prob": 0.1}
+        student, teacher = tiny.mlm_model(2, **fields), tiny.mlm_model(4)
+        rows, drawn = None, 0.5
+        if kind == "multilabel":
+            student, teacher, drawn = tiny.classifier(2, 3, **fields), tiny.classifier(4, 3), "all"
+            rows = [row | {"labels": label_set(i)} for i, row in enumerate(task_rows())]
+        terms = [SoftTargetKL(Schedule(5.0, 1.0, "linear"), 2.0, drawn), HardLabel(2.0), HiddenMSE(1.0)]
         often = {"save_strategy": "steps", "save_steps": 2, "max_steps": 7, "gradient_accumulation_steps": 2}
         often |= {"per_device_train_batch_size": 3, **arguments}
-        return trainer(folder, student, tiny.mlm_model(4), terms, **often)
+        return trainer(folder, student, teacher, terms, kind=kind, rows=rows, **often)
 
     whole = new(tmp_path / "whole")
     whole.train()

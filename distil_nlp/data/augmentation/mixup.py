@@ -95,7 +95,8 @@ def _merge_partners(both: dict[str, Tensor], is_mixed: Tensor, coefficients: Ten
         batch[name] = torch.where(added, both[name][count:], batch[name])
     if "labels" in batch:
         labels = batch["labels"]
-        batch["labels"] = labels.masked_fill(is_mixed, float("nan") if labels.is_floating_point() else -100)
+        rows = is_mixed.reshape(-1, *[1] * (labels.dim() - 1))
+        batch["labels"] = labels.masked_fill(rows, float("nan") if labels.is_floating_point() else -100)
     partners = torch.where(attended[count:], both["input_ids"][count:], batch["input_ids"])
     return batch | {MIXED: {_IDS: partners, _COEFFICIENTS: coefficients}}
 

@@ -56,6 +56,8 @@ def compare_models(
       temperature 1; over labelled rows, of both models, `ece` (see `expected_calibration_error`), `nll`, the mean
       −log likelihood of the label in nats, and `confusion`, counts with true classes as rows and predicted ones as
       columns.
+    - multi-label classification: `agreement`, the fraction of rows with the same set of labels, and `kl`, the sum over
+      labels of the KL between the two probabilities.
     - regression: `pearson` of the student's outputs with the teacher's (None where one is constant) and
       `mean_absolute_difference`.
     - mlm: `agreement` and `kl` over the masked tokens, `tokens` of them.
@@ -103,9 +105,7 @@ class _Comparison:
 
     def of_known(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
         """Return the agreement of outputs that are there already."""
-        logits = torch.from_numpy(teacher.predictions), torch.from_numpy(student.predictions)
-        labels = torch.from_numpy(student.labels)
-        return {"rows": len(labels), **evaluator_of(self.kind).fidelity([logits], labels)}
+        return {"rows": len(student.labels), **evaluator_of(self.kind).fidelity_of(teacher, student)}
 
     def of_outputs(self, max_rows: int) -> dict[str, Any]:
         """Return the agreement of the outputs on at most so many rows."""

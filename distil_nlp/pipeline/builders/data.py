@@ -26,8 +26,8 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_OTHER_KINDS = ("token", "multi", "question")
-"""Words in names such as `token_classification`, which is near `classification` and another task."""
+_OTHER_KINDS = {"multi": "multilabel", "token": None, "question": None}
+"""Words in names such as `token_classification`, near `classification` but another task → that; None if unknown."""
 
 
 def transfer_set(
@@ -130,8 +130,8 @@ def task_of(recipe: Recipe) -> Task:
 
 def _no_such_task(name: str) -> UserError:
     """Return the error for a task that the table has not: a slip of the pen, or a kind that cannot be distilled."""
-    is_other = any(word in name for word in _OTHER_KINDS)
-    near = None if is_other else next(iter(difflib.get_close_matches(name, TASKS, 1)), None)
+    word = next((word for word in _OTHER_KINDS if word in name), None)
+    near = _OTHER_KINDS[word] if word else next(iter(difflib.get_close_matches(name, TASKS, 1)), None)
     why = "there is no such task" if near else "no other kind of task can be distilled directly"
     fix = f"did you mean {near}?" if near else OTHER_KINDS_REMEDY
     return UserError("data.task", ", ".join(TASKS), quoted(name), why=why, fix=fix)

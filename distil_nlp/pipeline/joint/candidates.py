@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError, listed
+from distil_nlp.evaluation.mean_outputs import mean_outputs
 from distil_nlp.evaluation.metrics import Metrics, headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.joint.base import JOINT, Judge, output_terms
@@ -58,19 +58,13 @@ def best_of(key: str, models: Sequence[PreTrainedModel], judge: Judge, facts: Se
 
 
 def ensemble_metrics(task: str, outputs: Sequence[Mapping[str, Outputs]]) -> Metrics:
-    """Return the metrics of the mean of several models' probabilities; of their outputs for regression.
+    """Return the metrics of the mean answers of several models (`mean_outputs`).
 
     Args:
         task: name of the task.
         outputs: of each model, by split.
     """
-    is_number = TASKS[task].kind.output == "number"
-    mean = {}
-    for split, first in outputs[0].items():
-        stacked = np.stack([one[split].predictions for one in outputs]).astype(np.float64)
-        logs = stacked if is_number else logsumexp(log_softmax(stacked, -1), 0) - math.log(len(outputs))
-        mean[split] = Outputs(logs.mean(0) if is_number else logs, first.labels)
-    return metrics_of(task, mean)
+    return metrics_of(task, mean_outputs(outputs, TASKS[task].kind))
 
 
 def lower_layers(layers: list[int], by: int) -> list[int]:

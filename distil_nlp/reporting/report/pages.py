@@ -102,7 +102,10 @@ def run_page(run: RunResults) -> Page:
     with style():
         sections = [
             ReportSection(
-                "Quality", (), [tables.quality_table(run), breakdown.lengths_table(run)], [scores.scores_figure(run)]
+                "Quality",
+                sentences.threshold_sentences(run),
+                [tables.quality_table(run), breakdown.lengths_table(run)],
+                [scores.scores_figure(run)],
             ),
             ReportSection("Training scheme", scheme_sentences(run), [compute_table(run)]),
             ReportSection(
@@ -159,7 +162,7 @@ def _rows_section(run: RunResults) -> ReportSection:
     """Return the rows that changed; their texts are on the page alone."""
     rows, told = breakdown.row_tables(run), breakdown.changes_sentences(run)
     if any(rows):
-        surest = ", and where the student is surest" if run.kind.output == "distribution" else ""
+        surest = ", and where the student is surest" if run.kind.is_right_or_wrong else ""
         told.append(f"Below are those that changed most{surest}; predictions.parquet has all.")
     if any(table and "text" in table.head for table in rows):
         told.append("Who gets this page reads these texts: evaluation.show_rows=false leaves them out.")
