@@ -368,5 +368,5 @@ def test_a_row_counts_by_the_teachers_confidence():
     assert soft_target_kl(student, teacher, 2.0, by_confidence=True).item() == pytest.approx(float(expected), rel=1e-5)
     ends = confidence(torch.tensor([[50.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
     assert ends.tolist() == pytest.approx([1, 0], abs=1e-6)
-    with pytest.raises(UserError, match="by_confidence: expected false for a regression"):
+    with pytest.raises(UserError, match="by_confidence: expected false for regression"):
         Objective([SoftTargetKL(by_confidence=True)], "regression").bind(ModelShape(1, 8, 1), ModelShape(1, 8, 1))
