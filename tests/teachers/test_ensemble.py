@@ -335,8 +335,9 @@ def test_the_gradient_of_an_ensembles_own_loss_is_that_of_the_mean():
 @pytest.mark.parametrize(
     ("kind", "options", "how", "message"),
     [
-        ("regression", {"mix": "probabilities"}, {}, "teacher.mix: expected mix=logits and weighting=fixed for a regr"),
-        ("regression", {"weighting": "confidence"}, {}, "for a regression / got confidence / a teacher's number is"),
+        ("regression", {"mix": "probabilities"}, {}, "teacher.mix: expected mix=logits and weighting=fixed for reg"),
+        ("regression", {"weighting": "confidence"}, {}, "for regression / got confidence / both are of one dist"),
+        ("multilabel", {"weighting": "confidence"}, {}, "for multi-label classification / got confidence / "),
         ("mlm", {"weighting": "correctness"}, {"cached": True}, "teacher.weighting: .*vocabulary is cached / got corr"),
         ("classification", {"mix": "probabilities"}, {"terms": [InputGradient(1.0)]}, "with objective.input_gradient"),
         (
