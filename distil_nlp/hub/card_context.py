@@ -17,7 +17,7 @@ from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
-from distil_nlp.reporting.scores import metric_name, other_metrics
+from distil_nlp.reporting.scores import has_taught_itself, metric_name, other_metrics
 from distil_nlp.reporting.sentences import (
     distillation_gain,
     fidelity_sentences,
@@ -61,6 +61,7 @@ def _summary(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": inline_code(next(iter(config.get("architectures") or []), "model")),
         "num_layers": config.get("num_hidden_layers") or config.get("n_layers"),
         "teacher": model_link(facts.get("recipe.teacher.name")) or "its teacher",
+        "taught_itself": has_taught_itself(facts),
         "num_teachers": 1 + len(facts.get("recipe.teacher.ensemble") or []),
         "is_teacher_finetuned": facts.get("recipe.teacher.finetune") is not None,
         "dataset": facts.linked_dataset,
@@ -75,7 +76,8 @@ def _title(facts: CardFacts) -> str:
     shown = inline_code(last_component(teacher)) if teacher else "A model"
     if hub_id(teacher):
         shown = teacher.rpartition("/")[2]
-    return f"{shown}, distilled on {facts.dataset if facts.task in GLUE else inline_code(facts.dataset)}"
+    how = "taught by itself" if has_taught_itself(facts) else "distilled"
+    return f"{shown}, {how} on {facts.dataset if facts.task in GLUE else inline_code(facts.dataset)}"
 
 
 def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,16 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
+from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import training_arguments
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.plan import DISTILLED, RunPlan
 from distil_nlp.pipeline.step_timing import time_micro_batches
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.pipeline.teacher import finetuning_fields, is_finetuned, teacher_folder_of
+from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import duration, plural
+from distil_nlp.teachers.changing import ChangingTeacher
 from distil_nlp.training.trainer import DistillationTrainer
 
 _TENSORS = 3
@@ -35,6 +38,7 @@ class PlannedTraining:
         steps: optimiser steps.
         times: number of such trainings.
         parameters: of the trained model, and of what trains together with it.
+        beside: bytes that a checkpoint has beside these and their moments.
     """
 
     name: str
@@ -43,6 +47,7 @@ class PlannedTraining:
     steps: int
     times: int
     parameters: int
+    beside: int = 0
 
 
 def estimate_costs(
@@ -59,7 +64,7 @@ def estimate_costs(
     if len(trainings) > 1:
         yield "time", f"{duration(total)} together, without scoring, measuring and the report"
     yield "memory", f"{peak / 1024:.1f} GiB in those steps, with rows drawn at random"
-    checkpoints = max(4 * _TENSORS * one.parameters * _kept(one.args) for one in trainings)
+    checkpoints = max((4 * _TENSORS * one.parameters + one.beside) * _kept(one.args) for one in trainings)
     models = sum(4 * one.parameters for one in trainings if one.args.should_save)
     yield "disk", f"{(checkpoints + models) / 1e6:,.0f} MB at most, checkpoints included"
 
@@ -88,7 +93,8 @@ def _trainings(
 
         joint = scheme_of(recipe).extend(plan.objective_of(alike[0]), student, teacher, plan.args.seed).joint.values()
         size = student.num_parameters() + sum(weight.numel() for _, module in joint for weight in module.parameters())
-        yield PlannedTraining(title, build, plan.args, steps, len(alike), size)
+        beside = _kept_beside(recipe, plan.objective_of(alike[0]), student, run.data.split.train)
+        yield PlannedTraining(title, build, plan.args, steps, len(alike), size, beside)
     if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data)):
         return
     rows, kind = run.data.labelled(), run.data.kind
@@ -103,6 +109,14 @@ def _trainings(
     yield PlannedTraining(
         "fine-tuning the teacher", build_teacher, args, steps_of(args, rows), 1, teacher.num_parameters()
     )
+
+
+def _kept_beside(recipe: Recipe, objective: Objective, student: PreTrainedModel, rows: Any) -> int:
+    """Return the bytes of a checkpoint for averages of weights, and for a student that teaches itself."""
+    average = 4 * student.num_parameters() if recipe.student.ema is not None else 0
+    own = builders.self_teacher(recipe, student) if objective.needs_teacher else None
+    number = len(rows) if hasattr(rows, "__len__") else 0  # a stream has no store of its rows
+    return average + (own.state_bytes(number) if isinstance(own, ChangingTeacher) else 0)
 
 
 def _kept(args: TrainingArguments) -> int:

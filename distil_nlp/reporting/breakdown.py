@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distil_nlp.reporting.formatting import count, decimal, percent, plural, points
+from distil_nlp.reporting.scores import teacher_word
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults
 from distil_nlp.results.predictions import read_predictions
@@ -26,8 +27,9 @@ def classes_table(run: RunResults) -> Table | None:
     classes = run.get("breakdown.classes") or []
     shown = sorted(classes, key=_change_of_f1, reverse=True)[:MOST_CLASSES_LISTED]
     shown = [one for one in classes if one in shown]  # in the order of the classes
-    head = ("class", "rows", "teacher: precision", "recall", "F1", "student: precision", "recall", "F1", "change of F1")
-    note = "Change: student minus teacher, in points of 0.01."
+    word = teacher_word(run)
+    head = ("class", "rows", f"{word}: precision", "recall", "F1", "student: precision", "recall", "F1", "change of F1")
+    note = f"Change: student minus {word}, in points of 0.01."
     if len(shown) < len(classes):
         note += f" The {MOST_CLASSES_LISTED} of {len(classes)} classes whose F1 changed most."
     return make_table("By class", head, [_class_cells(one) for one in shown], note)
@@ -53,7 +55,7 @@ def lengths_table(run: RunResults) -> Table | None:
     ]
     error = "wrong" if is_fraction else "mean error"
     note = f"{'Rows that are wrong' if is_fraction else 'Mean distance from the label'}, by the length of the text."
-    return make_table("By length", ("tokens", "rows", f"teacher, {error}", f"student, {error}"), rows, note)
+    return make_table("By length", ("tokens", "rows", f"{teacher_word(run)}, {error}", f"student, {error}"), rows, note)
 
 
 def _range(low: int, high: int) -> str:
@@ -65,10 +67,10 @@ def changes_sentences(run: RunResults) -> list[str]:
     counts = [run.get(f"breakdown.changes.{name}") for name in ("lost", "won", "both_right", "both_wrong")]
     if None in counts:
         return []
-    lost, won, right, wrong = map(count, counts)
+    (lost, won, right, wrong), word = map(count, counts), teacher_word(run)
     return [
-        f"Of {plural(sum(counts), 'row')} the student has {lost} wrong that the teacher has right, and {won} right "
-        f"that the teacher has wrong; both have {right} right and {wrong} wrong."
+        f"Of {plural(sum(counts), 'row')} the student has {lost} wrong that the {word} has right, and {won} right "
+        f"that the {word} has wrong; both have {right} right and {wrong} wrong."
     ]
 
 
@@ -92,22 +94,27 @@ def _row_table(run: RunResults, rows: pa.Table, is_lost: bool) -> Table | None:
     order += [("student_probability", "descending")] if "student_probability" in rows.column_names else []
     first = rows.filter(is_changed).sort_by([*order, ("row", "ascending")]).slice(0, MOST_ROWS).to_pylist()
     texts = [name for name in _TEXTS if name in rows.column_names]
-    head = ("row", *(name.replace("_", " ") for name in texts), "label", "teacher", "student")
+    head = ("row", *(name.replace("_", " ") for name in texts), "label", teacher_word(run), "student")
     cells = [
-        (str(row["row"]), *(_cut(row[name]) for name in texts), *(_prediction(row, of) for of in head[-3:]))
+        (
+            str(row["row"]),
+            *(_cut(row[name]) for name in texts),
+            *(_prediction(row, of) for of in ("label", "teacher", "student")),
+        )
         for row in first
     ]
     return make_table(_caption(run, is_lost), head, cells, is_private=True)
 
 
 def _caption(run: RunResults, is_lost: bool) -> str:
+    word = teacher_word(run)
     if run.kind.is_right_or_wrong:
         return (
-            "Lost: the teacher is right, the student wrong"
+            f"Lost: the {word} is right, the student wrong"
             if is_lost
-            else "Won: the student is right, the teacher wrong"
+            else f"Won: the student is right, the {word} wrong"
         )
-    return "The student is farther off than the teacher" if is_lost else "The student is closer than the teacher"
+    return f"The student is {'farther off' if is_lost else 'closer'} than the {word}"
 
 
 def _prediction(row: dict[str, Any], of: str) -> str:

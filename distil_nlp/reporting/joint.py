@@ -7,7 +7,7 @@ from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, large, milliseconds, plural, times
 from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
-from distil_nlp.reporting.scores import headline_name
+from distil_nlp.reporting.scores import headline_name, teacher_word
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
@@ -120,7 +120,7 @@ def ladder_of_exits(run: RunResults) -> list[tuple[str, str, int | None, Mapping
     """Return (role in latencies, label, layers, figures) of teacher, student and exits, the deepest first."""
     depth = run.get("recipe.student.num_layers") or len(run.get("student.initialisation.teacher_layers") or ()) or None
     models: list[tuple[str, str, int | None, Mapping[str, Any]]] = [
-        ("teacher", "teacher", None, run.get("teacher") or {})
+        ("teacher", teacher_word(run), None, run.get("teacher") or {})
     ]
     models += [("student", "student", depth, run.get("student") or {})]
     exits = reversed(run.get("exits") or [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from distil_nlp.reporting.formatting import count, decimal, milliseconds, plural, ratio, times
+from distil_nlp.reporting.scores import teacher_word
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
@@ -79,7 +80,8 @@ def latency_table(run: RunResults) -> Table | None:
     settings = latencies_by_setting(run)
     models = list(dict.fromkeys(name for latencies in settings.values() for name in latencies))
     others = [name for name in models if name != "teacher"]
-    head = ["", *(f"{name}, ms" for name in models), *(f"{name}, rows/s" for name in models),
+    words = [teacher_word(run) if name == "teacher" else name for name in models]
+    head = ["", *(f"{name}, ms" for name in words), *(f"{name}, rows/s" for name in words),
             *(f"speed-up, {name}" if len(others) > 1 else "speed-up" for name in others)]  # fmt: skip
     rows = [
         (

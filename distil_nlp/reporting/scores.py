@@ -28,6 +28,21 @@ _BASELINES = {
 }
 
 
+def has_taught_itself(run: RunResults) -> bool:
+    """Return whether the student taught itself, so that the model in the teacher's place is one to compare with."""
+    return run.get("recipe.teacher.self") is not None
+
+
+def teacher_word(run: RunResults) -> str:
+    """Return the word for the model that student and baselines are compared with: teacher, or reference."""
+    return "reference" if has_taught_itself(run) else "teacher"
+
+
+def its_teacher(run: RunResults) -> str:
+    """Return the student's teacher in words; the reference, which taught nothing, where it taught itself."""
+    return "the reference, which did not teach it" if has_taught_itself(run) else "its teacher"
+
+
 @dataclass(frozen=True)
 class SeedScores:
     """One metric over the seeds: its median and the value of each seed."""
@@ -74,7 +89,7 @@ def scored_models(run: RunResults) -> list[ScoredModel]:
         "student": (run.get("student") or {}) | {"seeds": run.get("seeds")},
     } | baselines
     order = ["teacher", "student", *_BASELINES, *sorted(baselines, key=MAJORITY.__eq__)]
-    labels = _BASELINES | {MAJORITY: majority_name(run)}
+    labels = _BASELINES | {MAJORITY: majority_name(run), "teacher": teacher_word(run)}
     return [
         ScoredModel(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
         for role in dict.fromkeys(order)

@@ -21,6 +21,7 @@ from distil_nlp.reporting.scores import (
     headline_score,
     is_within_noise,
     majority_name,
+    teacher_word,
 )
 from distil_nlp.results import RunResults, get_nested
 
@@ -49,10 +50,10 @@ def _quality(run: RunResults) -> str:
     seeds = f" (median of {len(student.values)} seeds)" if student and len(student.values) > 1 else ""
     if retention is not None:
         verb = "keeps" if retention < 1 else "reaches"
-        return f"The student {verb} {percent(retention)} of the teacher’s {metric}{seeds}"
+        return f"The student {verb} {percent(retention)} of the {teacher_word(run)}’s {metric}{seeds}"
     if student is None:
         return ""
-    against = f" against the teacher’s {decimal(teacher.median)}" if teacher else ""
+    against = f" against the {teacher_word(run)}’s {decimal(teacher.median)}" if teacher else ""
     return f"The student reaches {metric} {decimal(student.median)}{seeds}{against}"
 
 
@@ -106,11 +107,11 @@ def majority_note(run: RunResults) -> str:
     above = run.get("retention_above_majority")
     if score is None or teacher is None or above is None or min(score.median, teacher.median) <= 0:
         return ""
-    fraction = percent(score.median / teacher.median)
-    text = f"Without a model, the {majority_name(run)} would reach {fraction} of the teacher’s {headline_name(run)}"
+    fraction, word = percent(score.median / teacher.median), teacher_word(run)
+    text = f"Without a model, the {majority_name(run)} would reach {fraction} of the {word}’s {headline_name(run)}"
     if above <= 0:
         return f"{text}; the student does not get above that."
-    return f"{text}; of what the teacher has above that, the student keeps {percent(above)}."
+    return f"{text}; of what the {word} has above that, the student keeps {percent(above)}."
 
 
 def threshold_sentences(run: RunResults) -> list[str]:
@@ -142,8 +143,9 @@ def _predictions(run: RunResults) -> str:
     tokens, rows = run.get("fidelity.tokens"), run.get("fidelity.rows")
     compared = f"{count(tokens)} masked tokens" if tokens else plural(rows, "row") if rows else "the rows"
     target = run.kind.predicted
-    same = f"Teacher and student predict the same {target} for {percent(agreement)} of {compared}."
-    distance = f"KL(teacher ‖ student) is {decimal(kl)} nats on average, at temperature 1."
+    word = teacher_word(run)
+    same = f"{word.capitalize()} and student predict the same {target} for {percent(agreement)} of {compared}."
+    distance = f"KL({word} ‖ student) is {decimal(kl)} nats on average, at temperature 1."
     return join_parts(same if agreement is not None else "", distance if kl is not None else "")
 
 
@@ -153,7 +155,7 @@ def _outputs(run: RunResults) -> str:
     correlation = f"correlate at {decimal(pearson)} (Pearson)" if pearson is not None else ""
     difference = f"differ by {decimal(distance)} on average" if distance is not None else ""
     similarity = join_parts(correlation, difference, by=" and ")
-    return f"The outputs of teacher and student {similarity}." if similarity else ""
+    return f"The outputs of {teacher_word(run)} and student {similarity}." if similarity else ""
 
 
 def _calibration(run: RunResults) -> str:
@@ -162,7 +164,7 @@ def _calibration(run: RunResults) -> str:
     if teacher is None or student is None:
         return ""
     error = "The expected calibration error (ECE, the mean gap between confidence and accuracy over 15 bins)"
-    text = f"{error} is {percent(student)} for the student, {percent(teacher)} for the teacher"
+    text = f"{error} is {percent(student)} for the student, {percent(teacher)} for the {teacher_word(run)}"
     nll = [run.get(f"fidelity.nll.{role}") for role in ("student", "teacher")]
     if None in nll:
         return f"{text}."

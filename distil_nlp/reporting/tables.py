@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil_nlp.redaction import last_component
 from distil_nlp.reporting.formatting import (
     count,
     decimal,
@@ -21,12 +22,14 @@ from distil_nlp.reporting.markdown import drop_empty
 from distil_nlp.reporting.scores import (
     LABELS_ONLY,
     SeedScores,
+    has_taught_itself,
     headline_name,
     is_within_noise,
     metric_name,
     other_metrics,
     retention_of,
     scored_models,
+    teacher_word,
 )
 from distil_nlp.results import RunResults, get_nested
 
@@ -135,13 +138,23 @@ def _quality_note(run: RunResults) -> str:
     gains = [row.gain for row in scored_models(run) if row.gain]
     level = next((gain.get("level", 0.95) for gain in gains if get_nested(gain, "low") is not None), None)
     notes = [
-        f"Retention: a line’s {headline_name(run)} ÷ the teacher’s." if run.get("retention") is not None else "",
+        _reference_note(run),
+        f"Retention: a line’s {headline_name(run)} ÷ the {teacher_word(run)}’s."
+        if run.get("retention") is not None
+        else "",
         f"Gain: student minus that line on the headline metric, with its {percent(level, 0)} interval; a point is 0.01."
         if level
         else "",
         "Labels only: the same student after the same steps, without a teacher." if run.get(LABELS_ONLY) else "",
     ]
     return " ".join(filter(None, notes))
+
+
+def _reference_note(run: RunResults) -> str:
+    """Return which model the reference is, of a student that taught itself; "" for one that a teacher taught."""
+    name = run.get("teacher.name") or run.get("recipe.teacher.name")
+    shown = last_component(name) if name else "a model"
+    return f"Reference: {shown}, to compare with; it did not teach." if has_taught_itself(run) else ""
 
 
 def format_median(score: SeedScores | None) -> str:
@@ -212,7 +225,8 @@ def cost_table(run: RunResults) -> Table | None:
     length = run.get("efficiency.max_length")
     counted = " and ".join(word for word, row in (("FLOPs", rows[-2]), ("memory", rows[-1])) if row[1] or row[2])
     measured = f" {counted}: at {plural(length, 'token')}." if length and counted else ""
-    return make_table("Cost", ("", "teacher", "student", "ratio"), rows, f"Ratio: student ÷ teacher.{measured}")
+    word = teacher_word(run)
+    return make_table("Cost", ("", word, "student", "ratio"), rows, f"Ratio: student ÷ {word}.{measured}")
 
 
 def _both(run: RunResults, label: str, write: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:

@@ -16,10 +16,13 @@ from distil_nlp.reporting.scores import (
     LABELS_ONLY,
     MAJORITY,
     UNTRAINED,
+    has_taught_itself,
     headline_name,
     headline_score,
     is_within_noise,
+    its_teacher,
     majority_name,
+    teacher_word,
 )
 from distil_nlp.results import RunResults
 
@@ -87,15 +90,10 @@ def is_above_floor(run: RunResults, role: str) -> bool | None:
 
 
 def _teacher_at_floor(run: RunResults) -> str | None:
-    if _taught_itself(run) or is_above_floor(run, "teacher") is not False:
+    if has_taught_itself(run) or is_above_floor(run, "teacher") is not False:
         return None
     found = _against_floor(run, "teacher")
     return f"The teacher knows no more than a guess: {found}. This run says nothing about distillation."
-
-
-def _taught_itself(run: RunResults) -> bool:
-    """Return whether the teacher is a model to compare with only."""
-    return run.get("recipe.teacher.self") is not None
 
 
 def _student_at_floor(run: RunResults) -> str | None:
@@ -114,7 +112,7 @@ def _against_floor(run: RunResults, role: str) -> str:
 def _weak_teacher(run: RunResults) -> str | None:
     teacher: Any = headline_score(run, "teacher")
     floor: Any = floor_score(run)
-    if _taught_itself(run) or not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
+    if has_taught_itself(run) or not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
         return None
     return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
 
@@ -163,12 +161,12 @@ def _low_retention(run: RunResults) -> str | None:
     if retention is None or is_above_floor(run, "student") is False:
         return None
     if retention < ENOUGH:
-        kept = f"{percent(retention)} of the teacher’s {headline_name(run)}"
+        kept = f"{percent(retention)} of the {teacher_word(run)}’s {headline_name(run)}"
     elif above is not None and above < ENOUGH_ABOVE:
-        kept = f"{percent(above)} of what the teacher has above the {majority_name(run)}"
+        kept = f"{percent(above)} of what the {teacher_word(run)} has above the {majority_name(run)}"
     else:
         return None
-    return f"The student is clearly below its teacher: it keeps {kept}."
+    return f"The student is clearly below {its_teacher(run)}: it keeps {kept}."
 
 
 def _scored_on_training_rows(run: RunResults) -> str | None:
@@ -197,9 +195,9 @@ def _ahead(run: RunResults) -> str | None:
         return None
     if is_above_floor(run, "student") is False or is_above_floor(run, "teacher") is False:
         return None
-    kept = (
-        f"keeps {percent(retention)} of the teacher’s {headline_name(run)}" if retention < 1 else "reaches its teacher"
-    )
+    kept = f"reaches {its_teacher(run)}"
+    if retention < 1:
+        kept = f"keeps {percent(retention)} of the {teacher_word(run)}’s {headline_name(run)}"
     more = points(gain["mean"])
     return f"Distillation paid: the student {kept}, {more} points ahead of the same student trained on labels only."
 

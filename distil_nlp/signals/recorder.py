@@ -13,7 +13,6 @@ forward in that form, the student's losses are computed within it.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,15 +24,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import block_parts, ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.models.config_fields import set_for_distilling
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
+from distil_nlp.signals.attention_routing import (
+    attention_before,
+    choose_attention,
+    give_attention_back,
+    require_attention,
+    require_maps_only,
+    routes_attention,
+)
 from distil_nlp.signals.call import Call, calling, current_call
+from distil_nlp.signals.output_projection import decode, output_projection
 from distil_nlp.signals.probe import axes_of, check_own_states, is_close, own_states, unlike_states
-from distil_nlp.signals.sdpa import KEEP, RECORDING_SDPA, show_probabilities
+from distil_nlp.signals.sdpa import KEEP, show_probabilities
 from distil_nlp.signals.types import (
     EMBEDDINGS,
     RECORDERS,
@@ -46,7 +53,6 @@ from distil_nlp.signals.types import (
 
 PROJECTIONS = "distillation_projections"
 """The attribute of the student that holds the modules which only training needs."""
-_ATTENTION_BEFORE = "_distil_nlp_attention_before"
 
 
 class Recorder:
@@ -85,19 +91,19 @@ class Recorder:
         self.layers = layer_stack(self._members[0]) if request.has_layers else []
         for member in self._members:
             set_for_distilling(member.config)
-        routed = _routes_attention(self._members)
+        routed = routes_attention(self._members)
         if not routed:
-            self._require_maps_only()
+            require_maps_only(model, request)
         units = {layer: feed_forward_units(self._members[0], self.layers[layer]) for layer, _ in request.activations}
         self._axes = (0, 1, 2)
         self._measure: VocabularyLoss | None = None
         self._differentiate: GradientFunction | None = None
         self.last: Tensor | None = None
         self._keeps_last = False
-        self.decoder = _projection(model) if head_rows and request.logits else None
+        self.decoder = output_projection(model) if head_rows and request.logits else None
         self._embedding: Any = None
         if self.decoder is not None:
-            self.decoder.forward = partial(_decode, self.decoder)  # type: ignore[method-assign]
+            self.decoder.forward = partial(decode, self.decoder)  # type: ignore[method-assign]
             embedding = model.get_input_embeddings()
             self._embedding = embedding if embedding.weight is self.decoder.weight else None
         self._handles = [
@@ -107,12 +113,12 @@ class Recorder:
         ]
         self._watch_hidden()
         self._watch_activations(units)
-        self._routes = routed and (bool(request.attention) or _attention_before(self._members[0]) == "sdpa")
+        self._routes = routed and (bool(request.attention) or attention_before(self._members[0]) == "sdpa")
         if request.attention:
             self._watch_attention(model, routed)
         for host in self._hosts:
             host.__dict__.setdefault(RECORDERS, []).append(self)
-        self._choose_attention()
+        choose_attention(self._members, self._routes)
         if request.reads_states:
             try:
                 self._probe()
@@ -135,7 +141,7 @@ class Recorder:
             for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
                 module.__dict__.pop(KEEP, None)
         if not any(other._routes for other in others):
-            self._give_attention_back()
+            give_attention_back(self._members)
 
     def _others(self) -> list[Recorder]:
         """Return what else records on the model or its members; forget empty lists."""
@@ -143,21 +149,6 @@ class Recorder:
         for host in self._hosts:
             found += host.__dict__[RECORDERS] or host.__dict__.pop(RECORDERS)
         return found
-
-    def _choose_attention(self) -> None:
-        """Let the model run the attention that this recorder needs; one without attention keeps the model's own."""
-        for member in self._members:
-            before = _attention_before(member)
-            wanted = RECORDING_SDPA if self._routes else before
-            if member.config._attn_implementation != wanted:
-                member.__dict__[_ATTENTION_BEFORE] = before
-                member.set_attn_implementation(wanted)
-
-    def _give_attention_back(self) -> None:
-        for member in self._members:
-            before = member.__dict__.pop(_ATTENTION_BEFORE, None)
-            if before is not None and member.config._attn_implementation == RECORDING_SDPA:
-                member.set_attn_implementation(before)
 
     def _call(self) -> Call | None:
         """Return the forward that runs in this thread, if it is meant for this recorder."""
@@ -211,18 +202,6 @@ class Recorder:
         for layer, module in {id(self.layers[i]): (self.layers[i], module) for i, module in units.items()}.values():
             self._handles.append(module.register_forward_hook(partial(self._keep_activations, layer)))
 
-    def _require_maps_only(self) -> None:
-        """Raise UserError if more than attention distributions is requested."""
-        layers = sorted(self.request.values | self.request.scores)
-        if layers:
-            raise UserError(
-                None,
-                f"queries, keys and values of layers {layers} of {type(self._model).__name__}",
-                "attention that cannot be routed, which shows probabilities alone",
-                why="relations and scores cannot be had of it",
-                fix="set the weights of attention_scores_mse and of the relations to 0; attention_kl works",
-            )
-
     def _watch_attention(self, model: PreTrainedModel, routed: bool) -> None:
         if not routed:
             warnings.warn(
@@ -262,7 +241,7 @@ class Recorder:
         for layer, states in call.hidden.items():
             if not is_close(self._of_tokens(call, states), own[layer + 1][:, : call.length]):
                 raise unlike_states(base, f"other states after block {layer} than its own output_hidden_states")
-        self._require_attention(self._model, call)
+        require_attention(self._model, self.request, call)
         for layer, attention in call.attention.items():
             if (attention.shape[0], *attention.shape[2:]) != (len(last), call.length, call.length):
                 raise unlike_states(base, f"attention of shape {tuple(attention.shape)} in layer {layer}")
@@ -293,7 +272,7 @@ class Recorder:
         if call is None:
             return None
         call.length = _length_of(args, kwargs)
-        self._choose_attention()
+        choose_attention(self._members, self._routes)
         self._add_embedding_gradient_by_rows(self._measure is not None)
         is_ensemble = module is not self._members[0]  # which fits each member's segments itself
         call.inputs = kwargs if is_ensemble else fit_segments(module.config, kwargs)
@@ -405,7 +384,7 @@ class Recorder:
             .index_select(0, call.rows[name])
             for layer, name in self.request.hidden
         }
-        self._require_attention(module, call)
+        require_attention(module, self.request, call)
         activations = {
             (layer, name): self._of_tokens(call, call.activations[layer]).flatten(0, 1).index_select(0, call.rows[name])
             for layer, name in self.request.activations
@@ -451,18 +430,6 @@ class Recorder:
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
 
-    def _require_attention(self, model: nn.Module, call: Call) -> None:
-        """Raise UserError if requested attention was not captured."""
-        missing = self.request.attention - call.attention.keys()
-        if missing:
-            raise UserError(
-                None,
-                f"attention of layers {sorted(missing)} of {type(model).__name__}",
-                "none: its attention neither calls a registered function nor drops out probabilities",
-                why="the attention terms cannot see it",
-                fix="set their weight to 0",
-            )
-
 
 def _arguments(call: Call, name: str, source: ProjectionInput, sources: dict[str, Any]) -> tuple[Any, ...]:
     """Return the arguments of a projection, the teacher's states in the precision of the student's."""
@@ -474,46 +441,7 @@ def _arguments(call: Call, name: str, source: ProjectionInput, sources: dict[str
     return (states,) if source.teacher is None else (states, call.teacher_states[name].to(states.dtype))
 
 
-def _routes_attention(members: list[PreTrainedModel]) -> bool:
-    """Return whether transformers can run another attention function in a model, in the form of SDPA."""
-    return all(member._can_set_attn_implementation() and member._supports_sdpa for member in members)
-
-
 def _length_of(args: tuple, inputs: dict[str, Any]) -> int:
     """Return the number of tokens of a forward's rows."""
     tokens = [inputs.get("input_ids"), inputs.get("inputs_embeds"), *args[:1]]
     return next((one.shape[1] for one in tokens if one is not None), 0)
-
-
-def _attention_before(model: PreTrainedModel) -> str:
-    """Return the attention of a model without recorders."""
-    return model.__dict__.get(_ATTENTION_BEFORE, model.config._attn_implementation)
-
-
-def _decode(decoder: nn.Linear, states: Tensor) -> Tensor:
-    """Run the output projection, as the recorder whose forward it is has it; the forward of a model's decoder."""
-    call = current_call()
-    if call is None or call.recorder.decoder is not decoder:
-        return F.linear(states, decoder.weight, decoder.bias)
-    return call.recorder.decode(states)
-
-
-@torch.no_grad()
-def _projection(model: PreTrainedModel) -> nn.Linear | None:
-    """Return the layer whose output is the logits, unchanged, or None if the head projects in another way.
-
-    DeBERTa's newer head, ESM and MobileBERT have no such layer. A forward of two tokens shows it.
-    """
-    decoder, outputs, thread = model.get_output_embeddings(), [], threading.get_ident()
-    if not isinstance(decoder, nn.Linear) or decoder.out_features != model.config.vocab_size:
-        return None
-
-    def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
-        if threading.get_ident() == thread:
-            outputs.append(output)
-
-    handle, was_training = decoder.register_forward_hook(keep), model.training
-    logits = model.eval()(input_ids=torch.ones(1, 2, dtype=torch.long, device=decoder.weight.device)).logits
-    handle.remove()
-    model.train(was_training)
-    return decoder if len(outputs) == 1 and outputs[0] is logits else None

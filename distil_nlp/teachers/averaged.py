@@ -55,6 +55,9 @@ class AveragedTeacher(FrozenTeacher, ChangingTeacher):
     def state(self) -> dict[str, Tensor]:
         return {f"{_TEACHER}{name}": value for name, value in _weights(self.model).items()}
 
+    def state_bytes(self, rows: int) -> int:
+        return sum(value.nbytes for value in _weights(self.model).values())
+
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._set({name.removeprefix(_TEACHER): v for name, v in state.items() if name.startswith(_TEACHER)})
 
@@ -117,6 +120,9 @@ class CheckpointMeanTeacher(AveragedTeacher):
     def state(self) -> dict[str, Tensor]:
         kept = {f"{i}.{name}": value for i, pool in enumerate(self._pool) for name, value in pool.items()}
         return super().state() | kept
+
+    def state_bytes(self, rows: int) -> int:
+        return (self.count + 1) * super().state_bytes(rows)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)

@@ -48,5 +48,9 @@ class ChangingTeacher(TeacherSource):
         """Return what a checkpoint keeps, the same in all processes; {} for nothing."""
         return {}
 
+    def state_bytes(self, rows: int) -> int:
+        """Return the size of `state` once it is full, of a training on so many rows."""
+        return 0
+
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take what a checkpoint kept."""

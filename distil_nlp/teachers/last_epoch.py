@@ -134,6 +134,9 @@ class LastEpochTeacher(ChangingTeacher):
     def state(self) -> dict[str, Tensor]:
         return {"outputs": self._outputs[: self._count], "known": self._known[: self._count]}
 
+    def state_bytes(self, rows: int) -> int:
+        return rows * (4 * self._classes + 1)  # the outputs, and whether there are any
+
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the predictions of a checkpoint.
 

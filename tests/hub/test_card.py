@@ -439,3 +439,14 @@ def test_a_run_is_not_changed_by_its_card(tmp_path):
     write_card(results, tmp_path / "student")
     assert json.dumps(results) == before
     assert [path.name for path in (tmp_path / "student").iterdir()] == ["README.md"]
+
+
+def test_a_student_that_taught_itself_is_not_distilled_from_the_named_model():
+    """Prevents a card that names a teacher that taught nothing."""
+    text = str(card(with_recipe(teacher={"self": {"kind": "ema", "decay": 0.99}})))
+    assert "that taught itself on" in text
+    assert re.search(r"The reference is .*; it did not teach\.", text)
+    assert "distilled from" not in text
+    assert "It was its own teacher" in text
+    assert "the teacher’s errors" not in text
+    assert "of the teacher’s" not in text.partition("## How it was distilled")[0]

@@ -5,6 +5,7 @@ import re
 import pytest
 from safetensors.torch import load_file
 
+from distil_nlp.cli import main
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline import preflight
 from distil_nlp.pipeline.plan import RunPlan
@@ -66,6 +67,21 @@ def test_checkpoints_that_cannot_teach_are_refused(tmp_path, changes, message):
     """Prevents a student that waits for teachers that nobody keeps."""
     with pytest.raises(UserError, match=re.escape(message)):
         check("rco", tmp_path, changes)
+
+
+def disk(place, capsys, *overrides):
+    """The megabytes of disk that `distil-nlp check` tells."""
+    assert main(["check", *place.command("training.save_total_limit=1", *overrides)]) == 0
+    return int(re.search(r"disk\s+([\d,]+) MB at most", capsys.readouterr().out)[1].replace(",", ""))
+
+
+def test_check_counts_the_copies_of_weights_in_checkpoints(tmp_path, capsys):
+    """Prevents a disk that is full since 40 copies of the student were not counted, in each of two checkpoints."""
+    place = Place(tmp_path).prepare()
+    counted = [disk(place, capsys, f"teacher.self={{kind: checkpoints, count: {count}}}") for count in (1, 41)]
+    place.run("training.max_steps=1")
+    size = place.results["student"]["parameters"]
+    assert counted[1] - counted[0] == pytest.approx(2 * 40 * 4 * size / 1e6, abs=1)
 
 
 @pytest.mark.integration

@@ -25,6 +25,7 @@ from distil_nlp.reporting.report import write_report
 from distil_nlp.reporting.report.advice import advice
 from distil_nlp.reporting.report.pages import run_page
 from distil_nlp.reporting.sentences import distillation_gain, fidelity_sentences, headline, majority_note
+from distil_nlp.reporting.summary import summary_table
 from distil_nlp.reporting.tables import calibration_table, cost_table, quality_table, training_table
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.reporting.verdicts import leading_verdict, verdict_lines, verdicts
@@ -837,3 +838,19 @@ def test_the_teachers_of_an_ensemble_are_shown(tmp_path, undrawn):
     assert table.rows[1][3:5] == ("0.850", "+2.5")
     assert f"1 one 25.0{GAP}%; 2 two 75.0{GAP}%" in section.pictures[0].description
     assert "Teachers" not in [one.title for one in run_page(RunResults("run", tmp_path, example())).sections]
+
+
+def test_a_student_that_taught_itself_has_a_reference_and_no_teacher(tmp_path, undrawn):
+    """Prevents a named model that is praised for what it did not teach: at the end of a run, and in its report."""
+    results = example()
+    results["recipe"]["teacher"]["self"] = {"kind": "ema", "decay": 0.99}
+    folder = save(tmp_path / "run", recipe=results["recipe"])
+    write_report([folder])
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    told = re.sub(r"```.*?```", "", text, flags=re.S).replace("without a teacher", "")
+    assert "teacher" not in told.lower(), told
+    assert "to compare with; it did not teach." in told
+    assert "of the reference’s" in told
+    table = summary_table(example(recipe=results["recipe"]))
+    assert "reference" in table
+    assert "teacher" not in table

@@ -60,6 +60,15 @@ def expected(kind, history, before):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_size_of_the_state_is_known_before_it_is_full(tmp_path, kind):
+    """Prevents an estimate of disk without the copies of the weights that a checkpoint keeps."""
+    made, source = run(tmp_path, kind)
+    estimated = source.state_bytes(8)
+    made.train()
+    assert estimated == sum(value.nbytes for value in source.state().values()) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_teacher_is_the_average_of_the_definition(tmp_path, kind):
     """Prevents averages with the student itself in them, of the wrong steps, of nothing, or that train."""
     made, source = run(tmp_path, kind)

@@ -10,6 +10,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.hidden_states import HiddenMSE
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
 from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from distil_nlp.training.changing_teacher import TEACHER_STATE
@@ -152,3 +153,11 @@ def test_another_trainer_begins_without_predictions(tmp_path):
     made, source = run(tmp_path, LastEpochTeacher)
     made.train()
     assert source.for_trainer() is not source
+
+
+def test_the_size_of_the_state_is_known_before_it_is_made():
+    """Prevents an estimate of disk without the predictions that a checkpoint keeps."""
+    source = LastEpochTeacher(tiny.classifier(2, 3).config)
+    source.attach(Objective([SoftTargetCrossEntropy()], "classification"))
+    source.prepare(task_rows(11, 3), None, device="cpu")
+    assert source.state_bytes(11) == sum(value.nbytes for value in source.state().values()) > 0

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from distil_nlp.reporting.formatting import count, plural
 from distil_nlp.reporting.plots.style import HEAT, INK, ON_HEAT, WIDTH, Picture, bare, canvas, picture, shorten
+from distil_nlp.reporting.scores import teacher_word
 from distil_nlp.results import RunResults
 
 _Cells = Sequence[Sequence[Any]]
@@ -31,11 +32,12 @@ def cka_figure(run: RunResults) -> Picture | None:
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_xlabel("teacher layer")
+    axes.set_xlabel(f"{teacher_word(run)} layer")
     axes.set_ylabel("student layer")
     best = [columns[max(range(len(line)), key=lambda i: line[i] or 0)] for line in values]
     pairs = zip(rows, best, strict=True)
-    most_similar = "; ".join(f"student {student} most similar to teacher {teacher}" for student, teacher in pairs)
+    word = teacher_word(run)
+    most_similar = "; ".join(f"student {student} most similar to {word} {layer}" for student, layer in pairs)
     note = "0: unrelated, 1: equal up to rotation and scale."
     return picture(figure, "cka", f"Linear CKA of hidden states: {most_similar}.", note)
 
@@ -52,7 +54,8 @@ def confusion_figures(run: RunResults) -> list[Picture]:
     size = len(next(iter(matrices.values()), ()))
     if not 2 <= size <= MOST_CLASSES:
         return []
-    return [_confusion(role, counts, run.get("labels") or []) for role, counts in matrices.items()]
+    words = {"teacher": teacher_word(run), "student": "student"}
+    return [_confusion(words[role], counts, run.get("labels") or []) for role, counts in matrices.items()]
 
 
 def _confusion(role: str, counts: _Cells, labels: Sequence[str]) -> Picture:

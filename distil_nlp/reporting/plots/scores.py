@@ -27,6 +27,7 @@ from distil_nlp.reporting.scores import (
     headline_score,
     majority_name,
     scored_models,
+    teacher_word,
 )
 from distil_nlp.results import RunResults
 
@@ -156,9 +157,10 @@ def _dots(axes: Axes, y: int, row: ScoreRow) -> None:
 def latency_figure(run: RunResults) -> Picture | None:
     """Return the headline metric over latency, for teacher and student."""
     setting = headline_setting(run)
+    models = ("teacher", teacher_word(run), TEACHER_COLOUR), ("student", "student", STUDENT_COLOUR)
     marks = [
-        ModelMark(role, time, score, colour)
-        for role, colour in (("teacher", TEACHER_COLOUR), ("student", STUDENT_COLOUR))
+        ModelMark(label, time, score, colour)
+        for role, label, colour in models
         if (time := latency_in(run, setting, role)) and (score := headline_score(run, role))
     ]
     if setting is None or len(marks) < 2:

@@ -10,7 +10,15 @@ from pathlib import Path
 from distil_nlp.recipe import dump_yaml
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import decimal, percent, plural
-from distil_nlp.reporting.scores import LABELS_ONLY, headline_score, is_within_noise, majority_name
+from distil_nlp.reporting.scores import (
+    LABELS_ONLY,
+    has_taught_itself,
+    headline_score,
+    is_within_noise,
+    its_teacher,
+    majority_name,
+    teacher_word,
+)
 from distil_nlp.reporting.sentences import last_layer_cka
 from distil_nlp.reporting.verdicts import (
     ABOVE_MAJORITY,
@@ -106,7 +114,9 @@ def _order_of_classes(run: RunResults) -> tuple[int, ...] | None:
 
 def _weak_teacher(run: RunResults) -> _Hint:
     teacher, floor = headline_score(run, "teacher"), floor_score(run)
-    if teacher is None or floor is None or teacher.median > floor + ABOVE_MAJORITY or _order_of_classes(run):
+    if has_taught_itself(run) or teacher is None or floor is None or _order_of_classes(run):
+        return None
+    if teacher.median > floor + ABOVE_MAJORITY:
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
     much = "hardly" if teacher.median > floor else "no"
@@ -154,9 +164,9 @@ def _low_retention(run: RunResults) -> _Hint:
     retention, above = run.get("retention"), run.get("retention_above_majority")
     if retention is None or min(retention, retention if above is None else above) >= ENOUGH:
         return None
-    loss = f"Of what the teacher has above the {majority_name(run)} the student keeps {percent(above)}"
+    loss = f"Of what the {teacher_word(run)} has above the {majority_name(run)} the student keeps {percent(above)}"
     if retention < ENOUGH:
-        loss = "The student is clearly below its teacher"
+        loss = f"The student is clearly below {its_teacher(run)}"
     text = f"{loss}: train longer or on more rows (they need no labels), keep more layers, or start from a "
     text += "student that was distilled on plain text."
     return text, _longer(run)
@@ -177,7 +187,7 @@ def _smaller_student(run: RunResults) -> _Hint:
 
 def _last_layer(run: RunResults) -> _Hint:
     value = last_layer_cka(run)
-    if value is None or value >= LOW_CKA:
+    if has_taught_itself(run) or value is None or value >= LOW_CKA:
         return None
     term = "hidden_mse" if _weight(run, "hidden_mse") and not _weight(run, "hidden_cosine") else "hidden_cosine"
     text = f"The last hidden states differ from the teacher’s (CKA {decimal(value, 2)}): give them more weight."
@@ -186,7 +196,7 @@ def _last_layer(run: RunResults) -> _Hint:
 
 def _calibration(run: RunResults) -> _Hint:
     teacher, student = run.get("fidelity.ece.teacher"), run.get("fidelity.ece.student")
-    if teacher is None or student is None or student <= teacher + WORSE_ECE:
+    if has_taught_itself(run) or teacher is None or student is None or student <= teacher + WORSE_ECE:
         return None
     text = "The student’s confidence is further off than the teacher’s: give the soft targets more weight."
     return text, _doubled(run, "soft_target_kl")

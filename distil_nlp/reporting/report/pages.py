@@ -14,7 +14,7 @@ from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
 from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, own_verdicts
 from distil_nlp.reporting.schemes import compute_table, scheme_sentences
-from distil_nlp.reporting.scores import LABELS_ONLY
+from distil_nlp.reporting.scores import LABELS_ONLY, teacher_word
 from distil_nlp.reporting.tables import Table, training_table
 from distil_nlp.reporting.verdicts import Severity, Verdict, leading_verdict, verdicts
 from distil_nlp.results import RunResults
@@ -201,7 +201,7 @@ def _subject(run: RunResults) -> str:
     student = run.get("recipe.student.name")
     splits = ", ".join(_scored(run, split, rows) for split, rows in run.splits.items())
     return sentences.join_parts(
-        teacher and f"teacher {teacher}",
+        teacher and f"{teacher_word(run)} {teacher}",
         student and f"student from {student}",
         f"task {run.task}",
         splits and f"scored on {splits}",
