@@ -256,6 +256,8 @@ class Pipeline:
         else:
             self.claim()
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        if self.plan.recipe.student.augment is not None:
+            scores.train_loss = self.train_loss(run, ensemble_members(teacher)[0])
         scores.exits = {
             blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
             for blocks, model in self.exits(training).items()
@@ -263,6 +265,12 @@ class Pipeline:
         if self.args.should_save:
             save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
         return _initialisation(report, training)
+
+    def train_loss(self, run: StudentRun, teacher: PreTrainedModel) -> dict[str, float] | None:
+        """Return both models' loss on training rows, which tells whether the student under-fits; None if unknown."""
+        theirs = run.train_loss(teacher, "teacher")
+        own = run.train_loss(load_model(str(self.plan.folder / STUDENT), self.data.head), "student")
+        return theirs and own and {"rows": own["rows"], "teacher": theirs["loss"], "student": own["loss"]}
 
     def exits(self, training: dict[str, Any]) -> dict[int, PreTrainedModel]:
         """Return the plain models of the student's exits, by their depths; none for a student without any."""
@@ -419,6 +427,8 @@ class Pipeline:
                 compute[name] = total_compute([first.training])
         used = [scheme.to_dict(recipe) for scheme in schemes]
         block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
+        if scores.train_loss is not None:
+            block["train_loss"] = scores.train_loss
         if recipe.student.generations > 1 and self.data.kind.level == "sequence":
             generations = [*(link.outputs for link in self.links), own.outputs]
             block["mean_of_generations"] = metrics_of(scores.task, mean_outputs(generations, self.data.kind))

@@ -18,6 +18,7 @@ from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.hub import check_repository
 from distil_nlp.models import load_config
+from distil_nlp.models.architecture import feed_forward_layers, layer_stack
 from distil_nlp.models.empty import empty_encoder
 from distil_nlp.models.student import choose_layers
 from distil_nlp.objective.term import ModelShape
@@ -41,6 +42,7 @@ from distil_nlp.training.checks import (
     validate_checkpointing,
     validate_double_backward,
 )
+from distil_nlp.training.netaug import NETAUG, validate_netaug
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
 from distil_nlp.training.replacing import validate_replacing
 from distil_nlp.utils.environment import cpu_cores
@@ -65,6 +67,7 @@ def validate_plan(plan: RunPlan) -> None:
     _check_teacher_checkpoints(recipe)
     _check_mixing(plan)
     _check_replacing(plan)
+    _check_augment(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     validate_averaging(recipe.student.ema, _is_sharded(plan.args))
@@ -185,6 +188,28 @@ def _check_replacing(plan: RunPlan) -> None:
             why="the teacher's layers run on the student's states",
             fix="leave one of the two out",
         )
+
+
+def _check_augment(plan: RunPlan) -> None:
+    """Raise UserError for what does not go with a wider net, and for a student without plain feed-forward parts.
+
+    The weights are not read, nor is memory taken: the student is a shell of its first layer.
+    """
+    student, recipe = plan.recipe.student, plan.recipe
+    if student.augment is None:
+        return
+    joint = student.exits or student.peers or student.branches
+    validate_netaug(plan.args, _is_sharded(plan.args), joint is not None)
+    name, revision = (
+        (student.name, student.revision) if student.name else (recipe.teacher.name, recipe.teacher.revision)
+    )
+    try:
+        config = load_config(name, revision)
+        config.num_hidden_layers = 1
+        shell = empty_encoder(config)
+    except Exception:
+        return  # what is wrong with it is told where it is loaded
+    feed_forward_layers(shell, layer_stack(shell)[0], NETAUG)
 
 
 def _check_lengths(plan: RunPlan) -> None:

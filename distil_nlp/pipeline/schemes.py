@@ -17,6 +17,7 @@ from distil_nlp.recipe.validate import is_set
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.results import RunResults
 from distil_nlp.training.ema import average_sentence
+from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.replacing import Replacing
 
 
@@ -108,6 +109,11 @@ def _replacing(recipe: Recipe) -> str:
     return Replacing([], section.start, section.full_at).sentence if section else ""
 
 
+def _augment(recipe: Recipe) -> str:
+    section = recipe.student.augment
+    return NetAug(section.ffn, section.until, section.weight).sentence if section else ""
+
+
 def _exits(recipe: Recipe) -> str:
     after = ", ".join(map(str, recipe.student.exits.after if recipe.student.exits else []))
     return f"Exits after {after} layers trained together with the student, and learned from its output."
@@ -145,6 +151,7 @@ SCHEMES = (
     Scheme("teacher", "self", "self-distillation", None, teaching_sentence),
     Scheme("teacher", "checkpoints", "route of the teacher’s checkpoints", "1904.09149", teaching_sentence),
     Scheme("student", "replacing", "module replacing (BERT-of-Theseus)", "2002.02925", _replacing),
+    Scheme("student", "augment", "network augmentation (NetAug)", "2110.08890", _augment),
     Scheme("student", "exits", "exits (Be Your Own Teacher)", "1905.08094", _exits),
     Scheme("student", "peers", "deep mutual learning", "1706.00384", _peers),
     Scheme("student", "branches", "branches (ONE)", "1806.04606", _branches),

@@ -533,6 +533,15 @@ MISTAKES = {
         ["student.replacing={}", "student.config={hidden_size: 16}"],
         r"student.config.hidden_size: expected the teacher's 32 with student.replacing",
     ),
+    "augment and exits": (
+        [
+            "student.augment={}",
+            "student.exits=[1]",
+            *[f"objective.{t}.weight=0" for t in ("hidden_cosine", "attention_kl")],
+        ],
+        r"student.augment: expected a student that trains alone",
+    ),
+    "augment compiled": (["student.augment={}", "training.torch_compile=true"], r"expected false with student.augment"),
     "replacing and random_init": (
         ["student.replacing={}", "evaluation.baselines=[random_init]"],
         r"evaluation.baselines: expected no random_init with student.replacing",
