@@ -292,7 +292,7 @@ def _restore(layer: nn.Linear, patched: Any, before: Any) -> None:
         return  # another trainer has patched it since, and passes through this
     del layer.__dict__["forward"]
     if before is not None:
-        layer.forward = before
+        layer.forward = before  # type: ignore[method-assign]
 
 
 def validate_netaug(args: TrainingArguments, is_sharded: bool, is_joint: bool) -> None:
