@@ -35,8 +35,8 @@ def block_parts(block: nn.Module) -> list[nn.Module]:
     return list(block) if isinstance(block, nn.ModuleList) else [block]
 
 
-_UNITS = ("intermediate.dense", "ffn.lin1", "ffn")
-"""Names of the first layer of a block's feed-forward part: in BERT and its relatives, DistilBERT, ALBERT."""
+_UNITS = {"intermediate.dense": "output.dense", "ffn.lin1": "ffn.lin2", "ffn": "ffn_output"}
+"""Names of the layers of a block's feed-forward part, first → last: in BERT and its relatives, DistilBERT, ALBERT."""
 
 
 def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
@@ -47,19 +47,48 @@ def feed_forward_units(model: PreTrainedModel, block: nn.Module) -> nn.Linear:
     Raises:
         UserError: if there is none, as where units are gated (ModernBERT) or the sequence goes through in pieces.
     """
-    config = model.config
-    width = feed_forward_width(config)
-    modules = dict(block.named_modules())
-    for name in _UNITS:
+    found = _feed_forward_part(model, block)
+    if found is None:
+        raise _no_units(model, "the activation terms cannot see whether a unit is active", "set their weight to 0")
+    return found[0]
+
+
+def feed_forward_layers(model: PreTrainedModel, block: nn.Module, where: str) -> tuple[nn.Linear, nn.Linear]:
+    """Return the layers before and behind a block's feed-forward units, the latter of which reads nothing else.
+
+    Args:
+        model: whose block it is.
+        block: of its layer stack.
+        where: recipe key that needs them, for the error.
+
+    Raises:
+        UserError: if there are none, as for `feed_forward_units`.
+    """
+    found = _feed_forward_part(model, block)
+    output = found and found[1]
+    if found is None or not isinstance(output, nn.Linear) or output.in_features != found[0].out_features:
+        why = "units can be added to plain feed-forward parts alone"
+        raise _no_units(model, why, f"take an encoder such as BERT, RoBERTa or DistilBERT, or leave {where} out", where)
+    return found[0], output
+
+
+def _feed_forward_part(model: PreTrainedModel, block: nn.Module) -> tuple[nn.Linear, nn.Module | None] | None:
+    """Return the layers of a block's feed-forward part; None where the first is no plain one of the known width."""
+    modules, width = dict(block.named_modules()), feed_forward_width(model.config)
+    for name, output in _UNITS.items():
         layer = modules.get(name)
-        if isinstance(layer, nn.Linear) and layer.out_features == width and not _is_chunked(config):
-            return layer
-    raise UserError(
-        None,
-        f"a feed-forward layer of {width} units in each block of {type(model).__name__}",
-        "one in pieces, by chunk_size_feed_forward" if _is_chunked(config) else "none, or gated ones",
-        why="the activation terms cannot see whether a unit is active",
-        fix="set their weight to 0",
+        if isinstance(layer, nn.Linear) and layer.out_features == width and not _is_chunked(model.config):
+            return layer, modules.get(output)
+    return None
+
+
+def _no_units(model: PreTrainedModel, why: str, fix: str, where: str | None = None) -> UserError:
+    return UserError(
+        where,
+        f"a feed-forward layer of {feed_forward_width(model.config)} units in each block of {type(model).__name__}",
+        "one in pieces, by chunk_size_feed_forward" if _is_chunked(model.config) else "none, or gated ones",
+        why=why,
+        fix=fix,
     )
 
 

@@ -64,6 +64,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
     if replacing := builders.replacing_of(plan.recipe.student, teacher):
         yield "replacing", replacing.sentence
+    if augment := builders.netaug_of(plan.recipe, teacher):
+        yield "augment", augment.sentence
     objective = plan.objective_of(plan.main)
     try_models(teacher, student, objective, plan.recipe)
     objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)

@@ -136,6 +136,8 @@ class Findings:
                 compute[name] = total_compute([first.training])
         used = [scheme.to_dict(recipe) for scheme in schemes]
         block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
+        if self.scores.train_loss is not None:
+            block["train_loss"] = self.scores.train_loss
         if recipe.student.generations > 1 and self.data.kind.level == "sequence":
             generations = [*(link.outputs for link in self.links), own.outputs]
             block["mean_of_generations"] = metrics_of(self.scores.task, mean_outputs(generations, self.data.kind))

@@ -23,7 +23,7 @@ from distil_nlp.pipeline.joint.exits import load_exits
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe
-from distil_nlp.pipeline.run_folder import claim
+from distil_nlp.pipeline.run_folder import STUDENT, claim
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.stages import Stages
 from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, save_outputs
@@ -114,6 +114,8 @@ class Pipeline:
         scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
         if self.args.should_save:
             run.save_threshold(scores.students[DISTILLED][student_plan.seed].outputs)
+        if self.plan.recipe.student.augment is not None:
+            scores.train_loss = self.train_loss(run, ensemble_members(teacher)[0])
         scores.exits = {
             blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
             for blocks, model in load_exits(self.plan.folder, training, self.data.head).items()
@@ -121,6 +123,12 @@ class Pipeline:
         if self.args.should_save:
             save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
         return _initialisation(report, training)
+
+    def train_loss(self, run: StudentRun, teacher: PreTrainedModel) -> dict[str, float] | None:
+        """Return both models' loss on training rows, which tells whether the student under-fits; None if unknown."""
+        theirs = run.train_loss(teacher, "teacher")
+        own = run.train_loss(load_model(str(self.plan.folder / STUDENT), self.data.head), "student")
+        return theirs and own and {"rows": own["rows"], "teacher": theirs["loss"], "student": own["loss"]}
 
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:
         """Train and score another seed's student, or a baseline's."""

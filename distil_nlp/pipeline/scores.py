@@ -29,6 +29,7 @@ class RunScores:
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
         exits: depth → outputs of an exit of the run's own student.
+        train_loss: both models' loss on training rows; None where it was not measured.
     """
 
     task: str
@@ -38,6 +39,7 @@ class RunScores:
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
     exits: dict[int, dict[str, Outputs]] = field(default_factory=dict)
+    train_loss: dict[str, float] | None = None
 
     def teacher_scores(self) -> dict[str, Any]:
         """Return the metrics of the first teacher, and of every seed where there are several."""

@@ -31,6 +31,7 @@ from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
+from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import Provenance
 from distil_nlp.teachers.curriculum import TeacherCurriculum
@@ -117,6 +118,12 @@ class StudentRun:
         evaluator, chosen_on = evaluator_of(self.data.kind), selection and selection[_SELECTION]
         return {split: evaluator.with_threshold(one, chosen_on) for split, one in outputs.items()}
 
+    def train_loss(self, model: PreTrainedModel, role: str) -> dict[str, float] | None:
+        """Return a model's mean loss on labelled training rows, and their number; None where there are none to ask."""
+        rows = sample_of_training_rows(self.data)
+        loss = None if rows is None else mean_loss(self.data.task, self._predict(model, role, {"train": rows})["train"])
+        return None if loss is None else {"rows": len(rows), "loss": loss}
+
     def _predict(self, model: PreTrainedModel, role: str, splits: Mapping[str, Any]) -> dict[str, Outputs]:
         logger.info(f"scoring the {role} on {', '.join(splits)}")
         outputs = predict(
@@ -193,6 +200,7 @@ class StudentRun:
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             replacing=builders.replacing_of(self.recipe.student, teacher),
+            augment=builders.netaug_of(self.recipe, teacher),
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             ema=self.recipe.student.ema,
             args=self.args,

@@ -216,6 +216,21 @@ class ReplacingSection(Section):
     full_at: FractionOrAll = 0.6
 
 
+class AugmentSection(Section):
+    """Network augmentation: a wider net trains around the student; see `distil_nlp.training.netaug`.
+
+    Attributes:
+        ffn: factors of the number of feed-forward units of the wider net, of which each step draws one; a step with 1
+            is one of the student alone.
+        until: fraction of the steps from which on the student trains alone.
+        weight: weight of the wider net's loss beside the student's own.
+    """
+
+    ffn: Annotated[list[Annotated[float, Field(ge=1, le=8)]], Field(min_length=1)] = [1.0, 2.0]
+    until: Annotated[float, Field(ge=0, le=1)] = 0.5
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class ExitsSection(Section):
     """Exits of the student, each a smaller student; a list is `after` with defaults for the rest.
 
@@ -295,6 +310,7 @@ class StudentSection(ShapeSection):
             is evaluated and saved in their place; see `distil_nlp.training.ema.WeightAverage`.
         replacing: let each layer stand in for a group of the teacher's by chance, more and more often; `{}` takes the
             defaults.
+        augment: train a wider net around it too, which shares its weights; `{}` takes the defaults.
         exits: exits within the student, which train together with it and become students of their own.
         peers: students that train together with this one, which all learn from each other; the best is kept.
         branches: copies of its last blocks that train together over the shared others; the best is kept.
@@ -305,6 +321,7 @@ class StudentSection(ShapeSection):
     generations: PositiveInt = 1
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None
+    augment: AugmentSection | None = None
     exits: Annotated[ExitsSection | None, _short_form("after")] = None
     peers: Annotated[PeersSection | None, _short_form("models")] = None
     branches: Annotated[BranchesSection | None, _short_form("models")] = None

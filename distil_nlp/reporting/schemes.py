@@ -23,8 +23,14 @@ _NOTE = (
 
 
 def scheme_sentences(run: RunResults) -> list[str]:
-    """Return a sentence for each training scheme of a run."""
-    return [one["sentence"] for one in run.get("schemes.used") or [] if get_nested(one, "sentence")]
+    """Return a sentence for each training scheme of a run, and one on whether its student under-fits."""
+    sentences = [one["sentence"] for one in run.get("schemes.used") or [] if get_nested(one, "sentence")]
+    if loss := run.get("schemes.train_loss"):
+        sentences.append(
+            f"On {loss['rows']} training rows its loss is {decimal(loss['student'])}, "
+            f"the teacher’s {decimal(loss['teacher'])}."
+        )
+    return sentences
 
 
 def compute_table(run: RunResults) -> Table | None:

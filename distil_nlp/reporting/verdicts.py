@@ -39,6 +39,8 @@ FEW_ROWS = 200
 """Fewer evaluation rows than this make wide intervals: ±7 points at an accuracy of 0.5."""
 MANY_REPEATED = 0.05
 """Share of evaluation rows with the text of a training row from which on scores may be too high by points."""
+UNDERFITS = 1.1
+"""A student whose loss on training rows is not above the teacher's by this factor does not under-fit."""
 _LINE = 100
 
 
@@ -189,6 +191,16 @@ def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | 
     return f"Scores include training rows: {' and '.join(found)} have the text of one." if found else None
 
 
+def _fits_already(run: RunResults) -> str | None:
+    found = run.get("schemes.train_loss")
+    if not found or found["student"] > UNDERFITS * found["teacher"] or is_above_floor(run, "teacher") is False:
+        return None
+    return (
+        f"The student does not under-fit: its loss on training rows is {decimal(found['student'])}, the teacher’s "
+        f"{decimal(found['teacher'])}. student.augment is for students that do; try it without."
+    )
+
+
 def _ahead(run: RunResults) -> str | None:
     gain, retention = _gain(run), run.get("retention")
     if not gain or gain["low"] <= 0 or (retention or 0) < ENOUGH or is_ahead_of_untrained(run) is False:
@@ -231,6 +243,7 @@ RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("caution", _low_retention),
     ("caution", _weak_teacher),
     ("caution", _scored_on_training_rows),
+    ("caution", _fits_already),
     ("good", _ahead),
     ("note", _no_labels_only),
     ("note", _single_seed),

@@ -519,6 +519,14 @@ class SchemeCompute(Block):
     equal_compute: Compute = described("The baseline `equal_compute`.", absent="unless `evaluation.baselines` has it")
 
 
+class TrainLoss(Block):
+    """Mean loss of both models on training rows, without dropout: a student far above its teacher under-fits."""
+
+    rows: int = described("Number of training rows, drawn from all that have a label.")
+    teacher: float = described("Of the teacher: nats for classes and masked tokens, squared error for numbers.")
+    student: float = described("Of the student.")
+
+
 class Schemes(Block):
     """The training schemes: who taught, and how often."""
 
@@ -528,6 +536,10 @@ class Schemes(Block):
     mean_of_generations: MetricValues = described(
         "Scores of the mean answers of all generations (of probabilities, for classes).",
         absent="unless `student.generations` is above 1",
+    )
+    train_loss: TrainLoss = described(
+        "Loss on training rows, for advice on `student.augment`.",
+        absent="without it, for streams, and for rows without labels",
     )
 
 
@@ -619,7 +631,8 @@ class HistoryEntry(Block):
 
     Further keys, by the names of the objective's terms and the task's metrics: `<term>`, the mean of a term per step
     since the last entry, before its weight; `<term>_weight`, where weights change; `replacing_rate`, where
-    `student.replacing` is set: the probability with which a student's layer ran itself in the last step;
+    `student.replacing` is set: the probability with which a student's layer ran itself in the last step; `wider_loss`,
+    where `student.augment` is set: mean loss of the wider net over its steps since the last entry, before its weight;
     `gradient_norm/<term>` and `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the
     weighted terms' gradients at the student's last hidden state, and cosines between them; `eval_<metric>` and
     `eval_<term>` in an evaluation.
@@ -667,7 +680,7 @@ class Training(Block):
     )
     flops: float | None = described(
         "Floating-point operations of the matrix products of all models, forwards and backwards: those of the first "
-        "micro-batch per token, times `tokens`.",
+        "micro-batch per token, times `tokens`; those of the wider nets of `student.augment` by their own tokens.",
         absent="in files of older versions",
         null="where they cannot be counted: `torch_compile`, FSDP, DeepSpeed, the term `input_gradient`",
     )

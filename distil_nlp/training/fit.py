@@ -126,7 +126,7 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
         "tokens": spent["tokens"],
         TOKENS_FORWARD: spent.get(TOKENS_FORWARD),
         TOKENS_BACKWARD: spent.get(TOKENS_BACKWARD),
-        "flops": spent.get("flops_per_token") and spent["flops_per_token"] * spent["tokens"],
+        "flops": _flops(spent),
         "tokens_per_second": round(spent["tokens"] / spent["seconds"], 1),
         "steps": trainer.state.global_step,
         "max_steps": trainer.state.max_steps,
@@ -136,6 +136,12 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
         "best_checkpoint": best and Path(best).name,
         "history": _history(trainer.state.log_history),
     }
+
+
+def _flops(spent: dict[str, float]) -> float | None:
+    """Return the operations of a training; None where they could not be counted."""
+    per_token = spent.get("flops_per_token")
+    return per_token and per_token * spent["tokens"] + spent.get("wider_flops", 0.0)
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ class TeacherStudent:
         source: where the teacher's signals come from; attached here, and by nobody else.
         objective: bound to both.
         mixes: whether batches may have mixed embeddings.
+        further: modules that the student carries too, by name.
 
     Attributes:
         recorder: the student's.
@@ -37,11 +38,20 @@ class TeacherStudent:
         inputs: names of the columns that either model takes.
     """
 
-    def __init__(self, student: PreTrainedModel, source: TeacherSource, objective: Objective, mixes: bool = False):
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        source: TeacherSource,
+        objective: Objective,
+        mixes: bool = False,
+        further: Mapping[str, nn.Module] | None = None,
+    ):
         self.student, self.source, self.objective = student, source, objective
         self._differentiates = objective.request("student").input_gradient
         self.inputs = forward_arguments(student) | source.inputs
+        self._kept: list[Signals] | None = None
         self._projections = objective.projections()
+        self._projections.update(further or {})
         self.hold_projections()
         self.recorder = Recorder(
             student,
@@ -83,6 +93,22 @@ class TeacherStudent:
             if held is not None:
                 self.student.add_module(PROJECTIONS, held)
 
+    @contextmanager
+    def asking_once(self) -> Iterator[None]:
+        """Within this context, all forwards are of one batch, for which the teacher is asked once."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def _teacher_signals(self, batch: dict[str, Any]) -> Signals:
+        """Return the teacher's signals of a batch, those of before within `asking_once`."""
+        kept = [] if self._kept is None else self._kept
+        if not kept:
+            kept.append(self.source.signals(batch))
+        return kept[0]
+
     @property
     def is_attached(self) -> bool:
         """Whether the hooks are still on the models."""
@@ -107,7 +133,7 @@ class TeacherStudent:
             extra_terms: terms that are summed too, and have no weight.
             passes: 2 for a student that reads each row twice, with other dropout; the teacher reads it once.
         """
-        teacher = self.source.signals(batch)
+        teacher = self._teacher_signals(batch)
         if passes == 2:
             batch, teacher = doubled_batch(batch), doubled_signals(teacher)
         with ExitStack() as stack:

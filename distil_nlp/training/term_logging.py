@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distil_nlp.objective.objective import Objective
     from distil_nlp.training.balancing import BalancingCallback
     from distil_nlp.training.gradient_probe import GradientProbe
+    from distil_nlp.training.netaug import WiderStudent
     from distil_nlp.training.replacing import ModuleReplacement
     from distil_nlp.training.token_counter import TokenCounter
 else:
@@ -35,14 +36,15 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `replacement`, `token_counter`, `_balancing` and `progress_at` of the trainer.
+    It reads `objective`, `probe`, `replacement`, `wider`, `token_counter`, `_balancing` and `progress_at` of the
+    trainer.
 
     Attributes:
         last_terms: latest logged mean of each term.
         tokens_seen: tokens of this process since training started, without padding.
         spent_before: seconds and tokens before the checkpoint that training resumed from.
         flops_per_token: floating-point operations of the first micro-batch, of all models, per token that is no
-            padding; None until then, and where they cannot be counted.
+            padding; None until then, and where they cannot be counted. Those of a wider net come on top.
         provenance: what the student is made of, kept in each checkpoint; None if nobody said.
     """
 
@@ -51,6 +53,7 @@ class TermLogging(_Trainer):
     probe: GradientProbe | None
     replacement: ModuleReplacement | None
     token_counter: TokenCounter
+    wider: WiderStudent | None
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -74,6 +77,8 @@ class TermLogging(_Trainer):
             self._balancing.start()
         if self.probe is not None:
             self.probe.start()
+        if self.wider is not None:
+            self.wider.start(step)
         self.tokens_seen, self._start_time = 0, time.monotonic()
         self.token_counter.start()
         self.flops_per_token = self.spent_before.get("flops_per_token")
@@ -91,6 +96,7 @@ class TermLogging(_Trainer):
             logs |= self._changing_weights(progress)
             if self.replacement is not None:
                 logs["replacing_rate"] = self.replacement.replacing.rate(progress)
+            logs |= self.wider.read(self.accelerator, self.state.global_step) if self.wider is not None else {}
             logs["tokens_per_second"] = self._tokens_per_second()
             logs |= self.probe.read() if self.probe is not None else {}
         super().log(logs, start_time)
@@ -118,7 +124,16 @@ class TermLogging(_Trainer):
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
             **{name: self.spent_before[name] + total for name, total in tokens.items()},
             **counted,
+            **self._spent_on_wider(),
         }
+
+    def _spent_on_wider(self) -> dict[str, float]:
+        """Return the operations of the wider net (of all processes); {} without one."""
+        if self.wider is None:
+            return {}
+        own = torch.tensor(self.wider.flops, device=self.args.device)
+        flops = self.accelerator.reduce(own, "sum").item()
+        return {"wider_flops": self.spent_before.get("wider_flops", 0.0) + flops}
 
     def _tokens_per_second(self) -> float:
         """Return tokens per second since the last log, of all processes, without padding."""

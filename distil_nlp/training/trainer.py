@@ -53,6 +53,7 @@ from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
+from distil_nlp.training.netaug import EXTRA_UNITS, NetAug, WiderStudent, extra_units, validate_netaug
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.replacing import (
@@ -108,6 +109,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             has once training has ended; none if None.
         replacing: lets the teacher's layers run in place of the student's by chance (BERT-of-Theseus); the teacher is
             needed for that even where no term reads it.
+        augment: trains a wider net around the student too, which shares its weights (NetAug).
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -118,6 +120,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         token_counter: counts the tokens that go through all models in training.
         average: the student's averaged weights; None without `ema`.
         replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
+        wider: the wider net around the student; None without `augment`, or where that has no effect.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -127,6 +130,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
     replacement: ModuleReplacement | None = None
+    wider: WiderStudent | None = None
     objective: Objective
 
     def __init__(
@@ -142,6 +146,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         mixup: Mixup | None = None,
         ema: float | None = None,
         replacing: Replacing | None = None,
+        augment: NetAug | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -167,12 +172,18 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         request = objective.request("student")
         if replacing is not None:
             validate_replacing(args, request, is_sharded=False)
-        if (not request.logits or replacing is not None) and args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = True  # the head, or a block that does not run, gets no gradient
+        if augment is not None and not augment.is_on:
+            augment = None
+        if augment is not None:
+            validate_netaug(args, False, bool(objective.joint))
+        further = {EXTRA_UNITS: extra_units(model, replaced, augment, args.seed)} if augment is not None else {}
+        lacks_gradients = not request.logits or replacing is not None or augment is not None
+        if lacks_gradients and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # the head, or what does not run, gets no gradient
         validate_checkpointing(args, request)
         validate_double_backward(args, request)
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
-        self.teacher_student = TeacherStudent(model, self.source, objective, mixes=mixup is not None)
+        self.teacher_student = TeacherStudent(model, self.source, objective, mixup is not None, further)
         joint = [module for _, module in objective.joint.values()]
         self.token_counter = TokenCounter(model, self.source.models, joint)
         self.teacher_student.add_hooks(self.token_counter)
@@ -189,6 +200,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         validate_averaging(ema, is_sharded)
         if replacing is not None:
             validate_replacing(args, request, is_sharded)
+        if augment is not None:
+            validate_netaug(args, is_sharded, bool(objective.joint))
         validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
@@ -196,6 +209,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             self.replacement = ModuleReplacement(model, replaced, replacing, args.seed)
             self.teacher_student.add_hooks(self.replacement)
             self.replacement.to(args.device)
+        if augment is not None:
+            self.wider = WiderStudent(model, further[EXTRA_UNITS], augment, args)
+            self.teacher_student.add_hooks(self.wider)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -362,6 +378,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = counts.pin_memory()
         counts = self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
         self._train_meter.begin_step(counts)
+        if self.wider is not None:
+            self.wider.begin_step(self.state.global_step, self.state.max_steps)
         return batches, counts
 
     def _gather_row_counts(self, batches: list[dict[str, Any]]) -> None:
@@ -379,6 +397,20 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             batch["rows"]["batch"] = torch.arange(int(sum(counts[0]) > 1))
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Take a micro-batch's forward and backward, and those of the wider net if this step has one.
+
+        The gradients are added; in several processes they are exchanged with the second.
+        """
+        factor = self.wider.draw(self.state.global_step, self.state.max_steps) if self.wider is not None else 1.0
+        if factor == 1:
+            return self._step_alone(model, inputs, *args, **kwargs)
+        with self.teacher_student.asking_once():
+            with self.accelerator.no_sync(model):
+                loss = self._step_alone(model, inputs, *args, **kwargs)
+            self._step_wider(factor, model, inputs, *args, **kwargs)
+        return loss
+
+    def _step_alone(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Take a micro-batch's forward and backward; the operations of the first one are counted."""
         if self.flops_per_token is not None or not self._counts_flops(inputs):
             return super().training_step(model, inputs, *args, **kwargs)
@@ -386,6 +418,19 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.flops_per_token = counter.get_total_flops() / inputs["tokens"]
         return loss
+
+    def _step_wider(
+        self, factor: float, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Take a micro-batch's forward and backward of the wider net; those of each width's first are counted."""
+        assert self.wider is not None
+        known, tokens = self.wider.flops_per_token, inputs.get("tokens") or 0
+        counter = flop_counter() if factor not in known and self._counts_flops(inputs) else None
+        with self.wider.widened(factor), counter or nullcontext():
+            super().training_step(model, inputs, *args, **kwargs)
+        if counter is not None:
+            known[factor] = counter.get_total_flops() / tokens
+        self.wider.flops += known.get(factor, 0.0) * tokens
 
     def _counts_flops(self, inputs: dict[str, Any]) -> bool:
         """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
@@ -416,6 +461,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = torch.tensor(counted, dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
+        if self.wider is not None and self.wider.factor > 1:
+            return self._loss_of_wider(model, inputs, factors)
         if self.replacement is not None:
             self.replacement.draw(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
@@ -429,6 +476,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             self._balancing.add(values, counts)
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
+
+    def _loss_of_wider(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> Tensor:
+        """Return α times the objective on the wider net's outputs; what observes the student does not see them."""
+        assert self.wider is not None
+        loss = self._compute(model, inputs, factors)[0]
+        self.wider.add(loss)
+        return self.wider.netaug.weight * loss * self.accelerator.num_processes
 
     def _compute(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> tuple[Tensor, Tensor, Any]:
         passes = self.objective.passes

@@ -17,6 +17,7 @@ from distil_nlp.pipeline import findings, preflight, publication
 from distil_nlp.pipeline.teacher import DONE
 from distil_nlp.results.predictions import read_predictions
 from tests.helpers import tiny
+from tests.helpers.families import classifier_of
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
@@ -532,6 +533,15 @@ MISTAKES = {
         ["student.replacing={}", "student.config={hidden_size: 16}"],
         r"student.config.hidden_size: expected the teacher's 32 with student.replacing",
     ),
+    "augment and exits": (
+        [
+            "student.augment={}",
+            "student.exits=[1]",
+            *[f"objective.{t}.weight=0" for t in ("hidden_cosine", "attention_kl")],
+        ],
+        r"student.augment: expected a student that trains alone",
+    ),
+    "augment compiled": (["student.augment={}", "training.torch_compile=true"], r"expected false with student.augment"),
     "replacing and random_init": (
         ["student.replacing={}", "evaluation.baselines=[random_init]"],
         r"evaluation.baselines: expected no random_init with student.replacing",
@@ -591,6 +601,15 @@ def test_mistakes_get_one_message_and_exit_code_2(place, capsys, name):
     assert "Traceback" not in error
     assert not (place.out / "results.json").exists()
     assert re.search(message, " ".join(error.split())), error
+
+
+def test_gated_units_are_refused_before_anything_is_loaded(place, capsys):
+    """Prevents a teacher that is fine-tuned for a student that no wider net can be made of."""
+    place.teacher(classifier_of("ModernBert"))
+    assert place.run("student.augment={}") == 2
+    error = one_line(capsys.readouterr().err)
+    assert "student.augment: expected a feed-forward layer of 64 units in each block of ModernBert" in error
+    assert not place.out.exists()
 
 
 def test_other_labels_than_the_teachers_are_refused(place, capsys):

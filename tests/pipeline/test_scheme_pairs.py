@@ -22,6 +22,7 @@ OVERRIDES = {
     "student.peers": ["student.peers=2"],
     "student.branches": ["student.branches=2"],
     "student.replacing": ["student.replacing={}"],
+    "student.augment": ["student.augment.until=1", "student.augment.ffn=[2]"],
     "student.ema": ["student.ema=0.9"],
     "student.generations": ["student.generations=2"],
     "objective.r_drop": ["objective.r_drop.weight=1"],

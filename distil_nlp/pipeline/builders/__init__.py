@@ -13,6 +13,7 @@ from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.student import (
     check_student,
     lone_student,
+    netaug_of,
     random_student,
     replacing_of,
     student_from,
@@ -39,6 +40,7 @@ __all__ = [
     "label_names",
     "lone_student",
     "mixing_of",
+    "netaug_of",
     "objective_from",
     "random_student",
     "replacing_of",

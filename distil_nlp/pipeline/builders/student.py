@@ -24,6 +24,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.recipe.validate import is_set
 from distil_nlp.tasks import Head
+from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.replacing import Replacing
 
 
@@ -97,9 +98,29 @@ def replacing_of(section: StudentSection, teacher: Any) -> Replacing | None:
     return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
 
 
+def netaug_of(recipe: Recipe, teacher: Any) -> NetAug | None:
+    """Return the settings of network augmentation; None without any.
+
+    Extra units start from the teacher's where the student is made of the layers of the model that teaches it.
+
+    Args:
+        recipe: of the student.
+        teacher: that it learns from: a model, or its configuration.
+    """
+    section, augment = recipe.student, recipe.student.augment
+    if augment is None:
+        return None
+    own, other = recipe.teacher.self, recipe.teacher.assistants or section.generations > 1
+    if own or other or section.name is not None or section.layers == "random":
+        return NetAug(augment.ffn, augment.until, augment.weight)
+    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
+    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
+    return NetAug(augment.ffn, augment.until, augment.weight, layers)
+
+
 def lone_student(section: StudentSection) -> StudentSection:
     """Return the section of the same student without anything that trains together with it."""
-    return section.model_copy(update={"exits": None, "peers": None, "branches": None})
+    return section.model_copy(update={"augment": None, "exits": None, "peers": None, "branches": None})
 
 
 def random_student(section: StudentSection) -> StudentSection:

@@ -6,6 +6,7 @@ To add one: a file with its `Scheme`, and a line in `SCHEMES`.
 from __future__ import annotations
 
 from distil_nlp.pipeline.schemes.assistants import ASSISTANTS
+from distil_nlp.pipeline.schemes.augment import AUGMENT
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.schemes.ensemble import ENSEMBLE
 from distil_nlp.pipeline.schemes.generations import GENERATIONS
@@ -23,6 +24,7 @@ SCHEMES = (
     SELF_TEACHING,
     TEACHER_ROUTE,
     REPLACING,
+    AUGMENT,
     EARLY_EXITS,
     PEERS,
     BRANCHES,
