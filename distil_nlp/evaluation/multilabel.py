@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,8 +118,8 @@ class MultilabelEvaluator(Evaluator):
     def fidelity_of(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
         """Return `agreement`, the fraction of rows with the same set of labels, and `kl` in nats a row, at T = 1."""
         equal = (_predicted(teacher) == _predicted(student)).all(1)
-        logits = (torch.from_numpy(outputs.predictions).double() for outputs in (student, teacher))
-        return {"agreement": float(equal.mean()), "kl": float(soft_target_bernoulli_kl(*logits)) / len(equal)}
+        own, target = (torch.from_numpy(outputs.predictions).double() for outputs in (student, teacher))
+        return {"agreement": float(equal.mean()), "kl": float(soft_target_bernoulli_kl(own, target)) / len(equal)}
 
 
 EVALUATOR = MultilabelEvaluator()
@@ -172,7 +172,7 @@ def _hits_and_misses(outputs: Outputs) -> np.ndarray:
     return np.stack([cells.sum(1) for cells in counts], axis=1) * _is_labelled(outputs.labels)[:, None].astype(float)
 
 
-def _most_frequent(shares: np.ndarray) -> Iterable[int]:
+def _most_frequent(shares: np.ndarray) -> np.ndarray:
     """Return the classes that have the highest micro F1 if every row is predicted to have them.
 
     Args:

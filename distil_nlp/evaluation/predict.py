@@ -107,7 +107,8 @@ def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], order: np.nda
     for i, own in enumerate(by_process):
         for array, parts in zip(arrays, zip(*own, strict=True), strict=False):  # a process may have no batch
             array[order[i :: len(by_process)]] = np.concatenate(parts)
-    return Outputs(*arrays)
+    predictions, labels = arrays
+    return Outputs(predictions, labels)
 
 
 @torch.no_grad()

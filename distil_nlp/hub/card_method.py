@@ -84,11 +84,9 @@ def _matched(name: str, facts: CardFacts) -> tuple[str, str]:
     if known is not None and known.formula_of_regression and is_number:
         return known.formula_of_regression, ""
     if known is not None:
-        formula, is_variant = (
-            known.formula_for(facts.kind.output),
-            known.is_variant or facts.kind.output in known.formulas,
-        )
-        return formula, f"{'after ' * is_variant}{_arxiv(known.paper)}" if known.paper else ""
+        is_variant = known.is_variant or facts.kind.output in known.formulas
+        source = f"{'after ' * is_variant}{_arxiv(known.paper)}" if known.paper else ""
+        return known.formula_for(facts.kind.output), source
     if own is None:
         return "", ""
     formula, paper = (is_number and own.get("formula_of_regression")) or own.get("formula"), own.get("paper")

@@ -352,5 +352,5 @@ def load_outputs(path: Path) -> dict[str, Outputs]:
 
 def _outputs_of(arrays: Mapping[str, np.ndarray], split: str) -> Outputs:
     threshold = arrays.get(f"{split}/threshold")
-    found = (arrays[f"{split}/{name}"] for name in ("predictions", "labels"))
-    return Outputs(*found, None if threshold is None else float(threshold))
+    predictions, labels = (arrays[f"{split}/{name}"] for name in ("predictions", "labels"))
+    return Outputs(predictions, labels, None if threshold is None else float(threshold))
