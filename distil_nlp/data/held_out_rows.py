@@ -33,12 +33,13 @@ def hold_out_rows(rows: Dataset, task: Task, share: float) -> tuple[Dataset, Dat
     """
     texts, labels = _texts(rows, task.text_columns), rows[task.label_column]
     of_text: dict[str, Counter] = defaultdict(Counter)
+    has_classes = task.kind.output == "distribution" and task.kind.level == "sequence"
     for text, label in zip(texts, labels, strict=True):
         if not is_missing(label):
-            of_text[text][label] += 1
+            of_text[text][label if has_classes else None] += 1
     groups: dict[Any, list[str]] = defaultdict(list)
     for text, counts in of_text.items():
-        groups[counts.most_common(1)[0][0] if task.kind.output == "distribution" else None].append(text)
+        groups[counts.most_common(1)[0][0]].append(text)
     chosen = {text for group in groups.values() for text in _first(group, share)}
     scored = np.fromiter(
         (text in chosen and not is_missing(label) for text, label in zip(texts, labels, strict=True)), bool, len(rows)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Value
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from distil_nlp.data.tokenization import tokenise, trim_long_pairs
 from distil_nlp.tasks import Task
 
 Labels = tuple[str, ...] | None
@@ -44,8 +46,25 @@ class LabelReader(ABC):
         """Return a description of the valid labels, for messages."""
 
     @abstractmethod
-    def encode(self, values: Sequence[Any], labels: Labels) -> list[float]:
+    def encode(self, values: Sequence[Any], labels: Labels) -> list[Any]:
         """Return the labels as numbers, `missing` for unlabelled rows."""
+
+    def features(self) -> dict[str, Any]:
+        """Return the columns that `columns` gives, and their types."""
+        return {"labels": Value(np.dtype(self.dtype).name)}
+
+    def columns(self, values: Sequence[Any], labels: Labels, tokens: BatchEncoding) -> dict[str, list[Any]]:
+        """Return the columns of labels of tokenised rows: one of each row."""
+        return {"labels": self.encode(values, labels)}
+
+    def tokenise(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[Any]], max_length: int | None
+    ) -> BatchEncoding:
+        """Return the tokens of texts or pairs of texts, cut at `max_length`; whole if that is None."""
+        if len(texts) == 2 and max_length is not None:
+            first, second = texts.values()
+            texts = dict(zip(texts, trim_long_pairs(tokenizer, first, second, max_length), strict=True))
+        return tokenise(tokenizer, texts, truncation=max_length is not None, max_length=max_length)
 
 
 def is_missing(value: Any) -> bool:

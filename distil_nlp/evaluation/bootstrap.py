@@ -201,7 +201,8 @@ def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
-def _f1(sums: np.ndarray) -> np.ndarray:
+def f1_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return F1 of true positives, false positives and false negatives, (draws,); 0 without any."""
     correct, wrong = 2 * sums[:, 0], sums[:, 1] + sums[:, 2]
     return correct / np.maximum(correct + wrong, 1)
 
@@ -220,7 +221,7 @@ def _pearson(sums: np.ndarray) -> np.ndarray:
 
 SUMS_OF_METRICS: dict[str, tuple[RowFeatures, MetricOfSums]] = {
     "accuracy": (_correct, ratio_of_sums),
-    "f1": (_confusion, _f1),
+    "f1": (_confusion, f1_of_sums),
     "matthews_correlation": (_confusion, _matthews),
     "pearson": (_moments, _pearson),
 }

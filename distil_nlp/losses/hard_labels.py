@@ -40,7 +40,8 @@ def hard_mse(outputs: Tensor, labels: Tensor) -> Tensor:
 class HardLabel(LabelTerm):
     """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
 
-    Rows are masked tokens (language modelling) or labelled rows; rows labelled −100 or NaN are excluded.
+    Rows are masked tokens (language modelling), first sub-words of words (token classification) or labelled rows; those
+    labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False

@@ -8,8 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import OutputTerm, RowSetName, Weight, check_same_shape
+from distil_nlp.objective import ModelShape, OutputTerm, RowSetName, Weight, check_same_shape, validate_row_set
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks import TaskKind
 
 
 def r_drop(first: Tensor, second: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class RDrop(OutputTerm):
     There are no two passes in evaluation, and the term has no value there.
 
     Args:
-        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
+        rows: see `SoftTerm`.
     """
 
     name, needs_teacher, compares_passes = "r_drop", False, True
@@ -74,12 +75,21 @@ class RDrop(OutputTerm):
     formula_of_regression = "squared difference of the student’s outputs in two dropout passes"
     paper = "2106.14448"
 
-    def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, rows: RowSetName | None = None):
         super().__init__(weight)
         self.row_set = rows
 
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
+        super().bind(kind, teacher, student)
+        if self.kind.level == "token":
+            validate_row_set(self, self.row_set)
+
     def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind.level == "token" else "sequences"
+        return str(self.row_set or self.kind.label_rows) if self.kind.level == "token" else "sequences"
+
+    @property
+    def reads_masked_tokens(self) -> bool:
+        return self.row_set in (None, "masked")
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         logits = self.logits(student, batch)

@@ -107,7 +107,7 @@ def class_mapping(
             fix=("choose the teacher's own task, or set teacher.finetune={} with a checkpoint that has no head"),
         )
     wanted = head.labels or numbers
-    if label_names:
+    if label_names and not head.are_named_by_recipe:
         return ClassMapping(_checked_order(label_names, wanted), own, wanted, "setting")
     order = order_by_names(own, wanted)
     if order is not None:

@@ -30,6 +30,7 @@ from distil_nlp.objective.term import (
     Weight,
     as_schedule,
     check_same_shape,
+    validate_row_set,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "by_sequence",
     "check_same_shape",
     "pair_layers",
+    "validate_row_set",
 ]

@@ -13,13 +13,22 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
-from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
+from distil_nlp.objective.term import (
+    LossTerm,
+    ModelShape,
+    Role,
+    RowSetName,
+    Temperature,
+    Weight,
+    as_schedule,
+    validate_row_set,
+)
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 
 
 class OutputTerm(LossTerm):
-    """A term on logits: rows are tokens for language modelling, sequences otherwise.
+    """A term on logits: rows are tokens for language modelling and token classification, sequences otherwise.
 
     Attributes:
         head: the one of the student's heads whose logits the term reads.
@@ -83,16 +92,26 @@ class SoftTerm(OutputTerm):
     """A term between the outputs of student and teacher.
 
     Args:
-        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
-            DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
+        rows: where outputs are of tokens: those with a label, which is the default (`masked` tokens of language
+            modelling, `labelled` first sub-words of token classification), `all` attended tokens, or a sampled fraction
+            of them. DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
     """
 
-    def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, rows: RowSetName | None = None):
         super().__init__(weight)
         self.row_set = rows
 
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
+        super().bind(kind, teacher, student)
+        if self.kind.level == "token":
+            validate_row_set(self, self.row_set)
+
     def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind.level == "token" else "sequences"
+        return str(self.row_set or self.kind.label_rows) if self.kind.level == "token" else "sequences"
+
+    @property
+    def reads_masked_tokens(self) -> bool:
+        return self.row_set in (None, "masked")
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
@@ -115,7 +134,7 @@ class TemperedTerm(SoftTerm):
 
     softened_loss: ClassVar[Any]
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: RowSetName | None = None):
         super().__init__(weight, rows)
         self.temperature = as_schedule(temperature)
 
@@ -124,7 +143,7 @@ class TemperedTerm(SoftTerm):
 
 
 class LabelTerm(OutputTerm):
-    """A term on the labels of masked tokens (language modelling), or of rows whose label is not −100 or NaN."""
+    """A term on the labels of tokens (masked ones, or first sub-words), or of rows whose label is not −100 or NaN."""
 
     uses_unlabelled_rows = False
     reads_masked_tokens = True

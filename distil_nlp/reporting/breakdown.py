@@ -26,7 +26,16 @@ def classes_table(run: RunResults) -> Table | None:
     classes = run.get("breakdown.classes") or []
     shown = sorted(classes, key=_change_of_f1, reverse=True)[:MOST_CLASSES_LISTED]
     shown = [one for one in classes if one in shown]  # in the order of the classes
-    head = ("class", "rows", "teacher: precision", "recall", "F1", "student: precision", "recall", "F1", "change of F1")
+    head = (
+        *run.kind.class_columns,
+        "teacher: precision",
+        "recall",
+        "F1",
+        "student: precision",
+        "recall",
+        "F1",
+        "change of F1",
+    )
     note = "Change: student minus teacher, in points of 0.01."
     if len(shown) < len(classes):
         note += f" The {MOST_CLASSES_LISTED} of {len(classes)} classes whose F1 changed most."

@@ -5,6 +5,7 @@ from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
+from distil_nlp.tasks.tokens import TOKENS
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -12,6 +13,7 @@ KINDS: dict[str, TaskKind] = {
         MASKED_LM,
         CLASSIFICATION,
         REGRESSION,
+        TOKENS,
     )
 }
 
