@@ -11,7 +11,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from distil_nlp.errors import UserError, quoted
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[str]], **options: Any) -> BatchEncoding:
+def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Any]], **options: Any) -> BatchEncoding:
     """Return the tokens of a column of texts, which may be lists of words, or of two columns as pairs.
 
     Args:

@@ -107,7 +107,8 @@ class ExactEvaluation(_Trainer):
             return None, None, None
         if isinstance(self.compute_metrics, BatchMetrics):
             predictions, own_labels = self.compute_metrics.outputs(student.logits.detach().float(), inputs)
-            return None, *(torch.from_numpy(array).to(self.args.device) for array in (predictions, own_labels))
+            device = self.args.device
+            return None, torch.from_numpy(predictions).to(device), torch.from_numpy(own_labels).to(device)
         if self.objective.kind.level == "token":
             return None, None, None
         labels = inputs.get("labels")

@@ -14,14 +14,14 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.training import task_rows, text_rows, trainer
+from tests.helpers.training import task_rows, text_rows, token_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 """Each term on one of its kinds of task; the two processes below take all kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "regression")
+KINDS = ("mlm", "classification", "regression", "tokens")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -39,6 +39,8 @@ def models(kind, terms=()):
     """(student, teacher); the student drops out where a term compares passes."""
     if kind == "mlm":
         student, teacher = tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
+    elif kind == "tokens":
+        student, teacher = tiny.tagger(2, seed=1, **LIVELY), tiny.tagger(4, **LIVELY)
     else:
         labels = 1 if kind == "regression" else 3
         student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
@@ -48,6 +50,8 @@ def models(kind, terms=()):
 
 
 def data(kind, count=ROWS):
+    if kind == "tokens":
+        return token_rows(count)
     rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
     if kind == "regression":
         for row in rows:

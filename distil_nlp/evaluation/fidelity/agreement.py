@@ -114,8 +114,8 @@ class _Comparison:
         evaluator = evaluator_of(self.kind)
         batches = self.batches(max_rows)
         outputs = [
-            evaluator.compare_batch(*(signals.logits for signals in both), batch)
-            for both, batch in zip(self.signals(batches, "logits"), batches, strict=True)
+            evaluator.compare_batch(teacher.logits, student.logits, batch)
+            for (teacher, student), batch in zip(self.signals(batches, "logits"), batches, strict=True)
         ]
         labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, self.kind) else None
         return {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
