@@ -61,20 +61,21 @@ class Tags:
         """Return the tags of a sentence, in which each I- that continues no entity of its type is a B-, and how many.
 
         This makes IOB2 of IOB1, where entities begin with I- unless they follow one of their type. Tags without
-        prefixes stay as they are.
+        prefixes, and I- behind a word whose tag is not known, stay as they are.
 
         Args:
             ids: numbers of the tags; −100 for a word without one.
         """
         if not self.are_entities:
             return list(ids), 0
-        fixed, changed, before = [], 0, ""
+        fixed, changed = [], 0
+        before: str | None = ""
         for number in ids:
             begin = int(self._begin_of_inside[number]) if number >= 0 else -1
-            if begin >= 0 and before != type_of(self.names[number]):
+            if begin >= 0 and before not in (type_of(self.names[number]), None):
                 number, changed = begin, changed + 1
             fixed.append(number)
-            before = type_of(self.names[number]) if number >= 0 else ""  # "" for O too
+            before = type_of(self.names[number]) if number >= 0 else None  # "" for O
         return fixed, changed
 
 
