@@ -18,7 +18,6 @@ from seqeval.scheme import IOB2, Tokens
 from torch import Tensor
 from transformers import EvalPrediction
 
-from distil_nlp.data.tokens import Words
 from distil_nlp.evaluation.bootstrap import f1_of_sums, ratio_of_sums
 from distil_nlp.evaluation.fidelity.outputs import count_agreement
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures
@@ -43,8 +42,7 @@ class TokenEvaluator(Evaluator):
         chosen = logits.index_select(0, batch["rows"]["logits/labelled"])
         predicted = torch.where(chosen.isfinite().all(-1), chosen.argmax(-1), np.iinfo(np.int64).min).cpu().numpy()
         words = batch["words"]
-        pairs = [*_by_sentence(words, predicted)]
-        sums = np.stack([sums_of(words.tags, truth, guess) for truth, guess in pairs])
+        sums = np.stack([sums_of(words.tags, *pair) for pair in _by_sentence(batch, predicted)])
         marks = [zlib.crc32(np.asarray(labels, dtype=np.int64).tobytes()) for labels in words.labels]
         return sums.astype(np.float32), np.array(marks, dtype=np.int64)
 
@@ -66,9 +64,9 @@ class TokenEvaluator(Evaluator):
         guess = _commonest_tags(_words_of(row, around) for row in train)
         sums = []
         for row in rows:
-            words = Words(collator.tags, [row["word_labels"]], [row["is_read"]])
-            predicted = np.array([guess(word) for word, _ in _words_of(row, around)], dtype=np.int64)
-            sums += [sums_of(words.tags, *pair) for pair in _by_sentence(words, predicted)]
+            truth, predicted = np.array(row["word_labels"]), [guess(word) for word, _ in _words_of(row, around)]
+            scored = np.array(row["is_read"], dtype=bool) & (truth != -100)
+            sums.append(sums_of(collator.tags, truth, _of_words(scored, np.array(predicted, dtype=np.int64))))
         return self.metrics(task)(EvalPrediction(np.stack(sums), np.zeros(len(sums))))
 
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
@@ -99,7 +97,7 @@ class TokenEvaluator(Evaluator):
         words = batch["words"]
         if not words.tags.are_entities:
             return *count_agreement(teacher, student), None
-        pairs = (_by_sentence(words, model.argmax(-1).cpu().numpy()) for model in (teacher, student))
+        pairs = (_by_sentence(batch, model.argmax(-1).cpu().numpy()) for model in (teacher, student))
         sums = [sums_of(words.tags, truth, guess) for (_, truth), (_, guess) in zip(*pairs, strict=True)]
         return *count_agreement(teacher, student), _cells(np.stack(sums)).sum((0, 2))
 
@@ -155,21 +153,28 @@ def _entities(tags: Tags, ids: np.ndarray) -> set[tuple[str, int, int]]:
     return {(entity.tag, entity.start, entity.end) for entity in Tokens(names, IOB2).entities}
 
 
-def _by_sentence(words: Words, predicted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the true and the predicted tags of each sentence's words.
+def _by_sentence(batch: Mapping[str, Any], predicted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the true and the predicted tags of each sentence's words; none of a sentence that only fills up a batch.
 
     Args:
-        words: of a batch.
+        batch: with its row set `labelled`, which holds no tokens of such a sentence.
         predicted: of the words that are read and have a tag, in order.
     """
-    start = 0
-    for labels, is_read in zip(words.labels, words.is_read, strict=True):
+    words, sentence = batch["words"], batch["rows"]["labelled"].cpu().numpy() // batch["input_ids"].shape[1]
+    counts = np.bincount(sentence, minlength=len(words.labels))
+    parts = np.split(predicted, counts.cumsum()[:-1])
+    for labels, is_read, own in zip(words.labels, words.is_read, parts, strict=True):
         truth = np.array(labels, dtype=np.int64)
         scored = np.array(is_read, dtype=bool) & (truth != -100)
-        guess = np.full(len(truth), _UNREAD)
-        guess[scored] = predicted[start : start + scored.sum()]
-        start += scored.sum()
-        yield truth, guess
+        truth = truth if len(own) == scored.sum() else truth[:0]
+        yield truth, _of_words(scored[: len(truth)], own)
+
+
+def _of_words(scored: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return a tag for each word of a sentence: the predictions in order where there are any, else none."""
+    guess = np.full(len(scored), _UNREAD)
+    guess[scored] = predicted
+    return guess
 
 
 def _cells(sums: np.ndarray) -> np.ndarray:

@@ -37,15 +37,23 @@ def drawn(tags, seed=0, sentences=40):
     return truth, predicted
 
 
+def batch_of(tags, truth, is_read):
+    """A batch in which each word is a token, with room for words that are not read."""
+    length = max(map(len, truth))
+    places = [
+        i * length + k for i, row in enumerate(truth) for k, tag in enumerate(row) if is_read[i][k] and tag != -100
+    ]
+    rows = {"labelled": torch.tensor(places), "logits/labelled": torch.arange(len(places))}
+    return {"words": Words(tags, truth, is_read), "rows": rows, "input_ids": torch.zeros(len(truth), length)}
+
+
 def outputs_of(tags, truth, predicted, is_read=None):
     """What the evaluator makes of logits whose largest is the prediction; None is a word that is not read."""
     is_read = is_read or [[True] * len(row) for row in truth]
-    chosen = [
-        tag for row, read in zip(predicted, is_read, strict=True) for tag, one in zip(row, read, strict=True) if one
-    ]
+    words = [zip(*one, strict=True) for one in zip(truth, predicted, is_read, strict=True)]
+    chosen = [guess for row in words for tag, guess, one in row if one and tag != -100]
     logits = torch.nn.functional.one_hot(torch.tensor(chosen), len(tags.names)).float()
-    batch = {"words": Words(tags, truth, is_read), "rows": {"logits/labelled": torch.arange(len(logits))}}
-    return Outputs(*EVALUATOR.outputs(logits, batch))
+    return Outputs(*EVALUATOR.outputs(logits, batch_of(tags, truth, is_read)))
 
 
 def metrics(task, outputs):
@@ -96,17 +104,15 @@ def test_what_is_not_read_is_missed():
 
 def test_words_without_a_tag_do_not_count():
     """Prevents predictions for them from being taken for false entities."""
-    outputs = outputs_of(BIO, [[1, -100, 0]], [[1, 0]], [[True, True, True]])
+    outputs = outputs_of(BIO, [[1, -100, 0]], [[1, 3, 0]], [[True, True, True]])
     assert metrics("tokens", outputs)["f1"] == 1.0
 
 
 def test_logits_that_are_not_finite_are_seen():
     """Prevents NaN from being the first tag."""
-    batch = {"words": Words(BIO, [[0, 1], [0]], [[True, True], [True]])}
-    batch["rows"] = {"logits/labelled": torch.arange(3)}
     logits = torch.zeros(3, 5)
     logits[1, 2] = torch.nan
-    sums, _ = EVALUATOR.outputs(logits, batch)
+    sums, _ = EVALUATOR.outputs(logits, batch_of(BIO, [[0, 1], [0]], [[True, True], [True]]))
     assert np.isnan(sums).all(1).tolist() == [True, False]
 
 
@@ -122,7 +128,7 @@ def test_the_interval_is_that_of_resampled_sentences():
         rows = generator.integers(0, 60, 60)
         own.append(metrics("tokens", Outputs(outputs.predictions[rows], outputs.labels[rows]))["f1"])
     assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(own, [0.025, 0.975])), abs=0.02)
-    other = outputs_of(BIO, truth, drawn(BIO, 1, 60)[0] and truth)
+    other = outputs_of(BIO, truth, truth)
     assert paired_gain("tokens", [other], [outputs]).mean == pytest.approx(1 - found["mean"])
 
 
@@ -151,16 +157,16 @@ def test_the_baseline_knows_the_commonest_tag_of_each_word():
 
 def test_fidelity_compares_words_and_entities_of_both_models():
     """Prevents an agreement over padding, and entities compared with the labels instead of the teacher's."""
-    words = Words(BIO, [[0, 0, 0], [0]], [[True, True, True], [True]])
+    batch = batch_of(BIO, [[0, 0, 0], [0]], [[True, True, True], [True]])
     teacher = torch.nn.functional.one_hot(torch.tensor([1, 2, 0, 3]), 5).float() * 4
     student = torch.nn.functional.one_hot(torch.tensor([1, 0, 0, 3]), 5).float() * 4
-    batches = [EVALUATOR.compare_batch(teacher, student, {"words": words})]
+    batches = [EVALUATOR.compare_batch(teacher, student, batch)]
     found = EVALUATOR.fidelity(batches, None)
     assert (found["tokens"], found["agreement"]) == (4, 0.75)
     log = [one.double().log_softmax(-1) for one in (teacher, student)]
     assert found["kl"] == pytest.approx(float((log[0].exp() * (log[0] - log[1])).sum() / 4))
     assert found["entity_f1"] == pytest.approx(0.5)
     quiet = torch.nn.functional.one_hot(torch.zeros(4, dtype=torch.long), 5).float()
-    assert EVALUATOR.fidelity([EVALUATOR.compare_batch(quiet, quiet, {"words": words})], None)["entity_f1"] is None
+    assert EVALUATOR.fidelity([EVALUATOR.compare_batch(quiet, quiet, batch)], None)["entity_f1"] is None
     plain = {"words": SimpleNamespace(tags=POS)}
     assert "entity_f1" not in EVALUATOR.fidelity([EVALUATOR.compare_batch(teacher[:, :3], student[:, :3], plain)], None)
