@@ -3,7 +3,7 @@
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
 fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
 are positions in the batch: `sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens
-(first sub-words). `batch` has one row if there are at least two sequences
+(first sub-words), and `sub_words` those of any word. `batch` has one row if there are at least two sequences
 (in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU.
@@ -157,6 +157,8 @@ class RowCollator:
             return np.flatnonzero(attended)
         if name == self.sets.kind.label_rows and self.sets.kind.level == "token":
             return np.flatnonzero(_labelled(batch, batch["input_ids"].shape) & ~fillers[:, None])
+        if name == "sub_words":
+            return np.flatnonzero(batch["is_word"].numpy() & ~fillers[:, None])
         if name == "cls":
             return np.flatnonzero(~fillers) * attended.shape[1] + attended[~fillers].argmax(1)
         if name == "sequences":

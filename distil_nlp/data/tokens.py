@@ -140,14 +140,17 @@ class TagLabels(LabelReader):
         return [tags.repaired(sentence)[0] for sentence in self.numbers(values, labels)]
 
     def features(self) -> dict[str, Any]:
-        """Return the label of each sub-word, the tag of each word, and whether the word is read."""
-        return {"labels": List(Value("int64")), "word_labels": List(Value("int64")), "is_read": List(Value("bool"))}
+        """Return the label of each token, whether it is of a word, the tag of each word, and whether that is read."""
+        numbers, flags = List(Value("int64")), List(Value("bool"))
+        return {"labels": numbers, "is_word": flags, "word_labels": numbers, "is_read": flags}
 
     def columns(self, values: Sequence[Any], labels: Labels, tokens: BatchEncoding) -> dict[str, list[Any]]:
         """Return the columns of `features` of tokenised sentences."""
         word_labels = self.encode(values, labels)
-        found = [_aligned(tokens.word_ids(i), tags) for i, tags in enumerate(word_labels)]
+        words = [tokens.word_ids(i) for i in range(len(word_labels))]
+        found = [_aligned(own, tags) for own, tags in zip(words, word_labels, strict=True)]
         return {
+            "is_word": [[word is not None for word in own] for own in words],
             "labels": [sub_words for sub_words, _ in found],
             "word_labels": word_labels,
             "is_read": [is_read for _, is_read in found],
@@ -209,17 +212,19 @@ class TokenCollator:
             self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt")
         )
         if "labels" in features[0]:
-            batch["labels"] = self._padded([row["labels"] for row in features], batch["input_ids"].shape[1])
+            length = batch["input_ids"].shape[1]
+            batch["labels"] = self._padded([row["labels"] for row in features], length, -100)
+            batch["is_word"] = self._padded([row["is_word"] for row in features], length, False)
         if "word_labels" in features[0]:
             columns = ([row[name] for row in features] for name in ("word_labels", "is_read"))
             batch["words"] = Words(self.tags, *columns)
         return batch
 
-    def _padded(self, labels: Sequence[Sequence[int]], length: int) -> torch.Tensor:
-        padded = torch.full((len(labels), length), -100)
-        for row, own in zip(padded, labels, strict=True):
+    def _padded(self, columns: Sequence[Sequence[int]], length: int, filling: int) -> torch.Tensor:
+        padded = torch.full((len(columns), length), filling)
+        for row, own in zip(padded, columns, strict=True):
             place = slice(length - len(own), None) if self.tokenizer.padding_side == "left" else slice(len(own))
-            row[place] = torch.tensor(own, dtype=torch.int64)
+            row[place] = torch.tensor(own, dtype=padded.dtype)
         return padded
 
 

@@ -8,7 +8,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from distil_nlp.objective import ModelShape, OutputTerm, RowSetName, Weight, check_same_shape, validate_row_set
+from distil_nlp.objective import (
+    ModelShape,
+    OutputTerm,
+    RowSetName,
+    Weight,
+    check_same_shape,
+    rows_of_outputs,
+    validate_row_set,
+)
 from distil_nlp.signals.types import Signals
 from distil_nlp.tasks import TaskKind
 
@@ -85,7 +93,7 @@ class RDrop(OutputTerm):
             validate_row_set(self, self.row_set)
 
     def counted_rows(self) -> str:
-        return str(self.row_set or self.kind.label_rows) if self.kind.level == "token" else "sequences"
+        return rows_of_outputs(self.row_set, self.kind)
 
     @property
     def reads_masked_tokens(self) -> bool:

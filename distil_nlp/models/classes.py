@@ -229,7 +229,7 @@ def _permute_outputs(model: PreTrainedModel, order: Sequence[int], name: str) ->
                 if parameter is not None:
                     parameter.copy_(parameter[index])
         after = _short_logits(model)
-        if after is not None and torch.allclose(after, before[:, index], rtol=1e-4, atol=1e-5):
+        if after is not None and torch.allclose(after, before[..., index], rtol=1e-4, atol=1e-5):
             return
     raise UserError(
         None,

@@ -21,6 +21,7 @@ from distil_nlp.objective.term import (
     Temperature,
     Weight,
     as_schedule,
+    rows_of_outputs,
     validate_row_set,
 )
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
@@ -93,8 +94,9 @@ class SoftTerm(OutputTerm):
 
     Args:
         rows: where outputs are of tokens: those with a label, which is the default (`masked` tokens of language
-            modelling, `labelled` first sub-words of token classification), `all` attended tokens, or a sampled fraction
-            of them. DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
+            modelling, `labelled` first sub-words of token classification), `all` attended tokens (of token
+            classification those of words), or a sampled fraction of the attended ones.
+            DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
     """
 
     def __init__(self, weight: Weight = 1.0, rows: RowSetName | None = None):
@@ -107,7 +109,7 @@ class SoftTerm(OutputTerm):
             validate_row_set(self, self.row_set)
 
     def counted_rows(self) -> str:
-        return str(self.row_set or self.kind.label_rows) if self.kind.level == "token" else "sequences"
+        return rows_of_outputs(self.row_set, self.kind)
 
     @property
     def reads_masked_tokens(self) -> bool:

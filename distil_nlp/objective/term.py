@@ -177,6 +177,17 @@ class LossTerm:
         raise NotImplementedError
 
 
+def rows_of_outputs(row_set: str | float | None, kind: TaskKind) -> str:
+    """Return the row set of a term on outputs: sequences, or the tokens that a recipe chooses.
+
+    These are by default the tokens with a label. Where words have labels, `all` are the sub-words of words: models are
+    not trained on the outputs of special tokens.
+    """
+    if kind.level == "sequence":
+        return "sequences"
+    return "sub_words" if row_set == "all" and kind.has_labels else str(row_set or kind.label_rows)
+
+
 def validate_row_set(term: LossTerm, row_set: str | float | None) -> None:
     """Raise UserError for tokens that a kind of task does not have: masked ones, or those with a label."""
     own = term.kind.label_rows if term.kind.level == "token" else None

@@ -46,6 +46,7 @@ def test_the_first_sub_word_has_the_tag_and_the_others_none():
     pieces = tiny.tokenizer().convert_ids_to_tokens(first["input_ids"])
     assert pieces == ["[CLS]", "the", "walk", "##ed", "cat", "[SEP]"]
     assert first["labels"] == [-100, 0, 1, -100, 2, -100]
+    assert first["is_word"] == [False, True, True, True, True, False]
     assert (first["word_labels"], first["is_read"]) == ([0, 1, 2], [True] * 3)
     assert (data.head.labels, data.task) == (tuple(NAMES), "tokens")
     batch = data.collator([data.split.train[i] for i in (0, 1)])

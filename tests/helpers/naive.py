@@ -74,11 +74,16 @@ def _terms(
         "masked": [at for at in tokens if "labels" in batch and own_rows == "masked" and batch["labels"][at] != -100],
     }
     if own_rows == "labelled":
+        inner = {(row, max(at for own, at in tokens if own == row)) for row, _ in tokens} | {
+            (row, 0) for row, _ in tokens
+        }
+        places["words"] = [at for at in tokens if at not in inner]  # padding is on the right
         places["labelled"] = [at for at in tokens if batch["labels"][at] != -100]
     for name in {step.rows, step.hidden_rows} - places.keys():  # a sampled fraction, as it was drawn
         places[name] = [divmod(place, width) for place in batch["rows"][name].tolist()]
     if own_rows is not None:
-        soft, hard = places[step.rows], places[own_rows]
+        soft = places["words" if step.kind == "tokens" and step.rows == "all" else step.rows]
+        hard = places[own_rows]
         labels = [int(batch["labels"][at]) for at in hard]
     else:
         soft = sorted({row for row, _ in tokens})

@@ -58,6 +58,7 @@ def token_rows(count: int = 24, num_labels: int = 3, seed: int = 0) -> list[dict
         length = len(row["input_ids"])
         inner = [(i + place) % num_labels if place % 3 and i % 5 != 4 else -100 for place in range(length - 2)]
         row["attention_mask"], row["labels"] = [1] * length, [-100, *inner, -100]
+        row["is_word"] = [False, *[True] * (length - 2), False]
         row["word_labels"] = [label for label in inner if label != -100]
         row["is_read"] = [True] * len(row["word_labels"])
     return rows

@@ -102,7 +102,7 @@ def data(case: Case) -> list[dict[str, Any]]:
             row |= {"attention_mask": [1] * len(row["input_ids"]), "labels": known if is_known else unknown}
         if case.kind == "tokens":
             tags = [(i + place) % 3 if is_known and place % 2 == 0 else -100 for place in range(length)]
-            row["labels"] = [-100, *tags, -100]
+            row |= {"labels": [-100, *tags, -100], "is_word": [False, *[True] * length, False]}
         rows.append(row)
     return rows
 

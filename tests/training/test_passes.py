@@ -85,7 +85,9 @@ def expected(kind, batches):
             passes.append(student(**inputs, **shown))
         attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).nonzero().tolist()
         tokens = [tuple(at) for at in attended]
-        outputs = tokens if kind in ("mlm", "tokens") else list(range(len(batch["input_ids"])))
+        outputs = tokens if kind == "mlm" else list(range(len(batch["input_ids"])))
+        if kind == "tokens":
+            outputs = [at for at in tokens if batch["is_word"][at]]
         labelled = [at for at in outputs if kind == "regression" or batch["labels"][at] != -100]
         for one in passes:
             for at in outputs:
