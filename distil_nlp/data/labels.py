@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, Value
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from distil_nlp.data.tokenization import tokenise, trim_long_pairs
 from distil_nlp.tasks import Task
 
 Labels = tuple[str, ...] | None
@@ -51,6 +53,18 @@ class LabelReader(ABC):
         """Return the type of the column of encoded labels."""
         return Value(np.dtype(self.dtype).name)
 
+    def features(self, num_labels: int) -> dict[str, Any]:
+        """Return the columns that `columns` gives, and their types."""
+        return {"labels": self.feature(num_labels)}
+
+    def columns(self, values: Sequence[Any], classes: Any, tokens: BatchEncoding) -> dict[str, list[Any]]:
+        """Return the columns of labels of tokenised rows: one of each row.
+
+        Args:
+            classes: names of the classes, and the number of outputs.
+        """
+        return {"labels": self.encode(values, *classes)}
+
     def unlabelled(self, count: int, num_labels: int) -> np.ndarray:
         """Return the encoded labels of so many unlabelled rows."""
         return np.full(count, self.missing, self.dtype)
@@ -61,6 +75,15 @@ class LabelReader(ABC):
         Missing labels have a group that means nothing.
         """
         return list(values)
+
+    def tokenise(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[Any]], max_length: int | None
+    ) -> BatchEncoding:
+        """Return the tokens of texts or pairs of texts, cut at `max_length`; whole if that is None."""
+        if len(texts) == 2 and max_length is not None:
+            first, second = texts.values()
+            texts = dict(zip(texts, trim_long_pairs(tokenizer, first, second, max_length), strict=True))
+        return tokenise(tokenizer, texts, truncation=max_length is not None, max_length=max_length)
 
 
 def is_missing(value: Any) -> bool:

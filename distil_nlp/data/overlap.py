@@ -91,9 +91,18 @@ def _texts(rows: Any, columns: Sequence[str]) -> Iterator[pa.Array]:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column as text; one of another type, which is refused when it is tokenised, as blank rows."""
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    """Return a column as text, words joined by spaces; one of another type as blank rows.
+
+    Such a column is refused when it is tokenised.
+    """
+    if pa.types.is_list(column.type) and _is_text(column.type.value_type):
+        column = pc.binary_join(pc.cast(column, pa.list_(pa.string())), " ")  # words
+    is_text = _is_text(column.type)
     return pc.cast(column if is_text else pa.chunked_array([pa.nulls(len(column))]), pa.large_string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _are_distinct(texts: pa.ChunkedArray) -> bool:

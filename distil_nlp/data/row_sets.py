@@ -2,7 +2,8 @@
 
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
 fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
-are positions in the batch: `sequences`, and `labelled` ones. `batch` has one row if there are at least two sequences
+are positions in the batch: `sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens
+(first sub-words), and `sub_words` those of any word. `batch` has one row if there are at least two sequences
 (in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU.
@@ -27,6 +28,11 @@ NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
 SEQUENCE_SETS = frozenset({"sequences", "labelled"})
 """Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
+
+
+def is_of_sequences(name: str, kind: TaskKind) -> bool:
+    """Return whether a row set has positions in the batch, not in (batch × seq)."""
+    return name in SEQUENCE_SETS and not (name == kind.label_rows and kind.level == "token")
 
 
 @dataclass(frozen=True)
@@ -149,8 +155,10 @@ class RowCollator:
     ) -> np.ndarray:
         if name == "all":
             return np.flatnonzero(attended)
-        if name == "masked":
-            return np.flatnonzero((batch["labels"].numpy() != -100) & ~fillers[:, None])
+        if name == self.sets.kind.label_rows and self.sets.kind.level == "token":
+            return np.flatnonzero(_labelled(batch, batch["input_ids"].shape) & ~fillers[:, None])
+        if name == "sub_words":
+            return np.flatnonzero(batch["is_word"].numpy() & ~fillers[:, None])
         if name == "cls":
             return np.flatnonzero(~fillers) * attended.shape[1] + attended[~fillers].argmax(1)
         if name == "sequences":
@@ -158,7 +166,7 @@ class RowCollator:
         if name == "batch":
             return np.arange(int((~fillers).sum() > 1))
         if name == "labelled":
-            return np.flatnonzero(_labelled(batch, len(fillers)) & ~fillers)
+            return np.flatnonzero(_labelled(batch, fillers.shape) & ~fillers)
         return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)
 
     def _sample(self, fraction: float, ids: np.ndarray, attended: np.ndarray, epochs: list[int]) -> np.ndarray:
@@ -173,10 +181,18 @@ class RowCollator:
         return np.concatenate([np.empty(0, np.int64), *chosen])
 
 
-def _labelled(batch: dict[str, Any], size: int) -> np.ndarray:
+def logit_labels(batch: Mapping[str, Any], kind: TaskKind) -> Any:
+    """Return the labels of the rows of logits: those of the batch, or of the tokens that the head runs on; or None."""
+    labels = batch.get("labels")
+    if labels is None or kind.level == "sequence":
+        return labels
+    return labels.flatten().index_select(0, batch["rows"]["head"])
+
+
+def _labelled(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return which rows or tokens have a label; none where the batch has no labels."""
     if "labels" not in batch:
-        return np.zeros(size, dtype=bool)
+        return np.zeros(shape, dtype=bool)
     labels = batch["labels"].numpy()
-    if not np.issubdtype(labels.dtype, np.floating):
-        return labels != -100
-    return ~np.isnan(labels.reshape(size, -1)).any(1)
+    known = ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels != -100
+    return known.reshape(*shape, -1).all(-1)

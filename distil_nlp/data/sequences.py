@@ -16,7 +16,7 @@ from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
-from distil_nlp.data.tokenization import tokenise, trim_long_pairs, word_ids
+from distil_nlp.data.tokenization import word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Head, Task, TaskKind, task_kind
@@ -337,7 +337,7 @@ def _tokenise(
 ) -> Dataset:
     """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
     features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
-    features |= {"length": Value("int32"), "labels": label_reader(task.kind).feature(classes[1])}
+    features |= {"length": Value("int32"), **label_reader(task.kind).features(classes[1])}
     features |= {"word_ids": List(Value("int32"))} if words else {}
     return rows.map(
         _encode,
@@ -353,19 +353,15 @@ def _tokenise(
 def _encode(
     batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, classes: Any, max_length: int, words: bool
 ) -> dict[str, Any]:
+    reader = label_reader(task.kind)
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
-    if len(texts) == 2:
-        first, second = texts.values()
-        texts = dict(zip(texts, trim_long_pairs(tokenizer, first, second, max_length), strict=True))
-    tokens = tokenise(tokenizer, texts, truncation=True, max_length=max_length)
-    encoded = dict(tokens)
-    count = len(encoded["input_ids"])
-    values = batch.get(task.label_column, [None] * count)
-    encoded["labels"] = label_reader(task.kind).encode(values, *classes)
+    tokens = reader.tokenise(tokenizer, texts, max_length)
+    values = batch.get(task.label_column, [None] * len(tokens["input_ids"]))
+    encoded = {**tokens, **reader.columns(values, classes, tokens)}
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if words:
         encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
-    names = (*tokenizer.model_input_names, "length", "labels", *(["word_ids"] if words else []))
+    names = (*tokenizer.model_input_names, "length", *reader.features(classes[1]), *(["word_ids"] if words else []))
     return {name: encoded[name] for name in names}
 
 

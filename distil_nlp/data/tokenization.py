@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -10,17 +11,18 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from distil_nlp.errors import UserError, quoted
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[str]], **options: Any) -> BatchEncoding:
-    """Return the tokens of a column of texts, or of two columns as pairs.
+def tokenise(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Any]], **options: Any) -> BatchEncoding:
+    """Return the tokens of a column of texts, which may be lists of words, or of two columns as pairs.
 
     Args:
         columns: the texts by the names of their columns.
+        options: of the tokenizer, such as `is_split_into_words`.
 
     Raises:
         UserError: if a value is not a text, or the tokenizer fails on one.
     """
     for name, texts in columns.items():
-        _check_texts(name, texts)
+        _check_texts(name, list(chain.from_iterable(texts)) if options.get("is_split_into_words") else texts)
     try:
         return tokenizer(*columns.values(), verbose=False, **options)
     except Exception as error:  # tokenizers raises Exception itself

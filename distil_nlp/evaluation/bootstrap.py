@@ -202,7 +202,7 @@ def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def f1_of_sums(sums: np.ndarray) -> np.ndarray:
-    """Return F1 of sums of true positives, false positives and false negatives, (draws,)."""
+    """Return F1 of true positives, false positives and false negatives, (draws,); 0 without any."""
     correct, wrong = 2 * sums[:, 0], sums[:, 1] + sums[:, 2]
     return correct / np.maximum(correct + wrong, 1)
 

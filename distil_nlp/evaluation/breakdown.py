@@ -16,7 +16,7 @@ _QUARTILES = (0.25, 0.5, 0.75)
 def breakdown(
     evaluator: Evaluator, teacher: Outputs, student: Outputs, lengths: Sequence[int], labels: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the block `breakdown` of `results.json`; {} for a kind of task whose rows have no single prediction.
+    """Return the block `breakdown` of `results.json`; {} for a kind of task without classes or predictions of rows.
 
     Args:
         evaluator: of the kind of task.
@@ -26,15 +26,15 @@ def breakdown(
         labels: names of the classes; None for their numbers.
     """
     models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
-    if models["teacher"] is None:
-        return {}
-    found: dict[str, Any] = {"lengths": _by_length(models, np.asarray(lengths))}
-    if models["teacher"].probabilities is not None:
+    found: dict[str, Any] = {}
+    if models["teacher"] is not None:
+        found["lengths"] = _by_length(models, np.asarray(lengths))
+    if models["teacher"] is not None and models["teacher"].probabilities is not None:
         found["changes"] = _changes(models["teacher"].errors, models["student"].errors)
     outputs = {"teacher": teacher, "student": student}
     classes: dict[str, Any] = {role: evaluator.class_scores(values) for role, values in outputs.items()}
     if classes["teacher"]:
-        found["classes"] = _by_class(classes, labels)
+        found["classes"] = _by_class(classes, labels and evaluator.units(labels))
     return found
 
 

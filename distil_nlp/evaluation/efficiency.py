@@ -113,7 +113,7 @@ class _ServedRows:
     def __init__(self, rows: Any, collator: Callable, columns: frozenset[str], device: torch.device):
         self._collator, self._columns, self._device = collator, columns, device
         drawn = np.random.default_rng(0).permutation(0 if rows is None else len(rows))[:_SAMPLED_ROWS]
-        known = columns | {"labels", "word_ids"}
+        known = columns | {"word_ids"}
         self._rows = [{key: value for key, value in rows[int(i)].items() if key in known} for i in drawn]
 
     def has_shorter_than(self, length: int) -> bool:

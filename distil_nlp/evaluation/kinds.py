@@ -129,7 +129,11 @@ class Evaluator(ABC):
         logits = torch.from_numpy(teacher.predictions), torch.from_numpy(student.predictions)
         return self.fidelity([logits], torch.from_numpy(student.labels))
 
-    def compare_batch(self, teacher: Tensor, student: Tensor) -> Any:
+    def units(self, labels: Sequence[str]) -> Sequence[str]:
+        """Return the names of what `class_scores` is of: the classes themselves."""
+        return labels
+
+    def compare_batch(self, teacher: Tensor, student: Tensor, batch: Mapping[str, Any]) -> Any:
         """Return the part of a batch's logits that `fidelity` needs; kept in memory for all batches."""
         return teacher.cpu(), student.cpu()
 

@@ -59,7 +59,7 @@ class MaskedLMEvaluator(Evaluator):
         """Return the number of masked tokens."""
         return predictions[:, 2]
 
-    def compare_batch(self, teacher: Tensor, student: Tensor) -> tuple[int, int, float]:
+    def compare_batch(self, teacher: Tensor, student: Tensor, batch: Mapping[str, Any]) -> tuple[int, int, float]:
         """Return sums: logits of a vocabulary are too many to keep."""
         return count_agreement(teacher, student)
 

@@ -29,8 +29,9 @@ class Outputs:
 
     Attributes:
         predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, correct
-            tokens, masked tokens.
-        labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused.
+            tokens, masked tokens. For `tokens` sums of each sentence, see `evaluation.tokens`.
+        labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused, for `tokens` a checksum of the
+            sentence's tags.
         threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
     """
 
@@ -69,7 +70,7 @@ def predict(
     recorder = Recorder(model, objective.request("student"), head_rows=kind.level == "token")
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
-    collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | {"labels", "word_ids"})
+    collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | kind.columns)
     outputs = {}
     for name, rows in splits.items():
         order = _by_length(rows)

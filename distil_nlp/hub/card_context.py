@@ -84,12 +84,12 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a snippet that runs, and the classes it answers with."""
     labels, length = _classes(facts, config), facts.get("recipe.data.max_length")
     options = facts.kind.pipeline_options
-    if options is not None:
+    if facts.kind.truncates:
         options += f", truncation=True{f', max_length={length}' if length else ''}"
     return {
         "pipeline_tag": facts.kind.pipeline_tag,
         "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
-        "call_options": options or "",
+        "call_options": options,
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
         "thresholds": [escape_markdown(sentence) for sentence in threshold_sentences(facts)],
         "more_labels": max(0, len(labels) - _SHOWN_LABELS),

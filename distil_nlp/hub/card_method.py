@@ -125,6 +125,8 @@ def _layers(layers: Any) -> str:
 def _tokens(term: Mapping[str, Any], kind: TaskKind) -> str:
     """Return the tokens that a term compares; outputs of whole sequences have none to choose from."""
     rows = term.get("rows")
+    if rows is None and "rows" in term and kind.level == "token":
+        rows = kind.label_rows  # the default
     if rows is None or not (kind.level == "token" or term.get("layers")):
         return ""
     return escape_markdown(rows) if isinstance(rows, str) else f"{percent(rows, 0)}, drawn anew"

@@ -61,7 +61,7 @@ class DistInter(TemperedTerm):
     paper = "2205.10536"
     softened_loss = staticmethod(dist_inter)
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName | None = None):
         super().__init__(weight, temperature, rows)
 
 

@@ -90,7 +90,7 @@ class JensenShannon(TemperedTerm):
     paper = "2306.13649"
 
     def __init__(
-        self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Fraction = 0.5, rows: RowSetName = "masked"
+        self, weight: Weight = 1.0, temperature: Temperature = 2.0, beta: Fraction = 0.5, rows: RowSetName | None = None
     ):
         super().__init__(weight, temperature, rows)
         self.beta = beta

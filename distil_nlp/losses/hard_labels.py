@@ -71,7 +71,8 @@ class HardLabel(LabelTerm):
 
     For multi-label classification it is the sum over classes of the binary cross-entropy.
 
-    Rows are masked tokens (language modelling) or labelled rows; rows labelled −100 or NaN are excluded.
+    Rows are masked tokens (language modelling), first sub-words of words (token classification) or labelled rows; those
+    labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False

@@ -44,5 +44,5 @@ class SoftTargetCrossEntropy(TemperedTerm):
     paper = "1909.10351"
     softened_loss = staticmethod(soft_target_cross_entropy)
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 1.0, rows: RowSetName | None = None):
         super().__init__(weight, temperature, rows)

@@ -163,7 +163,7 @@ class SoftTargetKL(TemperedTerm):
         self,
         weight: Weight = 1.0,
         temperature: Temperature = 2.0,
-        rows: RowSetName = "masked",
+        rows: RowSetName | None = None,
         by_confidence: bool = False,
     ):
         super().__init__(weight, temperature, rows)

@@ -109,7 +109,7 @@ def class_mapping(
             fix=("choose the teacher's own task, or set teacher.finetune={} with a checkpoint that has no head"),
         )
     wanted = head.labels or numbers
-    if label_names:
+    if label_names and not head.are_named_by_recipe:
         return ClassMapping(_checked_order(label_names, wanted), own, wanted, "setting")
     order = order_by_names(own, wanted)
     if order is not None:
@@ -239,7 +239,7 @@ def _permute_outputs(model: PreTrainedModel, order: Sequence[int], name: str) ->
                 if parameter is not None:
                     parameter.copy_(parameter[index])
         after = _short_logits(model)
-        if after is not None and torch.allclose(after, before[:, index], rtol=1e-4, atol=1e-5):
+        if after is not None and torch.allclose(after, before[..., index], rtol=1e-4, atol=1e-5):
             return
     raise UserError(
         None,

@@ -7,6 +7,7 @@ from transformers import (
     DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
+    DistilBertForTokenClassification,
     PreTrainedModel,
 )
 
@@ -39,10 +40,12 @@ _AROUND = {
 def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
     """Return student name → teacher tensor, from BERT to DistilBERT classes.
 
-    A classifier is not included: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
+    A classifier of tokens is included; one of texts is not: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
     """
     state = teacher.state_dict()
     sources = {name: state[source] for name, source in _AROUND.items() if source in state}
+    if isinstance(student, DistilBertForTokenClassification):
+        sources |= {f"classifier.{kind}": state[f"classifier.{kind}"] for kind in _KINDS}
     positions, segment = state[_TABLES[0]], state[_TABLES[1]][0]
     sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
     for i, teacher_layer in enumerate(layers):
@@ -53,10 +56,12 @@ def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, laye
     return sources
 
 
-def _distilbert_origins(layers: list[int]) -> set[str]:
+def _distilbert_origins(student: PreTrainedModel, layers: list[int]) -> set[str]:
     """Return the names of the teacher's parameters that `_distilbert_sources` reads."""
     blocks = {f"bert.encoder.layer.{i}.{part}.{kind}" for i in layers for part in _BLOCK.values() for kind in _KINDS}
-    return {*_AROUND.values(), *_TABLES, *blocks}
+    has_classifier = isinstance(student, DistilBertForTokenClassification)
+    classifier = {f"classifier.{kind}" for kind in _KINDS} if has_classifier else set()
+    return {*_AROUND.values(), *_TABLES, *blocks, *classifier}
 
 
 def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
@@ -87,6 +92,13 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
     )
 
 
+_CLASSES = {
+    "ForMaskedLM": DistilBertForMaskedLM,
+    "ForSequenceClassification": DistilBertForSequenceClassification,
+    "ForTokenClassification": DistilBertForTokenClassification,
+}
+
+
 def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
-    is_mlm = type(teacher).__name__.endswith("ForMaskedLM")
-    return DistilBertForMaskedLM if is_mlm else DistilBertForSequenceClassification
+    name = type(teacher).__name__
+    return next((cls for end, cls in _CLASSES.items() if name.endswith(end)), DistilBertForSequenceClassification)

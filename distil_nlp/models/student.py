@@ -177,7 +177,7 @@ def build_student(
         return student, report
     if architecture == "distilbert":
         _copy(student, _distilbert_sources(teacher, student, layers), report)
-        used = _distilbert_origins(layers)
+        used = _distilbert_origins(student, layers)
     else:
         prefixes, state = stack_prefixes(teacher), teacher.state_dict()
         origins = _origins(student, prefixes, layers, state.keys())

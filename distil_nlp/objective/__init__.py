@@ -37,6 +37,8 @@ from distil_nlp.objective.term import (
     Weight,
     as_schedule,
     check_same_shape,
+    rows_of_outputs,
+    validate_row_set,
 )
 
 __all__ = [
@@ -72,4 +74,6 @@ __all__ = [
     "by_sequence",
     "check_same_shape",
     "pair_layers",
+    "rows_of_outputs",
+    "validate_row_set",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
-from distil_nlp.objective.term import LayerPairs, LossTerm, ModelShape, Role, RowSetName, Weight
+from distil_nlp.objective.term import LayerPairs, LossTerm, ModelShape, Role, RowSetName, Weight, validate_row_set
 from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 
@@ -69,7 +69,8 @@ class LayerTerm(LossTerm):
     Args:
         layers: [teacher, student] pairs of 0-based blocks (`embeddings` for the embedding output), or
             `last`, `uniform`, `all`, `skip`, `middle` (see `pair_layers`).
-        rows: `all` attended tokens, `masked` tokens, or a sampled fraction.
+        rows: `all` attended tokens, those with a label (`masked` ones of mlm, `labelled` ones of tokens), or a sampled
+            fraction.
     """
 
     def __init__(self, weight: Weight = 1.0, layers: LayerPairs = "uniform", rows: RowSetName = "all"):
@@ -80,14 +81,7 @@ class LayerTerm(LossTerm):
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
         super().bind(kind, teacher, student)
         assert teacher is not None  # as `Objective.bind` makes sure
-        if self.row_set == "masked" and self.kind.label_rows != "masked":
-            raise UserError(
-                f"objective.{self.name}.rows",
-                "all or a fraction",
-                "masked",
-                why=f"{kind} masks no tokens",
-                fix="use rows=all",
-            )
+        validate_row_set(self, self.row_set)
         self.pairs = pair_layers(self.layers, teacher, student, f"objective.{self.name}")
         self.teacher_shape, self.student_shape = teacher, student
 

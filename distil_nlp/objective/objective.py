@@ -23,7 +23,7 @@ class Objective:
 
     Args:
         terms: at most one of each name. Terms with a weight of 0 throughout training are dropped, and cost nothing.
-        kind: the kind of task: `mlm`, `classification` or `regression`; by default that of the trainer's student.
+        kind: the kind of task: see `distil_nlp.tasks.KINDS`; by default that of the trainer's student.
         balance: adapts the weights of the terms during training; None for fixed weights.
         joint: modules that train together with the student, and whose outputs terms read as `Signals.projected`: name →
             (input, module).
@@ -168,6 +168,8 @@ class Objective:
             chunk: rows whose vocabulary logits are computed at a time; None for all at once.
         """
         output = {term.signal_rows() for term in self.terms if isinstance(term, OutputTerm)}
+        if output and self.kind.level == "token" and self.kind.has_labels:
+            output.add(self.kind.label_rows)  # evaluation scores these, whatever rows the terms see
         request = self.request("student")
         captured = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
         counted = {term.counted_rows() for term in self.terms}

@@ -13,14 +13,24 @@ from torch import Tensor
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
-from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
+from distil_nlp.objective.term import (
+    LossTerm,
+    ModelShape,
+    Role,
+    RowSetName,
+    Temperature,
+    Weight,
+    as_schedule,
+    rows_of_outputs,
+    validate_row_set,
+)
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 from distil_nlp.tasks.kind import Output
 
 
 class OutputTerm(LossTerm):
-    """A term on logits: rows are tokens for language modelling, sequences otherwise.
+    """A term on logits: rows are tokens for language modelling and token classification, sequences otherwise.
 
     It is for a distribution or a number, unless its class names other `outputs`.
 
@@ -87,16 +97,27 @@ class ChosenRowsTerm(OutputTerm):
     """A term on outputs whose rows, for language modelling, are chosen by the recipe.
 
     Args:
-        rows: language modelling only: `masked` tokens, `all` attended tokens, or a sampled fraction of them.
+        rows: where outputs are of tokens: those with a label, which is the default (`masked` tokens of language
+            modelling, `labelled` first sub-words of token classification), `all` attended tokens (of token
+            classification those of words), or a sampled fraction of the attended ones.
             DistilBERT's published default is all; the masked 15 % save 85 % of the vocabulary projection.
     """
 
-    def __init__(self, weight: Weight = 1.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, rows: RowSetName | None = None):
         super().__init__(weight)
         self.row_set = rows
 
+    def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
+        super().bind(kind, teacher, student)
+        if self.kind.level == "token":
+            validate_row_set(self, self.row_set)
+
     def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind.level == "token" else "sequences"
+        return rows_of_outputs(self.row_set, self.kind)
+
+    @property
+    def reads_masked_tokens(self) -> bool:
+        return self.row_set in (None, "masked")
 
 
 class SoftTerm(ChosenRowsTerm):
@@ -127,7 +148,7 @@ class TemperedTerm(SoftTerm):
 
     softened_loss: ClassVar[Any]
 
-    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: RowSetName = "masked"):
+    def __init__(self, weight: Weight = 1.0, temperature: Temperature = 2.0, rows: RowSetName | None = None):
         super().__init__(weight, rows)
         self.temperature = as_schedule(temperature)
 
@@ -136,7 +157,7 @@ class TemperedTerm(SoftTerm):
 
 
 class LabelTerm(OutputTerm):
-    """A term on the labels of masked tokens (language modelling), or of rows whose label is not −100 or NaN."""
+    """A term on the labels of tokens (masked ones, or first sub-words), or of rows whose label is not −100 or NaN."""
 
     uses_unlabelled_rows = False
     reads_masked_tokens = True

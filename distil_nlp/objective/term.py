@@ -26,7 +26,7 @@ Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Weight = float | Schedule
 Temperature = Positive | Schedule
-RowSetName = Literal["masked", "all"] | Fraction
+RowSetName = Literal["masked", "labelled", "all"] | Fraction
 BlockNumber = Literal["embeddings"] | Annotated[int, Field(ge=0)]
 LayerPair = Annotated[Sequence[BlockNumber], Field(min_length=2, max_length=2)]
 LayerPairs = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[LayerPair], Field(min_length=1)]
@@ -163,7 +163,7 @@ class LossTerm:
         """Return the row set whose number of rows the sum is divided by.
 
         It is `masked`, `all` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and `batch` for
-        a single value per micro-batch.
+        a single value per micro-batch. `labelled` is of tokens where these have the labels.
         """
         raise NotImplementedError
 
@@ -191,6 +191,31 @@ class LossTerm:
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         """Return Σ over the rows of a micro-batch. `batch` holds `input_ids`, `rows` and `labels`."""
         raise NotImplementedError
+
+
+def rows_of_outputs(row_set: str | float | None, kind: TaskKind) -> str:
+    """Return the row set of a term on outputs: sequences, or the tokens that a recipe chooses.
+
+    These are by default the tokens with a label. Where words have labels, `all` are the sub-words of words: models are
+    not trained on the outputs of special tokens.
+    """
+    if kind.level == "sequence":
+        return "sequences"
+    return "sub_words" if row_set == "all" and kind.has_labels else str(row_set or kind.label_rows)
+
+
+def validate_row_set(term: LossTerm, row_set: str | float | None) -> None:
+    """Raise UserError for tokens that a kind of task does not have: masked ones, or those with a label."""
+    own = term.kind.label_rows if term.kind.level == "token" else None
+    if row_set in ("masked", "labelled") and row_set != own:
+        named = f"{own}, " if own else ""
+        raise UserError(
+            f"objective.{term.name}.rows",
+            f"{named}all or a fraction",
+            str(row_set),
+            why=f"{term.kind} {'masks no tokens' if row_set == 'masked' else 'has no labels on tokens'}",
+            fix=f"use rows={own or 'all'}",
+        )
 
 
 def as_schedule(value: float | Schedule) -> Schedule:

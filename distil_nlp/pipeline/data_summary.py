@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data import TransferSet, load_splits
 from distil_nlp.data.paths import all_paths
+from distil_nlp.data.sequences import label_reader
 from distil_nlp.data.splits import limit_rows
-from distil_nlp.data.tokenization import tokenise
 from distil_nlp.errors import shown
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.plan import RunPlan
@@ -38,9 +39,11 @@ def rows_sentence(plan: RunPlan, data: TransferSet) -> str:
 
 
 def classes_sentence(data: TransferSet) -> str:
-    """Return the classes in their order, with the number of training rows of each."""
+    """Return the classes in their order, with the number of training rows, or words, of each."""
     numbers = range(data.head.num_labels or 0)
-    labels, names = np.asarray(data.split.train["labels"][:]), data.head.labels or [*map(str, numbers)]
+    found = data.split.train["labels"][:]
+    labels = np.asarray(found if data.kind.level == "sequence" else [*chain.from_iterable(found)])
+    names = data.head.labels or [*map(str, numbers)]
     counts = [int(np.sum(labels == i if labels.ndim == 1 else labels[:, i] == 1)) for i in numbers]
     listed = [f"{i} {shown(name)} ({counts[i]:,})" for i, name in enumerate(names)]
     more = len(listed) - _CLASSES
@@ -54,7 +57,8 @@ def lengths_sentence(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> str:
     rows = splits[options.train_split]
     rows = limit_rows(rows, _SAMPLED, builders.DEFAULT_SEED)
     texts = {column: [text or "" for text in rows[column]] for column in task.text_columns}
-    lengths = np.array([len(ids) for ids in tokenise(tokenizer, texts, truncation=False)["input_ids"]])
+    tokens = label_reader(task.kind).tokenise(tokenizer, texts, None)
+    lengths = np.array([len(ids) for ids in tokens["input_ids"]])
     half, most, nearly_all = (int(np.percentile(lengths, share)) for share in (50, 90, 99))
     cut = (lengths > options.max_length).mean()
     return (

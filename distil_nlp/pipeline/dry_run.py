@@ -48,7 +48,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     yield "data", rows_sentence(plan, data)
     if (data.head.num_labels or 0) > 1:
         yield "classes", classes_sentence(data)
-    if plan.task.kind.level == "sequence":
+    if plan.task.kind.has_labels:
         yield "lengths", lengths_sentence(plan, tokenizer)
     links = chain_of(plan.recipe)
     for link in links:

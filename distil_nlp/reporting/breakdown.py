@@ -28,7 +28,8 @@ def classes_table(run: RunResults) -> Table | None:
     shown = sorted(classes, key=_change_of_f1, reverse=True)[:MOST_CLASSES_LISTED]
     shown = [one for one in classes if one in shown]  # in the order of the classes
     word = teacher_word(run)
-    head = ("class", "rows", f"{word}: precision", "recall", "F1", "student: precision", "recall", "F1", "change of F1")
+    scores = (f"{word}: precision", "recall", "F1", "student: precision", "recall", "F1", "change of F1")
+    head = (*run.kind.class_columns, *scores)
     note = f"Change: student minus {word}, in points of 0.01."
     if len(shown) < len(classes):
         note += f" The {MOST_CLASSES_LISTED} of {len(classes)} classes whose F1 changed most."

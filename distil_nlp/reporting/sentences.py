@@ -141,12 +141,18 @@ def _predictions(run: RunResults) -> str:
     """Return agreement and KL of the predictions."""
     agreement, kl = run.get("fidelity.agreement"), run.get("fidelity.kl")
     tokens, rows = run.get("fidelity.tokens"), run.get("fidelity.rows")
-    compared = f"{count(tokens)} masked tokens" if tokens else plural(rows, "row") if rows else "the rows"
+    number = tokens or rows
+    compared = plural(number, run.kind.compared) if number else f"the {run.kind.compared}s"
     target = run.kind.predicted
-    word = teacher_word(run)
+    word, entity_f1 = teacher_word(run), run.get("fidelity.entity_f1")
     same = f"{word.capitalize()} and student predict the same {target} for {percent(agreement)} of {compared}."
     distance = f"KL({word} ‖ student) is {decimal(kl)} nats on average, at temperature 1."
-    return join_parts(same if agreement is not None else "", distance if kl is not None else "")
+    entities = f"Against the {word}’s entities, the student’s have an F1 of {decimal(entity_f1)}."
+    return join_parts(
+        same if agreement is not None else "",
+        distance if kl is not None else "",
+        entities if entity_f1 is not None else "",
+    )
 
 
 def _outputs(run: RunResults) -> str:

@@ -115,10 +115,10 @@ class ClassScores(Block):
 
 
 class ClassBreakdown(Block):
-    """One class."""
+    """One class; for `tokens` one type of entity."""
 
     name: str = described("Its name, or its number as text.")
-    rows: int = described("Rows with this label.")
+    rows: int = described("Rows with this label; for `tokens` entities of this type, for `tags` words with this tag.")
     teacher: ClassScores = described("Scores of the teacher.")
     student: ClassScores = described("Scores of the student.")
 
@@ -148,8 +148,10 @@ class Breakdown(Block):
     The rows themselves are in `predictions.parquet`.
     """
 
-    lengths: list[LengthBreakdown] = described("Quarters of the rows, from short to long texts.")
-    changes: Changes = described("Rows that are right or wrong.", absent="for regression")
+    lengths: list[LengthBreakdown] = described(
+        "Quarters of the rows, from short to long texts.", absent="for `tokens` and `tags`"
+    )
+    changes: Changes = described("Rows that are right or wrong.", absent="for regression, `tokens` and `tags`")
     classes: list[ClassBreakdown] = described("Classes, in the order of their ids.", absent="for regression")
 
 
@@ -573,17 +575,26 @@ class Fidelity(Block):
     """Similarity of the student to the teacher on the first evaluation split."""
 
     rows: int = described(
-        "Rows whose outputs are compared: all of the split; for `mlm` at most 2,000, evenly spaced over it."
+        "Rows whose outputs are compared: all of the split; for `mlm`, `tokens` and `tags` at most 2,000, evenly "
+        "spaced over it."
     )
     agreement: float = described(
-        "Fraction of rows (`mlm`: of masked tokens) on which both predict the same class, or set of labels.",
+        "Fraction of rows (`mlm`: of masked tokens; `tokens` and `tags`: of words with a tag) on which both predict "
+        "the same class, or set of labels.",
         absent="for regression",
     )
     kl: Number = described(
         "Mean KL(teacher ‖ student) in nats, at temperature 1; for `multilabel` summed over labels.",
         absent="for regression",
     )
-    tokens: int = described("Masked tokens compared.", absent="unless the task is `mlm`")
+    tokens: int = described(
+        "Masked tokens compared; words for `tokens` and `tags`.", absent="unless outputs are of tokens"
+    )
+    entity_f1: Number = described(
+        "F1 of the student's entities where the teacher's are taken for the truth (strict IOB2).",
+        absent="unless the task is `tokens`",
+        null="if neither finds an entity",
+    )
     ece: BothNumbers = described(
         "Expected calibration error, a fraction, over 15 bins.", absent="unless classification has labelled rows"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from distil_nlp.tasks.kind import TaskKind
@@ -53,10 +53,13 @@ CUSTOM_TASKS = {
     kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
 }
 """Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
+CUSTOM_TASKS["tags"] = replace(CUSTOM_TASKS["tokens"], name="tags", headline="accuracy")
+"""Tags of words that make no entities, such as parts of speech: data.task=tokens is scored like this where tags have no
+prefixes."""
 
 
 OTHER_KINDS_REMEDY = (
-    "for tags of tokens, answers in a text or embeddings of sentences, distil the encoder with "
+    "for answers in a text or embeddings of sentences, distil the encoder with "
     "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
 )
 """What can be done for a task of none of the kinds."""
@@ -70,16 +73,23 @@ class Head:
         kind: a kind of task, or its name.
         labels: class names in the order of the data's ids; None if the data does not name its classes.
         num_labels: classes, or 1 for regression; None for language modelling.
+        are_named_by_recipe: True if `labels` are `data.label_names`, which then names the data's numbers, and tells
+            nothing of the order of a model's classes.
     """
 
     kind: TaskKind
     labels: tuple[str, ...] | None = None
     num_labels: int | None = None
+    are_named_by_recipe: bool = False
 
     if TYPE_CHECKING:  # the constructor takes names of kinds too
 
         def __init__(
-            self, kind: TaskKind | str, labels: tuple[str, ...] | None = None, num_labels: int | None = None
+            self,
+            kind: TaskKind | str,
+            labels: tuple[str, ...] | None = None,
+            num_labels: int | None = None,
+            are_named_by_recipe: bool = False,
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`TaskKind`: the differences between masked language modelling, classification and regression, as values."""
+"""`TaskKind`: the differences between kinds of task, such as classification and regression, as values."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class TaskKind:
         output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, or `labels`, an
             independent probability of each class (by a sigmoid).
         label_rows: row set of the rows that have a label.
+        columns: columns of rows that reach the collator besides the models' inputs.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
         max_text_columns: maximal number of text columns of an input.
         streams: True if the data may be streamed.
@@ -46,10 +47,13 @@ class TaskKind:
         evaluation_splits: splits that scores are reported on, the first that exists.
         majority_name: name of the baseline without a model, in tables.
         predicted: noun for the prediction of a row, in sentences.
+        compared: noun for what has a prediction, in sentences.
+        class_columns: headings of what a table by class is of, and of its number.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student.
-        pipeline_options: further arguments of that pipeline's call, as code; None for a pipeline that cannot truncate.
+        truncates: True if that pipeline's call takes `truncation` and `max_length`.
+        pipeline_options: further arguments of that pipeline's call, as code.
         example_input: an input of that pipeline, as code; `example_pair` for an input of two texts.
         hub_tags: tags of a model card, for custom data.
         purpose: intended use of the student, on the model card.
@@ -76,6 +80,9 @@ class TaskKind:
     purpose: str
     truncation: str
     num_labels: int | None = None
+    compared: str = "row"
+    class_columns: tuple[str, str] = ("class", "rows")
+    columns: frozenset[str] = frozenset({"labels", "word_ids"})
     data_keys: frozenset[str] = frozenset()
     max_text_columns: int = 2
     streams: bool = False
@@ -83,7 +90,8 @@ class TaskKind:
     names_corpus: bool = False
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")
     metric_names: tuple[tuple[str, str], ...] = ()
-    pipeline_options: str | None = ""
+    truncates: bool = True
+    pipeline_options: str = ""
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
     limit: str = ""

@@ -6,6 +6,7 @@ from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.multilabel import MULTILABEL
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
+from distil_nlp.tasks.tokens import TOKENS
 
 KINDS: dict[str, TaskKind] = {
     kind.name: kind
@@ -14,6 +15,7 @@ KINDS: dict[str, TaskKind] = {
         CLASSIFICATION,
         MULTILABEL,
         REGRESSION,
+        TOKENS,
     )
 }
 

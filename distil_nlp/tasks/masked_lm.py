@@ -22,6 +22,7 @@ MASKED_LM = TaskKind(
     evaluation_splits=("validation",),
     majority_name="token frequencies",
     predicted="token",
+    compared="masked token",
     metric_names=(("accuracy", "top-1 accuracy"),),
     metric_note="Accuracy is top-1 on masked tokens; a lower perplexity is better.",
     pipeline_tag="fill-mask",
@@ -30,6 +31,6 @@ MASKED_LM = TaskKind(
     purpose="filling in masked words, and as a start for fine-tuning",
     truncation="packed into blocks of",
     limit="Perplexity is over masked tokens, and compares only with the same vocabulary and masking.",
-    pipeline_options=None,
+    truncates=False,
     example_pair='f"Write a text with a {model.tokenizer.mask_token} here."',
 )

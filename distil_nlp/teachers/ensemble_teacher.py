@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.data.row_sets import RowCollator, logit_labels
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.objective.objective import Objective
@@ -89,11 +89,11 @@ class EnsembleTeacher(TeacherSource):
         mixing, members = self._mixing.of(self._mixing.active), [found[number] for number in self._mixing.active]
         if len(members) == 1:
             return replace(first, logits=members[0].logits, vocabulary=members[0].vocabulary)
-        labels = batch.get("labels")
-        if self._objective.kind.level == "token":
-            labels = None if labels is None else labels.flatten().index_select(0, batch["rows"]["head"])
+        labels = logit_labels(batch, self._objective.kind)
+        if self._objective.kind.predicts_words:
             return replace(first, vocabulary=MixedVocabulary(mixing, tuple(one.vocabulary for one in members), labels))
-        rows = batch["rows"]["sequences"] if "cached_outputs" in batch else None  # fillers are in no cache
+        is_cached = "cached_outputs" in batch and self._objective.kind.level == "sequence"
+        rows = batch["rows"]["sequences"] if is_cached else None  # fillers are in no cache
         return replace(first, logits=mixing.outputs([one.logits for one in members], labels, rows))
 
     def _signals_of_each(self, batch: dict[str, Any]) -> dict[int, Signals]:

@@ -169,7 +169,7 @@ def validate_last_epoch(objective: Objective, mixes: bool = False) -> None:
             "teacher.self",
             "a task with an output for each row",
             objective.kind.title,
-            why="the last predictions for every word of a vocabulary would not fit into memory",
+            why="predictions are kept by row, not by token",
             fix="set teacher.self=ema or checkpoints",
         )
     if objective.kind.output not in ("distribution", "number"):

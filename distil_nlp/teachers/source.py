@@ -141,7 +141,8 @@ class FrozenTeacher(TeacherSource):
         """
         self.objective, self.request = objective, request or objective.request("teacher")
         on_tokens = objective.kind.level == "token"
-        self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=False)
+        projects = not objective.kind.predicts_words
+        self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=projects)
         self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:

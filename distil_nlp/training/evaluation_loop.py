@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from distil_nlp.data.kinds import data_module
 from distil_nlp.losses.hard_labels import MaskedAccuracy
@@ -24,6 +26,22 @@ if TYPE_CHECKING:
     from distil_nlp.training.teacher_student import TeacherStudent
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
+
+
+@dataclass(frozen=True)
+class BatchMetrics:
+    """A metrics function of `Trainer` on sums of each row, for logits of tokens, whose number differs from row to row.
+
+    Attributes:
+        outputs: (logits in fp32, batch) → (predictions, labels) of its rows, which are gathered instead of the logits.
+        metrics: gathered predictions and labels → metrics.
+    """
+
+    outputs: Callable[[Tensor, Mapping[str, Any]], tuple[np.ndarray, np.ndarray]]
+    metrics: Callable[[EvalPrediction], dict[str, float]]
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        return self.metrics(prediction)
 
 
 class ExactEvaluation(_Trainer):
@@ -73,7 +91,10 @@ class ExactEvaluation(_Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Tensor | None, Tensor | None]:
-        """Add the batch to the exact sums; return (None, logits, labels), without both for language modelling."""
+        """Add the batch to the exact sums; return (None, logits, labels), without both for language modelling.
+
+        Where `compute_metrics` is a `BatchMetrics`, its outputs are returned instead.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             factors = torch.zeros(len(self.objective.terms), device=self.args.device)
@@ -83,7 +104,13 @@ class ExactEvaluation(_Trainer):
             *(len(inputs["rows"][term.counted_rows()]) for term in self._extra_terms),
         ]
         self._eval_meter.add(sums, sums.new_tensor(counts))
-        if self.objective.kind.level == "token" or prediction_loss_only or student.logits is None:
+        if prediction_loss_only or student.logits is None:
+            return None, None, None
+        if isinstance(self.compute_metrics, BatchMetrics):
+            predictions, own_labels = self.compute_metrics.outputs(student.logits.detach().float(), inputs)
+            device = self.args.device
+            return None, torch.from_numpy(predictions).to(device), torch.from_numpy(own_labels).to(device)
+        if self.objective.kind.level == "token":
             return None, None, None
         labels = inputs.get("labels")
         if labels is None:  # `Trainer` gathers labels of unlabelled batches too

@@ -16,7 +16,7 @@ from distil_nlp.tasks import Head, TaskKind
 from distil_nlp.tasks.kinds import KINDS
 from distil_nlp.teachers.source import TeacherSource
 
-_OTHER_HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForQuestionAnswering", "AutoModelForTokenClassification")
+_OTHER_HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForQuestionAnswering")
 _OBJECTIVE_FIX = "pass objective=Objective([SoftTargetKL(1.0), HardLabel(1.0)]), with the terms that you want"
 _FIX = "name them: DistillationTrainer(model=…, teacher=…, objective=…, args=…)"
 

@@ -16,19 +16,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from distil_nlp.data.augmentation.mixup import MIXUP_COLUMNS
-from distil_nlp.data.row_sets import SEQUENCE_SETS, Chunks
+from distil_nlp.data.row_sets import Chunks, is_of_sequences
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks import TaskKind
 
 
-def doubled_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+def doubled_batch(batch: Mapping[str, Any], kind: TaskKind) -> dict[str, Any]:
     """Return a batch of a `RowCollator` with each row twice; `passes` tells it from one that is read once."""
     length, size = batch["input_ids"].shape[1], len(batch["input_ids"])
     columns = {
         name: twice(value) for name, value in batch.items() if isinstance(value, Tensor) and value.shape[:1] == (size,)
     }
-    rows = {name: _doubled_places(name, places, length) for name, places in batch["rows"].items()}
+    rows = {name: _doubled_places(name, places, length, kind) for name, places in batch["rows"].items()}
     doubled = {**batch, **columns, "rows": rows, "passes": 2}
     if "chunks" in batch:
         chunks = batch["chunks"]
@@ -84,17 +85,18 @@ def _doubled_attention(attention: Any) -> Any:
     )
 
 
-def _doubled_places(name: str, places: Tensor, length: int) -> Tensor:
+def _doubled_places(name: str, places: Tensor, length: int, kind: TaskKind) -> Tensor:
     """Return a row set of the doubled batch.
 
     Args:
         name: of the row set.
         places: positions in the batch, among its logits or, flat, in (batch × seq); or a column of mixup.
         length: tokens of a row.
+        kind: kind of task.
     """
     if name in MIXUP_COLUMNS:
         return twice(places)
-    if name in SEQUENCE_SETS or name.startswith("logits/"):
+    if is_of_sequences(name, kind) or name.startswith("logits/"):
         first, step = 2 * places, 1
     else:
         first, step = places + places // length * length, length

@@ -135,7 +135,7 @@ class TeacherStudent:
         """
         teacher = self._teacher_signals(batch)
         if passes == 2:
-            batch, teacher = doubled_batch(batch), doubled_signals(teacher)
+            batch, teacher = doubled_batch(batch, self.objective.kind), doubled_signals(teacher)
         with ExitStack() as stack:
             if self._differentiates:
                 stack.enter_context(differentiating(self.recorder, batch, self.objective, again=True))

@@ -233,7 +233,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     def _wrap(self, collator: Callable) -> RowCollator:
         """Return the collator with draws of the rows that terms read, and with mixed rows where there is a `mixup`."""
         objective = self.objective
-        known = self.teacher_student.inputs | {"labels", "label", "label_ids", "word_ids"}
+        known = self.teacher_student.inputs | {"labels", "label", "label_ids"} | objective.kind.columns
         if self.mixup is not None:
             collator, known = MixupCollator(collator), known | {PARTNER, SHARE}
         chunk = (

@@ -22,8 +22,11 @@ class FixedDropout(nn.Dropout):
             return states
         generator = torch.Generator().manual_seed(self.seed)
         masks = (torch.rand(2, states.shape[-1], generator=generator) >= P).to(states) / (1 - P)
-        parity = torch.arange(len(states)) % 2 if self.only is None else torch.full((len(states),), self.only)
-        return states * masks[parity].view(len(states), *[1] * (states.ndim - 2), -1)
+        chosen = self.only is None and len(states) == 1  # a head on tokens, whose copies are side by side
+        count = states.shape[1] if chosen else len(states)
+        parity = torch.arange(count) % 2 if self.only is None else torch.full((count,), self.only)
+        shape = (1, count, -1) if chosen else (count, *[1] * (states.ndim - 2), -1)
+        return states * masks[parity].view(shape)
 
 
 def fix_dropout(model: nn.Module) -> None:

@@ -23,7 +23,7 @@ class Step:
 
     Attributes:
         weights: weights of `soft_target_kl`, `hard_label`, `hidden_cosine`, `attention_kl`.
-        rows: row set of `soft_target_kl`, language modelling only.
+        rows: row set of `soft_target_kl`, where outputs are of tokens.
         hidden_rows: row set of `hidden_cosine`.
     """
 
@@ -60,6 +60,7 @@ def _terms(
     student: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, step: Step
 ) -> dict[str, tuple[Tensor, int]]:
     """Return name → (sum over a batch, number of its rows)."""
+    own_rows = {"mlm": "masked", "tokens": "labelled"}.get(step.kind)
     names = ("input_ids", "token_type_ids", "attention_mask")
     inputs = {name: batch[name] for name in names if name in batch}
     outputs = {"output_hidden_states": True, "output_attentions": True}
@@ -70,12 +71,19 @@ def _terms(
     tokens = [divmod(place, width) for place in batch["rows"]["all"].tolist()]
     places = {
         "all": tokens,
-        "masked": [at for at in tokens if "labels" in batch and step.kind == "mlm" and batch["labels"][at] != -100],
+        "masked": [at for at in tokens if "labels" in batch and own_rows == "masked" and batch["labels"][at] != -100],
     }
+    if own_rows == "labelled":
+        inner = {(row, max(at for own, at in tokens if own == row)) for row, _ in tokens} | {
+            (row, 0) for row, _ in tokens
+        }
+        places["words"] = [at for at in tokens if at not in inner]  # padding is on the right
+        places["labelled"] = [at for at in tokens if batch["labels"][at] != -100]
     for name in {step.rows, step.hidden_rows} - places.keys():  # a sampled fraction, as it was drawn
         places[name] = [divmod(place, width) for place in batch["rows"][name].tolist()]
-    if step.kind == "mlm":
-        soft, hard = places[step.rows], places["masked"]
+    if own_rows is not None:
+        soft = places["words" if step.kind == "tokens" and step.rows == "all" else step.rows]
+        hard = places[own_rows]
         labels = [int(batch["labels"][at]) for at in hard]
     else:
         soft = sorted({row for row, _ in tokens})

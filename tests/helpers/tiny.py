@@ -7,6 +7,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertTokenizerFast,
     PreTrainedModel,
 )
@@ -54,6 +55,10 @@ def mlm_model(num_layers: int, seed: int = 0, **changes: Any) -> PreTrainedModel
 
 def classifier(num_layers: int, num_labels: int = 2, seed: int = 0, **changes: Any) -> PreTrainedModel:
     return _seeded(BertForSequenceClassification, seed, bert_config(num_layers, num_labels=num_labels, **changes))
+
+
+def tagger(num_layers: int, num_labels: int = 3, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    return _seeded(BertForTokenClassification, seed, bert_config(num_layers, num_labels=num_labels, **changes))
 
 
 def _seeded(kind: type[PreTrainedModel], seed: int, config: BertConfig) -> PreTrainedModel:

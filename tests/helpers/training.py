@@ -8,12 +8,14 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
+from distil_nlp.data.tokens import TokenCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import LossTerm
 from distil_nlp.objective.objective import Objective
+from distil_nlp.tasks.tags import Tags
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 
@@ -54,6 +56,28 @@ def label_set(number: int, num_labels: int = 3) -> list[float]:
     return [float(number >> i & 1) for i in range(num_labels)]
 
 
+def token_rows(count: int = 24, num_labels: int = 3, seed: int = 0) -> list[dict[str, Any]]:
+    """Return ragged sentences with a label on two tokens of three; every fifth sentence has none."""
+    rows: list[dict[str, Any]] = text_rows(count, seed)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        inner = [(i + place) % num_labels if place % 3 and i % 5 != 4 else -100 for place in range(length - 2)]
+        row["attention_mask"], row["labels"] = [1] * length, [-100, *inner, -100]
+        row["is_word"] = [False, *[True] * (length - 2), False]
+        row["word_labels"] = [label for label in inner if label != -100]
+        row["is_read"] = [True] * len(row["word_labels"])
+    return rows
+
+
+def collator_of(kind: str, num_labels: int = 3) -> Any:
+    """Return the collator of a kind of task, for the rows of these helpers."""
+    if kind == "mlm":
+        return MaskingCollator(tiny.tokenizer(), seed=7)
+    if kind == "tokens":
+        return TokenCollator(tiny.tokenizer(), Tags(("O", "B-one", "I-one", "B-two")[:num_labels]))
+    return TaskCollator(tiny.tokenizer(), kind)
+
+
 def trainer(
     folder: Path,
     student: PreTrainedModel,
@@ -84,15 +108,15 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    collator = MaskingCollator(tiny.tokenizer(), seed=7) if kind == "mlm" else TaskCollator(tiny.tokenizer(), kind)
+    drawn = {"mlm": text_rows, "tokens": token_rows}.get(kind, task_rows)
     return DistillationTrainer(
         model=student,
         teacher=teacher,
         objective=Objective(list(terms or all_terms()), kind, balance),
         args=TrainingArguments(str(folder), **{**defaults, **arguments}),
-        train_dataset=rows if rows is not None else (text_rows() if kind == "mlm" else task_rows()),
+        train_dataset=rows if rows is not None else drawn(),
         eval_dataset=eval_rows,
-        data_collator=collator,
+        data_collator=collator_of(kind),
         compute_metrics=compute_metrics,
         callbacks=callbacks,
         cache=cache,

@@ -14,7 +14,7 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.training import label_set, task_rows, text_rows, trainer
+from tests.helpers.training import label_set, task_rows, text_rows, token_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
@@ -24,7 +24,7 @@ kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "multilabel", "regression")
+KINDS = ("mlm", "classification", "multilabel", "regression", "tokens")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -42,6 +42,8 @@ def models(kind, terms=()):
     """(student, teacher); the student drops out where a term compares passes."""
     if kind == "mlm":
         student, teacher = tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
+    elif kind == "tokens":
+        student, teacher = tiny.tagger(2, seed=1, **LIVELY), tiny.tagger(4, **LIVELY)
     else:
         labels = 1 if kind == "regression" else 3
         student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
@@ -51,6 +53,8 @@ def models(kind, terms=()):
 
 
 def data(kind, count=ROWS):
+    if kind == "tokens":
+        return token_rows(count)
     rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
     if kind == "regression":
         for row in rows:

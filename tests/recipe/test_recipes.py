@@ -40,7 +40,8 @@ def test_every_recipe_builds(path, tmp_path):
     assert args.learning_rate == recipe.training["learning_rate"]
     depth, kind = TEACHER_DEPTH.get(path.stem, 12), build.task_of(recipe).kind
     wide = {"hidden_size": 96}  # which 48 relation heads divide
-    teacher = tiny.mlm_model(depth, **wide) if kind.predicts_words else tiny.classifier(depth, **wide)
+    made = {"AutoModelForMaskedLM": tiny.mlm_model, "AutoModelForTokenClassification": tiny.tagger}
+    teacher = made.get(kind.auto_model, tiny.classifier)(depth, **wide)
     head = Head(kind) if kind.predicts_words else Head(kind, None, 2)
     student, report = build.student_from(recipe, teacher, tiny.tokenizer(), head)
     assert student.config.num_hidden_layers == (recipe.student.num_layers or depth // 2)

@@ -38,7 +38,7 @@ from distil_nlp.teachers.cache import shards as store
 from distil_nlp.teachers.cache.key import cache_key
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
-from tests.helpers.training import curve, label_set, task_rows, text_rows, trainer
+from tests.helpers.training import curve, label_set, task_rows, text_rows, token_rows, trainer
 
 WORDS = len(tiny.VOCABULARY)
 EVERY_WORD = {"dtype": "float32", "top_k": WORDS}
@@ -58,6 +58,8 @@ def terms(kind="classification"):
 def models(kind):
     if kind == "mlm":
         return tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
+    if kind == "tokens":
+        return tiny.tagger(2, seed=1), tiny.tagger(4)
     labels = 1 if kind == "regression" else 3
     return tiny.classifier(2, labels, seed=1), tiny.classifier(4, labels)
 
@@ -65,7 +67,7 @@ def models(kind):
 def run(folder, kind="classification", cache=None, teacher=None, **changes):
     """Return the trainer of a finished run; ragged rows, the last batch uneven."""
     student, own = models(kind)
-    rows = text_rows(21) if kind == "mlm" else task_rows(21, 3)
+    rows = {"mlm": text_rows, "tokens": token_rows}[kind](21) if kind in ("mlm", "tokens") else task_rows(21, 3)
     if kind == "regression":
         rows = [{**row, "labels": float(row["labels"])} for row in rows]
     if kind == "multilabel":
@@ -93,7 +95,7 @@ def mute(teacher):
 # The same outputs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "mlm"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "mlm", "tokens"])
 def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
     """Prevents outputs of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
     how = {"num_train_epochs": 1} if kind == "mlm" else {}  # its second epoch would have other masks
@@ -102,7 +104,7 @@ def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
     assert cached == pytest.approx(plain, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["classification", "mlm"])
+@pytest.mark.parametrize("kind", ["classification", "mlm", "tokens"])
 def test_a_second_run_does_not_run_the_teacher(tmp_path, kind, capsys):
     """Prevents a cache that is built again by every run; its size and break-even are logged before."""
     cache = CacheConfig(tmp_path / "caches", "bert-mrpc")

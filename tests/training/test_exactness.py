@@ -61,7 +61,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
     ragged = st.lists(st.integers(1, 28), min_size=1, max_size=14).map(tuple)
     packed = st.builds(lambda n, length: (length,) * n, st.integers(1, 12), st.integers(1, 28))
     free = {
-        "kind": st.sampled_from(["mlm", "classification", "multilabel", "regression"]),
+        "kind": st.sampled_from(["mlm", "classification", "multilabel", "regression", "tokens"]),
         "lengths": st.one_of(ragged, packed),
         "batch": st.integers(1, 5),
         "accumulation": st.integers(1, 8),
@@ -79,6 +79,11 @@ def _sensible(case: Case) -> Case:
     """Only language modelling masks tokens, and is never without a label by decree."""
     if case.kind == "mlm":
         return replace(case, unlabelled=0)
+    if case.kind == "tokens":
+        own = {"masked": "labelled"}
+        return replace(
+            case, rows=own.get(case.rows, case.rows), hidden_rows=own.get(case.hidden_rows, case.hidden_rows)
+        )
     return replace(case, rows="all", hidden_rows="all" if case.hidden_rows == "masked" else case.hidden_rows)
 
 
@@ -86,6 +91,8 @@ def models(case: Case) -> tuple[Any, Any]:
     """(student, teacher)."""
     if case.kind == "mlm":
         return tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
+    if case.kind == "tokens":
+        return tiny.tagger(2, seed=1), tiny.tagger(4)
     labels = 1 if case.kind == "regression" else 3
     return tiny.classifier(2, labels, seed=1), tiny.classifier(4, labels)
 
@@ -99,6 +106,9 @@ def data(case: Case) -> list[dict[str, Any]]:
             is_known = not case.unlabelled or i % case.unlabelled != 0
             known, unknown = LABELS[case.kind](i)
             row |= {"attention_mask": [1] * len(row["input_ids"]), "labels": known if is_known else unknown}
+        if case.kind == "tokens":
+            tags = [(i + place) % 3 if is_known and place % 2 == 0 else -100 for place in range(length)]
+            row |= {"labels": [-100, *tags, -100], "is_word": [False, *[True] * length, False]}
         rows.append(row)
     return rows
 

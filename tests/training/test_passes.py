@@ -24,9 +24,9 @@ from tests.helpers import tiny
 from tests.helpers.dropout import fix_dropout, read_pass
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.runs import Place
-from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer
+from tests.helpers.training import StopAt, curve, task_rows, text_rows, token_rows, trainer
 
-KINDS = ("mlm", "classification", "regression")
+KINDS = ("mlm", "classification", "regression", "tokens")
 WEIGHTS = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_cosine": 1.0, "attention_kl": 3.0, "r_drop": 4.0}
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}
 
@@ -42,11 +42,15 @@ def models(kind, **changes):
     changes = {"initializer_range": 0.2, **changes}
     if kind == "mlm":
         return tiny.mlm_model(2, seed=1, **changes), tiny.mlm_model(4, initializer_range=0.2)
+    if kind == "tokens":
+        return tiny.tagger(2, seed=1, **changes), tiny.tagger(4, initializer_range=0.2)
     labels = 1 if kind == "regression" else 3
     return tiny.classifier(2, labels, seed=1, **changes), tiny.classifier(4, labels, initializer_range=0.2)
 
 
 def data(kind, count=8):
+    if kind == "tokens":
+        return token_rows(count)
     rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
     return [row | {"labels": 0.7 * row["labels"]} for row in rows] if kind == "regression" else rows
 
@@ -82,6 +86,8 @@ def expected(kind, batches):
         attended = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).nonzero().tolist()
         tokens = [tuple(at) for at in attended]
         outputs = tokens if kind == "mlm" else list(range(len(batch["input_ids"])))
+        if kind == "tokens":
+            outputs = [at for at in tokens if batch["is_word"][at]]
         labelled = [at for at in outputs if kind == "regression" or batch["labels"][at] != -100]
         for one in passes:
             for at in outputs:
@@ -144,18 +150,19 @@ def test_a_doubled_batch_has_the_gradient_of_two_passes(tmp_path, monkeypatch, k
 def test_every_column_and_row_set_is_that_of_both_copies(tmp_path, kind):
     """Prevents positions that miss the copies: what a row set chooses of the doubled batch is its choice, twice."""
     student, teacher = models(kind, **DROPOUT)
-    changes = {} if kind == "mlm" else {"changes": {"mixup": Mixup(1.0, 0.4)}}
+    changes = {} if kind in ("mlm", "tokens") else {"changes": {"mixup": Mixup(1.0, 0.4)}}
     sampled = [*terms(), HiddenMSE(1.0, "last", 0.5)]
     run = trainer(tmp_path, student, teacher, sampled, kind=kind, rows=data(kind), **changes)
     batch, _ = run.get_batch_samples(iter(run.get_train_dataloader()), 1, torch.device("cpu"))
     batch = batch[0]
-    doubled = doubled_batch(batch)
+    doubled = doubled_batch(batch, run.objective.kind)
     assert torch.equal(doubled["input_ids"], twice(batch["input_ids"]))
     assert torch.equal(doubled["labels"].nan_to_num(9), twice(batch["labels"]).nan_to_num(9))
     places = {name: rows for name, rows in batch["rows"].items() if not name.startswith("mixup/")}
     assert len(places) >= 4
     assert any(len(rows) for rows in places.values())
-    of = {"sequences": len(batch["input_ids"]), "labelled": len(batch["input_ids"])}
+    names = ["sequences", *(["labelled"] if run.objective.kind.level == "sequence" else [])]
+    of = dict.fromkeys(names, len(batch["input_ids"]))
     for name, rows in places.items():
         size = of.get(name, batch["input_ids"].numel())
         length = size if name in of or name.startswith("logits/") else batch["input_ids"].shape[1]

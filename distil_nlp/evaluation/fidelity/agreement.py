@@ -61,6 +61,8 @@ def compare_models(
     - regression: `pearson` of the student's outputs with the teacher's (None where one is constant) and
       `mean_absolute_difference`.
     - mlm: `agreement` and `kl` over the masked tokens, `tokens` of them.
+    - tokens: `agreement` and `kl` over the words that have a tag, `tokens` of them, and `entity_f1`, that of the
+      student's entities where the teacher's are taken for the truth.
     - `cka`: linear CKA (see `linear_cka`) of every student layer with every teacher layer, embedding outputs
       included, over at most `cka_tokens` tokens, drawn with a fixed seed from all tokens of at most `cka_rows`
       sequences, evenly spaced over the set; absent below 4 tokens, or where a model does not show its states:
@@ -76,7 +78,7 @@ def compare_models(
         rows: an evaluation split.
         collator: makes batches of rows.
         outputs: of teacher and student on these rows, as `predict` returned them, so that neither is run again.
-            Without effect for `mlm`, whose outputs are sums.
+            Without effect for `mlm` and `tokens`, whose outputs are sums.
         batch_size: rows of a forward.
         device: where both models run.
         bf16: run under autocast in bfloat16.
@@ -112,7 +114,8 @@ class _Comparison:
         evaluator = evaluator_of(self.kind)
         batches = self.batches(max_rows)
         outputs = [
-            evaluator.compare_batch(*(signals.logits for signals in both)) for both in self.signals(batches, "logits")
+            evaluator.compare_batch(teacher.logits, student.logits, batch)
+            for (teacher, student), batch in zip(self.signals(batches, "logits"), batches, strict=True)
         ]
         labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, self.kind) else None
         return {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
@@ -131,7 +134,7 @@ class _Comparison:
     def batches(self, max_rows: int) -> list[dict[str, Any]]:
         """Return batches of at most so many rows, evenly spaced over the set."""
         output = evaluator_of(self.kind).fidelity_sets
-        known = forward_arguments(self.teacher) | forward_arguments(self.student) | {"labels", "word_ids"}
+        known = forward_arguments(self.teacher) | forward_arguments(self.student) | self.kind.columns
         collate = RowCollator(self.collator, RowSets(self.kind, output | {"all"}, output), known)
         count = min(len(self.rows), max_rows)
         chosen = Subset(self.rows, [i * len(self.rows) // count for i in range(count)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.data.paths import all_paths, dataset_name
 from distil_nlp.errors import UserError, quoted
+from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.models.positions import trained_positions
 from distil_nlp.pipeline.builders.teacher import single_teachers
@@ -26,8 +28,10 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_OTHER_KINDS = {"multi": "multilabel", "token": None, "question": None}
-"""Words in names such as `token_classification`, near `classification` but another task → that; None if unknown."""
+_OTHER_KINDS = ("question",)
+"""Words in names such as `question_answering`, which no kind of task here is near."""
+_MEANT = {"multi": "multilabel", "multilabel": "multilabel", "token": "tokens", "ner": "tokens", "pos": "tags"}
+"""A word of a name, such as `token_classification` → the task that it has here."""
 
 
 def transfer_set(
@@ -54,10 +58,24 @@ def transfer_set(
     )
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
     data.revision = commit
+    _check_best_metric(args.metric_for_best_model, task, data)
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
         data.split.train_texts = None
     return data
+
+
+def _check_best_metric(name: str | None, task: Task, data: TransferSet) -> None:
+    """Raise UserError for a metric that the task has by its name, and not with this data: entities of plain tags."""
+    best, own = (name or "").removeprefix("eval_"), metric_names(data.task)
+    if best in metric_names(task.name) and best not in own:
+        raise UserError(
+            "training.metric_for_best_model",
+            f"{' or '.join(own)}, as the tags make no entities",
+            best,
+            why="no evaluation would have it",
+            fix=f"set data.task={data.task} and training.metric_for_best_model={own[0]}",
+        )
 
 
 def configuration_of(recipe: Recipe, task: Task) -> str | None:
@@ -130,8 +148,9 @@ def task_of(recipe: Recipe) -> Task:
 
 def _no_such_task(name: str) -> UserError:
     """Return the error for a task that the table has not: a slip of the pen, or a kind that cannot be distilled."""
-    word = next((word for word in _OTHER_KINDS if word in name), None)
-    near = _OTHER_KINDS[word] if word else next(iter(difflib.get_close_matches(name, TASKS, 1)), None)
+    is_other = any(word in name for word in _OTHER_KINDS)
+    meant = next((task for word, task in _MEANT.items() if word in re.split(r"[-_ ]", name.lower())), None)
+    near = meant or (None if is_other else next(iter(difflib.get_close_matches(name, TASKS, 1)), None))
     why = "there is no such task" if near else "no other kind of task can be distilled directly"
     fix = f"did you mean {near}?" if near else OTHER_KINDS_REMEDY
     return UserError("data.task", ", ".join(TASKS), quoted(name), why=why, fix=fix)

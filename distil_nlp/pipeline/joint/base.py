@@ -104,12 +104,12 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
     Args:
         where: recipe key of the scheme.
     """
-    if plan.task.kind.predicts_words:
+    if plan.task.kind.level == "token":
         raise UserError(
             where,
-            "a task (classification, regression)",
+            "a task with an output for each row",
             plan.task.kind.title,
-            why="each head would have the logits of the whole vocabulary in memory",
+            why="its further heads read whole rows, not tokens",
             fix="leave it out",
         )
     if not output_terms(plan.objective):

@@ -31,7 +31,7 @@ class CachedSignals:
     """The signals that are cached, and their precision.
 
     Attributes:
-        logits: the row set of the logits (`sequences`, or `head` for a vocabulary), or None.
+        logits: the row set of the logits (`sequences`, or `head` where they are of tokens), or None.
         hidden: (layer, row set) pairs of hidden states.
         attention: layers whose queries and keys are cached, for all tokens.
         values: the layers among these whose values are cached too.
@@ -104,8 +104,10 @@ class CachedSignals:
         fields: Fields = {}
         if self.logits == "sequences":
             fields["logits"] = signals.logits.index_select(0, rows["sequences"])
-        elif self.logits:
+        elif self.top_k is not None:
             fields |= self._top(signals, len(rows["head"]))
+        elif self.logits:
+            fields["logits"] = signals.logits
         for layer, name in self.hidden:
             fields[f"hidden/{_layer_name(layer)}/{name}"] = signals.hidden[layer, name]
         for layer, name in self.activations:
@@ -167,7 +169,7 @@ class CachedSignals:
             states = fields[f"query/{layer}"], fields[f"key/{layer}"]
             value = fields.get(f"value/{layer}")
             signals.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible, value)
-        if self.logits == "sequences":
+        if self.logits and self.top_k is None:
             signals.logits = fields["logits"]
         elif self.logits:
             signals.vocabulary = TopLogits(fields["top/words"].long(), fields["top/logits"], fields["top/others"])

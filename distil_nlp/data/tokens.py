@@ -1,0 +1,461 @@
+"""Data of token classification: sentences that are lists of words, with a list of tags.
+
+The first sub-word of each word has its tag as a label, all others −100. Words that a model does not read (beyond
+`data.max_length`, or of characters that the tokenizer drops) are kept for the scores, which count them as missed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, LargeList, List, Value
+from tokenizers import Tokenizer
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from distil_nlp.data import sequences
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
+from distil_nlp.data.tokenization import tokenise
+from distil_nlp.data.transfer_set import DataLimits, TransferSet
+from distil_nlp.errors import UserError, listed, quoted, shown
+from distil_nlp.tasks import Head, Task
+from distil_nlp.tasks.tags import OUTSIDE, Tags, type_of
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+_WORDS_FIX = "store it as a list of words a row (JSON lines or Parquet), and name it with data.text_columns=[tokens]"
+
+
+def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
+    """Return tokenised sentences and the collator that pads them; say what was repaired, and what is not read.
+
+    Tags with the prefixes B- and I- are scored as entities, others one by one (the task `tags`).
+
+    Args:
+        splits: as `load_splits` gives them.
+        tokenizer: changed in place where it would read words without the space before them.
+        options: a recipe's section `data`, by attributes.
+        limits: settings that all kinds of task share.
+
+    Raises:
+        UserError: for columns that are not words and tags, and for the errors of `sequences.load`.
+    """
+    read_words_with_spaces(tokenizer)
+    given = tuple(map(str, options.label_names or ()))
+    data = sequences.load(splits, tokenizer, dataclasses.replace(task, labels=given), options, limits)
+    tags = tags_of(data.head)
+    if task.name == "tags" and tags.are_entities:
+        raise UserError(
+            "data.task",
+            "tokens for tags with prefixes",
+            f"tags ({listed(tags.names)})",
+            why="entities would be scored word by word",
+            fix="set data.task=tokens",
+        )
+    data.task = "tokens" if tags.are_entities else "tags"
+    inner = _inner(splits[options.train_split].features.get(task.label_column))
+    has_numbers = isinstance(inner, Value) and "int" in inner.dtype
+    data.head = dataclasses.replace(data.head, are_named_by_recipe=has_numbers and bool(given))
+    data.collator = TokenCollator(tokenizer, tags, options.pad_to_multiple_of)
+    for name, rows in {"training": data.split.train, **data.split.evaluation}.items():
+        _tell_unread_words(name, rows, options.max_length)
+    return data
+
+
+def labelled_rows(rows: Dataset) -> Dataset:
+    """Return the tokenised sentences in which a word has a tag; the dataset itself if all have one."""
+    known = np.array([any(label != -100 for label in labels) for labels in rows["labels"]], dtype=bool)
+    return rows if known.all() else rows.select(np.flatnonzero(known))
+
+
+def tags_of(head: Head) -> Tags:
+    """Return the tags of a head; numbers where the data has no names."""
+    return Tags(head.labels or tuple(map(str, range(head.num_labels or 0))))
+
+
+class TagLabels(LabelReader):
+    """Reads lists of tags: ids, names in a `ClassLabel`, or plain strings; −100 or null marks a word without one."""
+
+    dtype, missing = np.int64, -100
+
+    def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
+        """Return the names of the tags, the same in all splits, and their number; say what is repaired."""
+        for name, rows in splits.items():
+            _check_lists(rows, task, name)
+        labels, count = _names(splits, train_split, task)
+        tags = Tags(labels or tuple(map(str, range(count))))
+        if tags.other_prefixes:
+            raise UserError(
+                "data.label_column",
+                "BIO tags (O, B- and I- with a type), or tags without prefixes",
+                listed(tags.other_prefixes),
+                why="entities in another scheme would be taken for more types than there are",
+                fix="write them as BIO: S- and U- become B-, E- and L- become I-",
+            )
+        if count < 2:
+            raise UserError(
+                "data.label_column",
+                f"two tags or more in {train_split}",
+                str(count),
+                why="there is nothing to tell apart",
+                fix="name the column of tags with data.label_column",
+            )
+        for name, rows in splits.items():
+            if name != train_split:
+                _check_complete(rows, task, name)
+            if not self.invalid(_known(rows, task), labels, count):  # told later, with the rows that are used
+                _tell_repairs(self.numbers(_known(rows, task), labels), tags, name)
+        return labels, count
+
+    def invalid(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
+        """Return unknown names of tags, and numbers that are none."""
+        known = set(labels or ())
+        return [
+            tag
+            for tag in _all_tags(values)
+            if (tag not in known if isinstance(tag, str) else not (isinstance(tag, int) and 0 <= tag < num_labels))
+        ]
+
+    def expected(self, labels: Labels, num_labels: int) -> str:
+        """Return the range of ids, and the names if there are any."""
+        return f"lists of tags from 0 to {num_labels - 1}{f' ({listed(labels)})' if labels else ''}"
+
+    def numbers(self, values: Sequence[Any], labels: Labels) -> list[list[int]]:
+        """Return the ids of each sentence's tags, as the data has them; [] for a sentence without tags."""
+        ids = {name: number for number, name in enumerate(labels or ())}
+        return [
+            [self.missing if is_missing(tag) else ids[tag] if isinstance(tag, str) else tag for tag in sentence or ()]
+            for sentence in (None if is_missing(value) else value for value in values)
+        ]
+
+    def encode(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[list[int]]:
+        """Return the ids of each sentence's tags, repaired (see `Tags.repaired`)."""
+        tags = Tags(labels or ())
+        return [tags.repaired(sentence)[0] for sentence in self.numbers(values, labels)]
+
+    def features(self, num_labels: int) -> dict[str, Any]:
+        """Return the label of each token, whether it is of a word, the tag of each word, and whether that is read."""
+        numbers, flags = List(Value("int64")), List(Value("bool"))
+        return {"labels": numbers, "is_word": flags, "word_labels": numbers, "is_read": flags}
+
+    def columns(self, values: Sequence[Any], classes: Any, tokens: BatchEncoding) -> dict[str, list[Any]]:
+        """Return the columns of `features` of tokenised sentences."""
+        word_labels = self.encode(values, *classes)
+        words = [tokens.word_ids(i) for i in range(len(word_labels))]
+        found = [_aligned(own, tags) for own, tags in zip(words, word_labels, strict=True)]
+        return {
+            "is_word": [[word is not None for word in own] for own in words],
+            "labels": [sub_words for sub_words, _ in found],
+            "word_labels": word_labels,
+            "is_read": [is_read for _, is_read in found],
+        }
+
+    def strata(self, values: Sequence[Any]) -> list[Hashable]:
+        """Return one group: sentences are divided whatever tags they have."""
+        return [None] * len(values)
+
+    def tokenise(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[Any]], max_length: int | None
+    ) -> BatchEncoding:
+        """Return the sub-words of sentences that are lists of words, cut at `max_length`; whole if that is None.
+
+        Raises:
+            UserError: for a tokenizer that does not tell which word a sub-word is of.
+        """
+        if not tokenizer.is_fast:
+            raise UserError(
+                None,
+                "a fast tokenizer, which tells the word of each sub-word",
+                type(tokenizer).__name__,
+                why="tags would not find their sub-words",
+                fix="take a teacher with tokenizer.json",
+            )
+        sentences = {column: [list(words or ()) for words in rows] for column, rows in texts.items()}
+        limits = {"truncation": max_length is not None, "max_length": max_length}
+        return tokenise(tokenizer, sentences, **limits, is_split_into_words=True)
+
+
+LABELS = TagLabels()
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a batch's sentences, those included that no model reads.
+
+    Attributes:
+        tags: all tags.
+        labels: for each sentence the tags of its words; −100 for a word without one.
+        is_read: for each sentence whether its words have a sub-word among the tokens.
+    """
+
+    tags: Tags
+    labels: list[list[int]]
+    is_read: list[list[bool]]
+
+
+@dataclass
+class TokenCollator:
+    """Pads sentences and their labels (−100) to the longest of the batch, or further to a multiple.
+
+    For scores a batch also has `words`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    tags: Tags
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
+        batch: dict[str, Any] = dict(
+            self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt")
+        )
+        if "labels" in features[0]:
+            length = batch["input_ids"].shape[1]
+            batch["labels"] = self._padded([row["labels"] for row in features], length, -100)
+            batch["is_word"] = self._padded([row["is_word"] for row in features], length, False)
+        if "word_labels" in features[0]:
+            columns = ([row[name] for row in features] for name in ("word_labels", "is_read"))
+            batch["words"] = Words(self.tags, *columns)
+        return batch
+
+    def _padded(self, columns: Sequence[Sequence[int]], length: int, filling: int) -> torch.Tensor:
+        padded = torch.full((len(columns), length), filling)
+        for row, own in zip(padded, columns, strict=True):
+            place = slice(length - len(own), None) if self.tokenizer.padding_side == "left" else slice(len(own))
+            row[place] = torch.tensor(own, dtype=padded.dtype)
+        return padded
+
+
+def read_words_with_spaces(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer of bytes read each word of a list with the space before it, as it is in a text.
+
+    RoBERTa's would refuse a list of words otherwise, and ModernBERT's would read words as if they were parts of one.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = None if backend is None else json.loads(backend.to_str())
+    if state is None or not _set_prefix_space(state["pre_tokenizer"]):
+        return
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.add_prefix_space = True
+    tokenizer.init_kwargs["add_prefix_space"] = True
+
+
+def _set_prefix_space(part: Any) -> bool:
+    """Set the field in a part of a tokenizer's description and in all within it; return whether anything changed."""
+    if isinstance(part, list):
+        return any([_set_prefix_space(one) for one in part])
+    if not isinstance(part, dict):
+        return False
+    changed = part.get("type") == "ByteLevel" and not part["add_prefix_space"]
+    if changed:
+        part["add_prefix_space"] = True
+    return _set_prefix_space(list(part.values())) or changed
+
+
+# The columns ------------------------------------------------------------------------------------------------------
+
+
+def _inner(feature: Any) -> Any:
+    """Return the feature of a list's values; None for a column that is no list."""
+    return feature.feature if isinstance(feature, List | LargeList) else None
+
+
+def _check_lists(rows: Dataset, task: Task, split: str) -> None:
+    """Raise UserError unless a split has a list of words and, where it has tags, as many tags."""
+    words, column = task.text_columns[0], task.label_column
+    inner = _inner(rows.features[words])
+    if not isinstance(inner, Value) or inner.dtype not in ("string", "large_string"):
+        raise UserError(
+            "data.text_columns",
+            f"a list of words in {quoted(words)}",
+            f"{shown(rows.features[words])} in {split}",
+            why="tags belong to words, and nothing tells where these begin",
+            fix=_WORDS_FIX,
+        )
+    if column not in rows.column_names:
+        return
+    if _inner(rows.features[column]) is None:
+        raise UserError(
+            "data.label_column",
+            f"a list of tags in {quoted(column)}",
+            f"{shown(rows.features[column])} in {split}",
+            why="each word needs a tag",
+            fix="name the column of tags with data.label_column; a class for each text is data.task=classification",
+        )
+    for number, (sentence, tags) in enumerate(zip(rows[words], rows[column], strict=True)):
+        if tags is not None and len(tags) != len(sentence or ()):
+            raise UserError(
+                "data.label_column",
+                f"a tag for each of the {len(sentence or ())} words in row {number} of {split}",
+                str(len(tags)),
+                why="tags would belong to other words",
+                fix="correct that row, or set its tags to null",
+            )
+        if any(word is None for word in sentence or ()):
+            raise UserError(
+                "data.text_columns",
+                f"words in {quoted(words)}",
+                f"null in row {number} of {split}",
+                why="it cannot be tokenised",
+                fix="take the word and its tag out",
+            )
+
+
+def _known(rows: Dataset, task: Task) -> list[Any]:
+    """Return the lists of tags of the sentences that have one."""
+    values = rows[task.label_column] if task.label_column in rows.column_names else []
+    return [value for value in values if value is not None]
+
+
+def _all_tags(values: Iterable[Any]) -> list[Any]:
+    """Return all tags of lists of tags, but for those of words without one."""
+    return [tag for sentence in values for tag in sentence if not is_missing(tag)]
+
+
+def _names(splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
+    """Return the names of the tags and their number: from the column's type, from the values, or from the recipe.
+
+    Raises:
+        UserError: for a training split without tags, splits with other ones, and too few names in the recipe.
+    """
+    column = task.label_column
+    inner = _inner(splits[train_split].features.get(column))
+    present = set(_all_tags(_known(splits[train_split], task)))
+    if not present:
+        raise UserError(
+            "data.label_column",
+            f"tags in {quoted(column)} of {train_split}",
+            "none" if inner is not None else f"no such column, but {listed(splits[train_split].column_names)}",
+            why="the number of tags is unknown",
+            fix="name the column of tags with data.label_column",
+        )
+    if isinstance(inner, ClassLabel):
+        for name, rows in splits.items():
+            other = _inner(rows.features.get(column))
+            if isinstance(other, ClassLabel) and other.names != inner.names:
+                raise UserError(
+                    "data.label_column",
+                    f"the tags {listed(inner.names)} in {name} too, in this order",
+                    listed(other.names),
+                    why="scores would be computed for the wrong tags",
+                    fix="cast the column",
+                )
+        names = _with_begins(tuple(inner.names))
+        return names, len(names)
+    everywhere = {name: set(_all_tags(_known(rows, task))) for name, rows in splits.items()}
+    if all(isinstance(tag, str) for tag in present):
+        for name, others in everywhere.items():
+            unknown = sorted(str(tag) for tag in others - present)
+            if unknown:
+                logger.warning(f"{name} has tags that {train_split} has not, which cannot be learnt: {listed(unknown)}")
+        found = {tag for tags in everywhere.values() for tag in tags if isinstance(tag, str)}
+        names = _with_begins(tuple(sorted(found, key=lambda tag: (tag != OUTSIDE, *_by_type(tag)))))
+        return names, len(names)
+    if not all(isinstance(tag, int) for tag in present) or min(present) < 0:
+        examples = ", ".join(map(quoted, sorted(map(str, present))[:5]))
+        raise UserError(
+            "data.label_column",
+            "names of tags, or numbers from 0 on",
+            examples,
+            why="these are no tags",
+            fix="name the column of tags; −100 or null marks a word without one",
+        )
+    return _given_names(max(present) + 1, task)
+
+
+def _given_names(count: int, task: Task) -> tuple[Labels, int]:
+    """Return the names that the recipe gives to numbered tags; None if it gives none."""
+    if not task.labels:
+        logger.info(f"{task.label_column} has numbers for tags, scored one by one: data.label_names=[O, …] names them")
+        return None, count
+    if len(task.labels) < count:
+        raise UserError(
+            "data.label_names",
+            f"a name for each of the {count} tags, in the order of their numbers",
+            f"{len(task.labels)} names ({listed(task.labels)})",
+            why="the last tags would have none",
+            fix="add the missing names",
+        )
+    names = _with_begins(task.labels)
+    return names, len(names)
+
+
+def _by_type(tag: str) -> tuple[str, str]:
+    """Return the key by which tags are ordered: those of a type together, B- first."""
+    return (type_of(tag), tag) if Tags((tag,)).are_entities else (tag, "")
+
+
+def _with_begins(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, and a tag B- for each type that has none, as in IOB1, where entities begin with I-."""
+    missing = tuple(f"B-{unit}" for unit in Tags(names).without_begin)
+    if missing:
+        logger.warning(f"tags without a B- (IOB1): {listed(missing)} added, with which their entities begin")
+    return names + missing
+
+
+def _check_complete(rows: Dataset, task: Task, split: str) -> None:
+    """Raise UserError for words without a tag in a split that is scored; whole sentences are told elsewhere."""
+    missing = sum(is_missing(tag) for tags in _known(rows, task) for tag in tags)
+    if missing:
+        raise UserError(
+            f"data.{task.label_column}",
+            f"a tag for every word of {split}",
+            f"{missing:,} words without one",
+            why="scores need tags",
+            fix="name another split with data.evaluation_splits, or take those sentences out",
+        )
+
+
+def _tell_repairs(sentences: Sequence[Sequence[int]], tags: Tags, split: str) -> None:
+    """Log a warning if tags of a split are read as others than they are."""
+    changed = [tags.repaired(sentence)[1] for sentence in sentences]
+    if any(changed):
+        rows = sum(map(bool, changed))
+        logger.warning(
+            f"{split}: {sum(changed):,} tags I- in {rows:,} of {len(sentences):,} rows continue no entity of their "
+            "type (IOB1, or slips); each is read as the B- of its type, with which an entity begins"
+        )
+
+
+def _tell_unread_words(name: str, rows: Dataset, max_length: int) -> None:
+    """Log how many words of a split no model reads: those that are cut off, and those without a sub-word."""
+    words = cut = empty = sentences = 0
+    for is_read, length in zip(rows["is_read"], rows["length"], strict=True):
+        unread = is_read.count(False)
+        words += len(is_read)
+        if not unread:
+            continue
+        behind = next((i for i, one in enumerate(reversed(is_read)) if one), len(is_read))
+        own_cut = behind if length >= max_length else 0
+        cut, empty, sentences = cut + own_cut, empty + unread - own_cut, sentences + bool(own_cut)
+    effect = "they teach nothing" if name == "training" else "scores count them as missed"
+    if cut:
+        logger.warning(
+            f"{name}: {cut:,} of {words:,} words, in {sentences:,} of {len(rows):,} rows, are beyond "
+            f"data.max_length={max_length} and cut off; {effect}"
+        )
+    if empty:
+        logger.warning(f"{name}: {empty:,} of {words:,} words have no sub-word in this tokenizer; {effect}")
+
+
+def _aligned(words: Sequence[int | None], tags: Sequence[int]) -> tuple[list[int], list[bool]]:
+    """Return the label of each sub-word, and whether each word is read.
+
+    Args:
+        words: number of the word of each sub-word; None for special tokens.
+        tags: of the words; empty for a sentence without tags.
+    """
+    labels, is_read, before = [], [False] * len(tags), None
+    for word in words:
+        is_first = word is not None and word != before and bool(tags)
+        labels.append(tags[word] if is_first and word is not None else -100)
+        if is_first and word is not None:
+            is_read[word] = True
+        before = word
+    return labels, is_read

@@ -1,0 +1,41 @@
+"""Token classification: a distribution over the data's tags for each word, such as names (NER) or parts of speech."""
+
+from distil_nlp.tasks.kind import TaskKind
+
+TOKENS = TaskKind(
+    name="tokens",
+    module="tokens",
+    auto_model="AutoModelForTokenClassification",
+    head_name="token classification",
+    title="token classification",
+    has_labels=True,
+    problem_type=None,
+    level="token",
+    output="distribution",
+    label_rows="labelled",
+    data_keys=frozenset({"label_column", "label_names", "pad_to_multiple_of", "test_share"}),
+    columns=frozenset({"labels", "is_word", "word_labels", "is_read"}),
+    max_text_columns=1,
+    can_augment=False,
+    headline="f1",
+    majority_name="commonest tag of each word",
+    predicted="tag",
+    compared="word",
+    class_columns=("type or tag", "in the data"),
+    metric_names=(
+        ("f1", "entity F1"),
+        ("precision", "entity precision"),
+        ("recall", "entity recall"),
+        ("accuracy", "accuracy over words"),
+        ("f1_macro", "macro F1 over tags"),
+    ),
+    metric_note="Metrics are fractions of 1. An entity counts if its type and all its words are right (strict IOB2).",
+    pipeline_tag="token-classification",
+    truncates=False,
+    pipeline_options=', aggregation_strategy="first"',
+    example_input='"Write a text here."',
+    hub_tags=("token-classification",),
+    purpose="tagging the words of a text as it was trained to",
+    truncation="cut at",
+    limit="A word has the tag that is predicted at its first sub-word; words beyond the longest input have none.",
+)
