@@ -25,13 +25,14 @@ def hold_out_rows(rows: Dataset, task: Task, share: float) -> tuple[Dataset, Dat
 
     Args:
         rows: with the task's columns.
-        task: its text and label columns are read.
+        task: its text and label columns are read; without a label column all rows count as labelled.
         share: fraction of the labelled rows to score on.
 
     Raises:
         UserError: if nothing would be left on one side.
     """
-    texts, labels = _texts(rows, task.text_columns), rows[task.label_column]
+    texts = _texts(rows, task.text_columns)
+    labels = rows[task.label_column] if task.label_column in rows.column_names else [0] * len(texts)
     of_text: dict[str, Counter] = defaultdict(Counter)
     for text, label in zip(texts, labels, strict=True):
         if not is_missing(label):

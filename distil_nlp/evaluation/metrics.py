@@ -44,7 +44,10 @@ def metrics_of(task: str, outputs: Mapping[str, Outputs]) -> Metrics:
     `mlm`: `loss` in nats per masked token, `perplexity`, top-1 `accuracy`.
     """
     function = task_evaluator(task).metrics(task)
-    by_split = {split: function(EvalPrediction(part.predictions, part.labels)) for split, part in outputs.items()}
+    by_split = {
+        split: function(EvalPrediction(part.predictions, part.labels, part.reference))
+        for split, part in outputs.items()
+    }
     metrics = dict(next(iter(by_split.values())))
     if len(by_split) > 1:
         metrics |= {f"{split}/{name}": value for split, values in by_split.items() for name, value in values.items()}

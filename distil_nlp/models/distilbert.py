@@ -7,10 +7,12 @@ from transformers import (
     DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
+    DistilBertModel,
     PreTrainedModel,
 )
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.sentence_encoder import SETTINGS, SentenceEncoder, sentence_encoder_class
 
 _BLOCK = {
     "attention.q_lin": "attention.self.query",
@@ -33,6 +35,8 @@ _AROUND = {
     "vocab_layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
     "vocab_layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
     "vocab_projector.bias": "cls.predictions.bias",
+    "dense.weight": "dense.weight",
+    "dense.bias": "dense.bias",
 }
 
 
@@ -84,9 +88,12 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
         id2label=config.id2label,
         label2id=config.label2id,
         problem_type=config.problem_type,
+        **({SETTINGS: getattr(config, SETTINGS)} if hasattr(config, SETTINGS) else {}),
     )
 
 
 def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
+    if isinstance(teacher, SentenceEncoder):
+        return sentence_encoder_class(DistilBertModel)
     is_mlm = type(teacher).__name__.endswith("ForMaskedLM")
     return DistilBertForMaskedLM if is_mlm else DistilBertForSequenceClassification

@@ -31,6 +31,7 @@ class OutputTerm(LossTerm):
     head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
+    outputs = ("distribution", "number")
     least_classes: ClassVar[int] = 2
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:

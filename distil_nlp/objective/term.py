@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class LossTerm:
     Attributes:
         name: name in recipes and logs.
         needs_teacher: True if the term uses signals of a teacher.
-        outputs: the meanings of a model's output that the term is defined for: a distribution over classes, a number.
+        outputs: the meanings of a model's output that the term is defined for; all of them, unless it reads the output.
         levels: the rows of logits that the term is defined for: tokens, sequences.
         formula, formula_of_regression: the formula in words, for the model card; the latter for regression, if it
             differs.
@@ -118,7 +118,7 @@ class LossTerm:
     compares_samples: ClassVar[bool] = False
     compares_passes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
-    outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
+    outputs: ClassVar[tuple[Output, ...]] = get_args(Output)
     levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
 
     def __init__(self, weight: Weight = 1.0):

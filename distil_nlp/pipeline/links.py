@@ -7,7 +7,7 @@ has a report of its own, and is shared by all runs that need it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +144,16 @@ def _fingerprint(recipe: Recipe) -> str:
 def mean_outputs(models: Sequence[dict[str, Outputs]], kind: TaskKind) -> dict[str, Outputs]:
     """Return the mean answers of several models, by split.
 
-    For classes these are the logarithms of the mean probabilities, (rows, classes); for numbers the mean.
+    For classes these are the logarithms of the mean probabilities, (rows, classes); for others the mean.
     """
     return {
-        split: Outputs(_mean([model[split].predictions for model in models], kind), first.labels)
+        split: replace(first, predictions=_mean([model[split].predictions for model in models], kind))
         for split, first in models[0].items()
     }
 
 
 def _mean(predictions: Sequence[np.ndarray], kind: TaskKind) -> np.ndarray:
     stacked = np.stack(predictions)
-    if kind.output == "number":
+    if kind.output != "distribution":
         return stacked.mean(0)
     return logsumexp(log_softmax(stacked, axis=-1), axis=0) - np.log(len(stacked))

@@ -8,7 +8,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import Provenance
+from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.fit import KEPT_BESIDE, fit
@@ -76,6 +77,7 @@ class StudentRun:
         data: rows and collator.
         provenance: of this student.
         is_main: whether it is the run's own, whose weights are kept.
+        reference: the teacher's outputs on the evaluation rows, once there are any.
     """
 
     recipe: Recipe
@@ -86,6 +88,7 @@ class StudentRun:
     data: TransferSet
     provenance: Provenance
     is_main: bool = True
+    reference: dict[str, Outputs] | None = None
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -93,7 +96,8 @@ class StudentRun:
         Raises:
             UserError: if an output is not finite.
         """
-        return self._predict(model, role, self.data.split.evaluation)
+        outputs = self._predict(model, role, self.data.split.evaluation)
+        return outputs if self.reference is None else beside_teacher(self.data.kind, outputs, self.reference)
 
     def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
         """Return a model's outputs on the rows that checkpoints are chosen by; None without any."""
@@ -285,6 +289,14 @@ class StudentRun:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def beside_teacher(
+    kind: TaskKind, outputs: Mapping[str, Outputs], teacher: Mapping[str, Outputs]
+) -> dict[str, Outputs]:
+    """Return a model's outputs with what of the teacher's its scores are taken against, by split."""
+    evaluator = evaluator_of(kind)
+    return {split: evaluator.beside_teacher(one, teacher[split]) for split, one in outputs.items()}
+
+
 def altered_student(folder: Path) -> list[str]:
     """Return the weight files of a kept student that are not as they were saved; none where that is unknown."""
     record = read_json(folder / TRAINING, "the student cannot be compared with it", weights=dict)
@@ -294,7 +306,10 @@ def altered_student(folder: Path) -> list[str]:
 def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
     """Write the outputs of all splits to one file, as a whole or not at all."""
     arrays = {
-        f"{split}/{name}": array for split, predicted in outputs.items() for name, array in vars(predicted).items()
+        f"{split}/{name}": array
+        for split, predicted in outputs.items()
+        for name, array in vars(predicted).items()
+        if array is not None
     }
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
@@ -320,4 +335,8 @@ def load_outputs(path: Path) -> dict[str, Outputs]:
     """Read the outputs that `save_outputs` wrote."""
     with np.load(path) as arrays:
         splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
-        return {split: Outputs(arrays[f"{split}/predictions"], arrays[f"{split}/labels"]) for split in splits}
+        names = [field.name for field in fields(Outputs)]
+        return {
+            split: Outputs(**{name: arrays[f"{split}/{name}"] for name in names if f"{split}/{name}" in arrays.files})
+            for split in splits
+        }

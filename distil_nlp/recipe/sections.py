@@ -396,9 +396,12 @@ class DataSection(Section):
             split → files.
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
-        task: `mlm` for text, a GLUE task, or `classification` or `regression` on named columns.
+        task: `mlm` for text, a GLUE task, or `classification`, `regression` or `embedding` on named columns.
         text_columns: one column, or two for pairs.
-        label_column: rows labelled −100, NaN or null learn from the teacher alone.
+        label_column: rows labelled −100, NaN or null learn from the teacher alone; for embeddings, the scores of pairs.
+        pooling: for embeddings, how a teacher without a sentence-transformers folder makes a vector of its tokens'
+            states; `mean` by default.
+        normalize: likewise, whether its vectors have length 1; true by default.
         label_names: the names of the data's classes in the order of the teacher's, where its own do not tell the order.
         train_split: split to train on.
         evaluation_splits: splits to report scores on; by default the task's own.
@@ -422,6 +425,8 @@ class DataSection(Section):
     task: str
     text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
+    pooling: Literal["mean", "cls", "max"] | None = None
+    normalize: bool | None = None
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
     evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None

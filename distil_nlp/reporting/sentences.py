@@ -115,7 +115,8 @@ def majority_note(run: RunResults) -> str:
 
 def fidelity_sentences(run: RunResults) -> list[str]:
     """Return sentences on the similarity of teacher and student: predictions, outputs, calibration, layers."""
-    return [sentence for sentence in (_predictions(run), _outputs(run), _calibration(run), _layers(run)) if sentence]
+    parts = (_predictions(run), _outputs(run), _vectors(run), _calibration(run), _layers(run))
+    return [sentence for sentence in parts if sentence]
 
 
 def _predictions(run: RunResults) -> str:
@@ -136,6 +137,16 @@ def _outputs(run: RunResults) -> str:
     difference = f"differ by {decimal(distance)} on average" if distance is not None else ""
     similarity = join_parts(correlation, difference, by=" and ")
     return f"The outputs of teacher and student {similarity}." if similarity else ""
+
+
+def _vectors(run: RunResults) -> str:
+    """Return how alike the vectors of texts are."""
+    mean, lowest, same = (run.get(f"fidelity.{name}") for name in ("cosine", "cosine_lowest", "same_neighbour"))
+    if mean is None or lowest is None:
+        return ""
+    text = f"The vectors of student and teacher have a cosine of {decimal(mean)} on average"
+    nearest = f"; {percent(same)} of the texts have the same nearest other text" if same is not None else ""
+    return f"{text}, and below {decimal(lowest)} in the worst 5 % of the texts{nearest}."
 
 
 def _calibration(run: RunResults) -> str:

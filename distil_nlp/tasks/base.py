@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distil_nlp.tasks.embedding import EMBEDDING, TEXTS
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.kinds import KINDS, task_kind
 
@@ -51,12 +52,12 @@ class Task:
 
 CUSTOM_TASKS = {
     kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
-}
+} | {TEXTS: Task(TEXTS, ("text",), (), "teacher_cosine", EMBEDDING, EMBEDDING.evaluation_splits)}
 """Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
 
 
 OTHER_KINDS_REMEDY = (
-    "for tags of tokens, answers in a text, several labels a row or embeddings of sentences, distil the encoder with "
+    "for tags of tokens, answers in a text or several labels a row, distil the encoder with "
     "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
 )
 """What can be done for a task of none of the kinds."""
@@ -69,17 +70,27 @@ class Head:
     Attributes:
         kind: a kind of task, or its name.
         labels: class names in the order of the data's ids; None if the data does not name its classes.
-        num_labels: classes, or 1 for regression; None for language modelling.
+        num_labels: classes, or 1 for regression; None for language modelling and embeddings.
+        pooling: for embeddings, how the states of a text's tokens become a vector, where the model's folder does not
+            tell; None for the default.
+        normalize: likewise, whether vectors have length 1.
     """
 
     kind: TaskKind
     labels: tuple[str, ...] | None = None
     num_labels: int | None = None
+    pooling: str | None = None
+    normalize: bool | None = None
 
     if TYPE_CHECKING:  # the constructor takes names of kinds too
 
         def __init__(
-            self, kind: TaskKind | str, labels: tuple[str, ...] | None = None, num_labels: int | None = None
+            self,
+            kind: TaskKind | str,
+            labels: tuple[str, ...] | None = None,
+            num_labels: int | None = None,
+            pooling: str | None = None,
+            normalize: bool | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:

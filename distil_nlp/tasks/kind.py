@@ -1,4 +1,4 @@
-"""`TaskKind`: the differences between masked language modelling, classification and regression, as values."""
+"""`TaskKind`: the differences between the kinds of task, as values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["token", "sequence"]
-Output = Literal["distribution", "number"]
+Output = Literal["distribution", "number", "embedding"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -28,10 +28,14 @@ class TaskKind:
         problem_type: `problem_type` of the model's configuration; None if it has none.
         num_labels: number of outputs, if it is the same for all tasks of the kind.
         level: the unit of a row of logits; a head on tokens runs on selected tokens only.
-        output: the meaning of a row of logits: a distribution over classes (by a softmax), or a number.
+        output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, or the vector of a
+            text.
         label_rows: row set of the rows that have a label.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
-        max_text_columns: maximal number of text columns of an input.
+        max_text_columns: maximal number of text columns.
+        joins_pairs: True if two text columns are one input; False if each text is one.
+        task_of_texts: name of the task of the same kind for one text column, where that has another headline metric.
+        learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
@@ -41,7 +45,8 @@ class TaskKind:
         predicted: noun for the prediction of a row, in sentences.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
-        pipeline_tag: transformers' pipeline that runs the student.
+        pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
+        library: library that runs the student, on its model card.
         pipeline_options: further arguments of that pipeline's call, as code; None for a pipeline that cannot truncate.
         example_input: an input of that pipeline, as code; `example_pair` for an input of two texts.
         hub_tags: tags of a model card, for custom data.
@@ -71,6 +76,9 @@ class TaskKind:
     num_labels: int | None = None
     data_keys: frozenset[str] = frozenset()
     max_text_columns: int = 2
+    joins_pairs: bool = True
+    task_of_texts: str | None = None
+    learns_labels: bool = True
     streams: bool = False
     can_augment: bool = True
     names_corpus: bool = False
@@ -80,6 +88,7 @@ class TaskKind:
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
+    library: str = "transformers"
 
     def __str__(self) -> str:
         """Return the name, which is also part of the keys of caches."""
@@ -88,4 +97,4 @@ class TaskKind:
     @property
     def predicts_words(self) -> bool:
         """True if the outputs are over the vocabulary: too large for memory, so that losses are computed in chunks."""
-        return not self.has_labels
+        return self.output == "distribution" and not self.has_labels

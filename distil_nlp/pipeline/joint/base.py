@@ -104,12 +104,15 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
     Args:
         where: recipe key of the scheme.
     """
-    if plan.task.kind.predicts_words:
+    kind = plan.task.kind
+    if kind.predicts_words or not kind.learns_labels:
         raise UserError(
             where,
             "a task (classification, regression)",
-            plan.task.kind.title,
-            why="each head would have the logits of the whole vocabulary in memory",
+            kind.title,
+            why="each head would have the logits of the whole vocabulary in memory"
+            if kind.predicts_words
+            else "heads learn from each other by distributions or numbers",
             fix="leave it out",
         )
     if not output_terms(plan.objective):
