@@ -65,7 +65,7 @@ def _terms(facts: CardFacts) -> str:
 
 
 def _term(name: str, term: Mapping[str, Any], facts: CardFacts) -> list[str]:
-    change, is_soft = term.get("schedule") or {}, facts.kind.output == "distribution"
+    change, is_soft = term.get("schedule") or {}, facts.kind.output != "number"
     formula, source = _matched(name, facts)
     return [
         inline_code(name),
@@ -193,7 +193,7 @@ def _data_details(facts: CardFacts, rows: int | None) -> list[str]:
         "split": data.get("train_split"),
     }
     details = [f"{word} {inline_code(value)}" for word, value in named.items() if value]
-    return [*details, *([plural(rows, "row")] if rows else [])]
+    return [*details, *([plural(rows, facts.kind.row_name)] if rows else [])]
 
 
 def _augmentation(facts: CardFacts) -> dict[str, dict[str, Any] | None]:

@@ -73,6 +73,8 @@ def _speed(run: RunResults) -> str:
 def distillation_gain(run: RunResults) -> str:
     """Return the gain of distillation over the same student trained on labels only."""
     gain = run.get(f"{LABELS_ONLY}.gain")
+    if not run.kind.learns_labels:
+        return ""
     if get_nested(gain, "mean") is None:
         missing = "student was trained on labels only"
         if run.get(LABELS_ONLY):

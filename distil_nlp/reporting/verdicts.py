@@ -184,7 +184,7 @@ def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | 
     repeated: dict[str, Any] = run.get("rows.in_training") or {}
     rows: dict[str, Any] = run.splits
     found = [
-        f"{count:,} of {plural(rows[split], 'row')} of {split}"
+        f"{count:,} of {plural(rows[split], run.kind.row_name)} of {split}"
         for split, count in repeated.items()
         if count and rows.get(split) and is_meant(count / rows[split])
     ]
@@ -205,7 +205,7 @@ def _ahead(run: RunResults) -> str | None:
 
 
 def _no_labels_only(run: RunResults) -> str | None:
-    if run.get(LABELS_ONLY):
+    if run.get(LABELS_ONLY) or not run.kind.learns_labels:
         return None
     return "Whether distillation helped is not known: no student was trained on labels only."
 
@@ -219,9 +219,9 @@ def _single_seed(run: RunResults) -> str | None:
 
 def _few_rows(run: RunResults) -> str | None:
     rows = next(iter(run.splits.values()), None)
-    if not rows or rows >= FEW_ROWS or not run.kind.has_labels:
+    if not rows or rows >= FEW_ROWS or run.kind.predicts_words:
         return None
-    return f"Scores are of {plural(rows, 'row')}: differences of a few points are chance."
+    return f"Scores are of {plural(rows, run.kind.row_name)}: differences of a few points are chance."
 
 
 RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (

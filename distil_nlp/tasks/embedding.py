@@ -25,6 +25,7 @@ EMBEDDING = TaskKind(
     headline="spearman_cosine",
     majority_name="word overlap (TF-IDF)",
     predicted="vector",
+    row_name="text",
     metric_names=(
         ("spearman_cosine", "Spearman correlation of cosines"),
         ("pearson_cosine", "Pearson correlation of cosines"),

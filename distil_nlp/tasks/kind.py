@@ -43,6 +43,7 @@ class TaskKind:
         evaluation_splits: splits that scores are reported on, the first that exists.
         majority_name: name of the baseline without a model, in tables.
         predicted: noun for the prediction of a row, in sentences.
+        row_name: noun for a row.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
@@ -88,6 +89,7 @@ class TaskKind:
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
+    row_name: str = "row"
     library: str = "transformers"
 
     def __str__(self) -> str:
