@@ -90,7 +90,7 @@ def _teacher_at_floor(run: RunResults) -> str | None:
     if _taught_itself(run) or is_above_floor(run, "teacher") is not False:
         return None
     found = _against_floor(run, "teacher")
-    return f"The teacher knows no more than a guess: {found}. This run says nothing about distillation."
+    return f"The teacher knows no more than {run.kind.guess}: {found}. This run says nothing about distillation."
 
 
 def _taught_itself(run: RunResults) -> bool:
@@ -101,7 +101,8 @@ def _taught_itself(run: RunResults) -> bool:
 def _student_at_floor(run: RunResults) -> str | None:
     if is_above_floor(run, "student") is not False:
         return None
-    return f"Do not use this student, which knows no more than a guess: {_against_floor(run, 'student')}."
+    against = _against_floor(run, "student")
+    return f"Do not use this student, which knows no more than {run.kind.guess}: {against}."
 
 
 def _against_floor(run: RunResults, role: str) -> str:
@@ -116,7 +117,7 @@ def _weak_teacher(run: RunResults) -> str | None:
     floor: Any = floor_score(run)
     if _taught_itself(run) or not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
         return None
-    return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
+    return f"The teacher is hardly better than {run.kind.guess}: {_against_floor(run, 'teacher')}."
 
 
 def _gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | None:

@@ -24,6 +24,7 @@ EMBEDDING = TaskKind(
     names_corpus=True,
     headline="spearman_cosine",
     majority_name="word overlap (TF-IDF)",
+    guess="which words two texts share",
     predicted="vector",
     row_name="text",
     metric_names=(

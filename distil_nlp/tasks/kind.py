@@ -42,6 +42,7 @@ class TaskKind:
         headline: metric that retention is computed from, for custom data.
         evaluation_splits: splits that scores are reported on, the first that exists.
         majority_name: name of the baseline without a model, in tables.
+        guess: noun for what that baseline knows, in verdicts.
         predicted: noun for the prediction of a row, in sentences.
         row_name: noun for a row.
         metric_names: a metric → its name in tables, if the kind has its own.
@@ -90,6 +91,7 @@ class TaskKind:
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
     row_name: str = "row"
+    guess: str = "a guess"
     library: str = "transformers"
 
     def __str__(self) -> str:
