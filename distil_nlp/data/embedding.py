@@ -30,7 +30,7 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-PAIR, SCORE, CONTENT = range(3)
+PAIR_COLUMN, SCORE_COLUMN, CONTENT_COLUMN = range(3)
 """The columns of `labels`."""
 _FEWEST = 3
 """Pairs below which a correlation says nothing."""

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 from transformers import EvalPrediction
 
-from distil_nlp.data.embedding import CONTENT, PAIR, SCORE
+from distil_nlp.data.embedding import CONTENT_COLUMN, PAIR_COLUMN, SCORE_COLUMN
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, Resampled, RowFeatures
 
@@ -53,7 +53,7 @@ class EmbeddingEvaluator(Evaluator):
         size = transformer.n_features_in_
         vectors = normalize(transformer.transform(_counts(rows["input_ids"], size)))
         cosines = np.asarray(vectors[first].multiply(vectors[second]).sum(1)).ravel()
-        return _correlations(cosines, labels[first, SCORE])
+        return _correlations(cosines, labels[first, SCORE_COLUMN])
 
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
         """Return the cosine to the teacher as sums over texts; ranks are no sums, see `resampled`."""
@@ -64,12 +64,12 @@ class EmbeddingEvaluator(Evaluator):
         if metric != "spearman_cosine":
             return super().resampled(metric, outputs)
         first, second = pair_places(outputs.labels)
-        cosines, scores = _cosines(outputs.predictions, first, second), outputs.labels[first, SCORE]
+        cosines, scores = _cosines(outputs.predictions, first, second), outputs.labels[first, SCORE_COLUMN]
         return Resampled(len(first), lambda counts: rank_correlations(cosines, scores, counts))
 
     def row_marks(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the hash of each text's tokens."""
-        return labels[:, CONTENT]
+        return labels[:, CONTENT_COLUMN]
 
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return how alike the vectors are: `cosine` and `cosine_lowest`, the mean and the 5th percentile.
@@ -92,8 +92,8 @@ def pair_places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         labels: (texts, 3); the texts of a pair have the same number, the first one the lower place.
     """
-    known = np.flatnonzero(~np.isnan(labels[:, SCORE]))
-    order = known[np.argsort(labels[known, PAIR], kind="stable")]
+    known = np.flatnonzero(~np.isnan(labels[:, SCORE_COLUMN]))
+    order = known[np.argsort(labels[known, PAIR_COLUMN], kind="stable")]
     return order[0::2], order[1::2]
 
 
@@ -127,12 +127,12 @@ def _metrics(outputs: EvalPrediction) -> Metrics:
     first, second = pair_places(labels)
     metrics: Metrics = {}
     if len(first):
-        metrics |= _correlations(_cosines(vectors, first, second), labels[first, SCORE])
+        metrics |= _correlations(_cosines(vectors, first, second), labels[first, SCORE_COLUMN])
     if outputs.inputs is not None:
         reference: Any = outputs.inputs
         if len(first):
             cosines = _cosines_of(vectors[first], reference[second])
-            metrics["spearman_asymmetric"] = _spearman(cosines, labels[first, SCORE])
+            metrics["spearman_asymmetric"] = _spearman(cosines, labels[first, SCORE_COLUMN])
         metrics["teacher_cosine"] = float(_cosines_of(vectors, reference).mean())
     return metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distil_nlp.tasks.embedding import EMBEDDING, TEXTS
+from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING, TEXTS
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.kinds import KINDS, task_kind
 
@@ -52,7 +52,7 @@ class Task:
 
 CUSTOM_TASKS = {
     kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
-} | {TEXTS: Task(TEXTS, ("text",), (), "teacher_cosine", EMBEDDING, EMBEDDING.evaluation_splits)}
+} | {TEXTS: Task(TEXTS, ("text",), (), "teacher_cosine", SENTENCE_EMBEDDING, SENTENCE_EMBEDDING.evaluation_splits)}
 """Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
 
 

@@ -5,7 +5,7 @@ from distil_nlp.tasks.kind import TaskKind
 TEXTS = "embedding_texts"
 """Name of the task of single texts, which have no scores: its headline is the cosine to the teacher's vectors."""
 
-EMBEDDING = TaskKind(
+SENTENCE_EMBEDDING = TaskKind(
     name="embedding",
     module="embedding",
     auto_model="AutoModel",

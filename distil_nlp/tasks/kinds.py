@@ -1,7 +1,7 @@
 """The table of kinds of task."""
 
 from distil_nlp.errors import quoted
-from distil_nlp.tasks.embedding import EMBEDDING
+from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
@@ -13,7 +13,7 @@ KINDS: dict[str, TaskKind] = {
         MASKED_LM,
         CLASSIFICATION,
         REGRESSION,
-        EMBEDDING,
+        SENTENCE_EMBEDDING,
     )
 }
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics.pairwise import cosine_similarity
 
-from distil_nlp.data.embedding import PAIR, SCORE
+from distil_nlp.data.embedding import PAIR_COLUMN, SCORE_COLUMN
 from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
 from distil_nlp.evaluation.embedding import EVALUATOR, pair_places, rank_correlations
 from distil_nlp.evaluation.kinds import evaluator_of
@@ -21,8 +21,8 @@ def outputs(seed: int, noise: float = 0.0, reference=None, scores=True) -> Outpu
     vectors = generator.normal(size=(2 * PAIRS, LENGTH))
     cosines = cosine_similarity(vectors[0::2], vectors[1::2]).diagonal()
     labels = np.zeros((2 * PAIRS, 3))
-    labels[:, PAIR] = np.repeat(np.arange(PAIRS), 2)
-    labels[:, SCORE] = np.repeat(np.round(5 * (cosines + 1)) / 2, 2) if scores else np.nan
+    labels[:, PAIR_COLUMN] = np.repeat(np.arange(PAIRS), 2)
+    labels[:, SCORE_COLUMN] = np.repeat(np.round(5 * (cosines + 1)) / 2, 2) if scores else np.nan
     labels[:, 2] = np.arange(2 * PAIRS)
     noisy = vectors + noise * np.random.default_rng(seed).normal(size=vectors.shape)
     return Outputs(noisy.astype(np.float32), labels, reference)
@@ -32,7 +32,7 @@ def test_metrics_are_those_of_scipy_and_sklearn():
     """Prevents cosines of other pairs, vectors that are not normalised, and one model's vectors for the other's."""
     teacher = outputs(0).predictions
     own = outputs(1, 0.5, teacher)
-    first, second, scores = own.predictions[0::2], own.predictions[1::2], own.labels[0::2, SCORE]
+    first, second, scores = own.predictions[0::2], own.predictions[1::2], own.labels[0::2, SCORE_COLUMN]
     cosines = cosine_similarity(first, second).diagonal()
     found = metrics_of("embedding", {"validation": own})
     assert found["spearman_cosine"] == pytest.approx(spearmanr(cosines, scores).statistic)

@@ -1,20 +1,16 @@
-"""Tiny sentence encoders, their folders, texts, and a trainer around them."""
+"""Tiny sentence encoders, their folders, and pairs of texts."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import BertModel, PreTrainedModel, TrainingArguments
+from transformers import BertModel, PreTrainedModel
 
-from distil_nlp.data.embedding import EmbeddingCollator
 from distil_nlp.models import save_sentence_encoder
 from distil_nlp.models.sentence_encoder import SETTINGS, sentence_encoder_class
 from distil_nlp.models.sentence_folder import VectorSettings
-from distil_nlp.objective.objective import Objective
-from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
-from tests.helpers.training import text_rows
 
 ST_RECIPE = """
 teacher: {name: TEACHER}
@@ -60,39 +56,3 @@ def pairs(count: int = 24) -> Dataset:
     first = [f"the {words[i % 8]} sees {'a big ' * (i % 3)}{words[(i + 1) % 8]} ." for i in range(count)]
     second = [f"the {words[(i + i % 2) % 8]} finds a {words[(i + 3) % 8]} {words[i % 7]}" for i in range(count)]
     return Dataset.from_dict({"sentence1": first, "sentence2": second, "score": [float(i % 6) for i in range(count)]})
-
-
-def embedding_trainer(
-    folder: Path,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    terms: Any,
-    *,
-    cache: Any = None,
-    callbacks: Any = None,
-    rows: Any = None,
-    **arguments: Any,
-) -> DistillationTrainer:
-    """Return a trainer on the CPU, by default with three steps of eight ragged texts."""
-    defaults = {
-        "per_device_train_batch_size": 8,
-        "max_steps": 3,
-        "logging_steps": 1,
-        "learning_rate": 1e-3,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "seed": 7,
-    }
-    return DistillationTrainer(
-        model=student,
-        teacher=teacher,
-        objective=Objective(terms, "embedding"),
-        args=TrainingArguments(str(folder), **{**defaults, **arguments}),
-        train_dataset=rows or text_rows(),
-        data_collator=EmbeddingCollator(tiny.tokenizer()),
-        cache=cache,
-        callbacks=callbacks,
-    )

@@ -1,6 +1,7 @@
 """Ragged rows and a trainer around tiny models, for the tests of training."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
+from distil_nlp.data.embedding import EmbeddingCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
@@ -79,13 +81,14 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    collator = MaskingCollator(tiny.tokenizer(), seed=7) if kind == "mlm" else TaskCollator(tiny.tokenizer(), kind)
+    collators = {"mlm": partial(MaskingCollator, seed=7), "embedding": EmbeddingCollator}
+    collator = collators.get(kind, partial(TaskCollator, kind=kind))(tiny.tokenizer())
     return DistillationTrainer(
         model=student,
         teacher=teacher,
         objective=Objective(list(terms or all_terms()), kind, balance),
         args=TrainingArguments(str(folder), **{**defaults, **arguments}),
-        train_dataset=rows if rows is not None else (text_rows() if kind == "mlm" else task_rows()),
+        train_dataset=rows if rows is not None else (text_rows() if kind in collators else task_rows()),
         eval_dataset=eval_rows,
         data_collator=collator,
         compute_metrics=compute_metrics,

@@ -15,8 +15,8 @@ from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
-from tests.helpers.sentences import embedding_trainer, sentence_encoder
-from tests.helpers.training import StopAt, curve
+from tests.helpers.sentences import sentence_encoder
+from tests.helpers.training import StopAt, curve, trainer
 
 POOLINGS = ("mean", "cls", "max")
 
@@ -36,10 +36,11 @@ def steps_of(folder, batch: int, accumulation: int = 1, **options: Any) -> Steps
     """Return the gradients and batches of three steps at learning rate 0."""
     steps = Steps()
     arguments = {"gradient_accumulation_steps": accumulation, "learning_rate": 0.0, "max_grad_norm": 0}
-    made = embedding_trainer(
+    made = trainer(
         folder,
         *models(**options),
         row_terms(),
+        kind="embedding",
         callbacks=[steps],
         per_device_train_batch_size=batch,
         **arguments,
@@ -109,8 +110,15 @@ def all_terms() -> list[Any]:
 def test_a_cached_teacher_teaches_the_same(tmp_path):
     """Prevents vectors of other texts, or in half precision where float32 was asked for."""
     plain, cached = (
-        embedding_trainer(
-            tmp_path / name, *models(), all_terms(), cache=cache, max_steps=-1, num_train_epochs=2, learning_rate=1e-3
+        trainer(
+            tmp_path / name,
+            *models(),
+            all_terms(),
+            kind="embedding",
+            cache=cache,
+            max_steps=-1,
+            num_train_epochs=2,
+            learning_rate=1e-3,
         )
         for name, cache in (("plain", None), ("cached", CacheConfig(tmp_path / "caches", dtype="float32")))
     )
@@ -123,10 +131,12 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(tmp_path):
     """Prevents a Dense layer, or a part of the encoder, that a checkpoint does not bring back."""
     ends = []
     for name, stop in (("whole", None), ("stopped", 2)):
-        trained = embedding_trainer(tmp_path / name, *models(), all_terms(), max_steps=5, callbacks=[StopAt(stop)])
+        trained = trainer(
+            tmp_path / name, *models(), all_terms(), kind="embedding", max_steps=5, callbacks=[StopAt(stop)]
+        )
         trained.train()
         if stop:
-            trained = embedding_trainer(tmp_path / name, *models(), all_terms(), max_steps=5)
+            trained = trainer(tmp_path / name, *models(), all_terms(), kind="embedding", max_steps=5)
             trained.train(resume_from_checkpoint=str(last_complete_checkpoint(tmp_path / name)))
         ends.append(trained.detach().state_dict())
     assert ends[0].keys() == ends[1].keys()
