@@ -13,6 +13,7 @@ from scipy import stats
 from transformers import EvalPrediction
 
 from distil_nlp.data import MaskingCollator, TaskCollator
+from distil_nlp.evaluation.glue_metric import METRICS_OF_TASKS
 from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.masked_lm import unigram_metrics
 from distil_nlp.evaluation.metrics import (
@@ -49,7 +50,7 @@ METRICS = {
     "classification": {"accuracy", "f1_macro"},
     "regression": {"pearson", "spearmanr", "mse"},
 }
-TASKS = {name: task for name, task in (GLUE | CUSTOM_TASKS).items() if task.kind.level == "sequence"}
+TASKS = {name: task for name, task in (GLUE | CUSTOM_TASKS).items() if name in METRICS_OF_TASKS}
 
 
 @pytest.fixture

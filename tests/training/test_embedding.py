@@ -6,17 +6,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import TrainingArguments
 
+from distil_nlp.data.embedding import EmbeddingCollator
+from distil_nlp.errors import UserError
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.embeddings import EmbeddingCosine, EmbeddingMSE, EmbeddingSimilarityKL
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.similarity import PKT
+from distil_nlp.objective.objective import Objective
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.checkpoints import last_complete_checkpoint
+from distil_nlp.training.trainer import DistillationTrainer
+from tests.helpers import tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.sentences import sentence_encoder
-from tests.helpers.training import StopAt, curve, trainer
+from tests.helpers.training import StopAt, curve, text_rows, trainer
 
 POOLINGS = ("mean", "cls", "max")
 
@@ -101,6 +107,26 @@ def test_two_processes_take_the_step_of_one(tmp_path):
     ours, theirs = (torch.load(tmp_path / f"found.{rank}", weights_only=True) for rank in (0, 1))
     for number, found in enumerate(ours["gradients"]):
         assert distance(found, expected(ours["batches"][number] + theirs["batches"][number])) < 1e-5
+
+
+def test_a_trainer_knows_sentence_encoders_and_refuses_plain_ones(tmp_path):
+    """Prevents terms on a plain encoder, whose first output is the states of tokens."""
+    student, teacher = models()
+    arguments = {"args": TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), "train_dataset": text_rows()}
+    collator = EmbeddingCollator(tiny.tokenizer())
+    made = DistillationTrainer(
+        model=student, teacher=teacher, objective=Objective(row_terms()), data_collator=collator, **arguments
+    )
+    assert made.objective.kind.name == "embedding"
+    for plain in (student.bert, tiny.classifier(2)):
+        with pytest.raises(UserError, match="sentence-embedding head / got Bert"):
+            DistillationTrainer(
+                model=plain,
+                teacher=teacher,
+                objective=Objective(row_terms(), "embedding"),
+                data_collator=collator,
+                **arguments,
+            )
 
 
 def all_terms() -> list[Any]:
