@@ -26,13 +26,14 @@ def hold_out_rows(rows: Dataset, task: Task, share: float) -> tuple[Dataset, Dat
 
     Args:
         rows: with the task's columns.
-        task: its text and label columns are read.
+        task: its text and label columns are read; without a label column all rows count as labelled.
         share: fraction of the labelled rows to score on.
 
     Raises:
         UserError: if nothing would be left on one side.
     """
-    texts, labels = _texts(rows, task.text_columns), rows[task.label_column][:]
+    texts = _texts(rows, task.text_columns)
+    labels = rows[task.label_column][:] if task.label_column in rows.column_names else [0] * len(texts)
     strata = data_module(task.kind).LABELS.strata(labels)
     of_text: dict[str, Counter] = defaultdict(Counter)
     for text, label, stratum in zip(texts, labels, strata, strict=True):

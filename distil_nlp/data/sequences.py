@@ -87,13 +87,13 @@ def load_task(
             why="rows of unlike length cannot share a batch",
             fix="set pad_token in the teacher's tokenizer_config.json",
         )
-    names = _evaluation_splits(splits, task, train_split, evaluation_splits)
+    names = scored_split_names(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
     uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
     if uses_validation:
         chosen["validation"] = splits["validation"]
     for name, rows in chosen.items():
-        _check_columns(rows, task, name, needs_labels=name != train_split)
+        check_columns(rows, task, name, needs_labels=name != train_split)
     reader = label_reader(task.kind)
     labels, num_labels = reader.read(chosen, train_split, task)
     tokenised: dict[str, Dataset] = {}
@@ -187,7 +187,7 @@ def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
     train = options.train_split
     if task.name not in CUSTOM_TASKS or options.evaluation_splits or list(splits) != [train]:
         return splits
-    _check_columns(splits[train], task, train, needs_labels=True)
+    check_columns(splits[train], task, train, needs_labels=True)
     trained, scored = hold_out_rows(splits[train], task, options.test_share)
     logger.info(
         f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, chosen by their text (data.test_share). "
@@ -213,11 +213,11 @@ def unlabelled_rows(
     Raises:
         UserError: for missing text columns, or an empty split.
     """
-    _check_columns(rows, task, split, needs_labels=False)
+    check_columns(rows, task, split, needs_labels=False)
     return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, (None, 0), max_length, None)
 
 
-def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
+def scored_split_names(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
     """Return the splits that scores are reported on: the named ones, the task's own, or test, or validation."""
     for name in (train, *(named or ())):
         named_split(splits, name)
@@ -239,7 +239,7 @@ def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | N
     return own if task.name in GLUE else own[:1]
 
 
-def _check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
+def check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
     """Raise UserError if text columns are missing or blank, or labels are missing in a split that is scored."""
     missing = [name for name in task.text_columns if name not in rows.column_names]
     if missing:

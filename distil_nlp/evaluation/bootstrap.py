@@ -71,10 +71,16 @@ def paired_gain(
     """
     evaluator = task_evaluator(task)
     _check_rows([*students, *baselines], evaluator)
-    measure = evaluator.resampling(headline_metric(task))
-    mean, low, high = paired_difference(measure, students, baselines, resamples=resamples, level=level, seed=seed)
-    rows, draws = len(measure[0](students[0])), resamples // _DRAWS * _DRAWS
-    return Gain(headline_metric(task), mean, low, high, level, draws, rows, len(students))
+    metric = headline_metric(task)
+    pairs = [(evaluator.resampled(metric, a), evaluator.resampled(metric, b)) for a, b in _paired(students, baselines)]
+
+    def differences(counts: np.ndarray) -> np.ndarray:
+        """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
+        return np.stack([a.value(counts) - b.value(counts) for a, b in pairs], axis=1)
+
+    rows, draws = pairs[0][0].rows, resamples // _DRAWS * _DRAWS
+    mean, low, high = _interval(differences, rows, resamples, level, seed)
+    return Gain(metric, mean, low, high, level, draws, rows, len(students))
 
 
 def paired_difference(
@@ -97,12 +103,9 @@ def paired_difference(
         seed: of the draws.
     """
     features, value = measure
-    if len(baselines) == 1:
-        baselines = list(baselines) * len(students)
-    pairs = [(features(a), features(b)) for a, b in zip(students, baselines, strict=True)]
+    pairs = [(features(a), features(b)) for a, b in _paired(students, baselines)]
 
     def differences(counts: np.ndarray) -> np.ndarray:
-        """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
         return np.stack([value(counts @ a) - value(counts @ b) for a, b in pairs], axis=1)
 
     return _interval(differences, len(pairs[0][0]), resamples, level, seed)
@@ -123,14 +126,20 @@ def score_interval(
         level: coverage of the interval.
         seed: of the draws.
     """
-    features, metric = task_evaluator(task).resampling(headline_metric(task))
-    sums = [features(outputs) for outputs in models]
+    resampled = [task_evaluator(task).resampled(headline_metric(task), outputs) for outputs in models]
 
     def scores(counts: np.ndarray) -> np.ndarray:
-        return np.stack([metric(counts @ rows) for rows in sums], axis=1)
+        return np.stack([one.value(counts) for one in resampled], axis=1)
 
-    mean, low, high = _interval(scores, len(sums[0]), resamples, level, seed)
-    return {"mean": mean, "low": low, "high": high, "level": level, "rows": len(sums[0]), "seeds": len(models)}
+    rows = resampled[0].rows
+    mean, low, high = _interval(scores, rows, resamples, level, seed)
+    return {"mean": mean, "low": low, "high": high, "level": level, "rows": rows, "seeds": len(models)}
+
+
+def _paired(students: Sequence[Outputs], baselines: Sequence[Outputs]) -> list[tuple[Outputs, Outputs]]:
+    """Return each student with its baseline; a single baseline stands for all seeds."""
+    several = list(baselines) * len(students) if len(baselines) == 1 else baselines
+    return [*zip(students, several, strict=True)]
 
 
 def _interval(

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,18 @@ class RowScores:
     predictions: np.ndarray
     probabilities: np.ndarray | None
     errors: np.ndarray
+
+
+class Resampled(NamedTuple):
+    """A metric of resampled rows.
+
+    Attributes:
+        rows: number of rows (pairs, texts, blocks) that are drawn from.
+        value: counts of each row, (draws, rows) → the metric of each draw, (draws,).
+    """
+
+    rows: int
+    value: Callable[[np.ndarray], np.ndarray]
 
 
 class Evaluator(ABC):
@@ -70,7 +82,7 @@ class Evaluator(ABC):
 
     def score(self, task: str, outputs: Any) -> Metrics:
         """Return a task's metrics of `Outputs`."""
-        return self.metrics(task)(EvalPrediction(outputs.predictions, outputs.labels))
+        return self.metrics(task)(EvalPrediction(outputs.predictions, outputs.labels, outputs.reference))
 
     def with_threshold(self, outputs: Any, chosen_on: Any) -> Any:
         """Return `Outputs` with the threshold that is best on those of the rows to choose by; None without such rows.
@@ -86,6 +98,16 @@ class Evaluator(ABC):
     @abstractmethod
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
         """Return the headline metric as sums over rows, for the bootstrap."""
+
+    def resampled(self, metric: str, outputs: Any) -> Resampled:
+        """Return the headline metric of resampled rows of `Outputs`; by default from sums over rows."""
+        features, value = self.resampling(metric)
+        rows = features(outputs)
+        return Resampled(len(rows), lambda counts: value(counts @ rows))
+
+    def beside_teacher(self, outputs: Any, teacher: Any) -> Any:
+        """Return `Outputs` of a model with what of the teacher's its scores are taken against; as it is without any."""
+        return outputs
 
     def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
         """Return measures of calibration as sums over rows, by name; none without probabilities of classes."""

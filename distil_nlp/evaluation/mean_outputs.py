@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import expit, log_softmax, logit, logsumexp
@@ -27,7 +28,7 @@ def mean_outputs(models: Sequence[Mapping[str, Outputs]], kind: TaskKind) -> dic
 
 def _mean(outputs: Sequence[Outputs], kind: TaskKind) -> Outputs:
     stacked = np.stack([one.predictions for one in outputs]).astype(np.float64)
-    return Outputs(_MEANS[kind.output](stacked), outputs[0].labels, mean_threshold(outputs))
+    return replace(outputs[0], predictions=_MEANS[kind.output](stacked), threshold=mean_threshold(outputs))
 
 
 def mean_threshold(outputs: Sequence[Outputs]) -> float | None:
@@ -43,6 +44,7 @@ def _of_distributions(logits: np.ndarray) -> np.ndarray:
 _MEANS: Mapping[Output, Callable[[np.ndarray], np.ndarray]] = {
     "distribution": _of_distributions,
     "number": lambda outputs: outputs.mean(0),
+    "embedding": lambda vectors: vectors.mean(0),
     "labels": lambda logits: logit(expit(logits).mean(0)),
 }
 """Meaning of the outputs → (models, rows, classes) → mean, (rows, classes)."""

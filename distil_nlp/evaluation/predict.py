@@ -13,13 +13,10 @@ from accelerate.utils import gather_object, send_to_device
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
 
-from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.data.row_sets import RowCollator, RowSets
 from distil_nlp.evaluation.kinds import evaluator_of
-from distil_nlp.losses.hard_labels import HardLabel
-from distil_nlp.objective import ModelShape
-from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
-from distil_nlp.signals.types import forward_arguments, forward_with_signals
+from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_with_signals
 from distil_nlp.tasks import TaskKind, task_kind
 
 
@@ -28,16 +25,19 @@ class Outputs:
     """Outputs of a model on one split, in the order of its rows.
 
     Attributes:
-        predictions: logits, (rows, classes), or numbers, (rows, 1). For `mlm` (blocks, 3): summed loss in nats, correct
-            tokens, masked tokens. For `tokens` sums of each sentence, see `evaluation.tokens`.
+        predictions: logits, (rows, classes), numbers, (rows, 1), or vectors, (texts, length). For `mlm` (blocks, 3):
+            summed loss in nats, correct tokens, masked tokens. For `tokens` sums of each sentence, see
+            `evaluation.tokens`.
         labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused, for `tokens` a checksum of the
-            sentence's tags.
+            sentence's tags; for embeddings see `data.embedding`.
         threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
+        reference: the teacher's predictions, where scores are taken against them (embeddings).
     """
 
     predictions: np.ndarray
     labels: np.ndarray
     threshold: float | None = None
+    reference: np.ndarray | None = None
 
 
 def predict(
@@ -65,12 +65,11 @@ def predict(
         bf16: run under autocast in bfloat16.
     """
     kind = task_kind(kind)
-    objective = Objective([HardLabel()], kind)
-    objective.bind(None, ModelShape.of(model.config))
-    recorder = Recorder(model, objective.request("student"), head_rows=kind.level == "token")
+    recorder = Recorder(model, SignalRequest(logits=True), head_rows=kind.level == "token")
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
-    collate = RowCollator(collator, objective.row_sets(), forward_arguments(model) | kind.columns)
+    names = frozenset({kind.label_rows})
+    collate = RowCollator(collator, RowSets(kind, names, names), forward_arguments(model) | kind.columns)
     outputs = {}
     for name, rows in splits.items():
         order = _by_length(rows)

@@ -88,6 +88,7 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         options += f", truncation=True{f', max_length={length}' if length else ''}"
     return {
         "pipeline_tag": facts.kind.pipeline_tag,
+        "library": facts.kind.library,
         "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
         "call_options": options,
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
@@ -118,7 +119,8 @@ def _quality(facts: CardFacts) -> dict[str, Any]:
     return {
         "quality": _markdown(table),
         "splits": [
-            f"{inline_code(name)} ({plural(rows, 'row')})" if rows else inline_code(name) for name, rows in splits
+            f"{inline_code(name)} ({plural(rows, facts.kind.row_name)})" if rows else inline_code(name)
+            for name, rows in splits
         ],
         "units": facts.kind.metric_note,
         "quality_notes": [note for note in notes if note],

@@ -12,7 +12,13 @@ from distil_nlp.recipe.sections import member_name
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
-_ON_HUB = {name: name for name in ("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity")}
+_ON_HUB = {
+    name: name
+    for name in (
+        *("accuracy", "f1", "matthews_correlation", "spearmanr", "mse", "perplexity"),
+        *("spearman_cosine", "pearson_cosine"),
+    )
+}
 _ON_HUB |= {"f1_macro": "f1", "f1_micro": "f1", "pearson": "pearsonr"}
 """Name in `results.json` → id on the Hub."""
 _AVERAGES = {"f1_macro": "macro", "f1_micro": "micro"}
@@ -31,7 +37,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
         license=facts.get("teacher.card.license"),
         license_name=facts.get("teacher.card.license_name"),
         license_link=facts.get("teacher.card.license_link"),
-        library_name="transformers",
+        library_name=facts.kind.library,
         pipeline_tag=facts.kind.pipeline_tag,
         base_model=bases[0] if len(bases) == 1 else bases or None,
         base_model_relation="finetune" if bases else None,

@@ -197,7 +197,7 @@ def _data_details(facts: CardFacts, rows: int | None) -> list[str]:
         "split": data.get("train_split"),
     }
     details = [f"{word} {inline_code(value)}" for word, value in named.items() if value]
-    return [*details, *([plural(rows, "row")] if rows else [])]
+    return [*details, *([plural(rows, facts.kind.row_name)] if rows else [])]
 
 
 def _augmentation(facts: CardFacts) -> dict[str, dict[str, Any] | None]:

@@ -33,8 +33,9 @@ from distil_nlp.utils.files import validate_links
 _STUDENT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
+    "modules.json", "*sentence_*.json", "[0-9]_*/config.json", "[0-9]_*/model.safetensors",
 )  # fmt: skip
-"""The files of `student/` that go up: weights, configuration, tokenizer."""
+"""The files of `student/` that go up: weights, configuration, tokenizer, and modules of sentence-transformers."""
 _REPORT = ("report.md", "*.png")
 """The files of `report/` that go up. The Hub shows Markdown with its pictures, and only offers HTML to download."""
 
@@ -236,7 +237,10 @@ def _finished_results(run: Path) -> dict[str, Any]:
 
 def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path | bytes]:
     """Return what goes up: path in the repository → contents."""
-    student = {path.name: path for pattern in _STUDENT for path in sorted((run / "student").glob(pattern))}
+    folder = run / "student"
+    student = {
+        path.relative_to(folder).as_posix(): path for pattern in _STUDENT for path in sorted(folder.glob(pattern))
+    }
     report: dict[str, Path | bytes] = {}
     for path in sorted(path for pattern in _REPORT for path in (run / "report").glob(pattern)):
         text = path.suffix == ".md"

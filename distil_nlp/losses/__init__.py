@@ -20,6 +20,7 @@ from distil_nlp.losses.contrastive import Contrastive, contrastive
 from distil_nlp.losses.decoupled_kd import DecoupledKD, decoupled_kd
 from distil_nlp.losses.dist import DistInter, DistIntra, dist_inter, dist_intra
 from distil_nlp.losses.divergences import JensenShannon, ReverseKL, jensen_shannon, reverse_kl
+from distil_nlp.losses.embeddings import EmbeddingCosine, EmbeddingMSE, EmbeddingSimilarityKL, similarity_kl
 from distil_nlp.losses.emd import HiddenEMD, emd
 from distil_nlp.losses.factor_transfer import FactorTransfer, factor_transfer
 from distil_nlp.losses.fitnets import FitNetsHint, fitnets_hint
@@ -66,6 +67,9 @@ __all__ = [
     "DecoupledKD",
     "DistInter",
     "DistIntra",
+    "EmbeddingCosine",
+    "EmbeddingMSE",
+    "EmbeddingSimilarityKL",
     "FactorTransfer",
     "FitNetsHint",
     "GramFlow",
@@ -129,6 +133,7 @@ __all__ = [
     "reverse_kl",
     "rkd_angle",
     "rkd_distance",
+    "similarity_kl",
     "similarity_preserving",
     "soft_target_bernoulli_kl",
     "soft_target_cross_entropy",

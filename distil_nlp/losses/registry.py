@@ -12,6 +12,7 @@ from distil_nlp.losses.contrastive import Contrastive
 from distil_nlp.losses.decoupled_kd import DecoupledKD
 from distil_nlp.losses.dist import DistInter, DistIntra
 from distil_nlp.losses.divergences import JensenShannon, ReverseKL
+from distil_nlp.losses.embeddings import EmbeddingCosine, EmbeddingMSE, EmbeddingSimilarityKL
 from distil_nlp.losses.emd import HiddenEMD
 from distil_nlp.losses.factor_transfer import FactorTransfer
 from distil_nlp.losses.fitnets import FitNetsHint
@@ -42,6 +43,9 @@ TERMS: dict[str, type[LossTerm]] = {
         ReverseKL,
         JensenShannon,
         LogitMSE,
+        EmbeddingCosine,
+        EmbeddingMSE,
+        EmbeddingSimilarityKL,
         StandardisedLogits,
         DecoupledKD,
         DistInter,

@@ -19,12 +19,14 @@ from distil_nlp.models.loading import (
     max_positions,
 )
 from distil_nlp.models.positions import usable_positions
+from distil_nlp.models.sentence_encoder import SentenceEncoder, save_sentence_encoder
 from distil_nlp.models.size import ModelSize, size_of
 from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
 
 __all__ = [
     "ClassMapping",
     "ModelSize",
+    "SentenceEncoder",
     "StudentReport",
     "build_student",
     "check_meaning",
@@ -43,6 +45,7 @@ __all__ = [
     "load_with_missing_keys",
     "max_positions",
     "names_classes",
+    "save_sentence_encoder",
     "size_of",
     "start_from_checkpoint",
     "usable_positions",

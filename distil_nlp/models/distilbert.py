@@ -8,10 +8,12 @@ from transformers import (
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
+    DistilBertModel,
     PreTrainedModel,
 )
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.sentence_encoder import SETTINGS, SentenceEncoder, sentence_encoder_class
 
 _BLOCK = {
     "attention.q_lin": "attention.self.query",
@@ -34,6 +36,8 @@ _AROUND = {
     "vocab_layer_norm.weight": "cls.predictions.transform.LayerNorm.weight",
     "vocab_layer_norm.bias": "cls.predictions.transform.LayerNorm.bias",
     "vocab_projector.bias": "cls.predictions.bias",
+    "dense.weight": "dense.weight",
+    "dense.bias": "dense.bias",
 }
 
 
@@ -89,6 +93,7 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
         id2label=config.id2label,
         label2id=config.label2id,
         problem_type=config.problem_type,
+        **({SETTINGS: getattr(config, SETTINGS)} if hasattr(config, SETTINGS) else {}),
     )
 
 
@@ -100,5 +105,7 @@ _CLASSES = {
 
 
 def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
+    if isinstance(teacher, SentenceEncoder):
+        return sentence_encoder_class(DistilBertModel)
     name = type(teacher).__name__
     return next((cls for end, cls in _CLASSES.items() if name.endswith(end)), DistilBertForSequenceClassification)

@@ -25,6 +25,7 @@ from distil_nlp.models.checkpoint import Shapes, check_counts, check_sizes, tens
 from distil_nlp.models.classes import arrange_classes, check_meaning
 from distil_nlp.models.config_fields import clean_fields, set_for_building
 from distil_nlp.models.positions import usable_positions
+from distil_nlp.models.sentence_encoder import AutoSentenceEncoder
 from distil_nlp.models.weights import weigh
 from distil_nlp.tasks import Head
 from distil_nlp.utils.logging import get_logger, quiet_transformers
@@ -32,6 +33,8 @@ from distil_nlp.utils.names import why_no_path
 
 logger = get_logger(__name__)
 
+_LOADERS: dict[str, Any] = {"embedding": AutoSentenceEncoder}
+"""Output of a kind of task → what loads its models, where no class of transformers has the head."""
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
@@ -100,7 +103,9 @@ def load_with_missing_keys(
     label_names: Sequence[str] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """`load_model`, with the names of the parameters that start untrained."""
-    auto = getattr(transformers, head.kind.auto_model)
+    auto: Any = getattr(transformers, head.kind.auto_model)
+    if head.kind.output in _LOADERS:
+        auto = _LOADERS[head.kind.output](name, revision, head)
     model, missing = load_weights(name, auto, revision)
     if missing and not new_head:
         raise UserError(

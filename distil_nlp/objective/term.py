@@ -91,7 +91,8 @@ class LossTerm:
     Attributes:
         name: name in recipes and logs.
         needs_teacher: True if the term uses signals of a teacher.
-        outputs: the meanings of a model's output that the term is defined for (`TaskKind.output`); all by default.
+        outputs: the meanings of a model's output that the term is defined for (`TaskKind.output`); all of them, unless
+            it reads the output.
         levels: the rows of logits that the term is defined for: tokens, sequences.
         formula, formula_of_regression: the formula in words, for the model card; the latter for regression, if it
             differs.

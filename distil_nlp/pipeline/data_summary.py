@@ -57,8 +57,9 @@ def lengths_sentence(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> str:
     rows = splits[options.train_split]
     rows = limit_rows(rows, _SAMPLED, builders.DEFAULT_SEED)
     texts = {column: [text or "" for text in rows[column]] for column in task.text_columns}
-    tokens = label_reader(task.kind).tokenise(tokenizer, texts, None)
-    lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+    inputs = [texts] if task.kind.joins_pairs else [{column: one} for column, one in texts.items()]
+    encoded = [label_reader(task.kind).tokenise(tokenizer, one, None)["input_ids"] for one in inputs]
+    lengths = np.array([len(ids) for rows in encoded for ids in rows])
     half, most, nearly_all = (int(np.percentile(lengths, share)) for share in (50, 90, 99))
     cut = (lengths > options.max_length).mean()
     return (

@@ -202,6 +202,7 @@ class Pipeline:
             scores.members[student_plan.seed] = members
             if self.plan.asks_teacher:
                 self.teachers.check(run, members, scores.majority)
+        run.reference = scores.teacher.get(student_plan.seed) or next(iter(scores.teacher.values()))
         return self.teacher
 
     def claim(self) -> None:

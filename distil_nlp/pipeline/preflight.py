@@ -48,6 +48,7 @@ def validate_plan(plan: RunPlan) -> None:
     scheme_of(recipe).validate(plan)
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)
+    _check_label_learning(plan)
     _check_baselines(recipe)
     links = chain_of(recipe)
     if links:
@@ -147,6 +148,32 @@ def _check_choice_of_checkpoint(plan: RunPlan) -> None:
             why="no evaluation would have it",
             fix="choose one of those",
         )
+
+
+def _check_label_learning(plan: RunPlan) -> None:
+    """Raise UserError for what learns from labels, or mixes teachers, where the kind of task has no such thing."""
+    recipe, kind = plan.recipe, plan.task.kind
+    if kind.learns_labels:
+        return
+    learning = {
+        "teacher.finetune": recipe.teacher.finetune is not None,
+        f"evaluation.baselines={NO_DISTILLATION}": NO_DISTILLATION in recipe.evaluation.baselines,
+        "teacher.self": recipe.teacher.self is not None,
+        "teacher.ensemble": bool(recipe.teacher.ensemble),
+    }
+    for key, is_used in learning.items():
+        if is_used:
+            raise UserError(
+                key.partition("=")[0],
+                f"none for {kind.title}",
+                key.partition("=")[2] or "some",
+                why="the vectors of several teachers lie in different spaces"
+                if key == "teacher.ensemble"
+                else "nothing is trained on labels: scores of pairs are for evaluation alone",
+                fix="take one teacher"
+                if key == "teacher.ensemble"
+                else "leave it out; a teacher can be trained with sentence-transformers before",
+            )
 
 
 def _check_baselines(recipe: Recipe) -> None:

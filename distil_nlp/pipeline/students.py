@@ -34,6 +34,7 @@ from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import Provenance
+from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.fit import KEPT_BESIDE, fit
@@ -80,6 +81,7 @@ class StudentRun:
         data: rows and collator.
         provenance: of this student.
         is_main: whether it is the run's own, whose weights are kept.
+        reference: the teacher's outputs on the evaluation rows, once there are any.
     """
 
     recipe: Recipe
@@ -90,6 +92,7 @@ class StudentRun:
     data: TransferSet
     provenance: Provenance
     is_main: bool = True
+    reference: dict[str, Outputs] | None = None
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -98,9 +101,9 @@ class StudentRun:
             UserError: if an output is not finite.
         """
         outputs = self._predict(model, role, self.data.split.evaluation)
-        if not evaluator_of(self.data.kind).has_threshold:
-            return outputs
-        return self._with_threshold(outputs, self._predict_selection(model, role))
+        if evaluator_of(self.data.kind).has_threshold:
+            outputs = self._with_threshold(outputs, self._predict_selection(model, role))
+        return outputs if self.reference is None else beside_teacher(self.data.kind, outputs, self.reference)
 
     def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
         """Return a model's outputs on the rows that checkpoints are chosen by; None without any."""
@@ -317,6 +320,14 @@ class StudentRun:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def beside_teacher(
+    kind: TaskKind, outputs: Mapping[str, Outputs], teacher: Mapping[str, Outputs]
+) -> dict[str, Outputs]:
+    """Return a model's outputs with what of the teacher's its scores are taken against, by split."""
+    evaluator = evaluator_of(kind)
+    return {split: evaluator.beside_teacher(one, teacher[split]) for split, one in outputs.items()}
+
+
 def altered_student(folder: Path) -> list[str]:
     """Return the weight files of a kept student that are not as they were saved; none where that is unknown."""
     record = read_json(folder / TRAINING, "the student cannot be compared with it", weights=dict)
@@ -361,4 +372,5 @@ def load_outputs(path: Path) -> dict[str, Outputs]:
 def _outputs_of(arrays: Mapping[str, np.ndarray], split: str) -> Outputs:
     threshold = arrays.get(f"{split}/threshold")
     predictions, labels = (arrays[f"{split}/{name}"] for name in ("predictions", "labels"))
-    return Outputs(predictions, labels, None if threshold is None else float(threshold))
+    known = None if threshold is None else float(threshold)
+    return Outputs(predictions, labels, known, arrays.get(f"{split}/reference"))

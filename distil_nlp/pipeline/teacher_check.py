@@ -80,6 +80,8 @@ class TeacherCheck:
     def _weakness(self, found: ClassesFound | None) -> UserError:
         why = "there is nothing to learn from a teacher that knows no more than this"
         fix = "take another teacher, or set teacher.finetune={} to train it on this data first"
+        if not self.kind.learns_labels:
+            fix = "take another teacher"
         if self.is_finetuned:
             fix = "train it longer or with another learning rate (teacher.finetune), or take another teacher"
         if found:

@@ -25,7 +25,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.students import StudentRun
+from distil_nlp.pipeline.students import StudentRun, beside_teacher
 from distil_nlp.pipeline.teacher import finetuned_teacher
 from distil_nlp.pipeline.teacher_check import TeacherCheck
 from distil_nlp.pipeline.trial import try_alone, try_teacher
@@ -71,6 +71,7 @@ class TeacherLoader:
         """
         if not isinstance(teacher, Ensemble):
             outputs = run.predict(teacher, "teacher")
+            outputs = beside_teacher(self.data.kind, outputs, outputs)
             return outputs, [outputs]
         names = [one.teacher.name for one in builders.single_teachers(run.recipe)]
         pairs = zip(teacher.members, names, strict=True)

@@ -413,11 +413,16 @@ class DataSection(Section):
             split → files.
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
-        task: `mlm` for text, a GLUE task, or `classification`, `multilabel` or `regression` on named columns.
-        text_columns: one column, or two for pairs.
-        label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists.
+        task: `mlm` for text, a GLUE task, or a kind of task (`classification`, `multilabel`, `regression`, `tokens`,
+            `embedding`) on named columns.
+        text_columns: one column, or two for pairs; for `tokens` a column of lists of words.
+        label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists,
+            for `tokens` one of lists of tags; for embeddings, the scores of pairs.
         label_columns: for `multilabel`, columns of 0 and 1 instead, one for each label.
         label_separator: for `multilabel`, what stands between the labels of a row where the label column has strings.
+        pooling: for embeddings, how a teacher without a sentence-transformers folder makes a vector of its tokens'
+            states; `mean` by default.
+        normalize: likewise, whether its vectors have length 1; true by default.
         label_names: the names of the data's classes in the order of the teacher's, where its own do not tell the order.
         train_split: split to train on.
         evaluation_splits: splits to report scores on; by default the task's own.
@@ -443,6 +448,8 @@ class DataSection(Section):
     label_column: str = "label"
     label_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)] | None = None
     label_separator: Annotated[str, Field(min_length=1)] | None = None
+    pooling: Literal["mean", "cls", "max"] | None = None
+    normalize: bool | None = None
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
     evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None

@@ -93,7 +93,7 @@ def scored_models(run: RunResults) -> list[ScoredModel]:
     return [
         ScoredModel(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
         for role in dict.fromkeys(order)
-        if isinstance(part := parts.get(role), dict)
+        if isinstance(part := parts.get(role), dict) and not (role == MAJORITY and part.get("metrics") == {})
     ]
 
 

@@ -74,6 +74,8 @@ def _speed(run: RunResults) -> str:
 def distillation_gain(run: RunResults) -> str:
     """Return the gain of distillation over the same student trained on labels only."""
     gain = run.get(f"{LABELS_ONLY}.gain")
+    if not run.kind.learns_labels:
+        return ""
     if get_nested(gain, "mean") is None:
         missing = "student was trained on labels only"
         if run.get(LABELS_ONLY):
@@ -134,7 +136,8 @@ def threshold_sentences(run: RunResults) -> list[str]:
 
 def fidelity_sentences(run: RunResults) -> list[str]:
     """Return sentences on the similarity of teacher and student: predictions, outputs, calibration, layers."""
-    return [sentence for sentence in (_predictions(run), _outputs(run), _calibration(run), _layers(run)) if sentence]
+    parts = (_predictions(run), _outputs(run), _vectors(run), _calibration(run), _layers(run))
+    return [sentence for sentence in parts if sentence]
 
 
 def _predictions(run: RunResults) -> str:
@@ -162,6 +165,16 @@ def _outputs(run: RunResults) -> str:
     difference = f"differ by {decimal(distance)} on average" if distance is not None else ""
     similarity = join_parts(correlation, difference, by=" and ")
     return f"The outputs of {teacher_word(run)} and student {similarity}." if similarity else ""
+
+
+def _vectors(run: RunResults) -> str:
+    """Return how alike the vectors of texts are."""
+    mean, lowest, same = (run.get(f"fidelity.{name}") for name in ("cosine", "cosine_lowest", "same_neighbour"))
+    if mean is None or lowest is None:
+        return ""
+    text = f"The vectors of student and teacher have a cosine of {decimal(mean)} on average"
+    nearest = f"; {percent(same)} of the texts have the same nearest other text" if same is not None else ""
+    return f"{text}, and below {decimal(lowest)} in the worst 5 % of the texts{nearest}."
 
 
 def _calibration(run: RunResults) -> str:

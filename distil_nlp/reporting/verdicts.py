@@ -95,13 +95,14 @@ def _teacher_at_floor(run: RunResults) -> str | None:
     if has_taught_itself(run) or is_above_floor(run, "teacher") is not False:
         return None
     found = _against_floor(run, "teacher")
-    return f"The teacher knows no more than a guess: {found}. This run says nothing about distillation."
+    return f"The teacher knows no more than {run.kind.guess}: {found}. This run says nothing about distillation."
 
 
 def _student_at_floor(run: RunResults) -> str | None:
     if is_above_floor(run, "student") is not False:
         return None
-    return f"Do not use this student, which knows no more than a guess: {_against_floor(run, 'student')}."
+    against = _against_floor(run, "student")
+    return f"Do not use this student, which knows no more than {run.kind.guess}: {against}."
 
 
 def _against_floor(run: RunResults, role: str) -> str:
@@ -116,7 +117,7 @@ def _weak_teacher(run: RunResults) -> str | None:
     floor: Any = floor_score(run)
     if has_taught_itself(run) or not is_above_floor(run, "teacher") or teacher.median > floor + ABOVE_MAJORITY:
         return None
-    return f"The teacher is hardly better than a guess: {_against_floor(run, 'teacher')}."
+    return f"The teacher is hardly better than {run.kind.guess}: {_against_floor(run, 'teacher')}."
 
 
 def _gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | None:
@@ -184,7 +185,7 @@ def _repeated_rows(run: RunResults, is_meant: Callable[[float], bool]) -> str | 
     repeated: dict[str, Any] = run.get("rows.in_training") or {}
     rows: dict[str, Any] = run.splits
     found = [
-        f"{count:,} of {plural(rows[split], 'row')} of {split}"
+        f"{count:,} of {plural(rows[split], run.kind.row_name)} of {split}"
         for split, count in repeated.items()
         if count and rows.get(split) and is_meant(count / rows[split])
     ]
@@ -215,7 +216,7 @@ def _ahead(run: RunResults) -> str | None:
 
 
 def _no_labels_only(run: RunResults) -> str | None:
-    if run.get(LABELS_ONLY):
+    if run.get(LABELS_ONLY) or not run.kind.learns_labels:
         return None
     return "Whether distillation helped is not known: no student was trained on labels only."
 
@@ -229,9 +230,9 @@ def _single_seed(run: RunResults) -> str | None:
 
 def _few_rows(run: RunResults) -> str | None:
     rows = next(iter(run.splits.values()), None)
-    if not rows or rows >= FEW_ROWS or not run.kind.has_labels:
+    if not rows or rows >= FEW_ROWS or run.kind.predicts_words:
         return None
-    return f"Scores are of {plural(rows, 'row')}: differences of a few points are chance."
+    return f"Scores are of {plural(rows, run.kind.row_name)}: differences of a few points are chance."
 
 
 RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (

@@ -613,6 +613,15 @@ class Fidelity(Block):
     mean_absolute_difference: Number = described(
         "Mean |student − teacher| of the outputs, in the labels' unit.", absent="unless the task is regression"
     )
+    cosine: float = described(
+        "Mean cosine of the vectors of student and teacher.", absent="unless the task is embedding"
+    )
+    cosine_lowest: float = described("5th percentile of these cosines.", absent="unless the task is embedding")
+    same_neighbour: Number = described(
+        "Fraction of texts, at most 2,000, whose nearest other text is the same one for both models.",
+        absent="unless the task is embedding",
+        null="for a single text",
+    )
     cka: LayerSimilarity = described(
         "Similarity of layers.", absent="if fewer than 4 tokens were evaluated, or it could not be measured"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING, TEXTS
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.kinds import KINDS, task_kind
 
@@ -51,7 +52,7 @@ class Task:
 
 CUSTOM_TASKS = {
     kind.name: Task(kind.name, ("text",), (), kind.headline, kind, kind.evaluation_splits) for kind in KINDS.values()
-}
+} | {TEXTS: Task(TEXTS, ("text",), (), "teacher_cosine", SENTENCE_EMBEDDING, SENTENCE_EMBEDDING.evaluation_splits)}
 """Tasks on custom datasets, whose columns the recipe names; scores are reported on the first split that exists."""
 CUSTOM_TASKS["tags"] = replace(CUSTOM_TASKS["tokens"], name="tags", headline="accuracy")
 """Tags of words that make no entities, such as parts of speech: data.task=tokens is scored like this where tags have no
@@ -59,7 +60,7 @@ prefixes."""
 
 
 OTHER_KINDS_REMEDY = (
-    "for answers in a text or embeddings of sentences, distil the encoder with "
+    "for answers in a text, distil the encoder with "
     "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
 )
 """What can be done for a task of none of the kinds."""
@@ -72,15 +73,20 @@ class Head:
     Attributes:
         kind: a kind of task, or its name.
         labels: class names in the order of the data's ids; None if the data does not name its classes.
-        num_labels: classes, or 1 for regression; None for language modelling.
+        num_labels: classes, or 1 for regression; None for language modelling and embeddings.
         are_named_by_recipe: True if `labels` are `data.label_names`, which then names the data's numbers, and tells
             nothing of the order of a model's classes.
+        pooling: for embeddings, how the states of a text's tokens become a vector, where the model's folder does not
+            tell; None for the default.
+        normalize: likewise, whether vectors have length 1.
     """
 
     kind: TaskKind
     labels: tuple[str, ...] | None = None
     num_labels: int | None = None
     are_named_by_recipe: bool = False
+    pooling: str | None = None
+    normalize: bool | None = None
 
     if TYPE_CHECKING:  # the constructor takes names of kinds too
 
@@ -90,6 +96,8 @@ class Head:
             labels: tuple[str, ...] | None = None,
             num_labels: int | None = None,
             are_named_by_recipe: bool = False,
+            pooling: str | None = None,
+            normalize: bool | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["token", "sequence"]
-Output = Literal["distribution", "number", "labels"]
+Output = Literal["distribution", "number", "labels", "embedding"]
 OUTPUT_MEANINGS: dict[Output, str] = {
     "distribution": "one distribution over classes (a softmax)",
     "number": "a number",
     "labels": "a probability of each label by itself (sigmoids)",
+    "embedding": "the vector of a text",
 }
 """What a row of logits is, in words."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -34,24 +35,30 @@ class TaskKind:
         problem_type: `problem_type` of the model's configuration; None if it has none.
         num_labels: number of outputs, if it is the same for all tasks of the kind.
         level: the unit of a row of logits; a head on tokens runs on selected tokens only.
-        output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, or `labels`, an
-            independent probability of each class (by a sigmoid).
+        output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, `labels`, an
+            independent probability of each class (by a sigmoid), or `embedding`, the vector of a text.
         label_rows: row set of the rows that have a label.
         columns: columns of rows that reach the collator besides the models' inputs.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
-        max_text_columns: maximal number of text columns of an input.
+        max_text_columns: maximal number of text columns.
+        joins_pairs: True if two text columns are one input; False if each text is one.
+        task_of_texts: name of the task of the same kind for one text column, where that has another headline metric.
+        learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
         headline: metric that retention is computed from, for custom data.
         evaluation_splits: splits that scores are reported on, the first that exists.
         majority_name: name of the baseline without a model, in tables.
+        guess: noun for what that baseline knows, in verdicts.
         predicted: noun for the prediction of a row, in sentences.
         compared: noun for what has a prediction, in sentences.
         class_columns: headings of what a table by class is of, and of its number.
+        row_name: noun for a row.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
-        pipeline_tag: transformers' pipeline that runs the student.
+        pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
+        library: library that runs the student, on its model card.
         truncates: True if that pipeline's call takes `truncation` and `max_length`.
         pipeline_options: further arguments of that pipeline's call, as code.
         example_input: an input of that pipeline, as code; `example_pair` for an input of two texts.
@@ -85,6 +92,9 @@ class TaskKind:
     columns: frozenset[str] = frozenset({"labels", "word_ids"})
     data_keys: frozenset[str] = frozenset()
     max_text_columns: int = 2
+    joins_pairs: bool = True
+    task_of_texts: str | None = None
+    learns_labels: bool = True
     streams: bool = False
     can_augment: bool = True
     names_corpus: bool = False
@@ -95,6 +105,9 @@ class TaskKind:
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
+    row_name: str = "row"
+    guess: str = "a guess"
+    library: str = "transformers"
 
     def __str__(self) -> str:
         """Return the name, which is also part of the keys of caches."""
@@ -103,7 +116,7 @@ class TaskKind:
     @property
     def predicts_words(self) -> bool:
         """True if the outputs are over the vocabulary: too large for memory, so that losses are computed in chunks."""
-        return not self.has_labels
+        return self.output == "distribution" and not self.has_labels
 
     @property
     def is_right_or_wrong(self) -> bool:

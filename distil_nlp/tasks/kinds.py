@@ -1,6 +1,7 @@
 """The table of kinds of task."""
 
 from distil_nlp.errors import quoted
+from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.multilabel import MULTILABEL
@@ -16,6 +17,7 @@ KINDS: dict[str, TaskKind] = {
         MULTILABEL,
         REGRESSION,
         TOKENS,
+        SENTENCE_EMBEDDING,
     )
 }
 

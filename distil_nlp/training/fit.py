@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distil_nlp.models import SentenceEncoder, save_sentence_encoder
 from distil_nlp.models.segments import tells_segments
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
@@ -153,7 +154,10 @@ def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
 def _save(
     model: PreTrainedModel, state: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    model.save_pretrained(folder, state_dict=state)
+    if isinstance(model, SentenceEncoder):
+        save_sentence_encoder(model, state, folder)
+    else:
+        model.save_pretrained(folder, state_dict=state)
     _tokenizer_for(model, tokenizer).save_pretrained(folder)
 
 

@@ -17,6 +17,8 @@ from distil_nlp.tasks.kinds import KINDS
 from distil_nlp.teachers.source import TeacherSource
 
 _OTHER_HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForQuestionAnswering")
+_OWN_CLASSES = {"embedding": "SentenceEncoder"}
+"""Output of a kind of task → the class of this package that its models have, where transformers has none."""
 _OBJECTIVE_FIX = "pass objective=Objective([SoftTargetKL(1.0), HardLabel(1.0)]), with the terms that you want"
 _FIX = "name them: DistillationTrainer(model=…, teacher=…, objective=…, args=…)"
 
@@ -81,7 +83,8 @@ def _kind_of(classes: Iterable[str], config: PretrainedConfig | None, name: str)
     Raises:
         UserError: if there is none.
     """
-    fitting = [kind for kind in KINDS.values() if not _classes(kind.auto_model).isdisjoint(classes)]
+    names = {*classes}
+    fitting = [kind for kind in KINDS.values() if not _classes_of(kind).isdisjoint(names)]
     if len(fitting) > 1:
         found, count = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
         by_count = [kind for kind in fitting if kind.num_labels == count] or [k for k in fitting if not k.num_labels]
@@ -115,7 +118,16 @@ def _loaded_student(name: str, kind: TaskKind, teacher: Any) -> torch.nn.Module:
 def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:
     """Raise UserError for a class of transformers that is known to have another head than the kind of task needs."""
     found = type(model).__name__
-    fitting = [other for other in KINDS.values() if found in _classes(other.auto_model)]
+    own = _OWN_CLASSES.get(kind.output)
+    if own is not None and own not in [base.__name__ for base in type(model).__mro__]:
+        raise UserError(
+            name,
+            f"a model with a {kind.head_name} head",
+            found,
+            why="terms compare the vectors of texts, which a plain class does not give",
+            fix=f'give its name, or load it with distil_nlp.models.load_model(name, Head("{kind}"))',
+        )
+    fitting = [other for other in KINDS.values() if found in _classes_of(other)]
     is_other = fitting or any(found in _classes(auto) for auto in _OTHER_HEADS)
     if kind in fitting or found in _classes(kind.auto_model) or not is_other:
         return
@@ -127,6 +139,12 @@ def _validate_head(name: str, model: torch.nn.Module, kind: TaskKind) -> None:
         why="the terms would compare something else",
         fix=f"write {kinds}, or take another model" if kinds else f"load it with {kind.auto_model}",
     )
+
+
+def _classes_of(kind: TaskKind) -> set[str]:
+    """Return the names of the classes that a model of a kind of task has."""
+    own = _OWN_CLASSES.get(kind.output)
+    return {own} if own else _classes(kind.auto_model)
 
 
 def _classes(auto_model: str) -> set[str]:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
+from distil_nlp.data.embedding import EmbeddingCollator
 from distil_nlp.data.tokens import TokenCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
@@ -73,6 +74,8 @@ def collator_of(kind: str, num_labels: int = 3) -> Any:
     """Return the collator of a kind of task, for the rows of these helpers."""
     if kind == "mlm":
         return MaskingCollator(tiny.tokenizer(), seed=7)
+    if kind == "embedding":
+        return EmbeddingCollator(tiny.tokenizer())
     if kind == "tokens":
         return TokenCollator(tiny.tokenizer(), Tags(("O", "B-one", "I-one", "B-two")[:num_labels]))
     return TaskCollator(tiny.tokenizer(), kind)
@@ -108,7 +111,7 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    drawn = {"mlm": text_rows, "tokens": token_rows}.get(kind, task_rows)
+    drawn = {"mlm": text_rows, "embedding": text_rows, "tokens": token_rows}.get(kind, task_rows)
     return DistillationTrainer(
         model=student,
         teacher=teacher,

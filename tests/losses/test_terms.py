@@ -14,6 +14,7 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
+from tests.helpers.sentences import sentence_encoder
 from tests.helpers.training import label_set, task_rows, text_rows, token_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
@@ -24,7 +25,7 @@ kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "multilabel", "regression", "tokens")
+KINDS = ("mlm", "classification", "multilabel", "regression", "tokens", "embedding")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -44,6 +45,8 @@ def models(kind, terms=()):
         student, teacher = tiny.mlm_model(2, seed=1, **LIVELY), tiny.mlm_model(4, **LIVELY)
     elif kind == "tokens":
         student, teacher = tiny.tagger(2, seed=1, **LIVELY), tiny.tagger(4, **LIVELY)
+    elif kind == "embedding":
+        student, teacher = sentence_encoder(2, 1, **LIVELY), sentence_encoder(4, **LIVELY)
     else:
         labels = 1 if kind == "regression" else 3
         student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
@@ -55,7 +58,7 @@ def models(kind, terms=()):
 def data(kind, count=ROWS):
     if kind == "tokens":
         return token_rows(count)
-    rows = text_rows(count) if kind == "mlm" else task_rows(count, 3)
+    rows = text_rows(count) if kind in ("mlm", "embedding") else task_rows(count, 3)
     if kind == "regression":
         for row in rows:
             row["labels"] = 0.3 * row["labels"]
@@ -143,7 +146,8 @@ def test_autocast_in_bf16_is_near(tmp_path, name, kind):
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_of_weight_zero_is_not_there(name):
     """Prevents a switched-off term that still asks for signals."""
-    other, kind = "hard_label" if name != "hard_label" else "soft_target_kl", TERMS[name].kinds()[0]
+    kind = TERMS[name].kinds()[0]
+    other = next(one for one, term in TERMS.items() if one != name and term.applies_to(kind))
     assert Objective([TERMS[name](0.0), TERMS[other](1.0)], kind).names == [other]
     assert Objective([TERMS[name](Schedule(0.0, 1.0, "linear"))], kind).names == [name]
 

@@ -143,6 +143,8 @@ def task_of(recipe: Recipe) -> Task:
             fix="set data.text_columns=[…] and data.label_column=…",
         )
     columns = tuple(options.text_columns or task.text_columns)
+    if len(columns) == 1 and task.kind.task_of_texts:
+        task = TASKS[task.kind.task_of_texts]
     return dataclasses.replace(task, text_columns=columns, label_column=options.label_column)
 
 

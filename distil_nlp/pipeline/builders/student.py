@@ -19,6 +19,7 @@ from distil_nlp.models import (
     usable_positions,
 )
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.sentence_encoder import match_length
 from distil_nlp.pipeline.builders.data import check_positions
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
@@ -49,6 +50,7 @@ def student_from(
             )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         student, report = start_from_checkpoint(section.name, head, section.revision)
+        match_length(student, ensemble_members(teacher)[0], report)
         label_outputs(student.config, head)
         return student, report
     teacher = ensemble_members(teacher)[0]

@@ -104,12 +104,15 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
     Args:
         where: recipe key of the scheme.
     """
-    if plan.task.kind.level == "token":
+    kind = plan.task.kind
+    if kind.level == "token" or not kind.learns_labels:
         raise UserError(
             where,
             "a task with an output for each row",
-            plan.task.kind.title,
-            why="its further heads read whole rows, not tokens",
+            kind.title,
+            why="its further heads read whole rows, not tokens"
+            if kind.level == "token"
+            else "heads learn from each other by distributions or numbers",
             fix="leave it out",
         )
     if not output_terms(plan.objective):

@@ -133,7 +133,7 @@ def _untrained(run: RunResults) -> _Hint:
 
 
 def _no_labels_only(run: RunResults) -> _Hint:
-    if run.get(LABELS_ONLY):
+    if run.get(LABELS_ONLY) or not run.kind.learns_labels:
         return None
     text = "Measure the gain of distillation: train the same student on labels only as well."
     return text, "evaluation.baselines=[no_distillation]"
@@ -224,6 +224,13 @@ def _load(run: RunResults) -> Advice:
     path, imports = repr((_path(run) / "student").as_posix()), ""
     if path.startswith("'~"):
         path, imports = f"Path({path}).expanduser()", "from pathlib import Path\n\n"
+    if run.kind.library == "sentence-transformers":
+        return Advice(
+            "Use the student: sentence-transformers loads it, and plain transformers its encoder.",
+            f"{imports}from sentence_transformers import SentenceTransformer\n\n"
+            f"student = SentenceTransformer({path})\nvectors = student.encode({run.kind.example_input})",
+            "python",
+        )
     return Advice(
         "Use the student: plain transformers loads it.",
         f"{imports}from transformers import {model}, AutoTokenizer\n\n"

@@ -213,7 +213,7 @@ def _scored(run: RunResults, split: str, rows: int | None) -> str:
     """Return a split with its number of rows, and of texts in it that were trained on."""
     repeated = (run.get("rows.in_training") or {}).get(split)
     among = f", {plural(repeated, 'training text')} among them" if repeated else ""
-    return f"{split} ({plural(rows, 'row')}{among})" if rows else split
+    return f"{split} ({plural(rows, run.kind.row_name)}{among})" if rows else split
 
 
 def _without_empty(sections: Sequence[ReportSection]) -> list[ReportSection]:
