@@ -11,7 +11,7 @@ from torch import Tensor
 from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import LabelTerm, check_same_shape
 from distil_nlp.signals.types import Signals
-from distil_nlp.tasks.kind import Output
+from distil_nlp.tasks.kind import Output, TaskKind
 
 
 def hard_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,12 +89,17 @@ class HardLabel(LabelTerm):
 
 
 class MaskedAccuracy(LabelTerm):
-    """`accuracy`, for evaluation: the number of masked tokens whose most likely word is the right one."""
+    """`accuracy`, for evaluation: the number of masked tokens whose most likely word is the right one.
+
+    Args:
+        kind: kind of task; the term is in no objective, which would tell it.
+    """
 
     name, needs_teacher = "accuracy", False
 
-    def __init__(self):
+    def __init__(self, kind: TaskKind):
         super().__init__(weight=0.0)
+        self.kind = kind
 
     def counted_rows(self) -> str:
         return "masked"

@@ -122,4 +122,4 @@ class ExactEvaluation(_Trainer):
     def _extra_terms(self) -> list[OutputTerm]:
         """Terms of evaluation alone: the accuracy on masked tokens, where a term reads their labels."""
         has_labels = "hard_label" in self.objective.names
-        return [MaskedAccuracy()] if self.objective.kind.predicts_words and has_labels else []
+        return [MaskedAccuracy(self.objective.kind)] if self.objective.kind.predicts_words and has_labels else []

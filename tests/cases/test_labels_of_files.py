@@ -60,7 +60,7 @@ REFUSED = {
     "tags of tokens": (
         [[0, 1], [1, 0]],
         [[0, 1]],
-        r"several labels a row .* with data.task=mlm and fine-tune the student",
+        r"data.task=multilabel for several labels a row.* with data.task=mlm and fine-tune the student",
     ),
     "ratings": ([0.5, 1.5, 2.0], [0.5, 1.5], "use data.task=regression"),
     "one class": (["yes"] * 3, ["yes"], r"two classes or more in train / got one \(yes\)"),
