@@ -220,7 +220,11 @@ def _with_dense(settings: VectorSettings, file: dict[str, Any], name: str) -> Ve
             quoted(file.get("activation_function")),
             why="code that comes with a model is never run here",
         )
-    options = {"bias": bool(file.get("bias", True)), "activation": activation, "dimension": int(file["out_features"])}
+    options: dict[str, Any] = {
+        "bias": bool(file.get("bias", True)),
+        "activation": activation,
+        "dimension": int(file["out_features"]),
+    }
     return replace(settings, dense=True, **options)
 
 

@@ -16,6 +16,7 @@ from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.term import LossTerm, ModelShape, Role, RowSetName, Temperature, Weight, as_schedule
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
+from distil_nlp.tasks.kind import Output
 
 
 class OutputTerm(LossTerm):
@@ -31,7 +32,7 @@ class OutputTerm(LossTerm):
     head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
-    outputs = ("distribution", "number")
+    outputs: ClassVar[tuple[Output, ...]] = ("distribution", "number")
     least_classes: ClassVar[int] = 2
 
     def bind(self, kind: TaskKind | str, teacher: ModelShape | None, student: ModelShape) -> None:
