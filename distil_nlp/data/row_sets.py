@@ -2,7 +2,8 @@
 
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
 fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
-are positions in the batch: `sequences`, and `labelled` ones. `batch` has one row if there are at least two sequences
+are positions in the batch: `sequences`, and `labelled` ones; `answered/<set>` are those of a set to which a file of
+answers has one. `batch` has one row if there are at least two sequences
 (in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU.
@@ -25,7 +26,11 @@ EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
-SEQUENCE_SETS = frozenset({"sequences", "labelled"})
+ANSWERS = "teacher_logits"
+"""Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
+ANSWERED = "answered/"
+"""Prefix of a set of sequences that leaves out those without answers."""
+SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})
 """Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
 
@@ -111,7 +116,10 @@ class RowCollator:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
+        known = known - {ANSWERS}
         batch = dict(self.collate([{k: v for k, v in feature.items() if k in known} for feature in features]))
+        if ANSWERS in self.columns and ANSWERS in features[0]:
+            batch[ANSWERS] = torch.tensor([feature[ANSWERS] for feature in features], dtype=torch.float32)
         present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
         if present.all():
             batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
@@ -147,6 +155,9 @@ class RowCollator:
     def _positions(
         self, name: str, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
     ) -> np.ndarray:
+        if name.startswith(ANSWERED):
+            among = self._positions(name.removeprefix(ANSWERED), batch, attended, fillers, epochs)
+            return among[_answered(batch, len(fillers))[among]]
         if name == "all":
             return np.flatnonzero(attended)
         if name == "masked":
@@ -171,6 +182,10 @@ class RowCollator:
                 drawn = generator.choice(places, size=max(1, round(fraction * len(places))), replace=False)
                 chosen.append(np.sort(drawn) + i * ids.shape[1])
         return np.concatenate([np.empty(0, np.int64), *chosen])
+
+
+def _answered(batch: dict[str, Any], size: int) -> np.ndarray:
+    return ~torch.isnan(batch[ANSWERS]).any(1).numpy() if ANSWERS in batch else np.zeros(size, dtype=bool)
 
 
 def _labelled(batch: dict[str, Any], size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from distil_nlp.data.row_sets import ANSWERED
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
@@ -29,8 +30,11 @@ class OutputTerm(LossTerm):
         accepts_top_logits: True if the teacher's logits may be `TopLogits`, as a cache has them for a vocabulary.
         least_classes: smallest number of classes for which the term has a gradient.
         temperature: T, by which the term divides the teacher's logits, a number or a `Schedule`.
+        answered_only: True if the term leaves out rows to which the teacher has no answer; see
+            `Objective.answered_only`.
     """
 
+    answered_only: bool = False
     head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
@@ -57,6 +61,10 @@ class OutputTerm(LossTerm):
         term = copy.deepcopy(self)
         vars(term).update(head=head, name=f"{prefix}_{self.name}", weight=self.weight.times(share))
         return term
+
+    def answered(self, rows: str) -> str:
+        """Return a row set, or the part of it that the teacher answers where the term learns from that part alone."""
+        return f"{ANSWERED}{rows}" if self.answered_only and self.needs_teacher else rows
 
     def seen(self, student: Signals) -> Signals:
         if self.head == OWN_LOGITS:
@@ -96,7 +104,7 @@ class ChosenRowsTerm(OutputTerm):
         self.row_set = rows
 
     def counted_rows(self) -> str:
-        return str(self.row_set) if self.kind.level == "token" else "sequences"
+        return str(self.row_set) if self.kind.level == "token" else self.answered("sequences")
 
 
 class SoftTerm(ChosenRowsTerm):
@@ -142,7 +150,7 @@ class LabelTerm(OutputTerm):
     reads_masked_tokens = True
 
     def counted_rows(self) -> str:
-        return self.kind.label_rows
+        return self.answered(self.kind.label_rows)
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:
