@@ -1,5 +1,6 @@
 """Datasets → rows → batches: text packed into blocks and masked, or the rows of a task."""
 
+from distil_nlp.data.answers import AnswerColumns
 from distil_nlp.data.corpus import load_corpus
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.loading import commit_of_data, load_splits
@@ -9,6 +10,7 @@ from distil_nlp.data.splits import Split, split_off
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 
 __all__ = [
+    "AnswerColumns",
     "DataLimits",
     "MaskingCollator",
     "Split",

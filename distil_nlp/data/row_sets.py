@@ -3,7 +3,8 @@
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
 fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
 are positions in the batch: `sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens
-(first sub-words), and `sub_words` those of any word. `batch` has one row if there are at least two sequences
+(first sub-words), and `sub_words` those of any word. `answered/<set>` are the rows of a set to which a file of answers
+has one. `batch` has one row if there are at least two sequences
 (in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU.
@@ -26,7 +27,11 @@ EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
-SEQUENCE_SETS = frozenset({"sequences", "labelled"})
+ANSWERS = "teacher_logits"
+"""Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
+ANSWERED = "answered/"
+"""Prefix of a set of sequences that leaves out those without answers."""
+SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})
 """Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
 
@@ -117,7 +122,10 @@ class RowCollator:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
+        known = known - {ANSWERS}
         batch = dict(self.collate([{k: v for k, v in feature.items() if k in known} for feature in features]))
+        if ANSWERS in self.columns and ANSWERS in features[0]:
+            batch[ANSWERS] = torch.tensor([feature[ANSWERS] for feature in features], dtype=torch.float32)
         present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
         if present.all():
             batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
@@ -153,6 +161,9 @@ class RowCollator:
     def _positions(
         self, name: str, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
     ) -> np.ndarray:
+        if name.startswith(ANSWERED):
+            among = self._positions(name.removeprefix(ANSWERED), batch, attended, fillers, epochs)
+            return among[_answered(batch, len(fillers))[among]]
         if name == "all":
             return np.flatnonzero(attended)
         if name == self.sets.kind.label_rows and self.sets.kind.level == "token":
@@ -187,6 +198,10 @@ def logit_labels(batch: Mapping[str, Any], kind: TaskKind) -> Any:
     if labels is None or kind.level == "sequence":
         return labels
     return labels.flatten().index_select(0, batch["rows"]["head"])
+
+
+def _answered(batch: dict[str, Any], size: int) -> np.ndarray:
+    return ~torch.isnan(batch[ANSWERS]).any(1).numpy() if ANSWERS in batch else np.zeros(size, dtype=bool)
 
 
 def _labelled(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.answers import AnswerColumns, AnswerTask
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
@@ -65,6 +66,7 @@ def load_task(
     num_proc: int | None = None,
     seed: int = 42,
     words: bool = False,
+    answers: AnswerColumns | None = None,
 ) -> TaskData:
     """Return tokenised rows with `input_ids`, `length` and `labels`; unlabelled rows get −100 (classes) or NaN.
 
@@ -75,9 +77,10 @@ def load_task(
             instead if scores are reported on another split.
         words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
             −1 for special tokens.
+        answers: columns of a teacher's answers, which the rows then have as `teacher_logits`.
 
     Raises:
-        UserError: for missing splits or columns, an empty split, or invalid labels.
+        UserError: for missing splits or columns, an empty split, or invalid labels or answers.
     """
     if tokenizer.pad_token_id is None:
         raise UserError(
@@ -97,16 +100,22 @@ def load_task(
     reader = label_reader(task.kind)
     labels, num_labels = reader.read(chosen, train_split, task)
     tokenised: dict[str, Dataset] = {}
+    price = 0.0
+    outputs = AnswerTask(task.kind, labels, num_labels, reader)
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
     for name, rows in chosen.items():
         rows = limit_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         with_words = words and name == train_split
         tokenised[name] = _tokenise(rows, tokenizer, task, (labels, num_labels), max_length, num_proc, with_words)
+        if answers is not None:
+            tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=name == train_split)
+            price += answers.price_of(rows)
     train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
     if selection_share and selection is None:
         train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
     split = Split(train, selection, {name: tokenised[name] for name in names})
+    split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
     return TaskData(metric, task.kind, labels, num_labels, split)
 
@@ -144,6 +153,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         num_proc=options.num_proc,
         seed=limits.data_seed,
         words=limits.words,
+        answers=limits.answers,
     )
     names = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
     others = {

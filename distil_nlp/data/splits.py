@@ -25,6 +25,7 @@ class Split:
         texts: name → the columns of text of its rows, as the data has them; empty where rows are not the data's own.
         train_texts: likewise, of the training rows; None where these are not the data's own.
         row_numbers: name → the numbers of its rows in the data, from 0; likewise.
+        price: sum of the prices of the answers to all these rows; None where the data does not tell.
     """
 
     train: Any
@@ -35,6 +36,7 @@ class Split:
     texts: dict[str, Any] = field(default_factory=dict)
     train_texts: Any | None = None
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
+    price: float | None = None
 
 
 def named_split(splits: Any, name: str) -> Any:

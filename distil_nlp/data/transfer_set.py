@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distil_nlp.data.answers import AnswerColumns
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.splits import Split
 from distil_nlp.errors import UserError
@@ -21,12 +22,14 @@ class DataLimits:
         data_seed: seed of splits and of sampled rows, the same for all students of a run.
         mask_seed: seed of the collator's masks.
         words: True for training rows with `word_ids` too.
+        answers: columns with the outputs of a teacher that was asked elsewhere; None without any.
     """
 
     selection_share: float | None
     data_seed: int
     mask_seed: int
     words: bool = False
+    answers: AnswerColumns | None = None
 
 
 @dataclass

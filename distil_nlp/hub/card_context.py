@@ -17,7 +17,14 @@ from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
-from distil_nlp.reporting.scores import has_taught_itself, metric_name, other_metrics
+from distil_nlp.reporting.schemes import answers_sentences
+from distil_nlp.reporting.scores import (
+    answers_word,
+    has_taught_itself,
+    learned_from_answers,
+    metric_name,
+    other_metrics,
+)
 from distil_nlp.reporting.sentences import (
     distillation_gain,
     fidelity_sentences,
@@ -49,6 +56,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
         **_cost(facts),
         **method(facts),
         **training_data(facts),
+        "answer_counts": [escape_markdown(sentence) for sentence in answers_sentences(facts)],
         **_limits(facts),
         **_reproduction(facts),
         "bibtex": bibtex(facts.terms, facts.augmentations),
@@ -61,6 +69,7 @@ def _summary(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": inline_code(next(iter(config.get("architectures") or []), "model")),
         "num_layers": config.get("num_hidden_layers") or config.get("n_layers"),
         "teacher": model_link(facts.get("recipe.teacher.name")) or "its teacher",
+        "answers": escape_markdown(answers_word(facts)) if learned_from_answers(facts) else "",
         "taught_itself": has_taught_itself(facts),
         "num_teachers": 1 + len(facts.get("recipe.teacher.ensemble") or []),
         "is_teacher_finetuned": facts.get("recipe.teacher.finetune") is not None,

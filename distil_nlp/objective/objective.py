@@ -131,6 +131,16 @@ class Objective:
             self.balance.start(len(self.terms))
         self._projections = self.joint | {k: v for term in self.terms for k, v in term.projections().items()}
 
+    def answered_only(self, is_so: bool) -> None:
+        """Let the terms on a teacher's outputs leave out rows to which it has no answer, and not count them.
+
+        Args:
+            is_so: False for a teacher that answers every row.
+        """
+        for term in self.terms:
+            if isinstance(term, OutputTerm):
+                term.answered_only = is_so
+
     def request(self, role: Role) -> SignalRequest:
         """Return the signals of a model that the terms need, all together."""
         requests = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]

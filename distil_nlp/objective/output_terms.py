@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from distil_nlp.data.row_sets import ANSWERED
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
@@ -39,8 +40,11 @@ class OutputTerm(LossTerm):
         accepts_top_logits: True if the teacher's logits may be `TopLogits`, as a cache has them for a vocabulary.
         least_classes: smallest number of classes for which the term has a gradient.
         temperature: T, by which the term divides the teacher's logits, a number or a `Schedule`.
+        answered_only: True if the term leaves out rows to which the teacher has no answer; see
+            `Objective.answered_only`.
     """
 
+    answered_only: bool = False
     head: LogitsOf = OWN_LOGITS
     accepts_top_logits: bool = False
     temperature: Any = 1.0
@@ -67,6 +71,10 @@ class OutputTerm(LossTerm):
         term = copy.deepcopy(self)
         vars(term).update(head=head, name=f"{prefix}_{self.name}", weight=self.weight.times(share))
         return term
+
+    def answered(self, rows: str) -> str:
+        """Return a row set, or the part of it that the teacher answers where the term learns from that part alone."""
+        return f"{ANSWERED}{rows}" if self.answered_only and self.needs_teacher else rows
 
     def seen(self, student: Signals) -> Signals:
         if self.head == OWN_LOGITS:
@@ -113,7 +121,8 @@ class ChosenRowsTerm(OutputTerm):
             validate_row_set(self, self.row_set)
 
     def counted_rows(self) -> str:
-        return rows_of_outputs(self.row_set, self.kind)
+        rows = rows_of_outputs(self.row_set, self.kind)
+        return self.answered(rows) if self.kind.level == "sequence" else rows
 
     @property
     def reads_masked_tokens(self) -> bool:
@@ -163,7 +172,7 @@ class LabelTerm(OutputTerm):
     reads_masked_tokens = True
 
     def counted_rows(self) -> str:
-        return self.kind.label_rows
+        return self.answered(self.kind.label_rows)
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:

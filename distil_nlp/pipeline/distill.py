@@ -11,6 +11,7 @@ from distil_nlp.models import (
     load_tokenizer,
 )
 from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
@@ -93,6 +94,9 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     with plan.args.main_process_first(desc="data"):
         data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+    check_answers(plan.recipe, data, plan.objective)
+    if plan.recipe.teacher.columns is not None:
+        logger.info(answers_sentence(plan.recipe.teacher.columns, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
     provenance = provenance_of(plan.recipe, data, tokenizer)

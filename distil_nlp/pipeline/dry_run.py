@@ -11,6 +11,7 @@ from distil_nlp.models import load_tokenizer, size_of
 from distil_nlp.objective.layer_terms import LayerTerm
 from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.joint import scheme_of
@@ -57,7 +58,10 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
         )
     teacher, state = _teacher(plan, data, tokenizer)
-    yield "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
+    if plan.recipe.teacher.columns is not None:
+        check_answers(plan.recipe, data, plan.objective)
+        yield "teacher", answers_sentence(plan.recipe.teacher.columns, data)
+    yield "start" if plan.has_answers else "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
     run = _student_run(plan, data, tokenizer)
     student, report = run.build(teacher)
     builders.check_student(student, plan.recipe, tokenizer)
@@ -102,7 +106,8 @@ def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenize
 def _teacher(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
     """Return the teacher, and whether it would be fine-tuned; one that would be is loaded as it is before that."""
     if plan.recipe.teacher.finetune is None:
-        return TeacherLoader(plan, tokenizer, data).load(plan.recipe), "used as it is"
+        state = "students are made of it; it does not teach" if plan.has_answers else "used as it is"
+        return TeacherLoader(plan, tokenizer, data).load(plan.recipe), state
     folder = teacher_folder_of(plan.recipe, data)
     if is_finetuned(folder):
         return trained_teacher(folder, data.head), f"fine-tuned already, in {folder}"

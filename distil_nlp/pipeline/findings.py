@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.breakdown import breakdown
 from distil_nlp.evaluation.efficiency import measure_efficiency
-from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models
+from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models, compare_outputs
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.mean_outputs import mean_outputs
@@ -22,6 +22,7 @@ from distil_nlp.models import (
     load_model,
     size_of,
 )
+from distil_nlp.pipeline.answers import answers_block
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
@@ -31,7 +32,7 @@ from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.stages import COSTS, FIDELITY, Stages
+from distil_nlp.pipeline.stages import Stages
 from distil_nlp.pipeline.students import TrainedStudent
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.results.predictions import write_predictions
@@ -90,17 +91,7 @@ class Findings:
                 "held_out": split.held_out,
             },
             "data": {"revision": self.data.revision},
-            "teacher": {
-                "name": recipe.teacher.name,
-                "ensemble": [member.name for member in recipe.teacher.ensemble or ()] or None,
-                **self.teachers.members(self.teacher, scores),
-                "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
-                "card": teacher_metadata(recipe.teacher.name, recipe.teacher.revision),
-                **self.teachers.classes(),
-                **size_of(self.teacher).to_dict(),
-                **costs.get("teacher", {}),
-                **teacher_scores,
-            },
+            "teacher": {**self.teacher_results(costs), **teacher_scores},
             "student": {
                 **size_of(student).to_dict(),
                 **costs.get("student", {}),
@@ -116,11 +107,26 @@ class Findings:
             **scores.thresholds(split.selection),
             **self.breakdown(labels),
             **scores.retention(student_scores, teacher_scores),
-            "fidelity": fidelity,
+            **({} if fidelity is None else {"fidelity": fidelity}),
             "efficiency": costs.get("efficiency"),
             "training": {name: value for name, value in own.training.items() if name != JOINT},
             **self.schemes(own),
         }
+
+    def teacher_results(self, costs: dict[str, Any]) -> dict[str, Any]:
+        """Return the teacher's origin, and its size and costs if it is a model."""
+        section = self.plan.recipe.teacher
+        origin = {
+            "name": section.name,
+            "ensemble": [member.name for member in section.ensemble or ()] or None,
+            **self.teachers.members(self.teacher, self.scores),
+            "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
+            "card": teacher_metadata(section.name, section.revision),
+            **self.teachers.classes(),
+        }
+        if section.columns is not None:
+            return origin | {"answers": answers_block(section.columns, self.data)}
+        return origin | size_of(self.teacher).to_dict() | costs.get("teacher", {})
 
     def schemes(self, own: TrainedStudent) -> dict[str, Any]:
         """Return the training schemes in words, the links with their scores, and what all stages took together."""
@@ -160,9 +166,11 @@ class Findings:
     def breakdown(self, labels: list[str] | None) -> dict[str, Any]:
         """Return the scores by class and length on the first evaluation split, if the kind of task has any."""
         split, rows = next(iter(self.data.split.evaluation.items()))
-        teacher, student = (outputs[split] for outputs in self.scores.first_outputs())
+        teacher, student = self.scores.first_outputs()
+        if teacher is None:
+            return {}
         lengths = rows["length"][:] if "length" in rows.column_names else []
-        found = breakdown(evaluator_of(self.data.kind), teacher, student, lengths, labels)
+        found = breakdown(evaluator_of(self.data.kind), teacher[split], student[split], lengths, labels)
         return {"breakdown": found} if found else {}
 
     def write_predictions(self, labels: list[str] | None) -> None:
@@ -174,13 +182,17 @@ class Findings:
             write_predictions(self.plan.folder, columns)
 
     def costs(self, student: PreTrainedModel, exits: dict[int, PreTrainedModel]) -> dict[str, dict[str, Any]]:
-        """Return operations, memory and latency of teacher, student and exits; {} if the recipe wants none."""
+        """Return operations, memory and latency of teacher, student and exits; {} if the recipe wants none.
+
+        A teacher that is no model has none.
+        """
         plan = PLANS.get(self.plan.recipe.evaluation.efficiency)
         if plan is None:
             return {}
-        self.stages.begin(COSTS)
+        self.stages.begin(self.stages.costs)
         return measure_efficiency(
-            {"teacher": self.teacher, "student": student}
+            ({} if self.plan.has_answers else {"teacher": self.teacher})
+            | {"student": student}
             | {exit_name(blocks): model for blocks, model in exits.items()},
             next(iter(self.data.split.evaluation.values())),
             self.data.scored_by,
@@ -190,12 +202,19 @@ class Findings:
             bf16=self.plan.args.bf16,
         )
 
-    def fidelity(self, student: PreTrainedModel) -> dict[str, Any]:
+    def fidelity(self, student: PreTrainedModel) -> dict[str, Any] | None:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there.
 
-        Layers are compared on no more rows than the student was trained on, so that a try of two steps is short.
+        Layers are compared on no more rows than the student was trained on, so that a try of two steps is short. Of
+        answers in the data there are outputs alone; None if they were not scored.
         """
-        self.stages.begin(FIDELITY)
+        self.stages.begin(self.stages.fidelity)
+        if self.plan.has_answers:
+            answers, own_outputs = self.scores.first_outputs()
+            if answers is None:
+                return None
+            split = next(iter(answers))
+            return compare_outputs(answers[split], own_outputs[split], self.data.kind)
         split, rows = next(iter(self.data.split.evaluation.items()))
         seed, own = next(iter(self.scores.students[DISTILLED].items()))
         teacher = self.scores.teacher.get(seed) or next(iter(self.scores.teacher.values()))

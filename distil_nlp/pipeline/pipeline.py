@@ -198,11 +198,12 @@ class Pipeline:
             self.teacher = self.teachers.load(run.recipe)
         is_scored = student_plan.seed in scores.teacher if reseeds else scores.teacher
         if not is_scored:
-            scores.teacher[student_plan.seed], members = self.teachers.predict(self.teacher, run)
-            scores.members[student_plan.seed] = members
+            outputs, members = self.teachers.predict(self.teacher, run)
+            if outputs:
+                scores.teacher[student_plan.seed], scores.members[student_plan.seed] = outputs, members
             if self.plan.asks_teacher:
                 self.teachers.check(run, members, scores.majority)
-        run.reference = scores.teacher.get(student_plan.seed) or next(iter(scores.teacher.values()))
+        run.reference = scores.teacher.get(student_plan.seed) or next(iter(scores.teacher.values()), None)
         return self.teacher
 
     def claim(self) -> None:

@@ -115,6 +115,11 @@ class RunPlan:
         return self.objective.needs_teacher and self.recipe.teacher.self is None
 
     @property
+    def has_answers(self) -> bool:
+        """Whether answers in the data's columns teach, and no model does."""
+        return self.recipe.teacher.columns is not None
+
+    @property
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed divide the student among processes."""
         return bool(self.args.fsdp) or self.args.deepspeed_plugin is not None

@@ -18,7 +18,7 @@ _TEXTS = ("text", "text_pair")
 def prediction_columns(
     evaluator: Evaluator,
     split: Split,
-    teacher: Mapping[str, Outputs],
+    teacher: Mapping[str, Outputs] | None,
     student: Mapping[str, Outputs],
     labels: Sequence[str] | None,
     has_texts: bool,
@@ -30,12 +30,12 @@ def prediction_columns(
     Args:
         evaluator: of the kind of task.
         split: rows, their texts and numbers.
-        teacher: split → outputs.
+        teacher: split → outputs; None if it was not scored.
         student: split → outputs.
         labels: names of the classes; None for numbers.
         has_texts: whether the texts go into the file.
     """
-    if not split.texts or evaluator.row_scores(next(iter(teacher.values()))) is None:
+    if not split.texts or evaluator.row_scores(next(iter(student.values()))) is None:
         return {}
     parts = [
         {
@@ -43,7 +43,7 @@ def prediction_columns(
             "row": split.row_numbers[name],
             **(_texts(split.texts[name]) if has_texts else {}),
             "tokens": rows["length"][:],
-            **_scores(evaluator, teacher[name], student[name], labels),
+            **_scores(evaluator, None if teacher is None else teacher[name], student[name], labels),
         }
         for name, rows in split.evaluation.items()
     ]
@@ -54,10 +54,13 @@ def _texts(rows: Any) -> dict[str, list[Any]]:
     return {name: rows[column][:] for name, column in zip(_TEXTS, rows.column_names, strict=False)}
 
 
-def _scores(evaluator: Evaluator, teacher: Outputs, student: Outputs, labels: Sequence[str] | None) -> dict[str, Any]:
-    models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
-    known = ~np.isnan(models["teacher"].errors)
-    labelled = zip(evaluator.row_labels(teacher), known, strict=True)
+def _scores(
+    evaluator: Evaluator, teacher: Outputs | None, student: Outputs, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    outputs = {"teacher": teacher, "student": student}
+    models: dict[str, Any] = {role: evaluator.row_scores(one) for role, one in outputs.items() if one is not None}
+    known = ~np.isnan(models["student"].errors)
+    labelled = zip(evaluator.row_labels(student), known, strict=True)
     columns = {"label": [_named(label, labels) if is_known else None for label, is_known in labelled]}
     for role, scores in models.items():
         columns[role] = [_named(value, labels) for value in scores.predictions]

@@ -24,7 +24,8 @@ class RunScores:
     Attributes:
         task: name of the task.
         majority: metrics of the majority-class baseline.
-        teacher: seed → outputs; one seed, unless each seed has its own teacher.
+        teacher: seed → outputs; one seed, unless each seed has its own teacher. {} for answers in the data's columns
+            that some evaluation rows have not.
         members: seed → outputs of each teacher of an ensemble; of a single teacher, its own.
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
@@ -42,7 +43,9 @@ class RunScores:
     train_loss: dict[str, float] | None = None
 
     def teacher_scores(self) -> dict[str, Any]:
-        """Return the metrics of the first teacher, and of every seed where there are several."""
+        """Return the metrics of the first teacher, and of every seed where there are several; {} without scores."""
+        if not self.teacher:
+            return {}
         by_seed = {seed: metrics_of(self.task, outputs) for seed, outputs in self.teacher.items()}
         return _scores(by_seed) if len(by_seed) > 1 else {"metrics": next(iter(by_seed.values()))}
 
@@ -115,12 +118,12 @@ class RunScores:
         models = {"teacher": [*self.teacher.values()], COPIED_ONLY: [self.copied]}
         for name, students in self.students.items():
             models["student" if name == DISTILLED else name] = [trained.outputs for trained in students.values()]
-        return {role: [one[split] for one in outputs] for role, outputs in models.items()}
+        return {role: [one[split] for one in outputs] for role, outputs in models.items() if outputs}
 
-    def first_outputs(self) -> tuple[dict[str, Outputs], dict[str, Outputs]]:
-        """Return the outputs of the first teacher and of the run's own student, by split."""
+    def first_outputs(self) -> tuple[dict[str, Outputs] | None, dict[str, Outputs]]:
+        """Return the outputs of the first teacher, if it was scored, and of the run's own student, by split."""
         own = next(iter(self.students[DISTILLED].values()))
-        return next(iter(self.teacher.values())), own.outputs
+        return next(iter(self.teacher.values()), None), own.outputs
 
     def _gain(self, baseline: Sequence[Mapping[str, Outputs]]) -> dict[str, Any]:
         """Return the gain of distillation over a baseline on the first evaluation split."""
@@ -145,5 +148,5 @@ def _scores(by_seed: Mapping[int, Metrics]) -> dict[str, Any]:
 def _medians(scores: Mapping[str, Any]) -> Metrics:
     """Return the median of each metric over seeds."""
     if "seeds" not in scores:
-        return scores["metrics"]
+        return scores.get("metrics", {})
     return {name: summary["median"] for name, summary in scores["seeds"].items()}

@@ -10,6 +10,12 @@ logger = get_logger(__name__)
 
 COSTS = "measuring time and memory of teacher and student"
 FIDELITY = "comparing the student with the teacher, layer by layer"
+_OF_ANSWERS = (
+    "scoring the answers",
+    "measuring time and memory of the student",
+    "comparing the student with the answers",
+)
+"""Where answers in the data's columns teach: the stages of the teacher, of costs and of fidelity."""
 
 
 class Stages:
@@ -17,9 +23,12 @@ class Stages:
 
     def __init__(self, plan: RunPlan):
         self.teacher = f"{'fine-tuning and ' * (plan.recipe.teacher.finetune is not None)}scoring the teacher"
+        self.costs, self.fidelity = COSTS, FIDELITY
+        if plan.has_answers:
+            self.teacher, self.costs, self.fidelity = _OF_ANSWERS
         self._students = plan.students
-        costs = [COSTS] if plan.recipe.evaluation.efficiency != "off" else []
-        self.names = [self.teacher, *map(self.student, plan.students), *costs, FIDELITY]
+        costs = [self.costs] if plan.recipe.evaluation.efficiency != "off" else []
+        self.names = [self.teacher, *map(self.student, plan.students), *costs, self.fidelity]
 
     def student(self, student: StudentPlan) -> str:
         """Return the name of the stage that trains a student."""

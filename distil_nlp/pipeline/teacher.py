@@ -181,7 +181,10 @@ def earlier_teachers(recipe: Recipe, data: TransferSet) -> list[PreTrainedModel]
 
 
 def teacher_to_train(recipe: Recipe, head: Head) -> PreTrainedModel:
-    """Return a teacher as it is before its fine-tuning, with a new head where it has none."""
+    """Return a teacher as it is before its fine-tuning, with a new head where it has none.
+
+    Or the model that students of answers are made of.
+    """
     name, revision = recipe.teacher.name, recipe.teacher.revision
     model = load_model(name, head, new_head=True, revision=revision, label_names=label_names(recipe))
     label_outputs(model.config, head)

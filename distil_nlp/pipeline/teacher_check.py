@@ -31,6 +31,7 @@ class TeacherCheck:
         majority: metrics of the baseline without a model on the first split.
         mapping: the order of the teacher's classes; None where the run trained it on the data's own, or it has none.
         is_finetuned: whether the run trained it.
+        is_answers: whether it is answers in the data, and no model.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TeacherCheck:
     majority: Metrics
     mapping: ClassMapping | None
     is_finetuned: bool
+    is_answers: bool = False
 
     @property
     def score(self) -> float:
@@ -84,13 +86,15 @@ class TeacherCheck:
             fix = "take another teacher"
         if self.is_finetuned:
             fix = "train it longer or with another learning rate (teacher.finetune), or take another teacher"
+        if self.is_answers:
+            fix = "name the columns by class, so that none stands for another, or take better answers"
         if found:
             why, fix = found.remark(self.name), f"set {_setting(found)} if that is right"
         return UserError(
             "teacher",
             f"{headline_metric(self.task)} above {self.floor:.3f} on {next(iter(self.outputs))}, which the baseline "
             f"{self.kind.majority_name} has",
-            f"{self.score:.3f} of {self.name}",
+            f"{self.score:.3f} of {'the answers' if self.is_answers else self.name}",
             why=why,
             fix=f"{fix}; run.accept_weak_teacher=true takes it as it is",
         )

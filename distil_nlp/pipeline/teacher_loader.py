@@ -22,11 +22,12 @@ from distil_nlp.models import (
     names_classes,
 )
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.answers import answered_outputs
 from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, beside_teacher
-from distil_nlp.pipeline.teacher import finetuned_teacher
+from distil_nlp.pipeline.teacher import finetuned_teacher, teacher_to_train
 from distil_nlp.pipeline.teacher_check import TeacherCheck
 from distil_nlp.pipeline.trial import try_alone, try_teacher
 from distil_nlp.recipe import Recipe
@@ -67,8 +68,12 @@ class TeacherLoader:
     def predict(self, teacher: PreTrainedModel, run: StudentRun) -> tuple[dict[str, Outputs], list[dict[str, Outputs]]]:
         """Return the outputs of the teacher on the evaluation rows, and those of each teacher of an ensemble.
 
-        Each runs once: where rows have logits or numbers, the ensemble's outputs are made of its teachers'.
+        Each runs once: where rows have logits or numbers, the ensemble's outputs are made of its teachers'. Where
+        answers in the data teach, they are the outputs, and {} if some evaluation rows have none.
         """
+        if self.plan.has_answers:
+            answers = answered_outputs(self.data) or {}
+            return answers, [answers] if answers else []
         if not isinstance(teacher, Ensemble):
             outputs = run.predict(teacher, "teacher")
             outputs = beside_teacher(self.data.kind, outputs, outputs)
@@ -87,10 +92,14 @@ class TeacherLoader:
 
     def check(self, run: StudentRun, members: list[dict[str, Outputs]], majority: Metrics) -> None:
         """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""
+        if self.plan.has_answers and not members:
+            return  # they are not scored
         for recipe, outputs in zip(self._single_teachers(run.recipe), members, strict=True):
             name, is_finetuned = recipe.teacher.name, recipe.teacher.finetune is not None
-            mapping = None if is_finetuned else self._class_mapping(recipe)
-            check = TeacherCheck(name, self.data.kind, self.data.task, outputs, majority, mapping, is_finetuned)
+            has_own_order = is_finetuned or self.plan.has_answers
+            mapping = None if has_own_order else self._class_mapping(recipe)
+            made = (outputs, majority, mapping, is_finetuned, self.plan.has_answers)
+            check = TeacherCheck(name, self.data.kind, self.data.task, *made)
             check.run(self.plan.recipe.run.accept_weak_teacher)
 
     def members(self, teacher: PreTrainedModel, scores: RunScores) -> dict[str, Any]:
@@ -106,7 +115,7 @@ class TeacherLoader:
     def classes(self) -> dict[str, Any]:
         """Return the classes of the teacher's checkpoint for `results.json`, where there is one that has classes."""
         section, mapping = self.plan.recipe.teacher, None
-        if section.finetune is None and not section.ensemble:
+        if section.finetune is None and not section.ensemble and section.columns is None:
             mapping = self._class_mapping(self.plan.recipe)
         return {"classes": {"names": list(mapping.names), "told": mapping.told}} if mapping else {}
 
@@ -120,6 +129,9 @@ class TeacherLoader:
         name = recipe.teacher.name
         if name != self.plan.recipe.teacher.name:
             check_vocabulary(self.tokenizer, load_tokenizer(name, recipe.teacher.revision))
+        if recipe.teacher.columns is not None:
+            self.revisions[name] = commit_of(name, recipe.teacher.revision)
+            return teacher_to_train(recipe, self.data.head)
         if recipe.teacher.finetune is None:
             names = builders.label_names(recipe)
             teacher = load_model(name, self.data.head, revision=recipe.teacher.revision, label_names=names)

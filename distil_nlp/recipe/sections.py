@@ -155,6 +155,44 @@ def _as_member(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_Classes = (
+    Annotated[str, Field(min_length=1)]
+    | Annotated[list[str], Field(min_length=2)]
+    | Annotated[dict[str, str], Field(min_length=2)]
+)
+
+
+class ColumnsSection(Section):
+    """Columns of the data with answers that were made elsewhere; see `distil_nlp.data.answers.AnswerColumns`.
+
+    One of `probabilities`, `logits`, `scores` and `label` is named. Null marks a row without an answer.
+
+    Attributes:
+        probabilities: a column of lists (in the data's order of classes) or of dicts by class name; or a column for
+            each class: a list in the data's order, or class name → column. For `multilabel` of each label.
+        logits: likewise, of logits.
+        scores: for regression, the column of numbers.
+        label: for classification, the column of labels, by name or id.
+        confidence: with `label`, the column with the label's probability, or one for all rows; the other classes share
+            the rest equally.
+        price: a column of what each answer cost; the sum is told.
+        source: who made the answers, for report and model card.
+    """
+
+    probabilities: _Classes | None = None
+    logits: _Classes | None = None
+    scores: Annotated[str, Field(min_length=1)] | None = None
+    label: Annotated[str, Field(min_length=1)] | None = None
+    confidence: Annotated[str, Field(min_length=1)] | FractionOrAll = 0.9
+    price: Annotated[str, Field(min_length=1)] | None = None
+    source: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+    @property
+    def forms(self) -> list[str]:
+        """The keys that name columns of answers."""
+        return [name for name in ("probabilities", "logits", "scores", "label") if getattr(self, name) is not None]
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -183,6 +221,8 @@ class TeacherSection(Section):
             these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
         self: the student teaches itself; see `SelfSection` for the ways. The teacher is then what the student
             starts from, and is scored beside it.
+        columns: columns of the data with answers, which teach instead of a model. `name` is then what students are made
+            of alone: it needs no head, and is neither fine-tuned nor scored. It may be left out with `student.name`.
     """
 
     name: str = Field(min_length=1)
@@ -202,6 +242,7 @@ class TeacherSection(Section):
     cache: CacheSection | None = None
     checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
     self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
+    columns: ColumnsSection | None = None
 
 
 class ReplacingSection(Section):
@@ -630,6 +671,19 @@ def _with_objective(settings: Any) -> Any:
     return settings if objective is None else settings | {"objective": objective}
 
 
+def _with_start(settings: Any) -> Any:
+    """Return a recipe's settings with `student.name` as `teacher.name`, where columns teach and no teacher is named."""
+    if not isinstance(settings, dict):
+        return settings
+    teacher, student = settings.get("teacher"), settings.get("student")
+    if not isinstance(teacher, dict) or not isinstance(student, dict) or not teacher.get("columns"):
+        return settings
+    if "name" in teacher or not student.get("name"):
+        return settings
+    start = {key: student[key] for key in ("name", "revision") if key in student}
+    return settings | {"teacher": {**teacher, **start}}
+
+
 class Recipe(Section):
     """The settings of a run.
 
@@ -665,5 +719,5 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def fill_objective(cls, settings: Any) -> Any:
-        """Fill in the objective of `teacher.self`."""
-        return _with_objective(settings)
+        """Fill in the objective of `teacher.self`, and the start of a student that columns teach."""
+        return _with_start(_with_objective(settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distil_nlp.reporting.formatting import count, decimal, duration, large
+from distil_nlp.reporting.formatting import count, decimal, duration, large, plural
 from distil_nlp.reporting.scores import headline_name
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
@@ -30,6 +30,22 @@ def scheme_sentences(run: RunResults) -> list[str]:
             f"On {loss['rows']} training rows its loss is {decimal(loss['student'])}, "
             f"the teacher’s {decimal(loss['teacher'])}."
         )
+    return [*sentences, *answers_sentences(run)]
+
+
+def answers_sentences(run: RunResults) -> list[str]:
+    """Return how many training rows have answers, how well these fit the labels, and their price; [] for a model."""
+    found = run.get("teacher.answers")
+    if not found:
+        return []
+    missing = found["rows"] - found["answered"]
+    others = f"; of the other {missing:,} labels alone are learnt" if missing else ""
+    sentences = [f"{found['answered']:,} of {plural(found['rows'], 'training row')} have an answer{others}."]
+    if found.get("training_score") is not None:
+        sentences.append(f"Against the labels there, the answers have {headline_name(run)} "
+                         f"{decimal(found['training_score'])}.")  # fmt: skip
+    if found.get("price") is not None:
+        sentences.append(f"All answers that were read cost {found['price']:,g}, in the data’s unit.")
     return sentences
 
 

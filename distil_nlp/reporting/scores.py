@@ -33,6 +33,17 @@ def has_taught_itself(run: RunResults) -> bool:
     return run.get("recipe.teacher.self") is not None
 
 
+def learned_from_answers(run: RunResults) -> bool:
+    """Return whether answers in the data's columns taught the student, and no model did."""
+    return run.get("recipe.teacher.columns") is not None
+
+
+def answers_word(run: RunResults) -> str:
+    """Return the answers that taught in words, with who made them if the recipe says so."""
+    source = run.get("recipe.teacher.columns.source")
+    return f"answers by {source} in the data’s columns" if source else "answers in the data’s columns"
+
+
 def teacher_word(run: RunResults) -> str:
     """Return the word for the model that student and baselines are compared with: teacher, or reference."""
     return "reference" if has_taught_itself(run) else "teacher"
@@ -93,8 +104,15 @@ def scored_models(run: RunResults) -> list[ScoredModel]:
     return [
         ScoredModel(role, labels.get(role, role), part.get("metrics") or {}, part.get("seeds") or {}, part.get("gain"))
         for role in dict.fromkeys(order)
-        if isinstance(part := parts.get(role), dict) and not (role == MAJORITY and part.get("metrics") == {})
+        if isinstance(part := parts.get(role), dict)
+        and not (role == MAJORITY and part.get("metrics") == {})
+        and not _is_unscored(run, role, part)
     ]
+
+
+def _is_unscored(run: RunResults, role: str, part: dict[str, Any]) -> bool:
+    """Return whether a line is of answers that the evaluation rows have not."""
+    return role == "teacher" and learned_from_answers(run) and not part.get("metrics")
 
 
 def majority_name(run: RunResults) -> str:

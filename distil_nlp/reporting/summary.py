@@ -9,7 +9,7 @@ from distil_nlp.reporting.joint import exits_table, members_tables
 from distil_nlp.reporting.latency import headline_setting, latency_in, latency_sentences
 from distil_nlp.reporting.markdown import drop_empty, terminal_table, terminal_width
 from distil_nlp.reporting.scores import headline_name, retention_of, scored_models
-from distil_nlp.reporting.tables import format_gain, format_median, format_range
+from distil_nlp.reporting.tables import answers_note, format_gain, format_median, format_range
 from distil_nlp.results import RunResults, drop_non_finite
 
 
@@ -38,7 +38,7 @@ def summary_table(results: dict[str, Any]) -> str:
         )
         for row in scored_models(run)
     ]
-    notes = [f"ms: median latency, {setting}."] if setting else []
+    notes = [note for note in (answers_note(run), f"ms: median latency, {setting}." if setting else "") if note]
     table = terminal_table(drop_empty([head, *rows]))
     together = [found for found in (exits_table(run), *members_tables(run)) if found]
     further = ["\n".join(["", found.caption, terminal_table([found.head, *found.rows])]) for found in together]

@@ -22,9 +22,11 @@ from distil_nlp.reporting.markdown import drop_empty
 from distil_nlp.reporting.scores import (
     LABELS_ONLY,
     SeedScores,
+    answers_word,
     has_taught_itself,
     headline_name,
     is_within_noise,
+    learned_from_answers,
     metric_name,
     other_metrics,
     retention_of,
@@ -151,10 +153,24 @@ def _quality_note(run: RunResults) -> str:
 
 
 def _reference_note(run: RunResults) -> str:
-    """Return which model the reference is, of a student that taught itself; "" for one that a teacher taught."""
+    """Return which model the reference is, of a student that taught itself; or that the teacher is no model."""
+    if learned_from_answers(run):
+        return answers_note(run)
     name = run.get("teacher.name") or run.get("recipe.teacher.name")
     shown = last_component(name) if name else "a model"
     return f"Reference: {shown}, to compare with; it did not teach." if has_taught_itself(run) else ""
+
+
+def answers_note(run: RunResults) -> str:
+    """Return that the teacher is answers in the data's columns, and whether they were scored; "" for a model."""
+    if not learned_from_answers(run):
+        return ""
+    if run.get("teacher.answers.scored"):
+        return f"Teacher: {answers_word(run)}; no model."
+    return (
+        f"The teacher, {answers_word(run)}, was not scored: rows of the evaluation splits have none, so that there is "
+        "no retention."
+    )
 
 
 def format_median(score: SeedScores | None) -> str:
@@ -226,7 +242,8 @@ def cost_table(run: RunResults) -> Table | None:
     counted = " and ".join(word for word, row in (("FLOPs", rows[-2]), ("memory", rows[-1])) if row[1] or row[2])
     measured = f" {counted}: at {plural(length, 'token')}." if length and counted else ""
     word = teacher_word(run)
-    return make_table("Cost", ("", word, "student", "ratio"), rows, f"Ratio: student ÷ {word}.{measured}")
+    note = f"Ratio: student ÷ {word}." if any(row[3] for row in rows) else ""
+    return make_table("Cost", ("", word, "student", "ratio"), rows, f"{note}{measured}".strip())
 
 
 def _both(run: RunResults, label: str, write: Callable[[float | None], str], path: str) -> tuple[str, str, str, str]:

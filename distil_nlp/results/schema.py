@@ -327,9 +327,37 @@ class TeacherScores(Block):
     row_weights: RowWeights = described("How much it counts in a row.", absent="for `mlm`")
 
 
+_NO_MODEL = "where answers in the data's columns teach (`answers`)"
+
+
+class Answers(Block):
+    """Answers in the data's columns (`teacher.columns`), which teach instead of a model."""
+
+    form: Literal["probabilities", "logits", "scores", "label"] = described("Form of the columns.")
+    source: str | None = described("Who made them, by the recipe.", null="if it does not say")
+    rows: int = described("Training rows.")
+    answered: int = described("Training rows with an answer; the others learn from their labels alone.")
+    training_score: Number = described(
+        "The headline metric of the answers against the labels of training rows.", null="without rows that have both"
+    )
+    price: float | None = described(
+        "Sum of the prices of the answers to all rows that the run reads, in the data's unit.",
+        null="without `teacher.columns.price`",
+    )
+    scored: bool = described(
+        "True if all evaluation rows have answers, which are then scored as the teacher. Without, there are no scores "
+        "of a teacher, no retention and no fidelity."
+    )
+
+
 class Teacher(ModelCost):
     """The teacher: origin, size, inference cost and scores."""
 
+    parameters: int = described("Parameters, tied ones counted once; of an ensemble, of all members.", absent=_NO_MODEL)
+    encoder_parameters: int = described("Parameters of the encoder's layers.", absent=_NO_MODEL)
+    embedding_parameters: int = described("Parameters of the embeddings.", absent=_NO_MODEL)
+    size_mb: float = described("Weights in the model's dtype, in megabytes (10⁶ bytes).", absent=_NO_MODEL)
+    answers: Answers = described("Answers that teach; `name` is what the student was made of.", absent="for a model")
     name: str = described("Name on the Hub, or a folder.")
     ensemble: list[str] | None = described("Further teachers, whose outputs are mixed.", null="for one teacher")
     members: list[TeacherScores] = described("Each teacher of an ensemble, the first included.", absent="for one")
@@ -341,7 +369,8 @@ class Teacher(ModelCost):
         "Scores, those of the mixture for several teachers (without labels, `correctness` weights are `confidence`; "
         "without a student, `student_uncertainty` ones are `fixed`), as fractions (`mlm`: `loss` in nats per masked "
         "token, and `perplexity`). Plain names are the first "
-        "evaluation split; `<split>/<metric>` are added if several splits are scored."
+        "evaluation split; `<split>/<metric>` are added if several splits are scored.",
+        absent="for answers that were not scored",
     )
     classes: TeacherClasses = described(
         "The classes of the teacher's checkpoint.",
@@ -768,7 +797,9 @@ class Results(Block):
         "(student − majority) ÷ (teacher − majority) on the headline metric, medians over seeds.",
         null="unless the teacher is above the majority baseline",
     )
-    fidelity: Fidelity = described("Similarity of the student to the teacher.")
+    fidelity: Fidelity = described(
+        "Similarity of the student to the teacher.", absent="for answers in the data's columns that were not scored"
+    )
     efficiency: Efficiency | None = described(
         "Latencies, and the conditions of the cost measurement.", null="if `evaluation.efficiency` is `off`"
     )

@@ -72,7 +72,8 @@ def _scores(task: str, rows: Sequence[StudyRow]) -> Picture:
         for row in rows
     ]
     said = "; ".join(f"{row['method']} {row['median']:.3f}" for row in rows)
-    metric, line = rows[0]["metric"], ("teacher", rows[0]["teacher"])
+    metric, teacher = rows[0]["metric"], rows[0]["teacher"]
+    line = None if teacher is None else ("teacher", teacher)
     return dot_plot(f"scores-{task}", "Scores", dots, metric, line, f"{metric}, each seed a dot: {said}.")
 
 

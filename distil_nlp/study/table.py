@@ -45,7 +45,7 @@ def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
                 "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
                 "values": list(score.values), "compared_with": plan.compared_with,
                 "gain": gain_over(run, baseline) if baseline and run is not baseline else None,
-                "teacher": teacher.median,
+                "teacher": teacher and teacher.median,  # answers in the data need not be scored
                 "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
                 "agreement": run.get("fidelity.agreement"), "stop": stop_verdict(run),
                 "steps": run.get("training.steps"), "seconds_per_step": seconds,
@@ -95,7 +95,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         " ".join(map(decimal, row["values"])),
         format_gain(gain),
         f"{gain['won']} of {gain['seeds']}" if gain else "",
-        percent(row["median"] / row["teacher"]) if row["teacher"] > 0 else "",
+        percent(row["median"] / row["teacher"]) if (row["teacher"] or 0) > 0 else "",
         percent(row["agreement"]),
         f"{row['seconds_per_step']:.3g}",
         f"{row['times_plain']:.2f}" if row["times_plain"] else "",

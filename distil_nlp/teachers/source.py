@@ -65,12 +65,14 @@ class TeacherSource:
         inputs: columns of a batch that it reads.
         cached_epochs: number of epochs whose draws are cached; None if it accepts any batch.
         reads_row_numbers: True if batches of training must say which rows they hold.
+        has_gaps: True if it may have no answer to a row; terms on outputs then leave out those rows.
     """
 
     model: PreTrainedModel | None = None
     inputs: frozenset[str] = frozenset()
     cached_epochs: int | None = None
     reads_row_numbers: bool = False
+    has_gaps: bool = False
 
     @property
     def models(self) -> list[PreTrainedModel]:

@@ -166,6 +166,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(self.source.shape, ModelShape.of(model.config))
+        objective.answered_only(self.source.has_gaps)
         if teacher is not None and objective.request("teacher").logits:
             validate_teacher_outputs(teacher, objective.kind)
         label_outputs(model.config, Head(objective.kind))

@@ -116,6 +116,14 @@ def load_tree_data(recipe: Recipe, recipe_name: str, run: Path | None, output: P
 
 def _check_task(plan: RunPlan) -> None:
     kind = plan.task.kind
+    if plan.has_answers:
+        raise UserError(
+            "teacher.columns",
+            "a teacher that is a model, for a tree",
+            "answers in the data's columns",
+            why="the tree asks the teacher itself",
+            fix="make the tree of a run whose teacher is a model",
+        )
     if kind.level != "sequence" or kind.output != "distribution":
         raise UserError(
             "data.task",

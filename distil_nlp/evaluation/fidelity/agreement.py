@@ -92,6 +92,11 @@ def compare_models(
     return fidelity | comparison.of_layers(cka_rows, cka_tokens)
 
 
+def compare_outputs(teacher: Outputs, student: Outputs, kind: TaskKind) -> dict[str, Any]:
+    """Return the block `fidelity` of outputs that are there already, without layers."""
+    return {"rows": len(student.labels), **evaluator_of(kind).fidelity_of(teacher, student)}
+
+
 @dataclass(frozen=True)
 class _Comparison:
     """Teacher and student on the same rows; see `compare_models` for the attributes."""
@@ -107,7 +112,7 @@ class _Comparison:
 
     def of_known(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
         """Return the agreement of outputs that are there already."""
-        return {"rows": len(student.labels), **evaluator_of(self.kind).fidelity_of(teacher, student)}
+        return compare_outputs(teacher, student, self.kind)
 
     def of_outputs(self, max_rows: int) -> dict[str, Any]:
         """Return the agreement of the outputs on at most so many rows."""

@@ -20,7 +20,7 @@ from distil_nlp.errors import UserError, quoted
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.models.positions import trained_positions
-from distil_nlp.pipeline.builders.teacher import single_teachers
+from distil_nlp.pipeline.builders.teacher import answers_of, single_teachers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, OTHER_KINDS_REMEDY, TASKS, Head, Task
@@ -55,6 +55,7 @@ def transfer_set(
         data_seed=DEFAULT_SEED,
         mask_seed=args.seed,
         words=options.augmentation.replacement is not None,
+        answers=answers_of(recipe),
     )
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
     data.revision = commit

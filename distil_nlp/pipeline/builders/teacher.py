@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from distil_nlp.data import AnswerColumns
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import TeacherMember, TeacherSection
 from distil_nlp.tasks import TaskKind
+from distil_nlp.teachers.answers import AnswersTeacher
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
@@ -86,9 +89,20 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
     return CacheConfig(name=name, **section.model_dump()) if section else None
 
 
+def answers_of(recipe: Recipe) -> AnswerColumns | None:
+    """Return the columns of the data that teach; None where a model does."""
+    section = recipe.teacher.columns
+    if section is None:
+        return None
+    form: Any = section.forms[0]
+    return AnswerColumns(form, getattr(section, form), section.confidence, section.price)
+
+
 def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | None:
-    """Return the source by which a student teaches itself while it learns; None where a finished model teaches."""
+    """Return the source by which a student teaches itself, or answers in the data do; None where a model teaches."""
     section = recipe.teacher.self
+    if recipe.teacher.columns is not None:
+        return AnswersTeacher(student.config)
     if section is None or section.kind == "pretrained":
         return None
     if section.kind == "last_epoch":

@@ -5,6 +5,7 @@ To add one: a file with its `Scheme`, and a line in `SCHEMES`.
 
 from __future__ import annotations
 
+from distil_nlp.pipeline.schemes.answers import ANSWERS_IN_COLUMNS
 from distil_nlp.pipeline.schemes.assistants import ASSISTANTS
 from distil_nlp.pipeline.schemes.augment import AUGMENT
 from distil_nlp.pipeline.schemes.base import Scheme
@@ -19,6 +20,7 @@ from distil_nlp.pipeline.schemes.weight_average import WEIGHT_AVERAGE
 from distil_nlp.recipe import Recipe
 
 SCHEMES = (
+    ANSWERS_IN_COLUMNS,
     ENSEMBLE,
     ASSISTANTS,
     SELF_TEACHING,

@@ -16,6 +16,7 @@ from distil_nlp.reporting.scores import (
     headline_score,
     is_within_noise,
     its_teacher,
+    learned_from_answers,
     majority_name,
     teacher_word,
 )
@@ -107,7 +108,8 @@ def _other_classes(run: RunResults) -> _Hint:
 def _order_of_classes(run: RunResults) -> tuple[int, ...] | None:
     """Return for each class of the data the teacher's class that fits it, if another order fits better."""
     confusion = run.get("fidelity.confusion.teacher")
-    if not confusion or run.get("recipe.teacher.finetune") is not None:
+    is_given = run.get("recipe.teacher.finetune") is not None or learned_from_answers(run)
+    if not confusion or is_given:  # classes are in the data's order
         return None
     return better_order(confusion, run.get("teacher.classes.told") not in ("number", "id"))
 
@@ -120,6 +122,8 @@ def _weak_teacher(run: RunResults) -> _Hint:
         return None
     epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
     much = "hardly" if teacher.median > floor else "no"
+    if learned_from_answers(run):
+        return f"The answers are {much} better than the {majority_name(run)}: look at some, and at their classes.", ""
     text = f"The teacher is {much} better than the {majority_name(run)}: fine-tune it first, or longer."
     return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
 

@@ -14,7 +14,7 @@ from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
 from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, own_verdicts
 from distil_nlp.reporting.schemes import compute_table, scheme_sentences
-from distil_nlp.reporting.scores import LABELS_ONLY, teacher_word
+from distil_nlp.reporting.scores import LABELS_ONLY, answers_word, learned_from_answers, teacher_word
 from distil_nlp.reporting.tables import Table, training_table
 from distil_nlp.reporting.verdicts import Severity, Verdict, leading_verdict, verdicts
 from distil_nlp.results import RunResults
@@ -198,10 +198,13 @@ def comparison_page(runs: Sequence[RunResults], gain_over: GainOver) -> Page:
 def _subject(run: RunResults) -> str:
     """Return teacher, student, task and scored splits in one line."""
     teacher = run.get("teacher.name") or run.get("recipe.teacher.name")
+    taught = teacher and f"{teacher_word(run)} {teacher}"
+    if learned_from_answers(run):
+        taught = f"{answers_word(run)} · student made of {teacher}"
     student = run.get("recipe.student.name")
     splits = ", ".join(_scored(run, split, rows) for split, rows in run.splits.items())
     return sentences.join_parts(
-        teacher and f"{teacher_word(run)} {teacher}",
+        taught,
         student and f"student from {student}",
         f"task {run.task}",
         splits and f"scored on {splits}",

@@ -1,0 +1,139 @@
+"""`AnswersTeacher`: outputs that were made elsewhere, in a column of the rows; no model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from distil_nlp.data.row_sets import ANSWERS, RowCollator
+from distil_nlp.errors import UserError
+from distil_nlp.objective import ModelShape, OutputTerm
+from distil_nlp.objective.objective import Objective
+from distil_nlp.signals.types import Signals
+from distil_nlp.teachers.source import TeacherSource
+
+
+class AnswersTeacher(TeacherSource):
+    """The column `teacher_logits` of the rows: float32 (classes), or one number for regression; NaN for no answer.
+
+    `AnswerColumns` makes it of probabilities, labels and so on. It goes through the collator with its row, so that it
+    follows the row through shuffling, other batches and a resumed run. Terms on outputs leave out rows without an
+    answer, and divide by the number of the others in the whole step; such a row learns from its label alone.
+
+    Args:
+        config: the student's, for the sizes that terms ask for.
+    """
+
+    inputs = frozenset({ANSWERS})
+    has_gaps = True
+
+    def __init__(self, config: PretrainedConfig):
+        self.config = config
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes of the student, which has as many outputs."""
+        return ModelShape.of(self.config)
+
+    def attach(self, objective: Objective, mixes: bool = False) -> None:
+        """Raise UserError for an objective that needs more than outputs of whole rows."""
+        validate_answers(objective, {"mixup": mixes or None})
+        self._objective = objective
+
+    def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
+        """Look at the answers of the training rows.
+
+        Raises:
+            UserError: if there are none, or a term compares rows and some have none.
+        """
+        if ANSWERS not in (getattr(rows, "column_names", None) or ()):
+            raise UserError(
+                "teacher",
+                f"a column {ANSWERS} in the training rows",
+                "none",
+                why="the teacher's outputs are read from it",
+                fix="add it: a list of logits for each row",
+            )
+        validate_gaps(self._objective, {"training": rows})
+
+    def signals(self, batch: dict[str, Any]) -> Signals:
+        """Return the outputs that the batch brings; NaN in rows that no term looks at."""
+        found: Tensor | None = batch.get(ANSWERS)
+        if found is None:  # rows of an evaluation that have none
+            size = (len(batch["input_ids"]), int(self.config.num_labels or 1))
+            found = batch["input_ids"].new_full(size, 0).float().fill_(float("nan"))
+        return Signals(logits=found)
+
+
+def validate_answers(objective: Objective, augmentations: Mapping[str, Any]) -> None:
+    """Raise UserError for an objective, or for rows, that answers in the data's columns cannot serve.
+
+    Args:
+        objective: its kind of task and its terms are checked; need not be bound.
+        augmentations: `cutoff`, `mixup` and `replacement` → their settings, or None.
+    """
+    if objective.kind.level == "token":
+        raise UserError(
+            "teacher.columns",
+            "a task with an output for each row",
+            objective.kind.title,
+            why="a column has one answer a row, not one for every token",
+            fix="name a model in teacher.name, and leave teacher.columns out",
+        )
+    needing = [term for term in objective.terms if term.needs_teacher]
+    layers = [f"objective.{term.name}" for term in needing if not isinstance(term, OutputTerm)]
+    if layers:
+        raise UserError(
+            "teacher.columns",
+            "terms on outputs (soft_target_kl, logit_mse, …) and on labels",
+            ", ".join(layers),
+            why="answers have no layers, states or attention to compare with",
+            fix="leave these terms out, or name a model that teaches instead of teacher.columns",
+        )
+    if not needing:
+        raise UserError(
+            "teacher.columns",
+            "a term that learns from the answers",
+            ", ".join(objective.names),
+            why="nothing would read them",
+            fix="add soft_target_kl (logit_mse for regression), or leave teacher.columns out",
+        )
+    changing = [f"data.augmentation.{name}" for name, part in augmentations.items() if part is not None]
+    if changing:
+        raise UserError(
+            ", ".join(changing),
+            "none with teacher.columns",
+            "rows that are changed or made",
+            why="the answers are to the rows as the data has them",
+            fix="leave one of the two out",
+        )
+
+
+def validate_gaps(objective: Objective, splits: Mapping[str, Any]) -> None:
+    """Raise UserError if a term compares the rows of a batch and some of them have no answer.
+
+    Args:
+        objective: its terms are checked.
+        splits: name → rows with their answers, or None.
+    """
+    comparing = [term.name for term in objective.terms if term.needs_teacher and term.compares_samples]
+    gaps = {name: unanswered(rows) for name, rows in splits.items() if comparing and rows is not None}
+    found = {name: number for name, number in gaps.items() if number}
+    if found:
+        raise UserError(
+            "teacher.columns",
+            f"an answer to every row with objective.{comparing[0]}",
+            ", ".join(f"{number:,} {name} rows without one" for name, number in found.items()),
+            why="the term compares the rows of a batch with each other",
+            fix=f"leave objective.{comparing[0]} out, or those rows",
+        )
+
+
+def unanswered(rows: Any) -> int:
+    """Return the number of rows without an answer; all of them where there is no column."""
+    if ANSWERS not in rows.column_names:
+        return len(rows)
+    return sum(any(value != value for value in row) for row in rows[ANSWERS])
