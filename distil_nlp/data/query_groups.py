@@ -20,8 +20,11 @@ class GroupedOrder:
 
     Queries are packed into batches of one size; what is left of a batch is filled up by numbers from the number of rows
     on, the last in their batch. The sizes in each batch are the same in all epochs, so that epochs are equally long;
-    which query takes which place is drawn anew. Of a query with more documents than `group_size` an epoch reads as
-    many, one of the most relevant and others by chance: a function of (seed, epoch, query).
+    which query takes which place is drawn anew. Where all queries have as many documents, and a batch a multiple of
+    that, the order does not depend on the size of a batch, and no place is filled up.
+
+    Of a query with more documents than `group_size` an epoch reads as many, one of the most relevant and others by
+    chance: a function of (seed, epoch, query).
 
     Args:
         labels: (rows, 2), see `RELEVANCE`.
@@ -55,11 +58,11 @@ class GroupedOrder:
 
     def __call__(self, epoch: int) -> list[int]:
         generator = np.random.default_rng((self.seed, epoch, 1))
-        mixed = generator.permutation if self.shuffles else (lambda numbers: numbers)
+        mixed = generator.permutation if self.shuffles else np.asarray
         places = {size: iter(mixed(numbers).tolist()) for size, numbers in self._by_size.items()}
         rows: list[int] = []
-        for batch in mixed(np.arange(len(self._batches))).tolist():
-            chosen = [row for size in self._batches[batch] for row in self._drawn(next(places[size]), epoch)]
+        for batch in self._batches:
+            chosen = [row for size in batch for row in self._drawn(next(places[size]), epoch)]
             rows += chosen + [self.num_rows] * (self.batch_size - len(chosen))
         return rows
 
