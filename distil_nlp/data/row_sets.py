@@ -4,8 +4,10 @@ Token row sets are flat positions in (batch × seq): `all` attended tokens, `mas
 fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
 are positions in the batch: `sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens
 (first sub-words), and `sub_words` those of any word. `answered/<set>` are the rows of a set to which a file of answers
-has one. `batch` has one row if there are at least two sequences
-(in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
+has one. `batch` has one row if there are at least two sequences (in all processes), for terms with one value per
+micro-batch. Where the documents of queries are ranked, `queries` are the first rows of queries with two or more, and
+`pairs` flat positions in (batch × batch) of a query's rows of unlike relevance. `head` holds the tokens that the
+language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU.
 """
@@ -21,6 +23,7 @@ import numpy as np
 import torch
 
 from distil_nlp.data.augmentation.mixup import MIXED
+from distil_nlp.data.query_groups import pair_positions, query_positions
 from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
@@ -31,6 +34,8 @@ ANSWERS = "teacher_logits"
 """Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
 ANSWERED = "answered/"
 """Prefix of a set of sequences that leaves out those without answers."""
+_OF_QUERIES = {"queries": query_positions, "pairs": pair_positions}
+"""Row set → (labels, which rows are fillers) → positions, where documents of queries are ranked."""
 SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})
 """Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
@@ -118,6 +123,11 @@ class RowCollator:
     seed: int = 0
     lookup_outputs: Callable[..., Any] | None = None
 
+    @property
+    def group_size(self) -> int | None:
+        """Most rows of a query in a batch that has whole queries; None for batches of single rows."""
+        return getattr(self.collate, "group_size", None)
+
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         fillers = np.array([bool(feature.get(FILLER, False)) for feature in features])
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
@@ -176,6 +186,8 @@ class RowCollator:
             return np.flatnonzero(~fillers)
         if name == "batch":
             return np.arange(int((~fillers).sum() > 1))
+        if name in _OF_QUERIES:
+            return _OF_QUERIES[name](batch["labels"].numpy(), fillers)
         if name == "labelled":
             return np.flatnonzero(_labelled(batch, fillers.shape) & ~fillers)
         return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup
+from distil_nlp.data.query_groups import GroupedOrder, evaluation_slots
 from distil_nlp.data.row_sets import EPOCH, FILLER, NUMBER
 from distil_nlp.errors import UserError, quoted
 
@@ -63,7 +64,7 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
     Raises:
         UserError: if rows have no length column to group by, or the strategy is unknown.
     """
-    seed = args.data_seed if args.data_seed is not None else args.seed
+    seed = draw_seed(args)
     if args.train_sampling_strategy == "sequential":
         return None
     if args.train_sampling_strategy == "random":
@@ -79,6 +80,39 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
         why="its batches cannot be resumed exactly",
         fix="choose one of those",
     )
+
+
+def grouped_order(rows: Any, args: TrainingArguments, group_size: int) -> GroupedOrder:
+    """Return the function (epoch) → row numbers, in which each batch has whole queries, and its length.
+
+    Raises:
+        UserError: if a query would not fit into a batch, or rows are to be grouped by length too.
+    """
+    if args.train_sampling_strategy not in ("random", "sequential"):
+        raise UserError(
+            "training.train_sampling_strategy",
+            "random or sequential, where the documents of a query share a batch",
+            str(args.train_sampling_strategy),
+            why="rows are grouped by query, not by length",
+            fix="leave it out",
+        )
+    shuffles = args.train_sampling_strategy == "random"
+    return GroupedOrder(_labels(rows), args.train_batch_size, group_size, draw_seed(args), shuffles)
+
+
+def draw_seed(args: TrainingArguments) -> int:
+    """Return the seed of the order of rows."""
+    return args.data_seed if args.data_seed is not None else args.seed
+
+
+def packed_rows(rows: Any, batch_size: int) -> PackedRows:
+    """Return rows in an order in which each batch of an evaluation has whole queries."""
+    return PackedRows(rows, evaluation_slots(_labels(rows), batch_size))
+
+
+def _labels(rows: Any) -> Any:
+    """Return the labels of all rows, without reading every row where they are a column."""
+    return rows["labels"][:] if hasattr(rows, "column_names") else [row["labels"] for row in rows]
 
 
 def _lengths(rows: Any, column: str) -> list[int]:
@@ -164,6 +198,29 @@ class EpochRows(Dataset):
         if self.cached_epochs:
             columns[EPOCH] = epoch % self.cached_epochs
         return columns | ({NUMBER: number} if self.numbered or self.cached_epochs else {})
+
+
+class PackedRows(EpochRows):
+    """A dataset in another order, with fillers between its rows, which is read by the indices of `EpochSampler`.
+
+    Args:
+        rows: the dataset.
+        slots: numbers of rows; fillers are those from the number of rows on.
+    """
+
+    def __init__(self, rows: Any, slots: Sequence[int]):
+        super().__init__(rows)
+        self.slots = slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        positions = [divmod(index, _STRIDE) for index in indices]
+        return super().__getitems__([encode_index(epoch, self._row(slot)) for epoch, slot in positions])
+
+    def _row(self, slot: int) -> int:
+        return self.slots[slot] if slot < len(self.slots) else len(self.rows)
 
 
 class EpochStream(IterableDataset):

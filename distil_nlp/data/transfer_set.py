@@ -62,6 +62,11 @@ class TransferSet:
         """The kind of task."""
         return self.head.kind
 
+    @property
+    def group_size(self) -> int | None:
+        """Most rows of a query in a training batch of whole queries; None for batches of single rows."""
+        return getattr(self.collator, "group_size", None)
+
     def labelled(self) -> Any:
         """Return the training rows for learning from labels only: all text, or a task's labelled rows.
 

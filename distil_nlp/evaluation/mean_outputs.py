@@ -44,6 +44,7 @@ def _of_distributions(logits: np.ndarray) -> np.ndarray:
 _MEANS: Mapping[Output, Callable[[np.ndarray], np.ndarray]] = {
     "distribution": _of_distributions,
     "number": lambda outputs: outputs.mean(0),
+    "score": lambda outputs: outputs.mean(0),
     "embedding": lambda vectors: vectors.mean(0),
     "labels": lambda logits: logit(expit(logits).mean(0)),
 }

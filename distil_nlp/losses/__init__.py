@@ -25,13 +25,20 @@ from distil_nlp.losses.emd import HiddenEMD, emd
 from distil_nlp.losses.factor_transfer import FactorTransfer, factor_transfer
 from distil_nlp.losses.fitnets import FitNetsHint, fitnets_hint
 from distil_nlp.losses.fsp import GramFlow, gram_flow
-from distil_nlp.losses.hard_labels import HardLabel, hard_binary_cross_entropy, hard_cross_entropy, hard_mse
+from distil_nlp.losses.hard_labels import (
+    HardLabel,
+    hard_binary_cross_entropy,
+    hard_cross_entropy,
+    hard_mse,
+    hard_relevance,
+)
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE, hidden_cosine, hidden_mse
 from distil_nlp.losses.input_gradients import InputGradient, input_gradient
 from distil_nlp.losses.logit_mse import LogitMSE, logit_mse
 from distil_nlp.losses.mmd import MMD, mmd
 from distil_nlp.losses.pkd import PKD, pkd
 from distil_nlp.losses.r_drop import RDrop, r_drop, r_drop_bernoulli, r_drop_mse
+from distil_nlp.losses.ranking import ListwiseKL, MarginMSE, listwise_kl, margin_mse
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation, relation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance, rkd_angle, rkd_distance
@@ -82,7 +89,9 @@ __all__ = [
     "KeyRelation",
     "LabelSmoothing",
     "LinearCKA",
+    "ListwiseKL",
     "LogitMSE",
+    "MarginMSE",
     "QueryRelation",
     "RDrop",
     "RKDAngle",
@@ -116,13 +125,16 @@ __all__ = [
     "hard_binary_cross_entropy",
     "hard_cross_entropy",
     "hard_mse",
+    "hard_relevance",
     "hidden_cosine",
     "hidden_mse",
     "input_gradient",
     "jensen_shannon",
     "label_smoothing",
     "linear_cka_loss",
+    "listwise_kl",
     "logit_mse",
+    "margin_mse",
     "mmd",
     "pkd",
     "pkt",

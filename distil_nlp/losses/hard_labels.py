@@ -58,10 +58,23 @@ def hard_binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
 
 
+def hard_relevance(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return Σ_rows of the binary cross-entropy of σ(score) with the document's relevance, in nats.
+
+    Each document is judged by itself, as by `BinaryCrossEntropyLoss` of sentence-transformers.
+
+    Args:
+        scores: (rows, 1).
+        labels: (rows, 2): relevance between 0 and 1, and the number of the query, which is not read.
+    """
+    return hard_binary_cross_entropy(scores.squeeze(-1), labels[:, 0])
+
+
 HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
     "distribution": hard_cross_entropy,
     "number": hard_mse,
     "labels": hard_binary_cross_entropy,
+    "score": hard_relevance,
 }
 """Meaning of the outputs → (outputs, labels) → Σ over rows of a model's own loss."""
 
@@ -69,18 +82,22 @@ HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
 class HardLabel(LabelTerm):
     """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
 
-    For multi-label classification it is the sum over classes of the binary cross-entropy.
+    For multi-label classification it is the sum over classes of the binary cross-entropy; for ranking that of each
+    document's relevance, by itself.
 
     Rows are masked tokens (language modelling), first sub-words of words (token classification) or labelled rows; those
     labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False
-    outputs = ("distribution", "number", "labels")
+    outputs = ("distribution", "number", "labels", "score")
     unit = "nats"
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
-    formulas = {"labels": "binary cross-entropy with the data’s own labels, summed over labels"}
+    formulas = {
+        "labels": "binary cross-entropy with the data’s own labels, summed over labels",
+        "score": "binary cross-entropy with the document’s relevance",
+    }
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float

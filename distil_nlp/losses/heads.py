@@ -32,7 +32,7 @@ class FromHeads(OutputTerm):
     formula = "KL(other head ‖ this head) of the softened outputs, times T²"
     formula_of_regression = "squared error to another head’s output"
     formulas = {"labels": "KL(other head ‖ this head) of each label’s softened probability, summed, times T²"}
-    outputs = ("distribution", "number", "labels")
+    outputs = ("distribution", "number", "labels", "score")
     levels = ("sequence",)
     needs_teacher = False
 

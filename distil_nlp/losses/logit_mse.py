@@ -28,7 +28,7 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
 class LogitMSE(SoftTerm):
     """`logit_mse`: squared error of the logits, mean over the classes."""
 
-    name, outputs = "logit_mse", ("distribution", "labels")
+    name, outputs = "logit_mse", ("distribution", "labels", "score")
     unit = "squared difference"
     formula = "squared error of the logits, averaged over classes"
     paper = "1312.6184"

@@ -24,6 +24,7 @@ from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.losses.mmd import MMD
 from distil_nlp.losses.pkd import PKD
 from distil_nlp.losses.r_drop import RDrop
+from distil_nlp.losses.ranking import ListwiseKL, MarginMSE
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving
@@ -46,6 +47,8 @@ TERMS: dict[str, type[LossTerm]] = {
         EmbeddingCosine,
         EmbeddingMSE,
         EmbeddingSimilarityKL,
+        MarginMSE,
+        ListwiseKL,
         StandardisedLogits,
         DecoupledKD,
         DistInter,

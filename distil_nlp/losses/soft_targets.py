@@ -133,6 +133,7 @@ SOFT_LOSSES: Mapping[Output, Callable[[Tensor, Tensor, float], Tensor]] = {
     "distribution": soft_target_kl,
     "number": lambda student, teacher, temperature: soft_target_mse(student, teacher),
     "labels": soft_target_bernoulli_kl,
+    "score": lambda student, teacher, temperature: soft_target_mse(student, teacher),
 }
 """Meaning of the outputs → (student, teacher, T) → Σ over rows of what soft targets cost."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, TrainingArguments
 
+from distil_nlp.data.sampling import grouped_order
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
@@ -69,11 +70,16 @@ def estimate_costs(
     yield "disk", f"{(checkpoints + models) / 1e6:,.0f} MB at most, checkpoints included"
 
 
-def steps_of(args: TrainingArguments, rows: Any) -> int:
-    """Return the optimiser steps of a training, as Trainer counts them."""
+def steps_of(args: TrainingArguments, rows: Any, group_size: int | None = None) -> int:
+    """Return the optimiser steps of a training, as Trainer counts them.
+
+    Args:
+        group_size: most rows of a query in a batch of whole queries; None for batches of single rows.
+    """
     if args.max_steps > 0:
         return args.max_steps
-    batches = math.ceil(len(rows) / (args.train_batch_size * args.world_size))
+    count = grouped_order(rows, args, group_size).num_slots if group_size else len(rows)
+    batches = math.ceil(count / (args.train_batch_size * args.world_size))
     return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
 
 
@@ -81,7 +87,7 @@ def _trainings(
     plan: RunPlan, run: StudentRun, student: PreTrainedModel, teacher: PreTrainedModel
 ) -> Iterator[PlannedTraining]:
     """Yield the kinds of training of a run; the teacher's comes last, because it changes the teacher."""
-    steps = steps_of(plan.args, run.data.split.train)
+    steps = steps_of(plan.args, run.data.split.train, run.data.group_size)
     for name in dict.fromkeys(one.name for one in plan.students):
         alike = [one for one in plan.students if one.name == name]
         title = "distilling" if name == DISTILLED else name.replace("_", " ")
@@ -107,7 +113,12 @@ def _trainings(
 
     args = training_arguments(finetuning_fields(plan.recipe), plan.folder, plan.recipe)
     yield PlannedTraining(
-        "fine-tuning the teacher", build_teacher, args, steps_of(args, rows), 1, teacher.num_parameters()
+        "fine-tuning the teacher",
+        build_teacher,
+        args,
+        steps_of(args, rows, run.data.group_size),
+        1,
+        teacher.num_parameters(),
     )
 
 

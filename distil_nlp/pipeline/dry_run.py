@@ -74,7 +74,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     try_models(teacher, student, objective, plan.recipe)
     objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)
     yield from (("term", _term(term)) for term in objective.terms)
-    yield "steps", _steps(plan, steps_of(plan.args, data.split.train))
+    yield "steps", _steps(plan, steps_of(plan.args, data.split.train, data.group_size))
     yield from estimate_costs(plan, run, student, teacher)
     if uncounted := _uncounted(plan, links):
         yield "time", f"not counted: {uncounted}"

@@ -455,12 +455,16 @@ class DataSection(Section):
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
         task: `mlm` for text, a GLUE task, or a kind of task (`classification`, `multilabel`, `regression`, `tokens`,
-            `embedding`) on named columns.
-        text_columns: one column, or two for pairs; for `tokens` a column of lists of words.
+            `embedding`, `ranking`) on named columns.
+        text_columns: one column, or two for pairs; for `tokens` a column of lists of words; for `ranking` those of the
+            query and of the document.
         label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists,
-            for `tokens` one of lists of tags; for embeddings, the scores of pairs.
+            for `tokens` one of lists of tags; for embeddings, the scores of pairs; for `ranking` the relevance of a
+            document, 0 or 1, or grades from 0 on.
         label_columns: for `multilabel`, columns of 0 and 1 instead, one for each label.
         label_separator: for `multilabel`, what stands between the labels of a row where the label column has strings.
+        group_column: for `ranking`, the column that tells which rows are of one query; by default the query itself.
+        group_size: for `ranking`, most documents of a query that an epoch reads; all of them share a batch.
         pooling: for embeddings, how a teacher without a sentence-transformers folder makes a vector of its tokens'
             states; `mean` by default.
         normalize: likewise, whether its vectors have length 1; true by default.
@@ -489,6 +493,8 @@ class DataSection(Section):
     label_column: str = "label"
     label_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)] | None = None
     label_separator: Annotated[str, Field(min_length=1)] | None = None
+    group_column: str | None = None
+    group_size: Annotated[int, Field(ge=2)] = 8
     pooling: Literal["mean", "cls", "max"] | None = None
     normalize: bool | None = None
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None

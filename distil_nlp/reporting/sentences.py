@@ -136,7 +136,7 @@ def threshold_sentences(run: RunResults) -> list[str]:
 
 def fidelity_sentences(run: RunResults) -> list[str]:
     """Return sentences on the similarity of teacher and student: predictions, outputs, calibration, layers."""
-    parts = (_predictions(run), _outputs(run), _vectors(run), _calibration(run), _layers(run))
+    parts = (_predictions(run), _outputs(run), _vectors(run), _rankings(run), _calibration(run), _layers(run))
     return [sentence for sentence in parts if sentence]
 
 
@@ -175,6 +175,17 @@ def _vectors(run: RunResults) -> str:
     text = f"The vectors of student and teacher have a cosine of {decimal(mean)} on average"
     nearest = f"; {percent(same)} of the texts have the same nearest other text" if same is not None else ""
     return f"{text}, and below {decimal(lowest)} in the worst 5 % of the texts{nearest}."
+
+
+def _rankings(run: RunResults) -> str:
+    """Return how alike the documents of queries are ordered."""
+    tau, same = (run.get(f"fidelity.{name}") for name in ("kendall_tau", "same_top"))
+    if tau is None or same is None:
+        return ""
+    return (
+        f"{teacher_word(run).capitalize()} and student put the same document first for {percent(same)} of the queries; "
+        f"their orders of a query’s documents have a rank correlation (Kendall’s τ) of {decimal(tau)} on average."
+    )
 
 
 def _calibration(run: RunResults) -> str:

@@ -651,6 +651,16 @@ class Fidelity(Block):
         absent="unless the task is embedding",
         null="for a single text",
     )
+    kendall_tau: Number = described(
+        "Mean over queries of the rank correlation (Kendall's tau-b) of the scores of student and teacher.",
+        absent="unless the task is ranking",
+        null="if no query has two documents",
+    )
+    same_top: Number = described(
+        "Fraction of queries whose first document is the same one for both models.",
+        absent="unless the task is ranking",
+        null="if no query has two documents",
+    )
     cka: LayerSimilarity = described(
         "Similarity of layers.", absent="if fewer than 4 tokens were evaluated, or it could not be measured"
     )
@@ -757,7 +767,7 @@ class Results(Block):
         "Code of the user's own (`plugins`).", absent="in files of older versions", null="without any"
     )
     environment: Environment = described("Software and hardware.")
-    task: str = described("A GLUE task, `classification`, `multilabel`, `regression` or `mlm`.")
+    task: str = described("A GLUE task, `classification`, `multilabel`, `regression`, `ranking` or `mlm`.")
     headline: str = described("The headline metric, which retention and gains are taken on.")
     labels: list[str] | None = described(
         "Class names in the order of their ids, as the student has them.", null="if it has none but LABEL_0 and so on"

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["token", "sequence"]
-Output = Literal["distribution", "number", "labels", "embedding"]
+Output = Literal["distribution", "number", "labels", "embedding", "score"]
 OUTPUT_MEANINGS: dict[Output, str] = {
     "distribution": "one distribution over classes (a softmax)",
     "number": "a number",
     "labels": "a probability of each label by itself (sigmoids)",
     "embedding": "the vector of a text",
+    "score": "a score by which the documents of a query are ordered",
 }
 """What a row of logits is, in words."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -36,7 +37,8 @@ class TaskKind:
         num_labels: number of outputs, if it is the same for all tasks of the kind.
         level: the unit of a row of logits; a head on tokens runs on selected tokens only.
         output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, `labels`, an
-            independent probability of each class (by a sigmoid), or `embedding`, the vector of a text.
+            independent probability of each class (by a sigmoid), `embedding`, the vector of a text, or `score`, which
+            compares the documents of a query.
         label_rows: row set of the rows that have a label.
         columns: columns of rows that reach the collator besides the models' inputs.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.

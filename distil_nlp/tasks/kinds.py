@@ -5,6 +5,7 @@ from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.multilabel import MULTILABEL
+from distil_nlp.tasks.ranking import RANKING
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
 from distil_nlp.tasks.tokens import TOKENS
@@ -16,6 +17,7 @@ KINDS: dict[str, TaskKind] = {
         CLASSIFICATION,
         MULTILABEL,
         REGRESSION,
+        RANKING,
         TOKENS,
         SENTENCE_EMBEDDING,
     )

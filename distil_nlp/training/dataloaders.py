@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from distil_nlp.data.sampling import EpochRows, EpochSampler, EpochStream, training_order
+from distil_nlp.data.sampling import (
+    EpochRows,
+    EpochSampler,
+    EpochStream,
+    grouped_order,
+    packed_rows,
+    training_order,
+)
 from distil_nlp.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,14 +106,18 @@ class EpochDataLoaders(_Trainer):
         return prepare_data_loader(loader, device=args.device, put_on_device=True, **alone)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Return batches in the order of the rows; fillers of the last batch belong to no row set."""
+        """Return batches in the order of the rows; fillers of the last batch belong to no row set.
+
+        Where the documents of queries are ranked, each batch has whole queries, and fillers.
+        """
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
         if rows is None or isinstance(rows, IterableDataset):
             return super().get_eval_dataloader(rows)
         size, sampler = self.args.eval_batch_size, self._get_eval_sampler
-        return self._get_dataloader(EpochRows(rows), "Evaluation", size, sampler_fn=sampler)
+        read = packed_rows(rows, size) if self.data_collator.group_size else EpochRows(rows)
+        return self._get_dataloader(read, "Evaluation", size, sampler_fn=sampler)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Return batches of a test set, as for evaluation."""
@@ -114,6 +125,11 @@ class EpochDataLoaders(_Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         rows, args = train_dataset.rows, self.args
+        size = self.data_collator.group_size
+        if size:
+            grouped = grouped_order(rows, args, size)
+            self._sampler = EpochSampler(grouped.num_slots, self._train_batch_size * args.world_size, grouped)
+            return self._sampler
         order = training_order(rows, args)
         multiple = 1 if args.dataloader_drop_last else self._train_batch_size * args.world_size
         self._sampler = EpochSampler(len(rows), multiple, order)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.data.embedding import EmbeddingCollator
+from distil_nlp.data.ranking import RankingCollator
 from distil_nlp.data.tokens import TokenCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
@@ -52,6 +53,12 @@ def task_rows(count: int = 24, num_labels: int = 2, seed: int = 0) -> list[dict[
     return rows
 
 
+def ranked_rows(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
+    """Return ragged pairs of query and document, two documents a query, of which the second one is relevant."""
+    rows = task_rows(count, seed=seed)
+    return [row | {"labels": [float(i % 2), float(i // 2)]} for i, row in enumerate(rows)]
+
+
 def label_set(number: int, num_labels: int = 3) -> list[float]:
     """Return a 0 or 1 for each label: the binary digits of a number, so that rows have none, some or all of them."""
     return [float(number >> i & 1) for i in range(num_labels)]
@@ -76,6 +83,8 @@ def collator_of(kind: str, num_labels: int = 3) -> Any:
         return MaskingCollator(tiny.tokenizer(), seed=7)
     if kind == "embedding":
         return EmbeddingCollator(tiny.tokenizer())
+    if kind == "ranking":
+        return RankingCollator(tiny.tokenizer(), group_size=2)
     if kind == "tokens":
         return TokenCollator(tiny.tokenizer(), Tags(("O", "B-one", "I-one", "B-two")[:num_labels]))
     return TaskCollator(tiny.tokenizer(), kind)
@@ -111,7 +120,9 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    drawn = {"mlm": text_rows, "embedding": text_rows, "tokens": token_rows}.get(kind, task_rows)
+    drawn = {"mlm": text_rows, "embedding": text_rows, "tokens": token_rows, "ranking": ranked_rows}.get(
+        kind, task_rows
+    )
     return DistillationTrainer(
         model=student,
         teacher=teacher,

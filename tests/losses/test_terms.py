@@ -15,17 +15,18 @@ from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.sentences import sentence_encoder
-from tests.helpers.training import label_set, task_rows, text_rows, token_rows, trainer
+from tests.helpers.training import label_set, ranked_rows, task_rows, text_rows, token_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
+CASES += [(name, "ranking") for name in ("hard_label", "logit_mse")]
 CASES = [*dict.fromkeys(CASES)]
-"""Each term on one of its kinds of task, those with a form for labels on these too; the two processes below take all
+"""Each term on one of its kinds of task, those with a form for labels or scores on these too; the two processes below take all
 kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "multilabel", "regression", "tokens", "embedding")
+KINDS = ("mlm", "classification", "multilabel", "regression", "ranking", "tokens", "embedding")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -48,7 +49,7 @@ def models(kind, terms=()):
     elif kind == "embedding":
         student, teacher = sentence_encoder(2, 1, **LIVELY), sentence_encoder(4, **LIVELY)
     else:
-        labels = 1 if kind == "regression" else 3
+        labels = 1 if kind in ("regression", "ranking") else 3
         student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
     if any(term.compares_passes for term in terms):
         fix_dropout(student)
@@ -58,6 +59,8 @@ def models(kind, terms=()):
 def data(kind, count=ROWS):
     if kind == "tokens":
         return token_rows(count)
+    if kind == "ranking":
+        return ranked_rows(count + count % 2)  # whole queries, which any size of batch has in one order
     rows = text_rows(count) if kind in ("mlm", "embedding") else task_rows(count, 3)
     if kind == "regression":
         for row in rows:

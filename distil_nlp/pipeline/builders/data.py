@@ -16,6 +16,7 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.data.paths import all_paths, dataset_name
+from distil_nlp.data.query_groups import check_batch_size
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
@@ -30,7 +31,18 @@ logger = get_logger(__name__)
 
 _OTHER_KINDS = ("question",)
 """Words in names such as `question_answering`, which no kind of task here is near."""
-_MEANT = {"multi": "multilabel", "multilabel": "multilabel", "token": "tokens", "ner": "tokens", "pos": "tags"}
+_MEANT = {
+    "multi": "multilabel",
+    "multilabel": "multilabel",
+    "token": "tokens",
+    "ner": "tokens",
+    "pos": "tags",
+    "rerank": "ranking",
+    "reranker": "ranking",
+    "reranking": "ranking",
+    "pairs": "ranking",
+    "cross": "ranking",
+}
 """A word of a name, such as `token_classification` → the task that it has here."""
 
 
@@ -59,6 +71,8 @@ def transfer_set(
     )
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
     data.revision = commit
+    if data.group_size:
+        check_batch_size(args.train_batch_size, data.group_size)
     _check_best_metric(args.metric_for_best_model, task, data)
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
