@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
 from distil_nlp.data.masking import MaskingCollator, token_frequencies, word_positions
 from distil_nlp.data.overlap import training_rows_among
+from distil_nlp.data.span_masking import SpanMaskingCollator
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.models import count_ids
 from distil_nlp.tasks import Head, Task
@@ -55,9 +56,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     masking, log_weights = options.masking, None
     if masking.rare_token_power:
         log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, count_ids(tokenizer)))
-    collator = MaskingCollator(tokenizer, masking.probability, masking.whole_words, log_weights, limits.mask_seed)
+    kind, words = (SpanMaskingCollator, True) if masking.spans else (MaskingCollator, masking.whole_words)
+    collator = kind(tokenizer, masking.probability, words, log_weights, limits.mask_seed)
     scoring = None if masking.probability else replace(collator, probability=SCORED_PROBABILITY)
-    if masking.whole_words:
+    if words:
         _warn_of_long_words(next(iter(split.evaluation.values())), scoring or collator)
     return TransferSet(task.name, Head(task.kind), split, collator, scoring_collator=scoring)
 
@@ -72,7 +74,7 @@ def _warn_of_long_words(rows: Any, collator: MaskingCollator) -> None:
         all_tokens += sum(map(len, words))
     if long > all_tokens / 2:
         logger.warning(
-            f"data.masking.whole_words: {long / all_tokens:.0%} of the tokens are in words of more tokens than a block "
+            f"{collator.key}: {long / all_tokens:.0%} of the tokens are in words of more tokens than a block "
             "has to mask, as in text without spaces: they are masked one by one"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ class MaskingCollator:
 
     Raises:
         UserError: if the tokenizer has no mask token.
+
+    Attributes:
+        key: recipe key by which words are chosen.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -40,6 +43,7 @@ class MaskingCollator:
     whole_words: bool = False
     log_weights: np.ndarray | None = None
     seed: int = 0
+    key: ClassVar[str] = "data.masking.whole_words"
 
     def __post_init__(self) -> None:
         if self.tokenizer.mask_token_id is None:
@@ -68,11 +72,10 @@ class MaskingCollator:
             batch["token_type_ids"] = np.zeros_like(ids)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
-    @staticmethod
-    def _words(feature: dict[str, Any]) -> Sequence[int]:
+    def _words(self, feature: dict[str, Any]) -> Sequence[int]:
         if "word_ids" not in feature:
             raise UserError(
-                "data.masking.whole_words",
+                self.key,
                 "rows with word_ids",
                 ", ".join(feature),
                 why="single tokens would be masked instead",
@@ -82,30 +85,40 @@ class MaskingCollator:
 
     def _mask(self, row: np.ndarray, words: Sequence[int] | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = row_generator(self.seed, epoch, row, salt=0)
-        chosen = self._choose(row, words, generator)
+        groups = self._choose(row, words, generator)
+        chosen = np.concatenate([np.empty(0, dtype=np.int64), *groups])
         labels = np.full_like(row, -100)
         labels[chosen] = row[chosen]
-        masked, fate = row.copy(), generator.random(len(chosen))
+        masked, fate = row.copy(), np.repeat(generator.random(len(groups)), [len(group) for group in groups])
         masked[chosen[fate < 0.8]] = self.tokenizer.mask_token_id
         random = chosen[(fate >= 0.8) & (fate < 0.9)]
         masked[random] = generator.choice(self._ordinary, size=len(random))
         return masked, labels
 
-    def _choose(self, row: np.ndarray, words: Sequence[int] | None, generator: np.random.Generator) -> np.ndarray:
-        """Return the positions of the chosen tokens, sorted.
-
-        The highest values of Gumbel noise + log weight are a draw without replacement in proportion to the weights.
-        """
+    def _choose(
+        self, row: np.ndarray, words: Sequence[int] | None, generator: np.random.Generator
+    ) -> Sequence[np.ndarray]:
+        """Return the positions of the chosen tokens, in groups that are masked, replaced or kept together."""
         maskable = np.flatnonzero(~np.isin(row, self._special))
         if len(maskable) == 0 or not self.probability:
-            return maskable[:0]
+            return []
         inner = len(row) - np.isin(row[[0, -1]], self._special).sum()
         number = min(max(1, int(self.probability * inner + 0.5)), len(maskable))
         units = split_long_words(word_positions(maskable, words), number)
+        return self._draw(row, units, number, generator)
+
+    def _draw(
+        self, row: np.ndarray, units: list[np.ndarray], number: int, generator: np.random.Generator
+    ) -> Sequence[np.ndarray]:
+        """Return the positions of at most so many tokens of the units, sorted, each token by itself.
+
+        The highest values of Gumbel noise + log weight are a draw without replacement in proportion to the weights.
+        """
         scores = generator.gumbel(size=len(units))
         if self.log_weights is not None:
             scores += np.array([self.log_weights[row[unit]].mean() for unit in units])
-        return np.sort(np.concatenate(_fill([units[i] for i in np.argsort(-scores)], number)))
+        chosen = np.sort(np.concatenate(_fill([units[i] for i in np.argsort(-scores)], number)))
+        return list(chosen[:, None])
 
 
 def _fill(units: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
@@ -119,9 +132,14 @@ def _fill(units: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
             skipped.append(unit)
         if remaining <= 0:
             break
-    if remaining > max(number // 4, 2):
+    if lacks_many(remaining, number):
         chosen += [unit[:remaining] for unit in skipped[:1]]  # each is longer than what is lacking
     return chosen
+
+
+def lacks_many(remaining: int, number: int) -> bool:
+    """Return whether so many tokens are lacking of a number that a word is cut to have them."""
+    return remaining > max(number // 4, 2)
 
 
 def split_long_words(words: list[np.ndarray], number: int) -> list[np.ndarray]:

@@ -185,6 +185,7 @@ def training_data(facts: CardFacts) -> dict[str, Any]:
         "masked": percent(masking["probability"], 0) if masking and masking["probability"] else "",
         "is_unmasked": bool(masking and masking["probability"] == 0),
         "has_whole_words": bool(masking and masking.get("whole_words")),
+        "has_spans": bool(masking and masking.get("spans")),
         **_augmentation(facts),
     }
 

@@ -53,6 +53,7 @@ def validate_plan(plan: RunPlan) -> None:
     links = chain_of(recipe)
     if links:
         validate_chain(plan, links)
+    _check_spans(recipe)
     _check_masking(plan)
     _check_cache(recipe)
     for scheme in schemes_of(recipe):
@@ -222,6 +223,27 @@ def _check_masking(plan: RunPlan) -> None:
             why="no token is masked, so that there is nothing for them to learn from",
             fix="set rows=all (or a fraction) for terms that have it, leave the others out, or mask tokens",
         )
+
+
+def _check_spans(recipe: Recipe) -> None:
+    """Raise UserError for settings of masking that spans have no use for."""
+    masking = recipe.data.masking
+    if not masking.spans:
+        return
+    others = {
+        "whole_words": (masking.whole_words, "spans are of whole words already"),
+        "rare_token_power": (masking.rare_token_power, "a span begins at any word, rare or not"),
+        "probability": (masking.probability == 0, "no token is masked, so that there are no spans"),
+    }
+    for key, (is_set, why) in others.items():
+        if is_set:
+            raise UserError(
+                f"data.masking.{key}",
+                "its default with data.masking.spans=true",
+                shown(getattr(masking, key)),
+                why=why,
+                fix=f"leave out {key} or spans",
+            )
 
 
 def _check_cache(recipe: Recipe) -> None:

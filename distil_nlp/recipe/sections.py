@@ -375,11 +375,13 @@ class MaskingSection(Section):
         probability: fraction of the ordinary tokens of a block that is chosen; 0 to mask none in training, where no
             term reads masked tokens. Scores are taken at 0.15 then.
         whole_words: choose words instead of tokens.
+        spans: choose spans of adjacent words instead, of 1 to 10 words (SpanBERT).
         rare_token_power: choose rare tokens more often, by count^−power; DistilBERT: 0.7.
     """
 
     probability: Annotated[float, Field(ge=0, lt=1)] = 0.15
     whole_words: bool = False
+    spans: bool = False
     rare_token_power: Annotated[float, Field(ge=0)] = 0.0
 
 

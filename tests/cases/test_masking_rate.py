@@ -168,6 +168,14 @@ def test_what_learns_from_masked_tokens_is_refused_where_none_is(place, capsys, 
     assert name in one_line(capsys.readouterr().err).split("more than 0 for ")[1].split(" / ")[0]
 
 
+@pytest.mark.parametrize("other", ["whole_words=true", "rare_token_power=0.7", "probability=0"])
+def test_what_spans_have_no_use_for_is_refused(place, capsys, other):
+    """Prevents a key that is accepted and has no effect beside data.masking.spans."""
+    assert place.run("data.task=mlm", "data.text_columns=null", "data.masking.spans=true", f"data.masking.{other}") == 2
+    message = one_line(capsys.readouterr().err)
+    assert f"data.masking.{other.partition('=')[0]}: expected its default with data.masking.spans=true" in message
+
+
 @pytest.mark.with_pictures
 def test_a_run_without_masks(place):
     """Prevents a key that is accepted and fails later: layers and outputs of all tokens, scores of masked ones."""
