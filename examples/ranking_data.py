@@ -20,7 +20,7 @@ DOCUMENTS = 10
 
 def judged_sentences(rows):
     """Return question → {sentence: relevance}, of questions with an answer."""
-    judged = {}
+    judged: dict[str, dict[str, int]] = {}
     for row in rows:
         judged.setdefault(row["question"], {})[row["sentence"]] = int(row["label"] == 0)  # 0 is entailment: an answer
     return {question: sentences for question, sentences in judged.items() if any(sentences.values())}
