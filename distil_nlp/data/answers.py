@@ -129,8 +129,8 @@ class AnswerColumns:
             given = [self._row(value, split, task) for value in rows[self.columns]]
         else:
             given = [list(values) for values in zip(*(rows[name] for name in self._ordered(task)), strict=True)]
-        known = [row is not None and not all(map(_is_null, row)) for row in given]
-        self._check_numbers([row for row, is_known in zip(given, known, strict=True) if is_known and row], split, task)
+        known = [row is not None and (not row or not all(map(_is_null, row))) for row in given]
+        self._check_numbers([row or [] for row, is_known in zip(given, known, strict=True) if is_known], split, task)
         empty = [np.nan] * task.num_outputs
         values = [row if is_known else empty for row, is_known in zip(given, known, strict=True)]
         return np.array(values, dtype=np.float64).reshape(len(rows), task.num_outputs)

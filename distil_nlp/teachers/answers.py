@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,9 @@ class AnswersTeacher(TeacherSource):
         Raises:
             UserError: if there are none, or a term compares rows and some have none.
         """
-        if ANSWERS not in (getattr(rows, "column_names", None) or ()):
+        if not hasattr(rows, "__len__"):
+            return  # of a stream nothing can be looked at
+        if ANSWERS not in rows[0]:
             raise UserError(
                 "teacher",
                 f"a column {ANSWERS} in the training rows",
@@ -134,6 +137,7 @@ def validate_gaps(objective: Objective, splits: Mapping[str, Any]) -> None:
 
 def unanswered(rows: Any) -> int:
     """Return the number of rows without an answer; all of them where there is no column."""
-    if ANSWERS not in rows.column_names:
+    if not len(rows) or ANSWERS not in rows[0]:
         return len(rows)
-    return sum(any(value != value for value in row) for row in rows[ANSWERS])
+    column = rows[ANSWERS] if hasattr(rows, "column_names") else [row[ANSWERS] for row in rows]
+    return sum(any(math.isnan(value) for value in answer) for answer in column)
