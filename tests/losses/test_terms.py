@@ -21,8 +21,8 @@ CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enum
 CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
 CASES += [(name, "ranking") for name in ("hard_label", "logit_mse")]
 CASES = [*dict.fromkeys(CASES)]
-"""Each term on one of its kinds of task, those with a form for labels or scores on these too; the two processes below take all
-kinds."""
+"""Each term on one of its kinds of task, those with a form for labels or scores on these too; the two processes below
+take all kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
