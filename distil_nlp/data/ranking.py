@@ -102,6 +102,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         rows[_SELECTION] = splits["validation"]
     for name, some in rows.items():
         check_columns(some, task, name, needs_labels=name != train_split)
+        _groups(some, task, options)  # or it says why there are none
         _check_grades(some, task, name, is_scored=name != train_split)
     most = {name: options.max_evaluation_rows for name in rows} | {train_split: options.max_train_rows}
     rows = {name: _limited(some, most[name], task, options, limits.data_seed) for name, some in rows.items()}

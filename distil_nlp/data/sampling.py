@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup
-from distil_nlp.data.query_groups import GroupedOrder, evaluation_slots
+from distil_nlp.data.query_groups import GroupedOrder, check_batch_size, evaluation_slots
 from distil_nlp.data.row_sets import EPOCH, FILLER, NUMBER
 from distil_nlp.errors import UserError, quoted
 
@@ -86,8 +86,16 @@ def grouped_order(rows: Any, args: TrainingArguments, group_size: int) -> Groupe
     """Return the function (epoch) → row numbers, in which each batch has whole queries, and its length.
 
     Raises:
-        UserError: if a query would not fit into a batch, or rows are to be grouped by length too.
+        UserError: see `check_grouping`.
     """
+    check_grouping(args, group_size)
+    shuffles = args.train_sampling_strategy == "random"
+    return GroupedOrder(_labels(rows), args.train_batch_size, group_size, draw_seed(args), shuffles)
+
+
+def check_grouping(args: TrainingArguments, group_size: int) -> None:
+    """Raise UserError if a query would not fit into a batch, or rows are to be grouped by length too."""
+    check_batch_size(args.train_batch_size, group_size)
     if args.train_sampling_strategy not in ("random", "sequential"):
         raise UserError(
             "training.train_sampling_strategy",
@@ -96,8 +104,6 @@ def grouped_order(rows: Any, args: TrainingArguments, group_size: int) -> Groupe
             why="rows are grouped by query, not by length",
             fix="leave it out",
         )
-    shuffles = args.train_sampling_strategy == "random"
-    return GroupedOrder(_labels(rows), args.train_batch_size, group_size, draw_seed(args), shuffles)
 
 
 def draw_seed(args: TrainingArguments) -> int:

@@ -77,8 +77,10 @@ def duration(seconds: float | None) -> str:
 
 
 def plural(number: int, word: str) -> str:
-    """Format a count with its noun: 1 seed, 3 seeds, 9,815 rows."""
-    return f"{number:,}{GAP}{word}{'' if number == 1 else 's'}"
+    """Format a count with its noun: 1 seed, 3 seeds, 9,815 rows, 12 queries."""
+    if number == 1:
+        return f"{number:,}{GAP}{word}"
+    return f"{number:,}{GAP}" + (f"{word[:-1]}ies" if word.endswith("ry") else f"{word}s")
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:

@@ -85,15 +85,19 @@ def distillation_gain(run: RunResults) -> str:
     effect = f"Distillation {verb} {points(abs(gain['mean']))} points of {headline_name(run)}"
     rows, labelled = run.get("rows.train"), run.get("rows.labelled")
     few = f", which {labelled:,} of {rows:,} rows have" if rows and labelled and labelled < rows else ""
-    return f"{effect} over the same student trained on labels only{few}{_interval(gain)}"
+    return f"{effect} over the same student trained on labels only{few}{_interval(gain, run.kind.drawn)}"
 
 
-def _interval(gain: dict[str, Any]) -> str:
-    """Return the end of a sentence about a gain: its bootstrap interval, and if that includes 0."""
+def _interval(gain: dict[str, Any], drawn: str) -> str:
+    """Return the end of a sentence about a gain: its bootstrap interval, and if that includes 0.
+
+    Args:
+        drawn: noun for what the bootstrap draws.
+    """
     includes_zero = is_within_noise(gain)
     if includes_zero is None:
         return "."
-    over = [plural(gain[unit], unit.rstrip("s")) for unit in ("rows", "seeds") if gain.get(unit)]
+    over = [plural(gain[unit], word) for unit, word in (("rows", drawn), ("seeds", "seed")) if gain.get(unit)]
     ends = (gain["low"], gain["high"]) if gain["mean"] >= 0 else (-gain["high"], -gain["low"])  # of the cost
     low, high = map(points, ends)
     text = f" ({percent(gain.get('level', 0.95), 0)} interval {low} to {high}, paired bootstrap"

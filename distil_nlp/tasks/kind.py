@@ -57,6 +57,7 @@ class TaskKind:
         compared: noun for what has a prediction, in sentences.
         class_columns: headings of what a table by class is of, and of its number.
         row_name: noun for a row.
+        drawn: noun for what intervals draw anew, where these are no rows.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
@@ -108,6 +109,7 @@ class TaskKind:
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
     row_name: str = "row"
+    drawn: str = "row"
     guess: str = "a guess"
     library: str = "transformers"
 

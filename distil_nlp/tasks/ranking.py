@@ -22,6 +22,7 @@ RANKING = TaskKind(
     guess="which words query and document share",
     predicted="score",
     row_name="pair",
+    drawn="query",
     metric_names=(("ndcg_at_10", "NDCG@10"), ("mrr_at_10", "MRR@10")),
     metric_note=(
         "Metrics are means over queries, fractions of 1; queries without a relevant document, or with one, are "

@@ -16,7 +16,7 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
 from distil_nlp.data.paths import all_paths, dataset_name
-from distil_nlp.data.query_groups import check_batch_size
+from distil_nlp.data.sampling import check_grouping
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
@@ -72,7 +72,7 @@ def transfer_set(
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
     data.revision = commit
     if data.group_size:
-        check_batch_size(args.train_batch_size, data.group_size)
+        check_grouping(args, data.group_size)
     _check_best_metric(args.metric_for_best_model, task, data)
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
