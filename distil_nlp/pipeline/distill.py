@@ -93,13 +93,14 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     with plan.args.main_process_first(desc="data"):
         data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+        probe = builders.probe_of(plan.recipe, tokenizer, plan.args)
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
     provenance = provenance_of(plan.recipe, data, tokenizer)
     if state == "unfinished":
         provenance.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
     teachers = TeacherLoader(plan, tokenizer, data)
-    results = Pipeline(plan, tokenizer, data, provenance, teachers).run(is_new=state == "new")
+    results = Pipeline(plan, tokenizer, data, provenance, teachers, probe).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
         show_run(folder, results, is_link)
