@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from distil_nlp.cli import main
+from distil_nlp.pipeline.distill import distil
+from distil_nlp.recipe import load_recipe
+from distil_nlp.training import trainer
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.processes import torchrun
@@ -21,7 +25,7 @@ MLM = (
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Place:
     place = Place(tmp_path_factory.mktemp("place")).prepare()
-    place.teacher(tiny.mlm_model(4))
+    place.teacher(tiny.mlm_model(4, hidden_dropout_prob=0.2))  # training draws random numbers
     (place.folder / "own.txt").write_text("\n".join(f"{text} {i}" for text in tiny.SENTENCES * 20 for i in range(3)))
     rows = [{"words": text, "says": "yes" if "cat" in text else "no"} for text in place.texts]
     (place.folder / "probe.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -82,7 +86,6 @@ def test_a_run_ends_with_the_same_weights_without_it(probed, place):
 
 def test_a_resumed_run_has_the_whole_curve(probed, place, monkeypatch):
     """Prevents scores that are lost or taken twice where training carries on from a checkpoint."""
-    from distil_nlp.training import trainer
 
     def stop(self, *args, **kwargs):
         if self.trainer.state.global_step == 4:
@@ -91,12 +94,10 @@ def test_a_resumed_run_has_the_whole_curve(probed, place, monkeypatch):
     arguments = options(place, "resumed")
     with monkeypatch.context() as patch:
         patch.setattr(trainer.CheckpointGuard, "on_step_begin", stop, raising=False)
+        path, *overrides = place.command(*arguments)
+        recipe = load_recipe(path, overrides)
         with pytest.raises(KeyboardInterrupt):
-            from distil_nlp.pipeline.distill import distil
-            from distil_nlp.recipe import load_recipe
-
-            path, *overrides = place.command(*arguments)
-            distil(load_recipe(path, overrides), "tiny")
+            distil(recipe, "tiny")
     assert place.run(*arguments) == 0
     training = place.results["training"]
     assert training["resumed_from"] == "checkpoint-4"
@@ -107,8 +108,6 @@ def test_a_resumed_run_has_the_whole_curve(probed, place, monkeypatch):
 
 def test_check_tells_of_it(place, capsys):
     """Prevents data of the probe that is first read when the run begins."""
-    from distil_nlp.cli.__main__ import main
-
     assert main(["check", *place.command(*options(place, "checked"))]) == 0
     assert "16 rows to learn from" in one_line(capsys.readouterr().out)
 
