@@ -200,6 +200,7 @@ def _reproduction(facts: CardFacts) -> dict[str, Any]:
     commit = facts.get("environment.commit")
     models = filter(None, (facts.get(f"recipe.{key}.name") for key in ("teacher", "student")))
     sources = [*models, *all_paths(facts.get("recipe.data.path") or [])]
+    sources += all_paths(facts.get("recipe.evaluation.probe.path") or [])
     return {
         "recipe": dump_yaml(recipe) if recipe else "",
         "commit": inline_code(commit) if commit else "",

@@ -94,6 +94,7 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     with plan.args.main_process_first(desc="data"):
         data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+        probe = builders.probe_of(plan.recipe, tokenizer, plan.args)
     check_answers(plan.recipe, data, plan.objective)
     if plan.recipe.teacher.columns is not None:
         logger.info(answers_sentence(plan.recipe.teacher.columns, data))
@@ -103,7 +104,7 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     if state == "unfinished":
         provenance.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
     teachers = TeacherLoader(plan, tokenizer, data)
-    results = Pipeline(plan, tokenizer, data, provenance, teachers).run(is_new=state == "new")
+    results = Pipeline(plan, tokenizer, data, provenance, teachers, probe).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
         show_run(folder, results, is_link)

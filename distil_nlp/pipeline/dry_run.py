@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.data import TransferSet
+from distil_nlp.evaluation.linear_probe import LinearProbe
 from distil_nlp.models import load_tokenizer, size_of
 from distil_nlp.objective.layer_terms import LayerTerm
 from distil_nlp.objective.term import LossTerm
@@ -49,6 +51,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     yield "data", rows_sentence(plan, data)
     if (data.head.num_labels or 0) > 1:
         yield "classes", classes_sentence(data)
+    if probe := builders.probe_of(plan.recipe, tokenizer, plan.args):
+        yield "probe", _probe(probe, plan)
     if plan.task.kind.has_labels:
         yield "lengths", lengths_sentence(plan, tokenizer)
     links = chain_of(plan.recipe)
@@ -91,7 +95,8 @@ def _uncounted(plan: RunPlan, chain: Sequence[Link]) -> str:
     """Return what the estimate of time leaves out: runs that come first, and steps that depend on what others take."""
     links = [link.title for link in chain if run_state(link.folder, link.recipe) != "finished"]
     further = [f"the further steps of {EQUAL_COMPUTE}"] if EQUAL_COMPUTE in plan.recipe.evaluation.baselines else []
-    return ", ".join([*links, *further])
+    probe = ["the probe"] if plan.recipe.evaluation.probe is not None else []
+    return ", ".join([*links, *further, *probe])
 
 
 def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> StudentRun:
@@ -112,6 +117,15 @@ def _teacher(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBas
     if is_finetuned(folder):
         return trained_teacher(folder, data.head), f"fine-tuned already, in {folder}"
     return teacher_to_train(plan.recipe, data.head), f"fine-tuned first, into {folder}"
+
+
+def _probe(probe: LinearProbe, plan: RunPlan) -> str:
+    """Return the probe's rows, and when it scores the student."""
+    section: Any = plan.recipe.evaluation.probe
+    return (
+        f"{probe.name}, {len(probe.train):,} rows to learn from and {len(probe.test):,} to score, every "
+        f"{section.every:,} steps; the majority class has {probe.majority:.3f}"
+    )
 
 
 def _size(model: PreTrainedModel) -> str:

@@ -122,7 +122,9 @@ def _link(title: str, recipe: Recipe, teacher: dict[str, Any], student: StudentS
     link = recipe.model_copy(deep=True)
     link.teacher = link.teacher.model_copy(update=teacher)
     link.student = student
-    link.evaluation = link.evaluation.model_copy(update={"seeds": 1, "baselines": [], "efficiency": "off"})
+    link.evaluation = link.evaluation.model_copy(
+        update={"seeds": 1, "baselines": [], "efficiency": "off", "probe": None}
+    )
     link.hub = link.hub.model_copy(update={"push": False})
     link.run = link.run.model_copy(update={"overwrite": False})
     name = path_name(f"{Path(link.teacher.name).name}-{builders.data_name(link)}-{title.replace(' ', '-')}")

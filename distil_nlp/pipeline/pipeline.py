@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.evaluation.linear_probe import LinearProbe
 from distil_nlp.models import (
     StudentReport,
     load_model,
@@ -48,6 +49,7 @@ class Pipeline:
         data: rows and collator.
         provenance: of recipe, rows and models.
         teachers: loads and checks the teachers.
+        probe: scores the run's own student while it trains; None if nobody asked.
         teacher: the teacher of the student that is trained now; None before the first.
         guide: what teaches in its place where there are links; None until it is needed.
     """
@@ -57,6 +59,7 @@ class Pipeline:
     data: TransferSet
     provenance: Provenance
     teachers: TeacherLoader
+    probe: LinearProbe | None = None
     teacher: PreTrainedModel | None = None
     guide: PreTrainedModel | None = None
 
@@ -168,7 +171,7 @@ class Pipeline:
         objective = self.plan.objective_of(student_plan)
         provenance = replace(self.provenance, recipe=fingerprint_of_recipe(recipe))
         place = (student_plan.folder, args, self.tokenizer, self.data, provenance, student_plan.is_main)
-        return StudentRun(recipe, objective, *place)
+        return StudentRun(recipe, objective, *place, probe=self.probe if student_plan.is_main else None)
 
     def steps_of(self, student_plan: StudentPlan, own: TrainedStudent, scores: RunScores) -> int:
         """Return the steps of a baseline: those of the run's own student, or as many as take the same operations.

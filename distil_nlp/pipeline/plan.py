@@ -153,6 +153,8 @@ def sources(recipe: Recipe) -> list[str]:
     replacement = recipe.data.augmentation.replacement
     further = [member.name for member in recipe.teacher.ensemble or ()]
     named = [recipe.teacher.name, *further, recipe.student.name, *all_paths(recipe.data.path)]
+    probe = recipe.evaluation.probe
+    named += all_paths(probe.path) if probe is not None else []
     return [name for name in (*named, replacement and replacement.model) if name]
 
 

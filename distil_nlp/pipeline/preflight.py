@@ -55,6 +55,7 @@ def validate_plan(plan: RunPlan) -> None:
         validate_chain(plan, links)
     _check_spans(recipe)
     _check_masking(plan)
+    _check_probe(plan)
     _check_cache(recipe)
     for scheme in schemes_of(recipe):
         scheme.check(plan)
@@ -244,6 +245,29 @@ def _check_spans(recipe: Recipe) -> None:
                 why=why,
                 fix=f"leave out {key} or spans",
             )
+
+
+def _check_probe(plan: RunPlan) -> None:
+    """Raise UserError for a probe where there are scores of the task itself, or where no process has all weights."""
+    if plan.recipe.evaluation.probe is None:
+        return
+    if not plan.task.kind.predicts_words:
+        raise UserError(
+            "evaluation.probe",
+            "none for a task",
+            f"some with data.task={plan.recipe.data.task}",
+            why="it is for language modelling; a task has scores of its own while it trains",
+            fix="leave it out, and set training.eval_strategy",
+        )
+    if plan.is_sharded:
+        raise UserError(
+            "evaluation.probe",
+            "none with FSDP or DeepSpeed",
+            "some",
+            why="no process has all weights of the student",
+            fix="leave it out, or train without sharding",
+        )
+    builders.validate_probe(plan.recipe)
 
 
 def _check_cache(recipe: Recipe) -> None:

@@ -21,9 +21,11 @@ from transformers.utils import CONFIG_NAME
 from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
+from distil_nlp.evaluation.linear_probe import LinearProbe
 from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.evaluation.predict import Outputs, predict
 from distil_nlp.models import StudentReport, load_model
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
@@ -37,7 +39,8 @@ from distil_nlp.results.provenance import Provenance
 from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.source import TeacherSource
-from distil_nlp.training.fit import KEPT_BESIDE, fit
+from distil_nlp.training.downstream_probe import DownstreamProbe
+from distil_nlp.training.fit import KEPT_BESIDE, Finished, fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import altered_files, atomic_file, read_json, write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -82,6 +85,7 @@ class StudentRun:
         provenance: of this student.
         is_main: whether it is the run's own, whose weights are kept.
         reference: the teacher's outputs on the evaluation rows, once there are any.
+        probe: scores the student while it trains; None without one.
     """
 
     recipe: Recipe
@@ -93,6 +97,7 @@ class StudentRun:
     provenance: Provenance
     is_main: bool = True
     reference: dict[str, Outputs] | None = None
+    probe: LinearProbe | None = None
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -168,7 +173,14 @@ class StudentRun:
         scheme = scheme_of(self.recipe)
         trainer = self.trainer(student, teacher, scheme)
         before()
+        probed = self._add_probe(trainer, teacher)
         trainer.accelerator.wait_for_everyone()
+
+        def finish(model: PreTrainedModel) -> Finished:
+            finished = scheme.finish(model, Judge(self.data.task, self.predict, self.predict_selection))
+            finished.record |= probed
+            return finished
+
         record = fit(
             trainer,
             self.folder / STUDENT,
@@ -176,11 +188,28 @@ class StudentRun:
             title="training the student",
             record_file=self.folder / TRAINING,
             provenance=self.provenance,
-            finish=lambda model: scheme.finish(model, Judge(self.data.task, self.predict, self.predict_selection)),
+            finish=finish,
         )
         del trainer
         gc.collect()  # it has reference cycles, which keep the optimiser in memory
         return record
+
+    def _add_probe(self, trainer: DistillationTrainer, teacher: PreTrainedModel) -> dict[str, Any]:
+        """Let the probe score the student while it trains; return what of the record is known before, {} without one.
+
+        The first teacher of several is scored, once, by the main process.
+        """
+        if self.probe is None:
+            return {}
+        found, beside = self.probe.to_dict(), ""
+        if self.args.process_index == 0:
+            found["teacher"] = self.probe.accuracy(ensemble_members(teacher)[0])
+            known = {"teacher": found["teacher"], "majority class": found["majority"]}
+            values = ", ".join(f"{name} {value:.3f}" for name, value in known.items() if value is not None)
+            beside = f" on {found['task']} ({values})"
+        section: Any = self.recipe.evaluation.probe
+        trainer.add_callback(DownstreamProbe(trainer, self.probe.accuracy, section.every, beside))
+        return {"probe": found}
 
     def trainer(
         self, student: PreTrainedModel, teacher: PreTrainedModel, scheme: JointScheme | None = None

@@ -23,7 +23,7 @@ from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
     "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.ensemble.name", "teacher.cache.folder",
-    "student.name", "data.path",
+    "student.name", "data.path", "evaluation.probe.path",
     "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir", "plugins",
 )  # fmt: skip
 """Keys whose values are paths, or may be."""

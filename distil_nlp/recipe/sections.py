@@ -609,6 +609,32 @@ class BalanceSection(Section):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
+class ProbeSection(Section):
+    """A linear probe of the student while it is distilled; see `distil_nlp.evaluation.linear_probe.LinearProbe`.
+
+    Attributes:
+        path: a small labelled set, as `data.path`.
+        name: configuration of the dataset; by default the GLUE task.
+        revision: commit, branch or tag of the dataset.
+        task: `classification`, or a GLUE task of classes.
+        text_columns: one column, or two for pairs; for `classification`.
+        label_column: likewise.
+        pooling: how the last layer's states of a text become its features.
+        every: steps between two scores.
+        max_rows: of the rows to learn from, and of those to score on.
+    """
+
+    path: _Path | _Paths | Annotated[dict[str, _Path | _Paths], Field(min_length=1)]
+    name: str | None = None
+    revision: str | None = None
+    task: str = "classification"
+    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
+    label_column: str = "label"
+    pooling: Literal["mean", "cls"] = "mean"
+    every: PositiveInt = 500
+    max_rows: Annotated[int, Field(ge=2)] = 1000
+
+
 class EvaluationSection(Section):
     """Seeds, baselines and scores.
 
@@ -622,6 +648,7 @@ class EvaluationSection(Section):
         efficiency: how much of latency, operations and memory is measured at the end: `full` (about a minute), `quick`
             (seconds) or `off`.
         show_rows: keep the texts of the evaluation rows in the run's folder, and show some in `report.html`.
+        probe: for `mlm`: a linear probe of the student every so many steps.
     """
 
     seeds: PositiveInt | SeedList = 1
@@ -630,6 +657,7 @@ class EvaluationSection(Section):
     early_stopping_patience: PositiveInt | None = None
     efficiency: Literal["full", "quick", "off"] = "full"
     show_rows: bool = True
+    probe: ProbeSection | None = None
 
 
 class HubSection(Section):

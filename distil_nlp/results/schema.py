@@ -686,7 +686,7 @@ class Efficiency(Block):
 
 
 class HistoryEntry(Block):
-    """One log entry of training (`loss`) or of an evaluation during training (`eval_loss`).
+    """One log entry of training (`loss`), of an evaluation during training (`eval_loss`), or of the probe.
 
     Further keys, by the names of the objective's terms and the task's metrics: `<term>`, the mean of a term per step
     since the last entry, before its weight; `<term>_weight`, where weights change; `replacing_rate`, where
@@ -702,12 +702,15 @@ class HistoryEntry(Block):
 
     step: int = described("Optimiser step.")
     epoch: float = described("Epochs so far.", absent="if the length is not known")
-    loss: Number = described("Mean loss since the last entry.", absent="in an evaluation")
+    loss: Number = described("Mean loss since the last entry.", absent="in an evaluation, or of the probe")
     grad_norm: Number = described(
         "Norm of the gradient of all parameters before clipping.", absent="in an evaluation, or if it is not clipped"
     )
     learning_rate: float = described("Learning rate.", absent="in an evaluation")
     eval_loss: Number = described("Loss on the selection split.", absent="outside of evaluations")
+    probe_accuracy: Number = described(
+        "Accuracy of the linear probe, a fraction; at step 0 of the initialised student.", absent="in other entries"
+    )
 
     @model_validator(mode="after")
     def _names_are_documented(self) -> HistoryEntry:
@@ -718,6 +721,17 @@ class HistoryEntry(Block):
 
 
 _HISTORY_KEY = re.compile(r"\w+|gradient_norm/\w+|gradient_cosine/\w+/\w+")
+
+
+class Probe(Block):
+    """A linear probe of the run's own student while it trained (`evaluation.probe`); its scores are in `history`."""
+
+    task: str = described("A GLUE task, or `classification`.")
+    train_rows: int = described("Rows that the logistic regression learns from.")
+    test_rows: int = described("Rows that it is scored on.")
+    pooling: Literal["mean", "cls"] = described("How the states of a text's tokens become its features.")
+    majority: float = described("Accuracy of the most frequent class, a fraction.")
+    teacher: Number = described("Accuracy on features of the teacher, the first of several.")
 
 
 class Training(Block):
@@ -755,6 +769,7 @@ class Training(Block):
     best_checkpoint: str | None = described(
         "Checkpoint with the best selection metric.", null="if checkpoints were not compared (`load_best_model_at_end`)"
     )
+    probe: Probe = described("The linear probe.", absent="unless `evaluation.probe` is set")
     history: list[HistoryEntry] = described("Log entries in order.")
 
 

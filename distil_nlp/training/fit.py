@@ -17,6 +17,7 @@ from distil_nlp.models.segments import tells_segments
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
+from distil_nlp.training.downstream_probe import PROBE_ACCURACY
 from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
@@ -146,8 +147,8 @@ def _flops(spent: dict[str, float]) -> float | None:
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Return the log entries of training and evaluation: step, loss, terms, changing weights, metrics."""
-    entries = [entry for entry in log if "loss" in entry or "eval_loss" in entry]
+    """Return the log entries of training, evaluation and probe: step, loss, terms, changing weights, metrics."""
+    entries = [entry for entry in log if not entry.keys().isdisjoint(("loss", "eval_loss", PROBE_ACCURACY))]
     return [{name: value for name, value in entry.items() if not name.startswith(_NOT_IN_HISTORY)} for entry in entries]
 
 

@@ -10,6 +10,7 @@ from distil_nlp.pipeline.builders.data import (
     with_seed,
 )
 from distil_nlp.pipeline.builders.objective import objective_from
+from distil_nlp.pipeline.builders.probe import probe_of, validate_probe
 from distil_nlp.pipeline.builders.student import (
     check_student,
     lone_student,
@@ -42,6 +43,7 @@ __all__ = [
     "mixing_of",
     "netaug_of",
     "objective_from",
+    "probe_of",
     "random_student",
     "replacing_of",
     "self_teacher",
@@ -53,6 +55,7 @@ __all__ = [
     "teacher_dtype",
     "training_arguments",
     "transfer_set",
+    "validate_probe",
     "with_seed",
     "without_needless_finetuning",
 ]

@@ -32,7 +32,7 @@ def terms_figure(run: RunResults) -> Picture | None:
     panels = [("loss", "total loss", INK)]
     panels += [(term, f"{term}, {_unit(term, run)}".rstrip(", "), STUDENT_COLOUR) for term in _terms(run)]
     panels += [(f"eval_{run.metric}", f"{headline_name(run)}, held out", TEACHER_COLOUR)]
-    drawn = [(curve, title, colour) for key, title, colour in panels if len(curve := _curve(run, key)) > 1]
+    drawn = [(curve, title, colour) for key, title, colour in panels if len(curve := logged_curve(run, key)) > 1]
     if not drawn:
         return None
     figure = canvas(
@@ -85,7 +85,7 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> None:
 
 def weights_figure(run: RunResults) -> Picture | None:
     """Return the terms' weights over steps, if a schedule or balancing changes them."""
-    curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"{name}_weight")) > 1}
+    curves = {name: curve for name in _terms(run) if len(curve := logged_curve(run, f"{name}_weight")) > 1}
     is_balanced = run.get("recipe.balance.kind") not in (None, "fixed")
     title = "Weights over training, balanced" if is_balanced else "Weights over training"
     return _lines("weights", title, "weight", curves, "Weights", is_log=is_balanced) if curves else None
@@ -93,7 +93,7 @@ def weights_figure(run: RunResults) -> Picture | None:
 
 def gradients_figure(run: RunResults) -> Picture | None:
     """Return the norms of the terms' gradients over steps, if the run measured them (`run.gradients_every`)."""
-    curves = {name: curve for name in _terms(run) if len(curve := _curve(run, f"gradient_norm/{name}")) > 1}
+    curves = {name: curve for name in _terms(run) if len(curve := logged_curve(run, f"gradient_norm/{name}")) > 1}
     positive = {name: curve for name, curve in curves.items() if any(value > 0 for _, value in curve)}
     note = "Of each weighted term, at the student’s last hidden state, in the first micro-batch of a step."
     if lower := [name for name in curves if name not in positive]:
@@ -135,7 +135,7 @@ def _terms(run: RunResults) -> list[str]:
     return list({**(run.get("recipe.objective") or {}), **(run.get("training.final_terms") or {})})
 
 
-def _curve(run: RunResults, key: str) -> list[tuple[int, float]]:
+def logged_curve(run: RunResults, key: str) -> list[tuple[int, float]]:
     """Return (step, value) of each log entry that has both."""
     entries = run.get("training.history") or []
     pairs = ((get_nested(entry, "step"), get_nested(entry, key)) for entry in entries)

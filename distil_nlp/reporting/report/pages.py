@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.reporting import breakdown, joint, latency, sentences, tables, teachers
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.reporting.plots import curves, exits, matrices, scores, weights
+from distil_nlp.reporting.plots import curves, exits, matrices, probe, scores, weights
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
@@ -134,7 +134,12 @@ def run_page(run: RunResults) -> Page:
                 "Training",
                 (),
                 [training_table(run)],
-                [curves.terms_figure(run), curves.weights_figure(run), curves.gradients_figure(run)],
+                [
+                    probe.probe_figure(run),
+                    curves.terms_figure(run),
+                    curves.weights_figure(run),
+                    curves.gradients_figure(run),
+                ],
             ),
             ReportSection("What to do next", advice=advice.advice(run)),
         ]
