@@ -5,26 +5,29 @@ fraction of the attended ones, named by the number (`0.3`); `cls` is the first t
 are positions in the batch: `sequences`, and `labelled` ones. `batch` has one row if there are at least two sequences
 (in all processes), for terms with one value per micro-batch. `head` holds the tokens that the language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
-masks, because masks would synchronise a GPU.
+masks, because masks would synchronise a GPU. Where rows have further encodings, each has row sets of its own, such as
+`teacher_rows`: a sequence is at the same position in all of them, a token is not.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from distil_nlp.data.augmentation.mixup import MIXED
+from distil_nlp.data.encodings import batch_of, further_encodings
 from distil_nlp.tasks import TaskKind, task_kind
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
+_LABELS = frozenset({"labels", "label", "label_ids"})
 SEQUENCE_SETS = frozenset({"sequences", "labelled"})
 """Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 
@@ -112,15 +115,12 @@ class RowCollator:
         epochs = [int(feature.get(EPOCH, 0)) for feature in features]
         known = self.columns | {EPOCH} if getattr(self.collate, "wants_epoch", False) else self.columns
         batch = dict(self.collate([{k: v for k, v in feature.items() if k in known} for feature in features]))
-        present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
-        if present.all():
-            batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
-        attended = present & ~fillers[:, None]
-        rows = self._draw(batch, attended, fillers, epochs)
-        batch["rows"] = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
-        batch["rows"] |= batch.pop(MIXED, {})
-        batch["tokens"] = int(attended.sum())
-        if self.sets.chunk and self.sets.logits and "head" in rows:
+        mixed, present = batch.pop(MIXED, {}), present_tokens(batch)
+        for encoding in ("", *further_encodings(batch)):
+            self._add_row_sets(batch, encoding, fillers, epochs)
+        batch["rows"] |= mixed
+        if self.sets.chunk and self.sets.logits and "head" in batch["rows"]:
+            rows = {name: places.numpy() for name, places in batch["rows"].items()}
             batch["chunks"] = self._chunks(rows, self.sets.chunk)
         if NUMBER not in features[0]:
             return batch
@@ -131,12 +131,30 @@ class RowCollator:
             batch["cached_outputs"] = self.lookup_outputs(numbers, epochs, batch, present)
         return batch
 
+    def of(self, encoding: str) -> RowCollator:
+        """Return the collator of rows that have one of the further encodings alone, by the usual names."""
+        collate: Any = self.collate
+        columns = {name.removeprefix(encoding) for name in self.columns if name.startswith(encoding)}
+        columns |= self.columns & _LABELS
+        return replace(self, collate=collate.of(encoding), columns=frozenset(columns), lookup_outputs=None)
+
+    def _add_row_sets(self, batch: dict[str, Any], encoding: str, fillers: np.ndarray, epochs: list[int]) -> None:
+        """Add the row sets and the number of tokens of an encoding, and drop a mask that masks nothing."""
+        own = batch_of(batch, encoding)
+        present = present_tokens(own)
+        if present.all():  # without padding attention needs no mask, and runs its fastest kernels
+            batch.pop(f"{encoding}attention_mask", None)
+        attended = present & ~fillers[:, None]
+        rows = self._draw(own, attended, fillers, epochs)
+        places = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
+        batch |= {f"{encoding}rows": places, f"{encoding}tokens": int(attended.sum())}
+
     def _chunks(self, rows: dict[str, np.ndarray], size: int) -> Chunks:
         edges = np.arange(0, len(rows["head"]) + size, size)
         cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
         return Chunks(size, cuts)
 
-    def _draw(self, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
+    def _draw(self, batch: Mapping, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
         rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}
         if self.sets.kind.level == "sequence":
             return rows | {f"logits/{name}": rows[name] for name in self.sets.logits}
@@ -145,7 +163,7 @@ class RowCollator:
         return rows | places | {"head": head}
 
     def _positions(
-        self, name: str, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
+        self, name: str, batch: Mapping, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
     ) -> np.ndarray:
         if name == "all":
             return np.flatnonzero(attended)
@@ -173,7 +191,12 @@ class RowCollator:
         return np.concatenate([np.empty(0, np.int64), *chosen])
 
 
-def _labelled(batch: dict[str, Any], size: int) -> np.ndarray:
+def present_tokens(batch: Mapping[str, Any]) -> np.ndarray:
+    """Return True for tokens that are not padding, (batch, seq); all of them without a mask."""
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
+
+
+def _labelled(batch: Mapping[str, Any], size: int) -> np.ndarray:
     if "labels" not in batch:
         return np.zeros(size, dtype=bool)
     labels = batch["labels"].numpy()

@@ -25,6 +25,8 @@ class Split:
         texts: name → the columns of text of its rows, as the data has them; empty where rows are not the data's own.
         train_texts: likewise, of the training rows; None where these are not the data's own.
         row_numbers: name → the numbers of its rows in the data, from 0; likewise.
+        cut: `train`, `selection` and the names of evaluation → number of rows whose text was cut, so that models of
+            several tokenizers read the same; empty for one tokenizer.
     """
 
     train: Any
@@ -35,6 +37,7 @@ class Split:
     texts: dict[str, Any] = field(default_factory=dict)
     train_texts: Any | None = None
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 def named_split(splits: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ from distil_nlp.errors import UserError, quoted
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.models.positions import trained_positions
 from distil_nlp.pipeline.builders.teacher import single_teachers
+from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, OTHER_KINDS_REMEDY, TASKS, Head, Task
@@ -30,20 +31,16 @@ _OTHER_KINDS = {"multi": "multilabel", "token": None, "question": None}
 """Words in names such as `token_classification`, near `classification` but another task → that; None if unknown."""
 
 
-def transfer_set(
-    recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
-) -> TransferSet:
+def transfer_set(recipe: Recipe, task: Task, tokenizers: RunTokenizers, args: TrainingArguments) -> TransferSet:
     """Load and tokenise the recipe's data. Rows to choose a checkpoint by are split off where training evaluates.
 
     Raises:
-        UserError: if inputs are longer than the models' positions, or the data cannot be loaded.
+        UserError: if a teacher lacks embeddings of its tokenizer's words, or the data cannot be loaded.
     """
-    options = recipe.data
-    for teacher in single_teachers(recipe):
+    options, tokenizer = recipe.data, tokenizers.student
+    for number, teacher in enumerate(single_teachers(recipe)):
         config = load_config(teacher.teacher.name, teacher.teacher.revision)
-        check_positions(recipe, usable_positions(config), teacher.teacher.name)
-        _tell_trained_positions(recipe, config, teacher.teacher.name)
-        check_words(tokenizer, config, teacher.teacher.name)
+        check_words(tokenizers.of_teacher(number), config, teacher.teacher.name)
     splits = load_splits(options.path, configuration_of(recipe, task), options.revision, options.streaming)
     commit = commit_of_data(options.path, options.revision, splits)
     limits = DataLimits(
@@ -51,13 +48,22 @@ def transfer_set(
         data_seed=DEFAULT_SEED,
         mask_seed=args.seed,
         words=options.augmentation.replacement is not None,
+        encodings=tokenizers.further,
     )
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
-    data.revision = commit
+    data.revision, data.teachers = commit, tokenizers.teachers
     if options.augmentation.replacement is not None:
         data.split.train = _with_replaced_words(recipe, data.split.train, tokenizer, args)
         data.split.train_texts = None
     return data
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Raise UserError if inputs are longer than the positions of a teacher."""
+    for teacher in single_teachers(recipe):
+        config = load_config(teacher.teacher.name, teacher.teacher.revision)
+        check_positions(recipe, usable_positions(config), teacher.teacher.name)
+        _tell_trained_positions(recipe, config, teacher.teacher.name)
 
 
 def configuration_of(recipe: Recipe, task: Task) -> str | None:
