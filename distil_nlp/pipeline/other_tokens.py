@@ -21,12 +21,11 @@ def load_data(plan: RunPlan) -> tuple[RunTokenizers, TransferSet]:
     """Return the tokenizers of a run, and its rows as all models read them.
 
     Raises:
-        UserError: for what does not go together with tokenizers that differ, and for data that cannot be loaded.
+        UserError: for inputs longer than a teacher's positions, for data that cannot be loaded, and as `tokenizers_of`
+            does.
     """
     builders.check_inputs(plan.recipe)
     tokenizers = builders.tokenizers_of(plan.recipe, plan.task.kind)
-    if tokenizers.further:
-        _validate(plan, tokenizers)
     data = builders.transfer_set(plan.recipe, plan.task, tokenizers, plan.args)
     if data.split.cut:
         logger.info(f"teacher and student have other tokens. {tokens_sentence(plan, data)}")
@@ -55,8 +54,16 @@ def tokens_block(plan: RunPlan, data: TransferSet) -> dict[str, Any]:
     }
 
 
-def _validate(plan: RunPlan, tokenizers: RunTokenizers) -> None:
-    """Raise UserError for settings that need teachers and student to read the same tokens."""
+def validate_tokens(plan: RunPlan) -> None:
+    """Raise UserError for settings that need one vocabulary, where teachers and student have several."""
+    if plan.recipe.student.name is None and not plan.recipe.teacher.ensemble:
+        return  # the student is made of the teacher
+    try:
+        tokenizers = builders.tokenizers_of(plan.recipe, plan.task.kind)
+    except Exception:
+        return  # what is wrong with them is told where they are loaded
+    if not tokenizers.further:
+        return
     _check_augmentation(plan)
     _check_chain(plan)
     objective = bound_objective(plan) if plan.asks_teacher else None

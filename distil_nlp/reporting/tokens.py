@@ -15,8 +15,10 @@ def tokens_sentences(run: RunResults) -> list[str]:
     block = run.get("tokenizers")
     if not block:
         return []
-    others = " and ".join(map(last_component, block["others"]))
-    return [f"The student reads the tokens of {last_component(block['student'])}, {others} its own.", cuts(block)]
+    others = [last_component(name) for name in block["others"]]
+    own = "reads its own tokens" if len(others) == 1 else "read their own tokens"
+    names = f"The student has the tokenizer of {last_component(block['student'])}; {' and '.join(others)} {own}"
+    return [f"{names} of the same texts.", cuts(block)]
 
 
 def cuts(block: Mapping[str, Any]) -> str:

@@ -69,9 +69,15 @@ def trainer(
     gradients_every: int | None = None,
     balance: Any = None,
     changes: dict[str, Any] | None = None,
+    encodings: Any = None,
     **arguments: Any,
 ) -> DistillationTrainer:
-    """Return a trainer on the CPU, by default with three steps of eight rows. `changes`: augmentation of rows."""
+    """Return a trainer on the CPU, by default with three steps of eight rows.
+
+    Args:
+        changes: augmentation of rows.
+        encodings: tokenizers of further encodings of the rows.
+    """
     defaults = {
         "per_device_train_batch_size": 8,
         "max_steps": 3,
@@ -84,7 +90,9 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    collator = MaskingCollator(tiny.tokenizer(), seed=7) if kind == "mlm" else TaskCollator(tiny.tokenizer(), kind)
+    collator = MaskingCollator(tiny.tokenizer(), seed=7)
+    if kind != "mlm":
+        collator = TaskCollator(tiny.tokenizer(), kind, encodings=encodings or {})
     return DistillationTrainer(
         model=student,
         teacher=teacher,
