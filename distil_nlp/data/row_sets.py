@@ -9,20 +9,22 @@ micro-batch. Where the documents of queries are ranked, `queries` are the first 
 `pairs` flat positions in (batch × batch) of a query's rows of unlike relevance. `head` holds the tokens that the
 language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
-masks, because masks would synchronise a GPU.
+masks, because masks would synchronise a GPU. Where rows have further encodings, each has row sets of its own, such as
+`teacher_rows`: a sequence is at the same position in all of them, a token is not.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from distil_nlp.data.augmentation.mixup import MIXED
+from distil_nlp.data.encodings import batch_of, further_encodings
 from distil_nlp.data.query_groups import pair_positions, query_positions
 from distil_nlp.tasks import TaskKind, task_kind
 
@@ -30,6 +32,7 @@ EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
 NUMBERS = "row_numbers"
 """Column of a batch with the numbers of its rows, for a teacher that reads them; fillers come after all rows."""
+_LABELS = frozenset({"labels", "label", "label_ids"})
 ANSWERS = "teacher_logits"
 """Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
 ANSWERED = "answered/"
@@ -136,15 +139,12 @@ class RowCollator:
         batch = dict(self.collate([{k: v for k, v in feature.items() if k in known} for feature in features]))
         if ANSWERS in self.columns and ANSWERS in features[0]:
             batch[ANSWERS] = torch.tensor([feature[ANSWERS] for feature in features], dtype=torch.float32)
-        present = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
-        if present.all():
-            batch.pop("attention_mask", None)  # without padding attention needs no mask, and runs its fastest kernels
-        attended = present & ~fillers[:, None]
-        rows = self._draw(batch, attended, fillers, epochs)
-        batch["rows"] = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
-        batch["rows"] |= batch.pop(MIXED, {})
-        batch["tokens"] = int(attended.sum())
-        if self.sets.chunk and self.sets.logits and "head" in rows:
+        mixed, present = batch.pop(MIXED, {}), present_tokens(batch)
+        for encoding in ("", *further_encodings(batch)):
+            self._add_row_sets(batch, encoding, fillers, epochs)
+        batch["rows"] |= mixed
+        if self.sets.chunk and self.sets.logits and "head" in batch["rows"]:
+            rows = {name: places.numpy() for name, places in batch["rows"].items()}
             batch["chunks"] = self._chunks(rows, self.sets.chunk)
         if NUMBER not in features[0]:
             return batch
@@ -155,12 +155,30 @@ class RowCollator:
             batch["cached_outputs"] = self.lookup_outputs(numbers, epochs, batch, present)
         return batch
 
+    def of(self, encoding: str) -> RowCollator:
+        """Return the collator of rows that have one of the further encodings alone, by the usual names."""
+        collate: Any = self.collate
+        columns = {name.removeprefix(encoding) for name in self.columns if name.startswith(encoding)}
+        columns |= self.columns & _LABELS
+        return replace(self, collate=collate.of(encoding), columns=frozenset(columns), lookup_outputs=None)
+
+    def _add_row_sets(self, batch: dict[str, Any], encoding: str, fillers: np.ndarray, epochs: list[int]) -> None:
+        """Add the row sets and the number of tokens of an encoding, and drop a mask that masks nothing."""
+        own = batch_of(batch, encoding)
+        present = present_tokens(own)
+        if present.all():  # without padding attention needs no mask, and runs its fastest kernels
+            batch.pop(f"{encoding}attention_mask", None)
+        attended = present & ~fillers[:, None]
+        rows = self._draw(own, attended, fillers, epochs)
+        places = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
+        batch |= {f"{encoding}rows": places, f"{encoding}tokens": int(attended.sum())}
+
     def _chunks(self, rows: dict[str, np.ndarray], size: int) -> Chunks:
         edges = np.arange(0, len(rows["head"]) + size, size)
         cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
         return Chunks(size, cuts)
 
-    def _draw(self, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
+    def _draw(self, batch: Mapping, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
         rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}
         if self.sets.kind.level == "sequence":
             return rows | {f"logits/{name}": rows[name] for name in self.sets.logits}
@@ -169,7 +187,7 @@ class RowCollator:
         return rows | places | {"head": head}
 
     def _positions(
-        self, name: str, batch: dict, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
+        self, name: str, batch: Mapping, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]
     ) -> np.ndarray:
         if name.startswith(ANSWERED):
             among = self._positions(name.removeprefix(ANSWERED), batch, attended, fillers, epochs)
@@ -204,6 +222,11 @@ class RowCollator:
         return np.concatenate([np.empty(0, np.int64), *chosen])
 
 
+def present_tokens(batch: Mapping[str, Any]) -> np.ndarray:
+    """Return True for tokens that are not padding, (batch, seq); all of them without a mask."""
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
+
+
 def logit_labels(batch: Mapping[str, Any], kind: TaskKind) -> Any:
     """Return the labels of the rows of logits: those of the batch, or of the tokens that the head runs on; or None."""
     labels = batch.get("labels")
@@ -212,11 +235,11 @@ def logit_labels(batch: Mapping[str, Any], kind: TaskKind) -> Any:
     return labels.flatten().index_select(0, batch["rows"]["head"])
 
 
-def _answered(batch: dict[str, Any], size: int) -> np.ndarray:
+def _answered(batch: Mapping[str, Any], size: int) -> np.ndarray:
     return ~torch.isnan(batch[ANSWERS]).any(1).numpy() if ANSWERS in batch else np.zeros(size, dtype=bool)
 
 
-def _labelled(batch: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+def _labelled(batch: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """Return which rows or tokens have a label; none where the batch has no labels."""
     if "labels" not in batch:
         return np.zeros(shape, dtype=bool)

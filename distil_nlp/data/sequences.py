@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.answers import AnswerColumns, AnswerTask
+from distil_nlp.data.common_text import cut_alike
+from distil_nlp.data.encodings import batch_of, columns_of, further_encodings
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
@@ -24,6 +26,9 @@ from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Head, Task, TaskKind, task_kind
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
+
+_LENGTH, _CUT = "length", "cut"
+"""Columns: tokens of a row, in each encoding; whether its text was cut for several tokenizers."""
 
 
 @dataclass
@@ -67,6 +72,7 @@ def load_task(
     seed: int = 42,
     words: bool = False,
     answers: AnswerColumns | None = None,
+    encodings: Mapping[str, PreTrainedTokenizerBase] | None = None,
 ) -> TaskData:
     """Return tokenised rows with `input_ids`, `length` and `labels`; unlabelled rows get −100 (classes) or NaN.
 
@@ -78,18 +84,15 @@ def load_task(
         words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
             −1 for special tokens.
         answers: columns of a teacher's answers, which the rows then have as `teacher_logits`.
+        encodings: tokenizers of further encodings of each row, by the encodings' names. Texts are then cut where the
+            first of all tokenizers would truncate them, so that all read the same.
 
     Raises:
         UserError: for missing splits or columns, an empty split, or invalid labels or answers.
     """
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            None,
-            "a tokenizer with a padding token",
-            f"{type(tokenizer).__name__} without one",
-            why="rows of unlike length cannot share a batch",
-            fix="set pad_token in the teacher's tokenizer_config.json",
-        )
+    tokenizers = _Tokenizers(tokenizer, encodings or {})
+    for one in (tokenizer, *tokenizers.further.values()):
+        _check_padding(one)
     names = scored_split_names(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
     uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
@@ -107,14 +110,14 @@ def load_task(
         rows = limit_rows(rows, limits.get(name), seed)
         _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
         with_words = words and name == train_split
-        tokenised[name] = _tokenise(rows, tokenizer, task, (labels, num_labels), max_length, num_proc, with_words)
+        tokenised[name] = _tokenise(rows, tokenizers, task, (labels, num_labels), max_length, num_proc, with_words)
         if answers is not None:
             tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=name == train_split)
             price += answers.price_of(rows)
     train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
     if selection_share and selection is None:
         train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
-    split = Split(train, selection, {name: tokenised[name] for name in names})
+    split = _without_cuts(Split(train, selection, {name: tokenised[name] for name in names}))
     split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
     return TaskData(metric, task.kind, labels, num_labels, split)
@@ -154,6 +157,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         seed=limits.data_seed,
         words=limits.words,
         answers=limits.answers,
+        encodings=limits.encodings,
     )
     names = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
     others = {
@@ -170,7 +174,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         for name in data.split.evaluation
     }
     data.split.train_texts = _training_texts(splits, data.split, task, options, limits)
-    collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
+    collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of, limits.encodings)
     return TransferSet(data.task, data.head, data.split, collator)
 
 
@@ -224,7 +228,8 @@ def unlabelled_rows(
         UserError: for missing text columns, or an empty split.
     """
     check_columns(rows, task, split, needs_labels=False)
-    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, (None, 0), max_length, None)
+    texts = rows.select_columns(list(task.text_columns))
+    return _tokenise(texts, _Tokenizers(tokenizer), task, (None, 0), max_length, None)
 
 
 def scored_split_names(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
@@ -336,9 +341,55 @@ def _label_remedy(
     return "fix those rows; −100 or null marks an unlabelled one"
 
 
+@dataclass(frozen=True)
+class _Tokenizers:
+    """The tokenizers of all encodings.
+
+    Attributes:
+        own: the student's.
+        further: those of further encodings, by the encodings' names.
+    """
+
+    own: PreTrainedTokenizerBase
+    further: Mapping[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of all encodings."""
+        further = {f"{encoding}{_LENGTH}" for encoding in self.further}
+        inputs = (columns_of(one.model_input_names, encoding) for encoding, one in self.further.items())
+        return sorted({*self.own.model_input_names, _LENGTH}.union(further, *inputs))
+
+
+def _check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            None,
+            "a tokenizer with a padding token",
+            f"{type(tokenizer).__name__} without one",
+            why="rows of unlike length cannot share a batch",
+            fix="set pad_token in the teacher's tokenizer_config.json",
+        )
+
+
+def _without_cuts(split: Split) -> Split:
+    """Return a split whose column of cut rows is counted and gone."""
+    named = {"train": split.train, "selection": split.selection, **split.evaluation}
+    cut = {
+        name: int(np.sum(rows[_CUT][:]))
+        for name, rows in named.items()
+        if rows is not None and _CUT in rows.column_names
+    }
+    if not cut:
+        return split
+    train, selection = (rows and rows.remove_columns(_CUT) for rows in (split.train, split.selection))
+    evaluation = {name: rows.remove_columns(_CUT) for name, rows in split.evaluation.items()}
+    return replace(split, train=train, selection=selection, evaluation=evaluation, cut=cut)
+
+
 def _tokenise(
     rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizers: _Tokenizers,
     task: Task,
     classes: tuple[tuple[str, ...] | None, int],
     max_length: int,
@@ -346,54 +397,82 @@ def _tokenise(
     words: bool = False,
 ) -> Dataset:
     """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
-    features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
-    features |= {"length": Value("int32"), **label_reader(task.kind).features(classes[1])}
+    features = {name: Value("int32") if name.endswith(_LENGTH) else List(Value("int32")) for name in tokenizers.columns}
+    features |= label_reader(task.kind).features(classes[1])
     features |= {"word_ids": List(Value("int32"))} if words else {}
+    features |= {_CUT: Value("bool")} if tokenizers.further else {}
     return rows.map(
         _encode,
         batched=True,
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs=dict(tokenizer=tokenizer, task=task, classes=classes, max_length=max_length, words=words),
+        fn_kwargs=dict(tokenizers=tokenizers, task=task, classes=classes, max_length=max_length, words=words),
         desc="tokenising",
     )
 
 
 def _encode(
-    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, classes: Any, max_length: int, words: bool
+    batch: dict[str, list], tokenizers: _Tokenizers, task: Task, classes: Any, max_length: int, words: bool
 ) -> dict[str, Any]:
     reader = label_reader(task.kind)
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
-    tokens = reader.tokenise(tokenizer, texts, max_length)
-    values = batch.get(task.label_column, [None] * len(tokens["input_ids"]))
-    encoded = {**tokens, **reader.columns(values, classes, tokens)}
-    encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
-    if words:
-        encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(encoded["length"])]
-    names = (*tokenizer.model_input_names, "length", *reader.features(classes[1]), *(["word_ids"] if words else []))
-    return {name: encoded[name] for name in names}
+    encoded: dict[str, Any] = {}
+    if tokenizers.further:
+        texts, encoded[_CUT] = cut_alike(texts, [tokenizers.own, *tokenizers.further.values()], max_length)
+    for encoding, tokenizer in {"": tokenizers.own, **tokenizers.further}.items():
+        tokens = reader.tokenise(tokenizer, texts, max_length)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        encoded |= {f"{encoding}{name}": tokens[name] for name in tokenizer.model_input_names}
+        encoded[f"{encoding}{_LENGTH}"] = lengths
+        if encoding:
+            continue
+        values = batch.get(task.label_column, [None] * len(lengths))
+        encoded |= reader.columns(values, classes, tokens)
+        if words:
+            encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(lengths)]
+    return encoded
 
 
 @dataclass
 class TaskCollator:
     """Pads rows to the longest of the batch, or further to a multiple, so that batches have few different shapes.
 
-    Labels are int64 (classes) or float32 (numbers; 0 and 1 for each of several labels).
+    Labels are int64 (classes) or float32 (numbers; 0 and 1 for each of several labels). Each encoding is padded for
+    itself, where the rows have it.
+
+    Attributes:
+        tokenizer: of the student's own encoding.
+        kind: kind of task, or its name.
+        pad_to_multiple_of: of the length.
+        encodings: tokenizers of further encodings, by the encodings' names.
     """
 
     tokenizer: PreTrainedTokenizerBase
     kind: TaskKind | str
     pad_to_multiple_of: int | None = None
+    encodings: Mapping[str, PreTrainedTokenizerBase] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Replace the name of the kind by the kind."""
         self.kind = task_kind(self.kind)
 
+    def of(self, encoding: str) -> TaskCollator:
+        """Return the collator of rows that have one of the further encodings alone, by the usual names."""
+        return TaskCollator(self.encodings[encoding], self.kind, self.pad_to_multiple_of)
+
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
-        batch = dict(self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))
+        batch = self._padded(self.tokenizer, features)
+        for encoding in further_encodings(features[0]):
+            padded = self._padded(self.encodings[encoding], [batch_of(row, encoding) for row in features])
+            batch |= {f"{encoding}{name}": value for name, value in padded.items()}
         if "labels" in features[0]:
             labels = np.array([row["labels"] for row in features], dtype=label_reader(self.kind).dtype)
             batch["labels"] = torch.from_numpy(labels)
         return batch
+
+    def _padded(
+        self, tokenizer: PreTrainedTokenizerBase, features: Sequence[Mapping[str, Any]]
+    ) -> dict[str, torch.Tensor]:
+        inputs = [{k: v for k, v in row.items() if k in tokenizer.model_input_names} for row in features]
+        return dict(tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))

@@ -26,6 +26,8 @@ class Split:
         train_texts: likewise, of the training rows; None where these are not the data's own.
         row_numbers: name → the numbers of its rows in the data, from 0; likewise.
         price: sum of the prices of the answers to all these rows; None where the data does not tell.
+        cut: `train`, `selection` and the names of evaluation → number of rows whose text was cut, so that models of
+            several tokenizers read the same; empty for one tokenizer.
     """
 
     train: Any
@@ -37,6 +39,7 @@ class Split:
     train_texts: Any | None = None
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
     price: float | None = None
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 def named_split(splits: Any, name: str) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from distil_nlp.data.answers import AnswerColumns
+from distil_nlp.data.encodings import OWN, rows_of
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.splits import Split
 from distil_nlp.errors import UserError
@@ -23,6 +26,7 @@ class DataLimits:
         mask_seed: seed of the collator's masks.
         words: True for training rows with `word_ids` too.
         answers: columns with the outputs of a teacher that was asked elsewhere; None without any.
+        encodings: tokenizers of further encodings of each row, by the encodings' names.
     """
 
     selection_share: float | None
@@ -30,6 +34,7 @@ class DataLimits:
     mask_seed: int
     words: bool = False
     answers: AnswerColumns | None = None
+    encodings: Mapping[str, PreTrainedTokenizerBase] = field(default_factory=dict)
 
 
 @dataclass
@@ -43,6 +48,7 @@ class TransferSet:
         collator: rows → batch.
         revision: commit of the data on the Hub; None for local data.
         scoring_collator: rows → batch for scores, where it is another one than for training.
+        teachers: the encoding that each teacher reads; empty where all read the student's.
     """
 
     task: str
@@ -51,6 +57,19 @@ class TransferSet:
     collator: Callable
     revision: str | None = None
     scoring_collator: Callable | None = None
+    teachers: tuple[str, ...] = ()
+
+    def encoding_of(self, teacher: int = 0) -> str:
+        """Return the encoding that a teacher reads, by its number."""
+        return self.teachers[teacher] if self.teachers else OWN
+
+    def read_by(self, teacher: int = 0) -> TransferSet:
+        """Return the data as a teacher reads it, by its number: the same rows and labels as its own tokens."""
+        encoding = self.encoding_of(teacher)
+        if encoding == OWN:
+            return self
+        collator: Any = self.collator
+        return replace(self, split=_read_split(self.split, encoding), collator=collator.of(encoding), teachers=())
 
     @property
     def scored_by(self) -> Callable:
@@ -88,3 +107,13 @@ class TransferSet:
     def num_labelled(self) -> int | None:
         """Number of labelled training rows; None where every row is its own label."""
         return len(data_module(self.kind).labelled_rows(self.split.train)) if self.kind.has_labels else None
+
+
+def _read_split(split: Split, encoding: str) -> Split:
+    """Return the same rows as the tokens of an encoding."""
+    return replace(
+        split,
+        train=rows_of(split.train, encoding),
+        selection=rows_of(split.selection, encoding),
+        evaluation={name: rows_of(rows, encoding) for name, rows in split.evaluation.items()},
+    )

@@ -14,8 +14,10 @@ from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from distil_nlp.data.encodings import OWN, batch_of, columns_of
 from distil_nlp.evaluation.latency import Inputs, InputSource, LatencyPlan, Lengths, TimedModel, measure_latency
 from distil_nlp.models import usable_positions
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.signals.types import forward_arguments
 from distil_nlp.utils.environment import device_name
@@ -36,6 +38,7 @@ def measure_efficiency(
     max_length: int,
     device: torch.device | str,
     bf16: bool = False,
+    encodings: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the costs of each model as keys of its block in `results.json`, and the key `efficiency`.
 
@@ -64,12 +67,15 @@ def measure_efficiency(
         max_length: tokens of the longest inputs; fewer where a model has fewer positions.
         device: where the models run.
         bf16: run under autocast in bfloat16.
+        encodings: name → the tokens that a model reads of the data's own rows, where they are not the student's; see
+            `distil_nlp.data.encodings`. An ensemble knows those of its members.
     """
     device, begin = torch.device(device), timer()
     length = min(max_length, *(usable_positions(model.config) for model in models.values()))
     copies = {name: _copy(model, device) for name, model in models.items()}
-    forwards = {name: _forward_of(model, bf16) for name, model in copies.items()}
-    columns = frozenset({"attention_mask"}).union(*map(forward_arguments, copies.values()))
+    read = {name: (encodings or {}).get(name, OWN) for name in copies}
+    forwards = {name: _forward_of(model, bf16, read[name]) for name, model in copies.items()}
+    columns = frozenset({"attention_mask"}).union(*(_columns(model, read[name]) for name, model in copies.items()))
     data = _ServedRows(rows, collator, columns, device)
 
     def longest(size: int) -> list[Inputs]:
@@ -150,12 +156,22 @@ def _random_tokens(models: Iterable[PreTrainedModel], size: int, length: int) ->
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _forward_of(model: PreTrainedModel, bf16: bool) -> TimedModel:
-    """Return the forward of a model, on the inputs that it knows."""
-    known = forward_arguments(model)
+def _columns(model: PreTrainedModel, encoding: str) -> frozenset[str]:
+    """Return the columns that a model reads; of an ensemble, those of all members."""
+    further: Any = getattr(model, "encodings", ())
+    members = zip(ensemble_members(model), further, strict=False)
+    of_members = (columns_of(forward_arguments(member), other) for member, other in members)
+    return columns_of(forward_arguments(model), encoding).union(*of_members)
+
+
+def _forward_of(model: PreTrainedModel, bf16: bool, encoding: str) -> TimedModel:
+    """Return the forward of a model, on the inputs that it knows; on those of its encoding where they are there."""
+    known = _columns(model, encoding)
 
     def forward(inputs: Inputs) -> Tensor:
-        own = fit_segments(model.config, {name: value for name, value in inputs.items() if name in known})
+        is_encoded = f"{encoding}input_ids" in inputs
+        read = {name: value for name, value in inputs.items() if name in known or not is_encoded}
+        own = fit_segments(model.config, dict(batch_of(read, encoding) if is_encoded else read))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             return model(**own).logits
 

@@ -12,6 +12,7 @@ from distil_nlp.losses.registry import TERMS
 from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import decimal, duration, percent, plural
 from distil_nlp.reporting.markdown import drop_empty, escape_markdown, markdown_table
+from distil_nlp.reporting.tokens import tokens_sentences
 from distil_nlp.tasks import TaskKind
 
 _PAIRINGS = {
@@ -182,6 +183,7 @@ def training_data(facts: CardFacts) -> dict[str, Any]:
         "labelled_rows": f"{labelled:,}" if rows and labelled is not None and labelled < rows else "",
         "max_length": facts.get("recipe.data.max_length"),
         "packing": facts.kind.truncation,
+        "tokens": [escape_markdown(sentence) for sentence in tokens_sentences(facts)],
         "masked": percent(masking["probability"], 0) if masking and masking["probability"] else "",
         "is_unmasked": bool(masking and masking["probability"] == 0),
         "has_whole_words": bool(masking and masking.get("whole_words")),

@@ -8,7 +8,7 @@ from distil_nlp.models.classes import (
     label_outputs,
     names_classes,
 )
-from distil_nlp.models.compatibility import check_vocabulary, check_words, count_ids
+from distil_nlp.models.compatibility import check_vocabulary, check_words, count_ids, has_vocabulary_of
 from distil_nlp.models.heads import has_head
 from distil_nlp.models.loading import (
     commit_of,
@@ -38,6 +38,7 @@ __all__ = [
     "commit_of",
     "count_ids",
     "has_head",
+    "has_vocabulary_of",
     "label_outputs",
     "load_config",
     "load_model",

@@ -7,15 +7,20 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from distil_nlp.errors import UserError
 
 
+def has_vocabulary_of(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Return whether the token → id maps are equal; equal sizes are not enough."""
+    return one.get_vocab() == other.get_vocab()
+
+
 def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Check that the token → id maps are equal; equal sizes are not enough.
+    """Check that the token → id maps are equal.
 
     Raises:
         UserError: if they are not, with the number of tokens that differ, and an example.
     """
-    student_ids, teacher_ids = student.get_vocab(), teacher.get_vocab()
-    if student_ids == teacher_ids:
+    if has_vocabulary_of(teacher, student):
         return
+    student_ids, teacher_ids = student.get_vocab(), teacher.get_vocab()
     tokens = student_ids.keys() | teacher_ids.keys()
     differing = sorted(token for token in tokens if student_ids.get(token) != teacher_ids.get(token))
     example = differing[0]
@@ -26,8 +31,11 @@ def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeni
             f"{len(teacher_ids):,} and {len(student_ids):,} tokens, of which {len(differing):,} differ (for "
             f"instance {example!r} is {teacher_ids.get(example)} and {student_ids.get(example)})"
         ),
-        why="the student would read other words than the teacher",
-        fix="take a student with the teacher's tokenizer",
+        why="a distribution over the words of the one is none over those of the other",
+        fix=(
+            "take a student with the teacher's tokenizer; on a task (classification, regression, multilabel) teacher "
+            "and student may have any tokenizers"
+        ),
     )
 
 

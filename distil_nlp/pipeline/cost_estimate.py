@@ -101,14 +101,15 @@ def _trainings(
         size = student.num_parameters() + sum(weight.numel() for _, module in joint for weight in module.parameters())
         beside = _kept_beside(recipe, plan.objective_of(alike[0]), student, run.data.split.train)
         yield PlannedTraining(title, build, plan.args, steps, len(alike), size, beside)
-    if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data)):
+    if plan.recipe.teacher.finetune is None or is_finetuned(teacher_folder_of(plan.recipe, run.data.read_by())):
         return
-    rows, kind = run.data.labelled(), run.data.kind
+    data = run.data.read_by()
+    rows, kind = data.labelled(), data.kind
 
     def build_teacher(args: TrainingArguments) -> DistillationTrainer:
         objective = Objective([HardLabel()], kind)
         return DistillationTrainer(
-            model=teacher.train(), args=args, objective=objective, train_dataset=rows, data_collator=run.data.collator
+            model=teacher.train(), args=args, objective=objective, train_dataset=rows, data_collator=data.collator
         )
 
     args = training_arguments(finetuning_fields(plan.recipe), plan.folder, plan.recipe)

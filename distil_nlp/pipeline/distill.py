@@ -7,12 +7,10 @@ from pathlib import Path
 from accelerate import PartialState
 
 from distil_nlp.errors import UserError
-from distil_nlp.models import (
-    load_tokenizer,
-)
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.links import Link, chain_of
+from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
 from distil_nlp.pipeline.provenance import changed_sources, provenance_of
@@ -91,20 +89,19 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             show_run(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
         return publish_run(plan)
-    tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     with plan.args.main_process_first(desc="data"):
-        data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
-        probe = builders.probe_of(plan.recipe, tokenizer, plan.args)
+        tokenizers, data = load_data(plan)
+        probe = builders.probe_of(plan.recipe, tokenizers.student, plan.args)
     check_answers(plan.recipe, data, plan.objective)
     if plan.recipe.teacher.columns is not None:
         logger.info(answers_sentence(plan.recipe.teacher.columns, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
-    provenance = provenance_of(plan.recipe, data, tokenizer)
+    provenance = provenance_of(plan.recipe, data, tokenizers.student)
     if state == "unfinished":
         provenance.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
-    teachers = TeacherLoader(plan, tokenizer, data)
-    results = Pipeline(plan, tokenizer, data, provenance, teachers, probe).run(is_new=state == "new")
+    teachers = TeacherLoader(plan, tokenizers, data)
+    results = Pipeline(plan, tokenizers.student, data, provenance, teachers, probe).run(is_new=state == "new")
     if should_save:
         write_results(folder / RESULTS, results)
         show_run(folder, results, is_link)

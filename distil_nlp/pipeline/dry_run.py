@@ -9,15 +9,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.linear_probe import LinearProbe
-from distil_nlp.models import load_tokenizer, size_of
+from distil_nlp.models import size_of
 from distil_nlp.objective.layer_terms import LayerTerm
 from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
+from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import Link, chain_of
+from distil_nlp.pipeline.other_tokens import load_data, tokens_sentence
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import run_state
@@ -46,8 +48,8 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()
     yield "folder", f"{plan.folder}: {_STATES[run_state(plan.folder, plan.recipe)]}"
-    tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
-    data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
+    tokenizers, data = load_data(plan)
+    tokenizer = tokenizers.student
     yield "data", rows_sentence(plan, data)
     if (data.head.num_labels or 0) > 1:
         yield "classes", classes_sentence(data)
@@ -55,13 +57,15 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
         yield "probe", _probe(probe, plan)
     if plan.task.kind.has_labels:
         yield "lengths", lengths_sentence(plan, tokenizer)
+    if data.split.cut:
+        yield "tokens", tokens_sentence(plan, data)
     links = chain_of(plan.recipe)
     for link in links:
         yield (
             "first",
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
         )
-    teacher, state = _teacher(plan, data, tokenizer)
+    teacher, state = _teacher(plan, data, tokenizers)
     if plan.recipe.teacher.columns is not None:
         check_answers(plan.recipe, data, plan.objective)
         yield "teacher", answers_sentence(plan.recipe.teacher.columns, data)
@@ -108,12 +112,12 @@ def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenize
     return StudentRun(recipe, plan.objective_of(plan.main), plan.folder, plan.args, tokenizer, data, provenance)
 
 
-def _teacher(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
+def _teacher(plan: RunPlan, data: TransferSet, tokenizers: RunTokenizers) -> tuple[PreTrainedModel, str]:
     """Return the teacher, and whether it would be fine-tuned; one that would be is loaded as it is before that."""
     if plan.recipe.teacher.finetune is None:
         state = "students are made of it; it does not teach" if plan.has_answers else "used as it is"
-        return TeacherLoader(plan, tokenizer, data).load(plan.recipe), state
-    folder = teacher_folder_of(plan.recipe, data)
+        return TeacherLoader(plan, tokenizers, data).load(plan.recipe), state
+    folder = teacher_folder_of(plan.recipe, data.read_by())
     if is_finetuned(folder):
         return trained_teacher(folder, data.head), f"fine-tuned already, in {folder}"
     return teacher_to_train(plan.recipe, data.head), f"fine-tuned first, into {folder}"

@@ -22,11 +22,13 @@ from distil_nlp.models import (
     load_model,
     size_of,
 )
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline.answers import answers_block
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
 from distil_nlp.pipeline.links import Link
+from distil_nlp.pipeline.other_tokens import tokens_block
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, PLAIN, RunPlan
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.run_folder import STUDENT
@@ -38,6 +40,8 @@ from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.utils.environment import environment
+
+_OTHER_TOKENS = "teacher and student read other tokens, which have no common states"
 
 
 @dataclass
@@ -91,6 +95,7 @@ class Findings:
                 "held_out": split.held_out,
             },
             "data": {"revision": self.data.revision},
+            **tokens_block(self.plan, self.data),
             "teacher": {**self.teacher_results(costs), **teacher_scores},
             "student": {
                 **size_of(student).to_dict(),
@@ -200,6 +205,7 @@ class Findings:
             max_length=self.plan.recipe.data.max_length,
             device=self.plan.args.device,
             bf16=self.plan.args.bf16,
+            encodings={"teacher": self.data.encoding_of()},
         )
 
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any] | None:
@@ -219,7 +225,7 @@ class Findings:
         seed, own = next(iter(self.scores.students[DISTILLED].items()))
         teacher = self.scores.teacher.get(seed) or next(iter(self.scores.teacher.values()))
         return compare_models(
-            self.teacher,
+            self.teacher if not self.data.split.cut else ensemble_members(self.teacher)[0],  # the layers are its own
             student,
             self.data.kind,
             rows,
@@ -229,4 +235,5 @@ class Findings:
             batch_size=self.plan.args.per_device_eval_batch_size,
             device=self.plan.args.device,
             bf16=self.plan.args.bf16,
+            no_cka=_OTHER_TOKENS if self.data.encoding_of() else None,
         )

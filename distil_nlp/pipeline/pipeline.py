@@ -45,7 +45,7 @@ class Pipeline:
 
     Attributes:
         plan: the resolved recipe.
-        tokenizer: the teacher's.
+        tokenizer: the student's, which is the teacher's unless they have other tokens.
         data: rows and collator.
         provenance: of recipe, rows and models.
         teachers: loads and checks the teachers.
@@ -129,7 +129,7 @@ class Pipeline:
 
     def train_loss(self, run: StudentRun, teacher: PreTrainedModel) -> dict[str, float] | None:
         """Return both models' loss on training rows, which tells whether the student under-fits; None if unknown."""
-        theirs = run.train_loss(teacher, "teacher")
+        theirs = run.read_by().train_loss(teacher, "teacher")
         own = run.train_loss(load_model(str(self.plan.folder / STUDENT), self.data.head), "student")
         return theirs and own and {"rows": own["rows"], "teacher": theirs["loss"], "student": own["loss"]}
 

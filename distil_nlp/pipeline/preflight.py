@@ -20,6 +20,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.chain import validate_chain
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.other_tokens import validate_tokens
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.signal_request import student_request
@@ -61,6 +62,7 @@ def validate_plan(plan: RunPlan) -> None:
         scheme.check(plan)
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
+    validate_tokens(plan)
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)

@@ -1,4 +1,4 @@
-"""The signals of the student that a plan's objective will ask for."""
+"""The signals that a plan's objective will ask for, before data and models are loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distil_nlp.models import load_config
+from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.signals.types import SignalRequest
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def student_request(plan: RunPlan) -> SignalRequest | None:
-    """Return the signals that the terms ask of a student of the teacher's shape; None where that cannot be looked at.
+    """Return the signals that the terms ask of a student of the teacher's shape; None where it cannot be looked at."""
+    objective = bound_objective(plan)
+    return None if objective is None else objective.request("student")
+
+
+def bound_objective(plan: RunPlan) -> Objective | None:
+    """Return a plan's objective, bound to a student of the teacher's shape; None where that cannot be looked at.
 
     What is wrong with such a teacher or objective is told where it is loaded.
     """
@@ -28,4 +35,4 @@ def student_request(plan: RunPlan) -> SignalRequest | None:
             objective.bind(shape, shape)
     except Exception:
         return None
-    return objective.request("student")
+    return objective

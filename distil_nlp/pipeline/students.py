@@ -9,7 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class StudentRun:
         objective: unbound, and not shared with other students.
         folder: for its checkpoints, its record and its outputs.
         args: training arguments.
-        tokenizer: the teacher's.
+        tokenizer: the student's, which is the teacher's unless they have other tokens.
         data: rows and collator.
         provenance: of this student.
         is_main: whether it is the run's own, whose weights are kept.
@@ -98,6 +98,10 @@ class StudentRun:
     is_main: bool = True
     reference: dict[str, Outputs] | None = None
     probe: LinearProbe | None = None
+
+    def read_by(self, teacher: int = 0) -> StudentRun:
+        """Return the run with its rows as a teacher reads them, by its number, to score that teacher."""
+        return replace(self, data=self.data.read_by(teacher))
 
     def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
@@ -257,9 +261,10 @@ class StudentRun:
         own = builders.self_teacher(self.recipe, student)
         if own is not None:
             return own
-        earlier = earlier_teachers(self.recipe, self.data) if self.objective.needs_teacher else []
+        earlier = earlier_teachers(self.recipe, self.data.read_by()) if self.objective.needs_teacher else []
         models = [self._in_its_dtype(model) for model in (*earlier, teacher)]
-        return TeacherCurriculum(models) if earlier else builders.source_of(self.recipe, models[0])
+        encoding = self.data.encoding_of()
+        return TeacherCurriculum(models, encoding) if earlier else builders.source_of(self.recipe, models[0], encoding)
 
     def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the teacher in the recipe's precision; another model where it is in another one."""

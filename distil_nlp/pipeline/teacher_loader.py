@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.kinds import Metrics
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.models import (
     ClassMapping,
-    check_vocabulary,
     class_mapping,
     class_names,
     commit_of,
     load_config,
     load_model,
-    load_tokenizer,
     names_classes,
 )
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.answers import answered_outputs
+from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.scores import RunScores
@@ -43,14 +42,14 @@ class TeacherLoader:
 
     Attributes:
         plan: the resolved recipe.
-        tokenizer: the first teacher's.
+        tokenizers: of the student and of all teachers.
         data: rows and collator.
         revisions: a teacher's name → its commit on the Hub, or None for a folder; filled while loading.
         commits: those of the teachers that were loaded last, in their order.
     """
 
     plan: RunPlan
-    tokenizer: PreTrainedTokenizerBase
+    tokenizers: RunTokenizers
     data: TransferSet
     revisions: dict[str, str | None] = field(default_factory=dict)
     commits: list[str | None] = field(default_factory=list)
@@ -58,11 +57,12 @@ class TeacherLoader:
     def load(self, recipe: Recipe) -> PreTrainedModel:
         """Return the teacher of a recipe, or its ensemble; each is fine-tuned first if the recipe says so."""
         self.commits = []
-        teachers = [self._load_member(own) for own in self._single_teachers(recipe)]
+        teachers = [self._load_member(number, own) for number, own in enumerate(self._single_teachers(recipe))]
         for member in teachers:
             try_alone(member)  # raises before scoring takes its time
-        several = len(teachers) > 1
-        teacher: Any = Ensemble(teachers, builders.mixing_of(recipe)) if several else teachers[0]  # used as a model
+        if len(teachers) == 1:
+            return teachers[0]
+        teacher: Any = Ensemble(teachers, builders.mixing_of(recipe), self.tokenizers.teachers)  # used as a model
         return teacher
 
     def predict(self, teacher: PreTrainedModel, run: StudentRun) -> tuple[dict[str, Outputs], list[dict[str, Outputs]]]:
@@ -75,12 +75,12 @@ class TeacherLoader:
             answers = answered_outputs(self.data) or {}
             return answers, [answers] if answers else []
         if not isinstance(teacher, Ensemble):
-            outputs = run.predict(teacher, "teacher")
+            outputs = run.read_by().predict(teacher, "teacher")
             outputs = beside_teacher(self.data.kind, outputs, outputs)
             return outputs, [outputs]
         names = [one.teacher.name for one in builders.single_teachers(run.recipe)]
-        pairs = zip(teacher.members, names, strict=True)
-        members = [run.predict(member, f"teacher {name}") for member, name in pairs]
+        pairs = enumerate(zip(teacher.members, names, strict=True))
+        members = [run.read_by(number).predict(member, f"teacher {name}") for number, (member, name) in pairs]
         if self.are_mixable:
             return mixed_outputs(members, teacher.mixing), members
         return run.predict(teacher, "teacher"), members
@@ -119,16 +119,14 @@ class TeacherLoader:
             mapping = self._class_mapping(self.plan.recipe)
         return {"classes": {"names": list(mapping.names), "told": mapping.told}} if mapping else {}
 
-    def _load_member(self, recipe: Recipe) -> PreTrainedModel:
+    def _load_member(self, number: int, recipe: Recipe) -> PreTrainedModel:
         """Return a teacher, fine-tuned first if the recipe says so; its commit is noted."""
-        teacher = self._loaded(recipe)
+        teacher = self._loaded(number, recipe)
         self.commits.append(self.revisions[recipe.teacher.name])
         return teacher
 
-    def _loaded(self, recipe: Recipe) -> PreTrainedModel:
+    def _loaded(self, number: int, recipe: Recipe) -> PreTrainedModel:
         name = recipe.teacher.name
-        if name != self.plan.recipe.teacher.name:
-            check_vocabulary(self.tokenizer, load_tokenizer(name, recipe.teacher.revision))
         if recipe.teacher.columns is not None:
             self.revisions[name] = commit_of(name, recipe.teacher.revision)
             return teacher_to_train(recipe, self.data.head)
@@ -141,14 +139,15 @@ class TeacherLoader:
                 logger.info(f"{name}: the data has numbers for its classes, which are the teacher's: {mapping}")
             return teacher
         before = [self._try_out] if name == self.plan.recipe.teacher.name else []  # students are made of the first
-        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, self.data, self.tokenizer, *before)
+        data, tokenizer = self.data.read_by(number), self.tokenizers.of_teacher(number)
+        teacher, is_new, self.revisions[name] = finetuned_teacher(recipe, data, tokenizer, *before)
         logger.info(f"teacher: {name}, {'fine-tuned now' if is_new else 'fine-tuned by an earlier run'}")
         return teacher
 
     def _try_out(self, teacher: PreTrainedModel) -> None:
         """Try a teacher that is not fine-tuned yet, and the run's own student of it."""
         objective = self.plan.objective_of(self.plan.main)
-        try_teacher(teacher, self.plan.recipe, objective, self.tokenizer, self.data.head)
+        try_teacher(teacher, self.plan.recipe, objective, self.tokenizers.student, self.data.head)
 
     def _single_teachers(self, recipe: Recipe) -> list[Recipe]:
         """Return a recipe for each teacher alone; in an ensemble, names that are the data's count for themselves."""

@@ -226,6 +226,21 @@ class Data(Block):
     revision: str | None = described("Commit of the data set on the Hub.", null="for local files")
 
 
+class TokenizedRows(Block):
+    """Rows of a split that models of several tokenizers read."""
+
+    rows: int = described("All rows, each of which took part.")
+    cut: int = described("Rows whose text was cut, where the first of the tokenizers comes to `data.max_length`.")
+
+
+class Tokenizers(Block):
+    """The tokenizers of a run whose teacher reads other tokens than its student."""
+
+    student: str = described("The model whose tokenizer the student has.")
+    others: list[str] = described("Teachers that read other tokens.")
+    rows: dict[Annotated[str, "train or split"], TokenizedRows] = described("Rows of training and of each split.")
+
+
 class Latency(Block):
     """Time of an inference forward of a whole batch: one model in one setting."""
 
@@ -789,6 +804,10 @@ class Results(Block):
     )
     rows: Rows = described("Sizes of the data.")
     data: Data = described("Version of the data.")
+    tokenizers: Tokenizers = described(
+        "Tokenizers of teacher and student, and how alike their texts are.",
+        absent="where teacher and student have one vocabulary",
+    )
     teacher: Teacher = described("The teacher; its scores are the first seed's where each seed has one.")
     student: Student = described("The run's own student, of the first seed.")
     exits: list[Exit] = described(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from distil_nlp.data.encodings import OWN
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import Signals
@@ -25,10 +26,11 @@ class TeacherCurriculum(ChangingTeacher):
 
     Args:
         teachers: models of equal shape, the last one the teacher that is scored.
+        encoding: the tokens that they read, where they are not the student's; see `distil_nlp.data.encodings`.
     """
 
-    def __init__(self, teachers: Sequence[PreTrainedModel]):
-        self._sources: list[FrozenTeacher] = [FrozenTeacher(teacher) for teacher in teachers]
+    def __init__(self, teachers: Sequence[PreTrainedModel], encoding: str = OWN):
+        self._sources: list[FrozenTeacher] = [FrozenTeacher(teacher, encoding) for teacher in teachers]
         self._active, self._device = 0, torch.device("cpu")
         self.model = teachers[-1]
         self.inputs = frozenset().union(*(source.inputs for source in self._sources))
@@ -36,6 +38,10 @@ class TeacherCurriculum(ChangingTeacher):
     @property
     def models(self) -> list[PreTrainedModel]:
         return [source.model for source in self._sources]
+
+    @property
+    def encodings(self) -> list[str]:
+        return [source.encoding for source in self._sources]
 
     def attach(self, objective: Objective, mixes: bool = False) -> None:
         """Freeze all models and put hooks on them."""
@@ -68,7 +74,7 @@ class TeacherCurriculum(ChangingTeacher):
     def for_trainer(self) -> TeacherSource:
         """Return itself, or one of the same models where another trainer has attached this one."""
         is_free = all(source.for_trainer() is source for source in self._sources)
-        return self if is_free else TeacherCurriculum(self.models)
+        return self if is_free else TeacherCurriculum(self.models, self.encodings[0])
 
     def remove_hooks(self) -> None:
         """Take every hook off the models, and give them back their modes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from distil_nlp.data.encodings import OWN, batch_of
 from distil_nlp.errors import UserError
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.teachers.mixing import Mixing
@@ -27,12 +28,16 @@ class Ensemble(nn.Module):
         teachers: models with the same kind of head, vocabulary and labels, of any depth and width; they are put into
             eval mode.
         mixing: how their outputs are mixed; by default the mean of the logits, all with the same weight.
+        encodings: the tokens that each of them reads, where they are not all the student's; see
+            `distil_nlp.data.encodings`.
 
     Raises:
         UserError: if they have different numbers of outputs, or not each of them has a weight.
     """
 
-    def __init__(self, teachers: Sequence[PreTrainedModel], mixing: Mixing | None = None):
+    def __init__(
+        self, teachers: Sequence[PreTrainedModel], mixing: Mixing | None = None, encodings: Sequence[str] | None = None
+    ):
         super().__init__()
         sizes = [_num_outputs(model) for model in teachers]
         if len(set(sizes)) > 1:
@@ -46,23 +51,37 @@ class Ensemble(nn.Module):
         mixing = mixing or Mixing((1.0,) * len(teachers))
         if len(mixing.weights) != len(teachers):
             raise UserError("teacher.ensemble", f"{len(teachers)} weights, one a teacher", str(len(mixing.weights)))
+        self.encodings = tuple(encodings or [OWN] * len(teachers))
         self.members = cast(Sequence[PreTrainedModel], nn.ModuleList(teachers))
         self.mixing = replace(mixing, sizes=tuple(_num_parameters(model) for model in teachers))
         self.eval()
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **further: Any,
     ) -> Any:
-        """Return the output of the first model, with the mixed logits."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        active = self.mixing.active
-        outputs = {number: self._run(self.members[number], inputs) for number in sorted({0, *active})}
+        """Return the output of the first model, with the mixed logits.
+
+        A teacher that reads other tokens is given those in the columns of its encoding, or else the student's.
+        """
+        own = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        active, inputs = self.mixing.active, {**own, **further}
+        outputs = {number: self._run(number, inputs) for number in sorted({0, *active})}
         outputs[0].logits = self.mixing.of(active).mixed([outputs[number].logits for number in active])
         return outputs[0]
 
-    def _run(self, member: PreTrainedModel, inputs: dict[str, Any]) -> Any:
+    def _run(self, number: int, inputs: Mapping[str, Any]) -> Any:
+        member, inputs = self.members[number], batch_of(inputs, self._encoding_in(number, inputs))
         names = inspect.signature(member.forward).parameters
         return member(**fit_segments(member.config, {name: value for name, value in inputs.items() if name in names}))
+
+    def _encoding_in(self, number: int, inputs: Mapping[str, Any]) -> str:
+        """Return the encoding of a teacher if a batch has it, else the student's."""
+        encoding = self.encodings[number]
+        return encoding if f"{encoding}input_ids" in inputs else OWN
 
     @property
     def config(self) -> PretrainedConfig:

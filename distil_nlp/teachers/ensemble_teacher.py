@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from distil_nlp.data.encodings import columns_of
 from distil_nlp.data.row_sets import RowCollator, logit_labels
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments
-from distil_nlp.teachers.cache import CacheConfig, TeacherCache
+from distil_nlp.teachers.alignment import validate_alignment
+from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.mixing import MixedVocabulary, Mixing
 from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher, TeacherSource
@@ -29,7 +31,7 @@ class EnsembleTeacher(TeacherSource):
     differentiate the teacher's own loss.
 
     Args:
-        model: the teachers, and how they are mixed.
+        model: the teachers, how they are mixed, and the tokens that each of them reads.
         caches: settings of each one's cache; None to ask the models.
     """
 
@@ -37,9 +39,14 @@ class EnsembleTeacher(TeacherSource):
 
     def __init__(self, model: Ensemble, caches: Sequence[CacheConfig] | None = None):
         self.model, self.caches = model, caches
-        self.inputs = forward_arguments(model)
+        pairs = zip(model.members, model.encodings, strict=True)
+        self.inputs = frozenset().union(*(columns_of(forward_arguments(one), encoding) for one, encoding in pairs))
         self._mixing = model.mixing
         self._sources: dict[int, FrozenTeacher] = {}
+
+    @property
+    def encodings(self) -> list[str]:
+        return list(self.model.encodings)
 
     def for_trainer(self) -> TeacherSource:
         """Return the source for one trainer: itself, or a new one where another trainer has attached it."""
@@ -55,6 +62,8 @@ class EnsembleTeacher(TeacherSource):
         request = objective.request("teacher")
         self._objective, self._gives_logits = objective, request.logits
         runs_as_one = _runs_as_one(objective, self.caches is not None)
+        if runs_as_one and any(self.model.encodings):
+            validate_alignment(objective, request)
         self._mixing = Mixing((1.0,)) if runs_as_one else self.model.mixing
         requests = {0: request} if runs_as_one else _requests(self._mixing, request)
         try:
@@ -67,7 +76,10 @@ class EnsembleTeacher(TeacherSource):
             raise
 
     def _source(self, model: Any, number: int) -> FrozenTeacher:
-        return FrozenTeacher(model) if self.caches is None else CachedTeacher(model, self.caches[number])
+        encoding = self.model.encodings[number]
+        if self.caches is None:
+            return FrozenTeacher(model, encoding)
+        return CachedTeacher(model, self.caches[number], encoding)
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
         """Prepare each teacher, one after another; the collator then reads from all their caches."""
@@ -75,10 +87,9 @@ class EnsembleTeacher(TeacherSource):
             columns = collator.columns - (self.inputs - source.inputs)  # as if it were the only teacher
             source.prepare(rows, replace(collator, columns=columns, lookup_outputs=None), **options)
         cached = [source for source in self._sources.values() if isinstance(source, CachedTeacher)]
-        caches = [source.cache for source in cached if source.cache is not None]
-        if caches:
-            collator.lookup_outputs = partial(_look_all_up, caches)
-            self.cached_epochs = max(cache.layout.epochs for cache in caches)
+        if cached:
+            collator.lookup_outputs = partial(_look_all_up, [source.lookup for source in cached])
+            self.cached_epochs = max(source.cached_epochs or 1 for source in cached)
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return the mixed logits, and the other signals of the first teacher."""
@@ -117,9 +128,9 @@ def _requests(mixing: Mixing, request: SignalRequest) -> dict[int, SignalRequest
     return first | {number: SignalRequest(logits=True) for number in active if number}
 
 
-def _look_all_up(caches: Sequence[TeacherCache], *arguments: Any) -> list[dict[str, Tensor]]:
+def _look_all_up(lookups: Sequence[Callable[..., dict[str, Tensor]]], *arguments: Any) -> list[dict[str, Tensor]]:
     """Return the cached fields of a batch, of each teacher; arguments as for `TeacherCache.lookup`."""
-    return [cache.lookup(*arguments) for cache in caches]
+    return [lookup(*arguments) for lookup in lookups]
 
 
 def _runs_as_one(objective: Objective, is_cached: bool) -> bool:

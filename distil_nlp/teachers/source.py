@@ -6,16 +6,18 @@ A source other than a frozen model (a moving average, peers, a file of outputs) 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
-from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.data.encodings import OWN, batch_of, columns_of, rows_of
+from distil_nlp.data.row_sets import RowCollator, present_tokens
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import detach_signals, double_backward_attention, gradient_at_embeddings
 from distil_nlp.losses.soft_targets import SoftTargetKL
@@ -24,6 +26,7 @@ from distil_nlp.objective import ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments, forward_with_signals
+from distil_nlp.teachers.alignment import validate_alignment
 from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
 
 _FROZEN = "_distil_nlp_frozen"
@@ -80,6 +83,11 @@ class TeacherSource:
         return [] if self.model is None else ensemble_members(self.model)
 
     @property
+    def encodings(self) -> list[str]:
+        """The encoding that each of the models reads."""
+        return [OWN] * len(self.models)
+
+    @property
     def shape(self) -> ModelShape | None:
         """The sizes of the model, for terms that pair layers; None without a model."""
         return None if self.model is None else ModelShape.of(self.model.config)
@@ -126,13 +134,14 @@ class FrozenTeacher(TeacherSource):
 
     Args:
         model: a `PreTrainedModel` or an `Ensemble`; it is frozen by `attach`.
+        encoding: the tokens that it reads, where they are not the student's; see `distil_nlp.data.encodings`.
     """
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
-        self.inputs = forward_arguments(model)
+    def __init__(self, model: PreTrainedModel, encoding: str = OWN):
+        self.model, self.encoding = model, encoding
+        self.inputs = columns_of(forward_arguments(model), encoding)
         self._hooks: list[Recorder | EmbeddingMixer | Freeze] = []
 
     def attach(self, objective: Objective, mixes: bool = False, request: SignalRequest | None = None) -> None:
@@ -140,12 +149,21 @@ class FrozenTeacher(TeacherSource):
 
         Args:
             request: the signals to capture; by default all that the objective needs.
+
+        Raises:
+            UserError: for terms that compare tokens, where the teacher reads others than the student.
         """
         self.objective, self.request = objective, request or objective.request("teacher")
+        if self.encoding != OWN:
+            validate_alignment(objective, self.request)
         on_tokens = objective.kind.level == "token"
         projects = not objective.kind.predicts_words
         self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=projects)
         self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
+
+    @property
+    def encodings(self) -> list[str]:
+        return [self.encoding] * len(self.models)
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
         """Move the model to the device, from which another trainer may have taken it."""
@@ -161,6 +179,7 @@ class FrozenTeacher(TeacherSource):
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Run the model."""
+        batch = dict(batch_of(batch, self.encoding))
         if not self.objective.request("student").input_gradient:
             with torch.no_grad():
                 return self._forward(batch)
@@ -183,10 +202,11 @@ class CachedTeacher(FrozenTeacher):
     Args:
         model: see `FrozenTeacher`.
         config: settings of the cache.
+        encoding: see `FrozenTeacher`.
     """
 
-    def __init__(self, model: PreTrainedModel, config: CacheConfig):
-        super().__init__(model)
+    def __init__(self, model: PreTrainedModel, config: CacheConfig, encoding: str = OWN):
+        super().__init__(model, encoding)
         self.config = config
         self.cache: TeacherCache | None = None
 
@@ -221,17 +241,38 @@ class CachedTeacher(FrozenTeacher):
             cached_temperature(self.objective),
         )
         self.to(options["device"])
-        self.cache = open_or_build_cache(self.model, rows, collator, contents, self.config, self._recorder, **options)
+        read = (rows, collator) if self.encoding == OWN else (rows_of(rows, self.encoding), collator.of(self.encoding))
+        self.cache = open_or_build_cache(self.model, *read, contents, self.config, self._recorder, **options)
         self.cached_epochs = self.cache.layout.epochs
-        collator.lookup_outputs = self.cache.lookup
+        collator.lookup_outputs = self.lookup
         if not keep_model:
             self.to("cpu")
+
+    @property
+    def lookup(self) -> Callable[..., dict[str, Tensor]]:
+        """The function that looks up the cached fields of a batch; arguments as for `TeacherCache.lookup`."""
+        assert self.cache is not None
+        return self.cache.lookup if self.encoding == OWN else partial(_look_up, self.cache, self.encoding)
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return cached signals; run the model on batches without cached outputs."""
         if self.cache is not None and "cached_outputs" in batch:
-            return self.cache.signals(batch["cached_outputs"], batch.get("attention_mask"))
+            own = batch_of(batch, self.encoding)
+            return self.cache.signals(own["cached_outputs"], own.get("attention_mask"))
         return super().signals(batch)
+
+
+def _look_up(
+    cache: TeacherCache,
+    encoding: str,
+    numbers: Sequence[int],
+    epochs: Sequence[int],
+    batch: Mapping[str, Any],
+    present: Any,
+) -> dict[str, Tensor]:
+    """Return the cached fields of a batch, by the tokens of an encoding instead of the student's."""
+    own = batch_of(batch, encoding)
+    return cache.lookup(numbers, epochs, own, present_tokens(own))
 
 
 @contextmanager

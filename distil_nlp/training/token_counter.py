@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distil_nlp.data.encodings import OWN
 from distil_nlp.models.tails import Tail
 
 TOKENS_FORWARD, TOKENS_BACKWARD = "tokens_forward", "tokens_backward"
@@ -26,16 +27,25 @@ class TokenCounter:
     Args:
         student: counts whole.
         teachers: likewise, where they run.
+        encodings: the tokens that each teacher reads; the student's if None.
         joint: modules that train together with the student.
     """
 
-    def __init__(self, student: PreTrainedModel, teachers: Sequence[PreTrainedModel], joint: Sequence[nn.Module] = ()):
-        self._batch: tuple[int, int] | None = None
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teachers: Sequence[PreTrainedModel],
+        joint: Sequence[nn.Module] = (),
+        encodings: Sequence[str] | None = None,
+    ):
+        self._batch: Mapping[str, Any] | None = None
         self.start()
-        parts = [*((model.base_model, 1.0) for model in (student, *teachers)), *_parts(joint, student)]
+        read = zip(teachers, encodings or [OWN] * len(teachers), strict=True)
+        parts = [(student.base_model, 1.0, OWN), *((model.base_model, 1.0, encoding) for model, encoding in read)]
+        parts += [(encoder, share, OWN) for encoder, share in _parts(joint, student)]
         self._handles = [
-            encoder.register_forward_hook(partial(self._count, share), with_kwargs=True)
-            for encoder, share in parts
+            encoder.register_forward_hook(partial(self._count, share, encoding), with_kwargs=True)
+            for encoder, share, encoding in parts
             if share
         ]
 
@@ -51,16 +61,18 @@ class TokenCounter:
     @contextmanager
     def counting(self, batch: Mapping[str, Any]) -> Iterator[None]:
         """Within this context, count the forwards that read a batch of a `RowCollator`."""
-        self._batch = batch.get("tokens", 0), len(batch["input_ids"])
+        self._batch = batch
         try:
             yield
         finally:
             self._batch = None
 
-    def _count(self, share: float, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _count(
+        self, share: float, encoding: str, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any
+    ) -> None:
         if self._batch is None:
             return
-        tokens, size = self._batch
+        tokens, size = self._batch.get(f"{encoding}tokens", 0), len(self._batch["input_ids"])
         read = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         passed = share * tokens * len(read) / size
         self._forward += passed

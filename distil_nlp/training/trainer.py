@@ -186,7 +186,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
         self.teacher_student = TeacherStudent(model, self.source, objective, mixup is not None, further)
         joint = [module for _, module in objective.joint.values()]
-        self.token_counter = TokenCounter(model, self.source.models, joint)
+        self.token_counter = TokenCounter(model, self.source.models, joint, self.source.encodings)
         self.teacher_student.add_hooks(self.token_counter)
         if args.deepspeed_plugin is not None:
             AcceleratorState._reset_state()  # accelerate allows DeepSpeed one trainer, even after that has finished

@@ -13,8 +13,8 @@ from distil_nlp.data.fingerprint import hash_json
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics
 from distil_nlp.evaluation.predict import Outputs, predict
-from distil_nlp.models import load_tokenizer
-from distil_nlp.pipeline import builders, preflight
+from distil_nlp.pipeline import preflight
+from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import DISTILLED, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
@@ -91,12 +91,11 @@ def load_tree_data(recipe: Recipe, recipe_name: str, run: Path | None, output: P
     if run is None:
         preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()
-    tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
-    data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
-    provenance = provenance_of(plan.recipe, data, tokenizer)
+    tokenizers, data = load_data(plan)
+    provenance = provenance_of(plan.recipe, data, tokenizers.student)
     if run is not None:
         provenance.validate(read_json(run / PROVENANCE, UNCOMPARED), run)
-    pipeline = Pipeline(plan, tokenizer, data, provenance, TeacherLoader(plan, tokenizer, data))
+    pipeline = Pipeline(plan, tokenizers.student, data, provenance, TeacherLoader(plan, tokenizers, data))
     majority = pipeline.majority()
     teacher, states = _teacher_outputs(pipeline, majority, TeacherFile(output, _key(plan, provenance)), with_states)
     return TreeData(
@@ -177,7 +176,7 @@ def _teacher_outputs(
     scores = RunScores(data.task, majority)
     run = pipeline.student_run(plan.main, scores)
     teacher = pipeline.teacher_of(plan.main, run, scores)
-    outputs, states = {}, {}
+    outputs, states, data = {}, {}, data.read_by()
     logger.info(f"running the teacher on {len(data.split.train):,} training rows")
     for name, rows in {TRAIN: data.split.train, **data.split.evaluation}.items():
         if name in data.split.evaluation and not with_states:

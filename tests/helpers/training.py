@@ -77,7 +77,7 @@ def token_rows(count: int = 24, num_labels: int = 3, seed: int = 0) -> list[dict
     return rows
 
 
-def collator_of(kind: str, num_labels: int = 3) -> Any:
+def collator_of(kind: str, num_labels: int = 3, encodings: Any = None) -> Any:
     """Return the collator of a kind of task, for the rows of these helpers."""
     if kind == "mlm":
         return MaskingCollator(tiny.tokenizer(), seed=7)
@@ -87,7 +87,7 @@ def collator_of(kind: str, num_labels: int = 3) -> Any:
         return RankingCollator(tiny.tokenizer(), group_size=2)
     if kind == "tokens":
         return TokenCollator(tiny.tokenizer(), Tags(("O", "B-one", "I-one", "B-two")[:num_labels]))
-    return TaskCollator(tiny.tokenizer(), kind)
+    return TaskCollator(tiny.tokenizer(), kind, encodings=encodings or {})
 
 
 def trainer(
@@ -105,9 +105,15 @@ def trainer(
     gradients_every: int | None = None,
     balance: Any = None,
     changes: dict[str, Any] | None = None,
+    encodings: Any = None,
     **arguments: Any,
 ) -> DistillationTrainer:
-    """Return a trainer on the CPU, by default with three steps of eight rows. `changes`: augmentation of rows."""
+    """Return a trainer on the CPU, by default with three steps of eight rows.
+
+    Args:
+        changes: augmentation of rows.
+        encodings: tokenizers of further encodings of the rows.
+    """
     defaults = {
         "per_device_train_batch_size": 8,
         "max_steps": 3,
@@ -130,7 +136,7 @@ def trainer(
         args=TrainingArguments(str(folder), **{**defaults, **arguments}),
         train_dataset=rows if rows is not None else drawn(),
         eval_dataset=eval_rows,
-        data_collator=collator_of(kind),
+        data_collator=collator_of(kind, encodings=encodings),
         compute_metrics=compute_metrics,
         callbacks=callbacks,
         cache=cache,

@@ -47,6 +47,7 @@ def compare_models(
     max_rows: int = 2000,
     cka_rows: int = CKA_ROWS,
     cka_tokens: int = 2048,
+    no_cka: str | None = None,
 ) -> dict[str, Any]:
     """Return the block `fidelity` of `results.json`.
 
@@ -85,11 +86,12 @@ def compare_models(
         max_rows: upper limit of rows whose outputs are computed here.
         cka_rows: upper limit of rows whose layers are compared.
         cka_tokens: upper limit of tokens for CKA.
+        no_cka: why the layers of the two models cannot be compared, if they cannot.
     """
     comparison = _Comparison(teacher, student, task_kind(kind), rows, collator, batch_size, device, bf16)
     known = outputs if comparison.kind.level == "sequence" else None
     fidelity = comparison.of_known(*known) if known else comparison.of_outputs(max_rows)
-    return fidelity | comparison.of_layers(cka_rows, cka_tokens)
+    return fidelity | ({"cka_not_measured": no_cka} if no_cka else comparison.of_layers(cka_rows, cka_tokens))
 
 
 def compare_outputs(teacher: Outputs, student: Outputs, kind: TaskKind) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from distil_nlp.pipeline.builders.data import (
     augmentation_arguments,
+    check_inputs,
     configuration_of,
     data_name,
     folder_name,
@@ -29,11 +30,13 @@ from distil_nlp.pipeline.builders.teacher import (
     teacher_dtype,
     without_needless_finetuning,
 )
+from distil_nlp.pipeline.builders.tokenizers import tokenizers_of
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
 
 __all__ = [
     "DEFAULT_SEED",
     "augmentation_arguments",
+    "check_inputs",
     "check_student",
     "configuration_of",
     "data_name",
@@ -53,6 +56,7 @@ __all__ = [
     "task_of",
     "teacher_cache",
     "teacher_dtype",
+    "tokenizers_of",
     "training_arguments",
     "transfer_set",
     "validate_probe",

@@ -22,6 +22,7 @@ from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.models import check_words, load_config, load_tokenizer, load_with_missing_keys, usable_positions
 from distil_nlp.models.positions import trained_positions
 from distil_nlp.pipeline.builders.teacher import answers_of, single_teachers
+from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, OTHER_KINDS_REMEDY, TASKS, Head, Task
@@ -46,20 +47,16 @@ _MEANT = {
 """A word of a name, such as `token_classification` → the task that it has here."""
 
 
-def transfer_set(
-    recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
-) -> TransferSet:
+def transfer_set(recipe: Recipe, task: Task, tokenizers: RunTokenizers, args: TrainingArguments) -> TransferSet:
     """Load and tokenise the recipe's data. Rows to choose a checkpoint by are split off where training evaluates.
 
     Raises:
-        UserError: if inputs are longer than the models' positions, or the data cannot be loaded.
+        UserError: if a teacher lacks embeddings of its tokenizer's words, or the data cannot be loaded.
     """
-    options = recipe.data
-    for teacher in single_teachers(recipe):
+    options, tokenizer = recipe.data, tokenizers.student
+    for number, teacher in enumerate(single_teachers(recipe)):
         config = load_config(teacher.teacher.name, teacher.teacher.revision)
-        check_positions(recipe, usable_positions(config), teacher.teacher.name)
-        _tell_trained_positions(recipe, config, teacher.teacher.name)
-        check_words(tokenizer, config, teacher.teacher.name)
+        check_words(tokenizers.of_teacher(number), config, teacher.teacher.name)
     splits = load_splits(options.path, configuration_of(recipe, task), options.revision, options.streaming)
     commit = commit_of_data(options.path, options.revision, splits)
     limits = DataLimits(
@@ -68,9 +65,10 @@ def transfer_set(
         mask_seed=args.seed,
         words=options.augmentation.replacement is not None,
         answers=answers_of(recipe),
+        encodings=tokenizers.further,
     )
     data = data_module(task.kind).load(splits, tokenizer, task, options, limits)
-    data.revision = commit
+    data.revision, data.teachers = commit, tokenizers.teachers
     if data.group_size:
         check_grouping(args, data.group_size)
     _check_best_metric(args.metric_for_best_model, task, data)
@@ -91,6 +89,14 @@ def _check_best_metric(name: str | None, task: Task, data: TransferSet) -> None:
             why="no evaluation would have it",
             fix=f"set data.task={data.task} and training.metric_for_best_model={own[0]}",
         )
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Raise UserError if inputs are longer than the positions of a teacher."""
+    for teacher in single_teachers(recipe):
+        config = load_config(teacher.teacher.name, teacher.teacher.revision)
+        check_positions(recipe, usable_positions(config), teacher.teacher.name)
+        _tell_trained_positions(recipe, config, teacher.teacher.name)
 
 
 def configuration_of(recipe: Recipe, task: Task) -> str | None:

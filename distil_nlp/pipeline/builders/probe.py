@@ -86,8 +86,8 @@ def _is_classification(task: Task) -> bool:
 def _recipe_of_probe(recipe: Recipe, section: ProbeSection) -> Recipe:
     """Return the recipe with the probe's data in the place of its own."""
     shared = {key: getattr(section, key) for key in _SHARED_KEYS}
-    limits = {"max_train_rows": section.max_rows, "max_evaluation_rows": section.max_rows}
-    data = DataSection(**shared, **limits, max_length=recipe.data.max_length)
+    limit, length = section.max_rows, recipe.data.max_length
+    data = DataSection(**shared, max_train_rows=limit, max_evaluation_rows=limit, max_length=length)
     return recipe.model_copy(update={"data": data})
 
 

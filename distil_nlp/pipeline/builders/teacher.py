@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distil_nlp.data import AnswerColumns
+from distil_nlp.data.encodings import OWN
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
 from distil_nlp.recipe import Recipe
@@ -23,7 +24,7 @@ from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
 from distil_nlp.teachers.guides import Guides
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from distil_nlp.teachers.mixing import Mixing
-from distil_nlp.teachers.source import TeacherSource
+from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher, TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -112,10 +113,21 @@ def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | No
     return CheckpointMeanTeacher(student, section.count, section.every)
 
 
-def source_of(recipe: Recipe, teacher: PreTrainedModel | Ensemble) -> TeacherSource | PreTrainedModel:
-    """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is."""
+def source_of(
+    recipe: Recipe, teacher: PreTrainedModel | Ensemble, encoding: str = OWN
+) -> TeacherSource | PreTrainedModel:
+    """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is.
+
+    Args:
+        recipe: of the student.
+        teacher: one model, or several.
+        encoding: the tokens that one model reads; where they are not the student's, it is returned as a source too.
+    """
     if not isinstance(teacher, Ensemble):
-        return teacher
+        cache = teacher_cache(recipe)
+        if encoding == OWN:
+            return teacher
+        return FrozenTeacher(teacher, encoding) if cache is None else CachedTeacher(teacher, cache, encoding)
     if recipe.teacher.guided == "dense":
         cache = teacher_cache(recipe)
         guides = [cache] * len(teacher.members) if cache else None

@@ -16,6 +16,7 @@ from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, 
 from distil_nlp.reporting.schemes import compute_table, scheme_sentences
 from distil_nlp.reporting.scores import LABELS_ONLY, answers_word, learned_from_answers, teacher_word
 from distil_nlp.reporting.tables import Table, training_table
+from distil_nlp.reporting.tokens import tokens_sentences
 from distil_nlp.reporting.verdicts import Severity, Verdict, leading_verdict, verdicts
 from distil_nlp.results import RunResults
 
@@ -107,6 +108,7 @@ def run_page(run: RunResults) -> Page:
                 [tables.quality_table(run), breakdown.lengths_table(run)],
                 [scores.scores_figure(run)],
             ),
+            ReportSection("Tokens", tokens_sentences(run)),
             ReportSection("Training scheme", scheme_sentences(run), [compute_table(run)]),
             ReportSection(
                 "Teachers",

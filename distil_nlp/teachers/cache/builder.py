@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.data.row_sets import RowCollator, present_tokens
 from distil_nlp.data.sampling import EpochRows, encode_index
 from distil_nlp.errors import UserError
 from distil_nlp.signals.types import forward_with_signals
@@ -266,15 +266,10 @@ class _TeacherPass:
 
     @torch.no_grad()
     def _run(self, batch: dict[str, Any]) -> tuple[Fields, dict[str, float], RowPositions]:
-        positions = RowPositions.of(batch, self.contents, attended_tokens(batch))
+        positions = RowPositions.of(batch, self.contents, present_tokens(batch))
         batch = send_to_device(batch, self.device)
         signals = forward_with_signals(self.teacher, batch, batch["rows"], recorder=self.recorder)
         return self.contents.fields(signals, batch["rows"]), self.contents.scalings(signals), positions
-
-
-def attended_tokens(batch: dict[str, Any]) -> np.ndarray:
-    """Return True for tokens that are not padding, (batch, seq); all of them without a mask."""
-    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy().astype(bool)
 
 
 def split_rows(fields: Fields, positions: RowPositions, contents: CachedSignals, size: int) -> Iterator[Fields]:

@@ -18,6 +18,7 @@ from distil_nlp.teachers.cache.contents import CachedSignals
 CACHE_VERSION = 1
 """Version of computation and storage; caches of another version are not used."""
 _LABELS = {"labels", "label", "label_ids"}
+_TOKENIZERS = ("tokenizer", "encodings")
 
 
 def cache_key(
@@ -53,9 +54,9 @@ def cache_fingerprint(key: Mapping[str, Any]) -> str:
 
 
 def _settings(collator: Any) -> dict[str, Any]:
-    """Return a collator's class and fields, without its tokenizer."""
+    """Return a collator's class and fields, without its tokenizers."""
     fields = dataclasses.fields(collator) if dataclasses.is_dataclass(collator) else ()
-    values = {field.name: _plain(getattr(collator, field.name)) for field in fields if field.name != "tokenizer"}
+    values = {field.name: _plain(getattr(collator, field.name)) for field in fields if field.name not in _TOKENIZERS}
     return {"class": type(collator).__name__, **values}
 
 

@@ -1,0 +1,36 @@
+"""What is told of a run whose teacher reads other tokens than its student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distil_nlp.redaction import last_component
+from distil_nlp.reporting.formatting import percent, plural
+from distil_nlp.results import RunResults
+
+
+def tokens_sentences(run: RunResults) -> list[str]:
+    """Return whose tokens the models read, and how many rows were cut for it; [] for one vocabulary."""
+    block = run.get("tokenizers")
+    if not block:
+        return []
+    others = [last_component(name) for name in block["others"]]
+    own = "reads its own tokens" if len(others) == 1 else "read their own tokens"
+    names = f"The student has the tokenizer of {last_component(block['student'])}; {' and '.join(others)} {own}"
+    return [f"{names} of the same texts.", cuts(block)]
+
+
+def cuts(block: Mapping[str, Any]) -> str:
+    """Return how many rows took part, and how many were cut, from the block `tokenizers` of `results.json`."""
+    train, *others = block["rows"].items()
+    parts = [f"{_cut(own)} of {name}" for name, own in others if own["cut"]]
+    more = f" ({', '.join(parts)} likewise)" if parts else ""
+    return (
+        f"All {plural(train[1]['rows'], 'training row')} took part; {_cut(train[1])} were cut where the first of the "
+        f"tokenizers comes to its last token, so that all models read the same text{more}."
+    )
+
+
+def _cut(rows: Mapping[str, int]) -> str:
+    return f"{rows['cut']:,} ({percent(rows['cut'] / max(rows['rows'], 1))})"
