@@ -366,9 +366,9 @@ def _check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
         raise UserError(
             None,
             "a tokenizer with a padding token",
-            f"{type(tokenizer).__name__} without one",
+            f"{type(tokenizer).__name__} without one ({shown(tokenizer.name_or_path)})",
             why="rows of unlike length cannot share a batch",
-            fix="set pad_token in the teacher's tokenizer_config.json",
+            fix="set pad_token in its tokenizer_config.json",
         )
 
 

@@ -12,7 +12,8 @@ from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.cka import LinearCKA
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.input_gradients import InputGradient
-from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.losses.r_drop import RDrop
+from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.ensemble import Ensemble
@@ -23,7 +24,7 @@ from tests.helpers import byte_pairs, tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, trainer
-from tests.workers.other_tokens import new, rows, terms, train
+from tests.workers.other_tokens import TEXTS, new, rows, terms, train
 
 EXACT = {"dtype": "float32"}
 
@@ -184,6 +185,33 @@ def test_each_model_counts_its_own_tokens(tmp_path):
     own, other = (2 * sum(map(len, data[name])) for name in ("input_ids", "teacher_input_ids"))
     assert own != other
     assert made.token_counter.totals == {"tokens_forward": own + other, "tokens_backward": own}
+
+
+def test_two_passes_and_evaluations_ask_the_teacher_by_its_tokens(tmp_path):
+    """Prevents a doubled batch, or one of evaluation, that is given to the teacher as the student's tokens."""
+    dropped = tiny.classifier(2, 3, seed=1, hidden_dropout_prob=0.1)
+    data, teacher = rows(byte_pairs.tokenizer()), byte_pairs.classifier(4, 3)
+    teacher.classifier.out_proj.weight.data.mul_(50)  # answers that differ from text to text
+    made = trainer(
+        tmp_path,
+        dropped,
+        FrozenTeacher(teacher, "teacher_"),
+        [SoftTargetKL(1.0), RDrop(1.0)],
+        kind="classification",
+        rows=data,
+        eval_rows=data,
+        encodings={"teacher_": byte_pairs.tokenizer()},
+        max_steps=1,
+        per_device_train_batch_size=11,
+        learning_rate=0.0,
+    )
+    run(made)
+    found = made.evaluate()["eval_soft_target_kl"]
+    student, wanted = made.detach().eval(), []
+    for text in TEXTS:
+        own, other = (one(text, return_tensors="pt") for one in (tiny.tokenizer(), byte_pairs.tokenizer()))
+        wanted.append(soft_target_kl(student(**own).logits, teacher(**other).logits, 2.0))
+    assert found == pytest.approx(float(sum(wanted)) / len(TEXTS), rel=1e-4)
 
 
 @pytest.mark.parametrize("term", [HiddenCosine(1.0), AttentionKL(1.0), InputGradient(1.0), LinearCKA(1.0)])
