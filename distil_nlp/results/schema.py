@@ -395,6 +395,16 @@ class Teacher(ModelCost):
         "Scores of the teacher of each seed.", absent="unless `teacher.reseed` trained one for each of several seeds"
     )
 
+    @model_validator(mode="after")
+    def _models_have_sizes_and_scores(self) -> Teacher:
+        needed = (
+            [] if self.answers else ["parameters", "encoder_parameters", "embedding_parameters", "size_mb", "metrics"]
+        )
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"expected {', '.join(missing)} of a teacher that is a model")
+        return self
+
 
 class Initialisation(Block):
     """Origin of the student's parameters before training."""

@@ -111,7 +111,12 @@ def full_example():
         ("schema_version", 1, "schema_version: Input should be 2"),
         ("training.history", [{"step": 1, "loss of all": 1.0}], "got loss of all"),
         ("training.history", [{"step": 1, "loss": "low"}], "training.history.0.loss"),
-        ("teacher", {}, "teacher.parameters: Field required"),
+        ("teacher", {}, "teacher.name: Field required"),
+        (
+            "teacher",
+            {"name": "t", "ensemble": None, "revisions": {}, "card": {}},
+            "size_mb, metrics of a teacher that is",
+        ),
     ],
 )
 def test_mismatches_are_named(path, value, message):
