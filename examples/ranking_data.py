@@ -10,6 +10,7 @@ the question too: nobody has judged them.
 """
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -20,9 +21,9 @@ DOCUMENTS = 10
 
 def judged_sentences(rows):
     """Return question → {sentence: relevance}, of questions with an answer."""
-    judged: dict[str, dict[str, int]] = {}
+    judged: dict[str, dict[str, int]] = defaultdict(dict)
     for row in rows:
-        judged.setdefault(row["question"], {})[row["sentence"]] = int(row["label"] == 0)  # 0 is entailment: an answer
+        judged[row["question"]][row["sentence"]] = int(row["label"] == 0)  # 0 is entailment: an answer
     return {question: sentences for question, sentences in judged.items() if any(sentences.values())}
 
 

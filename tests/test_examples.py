@@ -64,6 +64,18 @@ def test_multilabel_data(tmp_path, shared):
 
 
 @pytest.mark.integration
+def test_ranking_data(tmp_path, shared):
+    """Prevents docs whose data cannot be made: ten sentences for each question of QNLI, answers among them."""
+    run_example("ranking_data.py", tmp_path, shared / "data" / "glue" / "qnli", "rows")
+    rows = [json.loads(line) for line in (tmp_path / "rows" / "validation.jsonl").read_text().splitlines()]
+    relevant: dict[str, list[int]] = {}
+    for row in rows:
+        relevant.setdefault(row["query"], []).append(row["label"])
+    assert {len(labels) for labels in relevant.values()} == {10}
+    assert all(1 <= sum(labels) < 10 for labels in relevant.values())
+
+
+@pytest.mark.integration
 def test_distil_with_trainer(tmp_path, teacher):
     """Prevents a first script that no longer matches the code."""
     (tmp_path / "texts.txt").write_text("\n".join(tiny.SENTENCES * 4) + "\n\n", encoding="utf-8")

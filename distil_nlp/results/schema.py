@@ -478,7 +478,8 @@ class MajorityBaseline(Block):
 
     metrics: MetricValues = described(
         "Scores on the first evaluation split of the majority class (classification), the mean of the training labels "
-        "(regression), the most frequent labels (multi-label classification) or the token frequencies (`mlm`)."
+        "(regression), the most frequent labels (multi-label classification), the token frequencies (`mlm`) or the "
+        "words that two texts share (ranking, embeddings)."
     )
 
 
@@ -635,11 +636,11 @@ class Fidelity(Block):
     agreement: float = described(
         "Fraction of rows (`mlm`: of masked tokens; `tokens` and `tags`: of words with a tag) on which both predict "
         "the same class, or set of labels.",
-        absent="for regression",
+        absent="for regression, ranking and embeddings",
     )
     kl: Number = described(
         "Mean KL(teacher ‖ student) in nats, at temperature 1; for `multilabel` summed over labels.",
-        absent="for regression",
+        absent="for regression, ranking and embeddings",
     )
     tokens: int = described(
         "Masked tokens compared; words for `tokens` and `tags`.", absent="unless outputs are of tokens"
