@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
@@ -86,7 +87,7 @@ def _is_classification(task: Task) -> bool:
 def _recipe_of_probe(recipe: Recipe, section: ProbeSection) -> Recipe:
     """Return the recipe with the probe's data in the place of its own."""
     shared = {key: getattr(section, key) for key in _SHARED_KEYS}
-    limits = {"max_train_rows": section.max_rows, "max_evaluation_rows": section.max_rows}
+    limits: dict[str, Any] = {"max_train_rows": section.max_rows, "max_evaluation_rows": section.max_rows}
     data = DataSection(**shared, **limits, max_length=recipe.data.max_length)
     return recipe.model_copy(update={"data": data})
 
