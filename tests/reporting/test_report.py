@@ -19,6 +19,7 @@ from distil_nlp.reporting.formatting import GAP, decimal, duration
 from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.plots.curves import gradients_figure, terms_figure
 from distil_nlp.reporting.plots.matrices import cka_figure, confusion_figures
+from distil_nlp.reporting.plots.probe import probe_figure
 from distil_nlp.reporting.plots.scores import latency_figure, scores_figure
 from distil_nlp.reporting.plots.style import SERIES, style
 from distil_nlp.reporting.report import write_report
@@ -854,3 +855,22 @@ def test_a_student_that_taught_itself_has_a_reference_and_no_teacher(tmp_path, u
     table = summary_table(example(recipe=results["recipe"]))
     assert "reference" in table
     assert "teacher" not in table
+
+
+def test_the_probe_is_drawn_beside_teacher_and_majority(tmp_path):
+    """Prevents a curve without what it is to be compared with, and a drawing of a run without a probe."""
+    facts = {
+        "task": "sst2",
+        "train_rows": 1000,
+        "test_rows": 872,
+        "pooling": "mean",
+        "majority": 0.509,
+        "teacher": 0.78,
+    }
+    scores = [0.64, 0.66, 0.701, 0.722, 0.735, 0.741, 0.744]
+    history = [{"step": 500 * i, "probe_accuracy": score} for i, score in enumerate(scores)]
+    with style():
+        drawn = probe_figure(run_of(tmp_path, training={"probe": facts, "history": history}))
+        assert probe_figure(run_of(tmp_path)) is None
+    assert "student from 0.640 to 0.744; teacher 0.780; majority class 0.509" in drawn.description
+    assert all(f">{label}<" in drawn.svg for label in ("student", "teacher", "majority class"))
