@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
-from distil_nlp.data.labels import LabelReader, is_missing
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
 from distil_nlp.data.tokenization import word_ids
@@ -23,6 +23,9 @@ from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Head, Task, TaskKind, task_kind
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
+
+_SELECTION = "rows to choose a checkpoint by"
+"""Name of the rows that are split off the training rows, which no split of a dataset has."""
 
 
 @dataclass
@@ -65,6 +68,7 @@ def load_task(
     num_proc: int | None = None,
     seed: int = 42,
     words: bool = False,
+    reader: LabelReader | None = None,
 ) -> TaskData:
     """Return tokenised rows with `input_ids`, `length` and `labels`; unlabelled rows get −100 (classes) or NaN.
 
@@ -75,6 +79,7 @@ def load_task(
             instead if scores are reported on another split.
         words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
             −1 for special tokens.
+        reader: of the label column; by default that of the kind of task.
 
     Raises:
         UserError: for missing splits or columns, an empty split, or invalid labels.
@@ -94,30 +99,43 @@ def load_task(
         chosen["validation"] = splits["validation"]
     for name, rows in chosen.items():
         _check_columns(rows, task, name, needs_labels=name != train_split)
-    reader = label_reader(task.kind)
-    labels, num_labels = reader.read(chosen, train_split, task)
-    tokenised: dict[str, Dataset] = {}
+    reader = reader or label_reader(task.kind)
+    classes = reader.read(chosen, train_split, task)
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
-    for name, rows in chosen.items():
-        rows = limit_rows(rows, limits.get(name), seed)
-        _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
-        with_words = words and name == train_split
-        tokenised[name] = _tokenise(rows, tokenizer, task, (labels, num_labels), max_length, num_proc, with_words)
-    train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
-    if selection_share and selection is None:
-        train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
-    split = Split(train, selection, {name: tokenised[name] for name in names})
+    limited = {name: limit_rows(rows, limits.get(name), seed) for name, rows in chosen.items()}
+    for name, rows in limited.items():
+        _check_labels(rows, task, reader, classes, name, complete=name != train_split)
+    selection_split = "validation" if uses_validation else None
+    if selection_share and not uses_validation:
+        selection_split = _SELECTION
+        parts = split_off(limited[train_split], selection_share, seed, "choosing the best checkpoint")
+        limited |= dict(zip((train_split, selection_split), parts, strict=True))
+    tokenised = {
+        name: _tokenise(rows, tokenizer, task, reader, classes, max_length, num_proc, words and name == train_split)
+        for name, rows in limited.items()
+    }
+    selection = tokenised[selection_split] if selection_split else None
+    split = Split(tokenised[train_split], selection, {name: tokenised[name] for name in names})
+    split.train_texts = limited[train_split].select_columns(list(task.text_columns))
     metric = task.name if task.name in GLUE else task.kind.name
-    return TaskData(metric, task.kind, labels, num_labels, split)
+    return TaskData(metric, task.kind, *classes, split)
 
 
-def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
+def load(
+    splits: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    options: Any,
+    limits: DataLimits,
+    reader: LabelReader | None = None,
+) -> TransferSet:
     """Return tokenised rows and the collator that pads them.
 
     Args:
         splits: as `load_splits` gives them.
         options: a recipe's section `data`, by attributes.
         limits: settings that all kinds of task share.
+        reader: of the label column; by default that of the kind of task.
 
     Raises:
         UserError: for a stream, and for the errors of `load_task`.
@@ -144,6 +162,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         num_proc=options.num_proc,
         seed=limits.data_seed,
         words=limits.words,
+        reader=reader,
     )
     names = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
     others = {
@@ -159,19 +178,8 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         name: row_numbers(len(splits[name]), options.max_evaluation_rows, limits.data_seed)
         for name in data.split.evaluation
     }
-    data.split.train_texts = _training_texts(splits, data.split, task, options, limits)
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, data.split, collator)
-
-
-def _training_texts(splits: Any, split: Split, task: Task, options: Any, limits: DataLimits) -> Dataset:
-    """Return the columns of text of the training rows, in the order of `split.train`."""
-    rows = splits[options.train_split].select_columns(list(task.text_columns))
-    rows = limit_rows(rows, options.max_train_rows, limits.data_seed)
-    if len(rows) == len(split.train):
-        return rows
-    assert limits.selection_share is not None  # the rest of the rows is for the choice of a checkpoint
-    return split_off(rows, limits.selection_share, limits.data_seed, "choosing the best checkpoint")[0]
 
 
 def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
@@ -214,7 +222,8 @@ def unlabelled_rows(
         UserError: for missing text columns, or an empty split.
     """
     _check_columns(rows, task, split, needs_labels=False)
-    return _tokenise(rows.select_columns(list(task.text_columns)), tokenizer, task, (None, 0), max_length, None)
+    rows, reader = rows.select_columns(list(task.text_columns)), label_reader(task.kind)
+    return _tokenise(rows, tokenizer, task, reader, (None, 0), max_length, None)
 
 
 def _evaluation_splits(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
@@ -283,7 +292,7 @@ def _is_blank(texts: Sequence[Any]) -> bool:
 
 
 def _check_labels(
-    rows: Dataset, task: Task, labels: tuple[str, ...] | None, num_labels: int, split: str, complete: bool
+    rows: Dataset, task: Task, reader: LabelReader, classes: tuple[Labels, int], split: str, complete: bool
 ) -> None:
     """Raise UserError for invalid labels, or missing ones in a split that is scored (`complete`)."""
     if task.label_column not in rows.column_names:
@@ -297,16 +306,15 @@ def _check_labels(
             why="scores need labels",
             fix="name another split with data.evaluation_splits",
         )
-    reader = label_reader(task.kind)
-    invalid = reader.invalid(values, labels, num_labels)
+    invalid = reader.invalid(values, *classes)
     if invalid:
         examples = ", ".join(map(quoted, invalid[:3]))
         raise UserError(
             f"data.{task.label_column}",
-            reader.expected(labels, num_labels),
+            reader.expected(*classes),
             f"{examples} in {split} ({len(invalid)} rows)",
             why="they cannot be learnt",
-            fix=_label_remedy(values, invalid, labels, split, complete),
+            fix=_label_remedy(values, invalid, classes[0], split, complete),
         )
 
 
@@ -330,14 +338,15 @@ def _tokenise(
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
-    classes: tuple[tuple[str, ...] | None, int],
+    reader: LabelReader,
+    classes: tuple[Labels, int],
     max_length: int,
     num_proc: int | None,
     words: bool = False,
 ) -> Dataset:
     """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
     features = {name: List(Value("int32")) for name in tokenizer.model_input_names}
-    features |= {"length": Value("int32"), **label_reader(task.kind).features(classes[1])}
+    features |= {"length": Value("int32"), **reader.features(classes[1])}
     features |= {"word_ids": List(Value("int32"))} if words else {}
     return rows.map(
         _encode,
@@ -345,18 +354,25 @@ def _tokenise(
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs=dict(tokenizer=tokenizer, task=task, classes=classes, max_length=max_length, words=words),
+        fn_kwargs=dict(
+            tokenizer=tokenizer, task=task, reader=reader, classes=classes, max_length=max_length, words=words
+        ),
         desc="tokenising",
     )
 
 
 def _encode(
-    batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, task: Task, classes: Any, max_length: int, words: bool
+    batch: dict[str, list],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    reader: LabelReader,
+    classes: Any,
+    max_length: int,
+    words: bool,
 ) -> dict[str, Any]:
-    reader = label_reader(task.kind)
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     tokens = reader.tokenise(tokenizer, texts, max_length)
-    values = batch.get(task.label_column, [None] * len(tokens["input_ids"]))
+    values = batch.get(task.label_column, [None] * len(batch[task.text_columns[0]]))
     encoded = {**tokens, **reader.columns(values, classes, tokens)}
     encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
     if words:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from distil_nlp.evaluation.latency import Inputs, InputSource, LatencyPlan, Lengths, TimedModel, measure_latency
 from distil_nlp.models import usable_positions
+from distil_nlp.models.outputs import output_logits
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.signals.types import forward_arguments
 from distil_nlp.utils.environment import device_name
@@ -157,7 +158,7 @@ def _forward_of(model: PreTrainedModel, bf16: bool) -> TimedModel:
     def forward(inputs: Inputs) -> Tensor:
         own = fit_segments(model.config, {name: value for name, value in inputs.items() if name in known})
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            return model(**own).logits
+            return output_logits(model(**own))
 
     return forward
 

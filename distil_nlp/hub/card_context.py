@@ -88,6 +88,7 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         options += f", truncation=True{f', max_length={length}' if length else ''}"
     return {
         "pipeline_tag": facts.kind.pipeline_tag,
+        "usage": facts.kind.usage,
         "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
         "call_options": options,
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],

@@ -62,6 +62,7 @@ HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
     "distribution": hard_cross_entropy,
     "number": hard_mse,
     "labels": hard_binary_cross_entropy,
+    "spans": hard_cross_entropy,
 }
 """Meaning of the outputs → (outputs, labels) → Σ over rows of a model's own loss."""
 
@@ -69,18 +70,22 @@ HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
 class HardLabel(LabelTerm):
     """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
 
-    For multi-label classification it is the sum over classes of the binary cross-entropy.
+    For multi-label classification it is the sum over classes of the binary cross-entropy; for question answering the
+    mean of those of start and end, over allowed positions.
 
     Rows are masked tokens (language modelling), first sub-words of words (token classification) or labelled rows; those
     labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False
-    outputs = ("distribution", "number", "labels")
+    outputs = ("distribution", "number", "labels", "spans")
     unit = "nats"
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
-    formulas = {"labels": "binary cross-entropy with the data’s own labels, summed over labels"}
+    formulas = {
+        "labels": "binary cross-entropy with the data’s own labels, summed over labels",
+        "spans": "cross-entropy with start and end of the data’s own answer, over allowed positions, mean of the two",
+    }
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float

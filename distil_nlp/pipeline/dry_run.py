@@ -46,7 +46,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     tokenizer = load_tokenizer(plan.recipe.teacher.name, plan.recipe.teacher.revision)
     data = builders.transfer_set(plan.recipe, plan.task, tokenizer, plan.args)
     yield "data", rows_sentence(plan, data)
-    if (data.head.num_labels or 0) > 1:
+    if data.kind.has_classes:
         yield "classes", classes_sentence(data)
     if plan.task.kind.has_labels:
         yield "lengths", lengths_sentence(plan, tokenizer)

@@ -138,7 +138,7 @@ class Findings:
         block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
         if self.scores.train_loss is not None:
             block["train_loss"] = self.scores.train_loss
-        if recipe.student.generations > 1 and self.data.kind.level == "sequence":
+        if recipe.student.generations > 1 and self.data.kind.has_row_outputs:
             generations = [*(link.outputs for link in self.links), own.outputs]
             block["mean_of_generations"] = metrics_of(self.scores.task, mean_outputs(generations, self.data.kind))
         return {"schemes": block}

@@ -413,9 +413,11 @@ class DataSection(Section):
             split → files.
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
-        task: `mlm` for text, a GLUE task, or `classification`, `multilabel` or `regression` on named columns.
+        task: `mlm` for text, a GLUE task, or `classification`, `multilabel`, `regression`,
+            `tokens` or `qa` on named columns.
         text_columns: one column, or two for pairs.
-        label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists.
+        label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists,
+            for `qa` of answers as SQuAD has them.
         label_columns: for `multilabel`, columns of 0 and 1 instead, one for each label.
         label_separator: for `multilabel`, what stands between the labels of a row where the label column has strings.
         label_names: the names of the data's classes in the order of the teacher's, where its own do not tell the order.
@@ -425,6 +427,7 @@ class DataSection(Section):
         held_out_share: for `mlm` without a validation split, the fraction of documents held out.
         selection_share: where training evaluates, the fraction of training rows split off to choose a checkpoint by.
         max_length: tokens of an input; blocks of `mlm` have exactly this length.
+        stride: for `qa`, tokens that two windows of a long context have in common.
         pad_to_multiple_of: for tasks, pad batches to a multiple of this length, so that they have few shapes.
         max_train_rows: upper limit of training rows, drawn with a fixed seed.
         max_evaluation_rows: upper limit of rows of each evaluation split.
@@ -450,6 +453,7 @@ class DataSection(Section):
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128
+    stride: Annotated[int, Field(ge=0)] = 128
     pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
     max_evaluation_rows: PositiveInt | None = None

@@ -4,6 +4,7 @@ from distil_nlp.errors import quoted
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.multilabel import MULTILABEL
+from distil_nlp.tasks.qa import QA
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
 from distil_nlp.tasks.tokens import TOKENS
@@ -16,6 +17,7 @@ KINDS: dict[str, TaskKind] = {
         MULTILABEL,
         REGRESSION,
         TOKENS,
+        QA,
     )
 }
 

@@ -28,9 +28,18 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_OTHER_KINDS = ("question",)
-"""Words in names such as `question_answering`, which no kind of task here is near."""
-_MEANT = {"multi": "multilabel", "multilabel": "multilabel", "token": "tokens", "ner": "tokens", "pos": "tags"}
+_OTHER_KINDS = ("embedding", "similarity")
+"""Words in names such as `sentence_embedding`, which no kind of task here is near."""
+_MEANT = {
+    "question": "qa",
+    "squad": "qa",
+    "squad2": "qa",
+    "multi": "multilabel",
+    "multilabel": "multilabel",
+    "token": "tokens",
+    "ner": "tokens",
+    "pos": "tags",
+}
 """A word of a name, such as `token_classification` → the task that it has here."""
 
 

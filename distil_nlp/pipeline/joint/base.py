@@ -104,12 +104,12 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
     Args:
         where: recipe key of the scheme.
     """
-    if plan.task.kind.level == "token":
+    if not plan.task.kind.has_row_outputs:
         raise UserError(
             where,
             "a task with an output for each row",
             plan.task.kind.title,
-            why="its further heads read whole rows, not tokens",
+            why="its further heads give one output for a whole row",
             fix="leave it out",
         )
     if not output_terms(plan.objective):
