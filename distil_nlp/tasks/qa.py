@@ -30,8 +30,8 @@ QA = TaskKind(
         ("NoAns_f1", "right where there is none"),
     ),
     metric_note=(
-        "Metrics are fractions of 1, over questions, with the best answer of all windows of the context. Exact match and "
-        "F1 of words are those of SQuAD’s script."
+        "Metrics are fractions of 1, over questions, with the best answer of all windows of the context. Exact match "
+        "and F1 of words are those of SQuAD’s script."
     ),
     pipeline_tag="question-answering",
     usage="""import torch

@@ -23,7 +23,7 @@ def questions(count: int = 24, seed: int = 0, unanswerable: int = 0, unlabelled:
         unlabelled: every so many have null.
     """
     generator, rows = random.Random(seed), []
-    words = [word for word in tiny.WORDS.split() if word.isalpha()]
+    words = [word for word in tiny.WORDS.split() if word.isalpha() and word not in ("a", "the")]
     for number in range(count):
         context = generator.choices(words, k=generator.randint(8, 40))
         place, length = generator.randrange(1, len(context) - 3), generator.randint(1, 3)
