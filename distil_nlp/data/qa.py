@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 
 LONGEST_QUESTION = 64
 """Tokens of a question that are read, as in BERT's own code; at most half of the input."""
-OUTSIDE = -1
+NOT_CONTEXT = -1
 """Place in the context of a token that is none of it."""
 _FORM = (
     "{text: [...], answer_start: [...]} as SQuAD has it: all answers that are right, and the character each starts at"
@@ -210,7 +210,7 @@ class SpanLabels(LabelReader):
         for window, row in enumerate(tokens["overflow_to_sample_mapping"]):
             in_context = [part == 1 for part in tokens.sequence_ids(window)]
             places = zip(in_context, tokens["offset_mapping"][window], strict=True)
-            offsets = np.array([place if inside else (OUTSIDE, OUTSIDE) for inside, place in places])
+            offsets = np.array([place if inside else (NOT_CONTEXT, NOT_CONTEXT) for inside, place in places])
             own = self._window(values[row], offsets, tokens["cls"][window])
             question, context = tokens["question"][window], tokens["context"][window]
             texts = list(values[row]["text"]) if values[row] else []
@@ -222,7 +222,7 @@ class SpanLabels(LabelReader):
 
     def _window(self, answers: Any, offsets: np.ndarray, cls: int) -> dict[str, Any]:
         """Return the label of a window, the allowed positions, and the characters of each token of the context."""
-        allowed = offsets[:, 0] != OUTSIDE
+        allowed = offsets[:, 0] != NOT_CONTEXT
         span = _place(answers, offsets) if answers and answers["text"] else None
         absent = [cls, cls] if self.has_unanswerable else [self.missing, self.missing]
         label = [self.missing, self.missing] if answers is None else span or absent
@@ -253,7 +253,7 @@ def _place(answers: Mapping[str, Any], offsets: np.ndarray) -> list[int] | None:
     """Return the first and the last token of the first answer; None where the window does not have all of it."""
     start = answers["answer_start"][0]
     stop = start + len(answers["text"][0])
-    inside = np.flatnonzero(offsets[:, 0] != OUTSIDE)
+    inside = np.flatnonzero(offsets[:, 0] != NOT_CONTEXT)
     touched = inside[(offsets[inside, 1] > start) & (offsets[inside, 0] < stop)]
     if not len(touched) or offsets[inside[0], 0] > start or offsets[inside[-1], 1] < stop:
         return None
@@ -396,7 +396,7 @@ class QACollator:
 
     def _windows(self, features: Sequence[dict[str, Any]], before: Sequence[int]) -> Windows:
         starts, ends = (
-            [[OUTSIDE] * first + row[name] for row, first in zip(features, before, strict=True)]
+            [[NOT_CONTEXT] * first + row[name] for row, first in zip(features, before, strict=True)]
             for name in ("token_starts", "token_ends")
         )
         numbers, contexts, answers = ([row[name] for row in features] for name in ("question_id", "context", "answers"))

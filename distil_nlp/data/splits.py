@@ -36,6 +36,11 @@ class Split:
     train_texts: Any | None = None
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def scored(self) -> dict[str, int]:
+        """The number of rows that scores are of, by split: the data's own, however many windows a row is cut into."""
+        return {name: len(self.texts.get(name, rows)) for name, rows in self.evaluation.items()}
+
 
 def named_split(splits: Any, name: str) -> Any:
     """Return a split by its name.

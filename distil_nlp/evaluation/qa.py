@@ -98,17 +98,17 @@ class QAEvaluator(Evaluator):
         return other, own, numbers, float(soft_target_kl(rows, wanted)) / 2
 
     def fidelity(self, batches: Sequence[tuple], labels: Tensor | None) -> dict[str, Any]:
-        """Return `agreement`, the fraction of questions with the same answer, and `kl`.
+        """Return `agreement`, the fraction of questions with the same answer, `rows` of them, and `kl`.
 
         `kl` is in nats a window, the mean of start and end, over allowed positions, at T = 1.
         """
         teacher, student, numbers = (np.concatenate(parts) for parts in list(zip(*batches, strict=True))[:3])
         kl = sum(batch[3] for batch in batches) / len(numbers)
-        return {"agreement": _agreement(teacher, student, numbers), "kl": kl}
+        return {**_agreement(teacher, student, numbers), "kl": kl}
 
     def agreement_of(self, teacher: Any, student: Any) -> dict[str, Any]:
-        """Return `agreement` over all questions."""
-        return {"agreement": _agreement(teacher.predictions, student.predictions, student.labels)}
+        """Return `agreement` over all questions, and `rows`, their number."""
+        return _agreement(teacher.predictions, student.predictions, student.labels)
 
 
 EVALUATOR = QAEvaluator()
@@ -182,9 +182,9 @@ def _checksum(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def _agreement(teacher: np.ndarray, student: np.ndarray, numbers: np.ndarray) -> float:
-    texts = [of_questions(predictions, numbers)[:, 2] for predictions in (teacher, student)]
-    return float((texts[0] == texts[1]).mean())
+def _agreement(teacher: np.ndarray, student: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+    first, second = (of_questions(predictions, numbers)[:, 2] for predictions in (teacher, student))
+    return {"rows": len(first), "agreement": float((first == second).mean())}
 
 
 def _metrics(questions: np.ndarray) -> Metrics:

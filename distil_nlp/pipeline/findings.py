@@ -72,7 +72,7 @@ class Findings:
         own = next(iter(scores.students[DISTILLED].values()))
         exits = load_exits(self.plan.folder, own.training, self.data.head)
         costs, fidelity = self.costs(student, exits), self.fidelity(student)
-        labels = class_names(student.config) if (self.data.head.num_labels or 0) > 1 else None
+        labels = class_names(student.config) if self.data.kind.has_classes else None
         self.write_predictions(labels)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
@@ -85,7 +85,7 @@ class Findings:
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
                 "labelled": self.data.num_labelled,
-                "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
+                "evaluation": split.scored,
                 "in_training": split.repeated,
                 "held_out": split.held_out,
             },

@@ -27,6 +27,7 @@ QA = TaskKind(
         ("f1", "F1"),
         ("exact_match", "exact match"),
         ("HasAns_f1", "F1 of questions with an answer"),
+        ("HasAns_exact", "exact match of questions with an answer"),
         ("NoAns_f1", "right where there is none"),
     ),
     metric_note=(

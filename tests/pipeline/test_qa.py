@@ -42,6 +42,7 @@ def test_questions_go_through_a_whole_run(place, capsys):
     assert (results["task"], results["headline"], results["labels"]) == ("qa", "f1", None)
     assert results["teacher"]["metrics"].keys() == results["student"]["metrics"].keys() == {"f1", "exact_match"}
     assert results["baselines"]["no_distillation"]["gain"]["rows"] == 8  # questions, not windows
+    assert (results["rows"]["evaluation"], results["fidelity"]["rows"]) == ({"test": 8}, 8)
     assert results["fidelity"].keys() >= {"rows", "agreement", "kl", "cka"}
     logged = [entry["eval_f1"] for entry in results["training"]["history"] if "eval_f1" in entry]
     assert len(logged) == 2
