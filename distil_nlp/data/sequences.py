@@ -16,7 +16,7 @@ from distil_nlp.data.common_text import cut_alike
 from distil_nlp.data.encodings import batch_of, columns_of, further_encodings
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
-from distil_nlp.data.labels import LabelReader, is_missing
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
 from distil_nlp.data.tokenization import word_ids
@@ -29,6 +29,8 @@ logger = get_logger(__name__)
 
 _LENGTH, _CUT = "length", "cut"
 """Columns: tokens of a row, in each encoding; whether its text was cut for several tokenizers."""
+_SELECTION = "rows to choose a checkpoint by"
+"""Name of the rows that are split off the training rows, which no split of a dataset has."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ def load_task(
     words: bool = False,
     answers: AnswerColumns | None = None,
     encodings: Mapping[str, PreTrainedTokenizerBase] | None = None,
+    reader: LabelReader | None = None,
 ) -> TaskData:
     """Return tokenised rows with `input_ids`, `length` and `labels`; unlabelled rows get −100 (classes) or NaN.
 
@@ -86,6 +89,7 @@ def load_task(
         answers: columns of a teacher's answers, which the rows then have as `teacher_logits`.
         encodings: tokenizers of further encodings of each row, by the encodings' names. Texts are then cut where the
             first of all tokenizers would truncate them, so that all read the same.
+        reader: of the label column; by default that of the kind of task.
 
     Raises:
         UserError: for missing splits or columns, an empty split, or invalid labels or answers.
@@ -100,36 +104,49 @@ def load_task(
         chosen["validation"] = splits["validation"]
     for name, rows in chosen.items():
         check_columns(rows, task, name, needs_labels=name != train_split)
-    reader = label_reader(task.kind)
-    labels, num_labels = reader.read(chosen, train_split, task)
-    tokenised: dict[str, Dataset] = {}
-    price = 0.0
-    outputs = AnswerTask(task.kind, labels, num_labels, reader)
+    reader = reader or label_reader(task.kind)
+    classes = reader.read(chosen, train_split, task)
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
-    for name, rows in chosen.items():
-        rows = limit_rows(rows, limits.get(name), seed)
-        _check_labels(rows, task, labels, num_labels, name, complete=name != train_split)
+    limited = {name: limit_rows(rows, limits.get(name), seed) for name, rows in chosen.items()}
+    for name, rows in limited.items():
+        _check_labels(rows, task, reader, classes, name, complete=name != train_split)
+    selection_split = "validation" if uses_validation else None
+    if selection_share and not uses_validation:
+        selection_split = _SELECTION
+        parts = split_off(limited[train_split], selection_share, seed, "choosing the best checkpoint")
+        limited |= dict(zip((train_split, selection_split), parts, strict=True))
+    tokenised: dict[str, Dataset] = {}
+    price, outputs = 0.0, AnswerTask(task.kind, *classes, reader)
+    for name, rows in limited.items():
         with_words = words and name == train_split
-        tokenised[name] = _tokenise(rows, tokenizers, task, (labels, num_labels), max_length, num_proc, with_words)
+        tokenised[name] = _tokenise(rows, tokenizers, task, reader, classes, max_length, num_proc, with_words)
         if answers is not None:
-            tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=name == train_split)
+            is_needed = name in (train_split, _SELECTION)
+            tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=is_needed)
             price += answers.price_of(rows)
-    train, selection = tokenised[train_split], tokenised["validation"] if uses_validation else None
-    if selection_share and selection is None:
-        train, selection = split_off(train, selection_share, seed, "choosing the best checkpoint")
-    split = _without_cuts(Split(train, selection, {name: tokenised[name] for name in names}))
+    selection = tokenised[selection_split] if selection_split else None
+    split = _without_cuts(Split(tokenised[train_split], selection, {name: tokenised[name] for name in names}))
+    split.train_texts = limited[train_split].select_columns(list(task.text_columns))
     split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
-    return TaskData(metric, task.kind, labels, num_labels, split)
+    return TaskData(metric, task.kind, *classes, split)
 
 
-def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
+def load(
+    splits: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    options: Any,
+    limits: DataLimits,
+    reader: LabelReader | None = None,
+) -> TransferSet:
     """Return tokenised rows and the collator that pads them.
 
     Args:
         splits: as `load_splits` gives them.
         options: a recipe's section `data`, by attributes.
         limits: settings that all kinds of task share.
+        reader: of the label column; by default that of the kind of task.
 
     Raises:
         UserError: for a stream, and for the errors of `load_task`.
@@ -158,6 +175,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         words=limits.words,
         answers=limits.answers,
         encodings=limits.encodings,
+        reader=reader,
     )
     names = [*data.split.evaluation, *(["validation"] if data.split.selection is not None else [])]
     others = {
@@ -173,19 +191,8 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         name: row_numbers(len(splits[name]), options.max_evaluation_rows, limits.data_seed)
         for name in data.split.evaluation
     }
-    data.split.train_texts = _training_texts(splits, data.split, task, options, limits)
     collator = TaskCollator(tokenizer, task.kind, options.pad_to_multiple_of, limits.encodings)
     return TransferSet(data.task, data.head, data.split, collator)
-
-
-def _training_texts(splits: Any, split: Split, task: Task, options: Any, limits: DataLimits) -> Dataset:
-    """Return the columns of text of the training rows, in the order of `split.train`."""
-    rows = splits[options.train_split].select_columns(list(task.text_columns))
-    rows = limit_rows(rows, options.max_train_rows, limits.data_seed)
-    if len(rows) == len(split.train):
-        return rows
-    assert limits.selection_share is not None  # the rest of the rows is for the choice of a checkpoint
-    return split_off(rows, limits.selection_share, limits.data_seed, "choosing the best checkpoint")[0]
 
 
 def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
@@ -228,8 +235,8 @@ def unlabelled_rows(
         UserError: for missing text columns, or an empty split.
     """
     check_columns(rows, task, split, needs_labels=False)
-    texts = rows.select_columns(list(task.text_columns))
-    return _tokenise(texts, _Tokenizers(tokenizer), task, (None, 0), max_length, None)
+    texts, reader = rows.select_columns(list(task.text_columns)), label_reader(task.kind)
+    return _tokenise(texts, _Tokenizers(tokenizer), task, reader, (None, 0), max_length, None)
 
 
 def scored_split_names(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
@@ -298,7 +305,7 @@ def _is_blank(texts: Sequence[Any]) -> bool:
 
 
 def _check_labels(
-    rows: Dataset, task: Task, labels: tuple[str, ...] | None, num_labels: int, split: str, complete: bool
+    rows: Dataset, task: Task, reader: LabelReader, classes: tuple[Labels, int], split: str, complete: bool
 ) -> None:
     """Raise UserError for invalid labels, or missing ones in a split that is scored (`complete`)."""
     if task.label_column not in rows.column_names:
@@ -312,16 +319,15 @@ def _check_labels(
             why="scores need labels",
             fix="name another split with data.evaluation_splits",
         )
-    reader = label_reader(task.kind)
-    invalid = reader.invalid(values, labels, num_labels)
+    invalid = reader.invalid(values, *classes)
     if invalid:
         examples = ", ".join(map(quoted, invalid[:3]))
         raise UserError(
             f"data.{task.label_column}",
-            reader.expected(labels, num_labels),
+            reader.expected(*classes),
             f"{examples} in {split} ({len(invalid)} rows)",
             why="they cannot be learnt",
-            fix=_label_remedy(values, invalid, labels, split, complete),
+            fix=_label_remedy(values, invalid, classes[0], split, complete),
         )
 
 
@@ -391,14 +397,15 @@ def _tokenise(
     rows: Dataset,
     tokenizers: _Tokenizers,
     task: Task,
-    classes: tuple[tuple[str, ...] | None, int],
+    reader: LabelReader,
+    classes: tuple[Labels, int],
     max_length: int,
     num_proc: int | None,
     words: bool = False,
 ) -> Dataset:
     """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
     features = {name: Value("int32") if name.endswith(_LENGTH) else List(Value("int32")) for name in tokenizers.columns}
-    features |= label_reader(task.kind).features(classes[1])
+    features |= reader.features(classes[1])
     features |= {"word_ids": List(Value("int32"))} if words else {}
     features |= {_CUT: Value("bool")} if tokenizers.further else {}
     return rows.map(
@@ -407,15 +414,22 @@ def _tokenise(
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs=dict(tokenizers=tokenizers, task=task, classes=classes, max_length=max_length, words=words),
+        fn_kwargs=dict(
+            tokenizers=tokenizers, task=task, reader=reader, classes=classes, max_length=max_length, words=words
+        ),
         desc="tokenising",
     )
 
 
 def _encode(
-    batch: dict[str, list], tokenizers: _Tokenizers, task: Task, classes: Any, max_length: int, words: bool
+    batch: dict[str, list],
+    tokenizers: _Tokenizers,
+    task: Task,
+    reader: LabelReader,
+    classes: Any,
+    max_length: int,
+    words: bool,
 ) -> dict[str, Any]:
-    reader = label_reader(task.kind)
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     encoded: dict[str, Any] = {}
     if tokenizers.further:
@@ -427,7 +441,7 @@ def _encode(
         encoded[f"{encoding}{_LENGTH}"] = lengths
         if encoding:
             continue
-        values = batch.get(task.label_column, [None] * len(lengths))
+        values = batch.get(task.label_column, [None] * len(batch[task.text_columns[0]]))
         encoded |= reader.columns(values, classes, tokens)
         if words:
             encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(lengths)]

@@ -41,6 +41,11 @@ class Split:
     price: float | None = None
     cut: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def scored(self) -> dict[str, int]:
+        """The number of rows that scores are of, by split: the data's own, however many windows a row is cut into."""
+        return {name: len(self.texts.get(name, rows)) for name, rows in self.evaluation.items()}
+
 
 def named_split(splits: Any, name: str) -> Any:
     """Return a split by its name.

@@ -18,6 +18,7 @@ from distil_nlp.data.encodings import OWN, batch_of, columns_of
 from distil_nlp.evaluation.latency import Inputs, InputSource, LatencyPlan, Lengths, TimedModel, measure_latency
 from distil_nlp.models import usable_positions
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.outputs import output_logits
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.signals.types import forward_arguments
 from distil_nlp.utils.environment import device_name
@@ -173,7 +174,7 @@ def _forward_of(model: PreTrainedModel, bf16: bool, encoding: str) -> TimedModel
         read = {name: value for name, value in inputs.items() if name in known or not is_encoded}
         own = fit_segments(model.config, dict(batch_of(read, encoding) if is_encoded else read))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            return model(**own).logits
+            return output_logits(model(**own))
 
     return forward
 

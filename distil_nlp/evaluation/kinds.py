@@ -151,6 +151,13 @@ class Evaluator(ABC):
         logits = torch.from_numpy(teacher.predictions), torch.from_numpy(student.predictions)
         return self.fidelity([logits], torch.from_numpy(student.labels))
 
+    def agreement_of(self, teacher: Any, student: Any) -> dict[str, Any]:
+        """Return what kept `Outputs` on all rows tell of the agreement, where they are no logits; it replaces values.
+
+        Called besides `fidelity`, which then is of some rows alone.
+        """
+        return {}
+
     def units(self, labels: Sequence[str]) -> Sequence[str]:
         """Return the names of what `class_scores` is of: the classes themselves."""
         return labels

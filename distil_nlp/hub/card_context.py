@@ -98,6 +98,7 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "pipeline_tag": facts.kind.pipeline_tag,
         "library": facts.kind.library,
+        "usage": facts.kind.usage,
         "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
         "call_options": options,
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],

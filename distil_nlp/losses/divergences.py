@@ -65,7 +65,7 @@ class ReverseKL(TemperedTerm):
         rows: see `ChosenRowsTerm`.
     """
 
-    name, outputs = "reverse_kl", ("distribution",)
+    name, outputs = "reverse_kl", ("distribution", "spans")
     unit = "nats × T²"
     formula = "KL(student ‖ teacher) of the softened outputs, times T²"
     paper = "2306.08543"
@@ -81,7 +81,7 @@ class JensenShannon(TemperedTerm):
         rows: see `ChosenRowsTerm`.
     """
 
-    name, outputs = "jensen_shannon", ("distribution",)
+    name, outputs = "jensen_shannon", ("distribution", "spans")
     unit = "nats × T²"
     formula = (
         "Jensen-Shannon divergence between the softened outputs, with a fraction β of the teacher's in the mixture, "

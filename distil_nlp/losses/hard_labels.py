@@ -75,6 +75,7 @@ HARD_LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
     "number": hard_mse,
     "labels": hard_binary_cross_entropy,
     "score": hard_relevance,
+    "spans": hard_cross_entropy,
 }
 """Meaning of the outputs → (outputs, labels) → Σ over rows of a model's own loss."""
 
@@ -83,20 +84,21 @@ class HardLabel(LabelTerm):
     """`hard_label`: cross-entropy with the data's own labels; squared error for regression.
 
     For multi-label classification it is the sum over classes of the binary cross-entropy; for ranking that of each
-    document's relevance, by itself.
+    document's relevance, by itself; for question answering the mean of those of start and end, over allowed positions.
 
     Rows are masked tokens (language modelling), first sub-words of words (token classification) or labelled rows; those
     labelled −100 or NaN are excluded.
     """
 
     name, needs_teacher = "hard_label", False
-    outputs = ("distribution", "number", "labels", "score")
+    outputs = ("distribution", "number", "labels", "score", "spans")
     unit = "nats"
     formula = "cross-entropy with the data’s own labels"
     formula_of_regression = "squared error to the data’s own values"
     formulas = {
         "labels": "binary cross-entropy with the data’s own labels, summed over labels",
         "score": "binary cross-entropy with the document’s relevance",
+        "spans": "cross-entropy with start and end of the data’s own answer, over allowed positions, mean of the two",
     }
 
     def loss(

@@ -38,7 +38,7 @@ class SoftTargetCrossEntropy(TemperedTerm):
         rows: see `ChosenRowsTerm`.
     """
 
-    name, outputs = "soft_target_cross_entropy", ("distribution",)
+    name, outputs = "soft_target_cross_entropy", ("distribution", "spans")
     unit = "nats × T²"
     formula = "cross-entropy of the student's softened output with the teacher's, times T²"
     paper = "1909.10351"

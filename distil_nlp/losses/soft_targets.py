@@ -134,6 +134,7 @@ SOFT_LOSSES: Mapping[Output, Callable[[Tensor, Tensor, float], Tensor]] = {
     "number": lambda student, teacher, temperature: soft_target_mse(student, teacher),
     "labels": soft_target_bernoulli_kl,
     "score": lambda student, teacher, temperature: soft_target_mse(student, teacher),
+    "spans": soft_target_kl,
 }
 """Meaning of the outputs → (student, teacher, T) → Σ over rows of what soft targets cost."""
 
@@ -142,7 +143,8 @@ class SoftTargetKL(TemperedTerm):
     """`soft_target_kl`: T² · KL(teacher ‖ student) of the softened outputs, in nats per row.
 
     For regression it is the squared error to the teacher's output; for multi-label classification the sum over classes
-    of the KL between the two probabilities of having the label.
+    of the KL between the two probabilities of having the label; for question answering the mean of the KL of start and
+    of end, over allowed positions.
 
     Args:
         temperature: T, a number or a `Schedule`. Has no meaning for regression.
@@ -153,11 +155,14 @@ class SoftTargetKL(TemperedTerm):
     """
 
     name, accepts_top_logits = "soft_target_kl", True
-    outputs = ("distribution", "number", "labels")
+    outputs = ("distribution", "number", "labels", "spans")
     unit = "nats × T²"
     formula = "KL(teacher ‖ student) of the softened outputs, times T²"
     formula_of_regression = "squared error to the teacher’s output"
-    formulas = {"labels": "KL(teacher ‖ student) of each label’s softened probability, summed over labels, times T²"}
+    formulas = {
+        "labels": "KL(teacher ‖ student) of each label’s softened probability, summed over labels, times T²",
+        "spans": "KL(teacher ‖ student) of softened start and end, over allowed positions, mean of the two, times T²",
+    }
     paper = "1503.02531"
 
     def __init__(

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import (
     DistilBertConfig,
     DistilBertForMaskedLM,
+    DistilBertForQuestionAnswering,
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
     DistilBertModel,
@@ -26,6 +27,11 @@ _BLOCK = {
     "output_layer_norm": "output.LayerNorm",
 }
 _KINDS = ("weight", "bias")
+_HEADS: dict[type, str] = {
+    DistilBertForQuestionAnswering: "qa_outputs",
+    DistilBertForTokenClassification: "classifier",
+}
+"""Class → its head on tokens."""
 _TABLES = ("bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight")
 _AROUND = {
     "distilbert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
@@ -44,12 +50,11 @@ _AROUND = {
 def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
     """Return student name → teacher tensor, from BERT to DistilBERT classes.
 
-    A classifier of tokens is included; one of texts is not: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
+    A head on tokens is included; a classifier of texts is not: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
     """
     state = teacher.state_dict()
     sources = {name: state[source] for name, source in _AROUND.items() if source in state}
-    if isinstance(student, DistilBertForTokenClassification):
-        sources |= {f"classifier.{kind}": state[f"classifier.{kind}"] for kind in _KINDS}
+    sources |= {name: state[name] for name in _names_of_head(student)}
     positions, segment = state[_TABLES[0]], state[_TABLES[1]][0]
     sources["distilbert.embeddings.position_embeddings.weight"] = positions + segment
     for i, teacher_layer in enumerate(layers):
@@ -63,9 +68,13 @@ def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, laye
 def _distilbert_origins(student: PreTrainedModel, layers: list[int]) -> set[str]:
     """Return the names of the teacher's parameters that `_distilbert_sources` reads."""
     blocks = {f"bert.encoder.layer.{i}.{part}.{kind}" for i in layers for part in _BLOCK.values() for kind in _KINDS}
-    has_classifier = isinstance(student, DistilBertForTokenClassification)
-    classifier = {f"classifier.{kind}" for kind in _KINDS} if has_classifier else set()
-    return {*_AROUND.values(), *_TABLES, *blocks, *classifier}
+    return {*_AROUND.values(), *_TABLES, *blocks, *_names_of_head(student)}
+
+
+def _names_of_head(student: PreTrainedModel) -> set[str]:
+    """Return the names of the parameters of a head on tokens, which are the same in both families."""
+    head = _HEADS.get(type(student))
+    return {f"{head}.{kind}" for kind in _KINDS} if head else set()
 
 
 def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
@@ -99,6 +108,7 @@ def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
 
 _CLASSES = {
     "ForMaskedLM": DistilBertForMaskedLM,
+    "ForQuestionAnswering": DistilBertForQuestionAnswering,
     "ForSequenceClassification": DistilBertForSequenceClassification,
     "ForTokenClassification": DistilBertForTokenClassification,
 }

@@ -15,6 +15,7 @@ from transformers.utils import output_capturing
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.loading import usable_positions
+from distil_nlp.models.outputs import output_logits
 
 _LENGTHS = (6, 11, 8)
 """Tokens of the rows: neither axis of a batch can pass for the other, and padding shows."""
@@ -98,7 +99,7 @@ def logit_difference(one: PreTrainedModel, other: PreTrainedModel) -> tuple[floa
     for model in (one, other):
         with undisturbed(model):
             inputs = {name: value.to(model.device) for name, value in batch.items()}
-            logits.append(run_plainly(model, inputs).logits.float().cpu())
+            logits.append(output_logits(run_plainly(model, inputs)).float().cpu())
     if logits[0].ndim == 3:  # of tokens; what a model makes of padding is never read
         logits = [values[batch["attention_mask"].bool().cpu()] for values in logits]
     return float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())

@@ -181,7 +181,10 @@ class Objective:
         if output and self.kind.level == "token" and self.kind.has_labels:
             output.add(self.kind.label_rows)  # evaluation scores these, whatever rows the terms see
         request = self.request("student")
-        captured = {name for _, name in request.hidden | request.activations} | output | set(self.gathered_sets())
+        tokens = {"all"} if output and self.kind.output == "spans" else set()  # a cache of outputs has a row for each
+        captured = (
+            {name for _, name in request.hidden | request.activations} | output | tokens | set(self.gathered_sets())
+        )
         counted = {term.counted_rows() for term in self.terms}
         return RowSets(self.kind, frozenset(counted | captured), frozenset(output), chunk)
 

@@ -25,6 +25,7 @@ from distil_nlp.objective.term import (
     rows_of_outputs,
     validate_row_set,
 )
+from distil_nlp.signals.spans import span_rows
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 from distil_nlp.tasks.kind import Output
@@ -97,8 +98,15 @@ class OutputTerm(LossTerm):
         return replace(teacher, logits=logits)
 
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
-        """Return the logits of the term's rows, among those that the head ran on."""
-        return signals.logits.index_select(0, batch["rows"][f"logits/{self.signal_rows()}"])
+        """Return the logits of the term's rows, among those that the head ran on; of a window two rows."""
+        rows = batch["rows"][f"logits/{self.signal_rows()}"]
+        logits = signals.logits.index_select(0, rows)
+        return span_rows(logits, batch["is_allowed"].index_select(0, rows)) if self.reads_spans else logits
+
+    @property
+    def reads_spans(self) -> bool:
+        """Whether a row of outputs is two distributions, of start and end, whose mean the term takes."""
+        return self.kind.output == "spans"
 
 
 class ChosenRowsTerm(OutputTerm):
@@ -137,10 +145,14 @@ class SoftTerm(ChosenRowsTerm):
     """
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        return self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
+        loss = self.loss(self.logits(student, batch), self.logits(teacher, batch), progress)
+        return loss / 2 if self.reads_spans else loss
 
     def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
-        """Return Σ over rows, from logits (rows, classes) of both models; regression has a single class, its output."""
+        """Return Σ over rows, from logits (rows, classes) of both models; regression has a single class, its output.
+
+        Question answering has two rows a window, start and end, whose classes are positions.
+        """
         raise NotImplementedError
 
 
@@ -179,14 +191,16 @@ class LabelTerm(OutputTerm):
             return self.logits(student, batch).sum() * 0.0
         labels = batch["labels"].flatten() if self.kind.level == "token" else batch["labels"]
         labels = labels.index_select(0, batch["rows"][self.counted_rows()])
-        return self.loss(labels, self.logits(student, batch), teacher, batch, progress)
+        labels = labels.flatten() if self.reads_spans else labels
+        loss = self.loss(labels, self.logits(student, batch), teacher, batch, progress)
+        return loss / 2 if self.reads_spans else loss
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float
     ) -> Tensor:
         """Return Σ over the labelled rows, from the student's `logits` (rows, classes).
 
-        Labels are (rows,); (rows, classes) of 0 and 1 where a row has several.
+        Labels are (rows,); (rows, classes) of 0 and 1 where a row has several. A window has two rows, start and end.
         """
         raise NotImplementedError
 

@@ -32,9 +32,9 @@ def rows_sentence(plan: RunPlan, data: TransferSet) -> str:
         parts.append(f"{len(split.train) - data.num_labelled:,} of them without a label")
     if split.selection is not None:
         parts.append(f"{len(split.selection):,} to choose a checkpoint by")
-    for name, rows in split.evaluation.items():
+    for name, rows in split.scored.items():
         kept = " (kept from the same rows)" if name == split.held_out else ""
-        parts.append(f"{len(rows):,} to score on in {shown(name)}{kept}")
+        parts.append(f"{rows:,} to score on in {shown(name)}{kept}")
     return ", ".join(parts)
 
 

@@ -51,7 +51,7 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     tokenizers, data = load_data(plan)
     tokenizer = tokenizers.student
     yield "data", rows_sentence(plan, data)
-    if (data.head.num_labels or 0) > 1:
+    if data.kind.has_classes:
         yield "classes", classes_sentence(data)
     if probe := builders.probe_of(plan.recipe, tokenizer, plan.args):
         yield "probe", _probe(probe, plan)

@@ -77,7 +77,7 @@ class Findings:
         own = next(iter(scores.students[DISTILLED].values()))
         exits = load_exits(self.plan.folder, own.training, self.data.head)
         costs, fidelity = self.costs(student, exits), self.fidelity(student)
-        labels = class_names(student.config) if (self.data.head.num_labels or 0) > 1 else None
+        labels = class_names(student.config) if self.data.kind.has_classes else None
         self.write_predictions(labels)
         student_scores, teacher_scores = scores.student_scores(), scores.teacher_scores()
         return {
@@ -90,7 +90,7 @@ class Findings:
             "rows": {
                 "train": len(split.train) if hasattr(split.train, "__len__") else None,
                 "labelled": self.data.num_labelled,
-                "evaluation": {name: len(rows) for name, rows in split.evaluation.items()},
+                "evaluation": split.scored,
                 "in_training": split.repeated,
                 "held_out": split.held_out,
             },
@@ -149,7 +149,7 @@ class Findings:
         block: dict[str, Any] = {"used": used, "links": finished, "compute": compute}
         if self.scores.train_loss is not None:
             block["train_loss"] = self.scores.train_loss
-        if recipe.student.generations > 1 and self.data.kind.level == "sequence":
+        if recipe.student.generations > 1 and self.data.kind.has_row_outputs:
             generations = [*(link.outputs for link in self.links), own.outputs]
             block["mean_of_generations"] = metrics_of(self.scores.task, mean_outputs(generations, self.data.kind))
         return {"schemes": block}

@@ -88,7 +88,7 @@ class TeacherLoader:
     @property
     def are_mixable(self) -> bool:
         """Whether kept outputs are logits or numbers of rows, not sums over their tokens."""
-        return self.data.kind.level == "sequence"
+        return self.data.kind.has_row_outputs
 
     def check(self, run: StudentRun, members: list[dict[str, Outputs]], majority: Metrics) -> None:
         """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""

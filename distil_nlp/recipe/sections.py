@@ -457,12 +457,12 @@ class DataSection(Section):
         name: configuration of the dataset; by default the GLUE task.
         revision: commit, branch or tag of the dataset.
         task: `mlm` for text, a GLUE task, or a kind of task (`classification`, `multilabel`, `regression`, `tokens`,
-            `embedding`, `ranking`) on named columns.
+            `qa`, `embedding`, `ranking`) on named columns.
         text_columns: one column, or two for pairs; for `tokens` a column of lists of words; for `ranking` those of the
             query and of the document.
         label_column: rows labelled −100, NaN or null learn from the teacher alone. For `multilabel` a column of lists,
-            for `tokens` one of lists of tags; for embeddings, the scores of pairs; for `ranking` the relevance of a
-            document, 0 or 1, or grades from 0 on.
+            for `tokens` one of lists of tags; for `qa` of answers as SQuAD has them; for embeddings, the scores of
+            pairs; for `ranking` the relevance of a document, 0 or 1, or grades from 0 on.
         label_columns: for `multilabel`, columns of 0 and 1 instead, one for each label.
         label_separator: for `multilabel`, what stands between the labels of a row where the label column has strings.
         group_column: for `ranking`, the column that tells which rows are of one query; by default the query itself.
@@ -477,6 +477,7 @@ class DataSection(Section):
         held_out_share: for `mlm` without a validation split, the fraction of documents held out.
         selection_share: where training evaluates, the fraction of training rows split off to choose a checkpoint by.
         max_length: tokens of an input; blocks of `mlm` have exactly this length.
+        stride: for `qa`, tokens that two windows of a long context have in common.
         pad_to_multiple_of: for tasks, pad batches to a multiple of this length, so that they have few shapes.
         max_train_rows: upper limit of training rows, drawn with a fixed seed.
         max_evaluation_rows: upper limit of rows of each evaluation split.
@@ -506,6 +507,7 @@ class DataSection(Section):
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
     max_length: Annotated[int, Field(ge=8)] = 128
+    stride: Annotated[int, Field(ge=0)] = 128
     pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
     max_evaluation_rows: PositiveInt | None = None

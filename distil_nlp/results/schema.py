@@ -631,15 +631,16 @@ class Fidelity(Block):
 
     rows: int = described(
         "Rows whose outputs are compared: all of the split; for `mlm`, `tokens` and `tags` at most 2,000, evenly "
-        "spaced over it."
+        "spaced over it. For `qa` all questions."
     )
     agreement: float = described(
         "Fraction of rows (`mlm`: of masked tokens; `tokens` and `tags`: of words with a tag) on which both predict "
-        "the same class, or set of labels.",
+        "the same class, set of labels, or answer.",
         absent="for regression, ranking and embeddings",
     )
     kl: Number = described(
-        "Mean KL(teacher ‖ student) in nats, at temperature 1; for `multilabel` summed over labels.",
+        "Mean KL(teacher ‖ student) in nats, at temperature 1; for `multilabel` summed over labels; for `qa` the "
+        "mean of start and end, over at most 2,000 windows.",
         absent="for regression, ranking and embeddings",
     )
     tokens: int = described(

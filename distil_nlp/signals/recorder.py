@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from distil_nlp.models.architecture import block_parts, ensemble_members, feed_forward_units, layer_stack
 from distil_nlp.models.config_fields import set_for_distilling
+from distil_nlp.models.outputs import output_logits
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
@@ -395,7 +396,7 @@ class Recorder:
         sources["states"] = {(layer, ""): call.hidden[layer] for layer in self.request.states}
         logits: Any = None
         if self.request.logits and call.vocabulary is None and call.measured is None:
-            logits = output.logits.squeeze(0) if self.head_rows else output.logits
+            logits = output.logits.squeeze(0) if self.head_rows else output_logits(output)
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
                 self._keep_vocabulary(LazyLogits(logits))
                 logits = None

@@ -100,8 +100,8 @@ class Signals:
     """The captured signals of one forward pass. Only requested signals are set.
 
     Attributes:
-        logits: (rows, classes), a tensor; None where they are not computed. A teacher's may be `DeferredLogits`, which
-            the objective turns into a tensor for each term.
+        logits: (rows, classes), or (windows, seq, 2) of start and end, a tensor; None where they are not computed. A
+            teacher's may be `DeferredLogits`, which the objective turns into a tensor for each term.
         hidden: (layer, row set) → (rows, width).
         projected: a projection's name → its output: (rows, teacher width) for a linear projection, (batch, classes) for
             a module that gives logits.

@@ -57,10 +57,13 @@ CUSTOM_TASKS = {
 CUSTOM_TASKS["tags"] = replace(CUSTOM_TASKS["tokens"], name="tags", headline="accuracy")
 """Tags of words that make no entities, such as parts of speech: data.task=tokens is scored like this where tags have no
 prefixes."""
+CUSTOM_TASKS["qa"] = replace(CUSTOM_TASKS["qa"], text_columns=("question", "context"), label_column="answers")
+CUSTOM_TASKS["qa_v2"] = replace(CUSTOM_TASKS["qa"], name="qa_v2")
+"""Questions of which some have no answer in their context: data.task=qa is scored like this where answers are empty."""
 
 
 OTHER_KINDS_REMEDY = (
-    "for answers in a text, distil the encoder with "
+    "for any other task, distil the encoder with "
     "data.task=mlm and fine-tune the student (docs/recipes.md, “Other tasks”)"
 )
 """What can be done for a task of none of the kinds."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["token", "sequence"]
-Output = Literal["distribution", "number", "labels", "embedding", "score"]
+Output = Literal["distribution", "number", "labels", "embedding", "score", "spans"]
 OUTPUT_MEANINGS: dict[Output, str] = {
     "distribution": "one distribution over classes (a softmax)",
     "number": "a number",
     "labels": "a probability of each label by itself (sigmoids)",
     "embedding": "the vector of a text",
     "score": "a score by which the documents of a query are ordered",
+    "spans": "two distributions over the positions of a text, of where an answer starts and ends",
 }
 """What a row of logits is, in words."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -37,8 +38,8 @@ class TaskKind:
         num_labels: number of outputs, if it is the same for all tasks of the kind.
         level: the unit of a row of logits; a head on tokens runs on selected tokens only.
         output: the meaning of a row of logits: a distribution over classes (by a softmax), a number, `labels`, an
-            independent probability of each class (by a sigmoid), `embedding`, the vector of a text, or `score`, which
-            compares the documents of a query.
+            independent probability of each class (by a sigmoid), `embedding`, the vector of a text, `score`, which
+            compares the documents of a query, or `spans`, two distributions over positions.
         label_rows: row set of the rows that have a label.
         columns: columns of rows that reach the collator besides the models' inputs.
         data_keys: keys of a recipe's section `data` that this kind reads and some others do not.
@@ -62,6 +63,7 @@ class TaskKind:
         metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
         library: library that runs the student, on its model card.
+        usage: code that runs the student, with `STUDENT` for its name, where transformers has no such pipeline.
         truncates: True if that pipeline's call takes `truncation` and `max_length`.
         pipeline_options: further arguments of that pipeline's call, as code.
         example_input: an input of that pipeline, as code; `example_pair` for an input of two texts.
@@ -104,6 +106,7 @@ class TaskKind:
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")
     metric_names: tuple[tuple[str, str], ...] = ()
     truncates: bool = True
+    usage: str = ""
     pipeline_options: str = ""
     example_pair: str = '{"text": "The first text.", "text_pair": "The second text."}'
     hub_tags: tuple[str, ...] = ()
@@ -121,6 +124,16 @@ class TaskKind:
     def predicts_words(self) -> bool:
         """True if the outputs are over the vocabulary: too large for memory, so that losses are computed in chunks."""
         return self.output == "distribution" and not self.has_labels
+
+    @property
+    def has_classes(self) -> bool:
+        """True if the outputs of a row are of the data's classes."""
+        return self.has_labels and self.output in ("distribution", "labels")
+
+    @property
+    def has_row_outputs(self) -> bool:
+        """True if a row has one output of fixed size, its logits or a number, which scores and comparisons read."""
+        return self.level == "sequence" and self.output != "spans"
 
     @property
     def is_right_or_wrong(self) -> bool:

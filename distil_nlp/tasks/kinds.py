@@ -5,6 +5,7 @@ from distil_nlp.tasks.embedding import SENTENCE_EMBEDDING
 from distil_nlp.tasks.kind import TaskKind
 from distil_nlp.tasks.masked_lm import MASKED_LM
 from distil_nlp.tasks.multilabel import MULTILABEL
+from distil_nlp.tasks.qa import QA
 from distil_nlp.tasks.ranking import RANKING
 from distil_nlp.tasks.sequence_classification import CLASSIFICATION
 from distil_nlp.tasks.sequence_regression import REGRESSION
@@ -19,6 +20,7 @@ KINDS: dict[str, TaskKind] = {
         REGRESSION,
         RANKING,
         TOKENS,
+        QA,
         SENTENCE_EMBEDDING,
     )
 }

@@ -78,12 +78,12 @@ def validate_answers(objective: Objective, augmentations: Mapping[str, Any]) -> 
         objective: its kind of task and its terms are checked; need not be bound.
         augmentations: `cutoff`, `mixup` and `replacement` → their settings, or None.
     """
-    if objective.kind.level == "token":
+    if not objective.kind.has_row_outputs or objective.kind.output not in ("distribution", "number", "labels"):
         raise UserError(
             "teacher.columns",
-            "a task with an output for each row",
+            "classification, regression or multilabel",
             objective.kind.title,
-            why="a column has one answer a row, not one for every token",
+            why="a column has one answer a row: probabilities, logits, a number or a label",
             fix="name a model in teacher.name, and leave teacher.columns out",
         )
     needing = [term for term in objective.terms if term.needs_teacher]

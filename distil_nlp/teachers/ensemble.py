@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.data.encodings import OWN, batch_of
 from distil_nlp.errors import UserError
+from distil_nlp.models.outputs import output_logits
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.teachers.mixing import Mixing
 
@@ -70,7 +71,7 @@ class Ensemble(nn.Module):
         own = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         active, inputs = self.mixing.active, {**own, **further}
         outputs = {number: self._run(number, inputs) for number in sorted({0, *active})}
-        outputs[0].logits = self.mixing.of(active).mixed([outputs[number].logits for number in active])
+        outputs[0].logits = self.mixing.of(active).mixed([output_logits(outputs[number]) for number in active])
         return outputs[0]
 
     def _run(self, number: int, inputs: Mapping[str, Any]) -> Any:

@@ -110,7 +110,7 @@ class ExactEvaluation(_Trainer):
             predictions, own_labels = self.compute_metrics.outputs(student.logits.detach().float(), inputs)
             device = self.args.device
             return None, torch.from_numpy(predictions).to(device), torch.from_numpy(own_labels).to(device)
-        if self.objective.kind.level == "token":
+        if not self.objective.kind.has_row_outputs:
             return None, None, None
         labels = inputs.get("labels")
         if labels is None:  # `Trainer` gathers labels of unlabelled batches too

@@ -89,8 +89,14 @@ def _terms(
         soft = sorted({row for row, _ in tokens})
         hard = [row for row in soft if _is_label(batch["labels"][row])]
         labels = [batch["labels"][row] for row in hard]
-    logits, teacher_logits = student_output.logits, teacher_output.logits
-    zero = logits.sum() * 0.0
+    if step.kind == "qa":
+        allowed = batch["is_allowed"]
+        logits, teacher_logits = (_of_allowed(output, allowed) for output in (student_output, teacher_output))
+        labels = [[int(allowed[row, :place].sum()) for place in batch["labels"][row]] for row in hard]
+        zero = student_output.start_logits.sum() * 0.0
+    else:
+        logits, teacher_logits = student_output.logits, teacher_output.logits
+        zero = logits.sum() * 0.0
     terms = {
         "soft_target_kl": (sum((_soft(logits[at], teacher_logits[at], step) for at in soft), zero), len(soft)),
         "hard_label": (
@@ -112,10 +118,19 @@ def _terms(
     return {name: terms[name] for name in step.weights}
 
 
+def _of_allowed(output: Any, allowed: Tensor) -> list[Tensor]:
+    """Return for each window the logits of start and end at allowed positions, (positions, 2)."""
+    pairs = torch.stack([output.start_logits, output.end_logits], -1)
+    return [logits[places] for logits, places in zip(pairs, allowed, strict=True)]
+
+
 def _soft(student: Tensor, teacher: Tensor, step: Step) -> Tensor:
     if step.kind == "regression":
         return (student - teacher).square().sum()
     t = step.temperature
+    if step.kind == "qa":
+        pairs = zip((teacher / t).softmax(0).T, (student / t).softmax(0).T, strict=True)
+        return t**2 * sum(_kl(p, q) for p, q in pairs) / 2
     if step.kind == "multilabel":
         pairs = zip((teacher / t).sigmoid(), (student / t).sigmoid(), strict=True)
         return t**2 * sum(_kl(torch.stack([p, 1 - p]), torch.stack([q, 1 - q])) for p, q in pairs)
@@ -128,6 +143,8 @@ def _hard(logits: Tensor, label: Any, step: Step) -> Tensor:
     if step.kind == "multilabel":
         chances = [p if is_one else 1 - p for p, is_one in zip(logits.sigmoid(), label.bool(), strict=True)]
         return -torch.stack(chances).log().sum()
+    if step.kind == "qa":
+        return -(F.log_softmax(logits, 0)[label, [0, 1]]).sum() / 2
     return -F.log_softmax(logits, -1)[int(label)]
 
 
@@ -138,4 +155,4 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _is_label(label: Tensor) -> bool:
-    return not bool(label.isnan().any()) if label.is_floating_point() else int(label) != -100
+    return not bool(label.isnan().any()) if label.is_floating_point() else bool((label != -100).all())

@@ -6,6 +6,7 @@ import torch
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertTokenizerFast,
@@ -59,6 +60,11 @@ def classifier(num_layers: int, num_labels: int = 2, seed: int = 0, **changes: A
 
 def tagger(num_layers: int, num_labels: int = 3, seed: int = 0, **changes: Any) -> PreTrainedModel:
     return _seeded(BertForTokenClassification, seed, bert_config(num_layers, num_labels=num_labels, **changes))
+
+
+def reader(num_layers: int, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Return a model that answers questions from a text."""
+    return _seeded(BertForQuestionAnswering, seed, bert_config(num_layers, **changes))
 
 
 def _seeded(kind: type[PreTrainedModel], seed: int, config: BertConfig) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.data.embedding import EmbeddingCollator
+from distil_nlp.data.qa import QACollator
 from distil_nlp.data.ranking import RankingCollator
 from distil_nlp.data.tokens import TokenCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
@@ -77,6 +78,18 @@ def token_rows(count: int = 24, num_labels: int = 3, seed: int = 0) -> list[dict
     return rows
 
 
+def span_rows(count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
+    """Return ragged windows whose second half may be an answer, and [CLS] in every other; every fifth has no label."""
+    rows: list[dict[str, Any]] = text_rows(count, seed)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        first, last = length // 2, length - 2
+        row["attention_mask"] = [1] * length
+        row["is_allowed"] = [(i % 2 == 0 and place == 0) or first <= place <= last for place in range(length)]
+        row["labels"] = [-100, -100] if i % 5 == 4 else [first + i % (last - first + 1), last]
+    return rows
+
+
 def collator_of(kind: str, num_labels: int = 3, encodings: Any = None) -> Any:
     """Return the collator of a kind of task, for the rows of these helpers."""
     if kind == "mlm":
@@ -87,6 +100,8 @@ def collator_of(kind: str, num_labels: int = 3, encodings: Any = None) -> Any:
         return RankingCollator(tiny.tokenizer(), group_size=2)
     if kind == "tokens":
         return TokenCollator(tiny.tokenizer(), Tags(("O", "B-one", "I-one", "B-two")[:num_labels]))
+    if kind == "qa":
+        return QACollator(tiny.tokenizer())
     return TaskCollator(tiny.tokenizer(), kind, encodings=encodings or {})
 
 
@@ -126,9 +141,8 @@ def trainer(
         "dataloader_pin_memory": False,
         "seed": 7,
     }
-    drawn = {"mlm": text_rows, "embedding": text_rows, "tokens": token_rows, "ranking": ranked_rows}.get(
-        kind, task_rows
-    )
+    makers = {"mlm": text_rows, "embedding": text_rows, "tokens": token_rows, "ranking": ranked_rows, "qa": span_rows}
+    drawn = makers.get(kind, task_rows)
     return DistillationTrainer(
         model=student,
         teacher=teacher,

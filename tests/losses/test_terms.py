@@ -8,6 +8,7 @@ import torch
 
 from distil_nlp.data.row_sets import FILLER
 from distil_nlp.losses.registry import TERMS
+from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.objective.schedule import Schedule
 from tests.helpers import ROOT, tiny
@@ -15,18 +16,19 @@ from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.sentences import sentence_encoder
-from tests.helpers.training import label_set, ranked_rows, task_rows, text_rows, token_rows, trainer
+from tests.helpers.training import label_set, ranked_rows, span_rows, task_rows, text_rows, token_rows, trainer
 
 CASES = [(name, term.kinds()[i % len(term.kinds())]) for i, (name, term) in enumerate(TERMS.items())]
 CASES += [(name, "multilabel") for name, term in TERMS.items() if "labels" in term.formulas or name == "logit_mse"]
 CASES += [(name, "ranking") for name in ("hard_label", "logit_mse")]
+CASES += [(name, "qa") for name, term in TERMS.items() if "spans" in term.outputs and issubclass(term, OutputTerm)]
 CASES = [*dict.fromkeys(CASES)]
 """Each term on one of its kinds of task, those with a form for labels or scores on these too; the two processes below
 take all kinds."""
 OF_BATCHES = [case for case in CASES if TERMS[case[0]].compares_samples]
 OPTIONS = {"bounded_regression": {"margin": 10.0}}
 """Without a margin it is 0 where the student happens to be better."""
-KINDS = ("mlm", "classification", "multilabel", "regression", "ranking", "tokens", "embedding")
+KINDS = ("mlm", "classification", "multilabel", "regression", "ranking", "tokens", "qa", "embedding")
 LIVELY = {"initializer_range": 0.3}
 """Else all [CLS] states of a random model are nearly alike, and what compares them sees rounding."""
 ROWS = 8
@@ -48,6 +50,8 @@ def models(kind, terms=()):
         student, teacher = tiny.tagger(2, seed=1, **LIVELY), tiny.tagger(4, **LIVELY)
     elif kind == "embedding":
         student, teacher = sentence_encoder(2, 1, **LIVELY), sentence_encoder(4, **LIVELY)
+    elif kind == "qa":
+        student, teacher = tiny.reader(2, seed=1, **LIVELY), tiny.reader(4, **LIVELY)
     else:
         labels = 1 if kind in ("regression", "ranking") else 3
         student, teacher = tiny.classifier(2, labels, seed=1, **LIVELY), tiny.classifier(4, labels, **LIVELY)
@@ -61,6 +65,8 @@ def data(kind, count=ROWS):
         return token_rows(count)
     if kind == "ranking":
         return ranked_rows(count + count % 2)  # whole queries, which any size of batch has in one order
+    if kind == "qa":
+        return span_rows(count)
     rows = text_rows(count) if kind in ("mlm", "embedding") else task_rows(count, 3)
     if kind == "regression":
         for row in rows:

@@ -27,7 +27,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from tests.helpers import tiny
 from tests.helpers.no_sync import NoSync
-from tests.helpers.training import curve, label_set, ranked_rows, task_rows, text_rows, token_rows, trainer
+from tests.helpers.training import curve, label_set, ranked_rows, span_rows, task_rows, text_rows, token_rows, trainer
 
 OUTPUTS = (
     SoftTargetCrossEntropy,
@@ -411,6 +411,8 @@ def models_and_rows(kind: str) -> tuple[PreTrainedModel, PreTrainedModel, list[d
         return tiny.mlm_model(1, seed=1, **narrow), tiny.mlm_model(2), text_rows(22)
     if kind == "tokens":
         return tiny.tagger(1, seed=1, **narrow), tiny.tagger(2), token_rows(22)
+    if kind == "qa":
+        return tiny.reader(1, seed=1, **narrow), tiny.reader(2), span_rows(22)
     labels, rows = 1 if kind in ("regression", "ranking") else 3, task_rows(22, 3)
     if kind == "multilabel":
         rows = [row | {"labels": label_set(i)} for i, row in enumerate(rows)]
@@ -419,7 +421,7 @@ def models_and_rows(kind: str) -> tuple[PreTrainedModel, PreTrainedModel, list[d
     return tiny.classifier(1, labels, seed=1, **narrow), tiny.classifier(2, labels), rows
 
 
-@pytest.mark.parametrize("kind", ["mlm", "classification", "multilabel", "regression", "ranking", "tokens"])
+@pytest.mark.parametrize("kind", ["mlm", "classification", "multilabel", "regression", "ranking", "tokens", "qa"])
 def test_terms_train_a_narrower_student(tmp_path, kind):
     """Prevents a term that its own trainer cannot run; a last short batch, two micro-batches a step, an evaluation."""
     student, teacher, rows = models_and_rows(kind)
@@ -439,7 +441,7 @@ def test_terms_train_a_narrower_student(tmp_path, kind):
     assert any(not torch.equal(one, before[name]) for name, one in student.named_parameters())
 
 
-@pytest.mark.parametrize("kind", ["mlm", "classification", "multilabel", "regression", "ranking", "tokens"])
+@pytest.mark.parametrize("kind", ["mlm", "classification", "multilabel", "regression", "ranking", "tokens", "qa"])
 def test_each_term_reaches_the_student_and_waits_for_nothing(tmp_path, kind):
     """Prevents a term that is logged and teaches nothing, and one that reads a value from a GPU."""
     student, teacher, rows = models_and_rows(kind)
@@ -520,7 +522,7 @@ def test_a_term_refuses_the_kinds_that_it_is_not_for(term):
     assert TERMS[term.name] is term
     assert isinstance(term.formula, str)
     shape = ModelShape(2, 32, 4, num_labels=3)
-    for kind in ("mlm", "classification", "multilabel", "regression", "ranking", "tokens"):
+    for kind in ("mlm", "classification", "multilabel", "regression", "ranking", "tokens", "qa"):
         if kind in term.kinds():
             Objective([term()], kind).bind(shape, shape)
         else:

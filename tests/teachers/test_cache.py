@@ -38,7 +38,7 @@ from distil_nlp.teachers.cache import shards as store
 from distil_nlp.teachers.cache.key import cache_key
 from distil_nlp.teachers.ensemble import Ensemble
 from tests.helpers import tiny
-from tests.helpers.training import curve, label_set, task_rows, text_rows, token_rows, trainer
+from tests.helpers.training import curve, label_set, span_rows, task_rows, text_rows, token_rows, trainer
 
 WORDS = len(tiny.VOCABULARY)
 EVERY_WORD = {"dtype": "float32", "top_k": WORDS}
@@ -60,6 +60,8 @@ def models(kind):
         return tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
     if kind == "tokens":
         return tiny.tagger(2, seed=1), tiny.tagger(4)
+    if kind == "qa":
+        return tiny.reader(2, seed=1), tiny.reader(4)
     labels = 1 if kind == "regression" else 3
     return tiny.classifier(2, labels, seed=1), tiny.classifier(4, labels)
 
@@ -67,7 +69,8 @@ def models(kind):
 def run(folder, kind="classification", cache=None, teacher=None, **changes):
     """Return the trainer of a finished run; ragged rows, the last batch uneven."""
     student, own = models(kind)
-    rows = {"mlm": text_rows, "tokens": token_rows}[kind](21) if kind in ("mlm", "tokens") else task_rows(21, 3)
+    drawn = {"mlm": text_rows, "tokens": token_rows, "qa": span_rows}
+    rows = drawn[kind](21) if kind in drawn else task_rows(21, 3)
     if kind == "regression":
         rows = [{**row, "labels": float(row["labels"])} for row in rows]
     if kind == "multilabel":
@@ -95,7 +98,7 @@ def mute(teacher):
 # The same outputs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "mlm", "tokens"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "mlm", "tokens", "qa"])
 def test_a_cached_teacher_teaches_the_same(tmp_path, kind):
     """Prevents outputs of other rows, layers or tokens: all terms, ragged and uneven, in float32."""
     how = {"num_train_epochs": 1} if kind == "mlm" else {}  # its second epoch would have other masks

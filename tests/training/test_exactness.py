@@ -27,6 +27,7 @@ LABELS = {
     "classification": lambda i: (i % 3, -100),
     "multilabel": lambda i: (label_set(i), [float("nan")] * 3),
     "regression": lambda i: (i * 0.7, float("nan")),
+    "qa": lambda i: ([1, 1], [-100, -100]),
 }
 """Kind of task → (row → its label, and the one of a row without any)."""
 LENIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -61,7 +62,7 @@ def cases(**fixed: Any) -> st.SearchStrategy[Case]:
     ragged = st.lists(st.integers(1, 28), min_size=1, max_size=14).map(tuple)
     packed = st.builds(lambda n, length: (length,) * n, st.integers(1, 12), st.integers(1, 28))
     free = {
-        "kind": st.sampled_from(["mlm", "classification", "multilabel", "regression", "tokens"]),
+        "kind": st.sampled_from(["mlm", "classification", "multilabel", "regression", "tokens", "qa"]),
         "lengths": st.one_of(ragged, packed),
         "batch": st.integers(1, 5),
         "accumulation": st.integers(1, 8),
@@ -93,6 +94,8 @@ def models(case: Case) -> tuple[Any, Any]:
         return tiny.mlm_model(2, seed=1), tiny.mlm_model(4)
     if case.kind == "tokens":
         return tiny.tagger(2, seed=1), tiny.tagger(4)
+    if case.kind == "qa":
+        return tiny.reader(2, seed=1), tiny.reader(4)
     labels = 1 if case.kind == "regression" else 3
     return tiny.classifier(2, labels, seed=1), tiny.classifier(4, labels)
 
@@ -109,6 +112,9 @@ def data(case: Case) -> list[dict[str, Any]]:
         if case.kind == "tokens":
             tags = [(i + place) % 3 if is_known and place % 2 == 0 else -100 for place in range(length)]
             row |= {"labels": [-100, *tags, -100], "is_word": [False, *[True] * length, False]}
+        if case.kind == "qa":
+            row["is_allowed"] = [i % 2 == 0, *[place >= length // 3 for place in range(length)], False]
+            row["labels"] = [1 + length // 3 + i % (length - length // 3), length] if is_known else [-100, -100]
         rows.append(row)
     return rows
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from tests.helpers.worker import end
 from tests.training.test_exactness import Case, run
 
-COLUMNS = ("input_ids", "token_type_ids", "attention_mask", "labels", "rows")
+COLUMNS = ("input_ids", "token_type_ids", "attention_mask", "labels", "is_allowed", "rows")
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -89,8 +89,10 @@ def compare_models(
         no_cka: why the layers of the two models cannot be compared, if they cannot.
     """
     comparison = _Comparison(teacher, student, task_kind(kind), rows, collator, batch_size, device, bf16)
-    known = outputs if comparison.kind.level == "sequence" else None
+    known = outputs if comparison.kind.has_row_outputs else None
     fidelity = comparison.of_known(*known) if known else comparison.of_outputs(max_rows)
+    if outputs and not known:
+        fidelity |= evaluator_of(kind).agreement_of(*outputs)
     return fidelity | ({"cka_not_measured": no_cka} if no_cka else comparison.of_layers(cka_rows, cka_tokens))
 
 

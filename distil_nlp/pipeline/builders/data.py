@@ -30,9 +30,10 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_OTHER_KINDS = ("question",)
-"""Words in names such as `question_answering`, which no kind of task here is near."""
 _MEANT = {
+    "question": "qa",
+    "squad": "qa",
+    "squad2": "qa",
     "multi": "multilabel",
     "multilabel": "multilabel",
     "token": "tokens",
@@ -43,6 +44,9 @@ _MEANT = {
     "reranking": "ranking",
     "pairs": "ranking",
     "cross": "ranking",
+    "embed": "embedding",
+    "embeddings": "embedding",
+    "similarity": "embedding",
 }
 """A word of a name, such as `token_classification` → the task that it has here."""
 
@@ -171,9 +175,8 @@ def task_of(recipe: Recipe) -> Task:
 
 def _no_such_task(name: str) -> UserError:
     """Return the error for a task that the table has not: a slip of the pen, or a kind that cannot be distilled."""
-    is_other = any(word in name for word in _OTHER_KINDS)
     meant = next((task for word, task in _MEANT.items() if word in re.split(r"[-_ ]", name.lower())), None)
-    near = meant or (None if is_other else next(iter(difflib.get_close_matches(name, TASKS, 1)), None))
+    near = meant or next(iter(difflib.get_close_matches(name, TASKS, 1)), None)
     why = "there is no such task" if near else "no other kind of task can be distilled directly"
     fix = f"did you mean {near}?" if near else OTHER_KINDS_REMEDY
     return UserError("data.task", ", ".join(TASKS), quoted(name), why=why, fix=fix)

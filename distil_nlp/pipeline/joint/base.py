@@ -105,13 +105,13 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
         where: recipe key of the scheme.
     """
     kind = plan.task.kind
-    if kind.level == "token" or not kind.learns_labels:
+    if not kind.has_row_outputs or not kind.learns_labels:
         raise UserError(
             where,
             "a task with an output for each row",
             kind.title,
-            why="its further heads read whole rows, not tokens"
-            if kind.level == "token"
+            why="its further heads give one output for a whole row"
+            if not kind.has_row_outputs
             else "heads learn from each other by distributions or numbers",
             fix="leave it out",
         )

@@ -20,8 +20,8 @@ from distil_nlp.tasks import TaskKind, task_kind
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _FIXED = ("all", "cls", "sequences")
 """Row sets that are not drawn at random: the positions of their rows need not be stored."""
-TOKEN_FIELDS = ("query/", "key/", "value/")
-"""Prefixes of the fields with a value for every token, which attention needs."""
+TOKEN_FIELDS = ("query/", "key/", "value/", "spans")
+"""Prefixes of the fields with a value for every token: those of attention, and logits of start and end."""
 Fields = dict[str, Tensor]
 """Name → (rows of its row set, …); `CachedSignals.row_set` gives the row set."""
 
@@ -31,7 +31,8 @@ class CachedSignals:
     """The signals that are cached, and their precision.
 
     Attributes:
-        logits: the row set of the logits (`sequences`, or `head` where they are of tokens), or None.
+        logits: the row set of the logits (`sequences`; where they are of tokens `head`, or `all` for start and end), or
+            None.
         hidden: (layer, row set) pairs of hidden states.
         attention: layers whose queries and keys are cached, for all tokens.
         values: the layers among these whose values are cached too.
@@ -63,7 +64,7 @@ class CachedSignals:
         kind = task_kind(kind)
         words = kind.predicts_words and request.logits
         return cls(
-            logits=("head" if kind.level == "token" else "sequences") if request.logits else None,
+            logits=_logit_rows(kind) if request.logits else None,
             hidden=tuple(sorted(request.hidden)),
             attention=tuple(sorted(request.attention)),
             dtype=dtype,
@@ -104,6 +105,8 @@ class CachedSignals:
         fields: Fields = {}
         if self.logits == "sequences":
             fields["logits"] = signals.logits.index_select(0, rows["sequences"])
+        elif self.logits == "all":
+            fields["spans"] = signals.logits.flatten(0, 1).index_select(0, rows["all"])
         elif self.top_k is not None:
             fields |= self._top(signals, len(rows["head"]))
         elif self.logits:
@@ -169,11 +172,20 @@ class CachedSignals:
             states = fields[f"query/{layer}"], fields[f"key/{layer}"]
             value = fields.get(f"value/{layer}")
             signals.attention[layer] = QueriesKeys(*states, scalings[str(layer)], visible, value)
-        if self.logits and self.top_k is None:
+        if self.logits == "all":
+            signals.logits = fields["spans"].transpose(1, 2)
+        elif self.logits and self.top_k is None:
             signals.logits = fields["logits"]
         elif self.logits:
             signals.vocabulary = TopLogits(fields["top/words"].long(), fields["top/logits"], fields["top/others"])
         return signals
+
+
+def _logit_rows(kind: TaskKind) -> str:
+    """Return the row set of a kind's logits."""
+    if kind.output == "spans":
+        return "all"
+    return "head" if kind.level == "token" else "sequences"
 
 
 def _check_attention(attention: Any, layer: int) -> None:

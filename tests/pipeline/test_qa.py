@@ -1,0 +1,117 @@
+"""Whole runs on questions about texts, in both forms of SQuAD, to a model that plain transformers loads."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForQuestionAnswering
+
+from tests.helpers import squad, tiny
+from tests.helpers.runs import Place
+
+DATA = ("data.task=qa", "data.text_columns=[question,context]", "data.label_column=answers")
+SHORT = ("data.max_length=24", "data.stride=4")
+FINETUNE = "teacher.finetune={max_steps: 2, per_device_train_batch_size: 4}"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A teacher that answers questions, and rows in the form of SQuAD 1.1."""
+    place = Place(tmp_path)
+    place.teacher(tiny.reader(4, initializer_range=0.2))
+    write(place)
+    return place
+
+
+def write(place, unanswerable=0, **changes):
+    counts = {"train": (16, 0), "validation": (8, 1), "test": (8, 2)}
+    rows = {name: squad.questions(count, seed, unanswerable, **changes) for name, (count, seed) in counts.items()}
+    place.save({name: squad.dataset(own) for name, own in rows.items()})
+
+
+def test_questions_go_through_a_whole_run(place, capsys):
+    """Prevents a kind that trains and cannot be read: scores, intervals, report, card, and the card's own snippet."""
+    every_epoch = ("training.eval_strategy=epoch", "training.save_strategy=epoch", "training.num_train_epochs=2")
+    best = ("training.load_best_model_at_end=true", "training.metric_for_best_model=f1")
+    assert place.run(*DATA, *SHORT, *every_epoch, *best, "evaluation.baselines=[no_distillation]") == 0
+    out, results = capsys.readouterr().out, place.results
+    assert "all questions have an answer" in out
+    assert (results["task"], results["headline"], results["labels"]) == ("qa", "f1", None)
+    assert results["teacher"]["metrics"].keys() == results["student"]["metrics"].keys() == {"f1", "exact_match"}
+    assert results["baselines"]["no_distillation"]["gain"]["rows"] == 8  # questions, not windows
+    assert (results["rows"]["evaluation"], results["fidelity"]["rows"]) == ({"test": 8}, 8)
+    assert results["fidelity"].keys() >= {"rows", "agreement", "kl", "cka"}
+    logged = [entry["eval_f1"] for entry in results["training"]["history"] if "eval_f1" in entry]
+    assert len(logged) == 2
+    report, card = ((place.out / path).read_text() for path in ("report/report.md", "student/README.md"))
+    assert "exact match" in report
+    assert "answer without a model" in report
+    assert "pipeline_tag: question-answering" in card
+    assert "AutoModelForQuestionAnswering" in card
+    student = AutoModelForQuestionAnswering.from_pretrained(place.out / "student").eval()
+    assert torch.equal(student.qa_outputs.bias.isfinite(), torch.ones(2, dtype=torch.bool))
+    check_snippet(card, place.out / "student")
+
+
+def check_snippet(card, folder):
+    """The card's own code runs, and prints a piece of its context."""
+    code = re.search(r"```python\n(.*?)```", card, re.S).group(1)
+    code = re.sub(r'from_pretrained\("[^"]*"\)', f'from_pretrained("{folder}")', code)
+    code = code.replace("It was written by Ada in 1843.", "the cat sees the dog").replace("Who wrote it?", "cat ?")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found
+    assert found in "the cat sees the dog"
+
+
+def test_questions_without_an_answer_are_scored_apart(place):
+    """Prevents version 2 from being taken for version 1; also with unlabelled rows, and a teacher without a head."""
+    place.teacher(tiny.mlm_model(4))
+    write(place, unanswerable=3)
+    rows = squad.questions(16, 0, 3, 5)
+    squad.dataset(rows).to_parquet(place.folder / "data" / "train-00000-of-00001.parquet")
+    assert place.run(*DATA, *SHORT, FINETUNE, "evaluation.seeds=2") == 0
+    results = place.results
+    names = {"f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1"}
+    assert (results["task"], results["student"]["metrics"].keys()) == ("qa_v2", names)
+    assert results["baselines"]["majority"]["metrics"]["f1"] == pytest.approx(3 / 8)
+    assert len(results["seeds"]["f1"]["seeds"]) == 2
+
+
+def test_one_file_of_json_lines_is_split_by_contexts(place):
+    """Prevents a context that is trained on and scored."""
+    file = place.folder / "rows.jsonl"
+    twice = [{**row, "question": f"{word} ?"} for row in squad.questions(12) for word in ("cat", "dog")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in twice))
+    assert place.run(*DATA, *SHORT, f"data.path={file}", "training.max_steps=2") == 0
+    assert place.results["rows"]["held_out"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.metric_for_best_model=accuracy", "one of .*f1, hard_label"),
+        ("objective.soft_target_kl.rows=all", "keys that data.task=qa reads"),
+        ("objective.soft_target_kl.by_confidence=true", "false for question answering"),
+        ("objective.decoupled_kd={}", "two distributions over the positions of a text"),
+        ("objective.dist_inter={}", "two distributions over the positions of a text"),
+        ("objective.label_smoothing={}", "two distributions over the positions of a text"),
+        ("objective.input_gradient={}", "two distributions over the positions of a text"),
+        ("data.text_columns=[context]", "two columns, of questions and of contexts"),
+        ("data.label_column=question", "text: .*answer_start: .* as SQuAD has it"),
+        ("data.stride=30", "data.stride expected less than"),
+        ("data.augmentation.cutoff={}", "augmentation"),
+        ("student.exits={after: [1]}", "a task with an output for each row"),
+        ("teacher.self={kind: last_epoch}", "a class or a number for each row"),
+        ("data.streaming=true", "data.streaming"),
+        ("data.task=question_answering", "did you mean qa"),
+    ],
+)
+def test_what_does_not_go_with_questions_is_refused(place, override, message, capsys):
+    """Prevents a setting without effect, and a failure after the teacher was trained."""
+    assert place.run(*DATA, *SHORT, "training.max_steps=2", override) != 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, told), told
+    assert not (place.out / "student").exists()
