@@ -208,6 +208,10 @@ def source_of(path):
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
 
 
+_OF_EXAMPLES = {*sys.stdlib_module_names, "transformers", "datasets", "sklearn"}
+"""Packages that every installation has."""
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_need_public_names_alone(path):
     """Prevents an example that works in a checkout only, or that teaches imports from inside the package."""
@@ -215,4 +219,4 @@ def test_examples_need_public_names_alone(path):
         modules = [node.module] if isinstance(node, ast.ImportFrom) else []
         modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for module in modules:
-            assert module.split(".")[0] in {*sys.stdlib_module_names, "transformers"} or module == "distil_nlp"
+            assert module.split(".")[0] in _OF_EXAMPLES or module == "distil_nlp"

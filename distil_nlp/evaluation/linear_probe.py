@@ -61,7 +61,7 @@ class LinearProbe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the probe is, as `results.json` has it."""
-        sizes = {"train_rows": len(self.train), "test_rows": len(self.test)}
+        sizes = {"train_rows": len(self.train), "scored_rows": len(self.test)}
         return {"task": self.name, **sizes, "pooling": self.pooling, "majority": self.majority}
 
     def _features(self, model: PreTrainedModel, rows: Any) -> np.ndarray:

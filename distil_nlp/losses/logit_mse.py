@@ -48,6 +48,7 @@ def span_logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
 _LOSSES: Mapping[Output, Callable[[Tensor, Tensor], Tensor]] = {
     "distribution": logit_mse,
     "labels": logit_mse,
+    "score": logit_mse,
     "spans": span_logit_mse,
 }
 """Meaning of the outputs → (student, teacher) → Σ over rows."""

@@ -46,6 +46,7 @@ def validate_plan(plan: RunPlan) -> None:
     recipe = plan.recipe
     validate_arguments(plan.args)
     validate_no_unused_keys(recipe, plan.task.kind)
+    builders.validate_description(recipe.student)
     scheme_of(recipe).validate(plan)
     _check_lengths(plan)
     _check_choice_of_checkpoint(plan)

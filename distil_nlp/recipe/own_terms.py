@@ -17,7 +17,11 @@ from distil_nlp.recipe.sections import Recipe, Section, objective_section, term_
 from distil_nlp.results.schema import HistoryEntry
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation", "mse", "pearson", "perplexity", "spearmanr")
+_METRICS = (
+    *("accuracy", "exact_match", "f1", "f1_macro", "f1_micro", "matthews_correlation", "mean_average_precision"),
+    *("mrr_at_10", "mse", "ndcg_at_10", "pearson", "pearson_cosine", "perplexity", "precision", "recall"),
+    *("spearman_cosine", "spearmanr"),
+)
 _LOGGED = frozenset({*HistoryEntry.model_fields, "tokens_per_second", "total_flos", *_METRICS})
 """Names of other numbers in the log of a training: of `Trainer`, and of the metrics of all kinds of task."""
 _PREFIXES = ("train_", "eval_", "test_")

@@ -755,7 +755,7 @@ class Probe(Block):
 
     task: str = described("A GLUE task, or `classification`.")
     train_rows: int = described("Rows that the logistic regression learns from.")
-    test_rows: int = described("Rows that it is scored on.")
+    scored_rows: int = described("Rows that it is scored on.")
     pooling: Literal["mean", "cls"] = described("How the states of a text's tokens become its features.")
     majority: float = described("Accuracy of the most frequent class, a fraction.")
     teacher: Number = described("Accuracy on features of the teacher, the first of several.")

@@ -44,7 +44,7 @@ STUDY = [
 ]
 VARIANTS = {
     "contrastive", "attention_mse", "binned_regression", "input_gradient", "hidden_emd", "factor_transfer",
-    "adversarial", "linear_cka", "virtual_teacher", "embedding_similarity_kl",
+    "adversarial", "linear_cka", "virtual_teacher", "embedding_similarity_kl", "listwise_kl",
 }  # fmt: skip
 """Terms that are another loss than that of the paper they name."""
 

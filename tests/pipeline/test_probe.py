@@ -66,7 +66,7 @@ def test_a_run_has_the_curve_and_what_it_is_compared_with(probed):
     assert scored_steps(training["history"]) == [0, 2, 4, 5]
     probe = training["probe"]
     assert (probe["task"], probe["train_rows"], probe["pooling"]) == ("classification", 16, "mean")
-    assert probe["test_rows"] > 2
+    assert probe["scored_rows"] > 2
     assert all(0 <= probe[name] <= 1 for name in ("teacher", "majority"))
 
 

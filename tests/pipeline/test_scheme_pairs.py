@@ -27,6 +27,7 @@ OVERRIDES = {
     "student.generations": ["student.generations=2"],
     "objective.r_drop": ["objective.r_drop.weight=1"],
     "teacher.cache": ["teacher.cache={}"],
+    "teacher.columns": ["teacher.columns={label: label}", "teacher.finetune=null"],
 }
 TERMS = ["objective.attention_kl.weight=0", "objective.hidden_cosine.weight=0"]
 

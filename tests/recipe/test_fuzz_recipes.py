@@ -136,8 +136,9 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, mutations,
         assert "Traceback" not in said, written
         assert len(said) > 30, said
         refused += 1
-    assert taken > mutations / 20, "so few are taken that the mutations are too wild to tell anything"
-    assert refused > mutations / 3
+    if mutations == EACH:  # a few may all be refused
+        assert taken > mutations / 20, "so few are taken that the mutations are too wild to tell anything"
+        assert refused > mutations / 3
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)

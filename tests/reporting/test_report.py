@@ -862,7 +862,7 @@ def test_the_probe_is_drawn_beside_teacher_and_majority(tmp_path):
     facts = {
         "task": "sst2",
         "train_rows": 1000,
-        "test_rows": 872,
+        "scored_rows": 872,
         "pooling": "mean",
         "majority": 0.509,
         "teacher": 0.78,

@@ -161,5 +161,5 @@ def test_what_answers_cannot_serve_is_refused(tmp_path, terms, rows, message):
 def test_language_modelling_is_refused(tmp_path):
     """Prevents one answer for every token of a text."""
     student = tiny.mlm_model(2)
-    with pytest.raises(UserError, match="a task with an output for each row"):
+    with pytest.raises(UserError, match="expected classification, regression or multilabel"):
         trainer(tmp_path, student, AnswersTeacher(student.config), [SoftTargetKL()])

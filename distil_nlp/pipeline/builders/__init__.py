@@ -19,6 +19,7 @@ from distil_nlp.pipeline.builders.student import (
     random_student,
     replacing_of,
     student_from,
+    validate_description,
 )
 from distil_nlp.pipeline.builders.teacher import (
     label_names,
@@ -59,6 +60,7 @@ __all__ = [
     "tokenizers_of",
     "training_arguments",
     "transfer_set",
+    "validate_description",
     "validate_probe",
     "with_seed",
     "without_needless_finetuning",

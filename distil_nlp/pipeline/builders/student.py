@@ -29,6 +29,19 @@ from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.replacing import Replacing
 
 
+def validate_description(section: StudentSection) -> None:
+    """Raise UserError if a checkpoint is named and its architecture is described too."""
+    unused = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
+    if section.name is not None and unused:
+        raise UserError(
+            "student.name",
+            "no other description of the student",
+            f"{', '.join(unused)} too",
+            why="the checkpoint has its own",
+            fix="leave one of the two out",
+        )
+
+
 def student_from(
     recipe: Recipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: Head
 ) -> tuple[PreTrainedModel, StudentReport]:
@@ -38,16 +51,8 @@ def student_from(
         UserError: if a checkpoint is named and its architecture is described too, or its vocabulary is another.
     """
     section = recipe.student
+    validate_description(section)
     if section.name is not None:
-        unused = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
-        if unused:
-            raise UserError(
-                "student.name",
-                "no other description of the student",
-                f"{', '.join(unused)} too",
-                why="the checkpoint has its own",
-                fix="leave one of the two out",
-            )
         check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         student, report = start_from_checkpoint(section.name, head, section.revision)
         match_length(student, ensemble_members(teacher)[0], report)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transformers import PretrainedConfig
+
 from distil_nlp.errors import UserError
 from distil_nlp.models import load_config
 from distil_nlp.pipeline import builders
@@ -55,15 +57,21 @@ def _check(plan: RunPlan) -> None:
             why="layers of other classes cannot take the place of the teacher's",
             fix="leave one of the two out",
         )
-    validate_replacing(plan.args, student_request(plan) or SignalRequest(), plan.is_sharded)
     try:
         config = load_config(recipe.teacher.name, recipe.teacher.revision)
     except Exception:
-        return  # what is wrong with it is told where it is loaded
-    replacing = builders.replacing_of(student, config)
+        config = None  # what is wrong with it is told where it is loaded
+    if config is not None:
+        _check_shape(recipe, config)
+    validate_replacing(plan.args, student_request(plan) or SignalRequest(), plan.is_sharded)
+
+
+def _check_shape(recipe: Recipe, config: PretrainedConfig) -> None:
+    """Raise UserError for layers that stand in for none of the teacher's, and for another width than theirs."""
+    replacing = builders.replacing_of(recipe.student, config)
     assert replacing is not None
     replacing.groups(config.num_hidden_layers)
-    width = student.config.get("hidden_size", config.hidden_size)
+    width = recipe.student.config.get("hidden_size", config.hidden_size)
     if width != config.hidden_size:
         raise UserError(
             "student.config.hidden_size",

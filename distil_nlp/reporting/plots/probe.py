@@ -35,5 +35,5 @@ def probe_figure(run: RunResults) -> Picture | None:
     beside = "".join(f"; {name} {decimal(value)}" for name, (value, _) in known.items())
     said = f"Accuracy of the probe: student from {decimal(curve[0][1])} to {decimal(curve[-1][1])}{beside}."
     rows, words = run.get("training.probe.train_rows"), "A logistic regression on frozen features of the last layer"
-    note = f"{words}, learnt from {rows:,} rows and scored on {run.get('training.probe.test_rows'):,} others."
+    note = f"{words}, learnt from {rows:,} rows and scored on {run.get('training.probe.scored_rows'):,} others."
     return picture(figure, "probe", said, note)
