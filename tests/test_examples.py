@@ -91,6 +91,7 @@ def test_own_loss(tmp_path, teacher):
     assert_loads(tmp_path / "own" / "student", teacher)
 
 
+@pytest.mark.integration
 def test_distil_classifier(tmp_path):
     """Prevents a script for classifiers that no longer matches the code; labels are names, in the teacher's order."""
     model = tiny.classifier(4)

@@ -32,6 +32,7 @@ def write(place, unanswerable=0, **changes):
     place.save({name: squad.dataset(own) for name, own in rows.items()})
 
 
+@pytest.mark.integration
 def test_questions_go_through_a_whole_run(place, capsys):
     """Prevents a kind that trains and cannot be read: scores, intervals, report, card, and the card's own snippet."""
     every_epoch = ("training.eval_strategy=epoch", "training.save_strategy=epoch", "training.num_train_epochs=2")

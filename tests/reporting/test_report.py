@@ -191,6 +191,7 @@ def paths(tree, prefix=()):
             yield from paths(value, (*prefix, key))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lost", ["absent", "null"])
 def test_no_key_is_missed(tmp_path, undrawn, lost):
     """Prevents a report that fails after hours of training because one optional figure is not there."""
