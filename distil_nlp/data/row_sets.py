@@ -27,6 +27,7 @@ from distil_nlp.data.augmentation.mixup import MIXED
 from distil_nlp.data.encodings import batch_of, further_encodings
 from distil_nlp.data.query_groups import pair_positions, query_positions
 from distil_nlp.tasks import TaskKind, task_kind
+from distil_nlp.tasks.kind import ANSWERED
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
@@ -35,8 +36,6 @@ NUMBERS = "row_numbers"
 _LABELS = frozenset({"labels", "label", "label_ids"})
 ANSWERS = "teacher_logits"
 """Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
-ANSWERED = "answered/"
-"""Prefix of a set of sequences that leaves out those without answers."""
 _OF_QUERIES = {"queries": query_positions, "pairs": pair_positions}
 """Row set → (labels, which rows are fillers) → positions, where documents of queries are ranked."""
 SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})

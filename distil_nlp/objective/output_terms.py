@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from distil_nlp.data.row_sets import ANSWERED
 from distil_nlp.errors import UserError
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
@@ -28,7 +27,7 @@ from distil_nlp.objective.term import (
 from distil_nlp.signals.spans import span_rows
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
-from distil_nlp.tasks.kind import Output
+from distil_nlp.tasks.kind import ANSWERED, Output
 
 
 class OutputTerm(LossTerm):

@@ -16,6 +16,8 @@ OUTPUT_MEANINGS: dict[Output, str] = {
     "spans": "two distributions over the positions of a text, of where an answer starts and ends",
 }
 """What a row of logits is, in words."""
+ANSWERED = "answered/"
+"""Prefix of the name of a set of sequences that leaves out those without a teacher's answer."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 

@@ -8,10 +8,11 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from distil_nlp.data import AnswerColumns, TaskCollator
 from distil_nlp.data.answers import LEAST_PROBABILITY, AnswerTask
-from distil_nlp.data.row_sets import ANSWERED, ANSWERS, RowCollator, RowSets
+from distil_nlp.data.row_sets import ANSWERS, RowCollator, RowSets
 from distil_nlp.data.sequences import label_reader, load_task
 from distil_nlp.errors import UserError
 from distil_nlp.tasks import KINDS, TASKS
+from distil_nlp.tasks.kind import ANSWERED
 from tests.helpers import tiny
 
 NAN = float("nan")
