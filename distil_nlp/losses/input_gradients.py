@@ -103,7 +103,7 @@ class InputGradient(LossTerm):
     """
 
     name, paper, is_variant = "input_gradient", "1612.03928", True
-    levels, outputs = ("sequence",), ("distribution", "number")
+    levels, outputs = ("sequence",), ("distribution", "number", "labels")
     uses_unlabelled_rows = accepts_cached_teacher = False
     unit = "squared distance"
     formula = (
