@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.labels import is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.sequence_regression import LABELS
-from distil_nlp.data.sequences import check_columns, scored_split_names
+from distil_nlp.data.sequences import check_columns, scored_split_names, with_held_out
 from distil_nlp.data.splits import Split, limit_rows, split_off
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted
-from distil_nlp.tasks import CUSTOM_TASKS, Head, Task
+from distil_nlp.tasks import Head, Task
 from distil_nlp.utils.logging import get_logger
 
 __all__ = ["LABELS", "EmbeddingCollator", "labelled_rows", "load"]
@@ -115,15 +115,8 @@ def _check_inputs(tokenizer: PreTrainedTokenizerBase, options: Any) -> None:
 
 def _with_test_rows(splits: Any, task: Task, options: Any) -> Any:
     """Return the splits; where a dataset is one split, `data.test_share` of its rows are another one."""
-    train = options.train_split
-    if task.name not in CUSTOM_TASKS or options.evaluation_splits or list(splits) != [train]:
-        return splits
-    check_columns(splits[train], task, train, needs_labels=False)
-    trained, scored = hold_out_rows(splits[train], task, options.test_share)
-    logger.info(
-        f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, chosen by their text (data.test_share)"
-    )
-    return DatasetDict({train: trained, "test" if train != "test" else "held_out": scored})
+    note = "chosen by their text (data.test_share)"
+    return with_held_out(splits, task, options, lambda rows: hold_out_rows(rows, task, options.test_share), note, False)
 
 
 def _check_scores(rows: Dataset, task: Task, split: str) -> None:

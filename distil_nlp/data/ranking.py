@@ -23,15 +23,17 @@ from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.row_sets import FILLER
 from distil_nlp.data.sequences import (
+    SELECTION_ROWS,
     TaskCollator,
     check_columns,
     labelled_rows,
     load_task,
     scored_split_names,
+    with_held_out,
 )
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
-from distil_nlp.tasks import CUSTOM_TASKS, Task
+from distil_nlp.tasks import Task
 from distil_nlp.utils.logging import get_logger
 
 __all__ = ["LABELS", "RankingCollator", "RelevanceOfQueries", "labelled_rows", "load"]
@@ -40,8 +42,6 @@ logger = get_logger(__name__)
 
 OVERLAP = "overlap"
 """Column of scored rows: the cosine of the TF-IDF vectors of query and document."""
-_SELECTION = "rows to choose a checkpoint by"
-"""Name of the split of these rows while it is tokenised; none of a dataset has spaces."""
 
 
 class RelevanceOfQueries(LabelReader):
@@ -99,15 +99,15 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     names = scored_split_names(splits, task, train_split, options.evaluation_splits)
     rows = {name: splits[name] for name in (train_split, *names)}
     if limits.selection_share and "validation" in splits and "validation" not in rows:
-        rows[_SELECTION] = splits["validation"]
+        rows[SELECTION_ROWS] = splits["validation"]
     for name, some in rows.items():
         check_columns(some, task, name, needs_labels=name != train_split)
         _groups(some, task, options)  # or it says why there are none
         _check_grades(some, task, name, is_scored=name != train_split)
     most = {name: options.max_evaluation_rows for name in rows} | {train_split: options.max_train_rows}
     rows = {name: _limited(some, most[name], task, options, limits.data_seed) for name, some in rows.items()}
-    if limits.selection_share and _SELECTION not in rows:
-        rows[train_split], rows[_SELECTION] = _split_off(rows[train_split], task, options, limits.selection_share)
+    if limits.selection_share and SELECTION_ROWS not in rows:
+        rows[train_split], rows[SELECTION_ROWS] = _split_off(rows[train_split], task, options, limits.selection_share)
     texts = {name: some.select_columns(list(task.text_columns)) for name, some in rows.items()}
     others = {name: texts[name] for name in names}
     repeated = training_rows_among(splits[train_split], others, task.text_columns, train_split)
@@ -130,7 +130,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         name: some.add_column(OVERLAP, _overlaps(texts[train_split], texts[name], task))
         for name, some in split.evaluation.items()
     }
-    split.selection = split.evaluation.pop(_SELECTION, None)
+    split.selection = split.evaluation.pop(SELECTION_ROWS, None)
     split.repeated = {name: repeated[name] for name in names}
     split.held_out = next((name for name in splits if name not in own_splits), None)
     collator = RankingCollator(tokenizer, options.group_size, options.pad_to_multiple_of)
@@ -311,17 +311,12 @@ def _split_off(rows: Dataset, task: Task, options: Any, share: float, ending: in
 
 def _with_test_queries(splits: Any, task: Task, options: Any) -> Any:
     """Return the splits; where a dataset is one split, the rows of `data.test_share` of its queries are another one."""
-    train = options.train_split
-    if task.name not in CUSTOM_TASKS or options.evaluation_splits or list(splits) != [train]:
-        return splits
-    check_columns(splits[train], task, train, needs_labels=True)
-    trained, scored = _split_off(splits[train], task, options, options.test_share, ending=1)
-    logger.info(
-        f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, those of queries chosen by their text "
-        "(data.test_share). Where the teacher has seen them in its own training, its score is better than it would be "
-        "on new queries"
+    note = (
+        "those of queries chosen by their text (data.test_share). Where the teacher has seen them in its own training, "
+        "its score is better than it would be on new queries"
     )
-    return DatasetDict({train: trained, "test" if train != "test" else "held_out": scored})
+    share = options.test_share
+    return with_held_out(splits, task, options, lambda rows: _split_off(rows, task, options, share, ending=1), note)
 
 
 def _with_numbers(rows: Dataset, task: Task, options: Any, highest: float) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ logger = get_logger(__name__)
 
 _LENGTH, _CUT = "length", "cut"
 """Columns: tokens of a row, in each encoding; whether its text was cut for several tokenizers."""
-_SELECTION = "rows to choose a checkpoint by"
+SELECTION_ROWS = "rows to choose a checkpoint by"
 """Name of the rows that are split off the training rows, which no split of a dataset has."""
 
 
@@ -112,7 +112,7 @@ def load_task(
         _check_labels(rows, task, reader, classes, name, complete=name != train_split)
     selection_split = "validation" if uses_validation else None
     if selection_share and not uses_validation:
-        selection_split = _SELECTION
+        selection_split = SELECTION_ROWS
         parts = split_off(limited[train_split], selection_share, seed, "choosing the best checkpoint")
         limited |= dict(zip((train_split, selection_split), parts, strict=True))
     tokenised: dict[str, Dataset] = {}
@@ -121,7 +121,7 @@ def load_task(
         with_words = words and name == train_split
         tokenised[name] = _tokenise(rows, tokenizers, task, reader, classes, max_length, num_proc, with_words)
         if answers is not None:
-            is_needed = name in (train_split, _SELECTION)
+            is_needed = name in (train_split, SELECTION_ROWS)
             tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=is_needed)
             price += answers.price_of(rows)
     selection = tokenised[selection_split] if selection_split else None
@@ -205,23 +205,50 @@ def with_test_rows(splits: Any, task: Task, options: Any) -> Any:
     Raises:
         UserError: for missing columns, or too few rows.
     """
+    note = (
+        "chosen by their text (data.test_share). Where the teacher has seen them in its own training, its score is "
+        "better than it would be on new rows"
+    )
+    return with_held_out(splits, task, options, lambda rows: hold_out_rows(rows, task, options.test_share), note)
+
+
+def with_held_out(
+    splits: Any,
+    task: Task,
+    options: Any,
+    divide: Callable[[Dataset], tuple[Dataset, Dataset]],
+    note: str,
+    needs_labels: bool = True,
+) -> Any:
+    """Return the splits; where a dataset of one's own is one split, some of its rows are another one.
+
+    Args:
+        splits: as `load_splits` gives them.
+        options: a recipe's section `data`, by attributes.
+        divide: rows → (those to train on, those to score on).
+        note: how they are chosen, for the log.
+        needs_labels: whether rows without a column of labels are refused.
+    """
     train = options.train_split
     if task.name not in CUSTOM_TASKS or options.evaluation_splits or list(splits) != [train]:
         return splits
-    check_columns(splits[train], task, train, needs_labels=True)
-    trained, scored = hold_out_rows(splits[train], task, options.test_share)
-    logger.info(
-        f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, chosen by their text (data.test_share). "
-        "Where the teacher has seen them in its own training, its score is better than it would be on new rows"
-    )
+    check_columns(splits[train], task, train, needs_labels)
+    trained, scored = divide(splits[train])
+    logger.info(f"{len(scored):,} of {len(splits[train]):,} rows are kept for scoring, {note}")
     return DatasetDict({train: trained, "test" if train != "test" else "held_out": scored})
 
 
 def labelled_rows(rows: Dataset) -> Dataset:
     """Return the tokenised rows that have a label; the dataset itself if all have one."""
-    labels = np.asarray(rows["labels"], dtype=np.float64).reshape(len(rows), -1)
-    known = ~(np.isnan(labels) | (labels == -100)).any(1)
+    known = has_label(rows["labels"])
     return rows if known.all() else rows.select(np.flatnonzero(known))
+
+
+def has_label(labels: Any) -> np.ndarray:
+    """Return which rows have a label, from encoded ones: (rows,), or (rows, classes) of a row with several."""
+    numbers = np.asarray(labels, dtype=np.float64)
+    numbers = numbers.reshape(len(numbers), -1)
+    return ~(np.isnan(numbers) | (numbers == -100)).any(1)
 
 
 def unlabelled_rows(

@@ -8,6 +8,7 @@ import numpy as np
 
 from distil_nlp.data import TransferSet
 from distil_nlp.data.row_sets import ANSWERS
+from distil_nlp.data.sequences import has_label
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
@@ -15,7 +16,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import ColumnsSection
 from distil_nlp.reporting.formatting import decimal, plural
-from distil_nlp.teachers.answers import validate_gaps
+from distil_nlp.teachers.answers import answered_rows, validate_gaps
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -27,14 +28,13 @@ def check_answers(recipe: Recipe, data: TransferSet, objective: Objective) -> No
     if section is None:
         return
     validate_gaps(objective, {"training": split.train, "selection": split.selection})
-    missing = len(split.train) - int(_known(split.train).sum())
+    missing = int((~answered_rows(split.train)).sum())
     if missing and all(term.needs_teacher for term in objective.terms):
         logger.warning(
             f"warning: {missing:,} training rows without an answer teach nothing, since no term reads labels alone: "
             "add hard_label, or leave those rows out"
         )
-    if split.selection is not None and _known(split.selection).sum() < len(split.selection):
-        missing = len(split.selection) - int(_known(split.selection).sum())
+    if split.selection is not None and (missing := int((~answered_rows(split.selection)).sum())):
         logger.warning(
             f"warning: {missing:,} of {len(split.selection):,} rows to choose a checkpoint by have no answer: "
             "the loss there is of their labels alone"
@@ -60,7 +60,7 @@ def answers_sentence(section: ColumnsSection, data: TransferSet) -> str:
 
 def answers_block(section: ColumnsSection, data: TransferSet) -> dict[str, Any]:
     """Return the block `teacher.answers` of `results.json`."""
-    rows, known = data.split.train, _known(data.split.train)
+    rows, known = data.split.train, answered_rows(data.split.train)
     form: Any = section.forms[0]
     return {
         "form": form,
@@ -76,7 +76,7 @@ def answers_block(section: ColumnsSection, data: TransferSet) -> dict[str, Any]:
 def _training_score(data: TransferSet, known: np.ndarray) -> float | None:
     """Return the headline metric of the answers to labelled training rows; None without any."""
     outputs = _outputs(data.split.train)
-    labelled = known & _labelled(outputs.labels)
+    labelled = known & has_label(outputs.labels)
     if not labelled.any():
         return None
     chosen = Outputs(outputs.predictions[labelled], outputs.labels[labelled])
@@ -87,12 +87,12 @@ def _training_score(data: TransferSet, known: np.ndarray) -> float | None:
 def answered_outputs(data: TransferSet) -> dict[str, Outputs] | None:
     """Return the answers to the evaluation rows as a teacher's outputs; None unless all of these have one."""
     split, evaluator = data.split, evaluator_of(data.kind)
-    if not all(_known(rows).all() for rows in split.evaluation.values()):
+    if not all(answered_rows(rows).all() for rows in split.evaluation.values()):
         return None
     outputs = {name: _outputs(rows) for name, rows in split.evaluation.items()}
     if not evaluator.has_threshold:
         return outputs
-    can_choose = split.selection is not None and _known(split.selection).all()
+    can_choose = split.selection is not None and answered_rows(split.selection).all()
     chosen_on = _outputs(split.selection) if can_choose else None
     return {name: evaluator.with_threshold(one, chosen_on) for name, one in outputs.items()}
 
@@ -104,13 +104,3 @@ def _outputs(rows: Any) -> Outputs:
 
 def _label_type(labels: np.ndarray) -> Any:
     return np.float32 if np.issubdtype(labels.dtype, np.floating) else np.int64
-
-
-def _known(rows: Any) -> Any:
-    """Return which rows have an answer."""
-    return ~np.isnan(np.asarray(rows[ANSWERS][:], dtype=np.float32)).any(1)
-
-
-def _labelled(labels: np.ndarray) -> Any:
-    flat = labels.reshape(len(labels), -1)
-    return ~(np.isnan(flat) | (flat == -100)).any(1)

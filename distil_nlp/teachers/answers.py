@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -123,7 +123,7 @@ def validate_gaps(objective: Objective, splits: Mapping[str, Any]) -> None:
         splits: name → rows with their answers, or None.
     """
     comparing = [term.name for term in objective.terms if term.needs_teacher and term.compares_samples]
-    gaps = {name: unanswered(rows) for name, rows in splits.items() if comparing and rows is not None}
+    gaps = {name: int((~answered_rows(rows)).sum()) for name, rows in splits.items() if comparing and rows is not None}
     found = {name: number for name, number in gaps.items() if number}
     if found:
         raise UserError(
@@ -135,9 +135,10 @@ def validate_gaps(objective: Objective, splits: Mapping[str, Any]) -> None:
         )
 
 
-def unanswered(rows: Any) -> int:
-    """Return the number of rows without an answer; all of them where there is no column."""
+def answered_rows(rows: Any) -> np.ndarray:
+    """Return which rows have an answer; none of them where there is no column."""
     if not len(rows) or ANSWERS not in rows[0]:
-        return len(rows)
-    column = rows[ANSWERS] if hasattr(rows, "column_names") else [row[ANSWERS] for row in rows]
-    return sum(any(math.isnan(value) for value in answer) for answer in column)
+        return np.zeros(len(rows), dtype=bool)
+    column = rows[ANSWERS][:] if hasattr(rows, "column_names") else [row[ANSWERS] for row in rows]
+    known: np.ndarray = ~np.isnan(np.asarray(column, dtype=np.float32)).any(1)
+    return known
