@@ -140,5 +140,5 @@ def answered_rows(rows: Any) -> np.ndarray:
     if not len(rows) or ANSWERS not in rows[0]:
         return np.zeros(len(rows), dtype=bool)
     column = rows[ANSWERS][:] if hasattr(rows, "column_names") else [row[ANSWERS] for row in rows]
-    known: np.ndarray = ~np.isnan(np.asarray(column, dtype=np.float32)).any(1)
+    known: Any = ~np.isnan(np.asarray(column, dtype=np.float32)).any(1)
     return known
