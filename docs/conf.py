@@ -1,6 +1,7 @@
 """Configuration of the site: `make docs` builds it, and every warning is an error."""
 
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from pygments.lexers.special import TextLexer
 
@@ -10,7 +11,6 @@ copyright = "distil_nlp contributors, Apache-2.0"
 release = installed_version("distil-nlp")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-suppress_warnings = ["toc.empty_glob"]  # a page of docs/index.md that a checkout may lack
 
 # Pages are Markdown that GitHub shows too: headings have its anchors.
 myst_heading_anchors = 4
@@ -30,6 +30,18 @@ html_theme = "furo"
 html_title = "distil_nlp"
 html_copy_source = False
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+OPTIONAL = ("production",)
+"""Pages of docs/index.md that a checkout may lack."""
+
+
+def drop_missing(app, name, source):
+    """Take pages that are not there out of the lists of docs/index.md, in place."""
+    missing = [page for page in OPTIONAL if not (Path(app.srcdir) / f"{page}.md").is_file()]
+    if name == "index":
+        source[0] = "\n".join(line for line in source[0].splitlines() if line not in missing)
 
 
 def show_fences(app, what, name, obj, options, lines):
@@ -46,5 +58,6 @@ def show_fences(app, what, name, obj, options, lines):
 
 def setup(app):
     """Show fences in docstrings, and the fenced block of docs/design.md that tests read."""
+    app.connect("source-read", drop_missing)
     app.add_lexer("layers", TextLexer)
     app.connect("autodoc-process-docstring", show_fences, priority=400)  # before napoleon

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,10 @@ PAGES = sorted(
 )
 SHELL = ("", "sh", "bash", "console")
 PROGRAMS = ("distil-nlp", "make", "pip", "python", "accelerate", "torchrun", "hf", "jupytext", ".venv/bin/python")
-_FENCE = re.compile(r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<language>[\w{}-]*)\n(?P<code>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(
+    r"(?:^ *<!-- (?P<note>[^\n]*?) -->\n)?^(?P<indent> *)```(?P<language>[\w{}-]*)\n(?P<code>.*?)^(?P=indent)```$",
+    re.M | re.S,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def snippets_of(page: Path) -> list[Snippet]:
             name,
             text.count("\n", 0, match.start("code")) + 1,
             match["language"],
-            match["code"],
+            textwrap.dedent(match["code"]),
             (match["note"] or "").strip(),
         )
         for match in _FENCE.finditer(text)
