@@ -10,6 +10,7 @@ from transformers import DataCollatorWithPadding, TrainingArguments
 import distil_nlp
 from distil_nlp import cli
 from distil_nlp.cli.commands import COMMANDS
+from distil_nlp.pipeline import findings
 from distil_nlp.recipe import Recipe, load_recipe, recipe_from
 from distil_nlp.recipe.json_schema import recipe_schema
 from distil_nlp.recipe.shipped import recipe_file, shipped_names
@@ -223,6 +224,8 @@ def names_of_the_text():
 def test_the_guide_runs(page, readers_folder, monkeypatch, capfd):
     """Prevents a guide whose reader is stopped at a command; in order, on tiny models and for two steps."""
     monkeypatch.chdir(readers_folder)
+    nothing = {"teacher": {}, "student": {}, "efficiency": {}}
+    monkeypatch.setattr(findings, "measure_efficiency", lambda *args, **kwargs: nothing)  # a minute of latencies
     run_results(readers_folder / "runs" / "example-42")
     names = names_of_the_text()
     for snippet in ALL:
