@@ -237,3 +237,14 @@ def test_the_guide_runs(page, readers_folder, monkeypatch, capfd):
         for _, name, *arguments in snippet.commands:
             more = SHORT if name in ("distill", "check") else ()
             assert cli.main([name, *arguments, *more]) == 0, f"{snippet}: {capfd.readouterr().err}"
+
+
+def test_the_skills_script_reads_a_run(tmp_path, monkeypatch, capsys):
+    """Prevents a script for coding assistants that no longer matches the package."""
+    run_results(tmp_path / "run")
+    script = ROOT / "skills" / "distil-encoder" / "scripts" / "read_results.py"
+    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path / "run")])
+    exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    assert re.search(r"^  student +0\.\d{3}$", printed, re.M)
+    assert re.search(r"^(stop|caution|note|good): ", printed, re.M)
