@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import reduce
 from inspect import Parameter, signature
 from operator import or_
-from types import UnionType
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -90,6 +90,9 @@ class ShapeSection(Section):
     config: dict[str, Any] = {}
 
 
+_SelfKind = Literal["last_epoch", "ema", "checkpoints", "pretrained"]
+
+
 class SelfSection(Section):
     """The student as its own teacher; a word in place of the section is its `kind`.
 
@@ -106,7 +109,7 @@ class SelfSection(Section):
         every: for `checkpoints`, steps between two of them.
     """
 
-    kind: Literal["last_epoch", "ema", "checkpoints", "pretrained"]
+    kind: _SelfKind
     alpha: FractionOrAll = 0.8
     decay: Fraction = 0.99
     count: PositiveInt = 5
@@ -153,6 +156,9 @@ def member_name(member: str | Mapping[str, Any]) -> str:
 def _as_member(value: Any) -> Any:
     """Return a plain name as the settings of a teacher."""
     return {"name": value} if isinstance(value, str) else value
+
+
+_Member = Annotated[TeacherMember, BeforeValidator(_as_member, json_schema_input_type=str | TeacherMember)]
 
 
 _Classes = (
@@ -219,8 +225,8 @@ class TeacherSection(Section):
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
         checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
             these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
-        self: the student teaches itself; see `SelfSection` for the ways. The teacher is then what the student
-            starts from, and is scored beside it.
+        self: the student teaches itself, in the way that `kind` says. The teacher is then what the student starts from,
+            and is scored beside it.
         columns: columns of the data with answers, which teach instead of a model. `name` is then what students are made
             of alone: it needs no head, and is neither fine-tuned nor scored. It may be left out with `student.name`.
     """
@@ -232,7 +238,7 @@ class TeacherSection(Section):
     finetune_when: Literal["always", "untrained"] = "always"
     reseed: bool = False
     folder: str = "runs/teachers"
-    ensemble: Annotated[list[Annotated[TeacherMember, BeforeValidator(_as_member)]], Field(min_length=1)] | None = None
+    ensemble: Annotated[list[_Member], Field(min_length=1)] | None = None
     weight: Annotated[float, Field(ge=0)] = 1.0
     mix: Mix = "logits"
     weighting: Weighting = "fixed"
@@ -241,7 +247,9 @@ class TeacherSection(Section):
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cache: CacheSection | None = None
     checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
-    self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
+    self: Annotated[
+        SelfSection | None, BeforeValidator(_as_kind, json_schema_input_type=_SelfKind | SelfSection | None)
+    ] = None
     columns: ColumnsSection | None = None
 
 
@@ -334,13 +342,16 @@ class BranchesSection(Section):
     ramp: Curve = "constant"
 
 
-def _short_form(key: str) -> BeforeValidator:
+def _short_form(section: type[Section], key: str) -> BeforeValidator:
     """Return a validator that takes a section's most important value for the section."""
-    return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
+    return BeforeValidator(
+        lambda value: value if isinstance(value, dict | Section | None) else {key: value},
+        json_schema_input_type=reduce(or_, (section.model_fields[key].rebuild_annotation(), section, NoneType)),
+    )
 
 
 class StudentSection(ShapeSection):
-    """The student: its shape (see `ShapeSection`), or a checkpoint.
+    """The student: its shape, or a checkpoint.
 
     Attributes:
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
@@ -363,9 +374,9 @@ class StudentSection(ShapeSection):
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None
     augment: AugmentSection | None = None
-    exits: Annotated[ExitsSection | None, _short_form("after")] = None
-    peers: Annotated[PeersSection | None, _short_form("models")] = None
-    branches: Annotated[BranchesSection | None, _short_form("models")] = None
+    exits: Annotated[ExitsSection | None, _short_form(ExitsSection, "after")] = None
+    peers: Annotated[PeersSection | None, _short_form(PeersSection, "models")] = None
+    branches: Annotated[BranchesSection | None, _short_form(BranchesSection, "models")] = None
 
 
 class MaskingSection(Section):
@@ -448,6 +459,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_NAME_AS_LIST = BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None)
+"""Takes a single name for a list of one."""
+
+
 class DataSection(Section):
     """The transfer set, the data of distillation.
 
@@ -492,9 +507,9 @@ class DataSection(Section):
     name: str | None = None
     revision: str | None = None
     task: str
-    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
+    text_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
-    label_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)] | None = None
+    label_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=2)] | None = None
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     group_column: str | None = None
     group_size: Annotated[int, Field(ge=2)] = 8
@@ -502,7 +517,7 @@ class DataSection(Section):
     normalize: bool | None = None
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
-    evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    evaluation_splits: Annotated[list[str], _NAME_AS_LIST] | None = None
     test_share: Fraction = 0.2
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
@@ -630,7 +645,7 @@ class ProbeSection(Section):
     name: str | None = None
     revision: str | None = None
     task: str = "classification"
-    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
+    text_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
     pooling: Literal["mean", "cls"] = "mean"
     every: PositiveInt = 500
@@ -743,7 +758,7 @@ class Recipe(Section):
     terms: ClassVar[Mapping[str, type[LossTerm]]] = TERMS
     imported: ClassVar[tuple[Plugin, ...]] = ()
 
-    plugins: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = []
+    plugins: Annotated[list[Annotated[str, Field(min_length=1)]], _NAME_AS_LIST] = []
     teacher: TeacherSection
     student: StudentSection = StudentSection()
     data: DataSection
