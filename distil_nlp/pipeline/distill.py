@@ -93,8 +93,8 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
         tokenizers, data = load_data(plan)
         probe = builders.probe_of(plan.recipe, tokenizers.student, plan.args)
     check_answers(plan.recipe, data, plan.objective)
-    if plan.recipe.teacher.columns is not None:
-        logger.info(answers_sentence(plan.recipe.teacher.columns, data))
+    if plan.recipe.teacher.answers is not None:
+        logger.info(answers_sentence(plan.recipe, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
     provenance = provenance_of(plan.recipe, data, tokenizers.student)

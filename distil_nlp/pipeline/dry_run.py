@@ -66,9 +66,9 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
         )
     teacher, state = _teacher(plan, data, tokenizers)
-    if plan.recipe.teacher.columns is not None:
+    if plan.recipe.teacher.answers is not None:
         check_answers(plan.recipe, data, plan.objective)
-        yield "teacher", answers_sentence(plan.recipe.teacher.columns, data)
+        yield "teacher" if plan.has_answers else "answers", answers_sentence(plan.recipe, data)
     yield "start" if plan.has_answers else "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
     run = _student_run(plan, data, tokenizer)
     student, report = run.build(teacher)

@@ -23,7 +23,7 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.models.architecture import ensemble_members
-from distil_nlp.pipeline.answers import answers_block
+from distil_nlp.pipeline.answers import answers_block, answers_title
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
@@ -123,14 +123,16 @@ class Findings:
         section = self.plan.recipe.teacher
         origin = {
             "name": section.name,
-            "ensemble": [member.name for member in section.ensemble or ()] or None,
+            "ensemble": [member.name or answers_title(member.columns) for member in section.ensemble or ()] or None,
             **self.teachers.members(self.teacher, self.scores),
             "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
             "card": teacher_metadata(section.name, section.revision),
             **self.teachers.classes(),
         }
+        if section.answers is not None:
+            origin["answers"] = answers_block(section.answers, self.data)
         if section.columns is not None:
-            return origin | {"answers": answers_block(section.columns, self.data)}
+            return origin
         return origin | size_of(self.teacher).to_dict() | costs.get("teacher", {})
 
     def schemes(self, own: TrainedStudent) -> dict[str, Any]:

@@ -143,7 +143,8 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]], schema: type[
         return f"{place}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{place}: missing"
-    expected = " or ".join(dict.fromkeys(_lower(error["msg"].removeprefix("Input should be ")) for error in errors))
+    told = (error["msg"].removeprefix("Input should be ").removeprefix("Value error, ") for error in errors)
+    expected = " or ".join(dict.fromkeys(map(_lower, told)))
     return f"{place}: expected {expected} / got {quoted(first['input'])}"
 
 

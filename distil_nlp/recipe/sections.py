@@ -128,39 +128,6 @@ def _route(fractions: list[float]) -> list[float]:
     return fractions
 
 
-class TeacherMember(Section):
-    """A further teacher of an ensemble; a plain name is one of weight 1.
-
-    Attributes:
-        name: a folder, or a name on the Hub.
-        revision: commit, branch or tag on the Hub.
-        weight: how much it counts beside the others; 0 to score it without learning from it.
-    """
-
-    name: str = Field(min_length=1)
-    revision: str | None = None
-    weight: Annotated[float, Field(ge=0)] = 1.0
-
-    @model_serializer(mode="wrap")
-    def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """Return a plain name where nothing else is set."""
-        settings = serialize(self)
-        return settings["name"] if settings == {"name": self.name, "revision": None, "weight": 1.0} else settings
-
-
-def member_name(member: str | Mapping[str, Any]) -> str:
-    """Return the name of an entry of `teacher.ensemble` as a recipe or `results.json` has it."""
-    return member if isinstance(member, str) else member["name"]
-
-
-def _as_member(value: Any) -> Any:
-    """Return a plain name as the settings of a teacher."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-_Member = Annotated[TeacherMember, BeforeValidator(_as_member, json_schema_input_type=str | TeacherMember)]
-
-
 _Classes = (
     Annotated[str, Field(min_length=1)]
     | Annotated[list[str], Field(min_length=2)]
@@ -199,6 +166,51 @@ class ColumnsSection(Section):
         return [name for name in ("probabilities", "logits", "scores", "label") if getattr(self, name) is not None]
 
 
+class TeacherMember(Section):
+    """A further teacher of an ensemble: a model (a plain name is one of weight 1), or answers in the data's columns.
+
+    Attributes:
+        name: a folder, or a name on the Hub.
+        revision: commit, branch or tag on the Hub.
+        columns: columns of the data with answers, in place of a name; once in an ensemble.
+        weight: how much it counts beside the others; 0 to score it without learning from it.
+    """
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    revision: str | None = None
+    columns: ColumnsSection | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_one_teacher(self) -> TeacherMember:
+        if (self.name is None) == (self.columns is None):
+            raise ValueError("a teacher with a name, or with columns of the data")
+        if self.name is None and self.revision is not None:
+            raise ValueError("no revision beside columns, which are the data's own")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Return a plain name where nothing else is set."""
+        settings = serialize(self)
+        if settings == {"name": self.name, "revision": None, "columns": None, "weight": 1.0}:
+            return settings["name"]
+        return {key: value for key, value in settings.items() if key not in ("name", "revision", "columns") or value}
+
+
+def member_name(member: str | Mapping[str, Any]) -> str | None:
+    """Return the name of an entry of `teacher.ensemble` as a recipe or `results.json` has it; None for answers."""
+    return member if isinstance(member, str) else member.get("name")
+
+
+def _as_member(value: Any) -> Any:
+    """Return a plain name as the settings of a teacher."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+_Member = Annotated[TeacherMember, BeforeValidator(_as_member, json_schema_input_type=str | TeacherMember)]
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -211,7 +223,7 @@ class TeacherSection(Section):
         finetune_when: `untrained` leaves a teacher as it is if its checkpoint has a head for this kind of task.
         reseed: fine-tune a teacher for each of `evaluation.seeds`.
         folder: parent folder of fine-tuned teachers.
-        ensemble: further teachers, whose outputs are mixed with its own.
+        ensemble: further teachers, whose outputs are mixed with its own; one may be answers in the data's columns.
         weight: how much the first teacher counts beside those of `ensemble`.
         mix: what of their outputs is averaged: `logits` (a geometric mean of distributions) or `probabilities`.
         weighting: what a teacher's weight in a row follows besides: `fixed` for nothing, `confidence` (its entropy),
@@ -251,6 +263,11 @@ class TeacherSection(Section):
         SelfSection | None, BeforeValidator(_as_kind, json_schema_input_type=_SelfKind | SelfSection | None)
     ] = None
     columns: ColumnsSection | None = None
+
+    @property
+    def answers(self) -> ColumnsSection | None:
+        """The columns with answers, of the teacher itself or of a member of the ensemble."""
+        return self.columns or next((one.columns for one in self.ensemble or () if one.columns), None)
 
 
 class ReplacingSection(Section):

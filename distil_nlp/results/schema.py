@@ -328,16 +328,19 @@ class RowWeights(Block):
     counts: list[int] = described("Rows by weight, in bins of equal width from 0 to 1.")
 
 
+_WITH_GAPS = "for answers that some evaluation rows have not"
+
+
 class TeacherScores(Block):
     """One teacher of an ensemble."""
 
-    name: str = described("Name on the Hub, or a folder.")
-    revision: str | None = described("Commit on the Hub.", null="for a folder")
+    name: str = described("Name on the Hub, or a folder; words for answers in the data's columns.")
+    revision: str | None = described("Commit on the Hub.", null="for a folder, and for answers")
     weight: float = described("Its weight in the recipe.")
-    metrics: MetricValues = described("Its own scores; keys as in `teacher.metrics`.")
-    interval: ScoreInterval = described("Its headline metric, with its interval.")
+    metrics: MetricValues = described("Its own scores; keys as in `teacher.metrics`.", absent=_WITH_GAPS)
+    interval: ScoreInterval = described("Its headline metric, with its interval.", absent=_WITH_GAPS)
     without: OthersScores = described(
-        "Scores of the ensemble without it.", absent="for `mlm`, and where no other teacher has a weight above 0"
+        "Scores of the ensemble without it.", absent="for `mlm`, and where no other model has a weight above 0"
     )
     row_weights: RowWeights = described("How much it counts in a row.", absent="for `mlm`")
 
@@ -346,12 +349,14 @@ _NO_MODEL = "where answers in the data's columns teach (`answers`)"
 
 
 class Answers(Block):
-    """Answers in the data's columns (`teacher.columns`), which teach instead of a model."""
+    """Answers in the data's columns, which teach instead of a model (`teacher.columns`) or beside (`ensemble`)."""
 
     form: Literal["probabilities", "logits", "scores", "label"] = described("Form of the columns.")
     source: str | None = described("Who made them, by the recipe.", null="if it does not say")
     rows: int = described("Training rows.")
-    answered: int = described("Training rows with an answer; the others learn from their labels alone.")
+    answered: int = described(
+        "Training rows with an answer; of the others labels alone are learnt, or the models' outputs."
+    )
     training_score: Number = described(
         "The headline metric of the answers against the labels of training rows.", null="without rows that have both"
     )
@@ -372,7 +377,9 @@ class Teacher(ModelCost):
     encoder_parameters: int = described("Parameters of the encoder's layers.", absent=_NO_MODEL)
     embedding_parameters: int = described("Parameters of the embeddings.", absent=_NO_MODEL)
     size_mb: float = described("Weights in the model's dtype, in megabytes (10⁶ bytes).", absent=_NO_MODEL)
-    answers: Answers = described("Answers that teach; `name` is what the student was made of.", absent="for a model")
+    answers: Answers = described(
+        "Answers that teach; without a model that does, `name` is what the student was made of.", absent="for models"
+    )
     name: str = described("Name on the Hub, or a folder.")
     ensemble: list[str] | None = described("Further teachers, whose outputs are mixed.", null="for one teacher")
     members: list[TeacherScores] = described("Each teacher of an ensemble, the first included.", absent="for one")
