@@ -142,7 +142,7 @@ class TaskRows(Dataset):
 
 
 @dataclass
-class TaskCollator:
+class MultitaskCollator:
     """Makes a batch of rows of one task, by that task's collator.
 
     Attributes:

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from distil_nlp.data.fingerprint import hash_json
 from distil_nlp.data.sampling import draw_seed
 from distil_nlp.data.task_sampling import TaskDraws
 from distil_nlp.errors import UserError, listed
-from distil_nlp.models import check_vocabulary
+from distil_nlp.models import check_vocabulary, load_config
 from distil_nlp.models.shared_encoder import share_encoder
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
@@ -49,7 +50,7 @@ from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import OUTPUTS, TRAINING, StudentRun, read_outputs
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
-from distil_nlp.recipe import MultitaskRecipe, Recipe, dump_yaml
+from distil_nlp.recipe import MultitaskRecipe, Recipe, dump_yaml, read_yaml
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.multitask import write_tasks
@@ -79,7 +80,7 @@ def distil_tasks(recipe: MultitaskRecipe, recipe_name: str) -> Path:
     """
     use_cache_without_network([name for own in recipe.tasks.values() for name in sources(own)])
     folder, plans = plan_tasks(recipe, recipe_name)
-    validate_folder(folder)
+    _check_folder_of_tasks(folder, recipe.first.run.overwrite)
     with claimed(folder):
         first = next(iter(plans.values()))
         if recipe.first.run.overwrite and first.args.should_save and (folder / RECIPE).is_file():
@@ -126,7 +127,54 @@ def plan_tasks(recipe: MultitaskRecipe, recipe_name: str) -> tuple[Path, dict[st
         plan = RunPlan.of(_recipe_of_task(own, name, folder), recipe_name)
         preflight.validate_plan(plan)
         plans[name] = plan.with_trained_teacher()
+    _check_shapes(plans)
     return folder, plans
+
+
+_SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+"""Fields of a configuration that the teachers of students with one encoder have in common."""
+
+
+def _check_shapes(plans: Mapping[str, RunPlan]) -> None:
+    """Raise UserError for students that are made of teachers of unlike shapes; what cannot be looked at passes."""
+    if next(iter(plans.values())).recipe.student.name is not None:
+        return
+    known: dict[str, tuple[Any, ...]] = {}
+    for name, plan in plans.items():
+        with suppress(Exception):  # what is wrong with it is told where it is loaded
+            config = load_config(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+            known[name] = tuple(getattr(config, key, None) for key in _SHAPE)
+    for name, shape in known.items():
+        first, expected = next(iter(known.items()))
+        differing = [key for key, own, other in zip(_SHAPE, shape, expected, strict=True) if own != other]
+        if differing:
+            values = dict(zip(_SHAPE, zip(expected, shape, strict=True), strict=True))
+            got = ", ".join(f"{key} {values[key][0]} and {values[key][1]}" for key in differing)
+            raise UserError(
+                "data.teacher.name",
+                f"teachers of one shape for {first} and {name}",
+                got,
+                why="all tasks have one encoder, and their students are made of their teachers",
+                fix="take teachers of one family, width and vocabulary, or name a checkpoint with student.name",
+            )
+
+
+def _check_folder_of_tasks(folder: Path, overwrites: bool) -> None:
+    """Raise UserError for a folder that holds something else than a run of several tasks.
+
+    Args:
+        overwrites: whether what is there may be moved away.
+    """
+    validate_folder(folder)
+    file = folder / RECIPE
+    if file.is_file() and not overwrites and not isinstance(read_yaml(file).get("data"), list):
+        raise UserError(
+            "training.output_dir",
+            "a folder of its own for several tasks",
+            f"{folder}, a run of one task",
+            why="their files would be mixed up",
+            fix="name another folder, or set run.overwrite=true",
+        )
 
 
 def tasks_folder(recipe: MultitaskRecipe, recipe_name: str) -> Path:
@@ -293,6 +341,7 @@ class Together:
     pipelines: Mapping[str, TaskPipeline]
     args: TrainingArguments
     steps: TaskSteps
+    _made_args: dict[StudentPlan, TrainingArguments] = field(default_factory=dict, init=False)
 
     @property
     def first(self) -> TaskPipeline:
@@ -303,6 +352,10 @@ class Together:
         """Raise UserError if no step of a training would be of some task."""
         for plan in self.first.plan.students:
             self.steps.validate(plan, self.args_of(plan))
+
+    def _first_plan(self, plan: StudentPlan) -> StudentPlan:
+        """Return the plan of the first task's student of the same name and seed."""
+        return next(one for one in self.first.plan.students if (one.name, one.seed) == (plan.name, plan.seed))
 
     def train_missing(self, number: int) -> None:
         """Train the students of a seed, or of a baseline, unless all of them are trained.
@@ -344,20 +397,31 @@ class Together:
         trainer.accelerator.wait_for_everyone()
 
     def args_of(self, plan: StudentPlan) -> TrainingArguments:
-        """Return the training arguments of all students of a seed or baseline together."""
+        """Return the training arguments of all students of a seed or baseline together.
+
+        They are made once: to make some resets the state that trainers on the way have of accelerate.
+        """
         if plan.is_main:
             return self.args
-        folder, recipe = self.folder / VARIANTS / plan.folder.name, self.first.plan.recipe
-        fields = recipe.training | {"seed": plan.seed, "report_to": "none"}
-        return builders.training_arguments(fields, folder, recipe)
+        if plan not in self._made_args:
+            folder, recipe = self.folder / VARIANTS / plan.folder.name, self.first.plan.recipe
+            fields = recipe.training | {"seed": plan.seed, "report_to": "none"}
+            self._made_args[plan] = builders.training_arguments(fields, folder, recipe)
+        return self._made_args[plan]
 
     def steps_of_task(self, name: str, plan: StudentPlan) -> int:
         """Return how many steps of a training are of a task."""
-        return self.steps.by_task(plan, self.args_of(plan))[name]
+        own = self._first_plan(plan)
+        return self.steps.by_task(own, self.args_of(own))[name]
 
     def start_of(self, plan: StudentPlan) -> PreTrainedModel:
-        """Return the student of the first task as it starts."""
-        return self.first.joint_run(plan).build(self.first.loaded_teacher)[0]
+        """Return the student of the first task as it starts.
+
+        Args:
+            plan: of the student of any task.
+        """
+        own = self._first_plan(plan)
+        return self.first.joint_run(own).build(self.first.loaded_teacher)[0]
 
     def _title(self, plan: StudentPlan) -> str:
         which = "the students" if len(self.first.plan.students) == 1 else f"the students ({plan})"

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 
 from distil_nlp.data.sampling import EpochRows, draw_seed
-from distil_nlp.data.task_sampling import TASK, TaskCollator, TaskDraws, TaskRows, TaskSampler
+from distil_nlp.data.task_sampling import TASK, MultitaskCollator, TaskDraws, TaskRows, TaskSampler
 from distil_nlp.models.shared_encoder import TaskModels
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import set_required_arguments
@@ -64,7 +64,7 @@ class MultitaskTrainer(DistillationTrainer):
         super(DistillationTrainer, self).__init__(  # whose own constructor is for one task
             model=self.models,
             args=args,
-            data_collator=TaskCollator([part.data_collator for part in self._ordered]),
+            data_collator=MultitaskCollator([part.data_collator for part in self._ordered]),
             train_dataset=TaskRows([EpochRows(part.train_dataset) for part in self._ordered]),
             eval_dataset=first.eval_dataset,
             **kwargs,

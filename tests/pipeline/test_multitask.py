@@ -9,9 +9,12 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distil_nlp.cli import distill
+from distil_nlp.cli import main as command
 from distil_nlp.results.schema import schema_mismatches
 from distil_nlp.training.multitask import MultitaskTrainer
 from tests.helpers import tiny
+from tests.helpers.messages import one_line
+from tests.helpers.processes import torchrun
 from tests.helpers.runs import Place
 
 OBJECTIVE = {"soft_target_kl": {"weight": 1.0}, "hard_label": {"weight": 1.0}, "hidden_cosine": {"weight": 1.0}}
@@ -101,7 +104,7 @@ def plain(folder):
 
 
 def test_each_task_has_an_ordinary_folder(tasks, capsys):
-    """Prevents encoders that drifted apart, a student that plain transformers cannot load, and figures that are lost."""
+    """Prevents encoders that drifted apart, students that plain transformers cannot load, and figures that are lost."""
     assert tasks.run() == 0
     found = {name: tasks.results(name) for name in KINDS}
     steps = {name: one["training"]["steps"] for name, one in found.items()}
@@ -186,3 +189,106 @@ def test_a_stopped_run_carries_on_bit_for_bit(tasks, monkeypatch):
     (tasks.out / "moods" / "results.json").unlink()
     monkeypatch.setattr(MultitaskTrainer, "training_step", None)
     assert tasks.run() == 0, "nothing is trained again"
+
+
+@pytest.mark.integration
+def test_seeds_and_baselines(tasks):
+    """Prevents seeds and labels-only students that do not train together, and a task alone with other steps."""
+    tasks.recipe["evaluation"] |= {"seeds": 2, "baselines": ["no_distillation", "plain"]}
+    assert tasks.run() == 0
+    for name in KINDS:
+        found = tasks.results(name)
+        assert len(found["seeds"][found["headline"]]["values"]) == 2
+        assert {"no_distillation", "plain", "copied_only"} <= found["baselines"].keys()
+        for variant in ("no_distillation-42", "plain-42", "distilled-43"):
+            record = json.loads((tasks.out / name / "variants" / variant / "training.json").read_text())
+            assert record["steps"] == found["training"]["steps"] or variant == "distilled-43"
+            terms = ["hard_label"] if variant.startswith("no") else list(OBJECTIVE)
+            assert sorted(record["final_terms"]) == sorted(terms)
+            assert not (tasks.out / name / "variants" / variant / "student").exists()
+    assert not (tasks.out / "variants").exists()
+    text = (tasks.out / "tasks.md").read_text()
+    assert "labels only" in text
+    assert "trained alone" in text
+
+
+@pytest.mark.integration
+def test_two_processes_train_as_one(tasks):
+    """Prevents processes that draw other tasks, and gradients of a head that are not exchanged."""
+    assert tasks.run() == 0
+    one = {name: plain(tasks.out / name / "student")[0].state_dict() for name in KINDS}
+    tasks.recipe["training"] |= {"output_dir": str(tasks.folder / "two"), "per_device_train_batch_size": 2}
+    torchrun("scripts/distill.py", tasks.file())
+    for name, weights in one.items():
+        both = plain(tasks.folder / "two" / name / "student")[0].state_dict()
+        for key, value in weights.items():
+            torch.testing.assert_close(both[key], value, atol=2e-5, rtol=1e-4)
+
+
+REFUSED = {
+    "two tasks of one name": (
+        lambda recipe: recipe["data"].append(recipe["data"][0]),
+        "expected a name of its own for each task / got topics twice",
+    ),
+    "no task": (lambda recipe: recipe.update(data=[]), "expected a section, or a list of sections / got an empty list"),
+    "a name that is no folder": (lambda recipe: recipe["data"][0].update(task_name="a/b"), "call it a-b"),
+    "an unknown key of one task": (lambda recipe: recipe["data"][1].update(taks=1), "moods: data.taks: unknown key"),
+    "a kind that cannot": (
+        lambda recipe: recipe["data"][0].update(task="embedding"),
+        "tasks that can share an encoder",
+    ),
+    "a scheme": (
+        lambda recipe: recipe["student"].update(ema=0.9),
+        "student.ema: expected its default with several tasks",
+    ),
+    "balancing": (lambda recipe: recipe.update(balance={"kind": "uncertainty"}), "balance.kind"),
+    "a metric of one task": (
+        lambda recipe: recipe["training"].update(
+            metric_for_best_model="accuracy", load_best_model_at_end=True, eval_strategy="steps", eval_steps=3
+        ),
+        "loss, the mean over the tasks",
+    ),
+    "too few steps": (lambda recipe: recipe["training"].update(max_steps=1), "a step of each task"),
+    "power": (lambda recipe: recipe.update(multitask={"sampling_power": 2}), "multitask.sampling_power"),
+    "names by hand": (lambda recipe: recipe.update(multitask={"tasks": ["a"]}), "it is filled in from the list data"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_anything_is_trained(tasks, case, capsys, monkeypatch):
+    """Prevents hours of training before a mistake in the list is told."""
+    monkeypatch.setattr(MultitaskTrainer, "__init__", None)
+    change, message = REFUSED[case]
+    change(tasks.recipe)
+    assert tasks.run() == 2
+    assert message in one_line(capsys.readouterr().err)
+    assert not tasks.out.exists() or not list(tasks.out.rglob("training.json"))
+
+
+def test_teachers_of_unlike_shapes_are_refused(tasks, capsys):
+    """Prevents heads that do not fit the encoder of the first task, told after teachers were fine-tuned."""
+    tasks.model("moods", tiny.classifier(4, 2, hidden_size=16, problem_type="multi_label_classification"))
+    assert tasks.run() == 2
+    assert "teachers of one shape for topics and moods / got hidden_size 32 and 16" in one_line(capsys.readouterr().err)
+
+
+def test_check_tells_of_each_task_and_trains_nothing(tasks, capsys):
+    """Prevents a check that knows one task alone."""
+    assert command(["check", tasks.file(), "data.moods.max_length=16"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.index("task topics") < out.index("task moods") < out.index("task grades")
+    assert "12 steps of 4 rows, 4 of topics, 2 of moods, 6 of grades" in out
+    assert not tasks.out.exists()
+
+
+def test_the_recipe_of_one_task_is_not_run_alone(tasks, capsys):
+    """Prevents a student that is trained alone in the place of one that was trained with others."""
+    recipe = tasks.recipe | {
+        "data": tasks.entry("topics"),
+        "multitask": {"tasks": ["topics", "moods"], "task": "topics"},
+    }
+    del recipe["data"]["task_name"], recipe["data"]["teacher"]
+    path = tasks.folder / "one.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert distill([str(path)]) == 2
+    assert "run the recipe.yaml in the folder above" in one_line(capsys.readouterr().err)
