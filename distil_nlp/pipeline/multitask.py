@@ -11,7 +11,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from distil_nlp.pipeline.run_folder import (
     run_state,
     validate_folder,
 )
+from distil_nlp.pipeline.schemes.multitask import validate_kind
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import OUTPUTS, TRAINING, StudentRun, read_outputs
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
@@ -124,11 +125,25 @@ def plan_tasks(recipe: MultitaskRecipe, recipe_name: str) -> tuple[Path, dict[st
     """
     folder, plans = tasks_folder(recipe, recipe_name), {}
     for name, own in recipe.tasks.items():
-        plan = RunPlan.of(_recipe_of_task(own, name, folder), recipe_name)
-        preflight.validate_plan(plan)
-        plans[name] = plan.with_trained_teacher()
+        with _naming(name):
+            validate_kind(own)
+            plan = RunPlan.of(_recipe_of_task(own, name, folder), recipe_name)
+            preflight.validate_plan(plan)
+            plans[name] = plan.with_trained_teacher()
     _check_shapes(plans)
     return folder, plans
+
+
+@contextmanager
+def _naming(task: str) -> Iterator[None]:
+    """Within this context, errors say which task they are of."""
+    try:
+        yield
+    except UserError as error:
+        if error.expected is None:
+            raise
+        where = f"task {task}, {error.where}" if error.where else f"task {task}"
+        raise UserError(where, error.expected, error.got, error.why, error.fix) from error
 
 
 _SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
@@ -446,9 +461,10 @@ def _run_tasks(
     loaded = {}
     for name, plan in plans.items():
         logger.info(f"\ntask {name}: loading the data")
-        with plan.args.main_process_first(desc="data"):
+        with _naming(name), plan.args.main_process_first(desc="data"):
             loaded[name] = load_data(plan)
-        _check_data(plan, loaded[name][1])
+        with _naming(name):
+            _check_data(plan, loaded[name][1])
     _check_tokenizers({name: tokenizers for name, (tokenizers, _) in loaded.items()})
     made = {name: provenance_of(plans[name].recipe, data, one.student) for name, (one, data) in loaded.items()}
     provenances = {name: _of_all(name, made) for name in made}
@@ -470,8 +486,9 @@ def _run_tasks(
     together.check_steps()
     for name, pipeline in pipelines.items():
         logger.info(f"\ntask {name}")
-        pipeline.first_scores()
-        _try_student(pipeline)
+        with _naming(name):
+            pipeline.first_scores()
+            _try_student(pipeline)
     if args.should_save:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_yaml(abbreviate_home(recipe.settings)))

@@ -50,6 +50,8 @@ def task_trees(tree: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list
     names = [entry_name(entry) for entry in entries]
     mistakes = _mistakes_in(names)
     section = tree.get("multitask") or {}
+    if not isinstance(section, dict):
+        return {}, [*mistakes, f"multitask: expected a section / got {quoted(section)}"]
     given = [key for key in ("tasks", "task") if key in section]
     mistakes += [f"multitask.{key}: unknown key; it is filled in from the list data" for key in given]
     own = {**section, "tasks": names}

@@ -235,11 +235,11 @@ REFUSED = {
     "an unknown key of one task": (lambda recipe: recipe["data"][1].update(taks=1), "moods: data.taks: unknown key"),
     "a kind that cannot": (
         lambda recipe: recipe["data"][0].update(task="embedding"),
-        "tasks that can share an encoder",
+        "task topics, data.task: expected a task that can share an encoder",
     ),
     "a scheme": (
         lambda recipe: recipe["student"].update(ema=0.9),
-        "student.ema: expected its default with several tasks",
+        "task topics, student.ema: expected its default with several tasks",
     ),
     "balancing": (lambda recipe: recipe.update(balance={"kind": "uncertainty"}), "balance.kind"),
     "a metric of one task": (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
-from distil_nlp.tasks import KINDS
+from distil_nlp.tasks import KINDS, TASKS
 
 if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
@@ -26,17 +26,23 @@ def _sentence(recipe: Recipe) -> str:
     )
 
 
-def _check(plan: RunPlan) -> None:
-    """Raise UserError for what several tasks at once do not go with."""
-    recipe, kind = plan.recipe, plan.task.kind
-    if not kind.shares_encoder:
+def validate_kind(recipe: Recipe) -> None:
+    """Raise UserError for a kind of task that cannot train together with others."""
+    kind = TASKS[recipe.data.task].kind if recipe.data.task in TASKS else None
+    if kind is not None and not kind.shares_encoder:
+        sharing = [other.name for other in KINDS.values() if other.shares_encoder]
         raise UserError(
             "data.task",
-            f"tasks that can share an encoder: {listed([k.name for k in KINDS.values() if k.shares_encoder], 20)}",
-            f"{recipe.multitask.task}, {kind.title}",
+            f"a task that can share an encoder: {listed(sharing, 20)}, or one of GLUE",
+            recipe.data.task,
             why="its head, its rows or its batches are of another form",
             fix="distil it by itself",
         )
+
+
+def _check(plan: RunPlan) -> None:
+    """Raise UserError for what several tasks at once do not go with."""
+    recipe = plan.recipe
     student, teacher, training = recipe.student, recipe.teacher, plan.args
     used = {
         "student.generations": student.generations > 1,
