@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.links import Link, chain_of
@@ -37,6 +37,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     Raises:
         UserError: for every problem that the user can fix.
     """
+    check_alone(recipe)
     use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
@@ -44,6 +45,18 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     validate_folder(plan.folder)
     with claimed(plan.folder):
         return _distil(plan)
+
+
+def check_alone(recipe: Recipe) -> None:
+    """Raise UserError for the recipe of one task of several: its student is trained with the others'."""
+    if recipe.multitask.tasks:
+        raise UserError(
+            "multitask.tasks",
+            "the recipe of a whole run",
+            f"that of {recipe.multitask.task}, one of {listed(recipe.multitask.tasks, 20)}",
+            why="its student was trained together with those of the other tasks",
+            fix="run the recipe.yaml in the folder above, or leave multitask out to distil this task alone",
+        )
 
 
 def _distil(plan: RunPlan) -> Path:

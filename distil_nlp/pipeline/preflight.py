@@ -67,7 +67,8 @@ def validate_plan(plan: RunPlan) -> None:
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)
-    _warn_idle_cores(plan.args)
+    if recipe.multitask.task in (None, *recipe.multitask.tasks[:1]):
+        _warn_idle_cores(plan.args)
 
 
 def _rehearse(plan: RunPlan) -> None:

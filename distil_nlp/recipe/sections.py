@@ -694,6 +694,21 @@ class EvaluationSection(Section):
     probe: ProbeSection | None = None
 
 
+class MultitaskSection(Section):
+    """Several tasks at once, where `data` is a list: one encoder, and a head for each task.
+
+    Attributes:
+        sampling_power: a step's task is drawn with a probability that grows with its number of training rows to this
+            power: 1 for as often as it has rows, 0 for all tasks alike.
+        tasks: names of all tasks, in their order; filled in from the list.
+        task: the name of the task whose recipe this is; likewise.
+    """
+
+    sampling_power: Annotated[float, Field(ge=0, le=1)] = 0.75
+    tasks: list[str] = []
+    task: str | None = None
+
+
 class HubSection(Section):
     """Upload of the student to the Hugging Face Hub.
 
@@ -762,6 +777,7 @@ class Recipe(Section):
         teacher: the model to learn from.
         student: the model to train.
         data: transfer set and evaluation splits.
+        multitask: several tasks at once; the recipe is then that of one of them.
         objective: terms of the loss; with `teacher.self`, by default those of its paper.
         balance: balancing of the terms.
         training: any fields of `transformers.TrainingArguments`.
@@ -779,6 +795,7 @@ class Recipe(Section):
     teacher: TeacherSection
     student: StudentSection = StudentSection()
     data: DataSection
+    multitask: MultitaskSection = MultitaskSection()
     objective: ObjectiveSection
     balance: BalanceSection = BalanceSection()
     training: TrainingFields = {}

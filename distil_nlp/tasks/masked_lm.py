@@ -16,6 +16,7 @@ MASKED_LM = TaskKind(
     data_keys=frozenset({"masking", "held_out_share"}),
     max_text_columns=1,
     streams=True,
+    shares_encoder=False,
     can_augment=False,
     names_corpus=True,
     headline="accuracy",
