@@ -75,6 +75,12 @@ PLANS = {
 }
 """Values of `evaluation.efficiency` → plan."""
 
+EXPORT_PLANS = {
+    "full": LatencyPlan((1, 32), ("data",), one_thread=True, memory=False),
+    "quick": LatencyPlan((1, 32), ("data",), one_thread=True, seconds=6.0, forwards=(2, 50), rows=12, memory=False),
+}
+"""Values of `export.latency` → plan."""
+
 
 @dataclass(frozen=True)
 class ServedSetting:
