@@ -25,8 +25,6 @@ Int8Layers = Literal["all", "feed_forward"]
 
 _PRODUCTS = ("MatMul", "Gemm")
 _EMBEDDING = "Gather"
-_PERCENTILE = 99.99
-"""Share of the values of an activation within its range, where ranges are calibrated."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,7 @@ def write_int8(
                 str(partial),
                 _Calibration(calibration, [value.name for value in graph.graph.input]),
                 op_types_to_quantize=[*_PRODUCTS, _EMBEDDING],
-                calibrate_method=CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": _PERCENTILE},
+                calibrate_method=CalibrationMethod.MinMax,  # the others take tensors of one shape alone
                 **shared,
             )
 

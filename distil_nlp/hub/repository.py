@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
         full, is_private, present = _inspect(repo_id, private, api)
     exported, left_out = exported_files(of_run)
-    files, url = _files(run, results, full, exported), f"{api.endpoint}/{full}"
+    files, url = {**_files(run, results, full), **exported}, f"{api.endpoint}/{full}"
     own, told = tuple(own_code(of_run)), verdict_lines(verdicts(of_run))
     return UploadPlan(run, full, is_private, files, present, url, own, left_out, told)
 
@@ -241,7 +241,7 @@ def _finished_results(run: Path) -> dict[str, Any]:
     return read_run(run)
 
 
-def _files(run: Path, results: dict[str, Any], repo_id: str, exported: Mapping[str, Path]) -> dict[str, Path | bytes]:
+def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path | bytes]:
     """Return what goes up: path in the repository → contents."""
     folder = run / "student"
     student = {
@@ -256,7 +256,6 @@ def _files(run: Path, results: dict[str, Any], repo_id: str, exported: Mapping[s
     return {
         CARD_FILE: _card(run, results, repo_id).encode(),
         **{name: path for name, path in student.items() if path.is_file()},
-        **exported,
         "results.json": (json.dumps(redact_paths(results), indent=2) + "\n").encode(),
         **report,
     }

@@ -115,9 +115,9 @@ def _likeness(run: RunResults, model: dict[str, Any], measure: str | None) -> st
 
 
 def _setting_of_one(run: RunResults) -> Setting | None:
-    """Return the setting of a single text, with all threads."""
+    """Return the setting of a single text and a single thread: threads that others keep waiting tell little."""
     settings = latencies_by_setting(run, EXPORTED)
-    return min(settings, key=lambda one: (one.batch_size, one.rank), default=None)
+    return min(settings, key=lambda one: (one.batch_size, one.tokens is not None, one.threads or 0), default=None)
 
 
 def _milliseconds(run: RunResults, setting: Setting | None, model: str) -> str:
