@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.hub.card_facts import CardFacts
-from distil_nlp.models.sentence_folder import VectorSettings, read_settings
+from distil_nlp.models.sentence_folder import MODULES, VectorSettings, read_settings
 from distil_nlp.reporting.export import export_sentences, export_table, is_publishable
 from distil_nlp.reporting.markdown import escape_markdown, markdown_table
 from distil_nlp.reporting.tables import Table
@@ -69,7 +69,7 @@ def export_context(facts: CardFacts, is_pair: bool, student: Path) -> dict[str, 
     has_int8 = is_publishable(facts, "int8")
     notes = [table.note if table else "", *export_sentences(facts)]
     file = "onnx/model_quantized.onnx" if has_int8 else "onnx/model.onnx"
-    vectors = read_settings(str(student), None, Head("embedding"))[0] if facts.kind.output == "embedding" else None
+    vectors = _vector_settings(student) if facts.kind.output == "embedding" else None
     javascript = _javascript(facts.kind, is_pair, mask, vectors)
     return {
         "exported": table_in_markdown(table),
@@ -99,6 +99,12 @@ def _python(kind: TaskKind, is_pair: bool, mask: str, vectors: VectorSettings | 
         texts = f'"Write a text with a {mask} here."' if kind.predicts_words else '"Write a text here."'
     output = _PRINTED.get(kind.output, _LOGITS) if vectors is None else _vector(vectors)
     return _PYTHON.replace("TEXTS", texts).replace("OUTPUT", output)
+
+
+def _vector_settings(student: Path) -> VectorSettings:
+    """Return how a sentence encoder makes vectors; the usual way where its folder does not say."""
+    is_told = (student / MODULES).is_file()
+    return read_settings(str(student), None, Head("embedding"))[0] if is_told else VectorSettings()
 
 
 def _vector(settings: VectorSettings) -> str:

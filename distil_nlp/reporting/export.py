@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, milliseconds, percent, times
-from distil_nlp.reporting.latency import EXPORTED, Setting, busy_note, latencies_by_setting, latency_table, speed_up
+from distil_nlp.reporting.latency import (
+    EXPORTED,
+    Setting,
+    busy_note,
+    format_percentiles,
+    latencies_by_setting,
+    latency_note,
+    speed_up,
+)
 from distil_nlp.reporting.markdown import terminal_table, terminal_width
 from distil_nlp.reporting.scores import headline_name, teacher_word
 from distil_nlp.reporting.tables import Table, make_table
@@ -65,9 +73,20 @@ def export_table(run: RunResults) -> Table | None:
 
 
 def export_latency_table(run: RunResults) -> Table | None:
-    """Return the percentiles of all four models' latencies, setting by setting."""
-    table = latency_table(run, EXPORTED)
-    return table and Table("Latency of the exported student", table.head, table.rows, table.note)
+    """Return the percentiles of all models' latencies and their speed-ups, setting by setting."""
+    settings = latencies_by_setting(run, EXPORTED)
+    names = {one["model"]: name for name, one in exported_models(run).items()}
+    faster = [model for model in names if model != "teacher"]
+    head = ["", *(f"{name}, ms" for name in names.values()), *(f"speed-up, {names[model]}" for model in faster)]
+    rows = [
+        (
+            str(setting),
+            *(format_percentiles(latencies.get(model)) for model in names),
+            *(times(speed_up(run, setting, model, EXPORTED)) for model in faster),
+        )
+        for setting, latencies in settings.items()
+    ]
+    return make_table("Latency of the exported student", head, rows, latency_note(run, EXPORTED))
 
 
 def export_sentences(run: RunResults) -> list[str]:

@@ -77,9 +77,9 @@ def speed_up(run: RunResults, setting: Setting | None, model: str = "student", b
     return ratio(latency_in(run, setting, "teacher", block), latency_in(run, setting, model, block))
 
 
-def latency_table(run: RunResults, block: str = MEASURED) -> Table | None:
+def latency_table(run: RunResults) -> Table | None:
     """Return the percentiles of each model's latencies and its rows per second, setting by setting."""
-    settings = latencies_by_setting(run, block)
+    settings = latencies_by_setting(run)
     models = list(dict.fromkeys(name for latencies in settings.values() for name in latencies))
     others = [name for name in models if name != "teacher"]
     words = [teacher_word(run) if name == "teacher" else name for name in models]
@@ -88,16 +88,21 @@ def latency_table(run: RunResults, block: str = MEASURED) -> Table | None:
     rows = [
         (
             str(setting),
-            *(_percentiles(latencies.get(name)) for name in models),
+            *(format_percentiles(latencies.get(name)) for name in models),
             *(_rate(get_nested(latencies.get(name), "rows_per_second")) for name in models),
-            *(times(speed_up(run, setting, name, block)) for name in others),
+            *(times(speed_up(run, setting, name)) for name in others),
         )
         for setting, latencies in settings.items()
     ]
-    return make_table("Latency", head, rows, " ".join(filter(None, [_reading(run, block), _conditions(run, block)])))
+    return make_table("Latency", head, rows, latency_note(run))
 
 
-def _percentiles(latency: Mapping[str, Any] | None) -> str:
+def latency_note(run: RunResults, block: str = MEASURED) -> str:
+    """Return what the figures of a table of latencies mean, and how they were measured."""
+    return " ".join(filter(None, [_reading(run, block), _conditions(run, block)]))
+
+
+def format_percentiles(latency: Mapping[str, Any] | None) -> str:
     """Format p50 / p90 / p99, or what there is of them."""
     values = (get_nested(latency, name) for name in ("p50", "p90", "p99"))
     return " / ".join(milliseconds(value) for value in values if value is not None)
