@@ -26,6 +26,8 @@ from distil_nlp.utils.memory import LiveBytes
 
 _UNLIMITED = 30_000
 """Words that random tokens are drawn from where a model has no vocabulary."""
+_COLLATED = frozenset({"word_ids", "is_allowed"})
+"""Columns that some collators read besides the inputs of models."""
 _SAMPLED_ROWS = 128
 """Most rows of the data that are timed at one batch size."""
 
@@ -123,7 +125,7 @@ class _ServedRows:
     def __init__(self, rows: Any, collator: Callable, columns: frozenset[str], device: torch.device):
         self._collator, self._columns, self._device = collator, columns, device
         drawn = np.random.default_rng(0).permutation(0 if rows is None else len(rows))[:_SAMPLED_ROWS]
-        known = columns | {"word_ids"}
+        known = columns | _COLLATED
         self._rows = [{key: value for key, value in rows[int(i)].items() if key in known} for i in drawn]
 
     def has_shorter_than(self, length: int) -> bool:

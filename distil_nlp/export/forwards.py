@@ -16,11 +16,11 @@ from distil_nlp.models.segments import fit_segments
 from distil_nlp.signals.types import forward_arguments
 from distil_nlp.tasks import TaskKind
 
-LogitsOf = Callable[[Mapping[str, Tensor]], Tensor]
+LogitsForward = Callable[[Mapping[str, Tensor]], Tensor]
 """Inputs by name, others among them → logits, as `output_logits` has them."""
 
 
-def student_forward(student: PreTrainedModel) -> LogitsOf:
+def student_forward(student: PreTrainedModel) -> LogitsForward:
     """Return the forward of a student, on the CPU."""
     known = forward_arguments(student)
 
@@ -32,7 +32,7 @@ def student_forward(student: PreTrainedModel) -> LogitsOf:
     return forward
 
 
-def graph_forward(student: PreTrainedModel, kind: TaskKind, path: Path) -> LogitsOf:
+def graph_forward(student: PreTrainedModel, kind: TaskKind, path: Path) -> LogitsForward:
     """Return the forward of a graph of a student; its states become a vector as the student's own do."""
     session, config = GraphSession(path), student.config
 
@@ -40,7 +40,7 @@ def graph_forward(student: PreTrainedModel, kind: TaskKind, path: Path) -> Logit
         found = session.run(fit_segments(config, dict(inputs)))
         if kind.output == "spans":
             return torch.stack([found["start_logits"], found["end_logits"]], -1)
-        if kind.output == "embedding":
+        if kind.has_vectors:
             encoder: Any = student
             with torch.inference_mode():
                 return encoder.vectors(found["last_hidden_state"], inputs.get("attention_mask")).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,11 @@ GRAPH, QUANTIZED = Path("onnx", "model.onnx"), Path("onnx", "model_quantized.onn
 """Places of the graphs in a student's folder, where transformers.js and sentence-transformers look for them."""
 MOST_BYTES = 2 * 10**9
 """Weights that fit into one file: a protobuf is below 2 GiB."""
-TOLERANCE = 1e-4
+MOST_DIFFERENCE = 1e-4
 """Largest difference of outputs, relative to the largest output, at which a graph counts as the model."""
 RAGGED = ((1, 7), (3, 33), (2, 128))
 """Rows and tokens of the inputs on which graph and model are compared; rows after the first are ever shorter."""
 _EXAMPLE = (2, 16)
-_OUTPUTS: Mapping[str, tuple[str, ...]] = {
-    "spans": ("start_logits", "end_logits"),
-    "embedding": ("last_hidden_state",),
-}
-_LOGITS = ("logits",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def write_graph(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ki
     Raises:
         UserError: if the model cannot be traced, is too large for one file, or the graph has other outputs.
     """
-    model, names = traced_part(student, kind), output_names(kind)
+    model, names = traced_part(student, kind), kind.graph_outputs
     _check_bytes(model)
     inputs = ragged_inputs(model, input_names(model, tokenizer), *_EXAMPLE)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +82,8 @@ def write_graph(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ki
 
 def traced_part(student: PreTrainedModel, kind: TaskKind) -> PreTrainedModel:
     """Return the part of a student that its graph has: all of it, or the encoder of a sentence encoder."""
-    part: Any = student.base_model if kind.output == "embedding" else student
+    part: Any = student.base_model if kind.has_vectors else student
     return part
-
-
-def output_names(kind: TaskKind) -> tuple[str, ...]:
-    """Return the outputs of the graph of a kind of task, as transformers names them."""
-    return _OUTPUTS.get(kind.output, _LOGITS)
 
 
 def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -157,11 +147,11 @@ def _check_bytes(model: PreTrainedModel) -> None:
 
 
 def _check_difference(difference: float, path: Path) -> None:
-    if not difference <= TOLERANCE:  # NaN too
+    if not difference <= MOST_DIFFERENCE:  # NaN too
         path.unlink()
         raise UserError(
             "export",
-            f"outputs of the graph within {TOLERANCE:g} of the student's",
+            f"outputs of the graph within {MOST_DIFFERENCE:g} of the student's",
             f"a relative difference of {difference:.2g}",
             why="it would be another model; tracing takes some of what it computes for constants",
             fix="run the student with transformers, or choose a student of another family",

@@ -15,7 +15,7 @@ from distil_nlp.data.row_sets import RowCollator, RowSets
 from distil_nlp.evaluation.kinds import Evaluator, Metrics, evaluator_of
 from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.evaluation.predict import Outputs, longest_first
-from distil_nlp.export.forwards import LogitsOf
+from distil_nlp.export.forwards import LogitsForward
 from distil_nlp.tasks import TaskKind
 
 STUDENT_MODEL = "student"
@@ -69,7 +69,7 @@ class _Pass:
     compared: list[Any] = field(default_factory=list)
 
 
-def score_forwards(forwards: Mapping[str, LogitsOf], rows: ScoredRows) -> dict[str, GraphScore]:
+def score_forwards(forwards: Mapping[str, LogitsForward], rows: ScoredRows) -> dict[str, GraphScore]:
     """Return the scores of forwards, one of which is the student's, and how alike the others' predictions are to its.
 
     Args:
@@ -94,7 +94,7 @@ def score_forwards(forwards: Mapping[str, LogitsOf], rows: ScoredRows) -> dict[s
 
 
 def _run(
-    forwards: Mapping[str, LogitsOf], rows: ScoredRows, split: str, evaluator: Evaluator
+    forwards: Mapping[str, LogitsForward], rows: ScoredRows, split: str, evaluator: Evaluator
 ) -> tuple[dict[str, _Pass], np.ndarray, Tensor | None]:
     """Run all forwards over a split; return what is kept of each, the order of the rows, and their labels."""
     order = longest_first(rows.splits[split])

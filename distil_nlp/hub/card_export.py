@@ -69,7 +69,7 @@ def export_context(facts: CardFacts, is_pair: bool, student: Path) -> dict[str, 
     has_int8 = is_publishable(facts, "int8")
     notes = [table.note if table else "", *export_sentences(facts)]
     file = "onnx/model_quantized.onnx" if has_int8 else "onnx/model.onnx"
-    vectors = _vector_settings(student) if facts.kind.output == "embedding" else None
+    vectors = _vector_settings(student) if facts.kind.has_vectors else None
     javascript = _javascript(facts.kind, is_pair, mask, vectors)
     return {
         "exported": table_in_markdown(table),
@@ -77,7 +77,7 @@ def export_context(facts: CardFacts, is_pair: bool, student: Path) -> dict[str, 
         "has_int8": has_int8,
         "onnxruntime_snippet": _python(facts.kind, is_pair, mask, vectors).replace("FILE", file),
         "javascript_snippet": javascript.replace("DTYPE", "q8" if has_int8 else "fp32"),
-        "sentence_snippet": _sentences(file, has_int8) if facts.kind.output == "embedding" else "",
+        "sentence_snippet": _sentences(file, has_int8) if facts.kind.has_vectors else "",
     }
 
 
@@ -124,7 +124,7 @@ def _mask_token(student: Path) -> str:
 def _javascript(kind: TaskKind, is_pair: bool, mask: str, vectors: VectorSettings | None) -> str:
     if is_pair and kind.joins_pairs and kind.output != "spans":
         return _PAIR
-    task = "feature-extraction" if kind.output == "embedding" else kind.pipeline_tag
+    task = "feature-extraction" if kind.has_vectors else kind.pipeline_tag
     text = _INPUTS.get(task, '"Write a text here."').replace("MASK", mask)
     if vectors is not None:
         text = text.replace("POOLING", vectors.pooling).replace("NORMALIZE", str(vectors.normalize).lower())

@@ -17,7 +17,7 @@ from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.latency import EXPORT_PLANS
 from distil_nlp.evaluation.metrics import retention
 from distil_nlp.evaluation.predict import Outputs
-from distil_nlp.export.forwards import LogitsOf, graph_forward, student_forward
+from distil_nlp.export.forwards import LogitsForward, graph_forward, student_forward
 from distil_nlp.export.gates import gate_block
 from distil_nlp.export.graph import GRAPH, QUANTIZED, GraphInfo, write_graph
 from distil_nlp.export.packages import export_versions
@@ -136,7 +136,7 @@ class Export:
         info = write_graph(student, self.tokenizers.student, self.data.kind, self._path(_ONNX))
         int8 = self._write_int8(student, info)
         graphs = [_ONNX] if int8 is None else [_ONNX, _INT8]
-        forwards: dict[str, LogitsOf] = {STUDENT_MODEL: student_forward(student)}
+        forwards: dict[str, LogitsForward] = {STUDENT_MODEL: student_forward(student)}
         forwards |= {name: graph_forward(student, self.data.kind, self._path(name)) for name in graphs}
         logger.info(f"scoring the student and {' and '.join(graphs)} on {', '.join(self.data.split.evaluation)}")
         scores = score_forwards(forwards, self._rows(info))
@@ -242,7 +242,7 @@ class Export:
         size = round(path.stat().st_size / 1e6, 2)
         return {"size_mb": size, "file": str(path.relative_to(self.folder / STUDENT)), "sha256": checksum(path)}
 
-    def _latency(self, student: PreTrainedModel, graphs: Mapping[str, LogitsOf]) -> dict[str, Any] | None:
+    def _latency(self, student: PreTrainedModel, graphs: Mapping[str, LogitsForward]) -> dict[str, Any] | None:
         """Return the latencies of teacher, student and graphs, which take turns on the CPU; None if not wanted."""
         section = self.plan.recipe.export
         if section.latency == "off":

@@ -8,7 +8,7 @@ from typing import Any
 
 from distil_nlp.reporting.formatting import decimal, milliseconds, percent, times
 from distil_nlp.reporting.latency import (
-    EXPORTED,
+    EXPORT_LATENCY,
     Setting,
     busy_note,
     format_percentiles,
@@ -74,7 +74,7 @@ def export_table(run: RunResults) -> Table | None:
 
 def export_latency_table(run: RunResults) -> Table | None:
     """Return the percentiles of all models' latencies and their speed-ups, setting by setting."""
-    settings = latencies_by_setting(run, EXPORTED)
+    settings = latencies_by_setting(run, EXPORT_LATENCY)
     names = {one["model"]: name for name, one in exported_models(run).items()}
     faster = [model for model in names if model != "teacher"]
     head = ["", *(f"{name}, ms" for name in names.values()), *(f"speed-up, {names[model]}" for model in faster)]
@@ -82,11 +82,11 @@ def export_latency_table(run: RunResults) -> Table | None:
         (
             str(setting),
             *(format_percentiles(latencies.get(model)) for model in names),
-            *(times(speed_up(run, setting, model, EXPORTED)) for model in faster),
+            *(times(speed_up(run, setting, model, EXPORT_LATENCY)) for model in faster),
         )
         for setting, latencies in settings.items()
     ]
-    return make_table("Latency of the exported student", head, rows, latency_note(run, EXPORTED))
+    return make_table("Latency of the exported student", head, rows, latency_note(run, EXPORT_LATENCY))
 
 
 def export_sentences(run: RunResults) -> list[str]:
@@ -95,7 +95,7 @@ def export_sentences(run: RunResults) -> list[str]:
     if not block:
         return []
     gate = [_gate_sentence(run)] if block.get("gate") else []
-    return [one for one in (_how_made(block), *gate, busy_note(run, EXPORTED)) if one]
+    return [one for one in (_how_made(block), *gate, busy_note(run, EXPORT_LATENCY)) if one]
 
 
 def gate_failure(run: RunResults) -> str:
@@ -135,18 +135,18 @@ def _likeness(run: RunResults, model: dict[str, Any], measure: str | None) -> st
 
 def _setting_of_one(run: RunResults) -> Setting | None:
     """Return the setting of a single text and a single thread: threads that others keep waiting tell little."""
-    settings = latencies_by_setting(run, EXPORTED)
+    settings = latencies_by_setting(run, EXPORT_LATENCY)
     return min(settings, key=lambda one: (one.batch_size, one.tokens is not None, one.threads or 0), default=None)
 
 
 def _milliseconds(run: RunResults, setting: Setting | None, model: str) -> str:
-    found = latencies_by_setting(run, EXPORTED).get(setting) if setting else None
+    found = latencies_by_setting(run, EXPORT_LATENCY).get(setting) if setting else None
     values = (get_nested(found, model, name) for name in ("p50", "p90"))
     return " / ".join(milliseconds(value) for value in values if value is not None)
 
 
 def _speed_up(run: RunResults, setting: Setting | None, model: str) -> str:
-    return "" if model == "teacher" else times(speed_up(run, setting, model, EXPORTED))
+    return "" if model == "teacher" else times(speed_up(run, setting, model, EXPORT_LATENCY))
 
 
 def _note(run: RunResults, setting: Setting | None) -> str:

@@ -10,7 +10,7 @@ from distil_nlp.reporting.scores import teacher_word
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
-MEASURED, EXPORTED = "efficiency", "export.efficiency"
+RUN_LATENCY, EXPORT_LATENCY = "efficiency", "export.efficiency"
 """Places in `results.json` with latencies: of the run's models, and of the exported student beside them."""
 BUSY = 1.5
 """95th percentile ÷ median of the same inputs above which the machine is called busy."""
@@ -45,7 +45,7 @@ Latencies = Mapping[str, Mapping[str, Any]]
 """Model → its latency in a setting, as `results.json` has it."""
 
 
-def latencies_by_setting(run: RunResults, block: str = MEASURED) -> dict[Setting, Latencies]:
+def latencies_by_setting(run: RunResults, block: str = RUN_LATENCY) -> dict[Setting, Latencies]:
     """Return all settings in which the student was timed, with the latencies of all models."""
     found: dict[Setting, Latencies] = {}
     for entry in run.get(f"{block}.latency") or ():
@@ -57,7 +57,7 @@ def latencies_by_setting(run: RunResults, block: str = MEASURED) -> dict[Setting
     return dict(sorted(found.items(), key=lambda item: item[0].rank))
 
 
-def headline_setting(*runs: RunResults, block: str = MEASURED) -> Setting | None:
+def headline_setting(*runs: RunResults, block: str = RUN_LATENCY) -> Setting | None:
     """Return the setting that headlines are of: the largest batch of real lengths with all threads.
 
     Of several runs, one in which the students of all runs with latencies were timed; None without such a setting.
@@ -67,12 +67,14 @@ def headline_setting(*runs: RunResults, block: str = MEASURED) -> Setting | None
     return min(common, key=lambda setting: (*setting.rank[:2], -setting.batch_size), default=None)
 
 
-def latency_in(run: RunResults, setting: Setting | None, model: str, block: str = MEASURED) -> float | None:
+def latency_in(run: RunResults, setting: Setting | None, model: str, block: str = RUN_LATENCY) -> float | None:
     """Return a model's median latency in a setting, in ms."""
     return None if setting is None else get_nested(latencies_by_setting(run, block).get(setting), model, "p50")
 
 
-def speed_up(run: RunResults, setting: Setting | None, model: str = "student", block: str = MEASURED) -> float | None:
+def speed_up(
+    run: RunResults, setting: Setting | None, model: str = "student", block: str = RUN_LATENCY
+) -> float | None:
     """Return the teacher's median latency ÷ a model's."""
     return ratio(latency_in(run, setting, "teacher", block), latency_in(run, setting, model, block))
 
@@ -97,7 +99,7 @@ def latency_table(run: RunResults) -> Table | None:
     return make_table("Latency", head, rows, latency_note(run))
 
 
-def latency_note(run: RunResults, block: str = MEASURED) -> str:
+def latency_note(run: RunResults, block: str = RUN_LATENCY) -> str:
     """Return what the figures of a table of latencies mean, and how they were measured."""
     return " ".join(filter(None, [_reading(run, block), _conditions(run, block)]))
 
@@ -153,7 +155,7 @@ def latency_sentences(run: RunResults) -> list[str]:
     return [note] if (note := busy_note(run)) else []
 
 
-def busy_note(run: RunResults, block: str = MEASURED) -> str:
+def busy_note(run: RunResults, block: str = RUN_LATENCY) -> str:
     """Return a note where the slowest forwards took far longer than others on the same inputs."""
     jitters = [
         (jitter, f"the {name} at {setting}")

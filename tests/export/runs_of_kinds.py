@@ -15,7 +15,6 @@ from tests.pipeline import test_tokens as tokens
 from tests.pipeline.test_embedding import EmbeddingPlace
 
 SHORT = ("student.num_layers=2", "training.max_steps=2", "evaluation.baselines=[]", "evaluation.efficiency=off")
-_ROWS = ("evaluation_splits=null", "data.max_length=32")
 
 
 def _classification(place: Place) -> None:
@@ -61,7 +60,7 @@ def _mlm(place: Place) -> None:
     place.teacher(tiny.mlm_model(4, initializer_range=0.3))
     (place.folder / "text.txt").write_text("\n".join(place.texts * 4))
     text = ("data.task=mlm", f"data.path={place.folder / 'text.txt'}", "data.text_columns=null")
-    place.run(*SHORT, *text, "data.max_length=16", "data.held_out_share=0.3", "objective.hard_label=null")
+    place.run(*SHORT, *text, "data.max_length=16", "data.held_out_share=0.3", "training.train_sampling_strategy=random")
 
 
 MAKERS = {

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from distil_nlp.reporting.export import EXPORTED_NAMES
 from distil_nlp.reporting.formatting import decimal, span
-from distil_nlp.reporting.latency import EXPORTED, MEASURED, Setting, headline_setting, latency_in
+from distil_nlp.reporting.latency import EXPORT_LATENCY, RUN_LATENCY, Setting, headline_setting, latency_in
 from distil_nlp.reporting.plots.style import (
     INK,
     MUTED,
@@ -161,7 +161,7 @@ def _dots(axes: Axes, y: int, row: ScoreRow) -> None:
 
 def latency_figure(run: RunResults) -> Picture | None:
     """Return the headline metric over latency, for teacher and student; on the CPU, with the exported models."""
-    block = EXPORTED if run.get(EXPORTED) else MEASURED
+    block = EXPORT_LATENCY if run.get(EXPORT_LATENCY) else RUN_LATENCY
     setting = headline_setting(run, block=block)
     models = [("teacher", teacher_word(run), TEACHER_COLOUR, "o"), ("student", "student", STUDENT_COLOUR, "o")]
     models += [(model, EXPORTED_NAMES[model], STUDENT_COLOUR, marker) for model, marker in _EXPORTED_MARKERS.items()]
