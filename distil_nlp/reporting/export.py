@@ -54,7 +54,7 @@ def export_table(run: RunResults) -> Table | None:
     models = exported_models(run)
     if not models:
         return None
-    measure, setting = _measure(models), _setting_of_one(run)
+    measure, setting = _measure(models), single_text_setting(run)
     timed = f"ms, batch {setting.batch_size}" if setting else ""
     head = ["", headline_name(run), _LIKENESS.get(measure or "", ""), "retention", "MB", timed, "speed-up"]
     rows = [
@@ -133,7 +133,7 @@ def _likeness(run: RunResults, model: dict[str, Any], measure: str | None) -> st
     return percent(value) if measure == "agreement" else decimal(value)
 
 
-def _setting_of_one(run: RunResults) -> Setting | None:
+def single_text_setting(run: RunResults) -> Setting | None:
     """Return the setting of a single text and a single thread: threads that others keep waiting tell little."""
     settings = latencies_by_setting(run, EXPORT_LATENCY)
     return min(settings, key=lambda one: (one.batch_size, one.tokens is not None, one.threads or 0), default=None)

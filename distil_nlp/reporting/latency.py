@@ -57,12 +57,12 @@ def latencies_by_setting(run: RunResults, block: str = RUN_LATENCY) -> dict[Sett
     return dict(sorted(found.items(), key=lambda item: item[0].rank))
 
 
-def headline_setting(*runs: RunResults, block: str = RUN_LATENCY) -> Setting | None:
+def headline_setting(*runs: RunResults) -> Setting | None:
     """Return the setting that headlines are of: the largest batch of real lengths with all threads.
 
     Of several runs, one in which the students of all runs with latencies were timed; None without such a setting.
     """
-    timed = [set(settings) for run in runs if (settings := latencies_by_setting(run, block))]
+    timed = [set(settings) for run in runs if (settings := latencies_by_setting(run))]
     common = set.intersection(*timed) if timed else set()
     return min(common, key=lambda setting: (*setting.rank[:2], -setting.batch_size), default=None)
 
@@ -149,6 +149,8 @@ def _conditions(run: RunResults, block: str) -> str:
 def latency_sentences(run: RunResults) -> list[str]:
     """Return that nothing was measured, or that the machine was busy; [] where neither is so."""
     if not latencies_by_setting(run):
+        if latencies_by_setting(run, EXPORT_LATENCY):
+            return []
         off = run.get("recipe.evaluation.efficiency") == "off"
         return [f"Latency{', operations and memory were' if off else ' was'} not measured"
                 f"{' (evaluation.efficiency: off)' if off else ''}."]  # fmt: skip

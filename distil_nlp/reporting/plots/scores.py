@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from distil_nlp.reporting.export import EXPORTED_NAMES
+from distil_nlp.reporting.export import EXPORTED_NAMES, single_text_setting
 from distil_nlp.reporting.formatting import decimal, span
 from distil_nlp.reporting.latency import EXPORT_LATENCY, RUN_LATENCY, Setting, headline_setting, latency_in
 from distil_nlp.reporting.plots.style import (
@@ -160,9 +160,9 @@ def _dots(axes: Axes, y: int, row: ScoreRow) -> None:
 
 
 def latency_figure(run: RunResults) -> Picture | None:
-    """Return the headline metric over latency, for teacher and student; on the CPU, with the exported models."""
+    """Return the headline metric over latency, for teacher and student, and for the exported models on the CPU."""
     block = EXPORT_LATENCY if run.get(EXPORT_LATENCY) else RUN_LATENCY
-    setting = headline_setting(run, block=block)
+    setting = single_text_setting(run) if block == EXPORT_LATENCY else headline_setting(run)
     models = [("teacher", teacher_word(run), TEACHER_COLOUR, "o"), ("student", "student", STUDENT_COLOUR, "o")]
     models += [(model, EXPORTED_NAMES[model], STUDENT_COLOUR, marker) for model, marker in _EXPORTED_MARKERS.items()]
     marks = [
