@@ -101,6 +101,7 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
         _say_what_changed(plan)
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             show_run(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
+        _export(plan)
         return publish_run(plan)
     with plan.args.main_process_first(desc="data"):
         tokenizers, data = load_data(plan)
@@ -118,7 +119,18 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     if should_save:
         write_results(folder / RESULTS, results)
         show_run(folder, results, is_link)
+    if not is_link:
+        _export(plan)
     return publish_run(plan)
+
+
+def _export(plan: RunPlan) -> None:
+    """Export the student, unless that is done or not asked for."""
+    if not plan.recipe.export.onnx or not plan.args.should_save or "export" in read_results(plan.folder / RESULTS):
+        return
+    from distil_nlp.pipeline.export import export_claimed  # needs the packages of the extra `export`
+
+    export_claimed(plan.folder, plan.recipe)
 
 
 def _say_what_changed(plan: RunPlan) -> None:

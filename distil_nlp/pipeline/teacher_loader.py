@@ -26,7 +26,7 @@ from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, beside_teacher
-from distil_nlp.pipeline.teacher import finetuned_teacher, teacher_to_train
+from distil_nlp.pipeline.teacher import finetuned_teacher, is_finetuned, teacher_folder_of, teacher_to_train
 from distil_nlp.pipeline.teacher_check import TeacherCheck
 from distil_nlp.pipeline.trial import try_alone, try_teacher
 from distil_nlp.recipe import Recipe
@@ -65,6 +65,11 @@ class TeacherLoader:
             return teachers[0]
         teacher: Any = Ensemble(teachers, mixing, self.tokenizers.teachers)  # used as a model
         return teacher
+
+    def is_at_hand(self, recipe: Recipe) -> bool:
+        """Return whether `load` would find each teacher of a recipe, and train none."""
+        singles = [own for own in enumerate(self._single_teachers(recipe)) if own[1].teacher.finetune is not None]
+        return all(is_finetuned(teacher_folder_of(own, self.data.read_by(number))) for number, own in singles)
 
     def predict(self, teacher: PreTrainedModel, run: StudentRun) -> tuple[dict[str, Outputs], list[dict[str, Outputs]]]:
         """Return the outputs of the teacher on the evaluation rows, and those of each teacher of an ensemble.

@@ -723,6 +723,31 @@ class HubSection(Section):
     private: bool = False
 
 
+class ExportSection(Section):
+    """Export of the student to ONNX, after the run or by `distil-nlp export`; see `distil_nlp.pipeline.export`.
+
+    Attributes:
+        onnx: whether the run exports its student at its end.
+        int8: an int8 copy: `dynamic` takes ranges of activations in each forward, `static` calibrates them on training
+            rows, `off` makes none.
+        int8_layers: what becomes int8: `all` products with weights, or those of the `feed_forward` layers alone; the
+            embeddings in either case.
+        reduce_range: weights of 7 bits, for x86 processors without VNNI; null for what this machine needs.
+        calibration_rows: training rows for `static`.
+        gate: share of the ONNX model's headline score that the int8 copy must keep to be published.
+        latency: how long teacher, student and the exported models are timed: `full` (about a minute), `quick`
+            (seconds) or `off`.
+    """
+
+    onnx: bool = False
+    int8: Literal["dynamic", "static", "off"] = "dynamic"
+    int8_layers: Literal["all", "feed_forward"] = "all"
+    reduce_range: bool | None = None
+    calibration_rows: PositiveInt = 64
+    gate: Annotated[float, Field(ge=0)] = 0.99
+    latency: Literal["full", "quick", "off"] = "full"
+
+
 class RunSection(Section):
     """Settings that do not change the student, and may differ when a run resumes.
 
@@ -782,6 +807,7 @@ class Recipe(Section):
         balance: balancing of the terms.
         training: any fields of `transformers.TrainingArguments`.
         evaluation: seeds, baselines and scores.
+        export: the student as ONNX files.
         hub: upload of the student.
         run: settings that do not change the student.
         terms: the terms that `objective` may name: the tool's own, and those of the plugins.
@@ -800,6 +826,7 @@ class Recipe(Section):
     balance: BalanceSection = BalanceSection()
     training: TrainingFields = {}
     evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ExportSection()
     hub: HubSection = HubSection()
     run: RunSection = RunSection()
 

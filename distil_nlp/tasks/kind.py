@@ -147,9 +147,23 @@ class TaskKind:
         return self.has_row_outputs and self.is_right_or_wrong
 
     @property
+    def has_vectors(self) -> bool:
+        """True if the output of a text is its vector, which is made of the states of its tokens."""
+        return self.output == "embedding"
+
+    @property
+    def graph_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of an exported model, which clients look for; vectors are made outside of it."""
+        return _GRAPH_OUTPUTS.get(self.output, ("logits",))
+
+    @property
     def is_right_or_wrong(self) -> bool:
         """True if the prediction for a row is right or wrong; False if it is some distance from the label."""
         return self.output in _RIGHT_OR_WRONG
 
 
 _RIGHT_OR_WRONG: frozenset[Output] = frozenset({"distribution", "labels", "spans"})
+_GRAPH_OUTPUTS: dict[Output, tuple[str, ...]] = {
+    "spans": ("start_logits", "end_logits"),
+    "embedding": ("last_hidden_state",),
+}
