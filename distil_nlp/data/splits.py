@@ -28,6 +28,8 @@ class Split:
         price: sum of the prices of the answers to all these rows; None where the data does not tell.
         cut: `train`, `selection` and the names of evaluation → number of rows whose text was cut, so that models of
             several tokenizers read the same; empty for one tokenizer.
+        partners: by the same names, counts of the student's `tokens`, of those `aligned` with tokens of the first other
+            tokenizer, and of `words` that have a label or may be masked and those `matched`, if rows have any.
     """
 
     train: Any
@@ -40,6 +42,7 @@ class Split:
     row_numbers: dict[str, list[int]] = field(default_factory=dict)
     price: float | None = None
     cut: dict[str, int] = field(default_factory=dict)
+    partners: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def scored(self) -> dict[str, int]:

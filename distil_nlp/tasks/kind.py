@@ -18,6 +18,9 @@ OUTPUT_MEANINGS: dict[Output, str] = {
 """What a row of logits is, in words."""
 ANSWERED = "answered/"
 """Prefix of the name of a set of sequences that leaves out those without a teacher's answer."""
+ALIGNED, MATCHED = "aligned/", "matched/"
+"""Prefixes of the names of sets of tokens that leave out those which the teacher, with a tokenizer of its own, has no
+tokens for: of the same characters, or exactly one that is the same word."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 

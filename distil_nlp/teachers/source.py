@@ -26,7 +26,7 @@ from distil_nlp.objective import ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments, forward_with_signals
-from distil_nlp.teachers.alignment import validate_alignment
+from distil_nlp.teachers.alignment import aligned_signals, request_of_all_tokens, validate_alignment
 from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
 
 _FROZEN = "_distil_nlp_frozen"
@@ -154,8 +154,10 @@ class FrozenTeacher(TeacherSource):
             UserError: for terms that compare tokens, where the teacher reads others than the student.
         """
         self.objective, self.request = objective, request or objective.request("teacher")
+        self._wanted = self.request
         if self.encoding != OWN:
             validate_alignment(objective, self.request)
+            self.request = request_of_all_tokens(self._wanted)
         on_tokens = objective.kind.level == "token"
         projects = not objective.kind.predicts_words
         self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=projects)
@@ -178,8 +180,12 @@ class FrozenTeacher(TeacherSource):
         return source
 
     def signals(self, batch: dict[str, Any]) -> Signals:
-        """Run the model."""
-        batch = dict(batch_of(batch, self.encoding))
+        """Run the model; what it says of tokens of its own is told of the student's."""
+        found = self._run(dict(batch_of(batch, self.encoding)))
+        return aligned_signals(found, self._wanted, batch) if self.encoding != OWN else found
+
+    def _run(self, batch: dict[str, Any]) -> Signals:
+        """Return the signals of the tokens that the model reads."""
         if not self.objective.request("student").input_gradient:
             with torch.no_grad():
                 return self._forward(batch)
@@ -258,7 +264,8 @@ class CachedTeacher(FrozenTeacher):
         """Return cached signals; run the model on batches without cached outputs."""
         if self.cache is not None and "cached_outputs" in batch:
             own = batch_of(batch, self.encoding)
-            return self.cache.signals(own["cached_outputs"], own.get("attention_mask"))
+            found = self.cache.signals(own["cached_outputs"], own.get("attention_mask"))
+            return aligned_signals(found, self._wanted, batch) if self.encoding != OWN else found
         return super().signals(batch)
 
 
