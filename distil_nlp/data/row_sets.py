@@ -179,7 +179,7 @@ class RowCollator:
         collate: Any = self.collate
         sets = self.sets.of_further()
         columns = {name.removeprefix(encoding) for name in self.columns if name.startswith(encoding)}
-        columns |= self.columns & _LABELS
+        columns |= self.columns & (_LABELS | self.sets.kind.columns)
         of_one = {"collate": collate.of(encoding), "sets": sets, "columns": frozenset(columns)}
         return replace(self, **of_one, lookup_outputs=None)
 

@@ -414,8 +414,7 @@ def _without_counts(split: Split) -> Split:
         return split
     columns = [name for name in (_CUT, _ALIGNED, *COUNTS_OF_WORDS) if name in split.train.column_names]
     totals = {
-        name: {column: int(np.sum(rows[column][:])) for column in columns}
-        | {"tokens": int(np.sum(rows[_LENGTH][:]))}
+        name: {column: int(np.sum(rows[column][:])) for column in columns} | {"tokens": int(np.sum(rows[_LENGTH][:]))}
         for name, rows in known.items()
     }
     without = {name: rows.remove_columns(columns) for name, rows in known.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import BatchEncoding
 
 STARTS, STOPS, PARTNERS = "partner_starts", "partner_stops", "partners"
-"""Columns, (tokens,): the first of a token's partners, the one behind the last (0 and 0 without any), its equal or −1."""
+"""Columns, (tokens,): first of a token's partners, the one behind the last (0 and 0 without any), its equal or −1."""
 _SPECIAL = -1
 
 

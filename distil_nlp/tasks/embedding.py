@@ -22,6 +22,7 @@ SENTENCE_EMBEDDING = TaskKind(
     learns_labels=False,
     can_augment=False,
     names_corpus=True,
+    reads_other_tokens=False,
     headline="spearman_cosine",
     majority_name="word overlap (TF-IDF)",
     guess="which words two texts share",

@@ -53,6 +53,7 @@ class TaskKind:
         task_of_texts: name of the task of the same kind for one text column, where that has another headline metric.
         learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
+        reads_other_tokens: True if the teacher may have another tokenizer than the student.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
         headline: metric that retention is computed from, for custom data.
@@ -106,6 +107,7 @@ class TaskKind:
     task_of_texts: str | None = None
     learns_labels: bool = True
     streams: bool = False
+    reads_other_tokens: bool = True
     can_augment: bool = True
     names_corpus: bool = False
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")

@@ -1,7 +1,7 @@
 """Alignment of a teacher that reads other tokens than its student: its signals, told of the student's tokens.
 
-The teacher's states are captured at all of its tokens. A token of the student's has the mean of those that cover some of
-its characters; see `distil_nlp.data.token_alignment`.
+The teacher's states are captured at all of its tokens. A token of the student's has the mean of those that cover some
+of its characters; see `distil_nlp.data.token_alignment`.
 """
 
 from __future__ import annotations
@@ -36,16 +36,22 @@ def _of_all(wanted: Iterable[tuple[int, str]]) -> frozenset[tuple[int, str]]:
     return frozenset((layer, "all" if rows.startswith(_OF_PARTNERS) else rows) for layer, rows in wanted)
 
 
-def aligned_signals(signals: Signals, wanted: SignalRequest, batch: Mapping[str, Any]) -> Signals:
+def aligned_signals(signals: Signals, wanted: SignalRequest, batch: Mapping[str, Any], kind: TaskKind) -> Signals:
     """Return the signals that were wanted of the student's tokens, from those of `request_of_all_tokens`.
 
     Args:
         signals: of the teacher's own tokens.
         wanted: by the names of the student's row sets.
         batch: of a `RowCollator`, with the partners of these sets.
+        kind: kind of task; logits of tokens are told by row set.
     """
+    logits: Any = signals.logits
+    if logits is not None and kind.level == "token":
+        read = {rows: bags for rows, bags in batch[PARTNERED].items() if f"logits/{rows}" in batch["rows"]}
+        logits = {rows: means_of(logits, bags) for rows, bags in read.items()}
     return replace(
         signals,
+        logits=logits,
         hidden=_means(signals.hidden, wanted.hidden, batch),
         activations=_means(signals.activations, wanted.activations, batch),
     )

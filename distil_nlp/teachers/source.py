@@ -181,8 +181,12 @@ class FrozenTeacher(TeacherSource):
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Run the model; what it says of tokens of its own is told of the student's."""
-        found = self._run(dict(batch_of(batch, self.encoding)))
-        return aligned_signals(found, self._wanted, batch) if self.encoding != OWN else found
+        return self._aligned(self._run(dict(batch_of(batch, self.encoding))), batch)
+
+    def _aligned(self, found: Signals, batch: dict[str, Any]) -> Signals:
+        if self.encoding == OWN:
+            return found
+        return aligned_signals(found, self._wanted, batch, self.objective.kind)
 
     def _run(self, batch: dict[str, Any]) -> Signals:
         """Return the signals of the tokens that the model reads."""
@@ -264,8 +268,7 @@ class CachedTeacher(FrozenTeacher):
         """Return cached signals; run the model on batches without cached outputs."""
         if self.cache is not None and "cached_outputs" in batch:
             own = batch_of(batch, self.encoding)
-            found = self.cache.signals(own["cached_outputs"], own.get("attention_mask"))
-            return aligned_signals(found, self._wanted, batch) if self.encoding != OWN else found
+            return self._aligned(self.cache.signals(own["cached_outputs"], own.get("attention_mask")), batch)
         return super().signals(batch)
 
 

@@ -118,7 +118,8 @@ def test_the_teacher_answers_as_it_does_alone(tmp_path):
 def test_states_are_means_over_the_tokens_of_the_same_characters(tmp_path, layers):
     """Prevents a state of a neighbour, of padding or of another row; computed in float64, text by text."""
     student, teacher = tiny.classifier(2, 3, seed=1).double(), byte_pairs.classifier(4, 3).double()
-    made = new(tmp_path, source=FrozenTeacher(teacher, "teacher_"), terms=[HiddenCosine(1.0, layers)])
+    data = rows(byte_pairs.tokenizer(), max_length=60)
+    made = new(tmp_path, source=FrozenTeacher(teacher, "teacher_"), terms=[HiddenCosine(1.0, layers)], rows=data)
     made.teacher_student.student.double()
     pairs = {"last": [(4, 2)], "all": [(0, 0), (2, 1), (4, 2)]}[layers]
     total, count = 0.0, 0
@@ -136,10 +137,9 @@ def test_states_are_means_over_the_tokens_of_the_same_characters(tmp_path, layer
                 for j, k in pairs
             ]
             total, count = total + sum(values) / len(pairs), count + 1
-    rows = list(made.train_dataset)
-    batch = made.data_collator(rows)
+    batch = made.data_collator(list(data))
     sums = made.teacher_student.compute(made.model, batch, 0.0, torch.ones(1, dtype=torch.float64))[1]
-    assert len(batch["rows"]["aligned/all"]) == count == sum(len(row["input_ids"]) for row in rows)
+    assert len(batch["rows"]["aligned/all"]) == count == sum(map(len, data["input_ids"]))
     assert float(sums) == pytest.approx(float(total), rel=1e-6)  # the sums are kept in float32
 
 
@@ -158,7 +158,9 @@ def test_tokens_without_a_partner_take_no_part(tmp_path):
     made = new(tmp_path, byte_pairs.classifier(4, 3), terms=[HiddenCosine(1.0)])
     row = dict(made.train_dataset[0])
     whole = made.data_collator([row])["rows"]["aligned/all"]
-    row["partner_starts"], row["partner_stops"] = ([0, *row[name][1:-2], 0, 0] for name in ("partner_starts", "partner_stops"))
+    row["partner_starts"], row["partner_stops"] = (
+        [0, *row[name][1:-2], 0, 0] for name in ("partner_starts", "partner_stops")
+    )
     batch = made.data_collator([row])
     assert batch["rows"]["aligned/all"].tolist() == whole.tolist()[1:-2]
     assert len(made.source.signals(batch).hidden[3, "aligned/all"]) == len(whole) - 3
@@ -251,7 +253,8 @@ def test_each_teacher_of_an_ensemble_reads_its_own_tokens(tmp_path, is_cached):
     alone = []
     for model, encoding in zip(members, encodings, strict=True):
         single = FrozenTeacher(model, encoding)
-        alone.append(new(tmp_path / "one", source=single).source.signals(batch).logits)
+        one = new(tmp_path / "one", source=single, terms=[SoftTargetKL(1.0)])
+        alone.append(one.source.signals(batch).logits)
     wanted = (alone[0] + 2 * alone[1] + alone[2]) / 4
     assert torch.allclose(made.source.signals(batch).logits, wanted, atol=1e-5)
     plain = {name: value for name, value in batch.items() if "input_ids" in name or "mask" in name}
