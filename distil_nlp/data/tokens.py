@@ -21,7 +21,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from distil_nlp.data import sequences
 from distil_nlp.data.common_text import cut_words_alike
 from distil_nlp.data.encodings import OWN, batch_of, encoding_name, further_encodings
-from distil_nlp.data.labels import COUNTS_OF_WORDS, LabelReader, Labels, is_missing
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.token_alignment import PARTNERS
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -168,7 +168,7 @@ class TagLabels(LabelReader):
     def further_features(self, encodings: Iterable[str]) -> dict[str, Any]:
         """Return the columns of each encoding, the equals of the student's tokens, and the numbers of words."""
         own = {f"{encoding}{name}": kind for encoding in encodings for name, kind in self._features.items()}
-        return own | {PARTNERS: List(Value("int32"))} | {name: Value("int32") for name in COUNTS_OF_WORDS}
+        return own | {PARTNERS: List(Value("int32"))} | {name: Value("int32") for name in ("words", "matched")}
 
     def further_columns(
         self, values: Sequence[Any], classes: Any, read: Mapping[str, BatchEncoding]

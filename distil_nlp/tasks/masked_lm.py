@@ -18,6 +18,7 @@ MASKED_LM = TaskKind(
     streams=True,
     can_augment=False,
     names_corpus=True,
+    columns=frozenset({"labels", "word_ids", "partner_starts", "partner_stops"}),
     headline="accuracy",
     evaluation_splits=("validation",),
     majority_name="token frequencies",
