@@ -18,7 +18,7 @@ from distil_nlp.data.tokenization import tokenise
 
 _OTHER = encoding_name(0)
 _NUMBERS = List(Value("int32"))
-COLUMNS = Features(
+BLOCK_COLUMNS = Features(
     {name: _NUMBERS for name in ("input_ids", "word_ids", f"{_OTHER}input_ids", f"{_OTHER}word_ids")}
     | {name: _NUMBERS for name in (STARTS, STOPS, PARTNERS)}
     | {name: Value("int32") for name in ("length", "aligned", "words", "matched")}
@@ -57,7 +57,7 @@ def pack_alike(
         vocabulary: the words that these have in common.
     """
     texts = [text for text in batch[column] if text and not str(text).isspace()]
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    columns: dict[str, list[Any]] = {name: [] for name in BLOCK_COLUMNS}
     if not texts:
         return columns
     encoded = [tokenise(one, {column: texts}, add_special_tokens=False) for one in tokenizers]
@@ -122,7 +122,7 @@ def common_ends(own: Spans, other: Spans) -> list[tuple[int, int]]:
     behind = np.searchsorted(lowest, begins, side="left")
     highest = np.concatenate([[0.0], np.maximum.accumulate(other.stops)])
     is_end &= highest[behind] <= begins
-    inner = [(i + 1, int(behind[i])) for i in np.flatnonzero(is_end)]
+    inner = [(int(i) + 1, int(behind[i])) for i in np.flatnonzero(is_end)]
     return [(0, 0), *inner, (size, others)]
 
 

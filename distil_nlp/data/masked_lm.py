@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from distil_nlp.data.common_corpus import COLUMNS, pack_alike
+from distil_nlp.data.common_corpus import BLOCK_COLUMNS, pack_alike
 from distil_nlp.data.common_masking import CommonMaskingCollator
 from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
@@ -44,7 +44,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     if limits.encodings:
         other = limits.encodings[encoding_name(0)]
         vocabulary = CommonVocabulary.of(tokenizer, other)
-        packer = (partial(pack_alike, tokenizers=(tokenizer, other), vocabulary=vocabulary), COLUMNS)
+        packer = (partial(pack_alike, tokenizers=(tokenizer, other), vocabulary=vocabulary), BLOCK_COLUMNS)
     split = load_corpus(
         splits,
         tokenizer,
@@ -69,6 +69,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     masking, log_weights = options.masking, None
     if masking.rare_token_power:
         log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, count_ids(tokenizer)))
+    kind: Any
     kind, words = (SpanMaskingCollator, True) if masking.spans else (MaskingCollator, masking.whole_words)
     if vocabulary is not None:
         kind, words = partial(CommonMaskingCollator, other=other, vocabulary=vocabulary), True

@@ -176,14 +176,11 @@ class TagLabels(LabelReader):
         """Return the columns of `further_features`; the equal of a first sub-word is that of the same word."""
         found = {encoding: self.columns(values, classes, tokens) for encoding, tokens in read.items()}
         columns = {
-            f"{encoding}{name}": own[name] for encoding, own in found.items() if encoding for name in self._features
+            f"{encoding}{name}": one[name] for encoding, one in found.items() if encoding for name in self._features
         }
-        pairs = [
-            [tokens.word_ids(i) for tokens in (read[OWN], read[encoding_name(0)])]
-            for i in range(len(found[OWN]["labels"]))
-        ]
+        own, other = read[OWN], read[encoding_name(0)]
         columns[PARTNERS] = [
-            _same_words(*pair, labels) for pair, labels in zip(pairs, found[OWN]["labels"], strict=True)
+            _same_words(own.word_ids(i), other.word_ids(i), labels) for i, labels in enumerate(found[OWN]["labels"])
         ]
         columns["words"] = [sum(label != -100 for label in labels) for labels in found[OWN]["labels"]]
         columns["matched"] = [sum(place >= 0 for place in places) for places in columns[PARTNERS]]
@@ -326,7 +323,7 @@ def _same_words(own: Sequence[int | None], other: Sequence[int | None], labels: 
         own, other: number of the word of each token.
         labels: of the first tokenizer's tokens.
     """
-    firsts = {word: place for place, word in reversed(list(enumerate(other))) if word is not None}
+    firsts = {word: place for place, word in reversed(list(enumerate(other)))}
     return [-1 if label == -100 else firsts.get(word, -1) for word, label in zip(own, labels, strict=True)]
 
 

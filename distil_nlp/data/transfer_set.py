@@ -71,13 +71,10 @@ class TransferSet:
         encoding = self.encoding_of(teacher)
         if encoding == OWN:
             return self
-        own, scoring = (None if one is None else one.of(encoding) for one in self._collators)
-        split = _read_split(self.split, encoding)
-        return replace(self, split=split, collator=own, scoring_collator=scoring, teachers=(), vocabulary=None)
-
-    @property
-    def _collators(self) -> tuple[Any, Any]:
-        return self.collator, self.scoring_collator
+        collator, scoring, split = self.collator, self.scoring_collator, _read_split(self.split, encoding)
+        own: Any = {"collator": collator, "scoring_collator": scoring}
+        own = {name: one and one.of(encoding) for name, one in own.items()}
+        return replace(self, split=split, **own, teachers=(), vocabulary=None)
 
     @property
     def scored_by(self) -> Callable:

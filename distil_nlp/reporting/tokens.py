@@ -31,8 +31,8 @@ def _shares(train: Mapping[str, int]) -> list[str]:
     ]
     if "words" in train:
         found.append(
-            f"{_part(train, 'matched', 'words')} of its words have an output of the teacher's to learn from; soft "
-            "targets skip the others."
+            f"For {_part(train, 'matched', 'words')} of the words that it is to predict the teacher has an output; "
+            "soft targets skip the others."
         )
     return found
 

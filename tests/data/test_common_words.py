@@ -1,5 +1,7 @@
 """Masked language modelling with two vocabularies: common words, blocks that both read, and masks of the same words."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -26,8 +28,9 @@ from distil_nlp.teachers.common_words import CommonWords
 from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
 from tests.helpers import byte_pairs, tiny
 from tests.helpers.gradients import Steps, distance
+from tests.helpers.processes import torchrun
 from tests.helpers.training import curve
-from tests.workers.two_vocabularies import new, permuted, permuted_model
+from tests.workers.two_vocabularies import new, permuted, permuted_model, train
 
 WORDPIECE, BYTES = tiny.tokenizer(), byte_pairs.tokenizer()
 TEXTS = [*tiny.SENTENCES, "the naïve 🙂 zebra walked , and the Dog"] * 3
@@ -221,6 +224,17 @@ def test_every_cut_of_a_step_has_the_same_gradient(tmp_path):
         steps[batch] = seen.gradients[0]
     assert distance(steps[4], steps[12]) < 1e-5
     assert distance(steps[1], steps[12]) < 1e-5
+
+
+@pytest.mark.integration
+def test_two_processes_equal_one(tmp_path):
+    """Prevents masks, words or counts of each process's own."""
+    out = tmp_path / "two" / "found.json"
+    out.parent.mkdir()
+    torchrun("-m", "tests.workers.two_vocabularies", str(out), json.dumps({"batch": 2}))
+    found, one = json.loads(out.read_text()), train(tmp_path / "one", 4)
+    assert found["world_size"] == 2
+    assert found["curve"] == pytest.approx(one["curve"], rel=2e-4)
 
 
 def test_what_needs_one_vocabulary_is_refused(tmp_path):

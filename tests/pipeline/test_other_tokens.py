@@ -144,7 +144,7 @@ def test_words_are_distilled_across_vocabularies(tmp_path, capsys):
     train = place.results["tokenizers"]["rows"]["train"]
     assert 0 < train["matched"] < train["words"] < train["tokens"]
     assert "fidelity" not in place.results
-    shares = f"({train['matched']:,} of {train['words']:,}) of its words have an output of the teacher's to learn from"
+    shares = f"({train['matched']:,} of {train['words']:,}) of the words that it is to predict"
     assert shares in " ".join(capsys.readouterr().out.split())
     assert shares in (place.out / "report" / "report.md").read_text()
 
