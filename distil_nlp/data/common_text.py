@@ -44,6 +44,41 @@ def cut_alike(
     return kept, cut
 
 
+def cut_words_alike(
+    sentences: Sequence[Sequence[str]], tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int
+) -> tuple[list[list[str]], list[bool]]:
+    """Return lists of words that every tokenizer reads in full, as `cut_alike` does with texts; the last may be cut."""
+    kept = [list(words) for words in sentences]
+    cut, pending = [False] * len(kept), list(range(len(kept)))
+    while pending:
+        rows = [kept[i] for i in pending]
+        by_tokenizer = [_kept_words(tokenizer, rows, max_length) for tokenizer in tokenizers]
+        found = {i: [one[place] for one in by_tokenizer if one[place] is not None] for place, i in enumerate(pending)}
+        pending = [i for i in pending if found[i]]
+        for i in pending:
+            number, stop = min(end for end in found[i] if end is not None)
+            shorter = [*kept[i][:number], kept[i][number][:stop]]
+            if shorter == kept[i]:  # a token may be a part of a character
+                shorter[-1] = shorter[-1][:-1]
+            kept[i], cut[i] = shorter if shorter[-1] else shorter[:-1], True
+    return kept, cut
+
+
+def _kept_words(
+    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_length: int
+) -> list[tuple[int, int] | None]:
+    """Return (number, kept characters) of the last word that a tokenizer reads; None where it reads all."""
+    whole = tokenise(tokenizer, {"words": sentences}, is_split_into_words=True)
+    options = {"truncation": True, "max_length": max_length, "is_split_into_words": True}
+    encoded = tokenise(tokenizer, {"words": sentences}, **options)
+    ends: list[tuple[int, int] | None] = []
+    for i, ids in enumerate(whole["input_ids"]):
+        offsets = encoded.encodings[i].offsets  # type: ignore[index]  # of a fast tokenizer
+        read = [(word, stop) for word, (_, stop) in zip(encoded.word_ids(i), offsets, strict=True) if word is not None]
+        ends.append(max(read, default=(0, 0)) if len(ids) > max_length else None)
+    return ends
+
+
 def _first_end(ends: Sequence[Ends | None]) -> Ends | None:
     """Return where the first of the tokenizers truncates each text; None where none of them does."""
     found = [one for one in ends if one is not None]

@@ -11,8 +11,10 @@ from typing import Any
 
 OWN = ""
 """The name of the encoding by the student's tokenizer."""
-_SHARED = ("labels", "row_numbers", "cached_outputs")
+_SHARED = ("labels", "word_labels", "row_numbers", "cached_outputs")
 """Columns of a row or a batch that are the same whichever tokens are read."""
+PARTNERED = "teacher_partners"
+"""Key of a batch: set of the student's tokens → their partners among the tokens of the first further encoding."""
 _IDS = "input_ids"
 
 
@@ -46,5 +48,5 @@ def rows_of(rows: Any, encoding: str) -> Any:
     if not hasattr(rows, "rename_columns"):
         return [batch_of(row, encoding) for row in rows]
     own = {name: name.removeprefix(encoding) for name in rows.column_names if name.startswith(encoding)}
-    kept = [*own, *(name for name in _SHARED if name in rows.column_names)]
+    kept = [*own, *(name for name in _SHARED if name in rows.column_names and name not in own.values())]
     return rows.select_columns(kept).rename_columns(own)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from distil_nlp.data.common_text import cut_alike
 from distil_nlp.data.tokenization import tokenise, trim_long_pairs
 from distil_nlp.tasks import Task
 
@@ -64,6 +65,27 @@ class LabelReader(ABC):
             classes: names of the classes, and the number of outputs.
         """
         return {"labels": self.encode(values, *classes)}
+
+    def further_features(self, encodings: Iterable[str]) -> dict[str, Any]:
+        """Return the columns that `further_columns` gives, and their types."""
+        return {}
+
+    def further_columns(
+        self, values: Sequence[Any], classes: Any, read: Mapping[str, BatchEncoding]
+    ) -> dict[str, list[Any]]:
+        """Return the columns of labels that rows of several tokenizers have besides: those of labels of tokens.
+
+        Args:
+            classes: names of the classes, and the number of outputs.
+            read: the tokens of all encodings, by their names.
+        """
+        return {}
+
+    def cut_alike(
+        self, texts: Mapping[str, Sequence[Any]], tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int
+    ) -> tuple[dict[str, list[Any]], list[bool]]:
+        """Return the texts that all tokenizers read in full, and which rows were cut for it."""
+        return cut_alike(texts, tokenizers, max_length)
 
     def unlabelled(self, count: int, num_labels: int) -> np.ndarray:
         """Return the encoded labels of so many unlabelled rows."""

@@ -10,7 +10,8 @@ micro-batch. Where the documents of queries are ranked, `queries` are the first 
 language-model head runs
 on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU. Where rows have further encodings, each has row sets of its own, such as
-`teacher_rows`: a sequence is at the same position in all of them, a token is not.
+`teacher_rows`: a sequence is at the same position in all of them, a token is not. `aligned/<set>` are the tokens of a
+set that have partners in the first further encoding, `matched/<set>` those with an equal there (`Partners`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from distil_nlp.data.augmentation.mixup import MIXED
-from distil_nlp.data.encodings import batch_of, further_encodings
+from distil_nlp.data.encodings import OWN, PARTNERED, batch_of, encoding_name, further_encodings
+from distil_nlp.data.partners import Partners
 from distil_nlp.data.query_groups import pair_positions, query_positions
 from distil_nlp.tasks import TaskKind, task_kind
-from distil_nlp.tasks.kind import ANSWERED
+from distil_nlp.tasks.kind import ALIGNED, ANSWERED, MATCHED
 
 EPOCH, FILLER, NUMBER = "epoch", "filler", "number"
 """Columns that the trainer adds to a row: its epoch, whether it is a filler of the last batch, its number."""
@@ -72,6 +75,20 @@ class RowSets:
     def __post_init__(self) -> None:
         """Replace the name of the kind by the kind."""
         object.__setattr__(self, "kind", task_kind(self.kind))
+
+    @property
+    def of_partners(self) -> list[str]:
+        """The sets of tokens whose partners in the first further encoding are looked up."""
+        return sorted(name for name in self.names if name.startswith((ALIGNED, MATCHED)))
+
+    def of_further(self) -> RowSets:
+        """Return the row sets of a further encoding: all tokens where those of the student's have partners there."""
+        if self.kind.level == "sequence":
+            names = {"all" if name in self.of_partners else name for name in self.names}
+            return replace(self, names=frozenset(names), chunk=None)
+        has_outputs = bool(self.logits) and self.kind.has_labels
+        names = {"all"} | self.names & {"cls"}
+        return replace(self, names=frozenset(names), logits=frozenset({"all"} if has_outputs else ()), chunk=None)
 
 
 @dataclass(frozen=True)
@@ -139,8 +156,11 @@ class RowCollator:
         if ANSWERS in self.columns and ANSWERS in features[0]:
             batch[ANSWERS] = torch.tensor([feature[ANSWERS] for feature in features], dtype=torch.float32)
         mixed, present = batch.pop(MIXED, {}), present_tokens(batch)
-        for encoding in ("", *further_encodings(batch)):
-            self._add_row_sets(batch, encoding, fillers, epochs)
+        partners = self._partners(features, batch)
+        for encoding in (OWN, *further_encodings(batch)):
+            self._add_row_sets(batch, encoding, fillers, epochs, partners)
+        if partners is not None:
+            self._add_partners(batch, partners)
         batch["rows"] |= mixed
         if self.sets.chunk and self.sets.logits and "head" in batch["rows"]:
             rows = {name: places.numpy() for name, places in batch["rows"].items()}
@@ -157,18 +177,43 @@ class RowCollator:
     def of(self, encoding: str) -> RowCollator:
         """Return the collator of rows that have one of the further encodings alone, by the usual names."""
         collate: Any = self.collate
+        sets = self.sets.of_further()
         columns = {name.removeprefix(encoding) for name in self.columns if name.startswith(encoding)}
-        columns |= self.columns & _LABELS
-        return replace(self, collate=collate.of(encoding), columns=frozenset(columns), lookup_outputs=None)
+        columns |= self.columns & (_LABELS | self.sets.kind.columns)
+        of_one = {"collate": collate.of(encoding), "sets": sets, "columns": frozenset(columns)}
+        return replace(self, **of_one, lookup_outputs=None)
 
-    def _add_row_sets(self, batch: dict[str, Any], encoding: str, fillers: np.ndarray, epochs: list[int]) -> None:
+    def _partners(self, features: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> Partners | None:
+        """Return the partners of the student's tokens in the first further encoding; None where no set needs them."""
+        if not self.sets.of_partners or not further_encodings(batch):  # a teacher that reads the student's tokens
+            return None
+        other = batch_of(batch, encoding_name(0))
+        return Partners.of(features, present_tokens(batch), present_tokens(other))
+
+    def _add_partners(self, batch: dict[str, Any], partners: Partners) -> None:
+        """Add the partners of each set of tokens that the teacher is asked for."""
+        rows, other = batch["rows"], batch[f"{encoding_name(0)}rows"]
+        among = other["all"].numpy()
+        batch[PARTNERED] = {name: partners.bags(name, rows[name].numpy(), among) for name in self.sets.of_partners}
+        if self.sets.kind.predicts_words and self.sets.logits:  # a row of the teacher's for each of the student's
+            other["head"] = torch.from_numpy(np.maximum(partners.equals[rows["head"].numpy()], 0))
+
+    def _add_row_sets(
+        self,
+        batch: dict[str, Any],
+        encoding: str,
+        fillers: np.ndarray,
+        epochs: list[int],
+        partners: Partners | None,
+    ) -> None:
         """Add the row sets and the number of tokens of an encoding, and drop a mask that masks nothing."""
         own = batch_of(batch, encoding)
         present = present_tokens(own)
         if present.all():  # without padding attention needs no mask, and runs its fastest kernels
             batch.pop(f"{encoding}attention_mask", None)
         attended = present & ~fillers[:, None]
-        rows = self._draw(own, attended, fillers, epochs)
+        sets = self.sets if encoding == OWN else self.sets.of_further()
+        rows = self._draw(sets, own, attended, fillers, epochs, partners)
         places = {name: torch.from_numpy(np.asarray(places, dtype=np.int64)) for name, places in rows.items()}
         batch |= {f"{encoding}rows": places, f"{encoding}tokens": int(attended.sum())}
 
@@ -177,12 +222,23 @@ class RowCollator:
         cuts = {name: np.searchsorted(rows[f"logits/{name}"], edges).tolist() for name in self.sets.logits}
         return Chunks(size, cuts)
 
-    def _draw(self, batch: Mapping, attended: np.ndarray, fillers: np.ndarray, epochs: list[int]) -> dict:
-        rows = {name: self._positions(name, batch, attended, fillers, epochs) for name in self.sets.names}
-        if self.sets.kind.level == "sequence":
-            return rows | {f"logits/{name}": rows[name] for name in self.sets.logits}
-        head = np.unique(np.concatenate([np.empty(0, np.int64), *(rows[name] for name in self.sets.logits)]))
-        places = {f"logits/{name}": np.searchsorted(head, rows[name]) for name in self.sets.logits}
+    def _draw(
+        self,
+        sets: RowSets,
+        batch: Mapping,
+        attended: np.ndarray,
+        fillers: np.ndarray,
+        epochs: list[int],
+        partners: Partners | None,
+    ) -> dict:
+        draw = partial(self._positions, batch=batch, attended=attended, fillers=fillers, epochs=epochs)
+        rows = {name: draw(name) for name in sets.names if name not in sets.of_partners}
+        if partners is not None:
+            rows |= {name: partners.with_any(name, draw(name.partition("/")[2])) for name in sets.of_partners}
+        if sets.kind.level == "sequence":
+            return rows | {f"logits/{name}": rows[name] for name in sets.logits}
+        head = np.unique(np.concatenate([np.empty(0, np.int64), *(rows[name] for name in sets.logits)]))
+        places = {f"logits/{name}": np.searchsorted(head, rows[name]) for name in sets.logits}
         return rows | places | {"head": head}
 
     def _positions(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from distil_nlp.data.answers import AnswerColumns, AnswerTask
-from distil_nlp.data.common_text import cut_alike
-from distil_nlp.data.encodings import batch_of, columns_of, further_encodings
+from distil_nlp.data.encodings import OWN, batch_of, columns_of, encoding_name, further_encodings
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
-from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
+from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
+from distil_nlp.data.token_alignment import STARTS, STOPS, Spans, overlaps
 from distil_nlp.data.tokenization import word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
@@ -27,8 +27,8 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_LENGTH, _CUT = "length", "cut"
-"""Columns: tokens of a row, in each encoding; whether its text was cut for several tokenizers."""
+_LENGTH, _CUT, _ALIGNED = "length", "cut", "aligned"
+"""Columns: tokens of a row, in each encoding; see `splits.COUNTS` for the others."""
 SELECTION_ROWS = "rows to choose a checkpoint by"
 """Name of the rows that are split off the training rows, which no split of a dataset has."""
 
@@ -125,7 +125,7 @@ def load_task(
             tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=is_needed)
             price += answers.price_of(rows)
     selection = tokenised[selection_split] if selection_split else None
-    split = _without_cuts(Split(tokenised[train_split], selection, {name: tokenised[name] for name in names}))
+    split = without_counts(Split(tokenised[train_split], selection, {name: tokenised[name] for name in names}))
     split.train_texts = limited[train_split].select_columns(list(task.text_columns))
     split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
@@ -405,21 +405,6 @@ def _check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _without_cuts(split: Split) -> Split:
-    """Return a split whose column of cut rows is counted and gone."""
-    named = {"train": split.train, "selection": split.selection, **split.evaluation}
-    cut = {
-        name: int(np.sum(rows[_CUT][:]))
-        for name, rows in named.items()
-        if rows is not None and _CUT in rows.column_names
-    }
-    if not cut:
-        return split
-    train, selection = (rows and rows.remove_columns(_CUT) for rows in (split.train, split.selection))
-    evaluation = {name: rows.remove_columns(_CUT) for name, rows in split.evaluation.items()}
-    return replace(split, train=train, selection=selection, evaluation=evaluation, cut=cut)
-
-
 def _tokenise(
     rows: Dataset,
     tokenizers: _Tokenizers,
@@ -434,7 +419,10 @@ def _tokenise(
     features = {name: Value("int32") if name.endswith(_LENGTH) else List(Value("int32")) for name in tokenizers.columns}
     features |= reader.features(classes[1])
     features |= {"word_ids": List(Value("int32"))} if words else {}
-    features |= {_CUT: Value("bool")} if tokenizers.further else {}
+    if tokenizers.further:
+        numbers = List(Value("int32"))
+        features |= {_CUT: Value("bool"), _ALIGNED: Value("int32"), STARTS: numbers, STOPS: numbers}
+        features |= reader.further_features(tokenizers.further)
     return rows.map(
         _encode,
         batched=True,
@@ -460,19 +448,28 @@ def _encode(
     texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
     encoded: dict[str, Any] = {}
     if tokenizers.further:
-        texts, encoded[_CUT] = cut_alike(texts, [tokenizers.own, *tokenizers.further.values()], max_length)
-    for encoding, tokenizer in {"": tokenizers.own, **tokenizers.further}.items():
-        tokens = reader.tokenise(tokenizer, texts, max_length)
-        lengths = [len(ids) for ids in tokens["input_ids"]]
+        texts, encoded[_CUT] = reader.cut_alike(texts, [tokenizers.own, *tokenizers.further.values()], max_length)
+    read: dict[str, BatchEncoding] = {}
+    for encoding, tokenizer in {OWN: tokenizers.own, **tokenizers.further}.items():
+        tokens = read[encoding] = reader.tokenise(tokenizer, texts, max_length)
         encoded |= {f"{encoding}{name}": tokens[name] for name in tokenizer.model_input_names}
-        encoded[f"{encoding}{_LENGTH}"] = lengths
-        if encoding:
-            continue
-        values = batch.get(task.label_column, [None] * len(batch[task.text_columns[0]]))
-        encoded |= reader.columns(values, classes, tokens)
-        if words:
-            encoded["word_ids"] = [word_ids(tokens, i, length) for i, length in enumerate(lengths)]
+        encoded[f"{encoding}{_LENGTH}"] = [len(ids) for ids in tokens["input_ids"]]
+    values = batch.get(task.label_column, [None] * len(batch[task.text_columns[0]]))
+    encoded |= reader.columns(values, classes, read[OWN])
+    if words:
+        encoded["word_ids"] = [word_ids(read[OWN], i, length) for i, length in enumerate(encoded[_LENGTH])]
+    if tokenizers.further:
+        encoded |= reader.further_columns(values, classes, read)
+        encoded |= _partner_columns(read[OWN], read[encoding_name(0)], list(texts.values()))
     return encoded
+
+
+def _partner_columns(own: BatchEncoding, other: BatchEncoding, texts: Sequence[Any]) -> dict[str, Any]:
+    """Return the partners of each token of the student's, and how many tokens of a row have any."""
+    rows = range(len(own["input_ids"]))
+    found = [overlaps(*(Spans.of(encoded, i, texts) for encoded in (own, other))) for i in rows]
+    aligned = [int((stops > 0).sum()) for _, stops in found]
+    return {STARTS: [starts for starts, _ in found], STOPS: [stops for _, stops in found], _ALIGNED: aligned}
 
 
 @dataclass

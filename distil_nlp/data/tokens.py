@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,10 @@ from tokenizers import Tokenizer
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from distil_nlp.data import sequences
+from distil_nlp.data.common_text import cut_words_alike
+from distil_nlp.data.encodings import OWN, batch_of, encoding_name, further_encodings
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
+from distil_nlp.data.token_alignment import PARTNERS
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
@@ -46,7 +49,8 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     Raises:
         UserError: for columns that are not words and tags, and for the errors of `sequences.load`.
     """
-    read_words_with_spaces(tokenizer)
+    for one in (tokenizer, *limits.encodings.values()):
+        read_words_with_spaces(one)
     given = tuple(map(str, options.label_names or ()))
     data = sequences.load(splits, tokenizer, dataclasses.replace(task, labels=given), options, limits)
     tags = tags_of(data.head)
@@ -62,7 +66,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     inner = _inner(splits[options.train_split].features.get(task.label_column))
     has_numbers = isinstance(inner, Value) and "int" in inner.dtype
     data.head = dataclasses.replace(data.head, are_named_by_recipe=has_numbers and bool(given))
-    data.collator = TokenCollator(tokenizer, tags, options.pad_to_multiple_of)
+    data.collator = TokenCollator(tokenizer, tags, options.pad_to_multiple_of, limits.encodings)
     for name, rows in {"training": data.split.train, **data.split.evaluation}.items():
         _tell_unread_words(name, rows, options.max_length)
     return data
@@ -141,8 +145,13 @@ class TagLabels(LabelReader):
 
     def features(self, num_labels: int) -> dict[str, Any]:
         """Return the label of each token, whether it is of a word, the tag of each word, and whether that is read."""
+        return self._features | {"word_labels": List(Value("int64"))}
+
+    @property
+    def _features(self) -> dict[str, Any]:
+        """The columns that each encoding has for itself."""
         numbers, flags = List(Value("int64")), List(Value("bool"))
-        return {"labels": numbers, "is_word": flags, "word_labels": numbers, "is_read": flags}
+        return {"labels": numbers, "is_word": flags, "is_read": flags}
 
     def columns(self, values: Sequence[Any], classes: Any, tokens: BatchEncoding) -> dict[str, list[Any]]:
         """Return the columns of `features` of tokenised sentences."""
@@ -155,6 +164,35 @@ class TagLabels(LabelReader):
             "word_labels": word_labels,
             "is_read": [is_read for _, is_read in found],
         }
+
+    def further_features(self, encodings: Iterable[str]) -> dict[str, Any]:
+        """Return the columns of each encoding, the equals of the student's tokens, and the numbers of words."""
+        own = {f"{encoding}{name}": kind for encoding in encodings for name, kind in self._features.items()}
+        return own | {PARTNERS: List(Value("int32"))} | {name: Value("int32") for name in ("words", "matched")}
+
+    def further_columns(
+        self, values: Sequence[Any], classes: Any, read: Mapping[str, BatchEncoding]
+    ) -> dict[str, list[Any]]:
+        """Return the columns of `further_features`; the equal of a first sub-word is that of the same word."""
+        found = {encoding: self.columns(values, classes, tokens) for encoding, tokens in read.items()}
+        columns = {
+            f"{encoding}{name}": one[name] for encoding, one in found.items() if encoding for name in self._features
+        }
+        own, other = read[OWN], read[encoding_name(0)]
+        columns[PARTNERS] = [
+            _same_words(own.word_ids(i), other.word_ids(i), labels) for i, labels in enumerate(found[OWN]["labels"])
+        ]
+        columns["words"] = [sum(label != -100 for label in labels) for labels in found[OWN]["labels"]]
+        columns["matched"] = [sum(place >= 0 for place in places) for places in columns[PARTNERS]]
+        return columns
+
+    def cut_alike(
+        self, texts: Mapping[str, Sequence[Any]], tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int
+    ) -> tuple[dict[str, list[Any]], list[bool]]:
+        """Return the words that all tokenizers read, and which rows were cut for it."""
+        ((column, sentences),) = texts.items()
+        kept, cut = cut_words_alike([list(words or ()) for words in sentences], tokenizers, max_length)
+        return {column: kept}, cut
 
     def strata(self, values: Sequence[Any]) -> list[Hashable]:
         """Return one group: sentences are divided whatever tags they have."""
@@ -203,18 +241,29 @@ class Words:
 class TokenCollator:
     """Pads sentences and their labels (−100) to the longest of the batch, or further to a multiple.
 
-    For scores a batch also has `words`.
+    For scores a batch also has `words`. Each encoding is padded for itself, where the rows have it.
+
+    Attributes:
+        tokenizer: of the student's own encoding.
+        tags: all tags.
+        pad_to_multiple_of: of the length.
+        encodings: tokenizers of further encodings, by the encodings' names.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tags: Tags
     pad_to_multiple_of: int | None = None
+    encodings: Mapping[str, PreTrainedTokenizerBase] = field(default_factory=dict)
+
+    def of(self, encoding: str) -> TokenCollator:
+        """Return the collator of rows that have one of the further encodings alone, by the usual names."""
+        return TokenCollator(self.encodings[encoding], self.tags, self.pad_to_multiple_of)
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
-        batch: dict[str, Any] = dict(
-            self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt")
-        )
+        batch = self._padded_inputs(features)
+        for encoding in further_encodings(features[0]):
+            padded = self.of(encoding)._padded_inputs([batch_of(row, encoding) for row in features])
+            batch |= {f"{encoding}{name}": value for name, value in padded.items()}
         if "labels" in features[0]:
             length = batch["input_ids"].shape[1]
             batch["labels"] = self._padded([row["labels"] for row in features], length, -100)
@@ -223,6 +272,10 @@ class TokenCollator:
             columns = ([row[name] for row in features] for name in ("word_labels", "is_read"))
             batch["words"] = Words(self.tags, *columns)
         return batch
+
+    def _padded_inputs(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
+        return dict(self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"))
 
     def _padded(self, columns: Sequence[Sequence[int]], length: int, filling: int) -> torch.Tensor:
         padded = torch.full((len(columns), length), filling)
@@ -241,6 +294,8 @@ def read_words_with_spaces(tokenizer: PreTrainedTokenizerBase) -> None:
     state = None if backend is None else json.loads(backend.to_str())
     if state is None or not _set_prefix_space(state["pre_tokenizer"]):
         return
+    if "add_prefix_space" in (state["post_processor"] or {}):  # by it a word's first character is told from that space
+        state["post_processor"]["add_prefix_space"] = True
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.add_prefix_space = True
     tokenizer.init_kwargs["add_prefix_space"] = True
@@ -259,6 +314,17 @@ def _set_prefix_space(part: Any) -> bool:
 
 
 # The columns ------------------------------------------------------------------------------------------------------
+
+
+def _same_words(own: Sequence[int | None], other: Sequence[int | None], labels: Sequence[int]) -> list[int]:
+    """Return of each token with a label the other tokenizer's first token of the same word; −1 where there is none.
+
+    Args:
+        own, other: number of the word of each token.
+        labels: of the first tokenizer's tokens.
+    """
+    firsts = {word: place for place, word in reversed(list(enumerate(other)))}
+    return [-1 if label == -100 else firsts.get(word, -1) for word, label in zip(own, labels, strict=True)]
 
 
 def _inner(feature: Any) -> Any:

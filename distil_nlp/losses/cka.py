@@ -47,4 +47,4 @@ class LinearCKA(BatchTerm):
         self.row_set = rows
 
     def signal_rows(self) -> str:
-        return str(self.row_set)
+        return self.aligned(str(self.row_set))

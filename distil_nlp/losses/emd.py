@@ -116,11 +116,11 @@ class HiddenEMD(CrossTerm):
         return "sequences"
 
     def signal_rows(self) -> str:
-        return "all"
+        return self.aligned("all")
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         costs = layer_costs(*self.blocks_of(student, teacher))
-        positions, tokens = batch["rows"]["all"], batch["input_ids"]
+        positions, tokens = batch["rows"][self.signal_rows()], batch["input_ids"]
         sums = by_sequence(costs.flatten(1), positions, tokens).sum(1)
         lengths = by_sequence(costs.new_ones(len(positions), 1), positions, tokens).sum(1)
         return emd((sums / lengths.clamp_min(1)).unflatten(1, costs.shape[1:]))

@@ -69,7 +69,8 @@ class GramFlow(SequenceTerm):
             )
 
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
-        states, positions, tokens = self.states(student, teacher, batch), batch["rows"]["all"], batch["input_ids"]
+        states = self.states(student, teacher, batch)
+        positions, tokens = batch["rows"][self.signal_rows()], batch["input_ids"]
         lengths = by_sequence(states[0][0].new_ones(len(positions), 1), positions, tokens).float().sum((1, 2))
         total: Any = 0.0
         for lower, upper in pairwise(states):

@@ -31,10 +31,10 @@ def check_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokeni
             f"{len(teacher_ids):,} and {len(student_ids):,} tokens, of which {len(differing):,} differ (for "
             f"instance {example!r} is {teacher_ids.get(example)} and {student_ids.get(example)})"
         ),
-        why="a distribution over the words of the one is none over those of the other",
+        why="positions or words of the one are none of the other",
         fix=(
-            "take a student with the teacher's tokenizer; on a task (classification, regression, multilabel) teacher "
-            "and student may have any tokenizers"
+            "take a student with the teacher's tokenizer; for classification, regression, multilabel, tokens and mlm "
+            "one teacher and its student may have any tokenizers"
         ),
     )
 

@@ -86,7 +86,7 @@ class LayerTerm(LossTerm):
         self.teacher_shape, self.student_shape = teacher, student
 
     def counted_rows(self) -> str:
-        return str(self.row_set)
+        return self.aligned(str(self.row_set))
 
     def blocks(self, role: Role) -> frozenset[int]:
         return frozenset(pair[role == "student"] for pair in self.pairs)
@@ -231,11 +231,11 @@ class SequenceTerm(HiddenTerm):
         return "sequences"
 
     def signal_rows(self) -> str:
-        return "all"
+        return self.aligned("all")
 
     def states(self, student: Signals, teacher: Signals, batch: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        pairs = super().states(student, teacher, batch)
-        return [tuple(by_sequence(s, batch["rows"]["all"], batch["input_ids"]) for s in pair) for pair in pairs]
+        pairs, places = super().states(student, teacher, batch), batch["rows"][self.signal_rows()]
+        return [tuple(by_sequence(s, places, batch["input_ids"]) for s in pair) for pair in pairs]
 
 
 class BatchTerm(HiddenTerm):

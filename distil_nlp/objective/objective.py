@@ -141,6 +141,17 @@ class Objective:
             if isinstance(term, OutputTerm):
                 term.answered_only = is_so
 
+    def aligned_only(self, is_so: bool) -> None:
+        """Let the terms on tokens leave out those without partners among the teacher's tokens, and not count them.
+
+        To be called before `bind`.
+
+        Args:
+            is_so: False for a teacher that reads the student's tokens.
+        """
+        for term in self.terms:
+            term.aligned_only = is_so
+
     def request(self, role: Role) -> SignalRequest:
         """Return the signals of a model that the terms need, all together."""
         requests = [term.request(role) for term in self.terms if role == "student" or term.needs_teacher]

@@ -27,7 +27,7 @@ from distil_nlp.objective.term import (
 from distil_nlp.signals.spans import span_rows
 from distil_nlp.signals.types import DeferredLogits, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
-from distil_nlp.tasks.kind import ANSWERED, Output
+from distil_nlp.tasks.kind import ANSWERED, MATCHED, Output
 
 
 class OutputTerm(LossTerm):
@@ -74,7 +74,16 @@ class OutputTerm(LossTerm):
 
     def answered(self, rows: str) -> str:
         """Return a row set, or the part of it that the teacher answers where the term learns from that part alone."""
-        return f"{ANSWERED}{rows}" if self.answered_only and self.needs_teacher else rows
+        return f"{ANSWERED}{rows}" if self.answered_only and self.needs_teacher else self.aligned(rows)
+
+    def aligned(self, rows: str) -> str:
+        """Return a row set, or the part of it for which a teacher of other tokens has outputs.
+
+        Labels of words, and words themselves, are predicted at one token; other outputs of tokens are means.
+        """
+        aligned = super().aligned(rows)
+        is_of_one = aligned != rows and (rows == self.kind.label_rows or self.kind.predicts_words)
+        return f"{MATCHED}{rows}" if is_of_one else aligned
 
     def seen(self, student: Signals) -> Signals:
         if self.head == OWN_LOGITS:
@@ -98,6 +107,8 @@ class OutputTerm(LossTerm):
 
     def logits(self, signals: Signals, batch: Mapping[str, Any]) -> Any:
         """Return the logits of the term's rows, among those that the head ran on; of a window two rows."""
+        if isinstance(signals.logits, dict):  # of a teacher that reads other tokens
+            return signals.logits[self.signal_rows()]
         rows = batch["rows"][f"logits/{self.signal_rows()}"]
         logits = signals.logits.index_select(0, rows)
         return span_rows(logits, batch["is_allowed"].index_select(0, rows)) if self.reads_spans else logits
@@ -129,7 +140,7 @@ class ChosenRowsTerm(OutputTerm):
 
     def counted_rows(self) -> str:
         rows = rows_of_outputs(self.row_set, self.kind)
-        return self.answered(rows) if self.kind.level == "sequence" else rows
+        return self.answered(rows) if self.kind.level == "sequence" else self.aligned(rows)
 
     @property
     def reads_masked_tokens(self) -> bool:

@@ -13,11 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 from torch import Tensor, nn
 
+from distil_nlp.data.row_sets import is_of_sequences
 from distil_nlp.errors import UserError
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
 from distil_nlp.tasks import KINDS, TaskKind, task_kind
-from distil_nlp.tasks.kind import OUTPUT_MEANINGS, Level, Output
+from distil_nlp.tasks.kind import ALIGNED, OUTPUT_MEANINGS, Level, Output
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -106,7 +107,10 @@ class LossTerm:
         compares_samples: True if the value is defined only for all rows of all processes together.
         compares_passes: True if the student reads each training batch twice for the term, with other dropout each
             time; in evaluation, which has one pass, the term has no rows.
+        aligned_only: True if the teacher reads other tokens; see `Objective.aligned_only`.
     """
+
+    aligned_only: bool = False
 
     name: ClassVar[str]
     formula: ClassVar[str]
@@ -171,6 +175,12 @@ class LossTerm:
     def count(self, rows: Mapping[str, Tensor], passes: int) -> int:
         """Return the number of rows of a micro-batch that the student reads `passes` times, from shapes."""
         return 0 if self.compares_passes and passes == 1 else rows[self.counted_rows()].numel() * passes
+
+    def aligned(self, rows: str) -> str:
+        """Return a row set, or the part of it that has partners among the teacher's tokens, where these are others."""
+        if not self.aligned_only or not self.needs_teacher or rows == "cls" or is_of_sequences(rows, self.kind):
+            return rows
+        return f"{ALIGNED}{rows}"
 
     @property
     def reads_masked_tokens(self) -> bool:

@@ -213,10 +213,14 @@ class Findings:
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any] | None:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there.
 
+        None for outputs of tokens that are others in the other model.
+
         Layers are compared on no more rows than the student was trained on, so that a try of two steps is short. Of
         answers in the data there are outputs alone; None if they were not scored.
         """
         self.stages.begin(self.stages.fidelity)
+        if self.data.encoding_of() and self.data.kind.level == "token":
+            return None  # outputs are of tokens, and neither these nor layers are those of the other model
         if self.plan.has_answers:
             answers, own_outputs = self.scores.first_outputs()
             if answers is None:

@@ -231,6 +231,19 @@ class TokenizedRows(Block):
 
     rows: int = described("All rows, each of which took part.")
     cut: int = described("Rows whose text was cut, where the first of the tokenizers comes to `data.max_length`.")
+    tokens: int = described("Tokens of the student's, special ones included.", absent="in files of older versions")
+    aligned: int = described(
+        "Of these, those with tokens of the first other tokenizer on the same characters.",
+        absent="in files of older versions",
+    )
+    words: int = described(
+        "Words that have a label (`tokens`), or tokens that may be masked (`mlm`).",
+        absent="unless outputs are of tokens",
+    )
+    matched: int = described(
+        "Of these, those that both models read (`tokens`), or that are one token in both vocabularies (`mlm`).",
+        absent="unless outputs are of tokens",
+    )
 
 
 class Tokenizers(Block):

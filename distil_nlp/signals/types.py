@@ -101,7 +101,8 @@ class Signals:
 
     Attributes:
         logits: (rows, classes), or (windows, seq, 2) of start and end, a tensor; None where they are not computed. A
-            teacher's may be `DeferredLogits`, which the objective turns into a tensor for each term.
+            teacher's may be `DeferredLogits`, which the objective turns into a tensor for each term, or a dict by row
+            set, where it reads other tokens than the student.
         hidden: (layer, row set) → (rows, width).
         projected: a projection's name → its output: (rows, teacher width) for a linear projection, (batch, classes) for
             a module that gives logits.

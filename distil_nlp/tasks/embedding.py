@@ -23,6 +23,7 @@ SENTENCE_EMBEDDING = TaskKind(
     shares_encoder=False,
     can_augment=False,
     names_corpus=True,
+    reads_other_tokens=False,
     headline="spearman_cosine",
     majority_name="word overlap (TF-IDF)",
     guess="which words two texts share",

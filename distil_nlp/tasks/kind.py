@@ -18,6 +18,9 @@ OUTPUT_MEANINGS: dict[Output, str] = {
 """What a row of logits is, in words."""
 ANSWERED = "answered/"
 """Prefix of the name of a set of sequences that leaves out those without a teacher's answer."""
+ALIGNED, MATCHED = "aligned/", "matched/"
+"""Prefixes of the names of sets of tokens that leave out those which the teacher, with a tokenizer of its own, has no
+tokens for: of the same characters, or exactly one that is the same word."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -51,6 +54,7 @@ class TaskKind:
         learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
         shares_encoder: True if the kind can train together with other tasks on one encoder.
+        reads_other_tokens: True if the teacher may have another tokenizer than the student.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
         headline: metric that retention is computed from, for custom data.
@@ -106,6 +110,7 @@ class TaskKind:
     learns_labels: bool = True
     streams: bool = False
     shares_encoder: bool = True
+    reads_other_tokens: bool = True
     can_augment: bool = True
     names_corpus: bool = False
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")

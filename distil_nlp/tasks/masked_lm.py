@@ -19,6 +19,7 @@ MASKED_LM = TaskKind(
     shares_encoder=False,
     can_augment=False,
     names_corpus=True,
+    columns=frozenset({"labels", "word_ids", "partner_starts", "partner_stops"}),
     headline="accuracy",
     evaluation_splits=("validation",),
     majority_name="token frequencies",

@@ -20,6 +20,7 @@ QA = TaskKind(
     data_keys=frozenset({"label_column", "pad_to_multiple_of", "test_share", "stride"}),
     shares_encoder=False,
     can_augment=False,
+    reads_other_tokens=False,
     headline="f1",
     majority_name="answer without a model",
     predicted="answer",

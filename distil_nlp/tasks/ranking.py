@@ -18,6 +18,7 @@ RANKING = TaskKind(
     data_keys=frozenset({"label_column", "group_column", "group_size", "pad_to_multiple_of", "test_share"}),
     shares_encoder=False,
     can_augment=False,
+    reads_other_tokens=False,
     headline="ndcg_at_10",
     majority_name="word overlap (TF-IDF)",
     guess="which words query and document share",

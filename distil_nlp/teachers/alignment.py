@@ -1,27 +1,75 @@
-"""Alignment of teacher and student: which terms can compare them where they read the same text as other tokens."""
+"""Alignment of a teacher that reads other tokens than its student: its signals, told of the student's tokens.
+
+The teacher's states are captured at all of its tokens. A token of the student's has the mean of those that cover some
+of its characters; see `distil_nlp.data.token_alignment`.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from typing import get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from distil_nlp.data.encodings import PARTNERED
+from distil_nlp.data.partners import means_of
 from distil_nlp.errors import UserError, listed
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.objective import LossTerm, ModelShape
+from distil_nlp.objective import LossTerm, ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
-from distil_nlp.signals.types import SignalRequest
+from distil_nlp.signals.types import SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
+from distil_nlp.tasks.kind import ALIGNED, MATCHED
 
-_ALIGNED = {"cls", "sequences", "labelled"}
-"""Row sets that are the same rows whatever the tokens of a text are: sequences, and the first token of each."""
 _SHAPE = ModelShape(num_layers=2, hidden_size=4, num_heads=2, feed_forward=4, num_labels=3)
+_OF_PARTNERS = (ALIGNED, MATCHED)
+
+
+def request_of_all_tokens(request: SignalRequest) -> SignalRequest:
+    """Return the request with all of the teacher's tokens in place of those that have partners among the student's."""
+    return replace(request, hidden=_of_all(request.hidden), activations=_of_all(request.activations))
+
+
+def _of_all(wanted: Iterable[tuple[int, str]]) -> frozenset[tuple[int, str]]:
+    return frozenset((layer, "all" if rows.startswith(_OF_PARTNERS) else rows) for layer, rows in wanted)
+
+
+def aligned_signals(signals: Signals, wanted: SignalRequest, batch: Mapping[str, Any], kind: TaskKind) -> Signals:
+    """Return the signals that were wanted of the student's tokens, from those of `request_of_all_tokens`.
+
+    Args:
+        signals: of the teacher's own tokens.
+        wanted: by the names of the student's row sets.
+        batch: of a `RowCollator`, with the partners of these sets.
+        kind: kind of task; logits of tokens are told by row set.
+    """
+    logits: Any = signals.logits
+    if logits is not None and kind.level == "token":
+        read = {rows: bags for rows, bags in batch[PARTNERED].items() if f"logits/{rows}" in batch["rows"]}
+        logits = {rows: means_of(logits, bags) for rows, bags in read.items()}
+    return replace(
+        signals,
+        logits=logits,
+        hidden=_means(signals.hidden, wanted.hidden, batch),
+        activations=_means(signals.activations, wanted.activations, batch),
+    )
+
+
+def _means(
+    states: Mapping[tuple[int, str], Tensor], wanted: Iterable[tuple[int, str]], batch: Mapping[str, Any]
+) -> dict[tuple[int, str], Tensor]:
+    return {
+        (layer, rows): means_of(states[layer, "all"], batch[PARTNERED][rows])
+        if rows.startswith(_OF_PARTNERS)
+        else states[layer, rows]
+        for layer, rows in wanted
+    }
 
 
 def validate_alignment(objective: Objective, request: SignalRequest | None = None) -> None:
-    """Validate that a bound objective compares no tokens.
+    """Validate that a bound objective compares nothing between two tokens, nor gradients of them.
 
     Args:
         objective: bound.
@@ -30,43 +78,38 @@ def validate_alignment(objective: Objective, request: SignalRequest | None = Non
     Raises:
         UserError: if it does, with the terms that it could have instead.
     """
-    if request is not None and not _reads_tokens(request):
+    if request is not None and not _reads_pairs(request) and not objective.kind.predicts_words:
         return
-    names = [term.name for term in objective.terms if term.needs_teacher and _reads_tokens(term.request("teacher"))]
+    names = [term.name for term in objective.terms if term.needs_teacher and not _is_aligned(term)]
     if not names:
         return
     raise UserError(
         "objective",
-        "terms on outputs, or on the state of each text's first token, where teacher and student have other tokens",
+        "terms on outputs or on states, where teacher and student have other tokens",
         listed(names),
-        why="a token of the one is no token of the other, so that there is nothing to compare it with",
+        why="attention, relations, gradients at the input, and words that one vocabulary lacks, are of one model alone",
         fix=f"leave {'it' if len(names) == 1 else 'them'} out; these work: {', '.join(aligned_terms(objective.kind))}",
     )
 
 
 def aligned_terms(kind: TaskKind) -> list[str]:
-    """Return the terms on a teacher that compare no tokens, and a key that they need for it, such as `rows=cls`."""
-    return [words for term in TERMS.values() if term.applies_to(kind) and (words := _aligned(term, kind))]
+    """Return the terms on a teacher that can be had where it reads other tokens."""
+    return [term.name for term in TERMS.values() if term.applies_to(kind) and _can_be_aligned(term(), kind)]
 
 
-def _aligned(term: type[LossTerm], kind: TaskKind) -> str | None:
-    """Return a term's name if it compares no tokens, with the key by which it does not; None if it always does."""
-    for words, built in _variants(term):
-        with torch.random.fork_rng(devices=[]):
-            built.bind(kind, _SHAPE, _SHAPE)
-        if built.needs_teacher and not _reads_tokens(built.request("teacher")):
-            return words
-    return None
+def _can_be_aligned(term: LossTerm, kind: TaskKind) -> bool:
+    with torch.random.fork_rng(devices=[]):
+        term.bind(kind, _SHAPE, _SHAPE)
+    return term.needs_teacher and _is_aligned(term)
 
 
-def _variants(term: type[LossTerm]) -> Iterator[tuple[str, LossTerm]]:
-    """Yield a term as it is by default, and over the first tokens if it can be."""
-    yield term.name, term()
-    if "rows" in inspect.signature(term).parameters and "cls" in get_args(get_type_hints(term.__init__)["rows"]):
-        yield f"{term.name} with rows=cls", term(rows="cls")  # type: ignore[call-arg]  # as its signature says
+def _is_aligned(term: LossTerm) -> bool:
+    """Return whether a bound term on a teacher can be had: of a vocabulary, it must know all other words as one."""
+    if isinstance(term, OutputTerm) and term.kind.predicts_words and not term.accepts_top_logits:
+        return False
+    return not _reads_pairs(term.request("teacher"))
 
 
-def _reads_tokens(request: SignalRequest) -> bool:
-    """Return whether any of the signals are of tokens other than the first."""
-    row_sets = {rows for _, rows in (*request.hidden, *request.activations)}
-    return bool(row_sets - _ALIGNED or request.attention or request.input_gradient or request.states)
+def _reads_pairs(request: SignalRequest) -> bool:
+    """Return whether any of the signals are between tokens, or at the input of a model."""
+    return bool(request.attention or request.input_gradient or request.states)

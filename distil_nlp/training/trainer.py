@@ -163,6 +163,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher = self.source.model
         if replacing is not None:
             validate_replaced_models(model, replaced, replacing)
+        objective.aligned_only(any(self.source.encodings[:1]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
             objective.bind(self.source.shape, ModelShape.of(model.config))

@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+)
 
 from tests.helpers import tiny
 
@@ -43,7 +50,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def classifier(num_layers: int, num_labels: int = 2, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """Return RoBERTa of width 32, as `tiny.classifier` is BERT; without dropout."""
-    fields = {
+    return _seeded(RobertaForSequenceClassification, seed, num_layers, num_labels=num_labels, **changes)
+
+
+def tagger(num_layers: int, num_labels: int = 3, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Return RoBERTa with a head on tokens."""
+    return _seeded(RobertaForTokenClassification, seed, num_layers, num_labels=num_labels, **changes)
+
+
+def mlm_model(num_layers: int, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Return RoBERTa with a head over its vocabulary."""
+    return _seeded(RobertaForMaskedLM, seed, num_layers, **changes)
+
+
+def _seeded(model: type[PreTrainedModel], seed: int, num_layers: int, **changes: Any) -> PreTrainedModel:
+    fields: dict[str, Any] = {
         "vocab_size": len(tokenizer()),
         "hidden_size": 32,
         "num_hidden_layers": num_layers,
@@ -56,8 +77,7 @@ def classifier(num_layers: int, num_labels: int = 2, seed: int = 0, **changes: A
         "bos_token_id": 0,
         "pad_token_id": 1,
         "eos_token_id": 2,
-        "num_labels": num_labels,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return RobertaForSequenceClassification(RobertaConfig(**(fields | changes))).eval()
+        return model(RobertaConfig(**(fields | changes))).eval()

@@ -8,12 +8,19 @@ import torch
 
 from distil_nlp.data.encodings import batch_of
 from distil_nlp.errors import UserError
+from distil_nlp.losses.activations import ActivationBoundary
+from distil_nlp.losses.adversarial import Adversarial
 from distil_nlp.losses.attention_maps import AttentionKL
+from distil_nlp.losses.attention_scores import AttentionScoresMSE
 from distil_nlp.losses.cka import LinearCKA
-from distil_nlp.losses.hidden_states import HiddenCosine
+from distil_nlp.losses.emd import HiddenEMD
+from distil_nlp.losses.fsp import GramFlow
+from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.r_drop import RDrop
+from distil_nlp.losses.relations import KeyRelation
 from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl
+from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.ensemble import Ensemble
@@ -31,6 +38,19 @@ EXACT = {"dtype": "float32"}
 
 def weights(made):
     return {name: value.clone() for name, value in made.model.state_dict().items()}
+
+
+def on_tokens(rows):
+    """Return terms on states of tokens, on units, on sequences and on all tokens of a batch."""
+    return [
+        HiddenMSE(1.0, "all", rows),
+        ActivationBoundary(1.0),
+        GramFlow(1.0),
+        HiddenEMD(1.0),
+        LinearCKA(1.0),
+        VariationalInformation(1.0),
+        Adversarial(1.0),
+    ]
 
 
 def run(made):
@@ -53,7 +73,7 @@ def test_one_vocabulary_on_both_sides_is_the_plain_path_bit_for_bit(tmp_path, is
                 tmp_path / place,
                 tiny.classifier(2, 3, seed=1),
                 source,
-                [*terms(), LinearCKA(1.0, rows="cls")],
+                [*terms(), *on_tokens("all" if is_cached else 0.5)],
                 kind="classification",
                 rows=data,
                 per_device_train_batch_size=4,
@@ -94,6 +114,67 @@ def test_the_teacher_answers_as_it_does_alone(tmp_path):
             assert torch.allclose(states[i], alone.hidden_states[max(found.hidden)[0] + 1][0, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_states_are_means_over_the_tokens_of_the_same_characters(tmp_path, layers):
+    """Prevents a state of a neighbour, of padding or of another row; computed in float64, text by text."""
+    student, teacher = tiny.classifier(2, 3, seed=1).double(), byte_pairs.classifier(4, 3).double()
+    data = rows(byte_pairs.tokenizer(), max_length=60)
+    made = new(tmp_path, source=FrozenTeacher(teacher, "teacher_"), terms=[HiddenCosine(1.0, layers)], rows=data)
+    made.teacher_student.student.double()
+    pairs = {"last": [(4, 2)], "all": [(0, 0), (2, 1), (4, 2)]}[layers]
+    total, count = 0.0, 0
+    for text in TEXTS:
+        own, other = tiny.tokenizer()([text]), byte_pairs.tokenizer()([text])
+        states = [
+            model(input_ids=torch.tensor(one["input_ids"]), output_hidden_states=True).hidden_states
+            for model, one in ((student, own), (teacher, other))
+        ]
+        for place, covered in enumerate(letters(own, text)):
+            same = [i for i, letter in enumerate(letters(other, text)) if letter & covered]
+            assert same
+            values = [
+                1 - torch.cosine_similarity(states[0][k][0, place], states[1][j][0, same].mean(0), dim=0)
+                for j, k in pairs
+            ]
+            total, count = total + sum(values) / len(pairs), count + 1
+    batch = made.data_collator(list(data))
+    sums = made.teacher_student.compute(made.model, batch, 0.0, torch.ones(1, dtype=torch.float64))[1]
+    assert len(batch["rows"]["aligned/all"]) == count == sum(map(len, data["input_ids"]))
+    assert float(sums) == pytest.approx(float(total), rel=1e-6)  # the sums are kept in float32
+
+
+def letters(encoded, text):
+    """Return the characters that each token covers, spaces aside; of special tokens, which end of the text they are."""
+    sides, offsets = encoded.sequence_ids(0), encoded.encodings[0].offsets
+    ends = iter(({-1}, {-2}))
+    return [
+        next(ends) if side is None else {i for i in range(*place) if text[i] != " "}
+        for side, place in zip(sides, offsets, strict=True)
+    ]
+
+
+def test_tokens_without_a_partner_take_no_part(tmp_path):
+    """Prevents zeros that a student learns as the teacher's states, and rows that count them."""
+    made = new(tmp_path, byte_pairs.classifier(4, 3), terms=[HiddenCosine(1.0)])
+    row = dict(made.train_dataset[0])
+    whole = made.data_collator([row])["rows"]["aligned/all"]
+    row["partner_starts"], row["partner_stops"] = (
+        [0, *row[name][1:-2], 0, 0] for name in ("partner_starts", "partner_stops")
+    )
+    batch = made.data_collator([row])
+    assert batch["rows"]["aligned/all"].tolist() == whole.tolist()[1:-2]
+    assert len(made.source.signals(batch).hidden[3, "aligned/all"]) == len(whole) - 3
+    assert made.objective.counts(batch["rows"]) == [len(whole) - 3]
+
+
+def test_rows_that_tell_no_partners_are_refused(tmp_path):
+    """Prevents rows of one's own, whose tokens would be compared by their places."""
+    made = new(tmp_path, byte_pairs.classifier(4, 3), terms=[HiddenCosine(1.0)])
+    row = {name: value for name, value in made.train_dataset[0].items() if not name.startswith("partner")}
+    with pytest.raises(UserError, match=r"expected rows with partner_starts and partner_stops.*encodings="):
+        made.data_collator([row])
+
+
 def test_every_cut_of_a_step_has_the_same_gradient(tmp_path):
     """Prevents padding of one encoding, or rows of one micro-batch, that change what the other counts."""
     steps = {}
@@ -107,7 +188,7 @@ def test_every_cut_of_a_step_has_the_same_gradient(tmp_path):
             learning_rate=0.0,
             max_grad_norm=0,
             callbacks=[seen],
-            terms=terms()[:3],  # the last compares the rows of a micro-batch
+            terms=terms()[:-1],  # the last compares the rows of a micro-batch
         )
         run(made)
         steps[batch] = seen.gradients[0]
@@ -172,7 +253,8 @@ def test_each_teacher_of_an_ensemble_reads_its_own_tokens(tmp_path, is_cached):
     alone = []
     for model, encoding in zip(members, encodings, strict=True):
         single = FrozenTeacher(model, encoding)
-        alone.append(new(tmp_path / "one", source=single).source.signals(batch).logits)
+        one = new(tmp_path / "one", source=single, terms=[SoftTargetKL(1.0)])
+        alone.append(one.source.signals(batch).logits)
     wanted = (alone[0] + 2 * alone[1] + alone[2]) / 4
     assert torch.allclose(made.source.signals(batch).logits, wanted, atol=1e-5)
     plain = {name: value for name, value in batch.items() if "input_ids" in name or "mask" in name}
@@ -214,10 +296,10 @@ def test_two_passes_and_evaluations_ask_the_teacher_by_its_tokens(tmp_path):
     assert found == pytest.approx(float(sum(wanted)) / len(TEXTS), rel=1e-4)
 
 
-@pytest.mark.parametrize("term", [HiddenCosine(1.0), AttentionKL(1.0), InputGradient(1.0), LinearCKA(1.0)])
-def test_terms_on_tokens_are_refused(tmp_path, term):
-    """Prevents states of tokens that are compared by their places, which are those of other words."""
-    with pytest.raises(UserError, match=rf"got {term.name} / .*these work: soft_target_kl, .*linear_cka with rows=cls"):
+@pytest.mark.parametrize("term", [AttentionKL(1.0), InputGradient(1.0), KeyRelation(1.0), AttentionScoresMSE(1.0)])
+def test_terms_between_tokens_are_refused(tmp_path, term):
+    """Prevents attention between tokens that are others in the other model."""
+    with pytest.raises(UserError, match=rf"got {term.name} / .*these work: soft_target_kl, .*hidden_cosine, .*weights"):
         new(tmp_path, terms=[SoftTargetKL(1.0), term])
 
 

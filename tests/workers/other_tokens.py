@@ -6,6 +6,7 @@ from datasets import Dataset, DatasetDict
 
 from distil_nlp.data import load_task
 from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.pkd import PKD
 from distil_nlp.losses.similarity import SimilarityPreserving
 from distil_nlp.losses.soft_targets import SoftTargetKL
@@ -15,7 +16,7 @@ from tests.helpers import byte_pairs, tiny
 from tests.helpers.training import curve, trainer
 from tests.helpers.worker import write_results
 
-TEXTS = [f"{text} {word}" for word in ("the", "a zebra", "fish fish fish") for text in tiny.SENTENCES][:11]
+TEXTS = [f"{text} {word}" for word in ("the", "a zebra", "fish naïve 🙂 fish") for text in tiny.SENTENCES][:11]
 
 
 def rows(*further, max_length=32):
@@ -28,8 +29,8 @@ def rows(*further, max_length=32):
 
 
 def terms():
-    """Return terms on outputs, on first tokens and on relations between rows; projections are trained too."""
-    return [SoftTargetKL(2.0), HardLabel(1.0), PKD(1.0), SimilarityPreserving(1.0)]
+    """Return terms on outputs, on first and on all tokens, and on relations between rows."""
+    return [SoftTargetKL(2.0), HardLabel(1.0), PKD(1.0), HiddenCosine(1.0), SimilarityPreserving(1.0)]
 
 
 def new(folder: Path, teacher=None, source=None, **arguments):

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distil_nlp.data import AnswerColumns
+from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.encodings import OWN
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
@@ -116,7 +117,10 @@ def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | No
 
 
 def source_of(
-    recipe: Recipe, teacher: PreTrainedModel | Ensemble, encoding: str = OWN
+    recipe: Recipe,
+    teacher: PreTrainedModel | Ensemble,
+    encoding: str = OWN,
+    vocabulary: CommonVocabulary | None = None,
 ) -> TeacherSource | PreTrainedModel:
     """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is.
 
@@ -124,12 +128,15 @@ def source_of(
         recipe: of the student.
         teacher: one model, or several.
         encoding: the tokens that one model reads; where they are not the student's, it is returned as a source too.
+        vocabulary: the words that it has in common with the student, where words of two vocabularies are predicted.
     """
     if not isinstance(teacher, Ensemble):
         cache = teacher_cache(recipe)
         if encoding == OWN:
             return teacher
-        return FrozenTeacher(teacher, encoding) if cache is None else CachedTeacher(teacher, cache, encoding)
+        return (
+            FrozenTeacher(teacher, encoding, vocabulary) if cache is None else CachedTeacher(teacher, cache, encoding)
+        )
     if recipe.teacher.guided == "dense":
         cache = teacher_cache(recipe)
         guides = [cache] * len(teacher.members) if cache else None

@@ -53,7 +53,7 @@ def tokenizers_of(recipe: Recipe, kind: TaskKind) -> RunTokenizers:
             known[encoding] = tokenizer
         encodings.append(encoding)
     del known[OWN]
-    if known and kind.level == "token":
+    if known and (not kind.reads_other_tokens or (kind.level == "token" and len(teachers) > 1)):
         for tokenizer in known.values():
             check_vocabulary(tokenizer, own)
     for tokenizer in (own, *known.values()) if known else ():
