@@ -16,11 +16,14 @@ FILLED_IN = {"Recipe": "objective", "TeacherSection": "name"}
 """Required keys that a recipe may leave out, because others stand for them (`teacher.self`, `teacher.columns`)."""
 
 
-def recipe_schema() -> dict[str, Any]:
+def recipe_schema(several: bool = True) -> dict[str, Any]:
     """Return the schema: every key with its type, default and description.
 
     Terms of one's own are allowed where the recipe names `plugins`. Fields of `training` and `teacher.finetune` are not
     listed: they are those of the installed version of transformers.
+
+    Args:
+        several: let `data` be a list too, for several tasks at once.
     """
     schema = Recipe.model_json_schema()
     sections = {section.__name__: section for section in _sections(Recipe)}
@@ -28,9 +31,28 @@ def recipe_schema() -> dict[str, Any]:
     for name, definition in schema["$defs"].items():
         _describe(definition, sections[name])
     schema["$defs"]["ObjectiveSection"].pop("additionalProperties")
+    if several:
+        _allow_several_tasks(schema)
     only_known = {"properties": {"objective": {"propertyNames": {"enum": list(TERMS)}}}}
     without_plugins = {"if": {"not": {"required": ["plugins"]}}, "then": only_known}
     return {"$schema": _DRAFT, "title": "A recipe of distil_nlp"} | _drop_titles(schema) | without_plugins
+
+
+def _allow_several_tasks(schema: dict[str, Any]) -> None:
+    """Let `data` be a list of sections, each with a name and with what its teacher has of its own."""
+    definitions = schema["$defs"]
+    teacher = {key: value for key, value in definitions["TeacherSection"].items() if key != "required"}
+    own = {
+        "task_name": {"type": "string", "description": "Name of the task, in logs and folders."},
+        "teacher": teacher | {"description": "What its teacher has of its own."},
+    }
+    entry = definitions["DataSection"]
+    definitions["TaskSection"] = entry | {"properties": entry["properties"] | own}
+    several = {"type": "array", "items": {"$ref": "#/$defs/TaskSection"}, "minItems": 1}
+    one = schema["properties"]["data"]
+    told = f"{one['description'].rstrip('.')}; a list of sections for several tasks at once."
+    by_type = {"if": {"type": "array"}, "then": several, "else": {"$ref": one["$ref"]}}
+    schema["properties"]["data"] = by_type | {"type": ["object", "array"], "description": told}
 
 
 def schema_text() -> str:

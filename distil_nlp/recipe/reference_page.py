@@ -29,7 +29,7 @@ _WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean":
 
 def reference_page() -> str:
     """Return the page: a table for each section, in the order of the schema, and one for each term."""
-    schema = recipe_schema()
+    schema = recipe_schema(several=False)
     parts = [_INTRODUCTION, *_table(schema, schema)]
     for name, field in schema["properties"].items():
         if name != "objective":
