@@ -8,6 +8,7 @@ from distil_nlp.cli.commands import (
     evaluate_glue,
     launch,
     make_report,
+    plan,
     push_to_hub,
     recipes,
     study,
@@ -19,6 +20,7 @@ COMMANDS = {
     for command in (
         distill.COMMAND,
         check.COMMAND,
+        plan.COMMAND,
         launch.COMMAND,
         recipes.COMMAND,
         evaluate_glue.COMMAND,
