@@ -22,7 +22,12 @@ def advice_of(costs: RunCosts, recipe: Recipe, basis: Basis) -> list[str]:
         basis: the machine that it is for.
     """
     total = costs.seconds
-    found = [*_stages(costs, total), *_teacher(costs, recipe, total), *_checkpoints(costs, total)]
+    found = [
+        *_stages(costs, total),
+        *_teacher(costs, recipe, total),
+        *_terms(costs, total),
+        *_checkpoints(costs, total),
+    ]
     ordered = [text for _, text in sorted(found, key=lambda one: -one[0])]
     return [*_fitting(costs, basis), *ordered, *_precision(recipe, basis)]
 
@@ -66,6 +71,14 @@ def _teacher(costs: RunCosts, recipe: Recipe, total: float) -> Iterator[tuple[fl
     if recipe.teacher.self is None and not _changes_rows(recipe):
         text += ": teacher.cache={} runs it once a row for all students and later runs"
     yield share, text
+
+
+def _terms(costs: RunCosts, total: float) -> Iterator[tuple[float, str]]:
+    """Yield (share, sentence) of each term whose own sums take much."""
+    for name in dict.fromkeys(name for one in costs.stages for name in one.terms):
+        share = sum(one.terms.get(name, 0.0) for one in costs.stages) / total if total else 0.0
+        if share >= _SOME:
+            yield share, f"{name} takes {percent(share, 0)}, and its backward: fewer layers or shorter rows take less"
 
 
 def _changes_rows(recipe: Recipe) -> bool:

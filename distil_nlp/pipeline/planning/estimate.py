@@ -120,6 +120,7 @@ class _Estimate:
             None if flops is None else flops * factor * training.times,
             is_done=not left,
             parts={name: value * left for name, value in parts.items() if value},
+            terms={name: share * working * factor * left for name, share in probed.term_shares.items()},
             run=self.title,
         )
 

@@ -26,7 +26,7 @@ def cost_lines(costs: RunCosts, basis: Basis) -> Iterator[tuple[str, str]]:
 def total_lines(costs: RunCosts, basis: Basis) -> Iterator[tuple[str, str]]:
     """Yield what all stages take together, besides time, as (subject, sentence)."""
     if (energy := basis.kilowatt_hours(costs.seconds)) is not None:
-        yield "energy", f"{decimal(energy)} kWh at {decimal(basis.power)} W{_each(basis)}"
+        yield "energy", f"{decimal(energy)} kWh at {basis.power:g} W{_each(basis)}"
     if (price := basis.price(costs.seconds)) is not None:
         yield (
             "money",

@@ -24,7 +24,8 @@ class PlannedStage:
         tokens: without padding, of all times together; None where nothing is trained or read.
         flops: of all times together; None where nothing runs or operations cannot be counted.
         is_done: whether an earlier run has done it already; it then takes no time.
-        parts: seconds of its parts, by name.
+        parts: seconds of its parts, by name; those of the teacher's forward are among those of the steps.
+        terms: seconds of each term's own sums, their backward aside; also among those of the steps.
         run: title of the run that it belongs to where that is not the recipe's own: a link, or a study's cell.
     """
 
@@ -37,6 +38,7 @@ class PlannedStage:
     flops: float | None = None
     is_done: bool = False
     parts: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
     run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

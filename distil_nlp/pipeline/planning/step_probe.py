@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class ProbedSteps:
         start_seconds: of building what trains.
         optimizer_seconds: of a step of the optimiser.
         teacher_share: share of the teacher's forward in the seconds of the timed micro-batches.
+        term_shares: that of each term's own sums, their backward aside.
         checkpoint: seconds and bytes of a checkpoint; None where none is saved or nothing was timed.
         cache_row_bytes: of a row's outputs on disk; 0 without a cache.
         cached_epochs: epochs that are cached; 0 without a cache.
@@ -54,6 +56,7 @@ class ProbedSteps:
     start_seconds: float = 0.0
     optimizer_seconds: float = 0.0
     teacher_share: float = 0.0
+    term_shares: Mapping[str, float] = field(default_factory=dict)
     checkpoint: tuple[float, int] | None = None
     cache_row_bytes: float = 0.0
     cached_epochs: int = 0
@@ -122,6 +125,7 @@ class _MicroBatch:
     seconds: float = 0.0
     optimizer: float = 0.0
     teacher: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
     flops: float | None = None
     peak: int = 0
 
@@ -144,6 +148,8 @@ class _StepWatch(TrainerCallback):
         self.trainer.add_callback(self)
         self._step = self.trainer.training_step
         self.trainer.training_step = self._watched  # type: ignore[method-assign]
+        for term in self.trainer.objective.terms:
+            term.sum = partial(self._timed_term, term.name, term.sum)  # type: ignore[method-assign]
         self._hooks = [hook for model in self.trainer.source.models for hook in self._hooks_on(model)]
 
     def _hooks_on(self, model: torch.nn.Module) -> list[Any]:
@@ -151,6 +157,13 @@ class _StepWatch(TrainerCallback):
             model.register_forward_pre_hook(lambda *_: self._start_teacher()),
             model.register_forward_hook(lambda *_: self._end_teacher()),
         ]
+
+    def _timed_term(self, name: str, own: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+        begin = self._now()
+        value = own(*args)
+        seconds = self.taken[-1].terms
+        seconds[name] = seconds.get(name, 0.0) + self._now() - begin
+        return value
 
     def _start_teacher(self) -> None:
         self._forward = self._now()
@@ -197,7 +210,9 @@ class _StepWatch(TrainerCallback):
         return time.perf_counter()
 
     def remove(self) -> None:
-        """Take the hooks off the teacher."""
+        """Take the hooks off the teacher and the terms."""
+        for term in self.trainer.objective.terms:
+            del term.sum
         for hook in self._hooks:
             hook.remove()
 
@@ -265,6 +280,11 @@ def _probed(
         seconds=CostCurve.fit([one.width for one in timed], seconds) if timed else None,
         optimizer_seconds=float(np.mean([one.optimizer for one in timed])) if timed else 0.0,
         teacher_share=sum(one.teacher for one in timed) / max(sum(seconds), 1e-9),
+        term_shares={
+            name: sum(one.terms.get(name, 0.0) for one in timed) / sum(seconds) for name in trainer.objective.names
+        }
+        if timed
+        else {},
         checkpoint=checkpoint,
         cache_row_bytes=_size(folder / CACHE) / (epochs * len(rows)) if epochs else 0.0,  # type: ignore[arg-type]
         cached_epochs=epochs,

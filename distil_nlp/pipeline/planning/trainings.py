@@ -161,7 +161,7 @@ def _training_of(prepared: PreparedRun, alike: list[StudentPlan], steps: int | N
     further = sum(weight.numel() for _, module in joint for weight in module.parameters())
     rows, data = own.training_rows, prepared.data
     return PlannedTraining(
-        name=first.name if first.name == DISTILLED else first.name.replace("_", " "),
+        name="distilling" if first.name == DISTILLED else first.name.replace("_", " "),
         kind="student" if first.name == DISTILLED else "baseline",
         build=build,
         args=own.args,
