@@ -76,7 +76,7 @@ def test_a_run_keeps_its_energy_and_its_card_the_carbon(place):
     assert emissions["emissions"] == 125.0
     assert emissions["source"] == "codecarbon"
     assert emissions["geographical_location"] == "DEU"
-    assert "0.25 kWh by codecarbon" in card.text.replace("\u00a0", " ")
+    assert "0.250 kWh by codecarbon" in card.text.replace("\u00a0", " ")
 
 
 def test_a_country_that_was_guessed_has_no_carbon(place, monkeypatch, capsys):

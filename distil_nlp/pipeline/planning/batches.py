@@ -95,7 +95,7 @@ def plan_batches(
         widths.append(lengths[own % len(rows)].max(1))
         tokens += int(found.sum())
     drawn_first = None if group_size else first % len(rows)  # whole queries cannot be put together anew
-    fillers = (first >= len(rows)).any(1)
+    fillers = np.any(first >= len(rows), axis=1)
     return PlannedBatches(steps, np.concatenate(widths), tokens, size, per_epoch, drawn_first, fillers)
 
 

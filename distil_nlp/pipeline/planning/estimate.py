@@ -247,8 +247,8 @@ class _Estimate:
             seconds = self._latencies(plan)
             yield PlannedStage("measuring time and memory", "measuring", seconds, run=self.title)
         rows = next(iter(prepared.data.split.evaluation.values()))
-        tokens = row_tokens(rows) * min(CKA_ROWS, len(rows)) / max(len(rows), 1)
-        seconds = self._seconds(self._student, tokens) + self._seconds(self._teacher, tokens)
+        compared = row_tokens(rows) * min(CKA_ROWS, len(rows)) / max(len(rows), 1)
+        seconds = self._seconds(self._student, compared) + self._seconds(self._teacher, compared)
         yield PlannedStage("comparing layers", "measuring", seconds, run=self.title)
 
     def _latencies(self, plan: LatencyPlan) -> float:
