@@ -315,6 +315,9 @@ def test_advice_names_what_takes_most(place):
     assert "teacher.cache={}" in advice[0]
     assert advice_of(costs_of(report), recipe, Basis()) == []
     assert "lower training.per_device_train_batch_size" in advice_of(costs_of(student), recipe, H100)[0]
+    short = PlannedStage("distilling", "student", 0.5, steps=100, tokens=1, parts={"steps": 0.5})
+    assert advice_of(costs_of(short), recipe, H100)[0].startswith("a step would take 5.0 ms by these figures")
+    assert not [text for text in advice_of(costs_of(short), recipe, Basis()) if "by these figures" in text]
 
 
 def test_a_stage_that_is_done_says_so():

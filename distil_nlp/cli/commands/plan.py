@@ -40,6 +40,7 @@ def validate(options: Namespace) -> None:
 
 
 def precheck(options: Namespace) -> None:
+    options.begin = time.perf_counter()  # before torch is imported, as a run's time begins too
     from distil_nlp.pipeline.planning.accelerators import accelerator_named
 
     read_yaml(recipe_file(options.recipe))
@@ -48,9 +49,8 @@ def precheck(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> None:
-    begin = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
-        lines = list(_plan(options, begin))
+        lines = list(_plan(options, options.begin))
     print("\n".join(lines))
 
 

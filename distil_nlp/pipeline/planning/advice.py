@@ -12,6 +12,9 @@ from distil_nlp.reporting.formatting import duration, large, percent
 _MUCH, _SOME = 0.25, 0.1
 """Shares of a run from which its teacher, baselines or padding are named, and smaller stages."""
 
+_SHORT_STEP = 0.03
+"""Seconds of a step below which a GPU waits for the host that starts its operators, a rule of thumb, not measured."""
+
 
 def advice_of(costs: RunCosts, recipe: Recipe, basis: Basis) -> list[str]:
     """Return what takes most of a run, and what to change, the most first.
@@ -100,11 +103,22 @@ def _checkpoints(costs: RunCosts, total: float) -> Iterator[tuple[float, str]]:
 def _fitting(costs: RunCosts, basis: Basis) -> Iterator[str]:
     """Yield a warning for an accelerator whose memory the training would not fit into."""
     own, memory = basis.accelerator, costs.memory
+    if own is not None and (short := _shortest_step(costs)) is not None and short < _SHORT_STEP:
+        yield (
+            f"a step would take {1000 * short:.1f} ms by these figures, and starting its operators alone takes longer: "
+            "real steps are slower, and larger batches use the accelerator better"
+        )
     if own is not None and memory is not None and memory.total > own.memory:
         yield (
             f"{costs.largest} needs {large(memory.total, 'B')}, more than {own.title}'s {large(own.memory, 'B')}: "
             "lower training.per_device_train_batch_size and raise training.gradient_accumulation_steps as much"
         )
+
+
+def _shortest_step(costs: RunCosts) -> float | None:
+    """Return the seconds of a step of the training whose steps are the shortest; None if nothing is to be trained."""
+    trained = [one for one in costs.stages if one.steps and one.parts.get("steps")]
+    return min((one.parts["steps"] / ((one.steps or 1) * one.times) for one in trained), default=None)
 
 
 def _precision(recipe: Recipe, basis: Basis) -> Iterator[str]:

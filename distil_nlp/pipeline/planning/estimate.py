@@ -25,7 +25,7 @@ from distil_nlp.pipeline.planning.trainings import SAME_STEPS, PlannedTraining, 
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.utils.environment import peak_memory_mib
 
-REPORT_SECONDS = 10.0
+REPORT_SECONDS = 5.0
 """Of intervals, plots, report and card, once a run: measured on 2 CPU cores (docs/planning.md), not on this machine."""
 
 
@@ -252,7 +252,12 @@ class _Estimate:
         yield PlannedStage("comparing layers", "measuring", seconds, run=self.title)
 
     def _latencies(self, plan: LatencyPlan) -> float:
-        """Return the seconds for latencies: each setting its part of the time, or what its most forwards take."""
+        """Return the seconds for latencies: each setting its part of the time, or what its most forwards take.
+
+        For an accelerator it is all of the time: single rows take it longer there than their operations tell.
+        """
+        if not self.basis.is_timed:
+            return plan.seconds
         prepared, left = self.prepared, plan.seconds
         settings = plan.settings(("data", "max_length"), prepared.plan.args.device)
         rows = next(iter(prepared.data.split.evaluation.values()))
