@@ -280,7 +280,6 @@ def test_batches_are_those_of_several_processes(tmp_path):
     order = training_order(rows, args, 3)(0)
     assert shared.widths[0] == max(rows["length"][i] for i in order[:2])
     assert len(shared.widths) == 24
-    assert 0 < shared.padding < 1
 
 
 def test_gradients_are_counted_once():

@@ -10,8 +10,7 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import duration, large, percent
 
 _MUCH, _SOME = 0.25, 0.1
-"""Shares of a run from which its teacher, baselines or padding are named, and smaller stages."""
-
+"""Shares of a run from which large stages and the teacher are named, and smaller parts."""
 _SHORT_STEP = 0.03
 """Seconds of a step below which a GPU waits for the host that starts its operators, a rule of thumb, not measured."""
 

@@ -39,11 +39,6 @@ class PlannedBatches:
     epoch: np.ndarray | None = None
     fillers: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
-    @property
-    def padding(self) -> float:
-        """Share of the tokens of all micro-batches that is padding or fillers."""
-        return 1 - self.tokens / max(self.size * self.widths.sum(), 1)
-
     def representative(self, count: int) -> list[np.ndarray]:
         """Return the rows of some micro-batches of the first epoch, from the shortest to the longest; [] where
         they cannot be picked.

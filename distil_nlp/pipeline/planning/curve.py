@@ -36,7 +36,3 @@ class CostCurve:
         """Return the cost of batches of these widths together."""
         widths = widths.astype(float)
         return float(self.fixed * len(widths) + self.linear * widths.sum() + self.quadratic * (widths**2).sum())
-
-    def scaled(self, factor: float) -> CostCurve:
-        """Return the curve of a multiple of the cost."""
-        return CostCurve(self.fixed * factor, self.linear * factor, self.quadratic * factor)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -60,8 +59,3 @@ def activations_of(peak: int, gradients: int, accumulates: bool) -> int:
         accumulates: whether those of an earlier micro-batch are there already.
     """
     return peak if accumulates else max(peak - gradients, 0)
-
-
-def free_device_bytes(device: torch.device) -> int | None:
-    """Return the bytes of a GPU; None for a CPU."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
