@@ -76,3 +76,10 @@ def fraction_up_to_one(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 / got {shown(text)}")
     return float(text)
+
+
+def fraction_above_zero(text: str) -> float:
+    """Return a number above 0, up to 1."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 1 / got {shown(text)}")
+    return float(text)

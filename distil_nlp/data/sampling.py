@@ -55,11 +55,18 @@ class EpochSampler(Sampler[int]):
         yield from (base + self.num_rows + filler for filler in range(self.num_fillers))
 
 
-def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[int]] | None:
+def training_order(
+    rows: Any, args: TrainingArguments, processes: int | None = None
+) -> Callable[[int], list[int]] | None:
     """Return the function (epoch) → row numbers for `train_sampling_strategy`, or None for row order.
 
     Strategies are `random`, `group_by_length` (rows of similar length are adjacent, so that batches need little
     padding) and `sequential` (None).
+
+    Args:
+        rows: with a length.
+        args: of the training.
+        processes: that share the rows; those of the arguments if None.
 
     Raises:
         UserError: if rows have no length column to group by, or the strategy is unknown.
@@ -71,7 +78,7 @@ def training_order(rows: Any, args: TrainingArguments) -> Callable[[int], list[i
         return lambda epoch: torch.randperm(len(rows), generator=_generator(seed, epoch)).tolist()
     if args.train_sampling_strategy == "group_by_length":
         lengths = _lengths(rows, args.length_column_name)
-        size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        size = args.train_batch_size * args.gradient_accumulation_steps * (processes or args.world_size)
         return lambda epoch: get_length_grouped_indices(lengths, size, generator=_generator(seed, epoch))
     raise UserError(
         "training.train_sampling_strategy",

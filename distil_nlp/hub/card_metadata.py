@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -47,7 +48,23 @@ def card_data(facts: CardFacts) -> ModelCardData:
         tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts), *_export_tags(facts)],
         model_name=facts.name if scores else None,
         eval_results=scores or None,
+        **_emissions(facts),
     )
+
+
+def _emissions(facts: CardFacts) -> dict[str, Any]:
+    """Return `co2_eq_emissions`, in grams, as the Hub reads it; {} where it was not measured."""
+    carbon = facts.get("training.energy.co2_kg")
+    if carbon is None:
+        return {}
+    known = {
+        "emissions": round(1000 * carbon, 4),
+        "source": "codecarbon",
+        "training_type": "fine-tuning",
+        "geographical_location": facts.get("training.energy.country"),
+        "hardware_used": facts.get("environment.device"),
+    }
+    return {"co2_eq_emissions": {name: value for name, value in known.items() if value is not None}}
 
 
 def _scores(facts: CardFacts) -> Iterator[EvalResult]:

@@ -157,11 +157,12 @@ def _fields(fields: Mapping[str, Any]) -> list[str]:
 def _effort(facts: CardFacts) -> list[str]:
     """Return time, steps, tokens, memory and hardware of one training, as far as they are known."""
     steps, tokens, memory = (facts.get(f"training.{name}") for name in ("steps", "tokens", "peak_memory_mib"))
-    device = facts.get("environment.device")
+    device, energy = facts.get("environment.device"), facts.get("training.energy.kwh")
     parts = [
         duration(facts.get("training.seconds")),
         steps and plural(steps, "step"),
         tokens and plural(tokens, "token"),
+        energy and f"{decimal(energy)} kWh by codecarbon",
         memory and f"peak memory of the process {decimal(memory)} MiB",
         device and f"on {escape_markdown(device)}",
     ]

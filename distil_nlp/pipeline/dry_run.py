@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.linear_probe import LinearProbe
@@ -15,18 +16,18 @@ from distil_nlp.objective.term import LossTerm
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
-from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.distill import check_alone
 from distil_nlp.pipeline.joint import scheme_of
-from distil_nlp.pipeline.links import Link, chain_of
+from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.other_tokens import load_data, tokens_sentence
-from distil_nlp.pipeline.plan import EQUAL_COMPUTE, RunPlan, sources
-from distil_nlp.pipeline.provenance import provenance_of
+from distil_nlp.pipeline.plan import RunPlan, sources
+from distil_nlp.pipeline.planning.basis import Basis
+from distil_nlp.pipeline.planning.batches import steps_of
+from distil_nlp.pipeline.planning.estimate import estimate_run
+from distil_nlp.pipeline.planning.lines import cost_lines
+from distil_nlp.pipeline.planning.prepared import PreparedRun, untrained_teacher
 from distil_nlp.pipeline.run_folder import run_state
-from distil_nlp.pipeline.students import StudentRun
-from distil_nlp.pipeline.teacher import is_finetuned, teacher_folder_of, teacher_to_train, trained_teacher
-from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import large
@@ -44,44 +45,49 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     Raises:
         UserError: for every problem that the run would meet before its first step.
     """
+    begin = time.perf_counter()
     check_alone(recipe)
     use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()
     yield "folder", f"{plan.folder}: {_STATES[run_state(plan.folder, plan.recipe)]}"
-    yield from plan_lines(plan)
+    yield from plan_lines(plan, begin)
 
 
-def plan_lines(plan: RunPlan) -> Generator[Line, None, tuple[RunTokenizers, TransferSet]]:
+def plan_lines(plan: RunPlan, begin: float) -> Generator[Line, None, tuple[RunTokenizers, TransferSet]]:
     """Yield what a run in its folder would do, and return its tokenizers and rows.
 
     For a task of several, steps and costs are left out, which are those of all tasks together.
+
+    Args:
+        plan: of the run.
+        begin: when loading began, by `time.perf_counter`.
     """
     tokenizers, data = load_data(plan)
     tokenizer = tokenizers.student
     yield "data", rows_sentence(plan, data)
     if data.kind.has_classes:
         yield "classes", classes_sentence(data)
-    if probe := builders.probe_of(plan.recipe, tokenizer, plan.args):
+    probe = builders.probe_of(plan.recipe, tokenizer, plan.args)
+    if probe is not None:
         yield "probe", _probe(probe, plan)
     if plan.task.kind.has_labels:
         yield "lengths", lengths_sentence(plan, tokenizer)
     if data.split.cut:
         yield "tokens", tokens_sentence(plan, data)
-    links = chain_of(plan.recipe)
-    for link in links:
+    for link in chain_of(plan.recipe):
         yield (
             "first",
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
         )
-    teacher, state = _teacher(plan, data, tokenizers)
+    teacher, state = untrained_teacher(plan, data, tokenizers)
     if plan.recipe.teacher.answers is not None:
         check_answers(plan.recipe, data, plan.objective)
         yield "teacher" if plan.has_answers else "answers", answers_sentence(plan.recipe, data)
     yield "start" if plan.has_answers else "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
-    run = _student_run(plan, data, tokenizer)
-    student, report = run.build(teacher)
+    prepared = PreparedRun(plan, tokenizers, data, teacher, probe=probe)
+    student, report = prepared.built
     builders.check_student(student, plan.recipe, tokenizer)
     yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
     if replacing := builders.replacing_of(plan.recipe.student, teacher):
@@ -94,10 +100,8 @@ def plan_lines(plan: RunPlan) -> Generator[Line, None, tuple[RunTokenizers, Tran
     yield from (("term", _term(term)) for term in objective.terms)
     if plan.recipe.multitask.tasks:
         return tokenizers, data
-    yield "steps", _steps(plan, steps_of(plan.args, data.split.train, data.group_size))
-    yield from estimate_costs(plan, run, student, teacher)
-    if uncounted := _uncounted(plan, links):
-        yield "time", f"not counted: {uncounted}"
+    yield "steps", _steps(plan, steps_of(plan.args, prepared.run.training_rows, data.group_size))
+    yield from cost_lines(estimate_run(prepared, Basis(), time.perf_counter() - begin), Basis())
     return tokenizers, data
 
 
@@ -106,34 +110,6 @@ _STATES = {
     "unfinished": "an unfinished run of this recipe, which would be carried on",
     "finished": "a finished run of this recipe: nothing would be trained",
 }
-
-
-def _uncounted(plan: RunPlan, chain: Sequence[Link]) -> str:
-    """Return what the estimate of time leaves out: runs that come first, and steps that depend on what others take."""
-    links = [link.title for link in chain if run_state(link.folder, link.recipe) != "finished"]
-    further = [f"the further steps of {EQUAL_COMPUTE}"] if EQUAL_COMPUTE in plan.recipe.evaluation.baselines else []
-    probe = ["the probe"] if plan.recipe.evaluation.probe is not None else []
-    return ", ".join([*links, *further, *probe])
-
-
-def _student_run(plan: RunPlan, data: TransferSet, tokenizer: PreTrainedTokenizerBase) -> StudentRun:
-    """Return the run's own student, to be built and tried without a cache or earlier checkpoints of the teacher."""
-    recipe = plan.recipe.model_copy(deep=True)
-    recipe.teacher.checkpoints = None
-    recipe.teacher.cache = recipe.evaluation.early_stopping_patience = None
-    provenance = provenance_of(recipe, data, tokenizer)
-    return StudentRun(recipe, plan.objective_of(plan.main), plan.folder, plan.args, tokenizer, data, provenance)
-
-
-def _teacher(plan: RunPlan, data: TransferSet, tokenizers: RunTokenizers) -> tuple[PreTrainedModel, str]:
-    """Return the teacher, and whether it would be fine-tuned; one that would be is loaded as it is before that."""
-    if plan.recipe.teacher.finetune is None:
-        state = "students are made of it; it does not teach" if plan.has_answers else "used as it is"
-        return TeacherLoader(plan, tokenizers, data).load(plan.recipe), state
-    folder = teacher_folder_of(plan.recipe, data.read_by())
-    if is_finetuned(folder):
-        return trained_teacher(folder, data.head), f"fine-tuned already, in {folder}"
-    return teacher_to_train(plan.recipe, data.head), f"fine-tuned first, into {folder}"
 
 
 def _probe(probe: LinearProbe, plan: RunPlan) -> str:

@@ -6,13 +6,17 @@ has a report of its own, and is shared by all runs that need it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from distil_nlp.data.fingerprint import hash_data_files, hash_json
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.predict import Outputs
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.compute import COUNTED
 from distil_nlp.pipeline.plan import student_seeds
@@ -23,6 +27,9 @@ from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection, StudentSection
 from distil_nlp.results import read_results
+from distil_nlp.tasks import TaskKind
+from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.mixing import Mix, Mixing
 from distil_nlp.utils.names import path_name
 
 
@@ -86,6 +93,27 @@ def chain_of(recipe: Recipe) -> list[Link]:
 def last_link(recipe: Recipe) -> Link | None:
     """Return the last link before a recipe's student."""
     return _last_assistant(recipe) or _last_generation(recipe) or _earlier_self(recipe)
+
+
+def guide_among(
+    recipe: Recipe, students: Sequence[PreTrainedModel], teacher: PreTrainedModel, kind: TaskKind, is_plain: bool
+) -> PreTrainedModel:
+    """Return the model that a student learns from: the teacher, the last link's student, or all of them.
+
+    Args:
+        recipe: the student's.
+        students: of the links before it, in the order in which they are trained.
+        teacher: a model, or an ensemble.
+        kind: kind of task.
+        is_plain: whether the student is distilled without training schemes.
+    """
+    if is_plain:
+        return ensemble_members(teacher)[0]
+    if not students or recipe.teacher.guided != "dense":
+        return students[-1] if students else teacher
+    mix: Mix = "probabilities" if kind.output == "distribution" else "logits"
+    guide: Any = Ensemble([*reversed(students), teacher], Mixing((1.0,) * (1 + len(students)), mix))  # used as a model
+    return guide
 
 
 def _last_assistant(recipe: Recipe) -> Link | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -109,7 +110,7 @@ def _dry_run_tasks(recipe: MultitaskRecipe, recipe_name: str) -> Iterator[Line]:
     loaded = {}
     for name, plan in plans.items():
         yield "task", name
-        loaded[name] = yield from plan_lines(plan)
+        loaded[name] = yield from plan_lines(plan, time.perf_counter())
     _check_tokenizers({name: tokenizers for name, (tokenizers, _) in loaded.items()})
     first = next(iter(plans.values()))
     steps = TaskSteps({name: data for name, (_, data) in loaded.items()}, recipe.first.multitask.sampling_power)

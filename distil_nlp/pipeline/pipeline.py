@@ -21,7 +21,7 @@ from distil_nlp.pipeline.compute import total_of
 from distil_nlp.pipeline.findings import Findings
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import load_exits
-from distil_nlp.pipeline.links import chain_of
+from distil_nlp.pipeline.links import chain_of, guide_among
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe
 from distil_nlp.pipeline.run_folder import STUDENT, claim
@@ -32,8 +32,6 @@ from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.results.provenance import Provenance
-from distil_nlp.teachers.ensemble import Ensemble
-from distil_nlp.teachers.mixing import Mix, Mixing
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -145,17 +143,12 @@ class Pipeline:
 
     def guide_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the model that a student learns from: the teacher, the last link's student, or all of them."""
-        if student_plan.is_plain:
-            return ensemble_members(teacher)[0]
-        if not self.links:
-            return teacher
-        if self.guide is None and self.plan.recipe.teacher.guided == "dense":
-            students = [load_model(link.student, self.data.head) for link in reversed(self.links)]
-            mix: Mix = "probabilities" if self.data.kind.output == "distribution" else "logits"
-            guide: Any = Ensemble([*students, teacher], Mixing((1.0,) * (1 + len(students)), mix))  # used as a model
-            self.guide = guide
-        elif self.guide is None:
-            self.guide = load_model(self.links[-1].student, self.data.head)
+        if student_plan.is_plain or not self.links:
+            return guide_among(self.plan.recipe, [], teacher, self.data.kind, student_plan.is_plain)
+        if self.guide is None:
+            is_dense = self.plan.recipe.teacher.guided == "dense"
+            students = [load_model(one.student, self.data.head) for one in self.links[0 if is_dense else -1 :]]
+            self.guide = guide_among(self.plan.recipe, students, teacher, self.data.kind, False)
         return self.guide
 
     def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:

@@ -240,7 +240,7 @@ class StudentRun:
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             ema=self.recipe.student.ema,
             args=self.args,
-            train_dataset=self.data.split.train if self._learns_unlabelled_rows() else self.data.labelled(),
+            train_dataset=self.training_rows,
             eval_dataset=self.data.split.selection,
             data_collator=builders.with_seed(self.data.collator, self.args.seed),
             compute_metrics=evaluator_of(self.data.kind).trainer_metrics(self.data.task),
@@ -272,6 +272,11 @@ class StudentRun:
         """Return the teacher in the recipe's precision; another model where it is in another one."""
         dtype = builders.teacher_dtype(self.recipe)
         return teacher if teacher.dtype == dtype else copy.deepcopy(teacher).to(dtype)  # type: ignore[arg-type]
+
+    @property
+    def training_rows(self) -> Any:
+        """The rows that the student is trained on."""
+        return self.data.split.train if self._learns_unlabelled_rows() else self.data.labelled()
 
     def _learns_unlabelled_rows(self) -> bool:
         """Return whether there is anything to learn from rows without a label."""

@@ -46,6 +46,8 @@ def training_table(run: RunResults) -> Table | None:
         ("training rows", count(run.get("rows.train"))),
         ("tokens", large(training.get("tokens"))),
         ("tokens per second", count(training.get("tokens_per_second"))),
+        ("energy, kWh", decimal(get_nested(training, "energy.kwh"))),
+        ("carbon, kg CO₂ equivalent", decimal(get_nested(training, "energy.co2_kg"))),
         ("peak memory of the process, MiB", decimal(training.get("peak_memory_mib"))),
         ("device", environment.get("device")),
         ("processes", count(environment.get("processes"))),

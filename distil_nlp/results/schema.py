@@ -855,6 +855,23 @@ class Probe(Block):
     teacher: Number = described("Accuracy on features of the teacher, the first of several.")
 
 
+class Energy(Block):
+    """Energy of a training, as codecarbon measured it, or estimated it where the machine does not tell.
+
+    It is of the whole machine of the main process, other programs included, while the run's own student trained.
+    """
+
+    kwh: float = described("Kilowatt-hours: of CPU, GPUs and memory together.")
+    cpu_kwh: float = described("Those of the CPU.")
+    gpu_kwh: float = described("Those of the GPUs.")
+    ram_kwh: float = described("Those of the memory.")
+    co2_kg: float | None = described(
+        "Kilograms of CO₂ equivalent, by the mean of the country's electricity.", null="if the country is not known"
+    )
+    country: str | None = described("Its ISO code, of three letters.", null="if it is not known")
+    codecarbon: str = described("Version of codecarbon.")
+
+
 class Training(Block):
     """Training of the run's own student."""
 
@@ -877,6 +894,11 @@ class Training(Block):
         "micro-batch per token, times `tokens`; those of the wider nets of `student.augment` by their own tokens.",
         absent="in files of older versions",
         null="where they cannot be counted: `torch_compile`, FSDP, DeepSpeed, the term `input_gradient`",
+    )
+    energy: Energy | None = described(
+        "Energy and carbon.",
+        absent="in files of older versions",
+        null="unless `training.report_to` has codecarbon, and where training carried on from a checkpoint",
     )
     tokens_per_second: Number = described("Tokens per second.")
     steps: int = described("Optimiser steps taken.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +64,13 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, dump_yaml(tree))
     return file
+
+
+def run_overrides(plan: StudyPlan, task: str, run_folder: Path, overrides: Sequence[str]) -> list[str]:
+    """Return `section.key=value` of one run: those for all runs, and its task, seeds and folder."""
+    place = json.dumps(str(run_folder), ensure_ascii=False)
+    own = [f"data.task={task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}"]
+    return [*overrides, *own]
 
 
 def read_plan(path: Path) -> StudyPlan:

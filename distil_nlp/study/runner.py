@@ -19,7 +19,7 @@ from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.results import has_results
 from distil_nlp.study.page import write_study_page
-from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
+from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of, run_overrides
 from distil_nlp.study.table import MEMORY_FILE, method_table, reference_scores, study_rows
 from distil_nlp.training.preemption import Preempted, on_sigterm
 from distil_nlp.utils.files import load_json, read_json, write_atomically
@@ -72,15 +72,7 @@ def _run_all(
     tree = read_yaml(path.parent / plan.recipe) | {"objective": plan.always}
     recipes = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
     runs = [(task, name) for task in plan.tasks or [] for name in plan.methods]
-    own = {
-        (task, name): [
-            *overrides,
-            f"data.task={task}",
-            f"evaluation.seeds={plan.seeds}",
-            f"training.output_dir={json.dumps(str(folder / task / name), ensure_ascii=False)}",
-        ]
-        for task, name in runs
-    }
+    own = {(task, name): run_overrides(plan, task, folder / task / name, overrides) for task, name in runs}
     for task, name in runs:
         _validate(load_recipe(recipes[name], own[task, name]), name, folder / task / name)
     _claim(folder, {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides)})

@@ -18,6 +18,7 @@ from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
 from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent, warn_about_changed_processes
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.downstream_probe import PROBE_ACCURACY
+from distil_nlp.training.energy import energy_used
 from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
@@ -155,6 +156,7 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
         TOKENS_FORWARD: spent.get(TOKENS_FORWARD),
         TOKENS_BACKWARD: spent.get(TOKENS_BACKWARD),
         "flops": _flops(spent),
+        "energy": None if checkpoint else energy_used(trainer),  # of an earlier leg nothing is known
         "tokens_per_second": round(spent["tokens"] / spent["seconds"], 1),
         "steps": trainer.state.global_step,
         "max_steps": trainer.state.max_steps,

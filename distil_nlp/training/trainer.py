@@ -49,6 +49,7 @@ from distil_nlp.training.checks import (
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.ema import WeightAverage
+from distil_nlp.training.energy import track_country
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
@@ -193,6 +194,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             AcceleratorState._reset_state()  # accelerate allows DeepSpeed one trainer, even after that has finished
         settings = dict(vars(model.config))
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
+        track_country(self)
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)

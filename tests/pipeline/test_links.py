@@ -200,7 +200,8 @@ def test_a_check_tells_what_comes_first(place, capsys):
     assert main(["check", *command]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "first assistant of 3 layers, a run of its own in " in said
-    assert "not counted: assistant of 3 layers, the further steps of equal_compute" in said
+    assert "time assistant of 3 layers: distilling: " in said
+    assert "time equal compute: " in said
 
 
 def test_an_altered_link_is_not_taught_by(place, capsys):

@@ -9,6 +9,7 @@ from distil_nlp.cli.commands import (
     export,
     launch,
     make_report,
+    plan,
     push_to_hub,
     recipes,
     study,
@@ -20,6 +21,7 @@ COMMANDS = {
     for command in (
         distill.COMMAND,
         check.COMMAND,
+        plan.COMMAND,
         launch.COMMAND,
         recipes.COMMAND,
         evaluate_glue.COMMAND,

@@ -1,0 +1,1 @@
+"""Planning: what a run will take, stage by stage, before it runs."""

@@ -1,0 +1,69 @@
+"""The plan of a study: what all runs that it would make will take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from distil_nlp.pipeline.planning.basis import Basis
+from distil_nlp.pipeline.planning.plan_recipe import plan_recipe
+from distil_nlp.pipeline.planning.stage import DiskUse, PlannedStage, RunCosts
+from distil_nlp.recipe import load_recipe
+from distil_nlp.results import has_results
+from distil_nlp.study.plan import read_plan, recipe_of, run_overrides
+
+
+def plan_study(
+    path: Path,
+    folder: Path,
+    overrides: Sequence[str],
+    basis: Basis,
+    begin: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> RunCosts:
+    """Return what all runs of a study will take; teachers that several of them share are counted once.
+
+    Args:
+        path: the study's file.
+        folder: of its runs; those that are finished there take no time.
+        overrides: `section.key=value` for all runs.
+        basis: the machine that it is for.
+        begin: when loading began, by `time.perf_counter`; now if None.
+        say: told what is going on.
+
+    Raises:
+        UserError: if the plan or a recipe that it makes is wrong.
+    """
+    plan, known, cells = read_plan(path), set[Path](), []
+    with tempfile.TemporaryDirectory() as temporary:
+        for task in plan.tasks or []:
+            for method in plan.methods:
+                file = recipe_of(plan, path, method, Path(temporary))
+                recipe = load_recipe(file, run_overrides(plan, task, folder / task / method, overrides))
+                say(f"{method} on {task}")
+                costs = plan_recipe(recipe, method, basis, known=known, begin=begin, say=say)
+                cells.append((f"{method} on {task}", costs, has_results(folder / task / method)))
+                begin = None
+    return _together(cells)
+
+
+def _together(cells: Sequence[tuple[str, RunCosts, bool]]) -> RunCosts:
+    """Return the costs of all cells, each given as (title, costs, whether it is finished)."""
+    largest = max((costs for _, costs, _ in cells), key=lambda one: one.memory.total if one.memory else 0)
+    disk = DiskUse(
+        max(costs.disk.checkpoints for _, costs, _ in cells),
+        sum(costs.disk.models for _, costs, _ in cells),
+        sum(costs.disk.caches for _, costs, _ in cells),
+    )
+    stages = [stage for cell in cells for stage in _stages(*cell)]
+    advice = list(dict.fromkeys(text for _, costs, _ in cells for text in costs.advice))
+    return replace(largest, stages=stages, disk=disk, advice=advice)
+
+
+def _stages(title: str, costs: RunCosts, is_finished: bool) -> Iterator[PlannedStage]:
+    """Yield the stages of a cell, with its title."""
+    for stage in costs.stages:
+        run = f"{title}, {stage.run}" if stage.run else title
+        yield replace(stage, run=run, is_done=stage.is_done or is_finished, seconds=stage.seconds * (not is_finished))
