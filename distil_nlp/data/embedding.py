@@ -22,7 +22,7 @@ from distil_nlp.data.labels import is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.sequence_regression import LABELS
 from distil_nlp.data.sequences import check_columns, scored_split_names, with_held_out
-from distil_nlp.data.splits import Split, limit_rows, split_off
+from distil_nlp.data.splits import Split, limit_rows, row_numbers, split_off
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted
@@ -75,6 +75,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         {name: encoded(rows, True) for name, rows in others.items()},
         repeated=repeated,
         held_out=next((name for name in splits if name not in own_splits), None),
+        texts={name: rows.select_columns(list(task.text_columns)) for name, rows in others.items()},
+        row_numbers={
+            name: row_numbers(len(splits[name]), options.max_evaluation_rows, limits.data_seed) for name in names
+        },
     )
     head = Head(task.kind, pooling=options.pooling, normalize=options.normalize)
     return TransferSet(task.name, head, split, EmbeddingCollator(tokenizer, options.pad_to_multiple_of))

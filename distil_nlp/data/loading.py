@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from datasets import DatasetBuilder, DatasetDict, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import try_to_load_from_cache
 
@@ -43,13 +43,26 @@ def load_splits(
     try:
         if location.exists():
             builder = builder_of_files({"train": [location]}) if location.is_file() else None
-            return load_local(builder or builder_of_folder(location, name), streaming)
+            return load_local(builder or _builder_of(location, name), streaming)
         return load_dataset(path, name, revision=revision, streaming=streaming)
     except UserError:
         raise
     except Exception as error:  # builders raise whatever their parsers raise
         described = f"{path!r}{f' with the configuration {quoted(name)}' if name else ''}"
         raise _unreadable(error, [location], described) from error
+
+
+def _builder_of(folder: Path, name: str | None) -> DatasetBuilder:
+    """Return the builder of a configuration of a folder; of all its files where the folder itself has that name.
+
+    So `glue` and `glue/mrpc` are both the data of MRPC.
+    """
+    try:
+        return builder_of_folder(folder, name)
+    except ValueError:
+        if folder.resolve().name != name:
+            raise
+        return builder_of_folder(folder, None)
 
 
 def _load_files(files: dict[str, list[str]], streaming: bool) -> DatasetDict | IterableDatasetDict:

@@ -73,6 +73,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     data.split.train = data.split.train.remove_columns(_SCORING)
     data.collator = QACollator(tokenizer, options.pad_to_multiple_of)
     _tell_windows(data.split, reader.has_unanswerable)
+    _tell_cut_questions(data.split, tokenizer, task.text_columns[0], options.max_length)
     return data
 
 
@@ -113,6 +114,17 @@ def _tell_windows(split: Split, has_unanswerable: bool) -> None:
     form = "some questions have no answer (as in SQuAD 2.0)" if has_unanswerable else "all questions have an answer"
     questions: Any = split.train_texts
     logger.info(f"{form}; {len(split.train):,} windows of {len(questions):,} questions to train on")
+
+
+def _tell_cut_questions(split: Split, tokenizer: PreTrainedTokenizerBase, column: str, max_length: int) -> None:
+    """Log how many questions are longer than what is read of them."""
+    limit = _longest_question(tokenizer, max_length)
+    for name, rows in {"train": split.train_texts, **split.texts}.items():
+        questions = [text or "" for text in rows[column]]
+        cut = sum(one != own for one, own in zip(_cut(tokenizer, questions, limit), questions, strict=True))
+        if cut:
+            fix = "" if limit == LONGEST_QUESTION else ": raise data.max_length"
+            logger.warning(f"{name}: {cut:,} of {len(questions):,} questions are cut at {limit} tokens{fix}")
 
 
 # The columns ------------------------------------------------------------------------------------------------------

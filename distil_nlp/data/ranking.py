@@ -40,6 +40,8 @@ __all__ = ["LABELS", "RankingCollator", "RelevanceOfQueries", "labelled_rows", "
 
 logger = get_logger(__name__)
 
+_ROW = "row of the data"
+"""Column of the number of a row in the data."""
 OVERLAP = "overlap"
 """Column of scored rows: the cosine of the TF-IDF vectors of query and document."""
 
@@ -97,7 +99,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     train_split, own_splits = options.train_split, splits
     splits = _with_test_queries(splits, task, options)
     names = scored_split_names(splits, task, train_split, options.evaluation_splits)
-    rows = {name: splits[name] for name in (train_split, *names)}
+    rows = {name: _numbered(splits[name]) for name in (train_split, *names)}
     if limits.selection_share and "validation" in splits and "validation" not in rows:
         rows[SELECTION_ROWS] = splits["validation"]
     for name, some in rows.items():
@@ -132,9 +134,16 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     }
     split.selection = split.evaluation.pop(SELECTION_ROWS, None)
     split.repeated = {name: repeated[name] for name in names}
+    split.texts = others
+    split.row_numbers = {name: rows[name][_ROW][:] for name in names}
     split.held_out = next((name for name in splits if name not in own_splits), None)
     collator = RankingCollator(tokenizer, options.group_size, options.pad_to_multiple_of)
     return TransferSet(data.task, data.head, split, collator)
+
+
+def _numbered(rows: Dataset) -> Dataset:
+    """Return rows with their numbers, from 0."""
+    return rows.add_column(_ROW, [*range(len(rows))])
 
 
 @dataclass

@@ -7,30 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from distil_nlp.evaluation.kinds import Evaluator, RowScores
+from distil_nlp.evaluation.kinds import RowScores, evaluator_of
 from distil_nlp.evaluation.predict import Outputs
+from distil_nlp.tasks import TaskKind, task_kind
 
 _QUARTILES = (0.25, 0.5, 0.75)
 
 
 def breakdown(
-    evaluator: Evaluator, teacher: Outputs, student: Outputs, lengths: Sequence[int], labels: Sequence[str] | None
+    kind: TaskKind | str, teacher: Outputs, student: Outputs, lengths: Sequence[int], labels: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return the block `breakdown` of `results.json`; {} for a kind of task without classes or predictions of rows.
 
     Args:
-        evaluator: of the kind of task.
+        kind: kind of task.
         teacher: outputs on a split.
         student: outputs on the same rows.
         lengths: tokens of each row.
         labels: names of the classes; None for their numbers.
     """
+    evaluator = evaluator_of(kind)
     models: dict[str, Any] = {"teacher": evaluator.row_scores(teacher), "student": evaluator.row_scores(student)}
     found: dict[str, Any] = {}
-    if models["teacher"] is not None:
-        found["lengths"] = _by_length(models, np.asarray(lengths))
-    if models["teacher"] is not None and models["teacher"].probabilities is not None:
-        found["changes"] = _changes(models["teacher"].errors, models["student"].errors)
+    if None not in models.values():
+        found["lengths"] = _by_length(models, evaluator.row_lengths(student, np.asarray(lengths)))
+        if task_kind(kind).is_right_or_wrong:
+            found["changes"] = _changes(models["teacher"].errors, models["student"].errors)
     outputs = {"teacher": teacher, "student": student}
     classes: dict[str, Any] = {role: evaluator.class_scores(values) for role, values in outputs.items()}
     if classes["teacher"]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 from torch import Tensor
@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 
 from distil_nlp.data.embedding import CONTENT_COLUMN, PAIR_COLUMN, SCORE_COLUMN
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
-from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, Resampled, RowFeatures
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, Resampled, RowFeatures, RowScores
 
 _LOWEST = 0.05
 _NEIGHBOURS_OF = 2000
@@ -71,6 +71,28 @@ class EmbeddingEvaluator(Evaluator):
         """Return the hash of each text's tokens."""
         return labels[:, CONTENT_COLUMN]
 
+    def row_labels(self, outputs: Any, rows: Any) -> np.ndarray:
+        """Return the score of each pair; NaN for single texts."""
+        return outputs.labels[_first_texts(outputs.labels), SCORE_COLUMN]
+
+    def row_scores(self, outputs: Any) -> RowScores:
+        """Return the cosine of each pair, and how far its rank is from that of the score, as a fraction of the pairs.
+
+        For single texts the cosine to the teacher's vector, and its distance from 1.
+        """
+        first, second = pair_places(outputs.labels)
+        if not len(first):
+            reference = outputs.predictions if outputs.reference is None else outputs.reference
+            cosines = _cosines_of(outputs.predictions, reference)
+            return RowScores(cosines, None, 1 - cosines)
+        cosines, scores = _cosines(outputs.predictions, first, second), outputs.labels[first, SCORE_COLUMN]
+        return RowScores(cosines, None, np.abs(rankdata(cosines) - rankdata(scores)) / max(len(first) - 1, 1))
+
+    def row_lengths(self, outputs: Any, lengths: np.ndarray) -> np.ndarray:
+        """Return the tokens of each pair, of both texts together; of each single text."""
+        first, second = pair_places(outputs.labels)
+        return lengths[first] + lengths[second] if len(first) else lengths
+
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return how alike the vectors are: `cosine` and `cosine_lowest`, the mean and the 5th percentile.
 
@@ -95,6 +117,12 @@ def pair_places(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = np.flatnonzero(~np.isnan(labels[:, SCORE_COLUMN]))
     order = known[np.argsort(labels[known, PAIR_COLUMN], kind="stable")]
     return order[0::2], order[1::2]
+
+
+def _first_texts(labels: np.ndarray) -> np.ndarray:
+    """Return the place of the first text of each pair; of each text without pairs."""
+    first, _ = pair_places(labels)
+    return first if len(first) else np.arange(len(labels))
 
 
 def rank_correlations(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:

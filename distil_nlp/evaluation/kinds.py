@@ -6,7 +6,7 @@ A kind's module, `evaluation/<kind.module>.py`, has an instance of a subclass as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -30,14 +30,24 @@ class RowScores:
     """Scores of single rows, (rows,) each.
 
     Attributes:
-        predictions: class ids, numbers, or tuples of class ids where a row has several labels.
-        probabilities: of what is predicted; None for numbers.
-        errors: 0 or 1 for classes, |prediction − label| for numbers; NaN without a label.
+        predictions: class ids, numbers, texts, or tuples of class ids where a row has several labels; an id below 0 is
+            none.
+        probabilities: of what is predicted; None where there is none of the whole row.
+        errors: 0 or 1 where a row is right or wrong, else `TaskKind.row_error`, such as |prediction − label|; NaN
+            without a label.
     """
 
     predictions: np.ndarray
     probabilities: np.ndarray | None
     errors: np.ndarray
+
+
+def rows_of_tuples(rows: Iterable[tuple[Any, ...]]) -> np.ndarray:
+    """Return tuples of any lengths as an array of objects, (rows,)."""
+    found = [*rows]
+    array = np.empty(len(found), dtype=object)
+    array[:] = found
+    return array
 
 
 class Resampled(NamedTuple):
@@ -67,6 +77,10 @@ class Evaluator(ABC):
     @abstractmethod
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return (predictions, labels) of a batch, as `Outputs` has them; logits are in fp32."""
+
+    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> Sequence[str] | None:
+        """Return what a model predicts for each row of a batch, as a text; None where `outputs` tells."""
+        return None
 
     @abstractmethod
     def metric_names(self, task: str) -> list[str]:
@@ -125,13 +139,31 @@ class Evaluator(ABC):
         """
         return None
 
-    def row_labels(self, outputs: Any) -> np.ndarray:
-        """Return the label of each row of `Outputs`, in the form of `RowScores.predictions`."""
+    def row_labels(self, outputs: Any, rows: Any) -> np.ndarray:
+        """Return the label of each of `row_scores`, in the form of its predictions.
+
+        Args:
+            outputs: `Outputs` of a split.
+            rows: of that split, tokenised.
+        """
         return outputs.labels
 
     def row_scores(self, outputs: Any) -> RowScores | None:
-        """Return prediction and error of each row of `Outputs`; None where a row has no single prediction."""
+        """Return prediction and error of each row of the data; None where a row has no single prediction."""
         return None
+
+    def row_lengths(self, outputs: Any, lengths: np.ndarray) -> np.ndarray:
+        """Return the tokens of each of `row_scores`, which may be several rows of `Outputs`, from those of these."""
+        return lengths
+
+    def own_rows(self, rows: Any, texts: Any) -> np.ndarray:
+        """Return which row of the data each of `row_scores` is.
+
+        Args:
+            rows: of a split, tokenised.
+            texts: the columns of text of the data's rows.
+        """
+        return np.arange(len(texts))
 
     def class_scores(self, outputs: Any) -> list[dict[str, float]] | None:
         """Return `precision`, `recall`, `f1` and `rows` of each class, in the order of ids; None without classes."""

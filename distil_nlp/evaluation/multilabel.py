@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from distil_nlp.evaluation.bootstrap import f1_of_sums
-from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores, rows_of_tuples
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.losses.soft_targets import soft_target_bernoulli_kl
 
@@ -87,7 +87,7 @@ class MultilabelEvaluator(Evaluator):
         """Return micro F1 as sums over rows: true positives, false positives, false negatives."""
         return _hits_and_misses, f1_of_sums
 
-    def row_labels(self, outputs: Outputs) -> np.ndarray:
+    def row_labels(self, outputs: Outputs, rows: Any) -> np.ndarray:
         """Return the ids of the labels of each row, as a tuple."""
         return _as_tuples(outputs.labels == 1)
 
@@ -161,9 +161,7 @@ def _predicted(outputs: Outputs) -> np.ndarray:
 
 def _as_tuples(chosen: np.ndarray) -> np.ndarray:
     """Return the numbers of the columns that are True in each row, (rows,) tuples."""
-    tuples = np.empty(len(chosen), dtype=object)
-    tuples[:] = [tuple(map(int, np.flatnonzero(row))) for row in chosen]
-    return tuples
+    return rows_of_tuples(tuple(map(int, np.flatnonzero(row))) for row in chosen)
 
 
 def _hits_and_misses(outputs: Outputs) -> np.ndarray:

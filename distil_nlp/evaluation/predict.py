@@ -32,12 +32,14 @@ class Outputs:
             sentence's tags; for embeddings see `data.embedding`.
         threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
         reference: the teacher's predictions, where scores are taken against them (embeddings).
+        texts: (rows,), what is predicted, as text, where the predictions are sums alone: see `Evaluator.texts`.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
     threshold: float | None = None
     reference: np.ndarray | None = None
+    texts: np.ndarray | None = None
 
 
 def predict(
@@ -94,28 +96,31 @@ def _rows_of_process(rows: Any, order: np.ndarray) -> Subset:
     return Subset(rows, order[state.process_index :: state.num_processes].tolist())
 
 
-def _gather_in_order(batches: list[tuple[np.ndarray, np.ndarray]], order: np.ndarray) -> Outputs:
+def _gather_in_order(batches: list[tuple[np.ndarray, ...]], order: np.ndarray) -> Outputs:
     """Return the outputs of all processes in the order of the rows.
 
     Args:
-        batches: (predictions, labels) of this process's batches.
+        batches: predictions and labels of this process's batches, and texts where there are some.
         order: the numbers of all rows, in the order in which they were run.
     """
     by_process = gather_object([batches])
     example = next(batch for own in by_process for batch in own)
-    predictions, labels = (np.empty((len(order), *part.shape[1:]), dtype=part.dtype) for part in example)
+    arrays = [np.empty((len(order), *part.shape[1:]), dtype=part.dtype) for part in example]
     for i, own in enumerate(by_process):
-        for array, parts in zip((predictions, labels), zip(*own, strict=True), strict=False):  # it may have no batch
+        for array, parts in zip(arrays, zip(*own, strict=True), strict=False):  # it may have no batch
             array[order[i :: len(by_process)]] = np.concatenate(parts)
-    return Outputs(predictions, labels)
+    predictions, labels, *texts = arrays
+    return Outputs(predictions, labels, texts=texts[0].astype(str) if texts else None)
 
 
 @torch.no_grad()
 def _forward(
     model: PreTrainedModel, batch: dict[str, Any], kind: TaskKind, device: torch.device | str, bf16: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (predictions, labels) of a batch, as `Outputs` has them."""
+) -> tuple[np.ndarray, ...]:
+    """Return predictions and labels of a batch, as `Outputs` has them, and texts if the kind of task has some."""
     batch = send_to_device(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
         logits = forward_with_signals(model, batch, batch["rows"]).logits.float()
-    return evaluator_of(kind).outputs(logits, batch)
+    evaluator = evaluator_of(kind)
+    texts = evaluator.texts(logits, batch)
+    return *evaluator.outputs(logits, batch), *(() if texts is None else (np.array(texts, dtype=object),))

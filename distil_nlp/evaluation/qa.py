@@ -16,8 +16,9 @@ import numpy as np
 from torch import Tensor
 from transformers import EvalPrediction
 
+from distil_nlp.data.qa import Windows
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
-from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores
 from distil_nlp.evaluation.squad import exact_and_f1, normalize_answer
 from distil_nlp.losses.soft_targets import soft_target_kl
 from distil_nlp.signals.spans import NOT_ALLOWED, span_rows
@@ -42,12 +43,13 @@ class QAEvaluator(Evaluator):
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return what each window says, and the number of its question."""
-        windows, allowed = batch["windows"], batch["is_allowed"].cpu().numpy()
-        count, length = allowed.shape
-        values = span_rows(logits, batch["is_allowed"]).double().cpu().numpy().reshape(count, 2, length)
-        texts = zip(windows.contexts, windows.answers, windows.starts, windows.ends, strict=True)
-        rows = [_of_window(*of_row, *row) for of_row, row in zip(zip(values, allowed, strict=True), texts, strict=True)]
+        found, windows = _best_answers(logits, batch)
+        rows = [_of_window(*best, answers) for best, answers in zip(found, windows.answers, strict=True)]
         return np.stack(rows), np.array(windows.question_ids, dtype=np.int64)
+
+    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> list[str]:
+        """Return the best answer in each window; empty where it has no token of the context."""
+        return [text for _, _, text in _best_answers(logits, batch)[0]]
 
     def metric_names(self, task: str) -> list[str]:
         """Return F1 and exact match; where questions may have no answer, also those of either sort."""
@@ -88,6 +90,41 @@ class QAEvaluator(Evaluator):
             return np.stack([values, np.ones(len(values))], axis=1)
 
         return features, ratio_of_sums
+
+    def row_labels(self, outputs: Any, rows: Any) -> np.ndarray:
+        """Return the first right answer to each question; empty where there is none."""
+        first = np.unique(outputs.labels, return_index=True)[1][_appearance(outputs.labels)]
+        return np.array([answers[0] if answers else "" for answers in rows.select(first)["answers"]], dtype=object)
+
+    def row_scores(self, outputs: Any) -> RowScores | None:
+        """Return the answer to each question, and whether it is no exact match; None of outputs without their texts.
+
+        Questions are in the order of the rows.
+        """
+        if outputs.texts is None:
+            return None
+        order, first = _best_first(outputs.predictions, outputs.labels)
+        questions, shown = of_questions(outputs.predictions, outputs.labels), _appearance(outputs.labels)
+        texts = np.where(questions[:, 2] == _checksum(""), "", outputs.texts[order][first])
+        return RowScores(texts.astype(object)[shown], None, 1 - questions[shown, 0])
+
+    def row_lengths(self, outputs: Any, lengths: np.ndarray) -> np.ndarray:
+        """Return the tokens of all windows of each question."""
+        _, question = np.unique(outputs.labels, return_inverse=True)
+        return np.bincount(question, lengths).astype(int)[_appearance(outputs.labels)]
+
+    def own_rows(self, rows: Any, texts: Any) -> np.ndarray:
+        """Return the first row of each question: rows with the same texts and answers are one question."""
+        question, context = texts.column_names
+        numbers: dict[tuple[str, str], list[int]] = {}
+        for *texts_of, number in zip(rows["question"], rows["context"], rows["question_id"], strict=True):
+            known = numbers.setdefault((texts_of[0], texts_of[1]), [])
+            known.extend([number] * (number not in known))
+        found: dict[int, int] = {}
+        for place, pair in enumerate(zip(texts[question], texts[context], strict=True)):
+            own = numbers[(pair[0] or "", pair[1] or "")]
+            found.setdefault(own.pop(0) if len(own) > 1 else own[0], place)
+        return np.array([found[number] for number in dict.fromkeys(rows["question_id"][:])])
 
     def compare_batch(
         self, teacher: Tensor, student: Tensor, batch: Mapping[str, Any]
@@ -138,9 +175,8 @@ def of_questions(predictions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         predictions: what windows say, as `QAEvaluator` has it.
         numbers: of their questions.
     """
-    order = np.lexsort((-predictions[:, _SCORE], numbers))
-    rows, numbers = predictions[order], numbers[order]
-    first = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
+    order, first = _best_first(predictions, numbers)
+    rows = predictions[order]
     best, null = rows[first], np.minimum.reduceat(rows[:, _NULL], first)
     answerable = best[:, _ANSWERABLE]
     is_null = null > best[:, _SCORE]
@@ -150,6 +186,18 @@ def of_questions(predictions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return found
 
 
+def _best_first(predictions: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the windows ordered by question and score, the best first, and where each question begins in them."""
+    order = np.lexsort((-predictions[:, _SCORE], numbers))
+    numbers = numbers[order]
+    return order, np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
+
+
+def _appearance(numbers: np.ndarray) -> np.ndarray:
+    """Return the places of questions, which are ordered by number, in the order in which the rows have them."""
+    return np.argsort(np.unique(numbers, return_index=True)[1], kind="stable")
+
+
 def nearest_sentence(question: str, context: str) -> str:
     """Return the sentence of a context that shares most words with a question; of equal ones the first."""
     words = set(normalize_answer(question).split())
@@ -157,24 +205,33 @@ def nearest_sentence(question: str, context: str) -> str:
     return max(sentences, key=lambda sentence: len(words & set(normalize_answer(sentence).split())))
 
 
-def _of_window(
-    values: np.ndarray,
-    allowed: np.ndarray,
-    context: str,
-    answers: Sequence[str],
-    starts: Sequence[int],
-    ends: Sequence[int],
-) -> np.ndarray:
-    """Return what a window says, (6,)."""
+def _best_answers(logits: Tensor, batch: Mapping[str, Any]) -> tuple[list[tuple[float, float, str]], Windows]:
+    """Return the best answer of each window, see `_best_answer`, and the batch's windows."""
+    windows, allowed = batch["windows"], batch["is_allowed"].cpu().numpy()
+    count, length = allowed.shape
+    values = span_rows(logits, batch["is_allowed"]).double().cpu().numpy().reshape(count, 2, length)
+    places = zip(windows.contexts, windows.starts, windows.ends, strict=True)
+    found = [_best_answer(*one, *place) for one, place in zip(zip(values, allowed, strict=True), places, strict=True)]
+    return found, windows
+
+
+def _best_answer(
+    values: np.ndarray, allowed: np.ndarray, context: str, starts: Sequence[int], ends: Sequence[int]
+) -> tuple[float, float, str]:
+    """Return (score, score of none, text) of a window's best answer; NaN for scores where logits are not finite."""
     if not np.isfinite(values).all():
-        return np.full(6, np.nan)
+        return np.nan, np.nan, ""
     inside = np.flatnonzero(np.asarray(starts) >= 0)
     nulls = np.setdiff1d(np.flatnonzero(allowed), inside)
     null = float(values[:, nulls[0]].sum()) if len(nulls) else NOT_ALLOWED
     best = best_span(values[0], values[1], inside)
-    score, text = NOT_ALLOWED, ""
-    if best is not None:
-        score, text = best[0], context[starts[best[1]] : ends[best[2]]]
+    return (NOT_ALLOWED, null, "") if best is None else (best[0], null, context[starts[best[1]] : ends[best[2]]])
+
+
+def _of_window(score: float, null: float, text: str, answers: Sequence[str]) -> np.ndarray:
+    """Return what a window says, (6,)."""
+    if np.isnan(score):
+        return np.full(6, np.nan)
     return np.array([score, null, *exact_and_f1(text, answers), _checksum(text), float(bool(answers))])
 
 

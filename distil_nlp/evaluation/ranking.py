@@ -15,7 +15,7 @@ from transformers import EvalPrediction
 from distil_nlp.data.query_groups import QUERY, RELEVANCE
 from distil_nlp.data.ranking import OVERLAP
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
-from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores
 
 _DEPTH = 10
 _NAMES = ["ndcg_at_10", "mrr_at_10"]
@@ -52,6 +52,20 @@ class RankingEvaluator(Evaluator):
         """Return a number of each row's query and relevance."""
         return 2 * labels[:, QUERY] + labels[:, RELEVANCE]
 
+    def row_labels(self, outputs: Any, rows: Any) -> np.ndarray:
+        """Return the relevance of each document."""
+        return outputs.labels[:, RELEVANCE]
+
+    def row_scores(self, outputs: Any) -> RowScores:
+        """Return the score of each document, and the fraction of its query's others that it is wrongly ordered with.
+
+        The others are the documents of another relevance; one of equal score counts a half. NaN where there is none.
+        """
+        scores, errors = outputs.predictions.reshape(-1).astype(float), np.full(len(outputs.labels), np.nan)
+        for places in _queries(outputs.labels):
+            errors[places] = _wrongly_ordered(scores[places], outputs.labels[places, RELEVANCE])
+        return RowScores(scores, None, errors)
+
     def fidelity(self, batches: Sequence[tuple[Tensor, Tensor]], labels: Tensor | None) -> dict[str, Any]:
         """Return `kendall_tau`, the mean over queries of the rank correlation of both models' scores (tau-b).
 
@@ -80,6 +94,14 @@ def reciprocal_rank(relevance: np.ndarray, scores: np.ndarray) -> float:
     best = scores[relevance > 0].max()
     rank = 1 + ((relevance <= 0) & (scores >= best)).sum()
     return 1 / rank if rank <= _DEPTH else 0.0
+
+
+def _wrongly_ordered(scores: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """Return for each document the fraction of those of other relevance that are on the wrong side of it."""
+    wanted = np.sign(relevance[:, None] - relevance)
+    wrong = np.abs(np.sign(scores[:, None] - scores) - wanted) / 2 * (wanted != 0)
+    others = (wanted != 0).sum(1)
+    return np.divide(wrong.sum(1), others, out=np.full(len(scores), np.nan), where=others > 0)
 
 
 def _queries(labels: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from transformers import EvalPrediction
 
 from distil_nlp.evaluation.bootstrap import f1_of_sums, ratio_of_sums
 from distil_nlp.evaluation.fidelity.outputs import count_agreement
-from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures
+from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores, rows_of_tuples
 from distil_nlp.tasks.tags import OUTSIDE, Tags
 from distil_nlp.training.evaluation_loop import BatchMetrics
 
@@ -39,12 +39,14 @@ class TokenEvaluator(Evaluator):
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of each sentence, and a checksum of its tags."""
-        chosen = logits.index_select(0, batch["rows"]["logits/labelled"])
-        predicted = torch.where(chosen.isfinite().all(-1), chosen.argmax(-1), np.iinfo(np.int64).min).cpu().numpy()
         words = batch["words"]
-        sums = np.stack([sums_of(words.tags, *pair) for pair in _by_sentence(batch, predicted)])
+        sums = np.stack([sums_of(words.tags, *pair) for pair in _by_sentence(batch, _predicted(logits, batch))])
         marks = [zlib.crc32(np.asarray(labels, dtype=np.int64).tobytes()) for labels in words.labels]
         return sums.astype(np.float32), np.array(marks, dtype=np.int64)
+
+    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> list[str]:
+        """Return the ids of the predicted tags of each sentence's words; −1 for a word that is not read."""
+        return [" ".join(map(str, guess)) for _, guess in _by_sentence(batch, _predicted(logits, batch))]
 
     def metric_names(self, task: str) -> list[str]:
         """Return precision, recall and F1 of entities; accuracy and macro F1 of tags without prefixes."""
@@ -78,6 +80,18 @@ class TokenEvaluator(Evaluator):
     def units(self, labels: Sequence[str]) -> Sequence[str]:
         """Return the types of entities, or the tags where they have no prefixes."""
         return Tags(tuple(labels)).units
+
+    def row_labels(self, outputs: Any, rows: Any) -> np.ndarray:
+        """Return the ids of the tags of each sentence, as a tuple."""
+        return rows_of_tuples(map(tuple, rows["word_labels"][:]))
+
+    def row_scores(self, outputs: Any) -> RowScores | None:
+        """Return the tags of each sentence, and whether any is wrong; None of outputs without their texts."""
+        if outputs.texts is None:
+            return None
+        right, words = outputs.predictions[:, -2:].T
+        errors = np.where(words > 0, (right < words).astype(float), np.nan)
+        return RowScores(rows_of_tuples(tuple(map(int, text.split())) for text in outputs.texts), None, errors)
 
     def class_scores(self, outputs: Any) -> list[dict[str, float]]:
         """Return precision, recall and F1 of each type of entity, or of each tag; 0 where nothing was predicted."""
@@ -119,6 +133,12 @@ class TokenEvaluator(Evaluator):
 
 
 EVALUATOR = TokenEvaluator()
+
+
+def _predicted(logits: Tensor, batch: Mapping[str, Any]) -> np.ndarray:
+    """Return the tag of each labelled word, (words,); far below 0 where logits are not finite."""
+    chosen = logits.index_select(0, batch["rows"]["logits/labelled"])
+    return torch.where(chosen.isfinite().all(-1), chosen.argmax(-1), np.iinfo(np.int64).min).cpu().numpy()
 
 
 def sums_of(tags: Tags, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

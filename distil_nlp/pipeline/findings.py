@@ -175,7 +175,7 @@ class Findings:
         if teacher is None:
             return {}
         lengths = rows["length"][:] if "length" in rows.column_names else []
-        found = breakdown(evaluator_of(self.data.kind), teacher[split], student[split], lengths, labels)
+        found = breakdown(self.data.kind, teacher[split], student[split], lengths, labels)
         return {"breakdown": found} if found else {}
 
     def write_predictions(self, labels: list[str] | None) -> None:

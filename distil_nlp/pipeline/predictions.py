@@ -35,32 +35,39 @@ def prediction_columns(
         labels: names of the classes; None for numbers.
         has_texts: whether the texts go into the file.
     """
-    if not split.texts or evaluator.row_scores(next(iter(student.values()))) is None:
+    if not split.texts:
         return {}
-    parts = [
-        {
-            "split": [name] * len(rows),
-            "row": split.row_numbers[name],
-            **(_texts(split.texts[name]) if has_texts else {}),
-            "tokens": rows["length"][:],
-            **_scores(evaluator, None if teacher is None else teacher[name], student[name], labels),
-        }
-        for name, rows in split.evaluation.items()
-    ]
+    parts = []
+    for name, rows in split.evaluation.items():
+        outputs = (
+            {"student": student[name]} if teacher is None else {"teacher": teacher[name], "student": student[name]}
+        )
+        scores: dict[str, Any] = {role: evaluator.row_scores(one) for role, one in outputs.items()}
+        if None in scores.values():
+            return {}
+        parts.append(
+            _row_columns(evaluator, split, name, student[name], has_texts)
+            | _score_columns(scores, evaluator.row_labels(student[name], rows), labels)
+        )
     return {column: list(chain.from_iterable(part[column] for part in parts)) for column in parts[0]}
 
 
-def _texts(rows: Any) -> dict[str, list[Any]]:
-    return {name: rows[column][:] for name, column in zip(_TEXTS, rows.column_names, strict=False)}
+def _row_columns(evaluator: Evaluator, split: Split, name: str, outputs: Outputs, has_texts: bool) -> dict[str, Any]:
+    """Return what a row is: its place in the data, its texts, and the number of its tokens."""
+    rows, texts = split.evaluation[name], split.texts[name]
+    own = evaluator.own_rows(rows, texts)
+    numbers = np.asarray(split.row_numbers[name])[own]
+    columns = {"split": [name] * len(own), "row": numbers.tolist()}
+    if has_texts:
+        shown = texts.select(own)
+        columns |= {column: shown[of][:] for column, of in zip(_TEXTS, shown.column_names, strict=False)}
+    return columns | {"tokens": evaluator.row_lengths(outputs, np.asarray(rows["length"])).tolist()}
 
 
-def _scores(
-    evaluator: Evaluator, teacher: Outputs | None, student: Outputs, labels: Sequence[str] | None
-) -> dict[str, Any]:
-    outputs = {"teacher": teacher, "student": student}
-    models: dict[str, Any] = {role: evaluator.row_scores(one) for role, one in outputs.items() if one is not None}
+def _score_columns(models: Mapping[str, Any], true: Any, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return label, predictions, errors and probabilities."""
     known = ~np.isnan(models["student"].errors)
-    labelled = zip(evaluator.row_labels(student), known, strict=True)
+    labelled = zip(true, known, strict=True)
     columns = {"label": [_named(label, labels) if is_known else None for label, is_known in labelled]}
     for role, scores in models.items():
         columns[role] = [_named(value, labels) for value in scores.predictions]
@@ -71,7 +78,9 @@ def _scores(
 
 
 def _named(value: Any, labels: Sequence[str] | None) -> Any:
-    """Return the name of a class, those of several, or a number as it is."""
+    """Return the name of a class, those of several, a text, or a number as it is."""
     if isinstance(value, tuple):
-        return [labels[number] if labels else number for number in value]
+        return [None if number < 0 else labels[number] if labels else number for number in value]
+    if isinstance(value, str):
+        return str(value)
     return labels[int(value)] if labels else value.item()

@@ -10,6 +10,7 @@ from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.evaluation.predict import Outputs
+from distil_nlp.tasks import TASKS
 
 _ROWS = 512
 """Number of training rows on which the loss is measured."""
@@ -32,7 +33,7 @@ def mean_loss(task: str, outputs: Outputs) -> float | None:
     if "nll" in evaluator.calibration():
         features, metric = evaluator.calibration()["nll"]
         return float(metric(features(outputs).sum(0, keepdims=True))[0])
-    scores = evaluator.row_scores(outputs)
+    scores = evaluator.row_scores(outputs) if TASKS[task].kind.output == "number" else None
     if scores is not None:
         return float(np.nanmean(scores.errors**2))
     return metrics_of(task, {"train": outputs}).get("loss")

@@ -55,7 +55,8 @@ def lengths_table(run: RunResults) -> Table | None:
         for part in run.get("breakdown.lengths") or []
     ]
     error = "wrong" if is_fraction else "mean error"
-    note = f"{'Rows that are wrong' if is_fraction else 'Mean distance from the label'}, by the length of the text."
+    name = f"{run.kind.row_name[0].upper()}{run.kind.row_name[1:]}"
+    note = f"{f'{name}s that are wrong' if is_fraction else f'Mean {run.kind.row_error}'}, by the length of the text."
     return make_table("By length", ("tokens", "rows", f"{teacher_word(run)}, {error}", f"student, {error}"), rows, note)
 
 
@@ -127,10 +128,12 @@ def _prediction(row: dict[str, Any], of: str) -> str:
 
 def _named(value: Any) -> str:
     """Return a class, or the classes of a row that may have several."""
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join("–" if one is None else str(one) for one in value) or "none"
+    return "–" if value is None else _cut(str(value)) or "none"
 
 
-def _cut(text: str | None) -> str:
-    """Return a text on one line, or its beginning."""
-    line = " ".join((text or "").split())
+def _cut(text: str | list[str] | None) -> str:
+    """Return a text, or a list of words, on one line, or its beginning."""
+    line = " ".join((text if isinstance(text, str) else " ".join(map(str, text or ()))).split())
     return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}…"

@@ -27,7 +27,7 @@ SENTENCE_EMBEDDING = TaskKind(
     majority_name="word overlap (TF-IDF)",
     guess="which words two texts share",
     predicted="vector",
-    row_name="text",
+    row_error="error (of pairs the distance of the rank by cosine from that by score, of single texts 1 − cosine)",
     metric_names=(
         ("spearman_cosine", "Spearman correlation of cosines"),
         ("pearson_cosine", "Pearson correlation of cosines"),

@@ -64,6 +64,7 @@ class TaskKind:
         compared: noun for what has a prediction, in sentences.
         class_columns: headings of what a table by class is of, and of its number.
         row_name: noun for a row.
+        row_error: what a row's error is, where it is not right or wrong; the mean of it is shown.
         drawn: noun for what intervals draw anew, where these are no rows.
         metric_names: a metric → its name in tables, if the kind has its own.
         metric_note: note on how to read the metrics, on the model card.
@@ -119,6 +120,7 @@ class TaskKind:
     hub_tags: tuple[str, ...] = ()
     limit: str = ""
     row_name: str = "row"
+    row_error: str = "distance from the label"
     drawn: str = "row"
     guess: str = "a guess"
     library: str = "transformers"
@@ -143,9 +145,14 @@ class TaskKind:
         return self.level == "sequence" and self.output != "spans"
 
     @property
+    def has_row_probability(self) -> bool:
+        """True if a model gives the prediction for a row a probability."""
+        return self.has_row_outputs and self.is_right_or_wrong
+
+    @property
     def is_right_or_wrong(self) -> bool:
         """True if the prediction for a row is right or wrong; False if it is some distance from the label."""
         return self.output in _RIGHT_OR_WRONG
 
 
-_RIGHT_OR_WRONG: frozenset[Output] = frozenset({"distribution", "labels"})
+_RIGHT_OR_WRONG: frozenset[Output] = frozenset({"distribution", "labels", "spans"})

@@ -23,6 +23,7 @@ RANKING = TaskKind(
     guess="which words query and document share",
     predicted="score",
     row_name="pair",
+    row_error="fraction of the query’s documents of other relevance that are wrongly ordered with it",
     drawn="query",
     metric_names=(("ndcg_at_10", "NDCG@10"), ("mrr_at_10", "MRR@10")),
     metric_note=(

@@ -76,3 +76,16 @@ def test_words_in_names_are_whole_words():
     assert files_of_splits(["contest.csv", "dev-1.csv", "my_val.csv"]) == {
         "train": ["contest.csv"], "validation": ["dev-1.csv", "my_val.csv"],
     }  # fmt: skip
+
+
+def test_the_folder_of_a_configuration_is_read_as_that_of_the_dataset(tmp_path):
+    """Prevents `glue/mrpc` from being refused where `glue` is read."""
+    folder = tmp_path / "glue" / "mrpc"
+    folder.mkdir(parents=True)
+    Dataset.from_dict({"sentence1": ["a", "b"]}).to_parquet(folder / "train-00000-of-00001.parquet")
+    card = "---\nconfigs:\n- config_name: mrpc\n  data_files: mrpc/*.parquet\n---\n"
+    (tmp_path / "glue" / "README.md").write_text(card)
+    for path in (folder.parent, folder):
+        assert load_splits(str(path), "mrpc")["train"]["sentence1"][:] == ["a", "b"]
+    with pytest.raises(UserError, match="for a GLUE task a configuration of its name"):
+        load_splits(str(folder), "rte")

@@ -104,11 +104,12 @@ def test_padding_moves_labels_and_positions_alike(side):
         ]
 
 
-def test_a_long_question_leaves_room_for_the_context():
+def test_a_long_question_leaves_room_for_the_context(capsys):
     """Prevents a question that fills the input: the tokenizer would raise, hours later, for that one row."""
     rows = squad.questions(6)
     rows[2]["question"] = " ".join(["cat"] * 300)
     data = loaded(both(rows))
+    assert "train: 1 of 6 questions are cut at 10 tokens: raise data.max_length" in capsys.readouterr().out
     assert max(map(len, data.split.train["input_ids"])) <= 24
     assert all(any(allowed) for allowed in data.split.train["is_allowed"])
 

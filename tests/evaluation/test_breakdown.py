@@ -5,7 +5,6 @@ import pytest
 from sklearn.metrics import classification_report
 
 from distil_nlp.evaluation.breakdown import breakdown
-from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.predict import Outputs
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2, -100])
@@ -18,7 +17,7 @@ def classes(predicted):
 
 
 def classification(lengths, names=("a", "b", "c")):
-    return breakdown(evaluator_of("classification"), classes(TEACHER), classes(STUDENT), lengths, names)
+    return breakdown("classification", classes(TEACHER), classes(STUDENT), lengths, names)
 
 
 def test_classes_are_scored_as_scikit_learn_does():
@@ -54,7 +53,7 @@ def test_numbers_have_distances():
     """Prevents regression that is scored as classes."""
     labels = np.array([1.0, 2.0, 3.0, np.nan])
     teacher, student = (Outputs(np.array(values)[:, None], labels) for values in ([1, 2, 4, 9], [0, 2, 3, 9]))
-    found = breakdown(evaluator_of("regression"), teacher, student, [3, 3, 3, 7], None)
+    found = breakdown("regression", teacher, student, [3, 3, 3, 7], None)
     third = pytest.approx(1 / 3)
     assert found == {"lengths": [{"shortest": 3, "longest": 3, "rows": 3, "teacher": third, "student": third}]}
 
@@ -62,4 +61,4 @@ def test_numbers_have_distances():
 def test_masked_tokens_have_none():
     """Prevents sums of blocks of text that are read as classes."""
     blocks = Outputs(np.ones((4, 3)), np.zeros(4))
-    assert breakdown(evaluator_of("mlm"), blocks, blocks, [], None) == {}
+    assert breakdown("mlm", blocks, blocks, [], None) == {}

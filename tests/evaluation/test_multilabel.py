@@ -116,14 +116,14 @@ def test_the_interval_is_of_the_metric_that_is_reported():
 
 def test_rows_and_classes_are_broken_down():
     """Prevents a row that counts as right with half of its labels, and rates of other classes."""
-    found = breakdown(EVALUATOR, outputs(), outputs(threshold=0.4), [4, 5, 6, 7], ("a", "b", "c"))
+    found = breakdown("multilabel", outputs(), outputs(threshold=0.4), [4, 5, 6, 7], ("a", "b", "c"))
     assert found["changes"] == {"both_right": 1, "lost": 0, "won": 2, "both_wrong": 1}
     assert [one["rows"] for one in found["classes"]] == [3, 2, 0]
     assert found["classes"][0]["teacher"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 0.8})
     scores = EVALUATOR.row_scores(outputs())
     assert scores.predictions.tolist() == [(0, 2), (1,), (0,), ()]
     assert scores.probabilities[0] == pytest.approx(0.9 * 0.8 * 0.6)
-    assert EVALUATOR.row_labels(outputs()).tolist() == [(0,), (0, 1), (0,), (1,)]
+    assert EVALUATOR.row_labels(outputs(), None).tolist() == [(0,), (0, 1), (0,), (1,)]
 
 
 def test_average_precision_is_that_of_scikit_learn():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import EvalPrediction
 
 from distil_nlp.evaluation.fidelity.agreement import compare_models
@@ -159,3 +160,21 @@ def test_the_baseline_is_a_sentence_or_no_answer():
         for name in ("question_id", "question", "context", "answers")
     }
     assert 0 < EVALUATOR.majority("qa", None, rows, None)["f1"] < 1
+
+
+def test_rows_are_questions_in_the_order_of_the_data():
+    """Prevents an answer beside another question: several windows, repeated rows, two answers to one question."""
+    texts = Dataset.from_dict({"q": ["a", "a", "a", None], "c": ["x", "x", "x", "y"]})
+    rows = Dataset.from_dict({
+        "question": ["a", "a", "a", "a", ""], "context": ["x", "x", "x", "x", "y"],
+        "question_id": [7, 7, 7, 3, 5], "answers": [["x"], ["x"], ["x"], ["y", "z"], []],
+    })  # fmt: skip
+    predictions = np.array([[score, NOT_ALLOWED, score > 1, 1, 9, 1] for score in (1.0, 3, 2, 1, 4)])
+    predictions[4, 1] = 5  # no answer is likelier
+    found = Outputs(predictions, np.array(rows["question_id"]), texts=np.array(list("abcde")))
+    scored = EVALUATOR.row_scores(found)
+    assert scored.predictions.tolist() == ["b", "d", ""]
+    assert EVALUATOR.row_labels(found, rows).tolist() == ["x", "y", ""]
+    assert EVALUATOR.own_rows(rows, texts).tolist() == [0, 1, 3]
+    assert EVALUATOR.row_lengths(found, np.array([1, 2, 3, 4, 5])).tolist() == [6, 4, 5]
+    assert EVALUATOR.row_scores(Outputs(predictions, found.labels)) is None  # of a run of an older version

@@ -92,3 +92,11 @@ def test_fidelity_is_of_the_orders_of_documents():
     single = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     nothing = EVALUATOR.fidelity([(torch.zeros(2, 1), torch.zeros(2, 1))], single)
     assert nothing == {"kendall_tau": None, "same_top": None}
+
+
+def test_documents_are_wrong_by_those_that_they_are_ordered_wrongly_with():
+    """Prevents an error in a perfect order, and documents of equal relevance that count."""
+    labels = np.array([[1.0, 0], [0, 0], [0, 0], [0, 0], [0, 1], [np.nan, 2]])
+    scored = EVALUATOR.row_scores(Outputs(np.array([[2.0], [3], [2], [1], [5], [4]]), labels))
+    assert scored.errors.tolist() == pytest.approx([0.5, 1, 0.5, 0, np.nan, np.nan], nan_ok=True)
+    assert scored.predictions.tolist() == [2, 3, 2, 1, 5, 4]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from scipy.stats import rankdata
 from transformers import AutoModel, BertModel
 
 from distil_nlp.cli import check, distill
@@ -14,6 +15,7 @@ from distil_nlp.hub.repository import _files
 from distil_nlp.models import load_model
 from distil_nlp.pipeline import students
 from distil_nlp.results import schema_mismatches
+from distil_nlp.results.predictions import read_predictions
 from distil_nlp.tasks import Head
 from tests.helpers import tiny
 from tests.helpers.processes import torchrun
@@ -90,9 +92,24 @@ def test_a_run_on_pairs_is_scored(finished):
     assert results["retention"] == pytest.approx(metrics["spearman_cosine"] / teacher["spearman_cosine"])
     assert results["baselines"].keys() == {"majority", "copied_only"}
     assert results["intervals"]["student"]["rows"] == 9
-    assert results["rows"]["evaluation"] == {"validation": 18}
+    assert results["rows"]["evaluation"] == {"validation": 9}
     assert results["fidelity"]["cosine"] == pytest.approx(metrics["teacher_cosine"])
     assert {"cosine_lowest", "same_neighbour", "cka"} <= results["fidelity"].keys()
+
+
+def test_pairs_are_kept_with_their_cosines(finished):
+    """Prevents texts beside the cosine of others."""
+    rows, scored = read_predictions(finished.out).to_pylist(), finished.scored()
+    assert [(row["text"], row["text_pair"], row["label"]) for row in rows] == [
+        (row["sentence1"], row["sentence2"], row["score"]) for row in scored
+    ]
+    outputs = students.load_outputs(finished.out / "outputs.npz")["validation"]
+    first, second = outputs.predictions[0::2].astype(float), outputs.predictions[1::2].astype(float)
+    cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    assert [row["student"] for row in rows] == pytest.approx(cosines.tolist())
+    ranks = np.abs(rankdata(cosines) - rankdata([row["score"] for row in scored])) / (len(rows) - 1)
+    assert [row["student_error"] for row in rows] == pytest.approx(ranks.tolist())
+    assert "changes" not in finished.results["breakdown"]
 
 
 def test_report_and_card_have_the_kinds_words(finished):
@@ -105,7 +122,7 @@ def test_report_and_card_have_the_kinds_words(finished):
     assert "student = SentenceTransformer(" in report
     assert "library_name: sentence-transformers" in card
     assert "pipeline_tag: sentence-similarity" in card
-    assert "validation` (18 texts)" in card
+    assert "validation` (9 rows)" in card
     assert 'model = SentenceTransformer("path/to/student")' in card
     files = _files(finished.out, finished.results, "me/student")
     assert {"modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"} <= files.keys()
@@ -178,7 +195,7 @@ def test_check_tells_the_run(place, capsys):
     """Prevents a dry run that reads pairs as one input, or trips over vectors."""
     assert check(place.command()) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "48 rows to train on, 18 to score on in validation" in out
+    assert "48 rows to train on, 9 to score on in validation" in out
     assert "embedding_similarity_kl, weight 1" in out
 
 

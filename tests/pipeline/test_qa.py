@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering
 
+from distil_nlp.results.predictions import read_predictions
 from tests.helpers import squad, tiny
 from tests.helpers.runs import Place
 
@@ -76,6 +77,16 @@ def test_questions_without_an_answer_are_scored_apart(place):
     assert place.run(*DATA, *SHORT, FINETUNE, "evaluation.seeds=2") == 0
     results = place.results
     names = {"f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1"}
+    kept = read_predictions(place.out).to_pylist()
+    scored = squad.dataset(squad.questions(8, 2, 3))
+    assert [(row["row"], row["text"], row["text_pair"]) for row in kept] == [
+        (number, row["question"], row["context"]) for number, row in enumerate(scored)
+    ]
+    assert [row["label"] for row in kept] == [(row["answers"]["text"] or [""])[0] for row in scored]
+    assert all(row["student"] in row["text_pair"] for row in kept)
+    exact = 1 - sum(row["student_error"] for row in kept) / len(kept)
+    assert exact == pytest.approx(results["student"]["metrics"]["exact_match"])
+    assert sum(part["rows"] for part in results["breakdown"]["lengths"]) == len(kept)
     assert (results["task"], results["student"]["metrics"].keys()) == ("qa_v2", names)
     assert results["baselines"]["majority"]["metrics"]["f1"] == pytest.approx(3 / 8)
     assert len(results["seeds"]["f1"]["seeds"]) == 2

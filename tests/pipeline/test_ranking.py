@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoConfig, pipeline
 
 from distil_nlp.cli import main
+from distil_nlp.results.predictions import read_predictions
 from tests.helpers import ROOT, tiny
 from tests.helpers.messages import one_line
 from tests.helpers.ranking import queries
@@ -48,6 +49,10 @@ def test_a_run_ranks_the_documents_of_queries(place, capsys):
     assert results["baselines"]["majority"]["metrics"]["ndcg_at_10"] == 1.0  # relevant documents share their noun
     assert set(results["fidelity"]) >= {"kendall_tau", "same_top"}
     assert results["baselines"]["no_distillation"]["gain"]["rows"] == 4  # queries
+    relevant = {(row["query"], row["document"]): row["label"] for row in queries(20)}
+    kept = read_predictions(place.out).to_pylist()
+    assert [row["row"] for row in kept] == [*range(16)]
+    assert [row["label"] for row in kept] == [relevant[row["text"], row["text_pair"]] for row in kept]
     texts = {name: (place.out / name).read_text() for name in ("report/report.md", "student/README.md")}
     for text in texts.values():
         assert "word overlap (TF-IDF)" in text

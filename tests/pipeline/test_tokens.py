@@ -8,6 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, pipeline
 
+from distil_nlp.results.predictions import read_predictions
 from tests.helpers import tiny
 from tests.helpers.runs import Place
 
@@ -53,7 +54,7 @@ def test_entities_go_through_a_whole_run(place, capsys):
     assert results["baselines"]["majority"]["metrics"]["f1"] == 1.0  # each word has one tag in this data
     assert results["baselines"]["no_distillation"]["gain"]["metric"] == "f1"
     assert [one["name"] for one in results["breakdown"]["classes"]] == ["animal", "place"]
-    assert "lengths" not in results["breakdown"]
+    check_rows(place, results)
     assert results["fidelity"].keys() >= {"tokens", "agreement", "kl", "entity_f1"}
     logged = [entry["eval_f1"] for entry in results["training"]["history"] if "eval_f1" in entry]
     assert len(logged) == 2
@@ -70,6 +71,19 @@ def test_entities_go_through_a_whole_run(place, capsys):
     student = AutoModelForTokenClassification.from_pretrained(place.out / "student").eval()
     assert [student.config.id2label[i] for i in range(4)] == NAMES
     check_pipeline(place.out / "student", student)
+
+
+def check_rows(place, results):
+    """Each scored sentence is kept with its words, tags and predicted tags, and counted by its length."""
+    rows = read_predictions(place.out).to_pylist()
+    own = sentences(ending=["or", "under"])
+    assert [row["text"] for row in rows] == own["tokens"]
+    assert [row["label"] for row in rows] == [[NAMES[tag] for tag in tags] for tags in own["tags"]]
+    assert all(row["student_error"] == (row["student"] != row["label"]) for row in rows)
+    assert not any(name.endswith("probability") for name in rows[0])
+    wrong = sum(part["student"] * part["rows"] for part in results["breakdown"]["lengths"])
+    assert wrong == pytest.approx(sum(row["student_error"] for row in rows))
+    assert sum(results["breakdown"]["changes"].values()) == len(rows)
 
 
 def test_a_metric_that_the_tags_do_not_have_is_refused_before_training(place, capsys):

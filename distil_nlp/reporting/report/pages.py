@@ -169,7 +169,7 @@ def _rows_section(run: RunResults) -> ReportSection:
     """Return the rows that changed; their texts are on the page alone."""
     rows, told = breakdown.row_tables(run), breakdown.changes_sentences(run)
     if any(rows):
-        surest = ", and where the student is surest" if run.kind.is_right_or_wrong else ""
+        surest = ", and where the student is surest" if run.kind.has_row_probability else ""
         told.append(f"Below are those that changed most{surest}; predictions.parquet has all.")
     if any(table and "text" in table.head for table in rows):
         told.append("Who gets this page reads these texts: evaluation.show_rows=false leaves them out.")
