@@ -591,6 +591,16 @@ def test_there_are_three_to_five_pieces_of_advice_and_none_to_push_what_was_push
     assert "push-to-hub" not in "".join(one.code for one in advice(pushed))
 
 
+def test_more_steps_are_advised_where_steps_end_a_training(tmp_path):
+    """Prevents more epochs for a training that max_steps ends, which would change nothing."""
+    weak = example()
+    weak["teacher"]["metrics"]["f1"] = 0.815
+    weak["recipe"]["teacher"]["finetune"] = {"num_train_epochs": 3, "max_steps": 20}
+    codes = " ".join(one.code for one in advice(run_of(tmp_path, teacher=weak["teacher"], recipe=weak["recipe"])))
+    assert "teacher.finetune.max_steps=40" in codes
+    assert "finetune.num_train_epochs" not in codes
+
+
 def test_what_is_advised_is_a_recipe(tmp_path):
     """Prevents commands with keys that the recipe refuses."""
     import shlex

@@ -120,12 +120,11 @@ def _weak_teacher(run: RunResults) -> _Hint:
         return None
     if teacher.median > floor + ABOVE_MAJORITY:
         return None
-    epochs = run.get("recipe.teacher.finetune.num_train_epochs") or _EPOCHS
     much = "hardly" if teacher.median > floor else "no"
     if learned_from_answers(run):
         return f"The answers are {much} better than the {majority_name(run)}: look at some, and at their classes.", ""
     text = f"The teacher is {much} better than the {majority_name(run)}: fine-tune it first, or longer."
-    return text, f"teacher.finetune.num_train_epochs={2 * epochs:g}"
+    return text, _longer(run, "teacher.finetune")
 
 
 def _untrained(run: RunResults) -> _Hint:
@@ -215,12 +214,12 @@ def _doubled(run: RunResults, term: str) -> str:
     return f"objective.{term}.weight={2 * (_weight(run, term) or 0.5):g}"
 
 
-def _longer(run: RunResults) -> str:
-    """Return the override that doubles the steps or epochs."""
-    steps = run.get("recipe.training.max_steps") or 0
+def _longer(run: RunResults, section: str = "training") -> str:
+    """Return the override that doubles the steps or epochs of a section of the recipe."""
+    steps = run.get(f"recipe.{section}.max_steps") or 0
     if steps > 0:
-        return f"training.max_steps={2 * steps}"
-    return f"training.num_train_epochs={2 * (run.get('recipe.training.num_train_epochs') or _EPOCHS):g}"
+        return f"{section}.max_steps={2 * steps}"
+    return f"{section}.num_train_epochs={2 * (run.get(f'recipe.{section}.num_train_epochs') or _EPOCHS):g}"
 
 
 def _load(run: RunResults) -> Advice:
