@@ -7,8 +7,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from distil_nlp.data.token_counts import by_need, count_tokens
 from distil_nlp.errors import UserError
-from distil_nlp.models.vocabulary import cut_embeddings, trim_tokenizer
+from distil_nlp.models.vocabulary import cut_embeddings, kept_ids, trim_tokenizer
 from tests.helpers import byte_pairs, tiny
 
 UNSEEN = "the ferocious zebra — 猫 — drank naïve coffee 😀 quickly\tor 3.14 ＡＢ"
@@ -51,27 +52,28 @@ def large(request, tmp_path):
 
 
 def wanted_of(tokenizer, texts):
-    return {number for ids in tokenizer(list(texts)).input_ids for number in ids}
+    return [*dict.fromkeys(number for ids in tokenizer(list(texts)).input_ids for number in ids)]
 
 
 def test_texts_of_kept_tokens_are_read_as_before(large):
     """Prevents ids of other tokens, other merges, and special tokens at other places."""
     texts = tiny.SENTENCES[:3]
     smaller = trim_tokenizer(large, wanted_of(large, texts))
-    assert len(smaller.kept) == len(smaller.tokenizer) < len(large)
+    kept = kept_ids(large, smaller)
+    assert len(smaller) < len(large)
+    assert kept == sorted(kept)
     for one in [*zip(texts, strict=True), *pairwise(texts)]:
-        before, after = large(*one), smaller.tokenizer(*one)
-        assert [smaller.kept[number] for number in after.input_ids] == before.input_ids
+        before, after = large(*one), smaller(*one)
+        assert [kept[number] for number in after.input_ids] == before.input_ids
         assert after.keys() == before.keys()
-    assert smaller.kept == tuple(sorted(smaller.kept))
     for name, token in large.special_tokens_map.items():
-        assert smaller.tokenizer.special_tokens_map[name] == token
-        assert smaller.kept[smaller.tokenizer.convert_tokens_to_ids(token)] == large.convert_tokens_to_ids(token)
+        assert smaller.special_tokens_map[name] == token
+        assert kept[smaller.convert_tokens_to_ids(token)] == large.convert_tokens_to_ids(token)
 
 
 def test_any_text_is_read_with_no_more_unknown_tokens(large):
     """Prevents text that can no longer be read: letters, bytes and parts of merges stay."""
-    smaller = trim_tokenizer(large, ()).tokenizer
+    smaller = trim_tokenizer(large, ())
     unknown = [one(UNSEEN).input_ids.count(one.unk_token_id) for one in (large, smaller)]
     assert unknown[0] == unknown[1]
     assert len(smaller(UNSEEN).input_ids) >= len(large(UNSEEN).input_ids)
@@ -83,7 +85,7 @@ def test_any_text_is_read_with_no_more_unknown_tokens(large):
 
 def test_a_smaller_tokenizer_is_saved_and_read_again(large, tmp_path):
     """Prevents a folder in which the whole vocabulary lies beside the cut one."""
-    smaller = trim_tokenizer(large, wanted_of(large, tiny.SENTENCES[:2])).tokenizer
+    smaller = trim_tokenizer(large, wanted_of(large, tiny.SENTENCES[:2]))
     smaller.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert type(again) is type(smaller)
@@ -106,14 +108,15 @@ def test_a_smaller_model_gives_the_same_on_texts_of_kept_words(build):
     large = build(2).eval()
     for weight in large.parameters():
         torch.nn.init.normal_(weight, std=0.1)
-    cut = cut_embeddings(large, smaller.kept)
-    inputs = [one(texts, padding=True, return_tensors="pt") for one in (tokenizer, smaller.tokenizer)]
+    kept = kept_ids(tokenizer, smaller)
+    cut = cut_embeddings(large, kept)
+    inputs = [one(texts, padding=True, return_tensors="pt") for one in (tokenizer, smaller)]
     with torch.no_grad():
         before, after = large(**inputs[0]).logits, cut(**inputs[1]).logits
-    expected = before[..., list(smaller.kept)] if build is tiny.mlm_model else before
+    expected = before[..., kept] if build is tiny.mlm_model else before
     assert torch.equal(after, expected)
-    assert cut.config.vocab_size == len(smaller.kept)
-    assert cut.config.pad_token_id == smaller.tokenizer.pad_token_id
+    assert cut.config.vocab_size == len(kept)
+    assert cut.config.pad_token_id == smaller.pad_token_id
     assert large.config.vocab_size == len(tokenizer)
     tables = cut.get_input_embeddings().weight, (cut.get_output_embeddings() or cut.get_input_embeddings()).weight
     assert tables[0].data_ptr() == tables[1].data_ptr()
@@ -124,8 +127,8 @@ def test_roberta_keeps_its_positions():
     tokenizer = byte_pairs.tokenizer()
     smaller = trim_tokenizer(tokenizer, wanted_of(tokenizer, tiny.SENTENCES[:2]))
     large = byte_pairs.classifier(2)
-    cut = cut_embeddings(large, smaller.kept)
-    inputs = [one(tiny.SENTENCES[:2], padding=True, return_tensors="pt") for one in (tokenizer, smaller.tokenizer)]
+    cut = cut_embeddings(large, kept_ids(tokenizer, smaller))
+    inputs = [one(tiny.SENTENCES[:2], padding=True, return_tensors="pt") for one in (tokenizer, smaller)]
     with torch.no_grad():
         assert torch.equal(large(**inputs[0]).logits, cut(**inputs[1]).logits)
 
@@ -134,3 +137,22 @@ def test_a_model_of_fewer_words_than_its_tokenizer_is_refused():
     """Prevents an index error deep within torch."""
     with pytest.raises(UserError, match="the number of the model's embeddings"):
         cut_embeddings(tiny.classifier(1), [0, 10**6])
+
+
+def test_as_many_wanted_tokens_are_kept_as_fit(large):
+    """Prevents a vocabulary above its size, and needed tokens that give way to those that are not."""
+    texts = [text for text in tiny.SENTENCES for _ in range(3)] + ["the the the cat"]
+    wanted = by_need(count_tokens(large, texts))
+    least = len(trim_tokenizer(large, ()))
+    for size in (least, least + 3, least + 7, len(large) + 100):
+        smaller = trim_tokenizer(large, wanted, size)
+        kept = {*kept_ids(large, smaller)}
+        assert len(smaller) <= size
+        added = [number for number in wanted if number not in kept_ids(large, trim_tokenizer(large, ()))]
+        missing = [number for number in added if number not in kept]
+        assert len(smaller) > size - 4 or not missing  # parts of the next token may be several
+        order = added if missing else []
+        later = kept & {*order[order.index(missing[0]) if missing else 0 :]}
+        assert not later or large.backend_tokenizer.model.__class__.__name__ == "BPE"  # which are parts of others
+    with pytest.raises(UserError, match=r"student\.vocabulary\.keep"):
+        trim_tokenizer(large, wanted, least - 1)

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from distil_nlp.errors import UserError, listed
-from distil_nlp.models.vocabulary.token_models import KINDS, is_single
+from distil_nlp.models.vocabulary.token_models import KINDS, TokenModelKind, is_single
 
 _FILE = "tokenizer.json"
+_KEPT_FILES = (_FILE, "tokenizer_config.json", "chat_template.jinja")
 
 
-@dataclass(frozen=True)
-class SmallerTokenizer:
-    """A tokenizer of fewer tokens.
-
-    Attributes:
-        tokenizer: reads any text that the larger one reads, in more tokens.
-        kept: for each of its ids the id of the same token in the larger one, in rising order.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    kept: tuple[int, ...]
-
-
-def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, wanted: Iterable[int]) -> SmallerTokenizer:
+def trim_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, wanted: Sequence[int], size: int | None = None
+) -> PreTrainedTokenizerBase:
     """Return a tokenizer that knows the wanted tokens, and those without which some text could no longer be read.
 
     These are special and added tokens, single characters and bytes, and for BPE the parts that tokens are merged of.
-    Kept tokens keep their order, so that special tokens at the front keep their ids.
+    Tokens keep their order, so that special ones at the front keep their ids; `kept_ids` tells the others'.
 
     Args:
         tokenizer: a fast one, of WordPiece, BPE or Unigram; it stays as it is.
-        wanted: ids of tokens.
+        wanted: ids of tokens, those that are needed most first.
+        size: number of tokens at most, of which as many are wanted ones as fit; None for all that are wanted.
 
     Raises:
-        UserError: for a slow tokenizer, or one of another kind.
+        UserError: for a slow tokenizer or one of another kind, and for a size below that of the tokens that must stay.
     """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -49,14 +39,22 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, wanted: Iterable[int]) ->
         if not path.is_file():
             raise _unknown_kind(f"{type(tokenizer).__name__} without {_FILE}")
         content = json.loads(path.read_text(encoding="utf-8"))
-        smaller, kept = _cut(content, set(wanted))
+        if content["model"].get("type") not in KINDS:
+            raise _unknown_kind(str(content["model"].get("type")))
         for file in Path(folder).iterdir():
-            if file.name not in (_FILE, "tokenizer_config.json", "chat_template.jinja"):
+            if file.name not in _KEPT_FILES:
                 file.unlink()  # vocabularies in forms of their own
+        smaller = _TokenizerFile(content).cut(wanted, size)
         path.write_text(json.dumps(smaller, ensure_ascii=False), encoding="utf-8")
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     found.name_or_path = tokenizer.name_or_path
-    return SmallerTokenizer(found, kept)
+    return found
+
+
+def kept_ids(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> list[int]:
+    """Return for each id of a trimmed tokenizer the id of the same token in the one that it was made of."""
+    ids, own = large.get_vocab(), small.get_vocab()
+    return [ids[token] for token in sorted(own, key=own.__getitem__)]
 
 
 def _unknown_kind(got: str) -> UserError:
@@ -69,26 +67,58 @@ def _unknown_kind(got: str) -> UserError:
     )
 
 
-def _cut(content: dict[str, Any], wanted: set[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Return a smaller `tokenizer.json`, and the old id of each new one."""
-    model = content["model"]
-    if model.get("type") not in KINDS:
-        raise _unknown_kind(str(model.get("type")))
-    kind, added = KINDS[model["type"]], content.get("added_tokens") or []
-    tokens = kind.tokens(model)
-    ids = {token: number for number, token in enumerate(tokens)} | {one["content"]: one["id"] for one in added}
-    prefix = model.get("continuing_subword_prefix") or ""
-    keep = {one["content"] for one in added} | {model.get("unk_token")}
-    keep |= {token for token in tokens if is_single(token, prefix) or ids[token] in wanted}
-    keep |= kind.closure(model, keep & ids.keys())
-    old = sorted(ids[token] for token in keep & ids.keys())
-    new = {number: place for place, number in enumerate(old)}
-    kept = sorted(keep & set(tokens), key=ids.__getitem__)
-    own = [one | {"id": new[one["id"]]} for one in added]
-    smaller = content | {"model": kind.cut(model, kept), "added_tokens": own}
-    if content.get("post_processor"):
-        smaller["post_processor"] = _renumbered(content["post_processor"], new)
-    return smaller, tuple(old)
+class _TokenizerFile:
+    """The content of a `tokenizer.json`."""
+
+    def __init__(self, content: dict[str, Any]):
+        self.content, self.model = content, content["model"]
+        self.kind: TokenModelKind = KINDS[self.model["type"]]
+        self.added: list[dict[str, Any]] = content.get("added_tokens") or []
+        self.tokens = self.kind.tokens(self.model)
+        self.ids = {token: number for number, token in enumerate(self.tokens)}
+        self.ids |= {one["content"]: one["id"] for one in self.added}
+        prefix = self.model.get("continuing_subword_prefix") or ""
+        base = {one["content"] for one in self.added} | {self.model.get("unk_token")}
+        base |= {token for token in self.tokens if is_single(token, prefix)}
+        self.base = self._closed(base & self.ids.keys())
+
+    def _closed(self, tokens: set[str]) -> set[str]:
+        return tokens | self.kind.closure(self.model, tokens)
+
+    def cut(self, wanted: Sequence[int], size: int | None) -> dict[str, Any]:
+        """Return the content for the wanted tokens, as many as fit into `size`."""
+        names = {number: token for token, number in self.ids.items()}
+        order = [names[number] for number in wanted if number in names]
+        if size is None:
+            return self._of(self._closed(self.base | set(order)))
+        if size < len(self.base):
+            raise UserError(
+                "student.vocabulary.keep",
+                f"at least {len(self.base):,}: special tokens, single characters or bytes, and their parts",
+                f"{size:,}",
+                why="some text could no longer be read",
+                fix="raise it",
+            )
+        most = _last(len(order), lambda number: len(self._closed(self.base | set(order[:number]))) <= size)
+        return self._of(self._closed(self.base | set(order[:most])))
+
+    def _of(self, keep: Collection[str]) -> dict[str, Any]:
+        new = {number: place for place, number in enumerate(sorted(self.ids[token] for token in keep))}
+        kept = sorted(set(keep) & set(self.tokens), key=self.ids.__getitem__)
+        own = [one | {"id": new[one["id"]]} for one in self.added]
+        smaller = self.content | {"model": self.kind.cut(self.model, kept), "added_tokens": own}
+        if self.content.get("post_processor"):
+            smaller["post_processor"] = _renumbered(self.content["post_processor"], new)
+        return smaller
+
+
+def _last(count: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number up to `count` that fits, where all smaller ones do."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def _renumbered(part: Any, new: Mapping[int, int], key: str = "") -> Any:
