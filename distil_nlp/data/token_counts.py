@@ -27,7 +27,8 @@ def texts_of(rows: Any, columns: Sequence[str]) -> list[str]:
 
 def divided(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return (texts to count, about a twentieth of them to measure on), by their content."""
-    counted, held_out = [], []
+    counted: list[str] = []
+    held_out: list[str] = []
     for text in texts:
         (held_out if is_held_out(text, _HELD_OUT) else counted).append(text)
     return counted, held_out

@@ -36,7 +36,7 @@ def load_data(plan: RunPlan) -> tuple[RunTokenizers, TransferSet]:
 
 def _tokenizers_of(plan: RunPlan) -> RunTokenizers:
     vocabulary = builders.vocabulary_of(plan.recipe)
-    return builders.tokenizers_of(plan.recipe, plan.task.kind, vocabulary and vocabulary.tokenizer)
+    return builders.tokenizers_of(plan.recipe, plan.task.kind, vocabulary.tokenizer if vocabulary else None)
 
 
 def vocabulary_block(plan: RunPlan) -> dict[str, Any]:

@@ -34,10 +34,10 @@ def vocabulary_sentence(block: Mapping[str, Any]) -> str:
     )
     if not student or not teacher:
         return known
+    on = f"On {plural(block['held_out_texts'], 'further text')} it has {student['tokens_per_word']:.3f} tokens a word"
     return (
-        f"{known} On {plural(block['held_out_texts'], 'further text')} it has {student['tokens_per_word']:.3f} tokens a word, "
-        f"{teacher['tokens_per_word']:.3f} by the teacher’s tokenizer; {percent(student['unknown'], 2)} of them are "
-        f"unknown, {percent(teacher['unknown'], 2)} before."
+        f"{known} {on}, {teacher['tokens_per_word']:.3f} by the teacher’s tokenizer; {percent(student['unknown'], 2)} "
+        f"of them are unknown, {percent(teacher['unknown'], 2)} before."
     )
 
 

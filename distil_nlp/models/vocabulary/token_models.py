@@ -27,7 +27,7 @@ class TokenModelKind(NamedTuple):
     cut: Callable[[TokenModel, list[str]], TokenModel]
 
 
-def is_single(token: str, prefix: str = "") -> bool:
+def is_one_character(token: str, prefix: str = "") -> bool:
     """Return whether a token is one character or one byte, without the prefix of those that continue a word."""
     bare = token.removeprefix(prefix) if prefix else token
     return len(bare) == 1 or (len(token) == 6 and token.startswith("<0x") and token.endswith(">"))
@@ -101,7 +101,7 @@ def _cut_pieces(model: TokenModel, kept: list[str]) -> TokenModel:
     return {**model, "vocab": vocabulary, "unk_id": unknown[0] if unknown else None}
 
 
-KINDS = {
+TOKEN_MODELS = {
     "WordPiece": TokenModelKind(_by_id, _no_parts, _numbered),
     "BPE": TokenModelKind(_by_id, _parts_of_merges, _cut_merges),
     "Unigram": TokenModelKind(_pieces, _unknown_piece, _cut_pieces),

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from distil_nlp.errors import UserError, listed
-from distil_nlp.models.vocabulary.token_models import KINDS, TokenModelKind, is_single
+from distil_nlp.models.vocabulary.token_models import TOKEN_MODELS, TokenModelKind, is_one_character
 
 _FILE = "tokenizer.json"
 _KEPT_FILES = (_FILE, "tokenizer_config.json", "chat_template.jinja")
@@ -39,7 +39,7 @@ def trim_tokenizer(
         if not path.is_file():
             raise _unknown_kind(f"{type(tokenizer).__name__} without {_FILE}")
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["model"].get("type") not in KINDS:
+        if content["model"].get("type") not in TOKEN_MODELS:
             raise _unknown_kind(str(content["model"].get("type")))
         for file in Path(folder).iterdir():
             if file.name not in _KEPT_FILES:
@@ -60,7 +60,7 @@ def kept_ids(large: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> 
 def _unknown_kind(got: str) -> UserError:
     return UserError(
         "student.vocabulary",
-        f"a fast tokenizer of {listed(KINDS)}",
+        f"a fast tokenizer of {listed(TOKEN_MODELS)}",
         got,
         why="its file is cut down to fewer tokens",
         fix="leave student.vocabulary out, or take a teacher with such a tokenizer.json",
@@ -72,14 +72,14 @@ class _TokenizerFile:
 
     def __init__(self, content: dict[str, Any]):
         self.content, self.model = content, content["model"]
-        self.kind: TokenModelKind = KINDS[self.model["type"]]
+        self.kind: TokenModelKind = TOKEN_MODELS[self.model["type"]]
         self.added: list[dict[str, Any]] = content.get("added_tokens") or []
         self.tokens = self.kind.tokens(self.model)
         self.ids = {token: number for number, token in enumerate(self.tokens)}
         self.ids |= {one["content"]: one["id"] for one in self.added}
         prefix = self.model.get("continuing_subword_prefix") or ""
         base = {one["content"] for one in self.added} | {self.model.get("unk_token")}
-        base |= {token for token in self.tokens if is_single(token, prefix)}
+        base |= {token for token in self.tokens if is_one_character(token, prefix)}
         self.base = self._closed(base & self.ids.keys())
 
     def _closed(self, tokens: set[str]) -> set[str]:
