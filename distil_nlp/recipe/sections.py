@@ -89,7 +89,7 @@ class VocabularySection(Section):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.keep is None) == (self.coverage is None):
-            raise ValueError("expected one of keep (a number of tokens) and coverage (a fraction of the text)")
+            raise ValueError("one of keep (a number of tokens) and coverage (a fraction of the text)")
         return self
 
 
