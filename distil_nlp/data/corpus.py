@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -16,6 +17,8 @@ from distil_nlp.data.tokenization import tokenise, word_ids
 from distil_nlp.errors import UserError, listed, quoted, shown
 
 _SELECTION_BLOCKS = 512
+Packer = tuple[Callable[..., dict[str, list[Any]]], Features]
+"""(documents of a batch, their column, length of a block) → the columns of blocks, and their types."""
 _COLUMNS = Features({"input_ids": List(Value("int32")), "word_ids": List(Value("int32"))})
 
 
@@ -34,6 +37,7 @@ def load_corpus(
     num_proc: int | None = None,
     shuffle_buffer: int = 2000,
     seed: int = 42,
+    packer: Packer | None = None,
 ) -> Split:
     """Return blocks of exactly `max_length` tokens, `[CLS] … [SEP]`, with documents joined by the separator.
 
@@ -47,6 +51,7 @@ def load_corpus(
         selection_share: fraction of the training blocks that is split off, if given.
         max_train_rows, max_evaluation_rows: maximal numbers of blocks.
         shuffle_buffer: number of blocks of a stream that are buffered to draw the next one from, anew each pass.
+        packer: packs the documents of a dataset that is no stream in another way.
 
     Raises:
         UserError: if a split or the column is missing, or no text is left.
@@ -67,9 +72,10 @@ def load_corpus(
         train = _filter_held_out(train, text_column, held_out_share, inside=False)
     else:
         evaluation = {name: named_split(splits, name) for name in names}
-    pack = partial(_pack_all, tokenizer=tokenizer, column=text_column, max_length=max_length, num_proc=num_proc)
-    blocks = pack(train)
-    held_out = {n: _materialise(pack(rows), max_evaluation_rows, seed, n) for n, rows in evaluation.items()}
+    packer = packer or (partial(pack, tokenizer=tokenizer), _COLUMNS)
+    pack_all = partial(_pack_all, packer=packer, column=text_column, max_length=max_length, num_proc=num_proc)
+    blocks = pack_all(train)
+    held_out = {n: _materialise(pack_all(rows), max_evaluation_rows, seed, n) for n, rows in evaluation.items()}
     for name, rows in held_out.items():
         _check_words(rows, tokenizer, name)
     if isinstance(blocks, IterableDataset):
@@ -176,7 +182,8 @@ def _check_words(blocks: Dataset, tokenizer: PreTrainedTokenizerBase, name: str)
         )
 
 
-def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_length: int, num_proc: int | None) -> Any:
+def _pack_all(rows: Any, packer: Packer, column: str, max_length: int, num_proc: int | None) -> Any:
+    function, features = packer
     options: dict[str, Any] = {
         "batched": True,
         "batch_size": 1000,
@@ -186,9 +193,9 @@ def _pack_all(rows: Any, tokenizer: PreTrainedTokenizerBase, column: str, max_le
         options |= {
             "num_proc": num_proc if len(rows) > 5000 else None,
             "desc": "tokenising",
-            "features": _COLUMNS,
+            "features": features,
         }
-    return rows.map(partial(pack, tokenizer=tokenizer, column=column, max_length=max_length), **options)
+    return rows.map(partial(function, column=column, max_length=max_length), **options)
 
 
 def pack(

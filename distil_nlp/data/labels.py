@@ -17,8 +17,6 @@ from distil_nlp.tasks import Task
 
 Labels = tuple[str, ...] | None
 """Class names in the order of their ids; None where the data does not name its classes."""
-COUNTS_OF_WORDS = ("words", "matched")
-"""Columns of rows of several tokenizers: how many words have a label, and how many of them both models read."""
 
 
 class LabelReader(ABC):

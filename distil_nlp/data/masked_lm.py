@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.common_corpus import BLOCK_COLUMNS, pack_alike
+from distil_nlp.data.common_masking import CommonMaskingCollator
+from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.corpus import corpus_evaluation_splits, load_corpus
+from distil_nlp.data.encodings import encoding_name
 from distil_nlp.data.masking import MaskingCollator, token_frequencies, word_positions
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.span_masking import SpanMaskingCollator
+from distil_nlp.data.splits import without_counts
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.models import count_ids
 from distil_nlp.tasks import Head, Task
@@ -34,6 +40,11 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         options: a recipe's section `data`, by attributes.
         limits: settings that all kinds of task share.
     """
+    vocabulary, packer = None, None
+    if limits.encodings:
+        other = limits.encodings[encoding_name(0)]
+        vocabulary = CommonVocabulary.of(tokenizer, other)
+        packer = (partial(pack_alike, tokenizers=(tokenizer, other), vocabulary=vocabulary), BLOCK_COLUMNS)
     split = load_corpus(
         splits,
         tokenizer,
@@ -48,7 +59,9 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         num_proc=options.num_proc,
         shuffle_buffer=options.shuffle_buffer,
         seed=limits.data_seed,
+        packer=packer,
     )
+    split = without_counts(split)
     train, column = options.train_split, task.text_columns[0]
     others = {name: splits[name] for name in corpus_evaluation_splits(splits, train, options.evaluation_splits)}
     repeated = training_rows_among(splits[train], others, [column], train, by_length=True)
@@ -56,12 +69,17 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     masking, log_weights = options.masking, None
     if masking.rare_token_power:
         log_weights = -masking.rare_token_power * np.log(token_frequencies(split.train, count_ids(tokenizer)))
+    kind: Any
     kind, words = (SpanMaskingCollator, True) if masking.spans else (MaskingCollator, masking.whole_words)
+    if vocabulary is not None:
+        kind, words = partial(CommonMaskingCollator, other=other, vocabulary=vocabulary), True
     collator = kind(tokenizer, masking.probability, words, log_weights, limits.mask_seed)
     scoring = None if masking.probability else replace(collator, probability=SCORED_PROBABILITY)
     if words:
         _warn_of_long_words(next(iter(split.evaluation.values())), scoring or collator)
-    return TransferSet(task.name, Head(task.kind), split, collator, scoring_collator=scoring)
+    data = TransferSet(task.name, Head(task.kind), split, collator, scoring_collator=scoring)
+    data.vocabulary = vocabulary
+    return data
 
 
 def _warn_of_long_words(rows: Any, collator: MaskingCollator) -> None:

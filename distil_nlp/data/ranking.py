@@ -160,8 +160,8 @@ class RankingCollator:
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = TaskCollator(self.tokenizer, "ranking", self.pad_to_multiple_of)(features)
-        is_filler = torch.tensor([bool(row.get(FILLER, False)) for row in features])
-        batch["labels"][is_filler] = math.nan
+        if "labels" in batch:
+            batch["labels"][torch.tensor([bool(row.get(FILLER, False)) for row in features])] = math.nan
         return batch
 
 

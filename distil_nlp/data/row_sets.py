@@ -195,6 +195,8 @@ class RowCollator:
         rows, other = batch["rows"], batch[f"{encoding_name(0)}rows"]
         among = other["all"].numpy()
         batch[PARTNERED] = {name: partners.bags(name, rows[name].numpy(), among) for name in self.sets.of_partners}
+        if self.sets.kind.predicts_words and self.sets.logits:  # a row of the teacher's for each of the student's
+            other["head"] = torch.from_numpy(np.maximum(partners.equals[rows["head"].numpy()], 0))
 
     def _add_row_sets(
         self,

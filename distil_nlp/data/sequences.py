@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from distil_nlp.data.answers import AnswerColumns, AnswerTask
 from distil_nlp.data.encodings import OWN, batch_of, columns_of, encoding_name, further_encodings
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
-from distil_nlp.data.labels import COUNTS_OF_WORDS, LabelReader, Labels, is_missing
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
-from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off
+from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
 from distil_nlp.data.token_alignment import STARTS, STOPS, Spans, overlaps
 from distil_nlp.data.tokenization import word_ids
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -28,8 +28,7 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 _LENGTH, _CUT, _ALIGNED = "length", "cut", "aligned"
-"""Columns: tokens of a row, in each encoding; whether its text was cut for several tokenizers, and how many of its
-tokens have partners among those of another."""
+"""Columns: tokens of a row, in each encoding; see `splits.COUNTS` for the others."""
 SELECTION_ROWS = "rows to choose a checkpoint by"
 """Name of the rows that are split off the training rows, which no split of a dataset has."""
 
@@ -126,7 +125,7 @@ def load_task(
             tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=is_needed)
             price += answers.price_of(rows)
     selection = tokenised[selection_split] if selection_split else None
-    split = _without_counts(Split(tokenised[train_split], selection, {name: tokenised[name] for name in names}))
+    split = without_counts(Split(tokenised[train_split], selection, {name: tokenised[name] for name in names}))
     split.train_texts = limited[train_split].select_columns(list(task.text_columns))
     split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
@@ -404,28 +403,6 @@ def _check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
             why="rows of unlike length cannot share a batch",
             fix="set pad_token in its tokenizer_config.json",
         )
-
-
-def _without_counts(split: Split) -> Split:
-    """Return a split whose columns of counts, which rows of several tokenizers have, are summed and gone."""
-    named = {"train": split.train, "selection": split.selection, **split.evaluation}
-    known = {name: rows for name, rows in named.items() if rows is not None and _CUT in rows.column_names}
-    if not known:
-        return split
-    columns = [name for name in (_CUT, _ALIGNED, *COUNTS_OF_WORDS) if name in split.train.column_names]
-    totals = {
-        name: {column: int(np.sum(rows[column][:])) for column in columns} | {"tokens": int(np.sum(rows[_LENGTH][:]))}
-        for name, rows in known.items()
-    }
-    without = {name: rows.remove_columns(columns) for name, rows in known.items()}
-    return replace(
-        split,
-        train=without["train"],
-        selection=without.get("selection"),
-        evaluation={name: without[name] for name in split.evaluation},
-        cut={name: own.pop(_CUT) for name, own in totals.items()},
-        partners=totals,
-    )
 
 
 def _tokenise(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from distil_nlp.errors import UserError, listed, quoted
+
+COUNTS = ("cut", "aligned", "words", "matched")
+"""Columns of rows that several tokenizers read, which are summed: whether the text was cut, how many of the student's
+tokens have partners, and how many words have a label or may be masked, and have an equal."""
 
 
 @dataclass
@@ -48,6 +53,28 @@ class Split:
     def scored(self) -> dict[str, int]:
         """The number of rows that scores are of, by split: the data's own, however many windows a row is cut into."""
         return {name: len(self.texts.get(name, rows)) for name, rows in self.evaluation.items()}
+
+
+def without_counts(split: Split) -> Split:
+    """Return a split whose columns of counts, which rows of several tokenizers have, are summed and gone."""
+    named = {"train": split.train, "selection": split.selection, **split.evaluation}
+    known = {name: rows for name, rows in named.items() if rows is not None and "cut" in rows.column_names}
+    if not known:
+        return split
+    columns = [name for name in COUNTS if name in split.train.column_names]
+    totals = {
+        name: {column: int(np.sum(rows[column][:])) for column in columns} | {"tokens": int(np.sum(rows["length"][:]))}
+        for name, rows in known.items()
+    }
+    without = {name: rows.remove_columns(columns) for name, rows in known.items()}
+    return replace(
+        split,
+        train=without["train"],
+        selection=without.get("selection"),
+        evaluation={name: without[name] for name in split.evaluation},
+        cut={name: own.pop("cut") for name, own in totals.items()},
+        partners=totals,
+    )
 
 
 def named_split(splits: Any, name: str) -> Any:

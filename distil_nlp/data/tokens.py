@@ -21,7 +21,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from distil_nlp.data import sequences
 from distil_nlp.data.common_text import cut_words_alike
 from distil_nlp.data.encodings import OWN, batch_of, encoding_name, further_encodings
-from distil_nlp.data.labels import COUNTS_OF_WORDS, LabelReader, Labels, is_missing
+from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.token_alignment import PARTNERS
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -168,7 +168,7 @@ class TagLabels(LabelReader):
     def further_features(self, encodings: Iterable[str]) -> dict[str, Any]:
         """Return the columns of each encoding, the equals of the student's tokens, and the numbers of words."""
         own = {f"{encoding}{name}": kind for encoding in encodings for name, kind in self._features.items()}
-        return own | {PARTNERS: List(Value("int32"))} | {name: Value("int32") for name in COUNTS_OF_WORDS}
+        return own | {PARTNERS: List(Value("int32"))} | {name: Value("int32") for name in ("words", "matched")}
 
     def further_columns(
         self, values: Sequence[Any], classes: Any, read: Mapping[str, BatchEncoding]
@@ -176,14 +176,11 @@ class TagLabels(LabelReader):
         """Return the columns of `further_features`; the equal of a first sub-word is that of the same word."""
         found = {encoding: self.columns(values, classes, tokens) for encoding, tokens in read.items()}
         columns = {
-            f"{encoding}{name}": own[name] for encoding, own in found.items() if encoding for name in self._features
+            f"{encoding}{name}": one[name] for encoding, one in found.items() if encoding for name in self._features
         }
-        pairs = [
-            [tokens.word_ids(i) for tokens in (read[OWN], read[encoding_name(0)])]
-            for i in range(len(found[OWN]["labels"]))
-        ]
+        own, other = read[OWN], read[encoding_name(0)]
         columns[PARTNERS] = [
-            _same_words(*pair, labels) for pair, labels in zip(pairs, found[OWN]["labels"], strict=True)
+            _same_words(own.word_ids(i), other.word_ids(i), labels) for i, labels in enumerate(found[OWN]["labels"])
         ]
         columns["words"] = [sum(label != -100 for label in labels) for labels in found[OWN]["labels"]]
         columns["matched"] = [sum(place >= 0 for place in places) for places in columns[PARTNERS]]
@@ -326,7 +323,7 @@ def _same_words(own: Sequence[int | None], other: Sequence[int | None], labels: 
         own, other: number of the word of each token.
         labels: of the first tokenizer's tokens.
     """
-    firsts = {word: place for place, word in reversed(list(enumerate(other))) if word is not None}
+    firsts = {word: place for place, word in reversed(list(enumerate(other)))}
     return [-1 if label == -100 else firsts.get(word, -1) for word, label in zip(own, labels, strict=True)]
 
 

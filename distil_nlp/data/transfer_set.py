@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.answers import AnswerColumns
+from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.encodings import OWN, rows_of
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.splits import Split
@@ -49,6 +50,7 @@ class TransferSet:
         revision: commit of the data on the Hub; None for local data.
         scoring_collator: rows → batch for scores, where it is another one than for training.
         teachers: the encoding that each teacher reads; empty where all read the student's.
+        vocabulary: the words that student and teacher have in common, where words of two vocabularies are predicted.
     """
 
     task: str
@@ -58,6 +60,7 @@ class TransferSet:
     revision: str | None = None
     scoring_collator: Callable | None = None
     teachers: tuple[str, ...] = ()
+    vocabulary: CommonVocabulary | None = None
 
     def encoding_of(self, teacher: int = 0) -> str:
         """Return the encoding that a teacher reads, by its number."""
@@ -68,8 +71,10 @@ class TransferSet:
         encoding = self.encoding_of(teacher)
         if encoding == OWN:
             return self
-        collator: Any = self.collator
-        return replace(self, split=_read_split(self.split, encoding), collator=collator.of(encoding), teachers=())
+        collator, scoring, split = self.collator, self.scoring_collator, _read_split(self.split, encoding)
+        own: Any = {"collator": collator, "scoring_collator": scoring}
+        own = {name: one and one.of(encoding) for name, one in own.items()}
+        return replace(self, split=split, **own, teachers=(), vocabulary=None)
 
     @property
     def scored_by(self) -> Callable:

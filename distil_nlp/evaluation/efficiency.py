@@ -26,6 +26,8 @@ from distil_nlp.utils.memory import LiveBytes
 
 _UNLIMITED = 30_000
 """Words that random tokens are drawn from where a model has no vocabulary."""
+_COLLATED = frozenset({"word_ids", "is_allowed"})
+"""Columns that some collators read besides the inputs of models."""
 _SAMPLED_ROWS = 128
 """Most rows of the data that are timed at one batch size."""
 
@@ -40,6 +42,7 @@ def measure_efficiency(
     device: torch.device | str,
     bf16: bool = False,
     encodings: Mapping[str, str] | None = None,
+    further: Mapping[str, TimedModel] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the costs of each model as keys of its block in `results.json`, and the key `efficiency`.
 
@@ -70,12 +73,14 @@ def measure_efficiency(
         bf16: run under autocast in bfloat16.
         encodings: name → the tokens that a model reads of the data's own rows, where they are not the student's; see
             `distil_nlp.data.encodings`. An ensemble knows those of its members.
+        further: name → forward of what is timed beside the models, such as an exported graph.
     """
     device, begin = torch.device(device), timer()
     length = min(max_length, *(usable_positions(model.config) for model in models.values()))
     copies = {name: _copy(model, device) for name, model in models.items()}
     read = {name: (encodings or {}).get(name, OWN) for name in copies}
-    forwards = {name: _forward_of(model, bf16, read[name]) for name, model in copies.items()}
+    forwards: dict[str, TimedModel] = {name: _forward_of(model, bf16, read[name]) for name, model in copies.items()}
+    forwards |= further or {}
     columns = frozenset({"attention_mask"}).union(*(_columns(model, read[name]) for name, model in copies.items()))
     data = _ServedRows(rows, collator, columns, device)
 
@@ -120,7 +125,7 @@ class _ServedRows:
     def __init__(self, rows: Any, collator: Callable, columns: frozenset[str], device: torch.device):
         self._collator, self._columns, self._device = collator, columns, device
         drawn = np.random.default_rng(0).permutation(0 if rows is None else len(rows))[:_SAMPLED_ROWS]
-        known = columns | {"word_ids"}
+        known = columns | _COLLATED
         self._rows = [{key: value for key, value in rows[int(i)].items() if key in known} for i in drawn]
 
     def has_shorter_than(self, length: int) -> bool:

@@ -36,6 +36,7 @@ class LatencyPlan:
         batch_sizes: rows of a forward.
         lengths: `data` for rows as they are served, `max_length` for rows without padding.
         one_thread: on a CPU of several threads, time one thread as well.
+        one_first: time one thread before all of them, as others on the machine slow it least.
         seconds: time for all settings together. A setting that has begun is finished with the least forwards, and
             settings that have not begun by then are left out.
         forwards: least and most timed forwards of each model in a setting.
@@ -47,6 +48,7 @@ class LatencyPlan:
     batch_sizes: tuple[int, ...]
     lengths: tuple[Lengths, ...] = ("data", "max_length")
     one_thread: bool = False
+    one_first: bool = False
     seconds: float = 60.0
     forwards: tuple[int, int] = (3, 200)
     rows: int = 32
@@ -54,7 +56,7 @@ class LatencyPlan:
     memory: bool = True
 
     def settings(self, known: Iterable[Lengths], device: torch.device) -> list[ServedSetting]:
-        """Return the settings in the order in which they are timed: all threads first, and the data's own lengths.
+        """Return the settings in the order in which they are timed: the data's own lengths first.
 
         Args:
             known: the lengths that there are inputs of; one that the plan names, or all of them if it names none.
@@ -63,7 +65,7 @@ class LatencyPlan:
         lengths = [name for name in self.lengths if name in known] or list(known)
         return [
             ServedSetting(size, name, threads)
-            for threads in _thread_counts(device, self.one_thread)
+            for threads in _thread_counts(device, self.one_thread)[:: -1 if self.one_first else 1]
             for name in lengths
             for size in self.batch_sizes
         ]
@@ -74,6 +76,14 @@ PLANS = {
     "quick": LatencyPlan((1, 32), ("data",), seconds=6.0, forwards=(2, 100), rows=12, memory=False),
 }
 """Values of `evaluation.efficiency` → plan."""
+
+EXPORT_PLANS = {
+    "full": LatencyPlan((1, 32), ("data",), one_thread=True, one_first=True, memory=False),
+    "quick": LatencyPlan(
+        (1, 32), ("data",), one_thread=True, one_first=True, seconds=6.0, forwards=(2, 50), rows=12, memory=False
+    ),
+}
+"""Values of `export.latency` → plan."""
 
 
 @dataclass(frozen=True)

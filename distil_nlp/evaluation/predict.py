@@ -74,7 +74,7 @@ def predict(
     collate = RowCollator(collator, RowSets(kind, names, names), forward_arguments(model) | kind.columns)
     outputs = {}
     for name, rows in splits.items():
-        order = _by_length(rows)
+        order = longest_first(rows)
         loader = DataLoader(_rows_of_process(rows, order), batch_size=batch_size, collate_fn=collate)
         batches = [_forward(model, batch, kind, device, bf16) for batch in loader]
         outputs[name] = _gather_in_order(batches, order)
@@ -83,7 +83,7 @@ def predict(
     return outputs
 
 
-def _by_length(rows: Any) -> np.ndarray:
+def longest_first(rows: Any) -> np.ndarray:
     """Return the numbers of the rows, the longest first; in their own order where they have no column `length`."""
     if "length" not in getattr(rows, "column_names", ()):
         return np.arange(len(rows))

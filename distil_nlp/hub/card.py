@@ -38,6 +38,12 @@ def write_card(results: Mapping[str, Any], student: Path) -> Path:
     return student / CARD_FILE
 
 
+def is_written_card(results: Mapping[str, Any], student: Path) -> bool:
+    """Return whether the student's card is the one that these results make, or there is none; no one has changed it."""
+    path = student / CARD_FILE
+    return not path.is_file() or path.read_text(encoding="utf-8") == render_card(results, student)
+
+
 def render_card(results: Mapping[str, Any], student: Path) -> str:
     """Return the model card as text; see `write_card`.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distil_nlp.data.paths import all_paths
+from distil_nlp.hub.card_export import export_context, table_in_markdown
 from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.card_method import method, training_data
 from distil_nlp.hub.citations import bibtex
@@ -16,7 +17,7 @@ from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.latency import latency_sentences, latency_table
-from distil_nlp.reporting.markdown import escape_markdown, fence, markdown_table
+from distil_nlp.reporting.markdown import escape_markdown, fence
 from distil_nlp.reporting.schemes import answers_sentences
 from distil_nlp.reporting.scores import (
     answers_word,
@@ -32,7 +33,7 @@ from distil_nlp.reporting.sentences import (
     majority_note,
     threshold_sentences,
 )
-from distil_nlp.reporting.tables import Table, cost_table, quality_table
+from distil_nlp.reporting.tables import cost_table, quality_table
 from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.results import get_nested
 from distil_nlp.tasks import GLUE, TaskKind
@@ -54,6 +55,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
         **_usage(facts, config),
         **_quality(facts),
         **_cost(facts),
+        **export_context(facts, _is_pair(facts), student),
         **method(facts),
         **training_data(facts),
         "answer_counts": [escape_markdown(sentence) for sentence in answers_sentences(facts)],
@@ -127,7 +129,7 @@ def _quality(facts: CardFacts) -> dict[str, Any]:
     notes = [escape_markdown(table.note) if table else "", _published_scores(facts)]
     findings = [distillation_gain(facts), *fidelity_sentences(facts)]
     return {
-        "quality": _markdown(table),
+        "quality": table_in_markdown(table),
         "splits": [
             f"{inline_code(name)} ({plural(rows, facts.kind.row_name)})" if rows else inline_code(name)
             for name, rows in splits
@@ -153,18 +155,11 @@ def _cost(facts: CardFacts) -> dict[str, Any]:
     cost, latency = cost_table(facts), latency_table(facts)
     notes = [latency.note if latency else "", *latency_sentences(facts)]
     return {
-        "cost": _markdown(cost),
+        "cost": table_in_markdown(cost),
         "cost_note": escape_markdown(cost.note) if cost else "",
-        "latency": _markdown(latency),
+        "latency": table_in_markdown(latency),
         "latency_note": escape_markdown(" ".join(filter(None, notes))),
     }
-
-
-def _markdown(table: Table | None) -> str:
-    def escaped(row: Sequence[str]) -> list[str]:
-        return [escape_markdown(cell) for cell in row]
-
-    return markdown_table([escaped(table.head), *map(escaped, table.rows)]) if table else ""
 
 
 def _limits(facts: CardFacts) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.sources import hub_id
 from distil_nlp.recipe.sections import member_name
+from distil_nlp.reporting.export import is_publishable
 from distil_nlp.reporting.scores import metric_name
 from distil_nlp.tasks import GLUE
 
@@ -43,7 +44,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
         base_model_relation="finetune" if bases else None,
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(score.metric_type for score in scores)) or None,
-        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts)],
+        tags=["distil_nlp", "distillation", "knowledge-distillation", *_task_tags(facts), *_export_tags(facts)],
         model_name=facts.name if scores else None,
         eval_results=scores or None,
     )
@@ -81,3 +82,8 @@ def _bases(facts: CardFacts) -> list[str]:
 
 def _task_tags(facts: CardFacts) -> list[str]:
     return ["glue", facts.task] if facts.task in GLUE else list(facts.kind.hub_tags)
+
+
+def _export_tags(facts: CardFacts) -> list[str]:
+    """Return the tags by which the Hub lists models for onnxruntime and transformers.js."""
+    return ["onnx", "transformers.js"] if is_publishable(facts, "onnx") else []

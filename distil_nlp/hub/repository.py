@@ -23,6 +23,7 @@ from huggingface_hub.utils import _http, validate_repo_id
 
 from distil_nlp.errors import UserError
 from distil_nlp.hub.card import CARD_FILE, PLACEHOLDER, render_card
+from distil_nlp.hub.exported import exported_files
 from distil_nlp.redaction import redact_paths, redact_paths_in_text
 from distil_nlp.reporting.formatting import large
 from distil_nlp.reporting.tables import own_code
@@ -57,6 +58,7 @@ class UploadPlan:
         present: the files that the repository has already; None if it does not exist yet.
         url: the repository's address.
         own_code: files and modules of the user's own that the run imported, with their terms.
+        left_out: what of the exported student stays here, and why.
         verdicts: on the run, as the terminal shows them; the last lines, after which a person decides.
     """
 
@@ -67,6 +69,7 @@ class UploadPlan:
     present: frozenset[str] | None
     url: str
     own_code: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     verdicts: str = ""
 
     def __str__(self) -> str:
@@ -76,6 +79,8 @@ class UploadPlan:
         lines = [f"{self.run} → {self.url} ({state}, {visibility[self.private]})", ""]
         lines += [f"{large(size, 'B'):>10}  {name}" for name, size in sizes.items()]
         lines.append(f"{large(sum(sizes.values()), 'B'):>10}  in {len(sizes)} files")
+        if self.left_out:
+            lines += ["", *self.left_out]
         if self.own_code:
             lines += ["", f"Trained with code of your own, which is not uploaded: {'; '.join(self.own_code)}."]
         if self.present is not None:
@@ -115,9 +120,10 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     of_run = RunResults(run.name, run, results)
     with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
         full, is_private, present = _inspect(repo_id, private, api)
-    files, url = _files(run, results, full), f"{api.endpoint}/{full}"
+    exported, left_out = exported_files(of_run)
+    files, url = {**_files(run, results, full), **exported}, f"{api.endpoint}/{full}"
     own, told = tuple(own_code(of_run)), verdict_lines(verdicts(of_run))
-    return UploadPlan(run, full, is_private, files, present, url, own, told)
+    return UploadPlan(run, full, is_private, files, present, url, own, left_out, told)
 
 
 def push_command(run: Path, repo_id: str, private: bool) -> str:

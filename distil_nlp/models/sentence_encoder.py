@@ -69,12 +69,14 @@ class SentenceEncoder(_Model):
     def forward(self, attention_mask: Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Return the vectors as `logits`, (texts, length); inputs are those of the encoder."""
         states = self.base_model(attention_mask=attention_mask, **inputs)[0]
+        return SequenceClassifierOutput(logits=self.vectors(states, attention_mask))
+
+    def vectors(self, states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the vectors of texts from the states of their tokens, (texts, length)."""
         vectors = pooled(states, attention_mask, self.settings.pooling)
         if self.dense is not None:
             vectors = self.activation(self.dense(vectors.to(self.dense.weight.dtype)))
-        if self.settings.normalize:
-            vectors = F.normalize(vectors.float(), dim=-1)
-        return SequenceClassifierOutput(logits=vectors)
+        return F.normalize(vectors.float(), dim=-1) if self.settings.normalize else vectors
 
     def set_length(self, length: int) -> bool:
         """Let vectors have another length, by a new Dense layer without an activation; return whether it is new."""

@@ -16,6 +16,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import ColumnsSection
 from distil_nlp.reporting.formatting import decimal, plural
+from distil_nlp.reporting.scores import answers_in_words
 from distil_nlp.teachers.answers import answered_rows, validate_gaps
 from distil_nlp.utils.logging import get_logger
 
@@ -26,7 +27,7 @@ def check_answers(recipe: Recipe, data: TransferSet, objective: Objective) -> No
     """Warn of rows that have no answers; raise UserError where a term needs one for every row and some have none."""
     section, split = recipe.teacher.columns, data.split
     if section is None:
-        return
+        return  # where models teach too, they answer every row
     validate_gaps(objective, {"training": split.train, "selection": split.selection})
     missing = int((~answered_rows(split.train)).sum())
     if missing and all(term.needs_teacher for term in objective.terms):
@@ -41,14 +42,22 @@ def check_answers(recipe: Recipe, data: TransferSet, objective: Objective) -> No
         )
 
 
-def answers_sentence(section: ColumnsSection, data: TransferSet) -> str:
+def answers_title(section: ColumnsSection | None) -> str:
+    """Return the name of answers among several teachers."""
+    return answers_in_words(section.source if section else None)
+
+
+def answers_sentence(recipe: Recipe, data: TransferSet) -> str:
     """Return how many training rows have an answer, how well these fit the labels, and what they cost."""
+    section = recipe.teacher.answers
+    assert section is not None  # or there would be nothing to say
     counts = answers_block(section, data)
     missing = counts["rows"] - counts["answered"]
     parts = [f"answers{f' by {section.source}' if section.source else ''} to {counts['answered']:,} of "
              f"{plural(counts['rows'], 'training row')}"]  # fmt: skip
     if missing:
-        parts.append(f"of the other {missing:,} labels alone are learnt")
+        alone = "labels alone are" if recipe.teacher.columns else "the models’ outputs alone are"
+        parts.append(f"of the other {missing:,} {alone} learnt")
     if counts["training_score"] is not None:
         parts.append(f"{headline_metric(data.task)} {decimal(counts['training_score'])} against the labels there")
     if counts["price"] is not None:
@@ -95,6 +104,11 @@ def answered_outputs(data: TransferSet) -> dict[str, Outputs] | None:
     can_choose = split.selection is not None and answered_rows(split.selection).all()
     chosen_on = _outputs(split.selection) if can_choose else None
     return {name: evaluator.with_threshold(one, chosen_on) for name, one in outputs.items()}
+
+
+def answers_to(data: TransferSet) -> dict[str, Outputs]:
+    """Return the answers to the evaluation rows as one of several teachers' outputs; NaN where a row has none."""
+    return {name: _outputs(rows) for name, rows in data.split.evaluation.items()}
 
 
 def _outputs(rows: Any) -> Outputs:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from distil_nlp.errors import UserError
+from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.links import Link, chain_of
@@ -37,6 +37,7 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     Raises:
         UserError: for every problem that the user can fix.
     """
+    check_alone(recipe)
     use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
@@ -44,6 +45,18 @@ def distil(recipe: Recipe, recipe_name: str) -> Path:
     validate_folder(plan.folder)
     with claimed(plan.folder):
         return _distil(plan)
+
+
+def check_alone(recipe: Recipe) -> None:
+    """Raise UserError for the recipe of one task of several: its student is trained with the others'."""
+    if recipe.multitask.tasks:
+        raise UserError(
+            "multitask.tasks",
+            "the recipe of a whole run",
+            f"that of {recipe.multitask.task}, one of {listed(recipe.multitask.tasks, 20)}",
+            why="its student was trained together with those of the other tasks",
+            fix="run the recipe.yaml in the folder above, or leave multitask out to distil this task alone",
+        )
 
 
 def _distil(plan: RunPlan) -> Path:
@@ -88,13 +101,14 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
         _say_what_changed(plan)
         if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
             show_run(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
+        _export(plan)
         return publish_run(plan)
     with plan.args.main_process_first(desc="data"):
         tokenizers, data = load_data(plan)
         probe = builders.probe_of(plan.recipe, tokenizers.student, plan.args)
     check_answers(plan.recipe, data, plan.objective)
-    if plan.recipe.teacher.columns is not None:
-        logger.info(answers_sentence(plan.recipe.teacher.columns, data))
+    if plan.recipe.teacher.answers is not None:
+        logger.info(answers_sentence(plan.recipe, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
         data.labelled()  # raises now rather than after hours
     provenance = provenance_of(plan.recipe, data, tokenizers.student)
@@ -105,7 +119,18 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     if should_save:
         write_results(folder / RESULTS, results)
         show_run(folder, results, is_link)
+    if not is_link:
+        _export(plan)
     return publish_run(plan)
+
+
+def _export(plan: RunPlan) -> None:
+    """Export the student, unless that is done or not asked for."""
+    if not plan.recipe.export.onnx or not plan.args.should_save or "export" in read_results(plan.folder / RESULTS):
+        return
+    from distil_nlp.pipeline.export import export_claimed  # needs the packages of the extra `export`
+
+    export_claimed(plan.folder, plan.recipe)
 
 
 def _say_what_changed(plan: RunPlan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +17,7 @@ from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.cost_estimate import estimate_costs, steps_of
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
+from distil_nlp.pipeline.distill import check_alone
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.other_tokens import load_data, tokens_sentence
@@ -43,11 +44,20 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     Raises:
         UserError: for every problem that the run would meet before its first step.
     """
+    check_alone(recipe)
     use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, recipe_name)
     preflight.validate_plan(plan)
     plan = plan.with_trained_teacher()
     yield "folder", f"{plan.folder}: {_STATES[run_state(plan.folder, plan.recipe)]}"
+    yield from plan_lines(plan)
+
+
+def plan_lines(plan: RunPlan) -> Generator[Line, None, tuple[RunTokenizers, TransferSet]]:
+    """Yield what a run in its folder would do, and return its tokenizers and rows.
+
+    For a task of several, steps and costs are left out, which are those of all tasks together.
+    """
     tokenizers, data = load_data(plan)
     tokenizer = tokenizers.student
     yield "data", rows_sentence(plan, data)
@@ -66,9 +76,9 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
             f"{link.title}, a run of its own in {link.folder}: {_STATES[run_state(link.folder, link.recipe)]}",
         )
     teacher, state = _teacher(plan, data, tokenizers)
-    if plan.recipe.teacher.columns is not None:
+    if plan.recipe.teacher.answers is not None:
         check_answers(plan.recipe, data, plan.objective)
-        yield "teacher", answers_sentence(plan.recipe.teacher.columns, data)
+        yield "teacher" if plan.has_answers else "answers", answers_sentence(plan.recipe, data)
     yield "start" if plan.has_answers else "teacher", f"{plan.recipe.teacher.name}, {_size(teacher)}; {state}"
     run = _student_run(plan, data, tokenizer)
     student, report = run.build(teacher)
@@ -82,10 +92,13 @@ def dry_run(recipe: Recipe, recipe_name: str) -> Iterator[Line]:
     try_models(teacher, student, objective, plan.recipe)
     objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)
     yield from (("term", _term(term)) for term in objective.terms)
+    if plan.recipe.multitask.tasks:
+        return tokenizers, data
     yield "steps", _steps(plan, steps_of(plan.args, data.split.train, data.group_size))
     yield from estimate_costs(plan, run, student, teacher)
     if uncounted := _uncounted(plan, links):
         yield "time", f"not counted: {uncounted}"
+    return tokenizers, data
 
 
 _STATES = {

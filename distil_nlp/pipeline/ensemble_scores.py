@@ -42,7 +42,7 @@ def member_scores(
 
     Args:
         task: name in the table of metrics.
-        members: outputs of each teacher.
+        members: outputs of each teacher; answers that some rows lack (NaN) have no scores of their own.
         mixing: how they are mixed.
         student: outputs of the run's own student, whose uncertainty weighs them.
         are_mixable: whether outputs are logits or numbers, which can be mixed anew.
@@ -50,9 +50,11 @@ def member_scores(
     split = next(iter(student))
     found: list[dict[str, Any]] = []
     for number, outputs in enumerate(members):
-        own: dict[str, Any] = {"metrics": metrics_of(task, outputs), "interval": score_interval(task, [outputs[split]])}
+        own: dict[str, Any] = {}
+        if not any(np.isnan(one.predictions).any() for one in outputs.values()):
+            own = {"metrics": metrics_of(task, outputs), "interval": score_interval(task, [outputs[split]])}
         others = [other for other in range(len(members)) if other != number]
-        if are_mixable and any(mixing.weights[other] for other in others):
+        if are_mixable and any(mixing.weights[other] for other in others if other in mixing.models):
             without = mixed_outputs([members[other] for other in others], mixing.of(others))
             own["without"] = {
                 "metrics": metrics_of(task, without),

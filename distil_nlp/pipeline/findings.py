@@ -23,7 +23,7 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.models.architecture import ensemble_members
-from distil_nlp.pipeline.answers import answers_block
+from distil_nlp.pipeline.answers import answers_block, answers_title
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
@@ -124,14 +124,16 @@ class Findings:
         section = self.plan.recipe.teacher
         origin = {
             "name": section.name,
-            "ensemble": [member.name for member in section.ensemble or ()] or None,
+            "ensemble": [member.name or answers_title(member.columns) for member in section.ensemble or ()] or None,
             **self.teachers.members(self.teacher, self.scores),
             "revisions": {name: commit for name, commit in self.teachers.revisions.items() if commit},
             "card": teacher_metadata(section.name, section.revision),
             **self.teachers.classes(),
         }
+        if section.answers is not None:
+            origin["answers"] = answers_block(section.answers, self.data)
         if section.columns is not None:
-            return origin | {"answers": answers_block(section.columns, self.data)}
+            return origin
         return origin | size_of(self.teacher).to_dict() | costs.get("teacher", {})
 
     def schemes(self, own: TrainedStudent) -> dict[str, Any]:
@@ -212,10 +214,14 @@ class Findings:
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any] | None:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there.
 
+        None for outputs of tokens that are others in the other model.
+
         Layers are compared on no more rows than the student was trained on, so that a try of two steps is short. Of
         answers in the data there are outputs alone; None if they were not scored.
         """
         self.stages.begin(self.stages.fidelity)
+        if self.data.encoding_of() and self.data.kind.level == "token":
+            return None  # outputs are of tokens, and neither these nor layers are those of the other model
         if self.plan.has_answers:
             answers, own_outputs = self.scores.first_outputs()
             if answers is None:

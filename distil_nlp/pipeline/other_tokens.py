@@ -10,7 +10,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.signal_request import bound_objective
-from distil_nlp.reporting.tokens import cuts, vocabulary_sentence
+from distil_nlp.reporting.tokens import participation, vocabulary_sentence
 from distil_nlp.teachers.alignment import validate_alignment
 from distil_nlp.utils.logging import get_logger
 
@@ -46,8 +46,8 @@ def vocabulary_block(plan: RunPlan) -> dict[str, Any]:
 
 
 def tokens_sentence(plan: RunPlan, data: TransferSet) -> str:
-    """Return how many rows took part, and how many were cut so that all models read the same text."""
-    return cuts(tokens_block(plan, data)["tokenizers"])
+    """Return how many rows, tokens and words took part, and how many rows were cut so that all read the same text."""
+    return participation(tokens_block(plan, data)["tokenizers"])
 
 
 def tokens_block(plan: RunPlan, data: TransferSet) -> dict[str, Any]:
@@ -62,7 +62,10 @@ def tokens_block(plan: RunPlan, data: TransferSet) -> dict[str, Any]:
         "tokenizers": {
             "student": section.name or names[0],
             "others": list(dict.fromkeys(others)),
-            "rows": {name: {"rows": len(own), "cut": data.split.cut[name]} for name, own in rows.items()},
+            "rows": {
+                name: {"rows": len(own), "cut": data.split.cut[name], **data.split.partners[name]}
+                for name, own in rows.items()
+            },
         }
     }
 
@@ -80,6 +83,8 @@ def validate_tokens(plan: RunPlan) -> None:
         return
     _check_augmentation(plan)
     _check_chain(plan)
+    if plan.task.kind.predicts_words:
+        _check_words(plan)
     objective = bound_objective(plan) if plan.asks_teacher else None
     if objective is None:
         return  # what is wrong with it is told where it is loaded
@@ -100,6 +105,27 @@ def _check_augmentation(plan: RunPlan) -> None:
             why="tokens are changed, and those of the one are not those of the other",
             fix="leave data.augmentation out, or take models of one vocabulary",
         )
+
+
+def _check_words(plan: RunPlan) -> None:
+    """Raise UserError for settings under which not the same words of both vocabularies would be masked and compared."""
+    recipe = plan.recipe
+    wrong = {
+        "data.masking.whole_words": (not recipe.data.masking.whole_words, "true", "tokens of the one are not words"),
+        "data.masking.spans": (recipe.data.masking.spans, "false", "spans are drawn by one tokenizer's words"),
+        "data.streaming": (recipe.data.streaming, "false", "blocks are cut for both tokenizers before they are read"),
+        "teacher.cache": (recipe.teacher.cache is not None, "null", "a teacher's likeliest words are not all known"),
+        "objective.r_drop": (plan.objective.passes > 1, "null", "the student reads a row twice, and its words once"),
+    }
+    for key, (is_wrong, needed, why) in wrong.items():
+        if is_wrong:
+            raise UserError(
+                key,
+                f"{needed} where teacher and student have vocabularies of their own",
+                "another value",
+                why=f"{why}, and words are compared",
+                fix=f"set {key}={needed}, or take models of one vocabulary",
+            )
 
 
 def _check_chain(plan: RunPlan) -> None:

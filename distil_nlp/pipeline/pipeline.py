@@ -78,8 +78,7 @@ class Pipeline:
             is_new: whether nothing of an earlier start is in the folder.
         """
         main, *others = self.plan.students
-        self.stages.begin(self.stages.teacher)
-        scores = RunScores(self.data.task, self.majority())
+        scores = self.first_scores()
         initialisation = self.main_student(main, scores, is_new)
         for student in others:
             self.stages.begin(self.stages.student(student), self.seconds_of(student, scores))
@@ -91,6 +90,11 @@ class Pipeline:
             return {}
         made = (self.plan, self.data, self.teachers, self.teacher, self.links, self.stages)
         return Findings(*made, scores).results(initialisation)
+
+    def first_scores(self) -> RunScores:
+        """Return the scores that need no model, as the first stage begins."""
+        self.stages.begin(self.stages.teacher)
+        return RunScores(self.data.task, self.majority())
 
     def majority(self) -> Metrics:
         """Return the scores of the majority-class baseline; for text, those of token frequencies."""
@@ -162,9 +166,7 @@ class Pipeline:
 
     def student_run(self, student_plan: StudentPlan, scores: RunScores) -> StudentRun:
         """Return the `StudentRun` that trains and scores a student."""
-        own = scores.students.get(DISTILLED, {}).get(self.args.seed)
-        steps = self.steps_of(student_plan, own, scores) if own else None
-        recipe = student_plan.recipe(self.plan.recipe, steps)
+        recipe = student_plan.recipe(self.plan.recipe, self.steps_of(student_plan, scores))
         args = self.args
         if not student_plan.is_main:
             args = builders.training_arguments(recipe.training, student_plan.folder, recipe)
@@ -173,12 +175,17 @@ class Pipeline:
         place = (student_plan.folder, args, self.tokenizer, self.data, provenance, student_plan.is_main)
         return StudentRun(recipe, objective, *place, probe=self.probe if student_plan.is_main else None)
 
-    def steps_of(self, student_plan: StudentPlan, own: TrainedStudent, scores: RunScores) -> int:
+    def steps_of(self, student_plan: StudentPlan, scores: RunScores) -> int | None:
         """Return the steps of a baseline: those of the run's own student, or as many as take the same operations.
+
+        None before that is trained.
 
         Raises:
             UserError: if operations cannot be counted.
         """
+        own = scores.students.get(DISTILLED, {}).get(self.args.seed)
+        if own is None:
+            return None
         steps = own.training["max_steps"]
         if student_plan.name != EQUAL_COMPUTE:
             return steps

@@ -151,7 +151,7 @@ def _students(recipe: Recipe, folder: Path, seeds: list[int]) -> tuple[StudentPl
 def sources(recipe: Recipe) -> list[str]:
     """Return the models and the dataset that a recipe names, each a path or a name on the Hub."""
     replacement = recipe.data.augmentation.replacement
-    further = [member.name for member in recipe.teacher.ensemble or ()]
+    further = [member.name for member in recipe.teacher.ensemble or () if member.name]
     named = [recipe.teacher.name, *further, recipe.student.name, *all_paths(recipe.data.path)]
     probe = recipe.evaluation.probe
     named += all_paths(probe.path) if probe is not None else []

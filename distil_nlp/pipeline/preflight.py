@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from distil_nlp.errors import UserError, shown
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
+from distil_nlp.export.packages import require_export_packages
 from distil_nlp.hub import check_repository
 from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
@@ -64,10 +65,13 @@ def validate_plan(plan: RunPlan) -> None:
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     validate_tokens(plan)
+    if recipe.export.onnx:
+        require_export_packages()
     _check_hub(recipe)
     _check_folder(recipe, plan.folder)
     _rehearse(plan)
-    _warn_idle_cores(plan.args)
+    if recipe.multitask.task in (None, *recipe.multitask.tasks[:1]):
+        _warn_idle_cores(plan.args)
 
 
 def _rehearse(plan: RunPlan) -> None:

@@ -94,7 +94,7 @@ def claim(folder: Path, recipe: Recipe, provenance: Provenance | None = None) ->
     """
     try:
         if recipe.run.overwrite and folder.exists() and _has_progress(folder):
-            _move_to_previous(folder)
+            move_to_previous(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECIPE, dump_recipe(recipe))
         if provenance is not None:
@@ -109,7 +109,7 @@ def claim(folder: Path, recipe: Recipe, provenance: Provenance | None = None) ->
         ) from error
 
 
-def _move_to_previous(folder: Path) -> None:
+def move_to_previous(folder: Path) -> None:
     """Move a run to `<folder>.previous`; delete an unfinished run instead where a finished one is there.
 
     The lock stays in the folder's place.

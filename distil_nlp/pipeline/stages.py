@@ -26,16 +26,17 @@ class Stages:
         self.costs, self.fidelity = COSTS, FIDELITY
         if plan.has_answers:
             self.teacher, self.costs, self.fidelity = _OF_ANSWERS
-        self._students = plan.students
+        self._students, self._is_multitask = plan.students, bool(plan.recipe.multitask.tasks)
         costs = [self.costs] if plan.recipe.evaluation.efficiency != "off" else []
         self.names = [self.teacher, *map(self.student, plan.students), *costs, self.fidelity]
 
     def student(self, student: StudentPlan) -> str:
-        """Return the name of the stage that trains a student."""
+        """Return the name of the stage that trains a student; one that trains with other tasks is scored alone."""
+        work = "scoring" if self._is_multitask and not student.is_plain else "training and scoring"
         if len(self._students) == 1:
-            return "training and scoring the student"
+            return f"{work} the student"
         number = self._students.index(student) + 1
-        return f"training and scoring student {number} of {len(self._students)} ({student})"
+        return f"{work} student {number} of {len(self._students)} ({student})"
 
     def begin(self, name: str, seconds: float | None = None) -> None:
         """Log a stage.

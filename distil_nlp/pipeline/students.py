@@ -264,7 +264,9 @@ class StudentRun:
         earlier = earlier_teachers(self.recipe, self.data.read_by()) if self.objective.needs_teacher else []
         models = [self._in_its_dtype(model) for model in (*earlier, teacher)]
         encoding = self.data.encoding_of()
-        return TeacherCurriculum(models, encoding) if earlier else builders.source_of(self.recipe, models[0], encoding)
+        if earlier:
+            return TeacherCurriculum(models, encoding)
+        return builders.source_of(self.recipe, models[0], encoding, self.data.vocabulary)
 
     def _in_its_dtype(self, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the teacher in the recipe's precision; another model where it is in another one."""

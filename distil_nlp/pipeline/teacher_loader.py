@@ -20,13 +20,13 @@ from distil_nlp.models import (
     names_classes,
 )
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.answers import answered_outputs
+from distil_nlp.pipeline.answers import answered_outputs, answers_title, answers_to
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun, beside_teacher
-from distil_nlp.pipeline.teacher import finetuned_teacher, teacher_to_train
+from distil_nlp.pipeline.teacher import finetuned_teacher, is_finetuned, teacher_folder_of, teacher_to_train
 from distil_nlp.pipeline.teacher_check import TeacherCheck
 from distil_nlp.pipeline.trial import try_alone, try_teacher
 from distil_nlp.recipe import Recipe
@@ -60,10 +60,16 @@ class TeacherLoader:
         teachers = [self._load_member(number, own) for number, own in enumerate(self._single_teachers(recipe))]
         for member in teachers:
             try_alone(member)  # raises before scoring takes its time
-        if len(teachers) == 1:
+        mixing = builders.mixing_of(recipe)
+        if len(mixing.weights) == 1:
             return teachers[0]
-        teacher: Any = Ensemble(teachers, builders.mixing_of(recipe), self.tokenizers.teachers)  # used as a model
+        teacher: Any = Ensemble(teachers, mixing, self.tokenizers.teachers)  # used as a model
         return teacher
+
+    def is_at_hand(self, recipe: Recipe) -> bool:
+        """Return whether `load` would find each teacher of a recipe, and train none."""
+        singles = [own for own in enumerate(self._single_teachers(recipe)) if own[1].teacher.finetune is not None]
+        return all(is_finetuned(teacher_folder_of(own, self.data.read_by(number))) for number, own in singles)
 
     def predict(self, teacher: PreTrainedModel, run: StudentRun) -> tuple[dict[str, Outputs], list[dict[str, Outputs]]]:
         """Return the outputs of the teacher on the evaluation rows, and those of each teacher of an ensemble.
@@ -82,6 +88,7 @@ class TeacherLoader:
         pairs = enumerate(zip(teacher.members, names, strict=True))
         members = [run.read_by(number).predict(member, f"teacher {name}") for number, (member, name) in pairs]
         if self.are_mixable:
+            members += [answers_to(self.data)] if teacher.mixing.has_answers else []
             return mixed_outputs(members, teacher.mixing), members
         return run.predict(teacher, "teacher"), members
 
@@ -94,7 +101,8 @@ class TeacherLoader:
         """Stop before training if a teacher is no better than a guess; each member of an ensemble by itself."""
         if self.plan.has_answers and not members:
             return  # they are not scored
-        for recipe, outputs in zip(self._single_teachers(run.recipe), members, strict=True):
+        singles = self._single_teachers(run.recipe)
+        for recipe, outputs in zip(singles, members[: len(singles)], strict=True):
             name, is_finetuned = recipe.teacher.name, recipe.teacher.finetune is not None
             has_own_order = is_finetuned or self.plan.has_answers
             mapping = None if has_own_order else self._class_mapping(recipe)
@@ -109,7 +117,9 @@ class TeacherLoader:
         outputs, student = next(iter(scores.members.values())), scores.first_outputs()[1]
         found = member_scores(self.data.task, outputs, teacher.mixing, student, self.are_mixable)
         names = [one.teacher.name for one in builders.single_teachers(self.plan.recipe)]
-        named = zip(names, self.commits, found, strict=True)
+        names += [answers_title(self.plan.recipe.teacher.answers)] if teacher.mixing.has_answers else []
+        commits = [*self.commits, *[None] * (len(names) - len(self.commits))]
+        named = zip(names, commits, found, strict=True)
         return {"members": [{"name": name, "revision": commit, **own} for name, commit, own in named]}
 
     def classes(self) -> dict[str, Any]:

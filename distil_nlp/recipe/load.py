@@ -1,4 +1,7 @@
-"""`load_recipe`: a YAML file and `section.key=value` overrides → a `Recipe`, or one message with all mistakes."""
+"""`load_recipe`: a YAML file and `section.key=value` overrides → a `Recipe`, or one message with all mistakes.
+
+`load_any_recipe` also takes several tasks at once, for the commands that run them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from distil_nlp.errors import UserError, quoted, shown
 from distil_nlp.recipe.forms import concise
+from distil_nlp.recipe.multitask import MultitaskRecipe, entry_name, task_trees
 from distil_nlp.recipe.own_terms import recipe_class
 from distil_nlp.recipe.plugins import load_plugins, locate_plugins
 from distil_nlp.recipe.sections import Recipe, section_class
@@ -23,12 +27,12 @@ from distil_nlp.utils.names import why_no_path
 
 _PATHS = (
     "teacher.name", "teacher.folder", "teacher.ensemble", "teacher.ensemble.name", "teacher.cache.folder",
-    "student.name", "data.path", "evaluation.probe.path",
+    "student.name", "data.path", "data.teacher.name", "evaluation.probe.path",
     "data.augmentation.replacement.model", "data.augmentation.replacement.folder", "training.output_dir", "plugins",
 )  # fmt: skip
 """Keys whose values are paths, or may be."""
-_WITHOUT_SECTION = ("plugins",)
-"""Keys that are no sections."""
+_WITHOUT_SECTION = ("data", "plugins")
+"""Keys that are no sections, or may be lists of them."""
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -52,6 +56,38 @@ def recipe_from(settings: Mapping[str, Any], overrides: Iterable[str] = (), file
         file: the file that the settings are from, for messages and plugins; None without one.
 
     Raises:
+        UserError: as for `load_recipe`, and for several tasks.
+    """
+    recipe = any_recipe_from(settings, overrides, file)
+    if isinstance(recipe, MultitaskRecipe):
+        raise UserError(
+            "data",
+            "one section, for one task",
+            f"a list of {len(recipe.tasks)}",
+            why="several tasks at once are for distil-nlp distill and check alone",
+            fix="name one task, or use one of those commands",
+        )
+    return recipe
+
+
+def load_any_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe | MultitaskRecipe:
+    """Return the recipe of a file as `load_recipe` does, or that of several tasks where `data` is a list.
+
+    Raises:
+        UserError: as for `load_recipe`.
+    """
+    path = Path(path).expanduser()
+    return any_recipe_from(read_yaml(path), overrides, path)
+
+
+def any_recipe_from(
+    settings: Mapping[str, Any], overrides: Iterable[str] = (), file: Path | None = None
+) -> Recipe | MultitaskRecipe:
+    """Return the recipe of settings as `recipe_from` does, or that of several tasks where `data` is a list.
+
+    An override of `data` is for all tasks, or for one that is named: `data.max_length=64`, `data.rte.max_length=64`.
+
+    Raises:
         UserError: as for `load_recipe`.
     """
     tree = {key: {} if section is None else section for key, section in deepcopy(dict(settings)).items()}
@@ -64,19 +100,40 @@ def recipe_from(settings: Mapping[str, Any], overrides: Iterable[str] = (), file
         elif place in _PATHS and (reason := why_no_path(container[key])):
             mistakes.append(f"{place}: expected a path / got {quoted(container[key])} / {reason}")
         container[key] = expand_home(container[key])
-    recipe, schema_mistakes = _validate(tree, recipe_class(load_plugins(locate_plugins(tree, folder))))
-    mistakes += schema_mistakes
+    schema = recipe_class(load_plugins(locate_plugins(tree, folder)))
+    if not isinstance(tree.get("data"), list):
+        recipe, own = _recipe_of(tree, schema)
+        _raise_mistakes(name, mistakes + own)
+        assert recipe is not None  # or there were mistakes
+        return recipe
+    trees, own = task_trees(tree)
+    mistakes += own
+    found = {task: _recipe_of(tree, schema) for task, tree in trees.items()}
+    everywhere = set.intersection(*(set(own) for _, own in found.values())) if found else set()
+    for task, (_, own) in found.items():
+        mistakes += [one if one in everywhere else f"{task}: {one}" for one in own]
+    _raise_mistakes(name, list(dict.fromkeys(mistakes)))
+    return MultitaskRecipe({task: recipe for task, (recipe, _) in found.items() if recipe}, tree)
+
+
+def _recipe_of(tree: dict[str, Any], schema: type[Recipe]) -> tuple[Recipe | None, list[str]]:
+    """Return the recipe of a tree, or None, and all mistakes in it."""
+    recipe, mistakes = _validate(tree, schema)
     for where, fields in (
         ("training", tree.get("training")),
         ("teacher.finetune", _get(tree, "teacher", "finetune")),
     ):
         if isinstance(fields, dict):
             mistakes += training_mistakes(where, fields)
-    if mistakes or recipe is None:
+    return recipe, mistakes
+
+
+def _raise_mistakes(name: str, mistakes: list[str]) -> None:
+    """Raise UserError with all mistakes in a recipe, if there are any."""
+    if mistakes:
         lines = [f"  - {mistake}" for mistake in mistakes]
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
         raise UserError("\n".join([f"{name}: {count} in the recipe, nothing was run", *lines]))
-    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -95,15 +152,26 @@ def _merge_override(tree: dict[str, Any], text: str) -> str | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = why_no_path(text) or " ".join(str(error).split())
         return f"{quoted(text)}: expected a YAML value / got {reason}"
-    section = tree
-    for part in parts[:-1]:
-        if section.get(part) is None:
-            section[part] = {}
-        section = section[part]
-        if not isinstance(section, dict):
-            return f"{quoted(text)}: {shown(part)} is a value, not a section"
-    section[parts[-1]] = parsed
-    return None
+    return _set(tree, parts, parsed, text)
+
+
+def _set(section: dict[str, Any], parts: list[str], value: Any, text: str) -> str | None:
+    """Set a value below a section by its keys; return the mistake in them, or None."""
+    part, *rest = parts
+    if not rest:
+        section[part] = value
+        return None
+    if section.get(part) is None:
+        section[part] = {}
+    inner = section[part]
+    if part == "data" and isinstance(inner, list):
+        named = [one for one in inner if isinstance(one, dict) and len(rest) > 1 and entry_name(one) == rest[0]]
+        entries, rest = (named, rest[1:]) if named else (inner, rest)
+        found = [_set(one, rest, deepcopy(value), text) for one in entries if isinstance(one, dict)]
+        return next(filter(None, found), None)
+    if not isinstance(inner, dict):
+        return f"{quoted(text)}: {shown(part)} is a value, not a section"
+    return _set(inner, rest, value, text)
 
 
 def _strings(tree: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -143,7 +211,8 @@ def _describe(keys: tuple[str, ...], errors: list[dict[str, Any]], schema: type[
         return f"{place}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{place}: missing"
-    expected = " or ".join(dict.fromkeys(_lower(error["msg"].removeprefix("Input should be ")) for error in errors))
+    told = (error["msg"].removeprefix("Input should be ").removeprefix("Value error, ") for error in errors)
+    expected = " or ".join(dict.fromkeys(map(_lower, told)))
     return f"{place}: expected {expected} / got {quoted(first['input'])}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import reduce
 from inspect import Parameter, signature
 from operator import or_
-from types import UnionType
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -111,6 +111,9 @@ class ShapeSection(Section):
     config: dict[str, Any] = {}
 
 
+_SelfKind = Literal["last_epoch", "ema", "checkpoints", "pretrained"]
+
+
 class SelfSection(Section):
     """The student as its own teacher; a word in place of the section is its `kind`.
 
@@ -127,7 +130,7 @@ class SelfSection(Section):
         every: for `checkpoints`, steps between two of them.
     """
 
-    kind: Literal["last_epoch", "ema", "checkpoints", "pretrained"]
+    kind: _SelfKind
     alpha: FractionOrAll = 0.8
     decay: Fraction = 0.99
     count: PositiveInt = 5
@@ -144,36 +147,6 @@ def _route(fractions: list[float]) -> list[float]:
     if fractions != sorted(set(fractions)) or fractions[-1] != 1:
         raise ValueError("fractions that grow and end with 1.0")
     return fractions
-
-
-class TeacherMember(Section):
-    """A further teacher of an ensemble; a plain name is one of weight 1.
-
-    Attributes:
-        name: a folder, or a name on the Hub.
-        revision: commit, branch or tag on the Hub.
-        weight: how much it counts beside the others; 0 to score it without learning from it.
-    """
-
-    name: str = Field(min_length=1)
-    revision: str | None = None
-    weight: Annotated[float, Field(ge=0)] = 1.0
-
-    @model_serializer(mode="wrap")
-    def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:
-        """Return a plain name where nothing else is set."""
-        settings = serialize(self)
-        return settings["name"] if settings == {"name": self.name, "revision": None, "weight": 1.0} else settings
-
-
-def member_name(member: str | Mapping[str, Any]) -> str:
-    """Return the name of an entry of `teacher.ensemble` as a recipe or `results.json` has it."""
-    return member if isinstance(member, str) else member["name"]
-
-
-def _as_member(value: Any) -> Any:
-    """Return a plain name as the settings of a teacher."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 _Classes = (
@@ -214,6 +187,51 @@ class ColumnsSection(Section):
         return [name for name in ("probabilities", "logits", "scores", "label") if getattr(self, name) is not None]
 
 
+class TeacherMember(Section):
+    """A further teacher of an ensemble: a model (a plain name is one of weight 1), or answers in the data's columns.
+
+    Attributes:
+        name: a folder, or a name on the Hub.
+        revision: commit, branch or tag on the Hub.
+        columns: columns of the data with answers, in place of a name; once in an ensemble.
+        weight: how much it counts beside the others; 0 to score it without learning from it.
+    """
+
+    name: Annotated[str, Field(min_length=1)] | None = None
+    revision: str | None = None
+    columns: ColumnsSection | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _is_one_teacher(self) -> TeacherMember:
+        if (self.name is None) == (self.columns is None):
+            raise ValueError("a teacher with a name, or with columns of the data")
+        if self.name is None and self.revision is not None:
+            raise ValueError("no revision beside columns, which are the data's own")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Return a plain name where nothing else is set."""
+        settings = serialize(self)
+        if settings == {"name": self.name, "revision": None, "columns": None, "weight": 1.0}:
+            return settings["name"]
+        return {key: value for key, value in settings.items() if key not in ("name", "revision", "columns") or value}
+
+
+def member_name(member: str | Mapping[str, Any]) -> str | None:
+    """Return the name of an entry of `teacher.ensemble` as a recipe or `results.json` has it; None for answers."""
+    return member if isinstance(member, str) else member.get("name")
+
+
+def _as_member(value: Any) -> Any:
+    """Return a plain name as the settings of a teacher."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+_Member = Annotated[TeacherMember, BeforeValidator(_as_member, json_schema_input_type=str | TeacherMember)]
+
+
 class TeacherSection(Section):
     """The teacher.
 
@@ -226,7 +244,7 @@ class TeacherSection(Section):
         finetune_when: `untrained` leaves a teacher as it is if its checkpoint has a head for this kind of task.
         reseed: fine-tune a teacher for each of `evaluation.seeds`.
         folder: parent folder of fine-tuned teachers.
-        ensemble: further teachers, whose outputs are mixed with its own.
+        ensemble: further teachers, whose outputs are mixed with its own; one may be answers in the data's columns.
         weight: how much the first teacher counts beside those of `ensemble`.
         mix: what of their outputs is averaged: `logits` (a geometric mean of distributions) or `probabilities`.
         weighting: what a teacher's weight in a row follows besides: `fixed` for nothing, `confidence` (its entropy),
@@ -240,8 +258,8 @@ class TeacherSection(Section):
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
         checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
             these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
-        self: the student teaches itself; see `SelfSection` for the ways. The teacher is then what the student
-            starts from, and is scored beside it.
+        self: the student teaches itself, in the way that `kind` says. The teacher is then what the student starts from,
+            and is scored beside it.
         columns: columns of the data with answers, which teach instead of a model. `name` is then what students are made
             of alone: it needs no head, and is neither fine-tuned nor scored. It may be left out with `student.name`.
     """
@@ -253,7 +271,7 @@ class TeacherSection(Section):
     finetune_when: Literal["always", "untrained"] = "always"
     reseed: bool = False
     folder: str = "runs/teachers"
-    ensemble: Annotated[list[Annotated[TeacherMember, BeforeValidator(_as_member)]], Field(min_length=1)] | None = None
+    ensemble: Annotated[list[_Member], Field(min_length=1)] | None = None
     weight: Annotated[float, Field(ge=0)] = 1.0
     mix: Mix = "logits"
     weighting: Weighting = "fixed"
@@ -262,8 +280,15 @@ class TeacherSection(Section):
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cache: CacheSection | None = None
     checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
-    self: Annotated[SelfSection | None, BeforeValidator(_as_kind)] = None
+    self: Annotated[
+        SelfSection | None, BeforeValidator(_as_kind, json_schema_input_type=_SelfKind | SelfSection | None)
+    ] = None
     columns: ColumnsSection | None = None
+
+    @property
+    def answers(self) -> ColumnsSection | None:
+        """The columns with answers, of the teacher itself or of a member of the ensemble."""
+        return self.columns or next((one.columns for one in self.ensemble or () if one.columns), None)
 
 
 class ReplacingSection(Section):
@@ -355,13 +380,16 @@ class BranchesSection(Section):
     ramp: Curve = "constant"
 
 
-def _short_form(key: str) -> BeforeValidator:
+def _short_form(section: type[Section], key: str) -> BeforeValidator:
     """Return a validator that takes a section's most important value for the section."""
-    return BeforeValidator(lambda value: value if isinstance(value, dict | Section | None) else {key: value})
+    return BeforeValidator(
+        lambda value: value if isinstance(value, dict | Section | None) else {key: value},
+        json_schema_input_type=reduce(or_, (section.model_fields[key].rebuild_annotation(), section, NoneType)),
+    )
 
 
 class StudentSection(ShapeSection):
-    """The student: its shape (see `ShapeSection`), or a checkpoint.
+    """The student: its shape, or a checkpoint.
 
     Attributes:
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
@@ -386,9 +414,9 @@ class StudentSection(ShapeSection):
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None
     augment: AugmentSection | None = None
-    exits: Annotated[ExitsSection | None, _short_form("after")] = None
-    peers: Annotated[PeersSection | None, _short_form("models")] = None
-    branches: Annotated[BranchesSection | None, _short_form("models")] = None
+    exits: Annotated[ExitsSection | None, _short_form(ExitsSection, "after")] = None
+    peers: Annotated[PeersSection | None, _short_form(PeersSection, "models")] = None
+    branches: Annotated[BranchesSection | None, _short_form(BranchesSection, "models")] = None
 
 
 class MaskingSection(Section):
@@ -471,6 +499,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_NAME_AS_LIST = BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None)
+"""Takes a single name for a list of one."""
+
+
 class DataSection(Section):
     """The transfer set, the data of distillation.
 
@@ -515,9 +547,9 @@ class DataSection(Section):
     name: str | None = None
     revision: str | None = None
     task: str
-    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
+    text_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
-    label_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=2)] | None = None
+    label_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=2)] | None = None
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     group_column: str | None = None
     group_size: Annotated[int, Field(ge=2)] = 8
@@ -525,7 +557,7 @@ class DataSection(Section):
     normalize: bool | None = None
     label_names: Annotated[list[str | int], Field(min_length=2)] | None = None
     train_split: str = "train"
-    evaluation_splits: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    evaluation_splits: Annotated[list[str], _NAME_AS_LIST] | None = None
     test_share: Fraction = 0.2
     held_out_share: Fraction = 0.02
     selection_share: Fraction = 0.1
@@ -653,7 +685,7 @@ class ProbeSection(Section):
     name: str | None = None
     revision: str | None = None
     task: str = "classification"
-    text_columns: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] | None = None
+    text_columns: Annotated[list[str], _NAME_AS_LIST, Field(min_length=1, max_length=2)] | None = None
     label_column: str = "label"
     pooling: Literal["mean", "cls"] = "mean"
     every: PositiveInt = 500
@@ -685,6 +717,21 @@ class EvaluationSection(Section):
     probe: ProbeSection | None = None
 
 
+class MultitaskSection(Section):
+    """Several tasks at once, where `data` is a list: one encoder, and a head for each task.
+
+    Attributes:
+        sampling_power: a step's task is drawn with a probability that grows with its number of training rows to this
+            power: 1 for as often as it has rows, 0 for all tasks alike.
+        tasks: names of all tasks, in their order; filled in from the list.
+        task: the name of the task whose recipe this is; likewise.
+    """
+
+    sampling_power: Annotated[float, Field(ge=0, le=1)] = 0.75
+    tasks: list[str] = []
+    task: str | None = None
+
+
 class HubSection(Section):
     """Upload of the student to the Hugging Face Hub.
 
@@ -697,6 +744,31 @@ class HubSection(Section):
     repo_id: str | None = None
     push: bool = False
     private: bool = False
+
+
+class ExportSection(Section):
+    """Export of the student to ONNX, after the run or by `distil-nlp export`; see `distil_nlp.pipeline.export`.
+
+    Attributes:
+        onnx: whether the run exports its student at its end.
+        int8: an int8 copy: `dynamic` takes ranges of activations in each forward, `static` calibrates them on training
+            rows, `off` makes none.
+        int8_layers: what becomes int8: `all` products with weights, or those of the `feed_forward` layers alone; the
+            embeddings in either case.
+        reduce_range: weights of 7 bits, for x86 processors without VNNI; null for what this machine needs.
+        calibration_rows: training rows for `static`.
+        gate: share of the ONNX model's headline score that the int8 copy must keep to be published.
+        latency: how long teacher, student and the exported models are timed: `full` (about a minute), `quick`
+            (seconds) or `off`.
+    """
+
+    onnx: bool = False
+    int8: Literal["dynamic", "static", "off"] = "dynamic"
+    int8_layers: Literal["all", "feed_forward"] = "all"
+    reduce_range: bool | None = None
+    calibration_rows: PositiveInt = 64
+    gate: Annotated[float, Field(ge=0)] = 0.99
+    latency: Literal["full", "quick", "off"] = "full"
 
 
 class RunSection(Section):
@@ -753,10 +825,12 @@ class Recipe(Section):
         teacher: the model to learn from.
         student: the model to train.
         data: transfer set and evaluation splits.
+        multitask: several tasks at once; the recipe is then that of one of them.
         objective: terms of the loss; with `teacher.self`, by default those of its paper.
         balance: balancing of the terms.
         training: any fields of `transformers.TrainingArguments`.
         evaluation: seeds, baselines and scores.
+        export: the student as ONNX files.
         hub: upload of the student.
         run: settings that do not change the student.
         terms: the terms that `objective` may name: the tool's own, and those of the plugins.
@@ -766,14 +840,16 @@ class Recipe(Section):
     terms: ClassVar[Mapping[str, type[LossTerm]]] = TERMS
     imported: ClassVar[tuple[Plugin, ...]] = ()
 
-    plugins: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = []
+    plugins: Annotated[list[Annotated[str, Field(min_length=1)]], _NAME_AS_LIST] = []
     teacher: TeacherSection
     student: StudentSection = StudentSection()
     data: DataSection
+    multitask: MultitaskSection = MultitaskSection()
     objective: ObjectiveSection
     balance: BalanceSection = BalanceSection()
     training: TrainingFields = {}
     evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ExportSection()
     hub: HubSection = HubSection()
     run: RunSection = RunSection()
 

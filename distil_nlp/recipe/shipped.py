@@ -18,6 +18,11 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
 
 
+def schema_file() -> Path:
+    """Return the JSON schema of recipes, for editors."""
+    return shipped_folder() / "recipe.schema.json"
+
+
 def shipped_names(folder: str = "") -> list[str]:
     """Return the names of the shipped files of one folder, such as `study/methods`."""
     prefix = f"{folder}/" if folder else ""

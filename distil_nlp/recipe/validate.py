@@ -74,5 +74,6 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         },
         "teacher.dtype": own is not None and is_set(recipe.teacher, "dtype"),
         **{f"teacher.{key}": not recipe.teacher.ensemble and is_set(recipe.teacher, key) for key in _OF_ENSEMBLES},
+        "multitask.sampling_power": not recipe.multitask.tasks and is_set(recipe.multitask, "sampling_power"),
         "student.revision": recipe.student.name is None and is_set(recipe.student, "revision"),
     }

@@ -10,6 +10,8 @@ from distil_nlp.reporting.scores import teacher_word
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
+RUN_LATENCY, EXPORT_LATENCY = "efficiency", "export.efficiency"
+"""Places in `results.json` with latencies: of the run's models, and of the exported student beside them."""
 BUSY = 1.5
 """95th percentile ÷ median of the same inputs above which the machine is called busy."""
 
@@ -43,10 +45,10 @@ Latencies = Mapping[str, Mapping[str, Any]]
 """Model → its latency in a setting, as `results.json` has it."""
 
 
-def latencies_by_setting(run: RunResults) -> dict[Setting, Latencies]:
+def latencies_by_setting(run: RunResults, block: str = RUN_LATENCY) -> dict[Setting, Latencies]:
     """Return all settings in which the student was timed, with the latencies of all models."""
     found: dict[Setting, Latencies] = {}
-    for entry in run.get("efficiency.latency") or ():
+    for entry in run.get(f"{block}.latency") or ():
         models = {name: latency for name, latency in (entry.get("models") or {}).items() if get_nested(latency, "p50")}
         size, tokens = entry.get("batch_size"), entry.get("tokens")
         fixed = entry.get("lengths") == "max_length"
@@ -65,14 +67,16 @@ def headline_setting(*runs: RunResults) -> Setting | None:
     return min(common, key=lambda setting: (*setting.rank[:2], -setting.batch_size), default=None)
 
 
-def latency_in(run: RunResults, setting: Setting | None, model: str) -> float | None:
+def latency_in(run: RunResults, setting: Setting | None, model: str, block: str = RUN_LATENCY) -> float | None:
     """Return a model's median latency in a setting, in ms."""
-    return None if setting is None else get_nested(latencies_by_setting(run).get(setting), model, "p50")
+    return None if setting is None else get_nested(latencies_by_setting(run, block).get(setting), model, "p50")
 
 
-def speed_up(run: RunResults, setting: Setting | None, model: str = "student") -> float | None:
+def speed_up(
+    run: RunResults, setting: Setting | None, model: str = "student", block: str = RUN_LATENCY
+) -> float | None:
     """Return the teacher's median latency ÷ a model's."""
-    return ratio(latency_in(run, setting, "teacher"), latency_in(run, setting, model))
+    return ratio(latency_in(run, setting, "teacher", block), latency_in(run, setting, model, block))
 
 
 def latency_table(run: RunResults) -> Table | None:
@@ -86,16 +90,21 @@ def latency_table(run: RunResults) -> Table | None:
     rows = [
         (
             str(setting),
-            *(_percentiles(latencies.get(name)) for name in models),
+            *(format_percentiles(latencies.get(name)) for name in models),
             *(_rate(get_nested(latencies.get(name), "rows_per_second")) for name in models),
             *(times(speed_up(run, setting, name)) for name in others),
         )
         for setting, latencies in settings.items()
     ]
-    return make_table("Latency", head, rows, " ".join(filter(None, [_reading(run), _conditions(run)])))
+    return make_table("Latency", head, rows, latency_note(run))
 
 
-def _percentiles(latency: Mapping[str, Any] | None) -> str:
+def latency_note(run: RunResults, block: str = RUN_LATENCY) -> str:
+    """Return what the figures of a table of latencies mean, and how they were measured."""
+    return " ".join(filter(None, [_reading(run, block), _conditions(run, block)]))
+
+
+def format_percentiles(latency: Mapping[str, Any] | None) -> str:
     """Format p50 / p90 / p99, or what there is of them."""
     values = (get_nested(latency, name) for name in ("p50", "p90", "p99"))
     return " / ".join(milliseconds(value) for value in values if value is not None)
@@ -106,24 +115,24 @@ def _rate(rows_per_second: float | None) -> str:
     return decimal(rows_per_second, 1) if (rows_per_second or 0) < 100 else count(rows_per_second)
 
 
-def _reading(run: RunResults) -> str:
+def _reading(run: RunResults, block: str) -> str:
     """Return what the figures of the table mean."""
-    entries = run.get("efficiency.latency") or ()
+    entries = run.get(f"{block}.latency") or ()
     tokens = next((entry.get("tokens") for entry in reversed(entries) if entry.get("lengths") == "data"), None)
     mean = f" ({count(tokens)} tokens on average)" if tokens else ""
     real = f" Real lengths: rows of the evaluation split{mean}, padded to the longest of their batch."
-    has_real = any(setting.tokens is None for setting in latencies_by_setting(run))
+    has_real = any(setting.tokens is None for setting in latencies_by_setting(run, block))
     has_tail = any(get_nested(entry, "models", "student", "p90") for entry in entries)
     figures = "p50 / p90 / p99" if has_tail else "Median"
     return f"{figures} of a forward of a whole batch.{real if has_real else ''} Speed-up: of the medians."
 
 
-def _conditions(run: RunResults) -> str:
+def _conditions(run: RunResults, block: str) -> str:
     """Return the conditions of the measurement, as sentences."""
-    conditions = run.get("efficiency") or {}
+    conditions = run.get(block) or {}
     forwards = [
         latency["forwards"]
-        for latencies in latencies_by_setting(run).values()
+        for latencies in latencies_by_setting(run, block).values()
         for latency in latencies.values()
         if latency.get("forwards")
     ]
@@ -140,17 +149,19 @@ def _conditions(run: RunResults) -> str:
 def latency_sentences(run: RunResults) -> list[str]:
     """Return that nothing was measured, or that the machine was busy; [] where neither is so."""
     if not latencies_by_setting(run):
+        if latencies_by_setting(run, EXPORT_LATENCY):
+            return []
         off = run.get("recipe.evaluation.efficiency") == "off"
         return [f"Latency{', operations and memory were' if off else ' was'} not measured"
                 f"{' (evaluation.efficiency: off)' if off else ''}."]  # fmt: skip
-    return [note] if (note := _busy_note(run)) else []
+    return [note] if (note := busy_note(run)) else []
 
 
-def _busy_note(run: RunResults) -> str:
+def busy_note(run: RunResults, block: str = RUN_LATENCY) -> str:
     """Return a note where the slowest forwards took far longer than others on the same inputs."""
     jitters = [
         (jitter, f"the {name} at {setting}")
-        for setting, latencies in latencies_by_setting(run).items()
+        for setting, latencies in latencies_by_setting(run, block).items()
         for name, latency in latencies.items()
         if (jitter := latency.get("jitter"))
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distil_nlp.reporting.formatting import count, decimal, duration, large, plural
-from distil_nlp.reporting.scores import headline_name
+from distil_nlp.reporting.scores import headline_name, learned_from_answers
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
@@ -39,7 +39,8 @@ def answers_sentences(run: RunResults) -> list[str]:
     if not found:
         return []
     missing = found["rows"] - found["answered"]
-    others = f"; of the other {missing:,} labels alone are learnt" if missing else ""
+    alone = "labels alone are" if learned_from_answers(run) else "the models’ outputs alone are"
+    others = f"; of the other {missing:,} {alone} learnt" if missing else ""
     sentences = [f"{found['answered']:,} of {plural(found['rows'], 'training row')} have an answer{others}."]
     if found.get("training_score") is not None:
         sentences.append(f"Against the labels there, the answers have {headline_name(run)} "

@@ -40,7 +40,11 @@ def learned_from_answers(run: RunResults) -> bool:
 
 def answers_word(run: RunResults) -> str:
     """Return the answers that taught in words, with who made them if the recipe says so."""
-    source = run.get("recipe.teacher.columns.source")
+    return answers_in_words(run.get("recipe.teacher.columns.source"))
+
+
+def answers_in_words(source: str | None) -> str:
+    """Return the words for answers that a source made, where it is known."""
     return f"answers by {source} in the data’s columns" if source else "answers in the data’s columns"
 
 

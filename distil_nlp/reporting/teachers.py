@@ -6,7 +6,7 @@ from typing import Any
 
 from distil_nlp.redaction import last_component
 from distil_nlp.reporting.formatting import decimal, percent, points, span
-from distil_nlp.reporting.scores import headline_name
+from distil_nlp.reporting.scores import answers_in_words, headline_name
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
 
@@ -35,7 +35,12 @@ def ensemble_sentence(run: RunResults) -> str:
     further = run.get("recipe.teacher.ensemble")
     if not further:
         return ""
-    return f"The student learned from {1 + len(further)} teachers, whose {mixing_words(run)}."
+    answers = [one["columns"] for one in further if not isinstance(one, str) and one.get("columns")]
+    models = 1 + len(further) - len(answers)
+    who = f"{models} teachers" if models > 1 else "a teacher"
+    who += "".join(f" and from {answers_in_words(one.get('source'))}" for one in answers)
+    alone = " Rows without an answer have the models’ outputs alone." if answers else ""
+    return f"The student learned from {who}, whose {mixing_words(run)}.{alone}"
 
 
 def ensemble_sentences(run: RunResults) -> list[str]:

@@ -22,7 +22,32 @@ def _reading(run: RunResults) -> list[str]:
     others = [last_component(name) for name in block["others"]]
     own = "reads its own tokens" if len(others) == 1 else "read their own tokens"
     names = f"The student has the tokenizer of {last_component(block['student'])}; {' and '.join(others)} {own}"
-    return [f"{names} of the same texts.", cuts(block)]
+    return [f"{names} of the same texts.", cuts(block), *_shares(block["rows"]["train"])]
+
+
+def _shares(train: Mapping[str, int]) -> list[str]:
+    """Return which of the student's tokens, and of its words, could be compared; [] for files that do not tell."""
+    if "tokens" not in train:
+        return []
+    found = [
+        f"{_part(train, 'aligned', 'tokens')} of the student's tokens have tokens of the teacher's on the same "
+        "characters; terms on states of tokens are over these."
+    ]
+    if "words" in train:
+        found.append(
+            f"For {_part(train, 'matched', 'words')} of the words that it is to predict the teacher has an output; "
+            "soft targets skip the others."
+        )
+    return found
+
+
+def _part(counts: Mapping[str, int], part: str, whole: str) -> str:
+    return f"{percent(counts[part] / max(counts[whole], 1))} ({counts[part]:,} of {counts[whole]:,})"
+
+
+def participation(block: Mapping[str, Any]) -> str:
+    """Return which rows, tokens and words took part, from the block `tokenizers` of `results.json`."""
+    return " ".join([cuts(block), *_shares(block["rows"]["train"])])
 
 
 def vocabulary_sentence(block: Mapping[str, Any]) -> str:

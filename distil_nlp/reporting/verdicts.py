@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distil_nlp.reporting.export import gate_failure
 from distil_nlp.reporting.formatting import decimal, percent, plural, points
 from distil_nlp.reporting.scores import (
     LABELS_ONLY,
@@ -235,6 +236,10 @@ def _few_rows(run: RunResults) -> str | None:
     return f"Scores are of {plural(rows, run.kind.row_name)}: differences of a few points are chance."
 
 
+def _int8_below_gate(run: RunResults) -> str | None:
+    return gate_failure(run) or None
+
+
 RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("stop", _teacher_at_floor),
     ("stop", _student_at_floor),
@@ -250,5 +255,6 @@ RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("note", _single_seed),
     ("note", _few_training_rows_scored),
     ("note", _few_rows),
+    ("note", _int8_below_gate),
 )
-"""From the most to the least important. What a quantised copy of the student loses goes between the cautions."""
+"""From the most to the least important."""

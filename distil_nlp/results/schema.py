@@ -231,6 +231,19 @@ class TokenizedRows(Block):
 
     rows: int = described("All rows, each of which took part.")
     cut: int = described("Rows whose text was cut, where the first of the tokenizers comes to `data.max_length`.")
+    tokens: int = described("Tokens of the student's, special ones included.", absent="in files of older versions")
+    aligned: int = described(
+        "Of these, those with tokens of the first other tokenizer on the same characters.",
+        absent="in files of older versions",
+    )
+    words: int = described(
+        "Words that have a label (`tokens`), or tokens that may be masked (`mlm`).",
+        absent="unless outputs are of tokens",
+    )
+    matched: int = described(
+        "Of these, those that both models read (`tokens`), or that are one token in both vocabularies (`mlm`).",
+        absent="unless outputs are of tokens",
+    )
 
 
 class Tokenizers(Block):
@@ -288,7 +301,9 @@ class LatencySetting(Block):
     )
     tokens: float = described("Mean tokens of a row, without padding.")
     threads: int | None = described("CPU threads of torch.", null="on a GPU")
-    models: dict[ModelName, Latency] = described("Latencies of `teacher`, `student` and each of its exits.")
+    models: dict[ModelName, Latency] = described(
+        "Latencies of `teacher`, `student` and each of its exits; of exported models in `export.efficiency`."
+    )
 
 
 class ModelCost(Block):
@@ -347,16 +362,19 @@ class RowWeights(Block):
     counts: list[int] = described("Rows by weight, in bins of equal width from 0 to 1.")
 
 
+_WITH_GAPS = "for answers that some evaluation rows have not"
+
+
 class TeacherScores(Block):
     """One teacher of an ensemble."""
 
-    name: str = described("Name on the Hub, or a folder.")
-    revision: str | None = described("Commit on the Hub.", null="for a folder")
+    name: str = described("Name on the Hub, or a folder; words for answers in the data's columns.")
+    revision: str | None = described("Commit on the Hub.", null="for a folder, and for answers")
     weight: float = described("Its weight in the recipe.")
-    metrics: MetricValues = described("Its own scores; keys as in `teacher.metrics`.")
-    interval: ScoreInterval = described("Its headline metric, with its interval.")
+    metrics: MetricValues = described("Its own scores; keys as in `teacher.metrics`.", absent=_WITH_GAPS)
+    interval: ScoreInterval = described("Its headline metric, with its interval.", absent=_WITH_GAPS)
     without: OthersScores = described(
-        "Scores of the ensemble without it.", absent="for `mlm`, and where no other teacher has a weight above 0"
+        "Scores of the ensemble without it.", absent="for `mlm`, and where no other model has a weight above 0"
     )
     row_weights: RowWeights = described("How much it counts in a row.", absent="for `mlm`")
 
@@ -365,12 +383,14 @@ _NO_MODEL = "where answers in the data's columns teach (`answers`)"
 
 
 class Answers(Block):
-    """Answers in the data's columns (`teacher.columns`), which teach instead of a model."""
+    """Answers in the data's columns, which teach instead of a model (`teacher.columns`) or beside (`ensemble`)."""
 
     form: Literal["probabilities", "logits", "scores", "label"] = described("Form of the columns.")
     source: str | None = described("Who made them, by the recipe.", null="if it does not say")
     rows: int = described("Training rows.")
-    answered: int = described("Training rows with an answer; the others learn from their labels alone.")
+    answered: int = described(
+        "Training rows with an answer; of the others labels alone are learnt, or the models' outputs."
+    )
     training_score: Number = described(
         "The headline metric of the answers against the labels of training rows.", null="without rows that have both"
     )
@@ -391,7 +411,9 @@ class Teacher(ModelCost):
     encoder_parameters: int = described("Parameters of the encoder's layers.", absent=_NO_MODEL)
     embedding_parameters: int = described("Parameters of the embeddings.", absent=_NO_MODEL)
     size_mb: float = described("Weights in the model's dtype, in megabytes (10⁶ bytes).", absent=_NO_MODEL)
-    answers: Answers = described("Answers that teach; `name` is what the student was made of.", absent="for a model")
+    answers: Answers = described(
+        "Answers that teach; without a model that does, `name` is what the student was made of.", absent="for models"
+    )
     name: str = described("Name on the Hub, or a folder.")
     ensemble: list[str] | None = described("Further teachers, whose outputs are mixed.", null="for one teacher")
     members: list[TeacherScores] = described("Each teacher of an ensemble, the first included.", absent="for one")
@@ -731,6 +753,78 @@ class Efficiency(Block):
     )
 
 
+class ExportSettings(Block):
+    """The section `export` of the recipe, as it was when the student was exported."""
+
+    onnx: bool = described("Whether the run itself exported its student.")
+    int8: Literal["dynamic", "static", "off"] = described("The int8 copy that was asked for.")
+    int8_layers: Literal["all", "feed_forward"] = described("What of it is int8.")
+    reduce_range: bool | None = described("Weights of 7 bits.", null="for what the machine needs")
+    calibration_rows: int = described("Training rows for `static`.")
+    gate: float = described("Share of the ONNX model's headline score that the int8 copy must keep.")
+    latency: Literal["full", "quick", "off"] = described("How long the models were timed.")
+
+
+class Int8Copy(Block):
+    """How the int8 copy was made."""
+
+    method: Literal["dynamic", "static"] = described("Ranges of activations: taken in each forward, or calibrated.")
+    layers: Literal["all", "feed_forward"] = described("What of it is int8.")
+    reduce_range: bool = described("True for weights of 7 bits.")
+    calibration_rows: int | None = described("Training rows that ranges were taken from.", null="for `dynamic`")
+
+
+class ExportGate(Block):
+    """What the int8 copy keeps of the ONNX model's headline score on the first evaluation split."""
+
+    threshold: float = described("The share that it must keep (`export.gate`).")
+    kept: Number = described("The share that it keeps.", null="unless the ONNX model's score is above 0")
+    passed: bool = described("True if that is enough: only then `push-to-hub` uploads it.")
+
+
+class ExportedModel(Block):
+    """Size and scores of the teacher, the student, the ONNX model (`onnx`) or its int8 copy (`int8`)."""
+
+    size_mb: float = described(
+        "Of `onnx` and `int8` the file, of the others the weights, in megabytes (10⁶ bytes).",
+        absent="for a teacher that is no model",
+    )
+    file: FileName = described("The file, within `student/`.", absent="for teacher and student")
+    sha256: str = described("SHA-256 of the file.", absent="for teacher and student")
+    metrics: MetricValues = described(
+        "Scores; keys as in `teacher.metrics`. The teacher's are those of the run; the student was scored again, on "
+        "the CPU in float32.",
+        absent="for answers that were not scored",
+    )
+    retention: float = described("Headline score ÷ the teacher's.", absent="for the teacher, or without its score")
+    fidelity: dict[Annotated[str, "measure"], Number] = described(
+        "How alike the predictions are to the student's, on the first evaluation split; keys as in `fidelity`, with "
+        "the student in the teacher's place: `agreement` is the fraction of equal predictions.",
+        absent="for teacher and student",
+    )
+
+
+class ExportResults(Block):
+    """The exported student: `onnx/` in its folder."""
+
+    settings: ExportSettings = described("How it was asked for.")
+    versions: dict[str, str | None] = described("Versions of onnx, onnxscript, onnxruntime, torch and transformers.")
+    exporter: Literal["transformers", "torch"] = described("What traced the student.")
+    inputs: list[str] = described("Inputs of the graph, each (batch, sequence).")
+    outputs: list[str] = described("Outputs of the graph.")
+    difference: float = described(
+        "Largest difference of the graph's outputs to the student's, relative to the largest of these, over random "
+        "tokens of three shapes with padding."
+    )
+    int8: Int8Copy | None = described("The int8 copy.", null="without one")
+    gate: ExportGate | None = described("Its gate.", null="without an int8 copy")
+    models: dict[ModelName, ExportedModel] = described("`teacher`, `student`, `onnx` and `int8`.")
+    efficiency: Efficiency | None = described(
+        "Latencies on the CPU of these models, which took turns; without a teacher that is not at hand any more.",
+        null="if `export.latency` is `off`",
+    )
+
+
 class HistoryEntry(Block):
     """One log entry of training (`loss`), of an evaluation during training (`eval_loss`), or of the probe.
 
@@ -881,6 +975,7 @@ class Results(Block):
     efficiency: Efficiency | None = described(
         "Latencies, and the conditions of the cost measurement.", null="if `evaluation.efficiency` is `off`"
     )
+    export: ExportResults = described("The exported student.", absent="unless it was exported")
     training: Training = described("Training of the run's own student.")
     schemes: Schemes = described("The training schemes.", absent="for plain distillation")
 

@@ -339,7 +339,7 @@ class Recorder:
         if not self.head_rows:
             return None
         rows = call.rows["head"] if self.request.logits else call.rows["head"][:0]
-        chosen = states.flatten(0, 1).index_select(0, rows).unsqueeze(0)
+        chosen = states.flatten(0, 1).index_select(0, rows).unsqueeze(1)  # LayoutLMv3 cuts sequences
         if isinstance(output, tuple):
             return (chosen, *output[1:])
         first = next(iter(output))
@@ -351,7 +351,7 @@ class Recorder:
         assert decoder is not None  # it calls this
         if self.projects and self._measure is None:
             return F.linear(states, decoder.weight, decoder.bias)
-        self._keep_vocabulary(LazyLogits(states.squeeze(0), decoder.weight, decoder.bias))
+        self._keep_vocabulary(LazyLogits(states.squeeze(1), decoder.weight, decoder.bias))
         return states
 
     def _keep_vocabulary(self, vocabulary: LazyLogits) -> None:
@@ -396,7 +396,7 @@ class Recorder:
         sources["states"] = {(layer, ""): call.hidden[layer] for layer in self.request.states}
         logits: Any = None
         if self.request.logits and call.vocabulary is None and call.measured is None:
-            logits = output.logits.squeeze(0) if self.head_rows else output_logits(output)
+            logits = output.logits.squeeze(1) if self.head_rows else output_logits(output)
             if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
                 self._keep_vocabulary(LazyLogits(logits))
                 logits = None

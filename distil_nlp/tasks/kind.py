@@ -53,6 +53,7 @@ class TaskKind:
         task_of_texts: name of the task of the same kind for one text column, where that has another headline metric.
         learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
+        shares_encoder: True if the kind can train together with other tasks on one encoder.
         reads_other_tokens: True if the teacher may have another tokenizer than the student.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
@@ -108,6 +109,7 @@ class TaskKind:
     task_of_texts: str | None = None
     learns_labels: bool = True
     streams: bool = False
+    shares_encoder: bool = True
     reads_other_tokens: bool = True
     can_augment: bool = True
     names_corpus: bool = False
@@ -150,9 +152,23 @@ class TaskKind:
         return self.has_row_outputs and self.is_right_or_wrong
 
     @property
+    def has_vectors(self) -> bool:
+        """True if the output of a text is its vector, which is made of the states of its tokens."""
+        return self.output == "embedding"
+
+    @property
+    def graph_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of an exported model, which clients look for; vectors are made outside of it."""
+        return _GRAPH_OUTPUTS.get(self.output, ("logits",))
+
+    @property
     def is_right_or_wrong(self) -> bool:
         """True if the prediction for a row is right or wrong; False if it is some distance from the label."""
         return self.output in _RIGHT_OR_WRONG
 
 
 _RIGHT_OR_WRONG: frozenset[Output] = frozenset({"distribution", "labels", "spans"})
+_GRAPH_OUTPUTS: dict[Output, tuple[str, ...]] = {
+    "spans": ("start_logits", "end_logits"),
+    "embedding": ("last_hidden_state",),
+}

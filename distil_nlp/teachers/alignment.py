@@ -17,7 +17,7 @@ from distil_nlp.data.encodings import PARTNERED
 from distil_nlp.data.partners import means_of
 from distil_nlp.errors import UserError, listed
 from distil_nlp.losses.registry import TERMS
-from distil_nlp.objective import LossTerm, ModelShape
+from distil_nlp.objective import LossTerm, ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
@@ -78,16 +78,16 @@ def validate_alignment(objective: Objective, request: SignalRequest | None = Non
     Raises:
         UserError: if it does, with the terms that it could have instead.
     """
-    if request is not None and not _reads_pairs(request):
+    if request is not None and not _reads_pairs(request) and not objective.kind.predicts_words:
         return
-    names = [term.name for term in objective.terms if term.needs_teacher and _reads_pairs(term.request("teacher"))]
+    names = [term.name for term in objective.terms if term.needs_teacher and not _is_aligned(term)]
     if not names:
         return
     raise UserError(
         "objective",
         "terms on outputs or on states, where teacher and student have other tokens",
         listed(names),
-        why="attention, relations and gradients at the input are between the tokens of one model alone",
+        why="attention, relations, gradients at the input, and words that one vocabulary lacks, are of one model alone",
         fix=f"leave {'it' if len(names) == 1 else 'them'} out; these work: {', '.join(aligned_terms(objective.kind))}",
     )
 
@@ -100,7 +100,14 @@ def aligned_terms(kind: TaskKind) -> list[str]:
 def _can_be_aligned(term: LossTerm, kind: TaskKind) -> bool:
     with torch.random.fork_rng(devices=[]):
         term.bind(kind, _SHAPE, _SHAPE)
-    return term.needs_teacher and not _reads_pairs(term.request("teacher"))
+    return term.needs_teacher and _is_aligned(term)
+
+
+def _is_aligned(term: LossTerm) -> bool:
+    """Return whether a bound term on a teacher can be had: of a vocabulary, it must know all other words as one."""
+    if isinstance(term, OutputTerm) and term.kind.predicts_words and not term.accepts_top_logits:
+        return False
+    return not _reads_pairs(term.request("teacher"))
 
 
 def _reads_pairs(request: SignalRequest) -> bool:

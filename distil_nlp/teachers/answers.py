@@ -14,6 +14,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.objective import ModelShape, OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.source import TeacherSource
 
 
@@ -52,23 +53,62 @@ class AnswersTeacher(TeacherSource):
         """
         if not hasattr(rows, "__len__"):
             return  # of a stream nothing can be looked at
-        if ANSWERS not in rows[0]:
-            raise UserError(
-                "teacher",
-                f"a column {ANSWERS} in the training rows",
-                "none",
-                why="the teacher's outputs are read from it",
-                fix="add it: a list of logits for each row",
-            )
+        require_answers(rows)
         validate_gaps(self._objective, {"training": rows})
 
     def signals(self, batch: dict[str, Any]) -> Signals:
         """Return the outputs that the batch brings; NaN in rows that no term looks at."""
-        found: Tensor | None = batch.get(ANSWERS)
-        if found is None:  # rows of an evaluation that have none
-            size = (len(batch["input_ids"]), int(self.config.num_labels or 1))
-            found = batch["input_ids"].new_full(size, 0).float().fill_(float("nan"))
-        return Signals(logits=found)
+        return Signals(logits=answers_in(batch, int(self.config.num_labels or 1)))
+
+
+def answers_in(batch: Mapping[str, Any], num_outputs: int) -> Tensor:
+    """Return the answers that a batch brings, (rows, outputs); NaN for rows of an evaluation that have none."""
+    found: Tensor | None = batch.get(ANSWERS)
+    if found is not None:
+        return found
+    return batch["input_ids"].new_full((len(batch["input_ids"]), num_outputs), 0).float().fill_(float("nan"))
+
+
+def require_answers(rows: Any) -> None:
+    """Raise UserError for training rows without a column of answers."""
+    if ANSWERS not in rows[0]:
+        raise UserError(
+            "teacher",
+            f"a column {ANSWERS} in the training rows",
+            "none",
+            why="the teacher's outputs are read from it",
+            fix="add it: a list of logits for each row",
+        )
+
+
+def validate_answered_kind(kind: TaskKind, where: str) -> None:
+    """Raise UserError for a kind of task that a column cannot have answers of."""
+    if not kind.has_row_outputs or kind.output not in ("distribution", "number", "labels"):
+        raise UserError(
+            where,
+            "classification, regression or multilabel",
+            kind.title,
+            why="a column has one answer a row: probabilities, logits, a number or a label",
+            fix="name models that teach, and leave columns out",
+        )
+
+
+def validate_unchanged_rows(augmentations: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for rows that are changed or made, beside answers.
+
+    Args:
+        augmentations: `cutoff`, `mixup` and `replacement` → their settings, or None.
+        where: recipe key of the answers.
+    """
+    changing = [f"data.augmentation.{name}" for name, part in augmentations.items() if part is not None]
+    if changing:
+        raise UserError(
+            ", ".join(changing),
+            f"none with {where}",
+            "rows that are changed or made",
+            why="the answers are to the rows as the data has them",
+            fix="leave one of the two out",
+        )
 
 
 def validate_answers(objective: Objective, augmentations: Mapping[str, Any]) -> None:
@@ -78,14 +118,7 @@ def validate_answers(objective: Objective, augmentations: Mapping[str, Any]) -> 
         objective: its kind of task and its terms are checked; need not be bound.
         augmentations: `cutoff`, `mixup` and `replacement` → their settings, or None.
     """
-    if not objective.kind.has_row_outputs or objective.kind.output not in ("distribution", "number", "labels"):
-        raise UserError(
-            "teacher.columns",
-            "classification, regression or multilabel",
-            objective.kind.title,
-            why="a column has one answer a row: probabilities, logits, a number or a label",
-            fix="name a model in teacher.name, and leave teacher.columns out",
-        )
+    validate_answered_kind(objective.kind, "teacher.columns")
     needing = [term for term in objective.terms if term.needs_teacher]
     layers = [f"objective.{term.name}" for term in needing if not isinstance(term, OutputTerm)]
     if layers:
@@ -104,15 +137,7 @@ def validate_answers(objective: Objective, augmentations: Mapping[str, Any]) -> 
             why="nothing would read them",
             fix="add soft_target_kl (logit_mse for regression), or leave teacher.columns out",
         )
-    changing = [f"data.augmentation.{name}" for name, part in augmentations.items() if part is not None]
-    if changing:
-        raise UserError(
-            ", ".join(changing),
-            "none with teacher.columns",
-            "rows that are changed or made",
-            why="the answers are to the rows as the data has them",
-            fix="leave one of the two out",
-        )
+    validate_unchanged_rows(augmentations, "teacher.columns")
 
 
 def validate_gaps(objective: Objective, splits: Mapping[str, Any]) -> None:

@@ -23,7 +23,8 @@ class Ensemble(nn.Module):
 
     By itself it knows neither labels nor a student, so that its forward, and its score, has `correctness` weights as
     `confidence` ones, and `student_uncertainty` as `fixed` ones; probabilities are mixed unsoftened. In training,
-    `EnsembleTeacher` asks each member for itself, and mixes as the `Mixing` says.
+    `EnsembleTeacher` asks each member for itself, and mixes as the `Mixing` says. Answers in the data's columns, of
+    which the forward knows nothing, can be one more teacher in training: the last weight is theirs.
 
     Args:
         teachers: models with the same kind of head, vocabulary and labels, of any depth and width; they are put into
@@ -50,8 +51,8 @@ class Ensemble(nn.Module):
                 fix="use models of the same vocabulary and task",
             )
         mixing = mixing or Mixing((1.0,) * len(teachers))
-        if len(mixing.weights) != len(teachers):
-            raise UserError("teacher.ensemble", f"{len(teachers)} weights, one a teacher", str(len(mixing.weights)))
+        if len(mixing.models) != len(teachers):
+            raise UserError("teacher.ensemble", f"{len(teachers)} weights, one a teacher", str(len(mixing.models)))
         self.encodings = tuple(encodings or [OWN] * len(teachers))
         self.members = cast(Sequence[PreTrainedModel], nn.ModuleList(teachers))
         self.mixing = replace(mixing, sizes=tuple(_num_parameters(model) for model in teachers))
@@ -69,9 +70,10 @@ class Ensemble(nn.Module):
         A teacher that reads other tokens is given those in the columns of its encoding, or else the student's.
         """
         own = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        active, inputs = self.mixing.active, {**own, **further}
+        mixing, inputs = self.mixing.of(self.mixing.models), {**own, **further}
+        active = mixing.active
         outputs = {number: self._run(number, inputs) for number in sorted({0, *active})}
-        outputs[0].logits = self.mixing.of(active).mixed([output_logits(outputs[number]) for number in active])
+        outputs[0].logits = mixing.of(active).mixed([output_logits(outputs[number]) for number in active])
         return outputs[0]
 
     def _run(self, number: int, inputs: Mapping[str, Any]) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from distil_nlp.data.encodings import columns_of
-from distil_nlp.data.row_sets import RowCollator, logit_labels
+from distil_nlp.data.row_sets import ANSWERS, RowCollator, logit_labels
 from distil_nlp.errors import UserError
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments
 from distil_nlp.teachers.alignment import validate_alignment
+from distil_nlp.teachers.answers import answers_in, require_answers, validate_answered_kind
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.mixing import MixedVocabulary, Mixing
@@ -30,6 +31,9 @@ class EnsembleTeacher(TeacherSource):
     is cached (of each teacher only its likeliest words are there, which are not those of another), and for terms that
     differentiate the teacher's own loss.
 
+    Where the mixing has answers, the last teacher is the column of answers in the rows (`AnswersTeacher`); in a row
+    without an answer the models alone count.
+
     Args:
         model: the teachers, how they are mixed, and the tokens that each of them reads.
         caches: settings of each one's cache; None to ask the models.
@@ -41,6 +45,7 @@ class EnsembleTeacher(TeacherSource):
         self.model, self.caches = model, caches
         pairs = zip(model.members, model.encodings, strict=True)
         self.inputs = frozenset().union(*(columns_of(forward_arguments(one), encoding) for one, encoding in pairs))
+        self.inputs |= {ANSWERS} if model.mixing.has_answers else frozenset()
         self._mixing = model.mixing
         self._sources: dict[int, FrozenTeacher] = {}
 
@@ -83,6 +88,8 @@ class EnsembleTeacher(TeacherSource):
 
     def prepare(self, rows: Any, collator: RowCollator, **options: Any) -> None:
         """Prepare each teacher, one after another; the collator then reads from all their caches."""
+        if self._mixing.has_answers and hasattr(rows, "__len__"):
+            require_answers(rows)
         for source in self._sources.values():
             columns = collator.columns - (self.inputs - source.inputs)  # as if it were the only teacher
             source.prepare(rows, replace(collator, columns=columns, lookup_outputs=None), **options)
@@ -97,14 +104,17 @@ class EnsembleTeacher(TeacherSource):
         first = found.get(0, Signals())
         if not self._gives_logits:
             return first
+        is_cached = "cached_outputs" in batch and self._objective.kind.level == "sequence"
+        rows = batch["rows"]["sequences"] if is_cached else None  # fillers are in no cache
+        if self._mixing.has_answers:
+            answers = answers_in(batch, int(self.model.config.num_labels or 1))
+            found[self._mixing.models[-1] + 1] = Signals(logits=answers if rows is None else answers[rows])
         mixing, members = self._mixing.of(self._mixing.active), [found[number] for number in self._mixing.active]
         if len(members) == 1:
             return replace(first, logits=members[0].logits, vocabulary=members[0].vocabulary)
         labels = logit_labels(batch, self._objective.kind)
         if self._objective.kind.predicts_words:
             return replace(first, vocabulary=MixedVocabulary(mixing, tuple(one.vocabulary for one in members), labels))
-        is_cached = "cached_outputs" in batch and self._objective.kind.level == "sequence"
-        rows = batch["rows"]["sequences"] if is_cached else None  # fillers are in no cache
         return replace(first, logits=mixing.outputs([one.logits for one in members], labels, rows))
 
     def _signals_of_each(self, batch: dict[str, Any]) -> dict[int, Signals]:
@@ -123,7 +133,7 @@ class EnsembleTeacher(TeacherSource):
 
 def _requests(mixing: Mixing, request: SignalRequest) -> dict[int, SignalRequest]:
     """Return the signals that are captured of each teacher that is asked: of all but the first, the logits alone."""
-    active = mixing.active if request.logits else []
+    active = [number for number in mixing.models if mixing.weights[number]] if request.logits else []
     first = {0: replace(request, logits=0 in active)} if 0 in active or request.has_layers else {}
     return first | {number: SignalRequest(logits=True) for number in active if number}
 
@@ -149,6 +159,8 @@ def validate_mixing(mixing: Mixing, objective: Objective, is_cached: bool) -> No
         objective: its kind and its terms; need not be bound.
         is_cached: whether the teachers' outputs for the training rows are cached.
     """
+    if mixing.has_answers:
+        _validate_answers(mixing, objective)
     if mixing.is_constant:
         return
     key = "teacher.mix" if mixing.weighting == "fixed" else "teacher.weighting"
@@ -192,5 +204,34 @@ def validate_mixing(mixing: Mixing, objective: Objective, is_cached: bool) -> No
             "false with teacher.mix=probabilities",
             "true",
             why="the softened mean, which the term reads, does not tell how sure the unsoftened one is",
+            fix="leave one of the two out",
+        )
+
+
+def _validate_answers(mixing: Mixing, objective: Objective) -> None:
+    """Raise UserError for answers that cannot be one of the teachers."""
+    validate_answered_kind(objective.kind, "teacher.ensemble")
+    if not any(mixing.weights[number] for number in mixing.models):
+        raise UserError(
+            "teacher.weight",
+            "a model with a weight above 0 beside the answers",
+            "0 for all of them",
+            why="rows without an answer would have no teacher",
+            fix="raise a weight, or name the columns in teacher.columns, and no ensemble",
+        )
+    if mixing.weighting != "fixed":
+        raise UserError(
+            "teacher.weighting",
+            "fixed with answers in teacher.ensemble",
+            mixing.weighting,
+            why="how sure answers are is not comparable with how sure a model is",
+            fix="leave it out; teacher.weight and the weights in teacher.ensemble apply",
+        )
+    if _differentiates(objective):
+        raise UserError(
+            "objective.input_gradient",
+            "none with answers in teacher.ensemble",
+            "some",
+            why="answers do not depend on the embeddings that it differentiates by",
             fix="leave one of the two out",
         )

@@ -124,6 +124,8 @@ class Mixing:
         weighting: what a row's weights follow: nothing (`fixed`), each teacher's own certainty (`confidence`), its
             cross-entropy with the label (`correctness`), or the student's entropy (`student_uncertainty`).
         sizes: parameters of each teacher, which `student_uncertainty` orders them by; of equals the first is larger.
+        has_answers: True if the last of the teachers are answers in the data's columns, NaN in rows without one: there
+            the others' weights are divided by their own sum.
 
     Raises:
         UserError: if no weight is above 0, or one is below.
@@ -133,6 +135,7 @@ class Mixing:
     mix: Mix = "logits"
     weighting: Weighting = "fixed"
     sizes: tuple[int, ...] = ()
+    has_answers: bool = False
 
     def __post_init__(self) -> None:
         if min(self.weights) < 0 or not max(self.weights) > 0:
@@ -159,22 +162,31 @@ class Mixing:
         """Whether mixed logits depend neither on the row's weights nor on the temperature at which they are read."""
         return len(self.active) == 1 or (self.mix == "logits" and self.weighting == "fixed")
 
+    @property
+    def models(self) -> list[int]:
+        """The numbers of the teachers that are models."""
+        return [*range(len(self.weights) - self.has_answers)]
+
     def of(self, numbers: Sequence[int]) -> Mixing:
         """Return the mixing of some of the teachers alone."""
-        sizes = [self.sizes[number] for number in numbers] if self.sizes else []
-        return replace(self, weights=tuple(self.weights[number] for number in numbers), sizes=tuple(sizes))
+        sizes = tuple(self.sizes[number] for number in numbers if number < len(self.sizes))
+        weights, has_answers = tuple(self.weights[number] for number in numbers), self.has_answers
+        has_answers &= len(self.weights) - 1 in numbers
+        return replace(self, weights=weights, sizes=sizes, has_answers=has_answers)
 
     def row_weights(self, logits: Sequence[Tensor], labels: Tensor | None = None, student: Any = None) -> Tensor:
         """Return the weight of each teacher in each row, (teachers, …); those of a row sum to 1.
 
         Args:
-            logits: of each teacher, (…, classes).
+            logits: of each teacher, (…, classes); NaN in rows where there is no answer.
             labels: (…); without them `correctness` is `confidence`.
             student: the student's logits, (…, classes); without them `student_uncertainty` is `fixed`.
         """
         active = self.active
         found = self.of(active)._method_weights(torch.stack([logits[number] for number in active]), labels, student)
         own = [found[place] * self.weights[number] for place, number in enumerate(active)]
+        if self.has_answers:
+            own[-1] = own[-1] * _is_answered(logits[-1]) if len(logits) - 1 in active else own[-1]
         total = torch.stack(own).sum(0)
         parts = dict(zip(active, own, strict=True))
         return torch.stack([parts[k] / total if k in parts else torch.zeros_like(total) for k in range(len(logits))])
@@ -202,9 +214,12 @@ class Mixing:
         if len(active) == 1:
             return logits[active[0]]
         chosen = [logits[number] for number in active]
-        if self.is_constant and len({self.weights[number] for number in active}) == 1:
+        own = self.of(active)
+        if own.is_constant and not own.has_answers and len(set(own.weights)) == 1:
             return torch.stack(chosen).mean(0)
-        weights = self.of(active).row_weights(chosen, labels, student)
+        weights = own.row_weights(chosen, labels, student)
+        if own.has_answers:
+            chosen[-1] = chosen[-1].nan_to_num()  # of weight 0 there
         if self.mix == "logits":
             return geometric_mean(torch.stack(chosen), weights)
         return arithmetic_mean(torch.stack(chosen), weights, temperature)
@@ -220,6 +235,10 @@ class Mixing:
             rows: positions in the batch of the rows that the logits are of; None for all of them, in order.
         """
         return self.mixed(logits) if self.is_constant else MixedLogits(self, tuple(logits), labels, rows)
+
+
+def _is_answered(logits: Tensor) -> Tensor:
+    return ~logits.isnan().any(-1)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
+from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.encodings import OWN, batch_of, columns_of, rows_of
 from distil_nlp.data.row_sets import RowCollator, present_tokens
 from distil_nlp.errors import UserError
@@ -28,6 +29,7 @@ from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments, forward_with_signals
 from distil_nlp.teachers.alignment import aligned_signals, request_of_all_tokens, validate_alignment
 from distil_nlp.teachers.cache import CacheConfig, CachedSignals, TeacherCache, open_or_build_cache
+from distil_nlp.teachers.common_words import CommonWords
 
 _FROZEN = "_distil_nlp_frozen"
 """The attribute of a frozen model: who froze it, and its parameters and modules that were in training."""
@@ -135,12 +137,13 @@ class FrozenTeacher(TeacherSource):
     Args:
         model: a `PreTrainedModel` or an `Ensemble`; it is frozen by `attach`.
         encoding: the tokens that it reads, where they are not the student's; see `distil_nlp.data.encodings`.
+        vocabulary: the words that it has in common with the student, where words of two vocabularies are predicted.
     """
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel, encoding: str = OWN):
-        self.model, self.encoding = model, encoding
+    def __init__(self, model: PreTrainedModel, encoding: str = OWN, vocabulary: CommonVocabulary | None = None):
+        self.model, self.encoding, self.vocabulary = model, encoding, vocabulary
         self.inputs = columns_of(forward_arguments(model), encoding)
         self._hooks: list[Recorder | EmbeddingMixer | Freeze] = []
 
@@ -157,11 +160,24 @@ class FrozenTeacher(TeacherSource):
         self._wanted = self.request
         if self.encoding != OWN:
             validate_alignment(objective, self.request)
+            if self.request.logits and objective.kind.predicts_words:
+                self._require_vocabulary()
             self.request = request_of_all_tokens(self._wanted)
         on_tokens = objective.kind.level == "token"
         projects = not objective.kind.predicts_words
         self._recorder = Recorder(self.model, self.request, head_rows=on_tokens, projects=projects)
         self._hooks = [Freeze(self.model), self._recorder, *([EmbeddingMixer(self.model)] if mixes else [])]
+
+    def _require_vocabulary(self) -> None:
+        """Raise UserError unless it is known which words are those of the student's."""
+        if self.vocabulary is None:
+            raise UserError(
+                None,
+                "the words that teacher and student have in common, where the teacher reads other tokens",
+                "none",
+                why="a distribution over the words of the one is none over those of the other",
+                fix="pass FrozenTeacher(model, 'teacher_', CommonVocabulary.of(student_tokenizer, teacher_tokenizer))",
+            )
 
     @property
     def encodings(self) -> list[str]:
@@ -186,6 +202,8 @@ class FrozenTeacher(TeacherSource):
     def _aligned(self, found: Signals, batch: dict[str, Any]) -> Signals:
         if self.encoding == OWN:
             return found
+        if found.vocabulary is not None and self.vocabulary is not None:
+            found.vocabulary = CommonWords(found.vocabulary, *map(torch.from_numpy, self.vocabulary.merged))
         return aligned_signals(found, self._wanted, batch, self.objective.kind)
 
     def _run(self, batch: dict[str, Any]) -> Signals:
@@ -219,6 +237,16 @@ class CachedTeacher(FrozenTeacher):
         super().__init__(model, encoding)
         self.config = config
         self.cache: TeacherCache | None = None
+
+    def _require_vocabulary(self) -> None:
+        """Raise UserError: the teacher's masks are those of the student's tokens, which its own rows do not tell."""
+        raise UserError(
+            "teacher.cache",
+            "none where words of two vocabularies are predicted",
+            "some",
+            why="a teacher's likeliest words are cached, and not all of them are the student's",
+            fix="leave teacher.cache out",
+        )
 
     def for_trainer(self) -> TeacherSource:
         """Return the source for one trainer; a copy opens the cache for the collator of its own trainer."""

@@ -52,6 +52,19 @@ class EpochDataLoaders(_Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches shuffled by (seed, epoch) alone; rows of weight 0 fill up the last one."""
+        rows = self.prepare_teacher()
+        if isinstance(rows, IterableDataset):
+            return self._stream_dataloader(rows)
+        return self._get_dataloader(
+            self.epoch_rows(),
+            "Training",
+            self._train_batch_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def prepare_teacher(self) -> Any:
+        """Prepare the teacher for the training rows, and return these."""
         if self.train_dataset is None:
             raise ValueError("Trainer: training requires a train_dataset.")
         rows = self.train_dataset
@@ -67,15 +80,16 @@ class EpochDataLoaders(_Trainer):
         self._preemption.stop_if_told()
         if self.replacement is not None:
             self.replacement.to(self.args.device)  # from which another trainer may have taken it
-        if isinstance(rows, IterableDataset):
-            return self._stream_dataloader(rows)
-        return self._get_dataloader(
-            EpochRows(rows, self.source.cached_epochs, self.cutoff, self.mixup, self.source.reads_row_numbers),
-            "Training",
-            self._train_batch_size,
-            sampler_fn=self._get_train_sampler,
-            is_training=True,
-        )
+        return rows
+
+    def epoch_rows(self) -> EpochRows:
+        """Return the training rows as an `EpochSampler` reads them, once the teacher is prepared."""
+        columns = self.source.cached_epochs, self.cutoff, self.mixup, self.source.reads_row_numbers
+        return EpochRows(self.train_dataset, *columns)
+
+    def epoch_sampler(self, rows: EpochRows) -> EpochSampler:
+        """Return the sampler of the training rows."""
+        return self._get_train_sampler(rows)
 
     def _stream_dataloader(self, rows: IterableDataset) -> DataLoader:
         """Return batches of an endless stream, pass after pass; each process reads its own part.
@@ -123,7 +137,7 @@ class EpochDataLoaders(_Trainer):
         """Return batches of a test set, as for evaluation."""
         return self.get_eval_dataloader(test_dataset)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows, args = train_dataset.rows, self.args
         size = self.data_collator.group_size
         if size:

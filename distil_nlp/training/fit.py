@@ -86,6 +86,30 @@ def fit(
         UserError: if memory runs out, a term or the weights are not finite, or a checkpoint is of something else.
         Preempted: on SIGTERM, once a checkpoint is saved.
     """
+    record = train_to_end(trainer, title=title, section=section, memory_remedy=memory_remedy, provenance=provenance)
+    state = trainer.student_state()
+    model = trainer.detach()
+    finished = finish(model)
+    record |= finished.record
+    if trainer.args.should_save:
+        for name, further in finished.further.items():
+            with atomic_folder(model_folder.parent / name) as partial:
+                _save(further, further.state_dict(), tokenizer, partial)
+        own = state if finished.student is model else finished.student.state_dict()
+        save_with_record(finished.student, own, tokenizer, model_folder, record_file, record, provenance)
+    trainer.accelerator.wait_for_everyone()
+    return record
+
+
+def train_to_end(
+    trainer: DistillationTrainer,
+    *,
+    title: str | None = None,
+    section: str = "training",
+    memory_remedy: str | None = None,
+    provenance: Provenance | None = None,
+) -> dict[str, Any]:
+    """Train, from the last complete checkpoint on, and return the record of the training; see `fit`."""
     args = trainer.args
     checkpoint = last_complete_checkpoint(str(args.output_dir))
     if title:
@@ -103,22 +127,24 @@ def fit(
     record = _record(trainer, checkpoint)
     if args.torch_compile:
         record["compiled_graphs"] = compiled_graphs() - graphs
-    state = trainer.student_state()
-    model = trainer.detach()
-    finished = finish(model)
-    record |= finished.record
-    beside = {"provenance": provenance and provenance.to_dict()}
-    if args.should_save:
-        for name, further in finished.further.items():
-            with atomic_folder(model_folder.parent / name) as partial:
-                _save(further, further.state_dict(), tokenizer, partial)
-        with atomic_folder(model_folder) as partial:
-            own = state if finished.student is model else finished.student.state_dict()
-            _save(finished.student, own, tokenizer, partial)
-            if record_file is not None:
-                write_atomically(record_file, json.dumps(record | beside | {"weights": weight_checksums(partial)}))
-    trainer.accelerator.wait_for_everyone()
     return record
+
+
+def save_with_record(
+    model: PreTrainedModel,
+    state: dict[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    record_file: Path | None,
+    record: dict[str, Any],
+    provenance: Provenance | None,
+) -> None:
+    """Write a plain model and its tokenizer into a folder, as a whole or not at all, and the record before that."""
+    beside = {"provenance": provenance and provenance.to_dict()}
+    with atomic_folder(folder) as partial:
+        _save(model, state, tokenizer, partial)
+        if record_file is not None:
+            write_atomically(record_file, json.dumps(record | beside | {"weights": weight_checksums(partial)}))
 
 
 def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, Any]:

@@ -153,13 +153,17 @@ class TermLogging(_Trainer):
             self.last_terms = self.last_terms | self._term_means
         return self._term_means
 
+    def broken_terms(self) -> list[str]:
+        """Return the names of terms that were NaN or infinite since training started, on any process."""
+        return self._train_meter.not_finite(self.accelerator, self.objective.names)
+
     def raise_if_not_finite(self) -> None:
         """Raise an error if a term was NaN or infinite since the last log; called before a save.
 
         Raises:
             UserError: naming those terms.
         """
-        bad = self._train_meter.not_finite(self.accelerator, self.objective.names)
+        bad = self.broken_terms()
         if bad:
             last = self.state.global_step
             raise UserError(

@@ -115,7 +115,7 @@ def load_tree_data(recipe: Recipe, recipe_name: str, run: Path | None, output: P
 
 def _check_task(plan: RunPlan) -> None:
     kind = plan.task.kind
-    if plan.has_answers:
+    if plan.recipe.teacher.answers is not None:
         raise UserError(
             "teacher.columns",
             "a teacher that is a model, for a tree",

@@ -9,8 +9,8 @@ from distil_nlp.errors import quoted, shown
 from distil_nlp.redaction import abbreviate_home
 
 IRRELEVANT_KEYS = (
-    "run.", "hub.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder", "plugins",
-    "teacher.columns.source",
+    "run.", "hub.", "export.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
+    "plugins", "teacher.columns.source",
     "evaluation.probe",
 )  # fmt: skip
 """Beginnings of recipe keys that do not change a student; of plugins, their code does, which has a fingerprint."""

@@ -28,6 +28,7 @@ def test_a_wheel_has_every_recipe(tmp_path):
     zipfile.ZipFile(next(wheel.glob("*.whl"))).extractall(unpacked)
     inside = {path.relative_to(unpacked / "distil_nlp/recipes") for path in unpacked.rglob("recipes/**/*.yaml")}
     assert inside == {path.relative_to(ROOT / "recipes") for path in FILES}
+    assert (unpacked / "distil_nlp/recipes/recipe.schema.json").is_file()
     code = f"import sys; sys.path.insert(0, {str(unpacked)!r}); from distil_nlp.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", code, "recipes", "show", "glue"], cwd=tmp_path, capture_output=True)
     assert shown.stdout.strip() == (ROOT / "recipes/glue.yaml").read_bytes().strip()

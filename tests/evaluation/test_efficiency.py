@@ -7,10 +7,12 @@ import torch
 import transformers
 from transformers import BertForMaskedLM
 
+from distil_nlp.data.qa import QACollator
+from distil_nlp.data.ranking import RankingCollator
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.latency import LatencyPlan
 from distil_nlp.signals.sdpa import RECORDING_SDPA
-from tests.helpers import tiny
+from tests.helpers import squad, tiny
 
 VOCABULARY = len(tiny.VOCABULARY)
 
@@ -138,3 +140,16 @@ def test_bfloat16_is_the_same_for_a_frozen_teacher():
     assert found["efficiency"]["dtype"] == "bfloat16"
     assert found["teacher"]["peak_memory_mib"] == found["student"]["peak_memory_mib"]
     assert found["student"]["peak_memory_mib"] != costs(model, model)["student"]["peak_memory_mib"]
+
+
+def test_rows_of_every_collator_are_served():
+    """Prevents a run that ends with an error where a collator reads more than a model does: answers, documents."""
+    plan = LatencyPlan((2,), ("data",), seconds=0.01, forwards=(1, 1), memory=False)
+    pairs = [{"input_ids": [2, 7, 3, 8 + i, 3], "attention_mask": [1] * 5, "labels": [0.0, 1.0]} for i in range(3)]
+    served = {
+        "qa": (tiny.reader(1), squad.windows(3), QACollator(tiny.tokenizer())),
+        "ranking": (tiny.classifier(1, 1), pairs, RankingCollator(tiny.tokenizer())),
+    }
+    for model, rows, collator in served.values():
+        found = measure_efficiency({"student": model}, rows, collator, plan=plan, max_length=40, device="cpu")
+        assert [entry["lengths"] for entry in found["efficiency"]["latency"]] == ["data"]

@@ -99,6 +99,7 @@ CLASSIFIERS = {
     "RobertaPreLayerNorm": {},
     "SqueezeBert": {"embedding_size": 32},
     "Tapas": {"type_vocab_sizes": [3, 2, 2, 2, 2, 2, 2], "type_vocab_size": None},
+    **({"Ultrabert": {"prediction_head_size": 32}} if hasattr(transformers, "UltrabertConfig") else {}),
     "XLM": _XLM,
     "XLMRoberta": {},
     "XLMRobertaXL": {},
@@ -110,11 +111,21 @@ CLASSIFIERS = {
 
 
 def classifier_of(family, **changes):
-    """Return a tiny classifier of four blocks, no two weights alike: norms of ones would hide a mistake."""
+    """Return a tiny classifier of four blocks; see `with_random_norms`."""
+    model_class = getattr(transformers, f"{family}ForSequenceClassification")
+    return with_random_norms(model_class, tiny_config(family, **changes))
+
+
+def tiny_config(family, **changes):
+    """Return the configuration of a tiny model of four blocks."""
     own = _OWN_NAMES if family in ("Funnel", "XLNet") else ()
     fields = {name: size for name, size in _SIZES.items() if name not in own} | CLASSIFIERS[family] | changes
-    model_class = getattr(transformers, f"{family}ForSequenceClassification")
-    config = model_class.config_class(**{name: value for name, value in fields.items() if value is not None})
+    config_class = getattr(transformers, f"{family}Config")
+    return config_class(**{name: value for name, value in fields.items() if value is not None})
+
+
+def with_random_norms(model_class, config):
+    """Return a model with random weights, no two alike: norms of ones would hide a mistake."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)

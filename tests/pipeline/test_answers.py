@@ -142,7 +142,7 @@ def test_a_student_with_a_checkpoint_needs_no_teacher(tmp_path, capsys):
     [
         (["teacher.cache={}"], "there is nothing to cache: the answers are in the data"),
         (["teacher.finetune={}"], "no model teaches, so that none is trained first"),
-        (["teacher.ensemble=[other]"], "answers cannot be a member of an ensemble"),
+        (["teacher.ensemble=[other]"], "beside models, answers are a member: teacher.ensemble=[{columns"),
         (["teacher.self=ema"], "the answers teach, not the student"),
         (["teacher.dtype=bfloat16"], "none has a precision"),
         (["student.replacing={}"], "the teacher's layers would run in place of the student's"),
@@ -184,3 +184,57 @@ def test_other_answers_are_another_run(tmp_path, capsys):
     place.classes(**{**answers(place), "n": [0.5] * 24, "y": [0.5] * 24})
     assert main(["distill", *command]) == 2
     assert "training rows" in one_line(capsys.readouterr().err)
+
+
+IN_ENSEMBLE = "teacher.ensemble=[{columns: {probabilities: {'yes': y, 'no': n}, source: GPT-X}, weight: 0.5}]"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("scored", "gaps"), [(True, ()), (False, (1, 5, 6))])
+def test_answers_teach_beside_a_model(tmp_path, capsys, scored, gaps):
+    """Prevents NaN in rows without an answer, scores of answers that evaluation rows have not, and pages that do not
+    tell who taught."""
+    place = place_of(tmp_path, scored, gaps)
+    place.run(IN_ENSEMBLE, "evaluation.efficiency=quick")
+    shown = capsys.readouterr()
+    told, results = one_spaced(shown.out + shown.err), place.results
+    answered = 24 - len(gaps)
+    assert f"answers by GPT-X to {answered} of 24 training rows" in told
+    assert ("of the other 3 the models’ outputs alone are learnt" in told) == bool(gaps)
+    assert all(np.isfinite(log(place)))
+    teacher = results["teacher"]
+    assert teacher["answers"]["answered"] == answered
+    assert teacher["ensemble"] == ["answers by GPT-X in the data’s columns"]
+    assert teacher["parameters"] == sum(p.numel() for p in tiny.classifier(4).parameters())
+    model, answers = teacher["members"]
+    assert (model["weight"], answers["weight"]) == (1.0, 0.5)
+    assert ("metrics" in answers) == scored
+    assert answers["row_weights"]["mean"] == pytest.approx(1 / 3 if scored else 0, abs=1e-6)
+    if not scored:
+        assert teacher["metrics"] == model["metrics"]  # which alone has outputs for these rows
+    card, report = (one_spaced((place.out / name).read_text()) for name in ("student/README.md", "report/report.md"))
+    for page in (card, report):
+        assert (
+            "learned from a teacher and from answers by GPT-X in the data’s columns, whose logits were averaged" in page
+        )
+    assert f"{answered} of 24 training rows have an answer" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["teacher.ensemble=[{columns: {logits: z}}, {columns: {logits: y}}]"], "one member with columns / got 2"),
+        (["teacher.ensemble=[{columns: {logits: z, probabilities: p}}]"], "one of probabilities, logits, scores"),
+        (["teacher.ensemble=[{columns: {logits: z}}]", "teacher.weight=0"], "a model with a weight above 0"),
+        (["teacher.ensemble=[{columns: {logits: z}}]", "data.augmentation.mixup={}"], "rows that are changed or made"),
+        (["teacher.ensemble=[{columns: {logits: z}}]", "teacher.weighting=correctness"], "fixed with answers in"),
+        (["teacher.ensemble=[{columns: {logits: z}, name: x}]"], "a teacher with a name, or with columns"),
+        (["teacher.ensemble=[{weight: 2}]"], "a teacher with a name, or with columns"),
+        (["teacher.ensemble=[{columns: {logits: z}, revision: x}]"], "no revision beside columns"),
+    ],
+)
+def test_answers_that_do_not_go_with_an_ensemble_are_refused(place, changes, message):
+    """Prevents a member that is dropped in silence, or a traceback hours later."""
+    command = place.command(*changes)
+    with pytest.raises(UserError, match=message):
+        preflight.validate_plan(RunPlan.of(load_recipe(command[0], command[1:]), "tiny"))

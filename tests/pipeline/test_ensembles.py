@@ -95,7 +95,7 @@ def test_each_teacher_is_scored_once_alone_and_left_out(place, monkeypatch, weig
         (["{two}", "teacher.weight=0", "teacher.mix=probabilities"], "two teachers with a weight above 0"),
         (["teacher.ensemble=[{name: x, wieght: 2}]"], "teacher.ensemble.wieght: unknown key; did you mean weight?"),
         (["teacher.ensemble=[{name: x, weight: -1}]"], "teacher.ensemble.weight: expected greater than or equal to 0"),
-        (["teacher.ensemble=[{revision: main}]"], "teacher.ensemble.name: missing"),
+        (["teacher.ensemble=[{revision: main}]"], "teacher.ensemble: expected a teacher with a name, or with columns"),
         (
             ["{further}", "teacher.mix=probabilities", "objective.soft_target_kl.by_confidence=true"],
             "soft_target_kl.by_confidence: expected false with teacher.mix=probabilities",

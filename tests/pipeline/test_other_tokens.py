@@ -60,7 +60,9 @@ def test_a_run_ends_with_results_report_and_card(tmp_path, capsys):
     cut = sum(any(len(one(text)["input_ids"]) > 14 for one in tokenizers) for text in place.texts)
     assert 0 < cut < 24
     block = results["tokenizers"]
-    assert block["rows"]["train"] == {"rows": 24, "cut": cut}
+    train = block["rows"]["train"]
+    assert (train["rows"], train["cut"]) == (24, cut)
+    assert 0 < train["aligned"] == train["tokens"]
     assert (block["student"], block["others"]) == (str(place.folder / "start"), [str(place.folder / "teacher")])
     assert f"All 24 training rows took part; {cut} (" in printed
     assert (
@@ -94,7 +96,7 @@ def test_the_teacher_is_scored_on_its_own_tokens(place):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["objective.hidden_cosine={weight: 1.0}"], "hidden_cosine / why: .* / fix: leave it out; these work: soft_"),
+        (["objective.attention_kl={weight: 1.0}"], "attention_kl / why: .* / fix: leave it out; these work: soft_"),
         (["data.augmentation.cutoff={}"], "data.augmentation.cutoff: expected rows as they are"),
         (["data.augmentation.mixup={}"], "data.augmentation.mixup: expected rows as they are"),
         (["student.generations=2", "student.ema=null"], "student.generations: expected a teacher that teaches alone"),
@@ -109,15 +111,42 @@ def test_what_needs_common_tokens_is_refused(place, capsys, overrides, message):
     assert not (place.folder / "teachers").exists()
 
 
-def test_words_are_not_distilled_across_vocabularies(place, capsys):
-    """Prevents a distribution over one vocabulary that is learned as one over another; tells what is possible."""
+def words(place):
+    """Save models of words, and return the overrides of a run with them."""
+    byte_pairs.mlm_model(4).save_pretrained(place.folder / "teacher")
     tiny.mlm_model(2).save_pretrained(place.folder / "start")
-    (place.folder / "text.txt").write_text("\n".join(tiny.SENTENCES * 20))
-    data = [f"data.path={place.folder / 'text.txt'}", "data.task=mlm", "data.text_columns=null"]
-    assert place.run(*data, "objective.hard_label=null", "objective.pkd=null") == 2
-    error = one_line(capsys.readouterr().err)
-    assert "expected one vocabulary for teacher and student" in error
-    assert "on a task (classification, regression, multilabel) teacher and student may have any tokenizers" in error
+    texts = [f"{text} {word} {i}" for i in range(20) for word in ("the", "zebra") for text in tiny.SENTENCES]
+    (place.folder / "text.txt").write_text("\n".join(texts))
+    data = [f"data.path={place.folder / 'text.txt'}", "data.task=mlm", "data.text_columns=null", "objective.pkd=null"]
+    return [*data, "data.max_length=24", "objective.hidden_cosine={weight: 1.0}", "training.max_steps=2"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.masking={}", "data.masking.whole_words: expected true where teacher and student have vocabularies"),
+        ("teacher.cache={}", "teacher.cache: expected null where"),
+        ("objective.reverse_kl={weight: 1.0}", "got reverse_kl"),
+    ],
+)
+def test_what_needs_one_vocabulary_is_refused(place, capsys, override, message):
+    """Prevents words that are masked for one model alone, and distributions over words that one of them lacks."""
+    assert place.run(*words(place), "data.masking.whole_words=true", override) == 2
+    assert message in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.integration
+def test_words_are_distilled_across_vocabularies(tmp_path, capsys):
+    """Prevents a run of two vocabularies that fails, or tells nothing of skipped words, where it is scored."""
+    place = TwoTokenizers(tmp_path).prepare()
+    more = ("data.masking={whole_words: true}", "evaluation.efficiency=quick")
+    assert place.run(*words(place), *more) == 0
+    train = place.results["tokenizers"]["rows"]["train"]
+    assert 0 < train["matched"] < train["words"] < train["tokens"]
+    assert "fidelity" not in place.results
+    shares = f"({train['matched']:,} of {train['words']:,}) of the words that it is to predict"
+    assert shares in " ".join(capsys.readouterr().out.split())
+    assert shares in (place.out / "report" / "report.md").read_text()
 
 
 def test_a_tokenizer_that_truncates_on_the_left_is_refused(place, capsys):
@@ -150,7 +179,7 @@ def test_other_kinds_of_label_go_the_same_way(place, task):
             place.folder / "teacher"
         )
     assert place.run(f"data.task={task}") == 0
-    assert place.results["tokenizers"]["rows"]["train"] == {"rows": 24, "cut": 0}
+    assert place.results["tokenizers"]["rows"]["train"]["cut"] == 0
 
 
 @pytest.mark.integration

@@ -1,5 +1,6 @@
 """Shipped recipes, broken in two thousand ways: each is run as far as the models, or rejected in words."""
 
+import contextlib
 import copy
 import math
 import random
@@ -10,12 +11,15 @@ import yaml
 from distil_nlp.cli import distill
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline import distill as stages
-from distil_nlp.recipe import complete, dump_recipe, load_recipe
+from distil_nlp.recipe import any_recipe_from, complete, dump_recipe, load_recipe
 from distil_nlp.recipe.yaml_file import parse_yaml
 from distil_nlp.redaction import abbreviate_home
 from tests.helpers import ROOT
 
 SHIPPED = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "schemes").glob("*.yaml")])
+SEVERAL = ROOT / "recipes" / "multitask.yaml"
+"""A recipe of several tasks, which has no single `Recipe` to compare with."""
+SHIPPED.remove(SEVERAL)
 EACH = -(-2000 // len(SHIPPED))
 VALUES = [
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, 10**30, 0.0, -0.5, 0.5, 1e-300, 1e308, math.inf, -math.inf, math.nan,
@@ -209,6 +213,18 @@ def test_the_fuzz_can_fail():
     assert sum(mutated(tree, random.Random(i)) != tree for i in range(50)) > 45
     with pytest.raises(AssertionError, match="was lost"):
         assert_all_kept({"teacher": {"weigth": 1}}, _Nothing(), "")
+
+
+def test_no_broken_list_of_tasks_ends_in_a_traceback():
+    """Prevents `AttributeError` for an entry of `data` that is no section, or has a name that is no text."""
+    tree, taken = parse_yaml(SEVERAL.read_text()), 0
+    for number in range(300):
+        settings = mutated(tree, random.Random(number))
+        if isinstance(settings, dict):
+            with contextlib.suppress(UserError):
+                any_recipe_from(settings)
+                taken += 1
+    assert taken > 10
 
 
 class _Nothing:

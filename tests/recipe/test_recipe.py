@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distil_nlp.errors import UserError
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective.schedule import Schedule
-from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe
+from distil_nlp.recipe import MultitaskRecipe, Recipe, complete, concise, dump_recipe, load_any_recipe, load_recipe
 from tests.helpers import ROOT
 
 RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "schemes").glob("*.yaml")])
@@ -35,13 +35,19 @@ def recipe(tmp_path):
     return load
 
 
+def recipes_in(path):
+    """Return the recipe of a file, or of each task of several."""
+    found = load_any_recipe(path)
+    return [*found.tasks.values()] if isinstance(found, MultitaskRecipe) else [found]
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=[path.name for path in RECIPES])
 def test_each_recipe_loads_and_survives_a_round_trip(path, tmp_path):
     """torchtune's test validated 3 of 197 configs."""
-    found = load_recipe(path)
-    (tmp_path / "again.yaml").write_text(dump_recipe(found), encoding="utf-8")
-    assert load_recipe(tmp_path / "again.yaml") == found
-    assert [name for name in TERMS if getattr(found.objective, name)]
+    for found in recipes_in(path):
+        (tmp_path / "again.yaml").write_text(dump_recipe(found), encoding="utf-8")
+        assert load_recipe(tmp_path / "again.yaml") == found
+        assert [name for name in TERMS if getattr(found.objective, name)]
 
 
 def test_there_are_recipes():
@@ -271,8 +277,8 @@ def test_a_dump_says_what_differs_from_the_defaults(recipe):
 
 def test_the_short_form_and_the_complete_one_are_of_each_other():
     """Prevents a card or a report whose recipe is another than the one in results.json."""
-    for path in RECIPES:
-        settings = load_recipe(path).model_dump(mode="json")
+    for recipe in (recipe for path in RECIPES for recipe in recipes_in(path)):
+        settings = recipe.model_dump(mode="json")
         assert complete(concise(settings)) == settings
         assert concise(concise(settings)) == concise(settings)
     assert concise({"data": {"of_an_older_version": None}, "objective": {"gone": {}}, "gone": 1}) == {

@@ -12,7 +12,7 @@ from distil_nlp.models import choose_layers
 from distil_nlp.objective import LayerTerm, ModelShape
 from distil_nlp.pipeline import builders as build
 from distil_nlp.pipeline.plan import output_folder
-from distil_nlp.recipe import load_recipe, read_yaml, recipe_from
+from distil_nlp.recipe import MultitaskRecipe, load_any_recipe, load_recipe, read_yaml, recipe_from
 from distil_nlp.recipe.sections import Recipe
 from distil_nlp.study.plan import read_plan, recipe_of
 from distil_nlp.tasks import Head
@@ -33,7 +33,9 @@ def checkpoint(folder):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(path, tmp_path):
     """Prevents a shipped recipe whose layers, terms or arguments do not fit together."""
-    recipe = load_recipe(path, ["training.use_cpu=true"])
+    recipe = load_any_recipe(path, ["training.use_cpu=true"])
+    if isinstance(recipe, MultitaskRecipe):
+        recipe = recipe.first
     if recipe.student.name is not None:
         recipe = load_recipe(path, ["training.use_cpu=true", f"student.name={checkpoint(tmp_path / 'student')}"])
     args = build.training_arguments(recipe.training, tmp_path, recipe)

@@ -9,7 +9,7 @@ import torch
 from scipy.special import softmax
 
 from distil_nlp.data import MaskingCollator, TaskCollator
-from distil_nlp.data.row_sets import RowCollator
+from distil_nlp.data.row_sets import ANSWERS, RowCollator
 from distil_nlp.errors import UserError
 from distil_nlp.losses.decoupled_kd import DecoupledKD
 from distil_nlp.losses.hard_labels import HardLabel
@@ -22,6 +22,7 @@ from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import LazyLogits
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher, validate_mixing
 from distil_nlp.teachers.mixing import MixedVocabulary, Mixing
 from distil_nlp.teachers.source import FrozenTeacher
 from distil_nlp.teachers.sources import teacher_source
@@ -355,3 +356,116 @@ def test_what_cannot_be_mixed_is_refused(tmp_path, kind, options, how, message):
     with pytest.raises(UserError, match=message):
         made(tmp_path / "run", kind, ensemble, how.get("terms"), cache=cache)
     assert all(not member._forward_pre_hooks for member in ensemble.members)
+
+
+# Answers in the data's columns beside models ----------------------------------------------------------------------
+
+NONE = [float("nan")] * 3
+
+
+def answers_to(rows, gaps=()):
+    """Return rows with answers, which are NaN where there is none."""
+    return [
+        row | {ANSWERS: NONE if i in gaps else [0.3 * (i % 7) - 1, 0.5 * (i % 3), 2 - 0.4 * (i % 5)]}
+        for i, row in enumerate(rows)
+    ]
+
+
+def with_answers(weights=(1.0, 0.5, 2.0), mix="logits"):
+    """Return two models and answers as one teacher."""
+    members = [tiny.classifier(4, 3, seed=5), tiny.classifier(2, 3, seed=6)]
+    for member in members:
+        member.classifier.weight.data *= 20
+    return Ensemble(members, Mixing(tuple(weights), mix, has_answers=True))
+
+
+@pytest.mark.parametrize("mix", ["logits", "probabilities"])
+def test_a_row_without_an_answer_has_the_mean_of_the_models(mix):
+    """Prevents NaN, or a mean with weights that do not sum to 1: against the formula in float64, row by row."""
+    first, second, third = logits(1), logits(2), logits(3)
+    third[[1, 4]] = float("nan")
+    found = Mixing((1.0, 0.5, 2.0), mix, has_answers=True).mixed([first, second, third], temperature=2.0)
+    for row in range(ROWS):
+        known = [0, 1] if row in (1, 4) else [0, 1, 2]
+        weights = np.array([(1.0, 0.5, 2.0)[k] for k in known]) / sum((1.0, 0.5, 2.0)[k] for k in known)
+        own = np.array([(first, second, third)[k][row].numpy() for k in known])
+        if mix == "logits":
+            expected = softmax((weights[:, None] * own).sum(0) / 2.0)
+        else:
+            expected = (weights[:, None] * softmax(own / 2.0, axis=-1)).sum(0)
+        np.testing.assert_allclose(softmax(found[row].double().numpy() / 2.0), expected, rtol=1e-5)
+    alone = Mixing((1.0, 0.5)).mixed([first, second])
+    torch.testing.assert_close(
+        Mixing((1.0, 0.5, 2.0), has_answers=True).mixed([first, second, third])[[1, 4]], alone[[1, 4]]
+    )
+
+
+@pytest.mark.parametrize("mix", ["logits", "probabilities"])
+def test_answers_of_a_model_beside_models_teach_as_that_model_in_the_ensemble(tmp_path, mix):
+    """Prevents answers that do not follow their rows, or count otherwise than a model that gives the same."""
+    ensemble, rows = with_answers(mix=mix), task_rows(24, 3)
+    third = tiny.classifier(3, 3, seed=8)
+    third.classifier.weight.data *= 20
+    collate = TaskCollator(tiny.tokenizer(), "classification")
+    with torch.no_grad():
+        given = [{k: v for k, v in collate([row]).items() if k != "labels"} for row in rows]
+        found = [third(**one).logits[0].tolist() for one in given]
+    answered = [row | {ANSWERS: answer} for row, answer in zip(rows, found, strict=True)]
+    models = Ensemble([*ensemble.members, third], Mixing((1.0, 0.5, 2.0), mix))
+    terms = [SoftTargetKL(1.0, 2.0), HiddenCosine(1.0), HardLabel(0.5)]
+    curves = []
+    for name, teacher, own in (("models", models, rows), ("answers", with_answers(mix=mix), answered)):
+        student = tiny.classifier(2, 3, seed=1)
+        made = trainer(tmp_path / name, student, teacher_source(teacher), terms, kind="classification", rows=own)
+        made.train()
+        curves.append({key: curve(made, key) for key in ("loss", "soft_target_kl", "hidden_cosine")})
+    for key, values in curves[0].items():
+        assert curves[1][key] == pytest.approx(values, rel=1e-4), key
+
+
+def test_gaps_neither_change_with_micro_batches_nor_with_a_cache(tmp_path):
+    """Prevents answers that are mixed with another row's outputs where batches are cut anew, or models are cached."""
+    rows = answers_to(task_rows(22, 3), gaps=(0, 3, 4, 9, 20))
+    cached = EnsembleTeacher(with_answers(), [CacheConfig(str(tmp_path / "cache"), "float32")] * 2)
+    found = []
+    for name, batch, steps, teacher in (
+        ("whole", 8, 1, EnsembleTeacher(with_answers())),
+        ("parts", 2, 4, EnsembleTeacher(with_answers())),
+        ("cached", 4, 2, cached),
+    ):
+        student = tiny.classifier(2, 3, seed=1)
+        cut = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "max_steps": 6}
+        made = trainer(
+            tmp_path / name, student, teacher, [SoftTargetKL(1.0, 2.0)], kind="classification", rows=rows, **cut
+        )
+        made.train()
+        found.append(curve(made))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
+    assert np.isfinite(found[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("mixing", "terms", "kind", "message"),
+    [
+        (Mixing((0.0, 0.0, 1.0), has_answers=True), [SoftTargetKL()], "classification", "a model with a weight above"),
+        (Mixing((1.0, 1.0, 1.0), "logits", "confidence", has_answers=True), [SoftTargetKL()], "classification",
+         "fixed with answers in teacher.ensemble / got confidence"),
+        (Mixing((1.0, 1.0, 1.0), has_answers=True), [SoftTargetKL(), InputGradient()], "classification",
+         "answers do not depend on the embeddings"),
+        (Mixing((1.0, 1.0, 1.0), has_answers=True), [SoftTargetKL()], "mlm", "classification, regression or multi"),
+    ],
+)  # fmt: skip
+def test_answers_that_cannot_be_one_of_several_are_refused(mixing, terms, kind, message):
+    """Prevents a row without any teacher, or weights of another meaning, instead of a message before the run."""
+    with pytest.raises(UserError, match=message):
+        validate_mixing(mixing, Objective(terms, kind), is_cached=False)
+
+
+def test_rows_without_the_column_are_refused(tmp_path):
+    """Prevents a run that was to learn from answers, and learns from models alone."""
+    student = tiny.classifier(2, 3, seed=1)
+    made = trainer(tmp_path, student, teacher_source(with_answers()), [SoftTargetKL()], kind="classification",
+                   rows=task_rows(8, 3))  # fmt: skip
+    with pytest.raises(UserError, match=f"a column {ANSWERS}"):
+        made.train()

@@ -16,15 +16,15 @@ _INDENT = 10
 
 def run(options: Namespace) -> None:
     with quick_imports():
-        from distil_nlp.recipe import load_recipe
+        from distil_nlp.recipe import load_any_recipe
 
     file = recipe_file(options.recipe)
-    recipe = load_recipe(file, options.overrides)
+    recipe = load_any_recipe(file, options.overrides)
     with quick_imports():  # takes seconds, and mistakes in the recipe are told before
-        from distil_nlp.pipeline.dry_run import dry_run
+        from distil_nlp.pipeline.multitask import dry_run_any
 
     width = max(shutil.get_terminal_size().columns, 2 * _INDENT)
-    for subject, text in dry_run(recipe, file.stem):
+    for subject, text in dry_run_any(recipe, file.stem):
         print(textwrap.fill(f"{subject:{_INDENT}}{text}", width, subsequent_indent=" " * _INDENT), flush=True)
     print("the recipe can be run: nothing was trained or kept")
 

@@ -24,14 +24,14 @@ def precheck(options: Namespace) -> None:
 
 def run(options: Namespace) -> Path:
     with quick_imports():
-        from distil_nlp.recipe import load_recipe
+        from distil_nlp.recipe import load_any_recipe
 
     file = recipe_file(options.recipe)
-    recipe = load_recipe(file, options.overrides)
+    recipe = load_any_recipe(file, options.overrides)
     with quick_imports():  # takes seconds, and mistakes in the recipe are told before
-        from distil_nlp.pipeline.distill import distil
+        from distil_nlp.pipeline.multitask import distil_any
 
-    return distil(recipe, file.stem)
+    return distil_any(recipe, file.stem)
 
 
 COMMAND = Command(

@@ -16,6 +16,7 @@ from distil_nlp.recipe.shipped import (
     TRAINING_SCHEMES,
     describe_file,
     nearest_shipped,
+    schema_file,
     shipped_file,
     shipped_names,
 )
@@ -23,6 +24,12 @@ from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
+_SCHEMA = "schema"
+"""Name of the JSON schema of recipes, beside those of the recipes."""
+_MORE = (
+    "for editors: `distil-nlp recipes copy schema` writes the JSON schema of recipes",
+    "distil-nlp recipes show NAME prints one, with what it needs and gives",
+)
 _GROUPS = {
     "": "recipes, for `distil-nlp distill NAME`",
     TRAINING_SCHEMES: "training schemes: who teaches, and how often",
@@ -52,7 +59,7 @@ def validate(options: Namespace) -> None:
 def run(options: Namespace) -> Path | None:
     if options.action == "list":
         groups = [_group(folder, title) for folder, title in _GROUPS.items()]
-        logger.info("\n\n".join([*groups, "distil-nlp recipes show NAME prints one, with what it needs and gives"]))
+        logger.info("\n\n".join([*groups, *_MORE]))
         return None
     file = _named(options.name)
     if options.action == "show":
@@ -76,7 +83,7 @@ def _sentence(name: str) -> str:
 
 
 def _named(name: str) -> Path:
-    file = shipped_file(name)
+    file = schema_file() if name == _SCHEMA else shipped_file(name)
     if file is None:
         near = nearest_shipped(name)
         fix = f"did you mean {near}?" if near else "see `distil-nlp recipes`"

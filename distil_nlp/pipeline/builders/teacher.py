@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distil_nlp.data import AnswerColumns
+from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.encodings import OWN
 from distil_nlp.models import has_head, load_config
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED
@@ -35,7 +36,7 @@ _SEEDS_APART = 1000
 
 
 def single_teachers(recipe: Recipe) -> list[Recipe]:
-    """Return a recipe for each teacher alone; the teachers of an ensemble are fine-tuned with different seeds."""
+    """Return a recipe for each model that teaches; those of an ensemble are fine-tuned with different seeds."""
     section, recipes = recipe.teacher, []
     alone = {"ensemble": None, **{name: TeacherSection.model_fields[name].default for name in _OF_SEVERAL}}
     for number, member in enumerate(_members(section)):
@@ -48,19 +49,20 @@ def single_teachers(recipe: Recipe) -> list[Recipe]:
 
 
 def _members(section: TeacherSection) -> Sequence[TeacherSection | TeacherMember]:
-    """Return all teachers, the first one first."""
-    return [section, *(section.ensemble or [])]
+    """Return all teachers that are models, the first one first."""
+    return [section, *(one for one in section.ensemble or () if one.columns is None)]
 
 
 def mixing_of(recipe: Recipe) -> Mixing:
-    """Return how the teachers' outputs are mixed.
+    """Return how the teachers' outputs are mixed; answers in the data's columns are the last one.
 
     Raises:
         UserError: if no weight is above 0.
     """
     section = recipe.teacher
-    weights = tuple(member.weight for member in _members(section))
-    return Mixing(weights, section.mix, section.weighting)
+    answers = [member.weight for member in section.ensemble or () if member.columns is not None]
+    weights = (*(member.weight for member in _members(section)), *answers)
+    return Mixing(weights, section.mix, section.weighting, has_answers=bool(answers))
 
 
 def label_names(recipe: Recipe) -> list[str] | None:
@@ -78,7 +80,8 @@ def without_needless_finetuning(recipe: Recipe, kind: TaskKind) -> Recipe:
     section = recipe.teacher
     if section.finetune is None or section.finetune_when == "always":
         return recipe
-    if not all(has_head(load_config(one.name, one.revision), kind) for one in _members(section)):
+    models = [one.teacher for one in single_teachers(recipe)]
+    if not all(has_head(load_config(one.name, one.revision), kind) for one in models):
         return recipe
     logger.info(f"{section.name} has a {kind.head_name} head already, and is not fine-tuned (teacher.finetune_when)")
     return recipe.model_copy(update={"teacher": section.model_copy(update={"finetune": None, "reseed": False})})
@@ -91,8 +94,8 @@ def teacher_cache(recipe: Recipe) -> CacheConfig | None:
 
 
 def answers_of(recipe: Recipe) -> AnswerColumns | None:
-    """Return the columns of the data that teach; None where a model does."""
-    section = recipe.teacher.columns
+    """Return the columns of the data that teach, alone or in an ensemble; None where models do."""
+    section = recipe.teacher.answers
     if section is None:
         return None
     form: Any = section.forms[0]
@@ -114,7 +117,10 @@ def self_teacher(recipe: Recipe, student: PreTrainedModel) -> TeacherSource | No
 
 
 def source_of(
-    recipe: Recipe, teacher: PreTrainedModel | Ensemble, encoding: str = OWN
+    recipe: Recipe,
+    teacher: PreTrainedModel | Ensemble,
+    encoding: str = OWN,
+    vocabulary: CommonVocabulary | None = None,
 ) -> TeacherSource | PreTrainedModel:
     """Return an ensemble as a source with a cache for each teacher, whose name it has; another model as it is.
 
@@ -122,12 +128,15 @@ def source_of(
         recipe: of the student.
         teacher: one model, or several.
         encoding: the tokens that one model reads; where they are not the student's, it is returned as a source too.
+        vocabulary: the words that it has in common with the student, where words of two vocabularies are predicted.
     """
     if not isinstance(teacher, Ensemble):
         cache = teacher_cache(recipe)
         if encoding == OWN:
             return teacher
-        return FrozenTeacher(teacher, encoding) if cache is None else CachedTeacher(teacher, cache, encoding)
+        return (
+            FrozenTeacher(teacher, encoding, vocabulary) if cache is None else CachedTeacher(teacher, cache, encoding)
+        )
     if recipe.teacher.guided == "dense":
         cache = teacher_cache(recipe)
         guides = [cache] * len(teacher.members) if cache else None

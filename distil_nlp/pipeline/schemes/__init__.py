@@ -12,6 +12,7 @@ from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.schemes.ensemble import ENSEMBLE
 from distil_nlp.pipeline.schemes.generations import GENERATIONS
 from distil_nlp.pipeline.schemes.joint import BRANCHES, EARLY_EXITS, PEERS
+from distil_nlp.pipeline.schemes.multitask import MULTITASK
 from distil_nlp.pipeline.schemes.r_drop import R_DROP
 from distil_nlp.pipeline.schemes.replacing import REPLACING
 from distil_nlp.pipeline.schemes.self_teaching import SELF_TEACHING
@@ -33,6 +34,7 @@ SCHEMES = (
     WEIGHT_AVERAGE,
     R_DROP,
     GENERATIONS,
+    MULTITASK,
 )
 """In the order in which they are told."""
 

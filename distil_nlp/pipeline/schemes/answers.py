@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MODEL_KEYS = {
     "cache": "there is nothing to cache: the answers are in the data",
     "finetune": "no model teaches, so that none is trained first",
-    "ensemble": "answers cannot be a member of an ensemble",
+    "ensemble": "beside models, answers are a member: teacher.ensemble=[{columns: {…}, weight: …}]",
     "assistants": "assistants are made of the teacher's layers",
     "checkpoints": "no model teaches, so that it was never trained on a way",
     "self": "the answers teach, not the student",
@@ -51,13 +51,11 @@ def answer_columns(section: ColumnsSection) -> list[str]:
     return list(columns.values() if isinstance(columns, dict) else columns)
 
 
-def _check(plan: RunPlan) -> None:
-    """Raise UserError for what does not go together with answers, or needs a model that teaches."""
-    recipe, section = plan.recipe, plan.recipe.teacher.columns
-    assert section is not None  # or the recipe would not have the scheme
+def check_answer_columns(section: ColumnsSection, where: str) -> None:
+    """Raise UserError unless columns with answers are named in one form."""
     if len(section.forms) != 1:
         raise UserError(
-            "teacher.columns",
+            where,
             "one of probabilities, logits, scores and label",
             ", ".join(section.forms) or "none of them",
             why="they are forms of the same answers",
@@ -65,12 +63,19 @@ def _check(plan: RunPlan) -> None:
         )
     if section.forms != ["label"] and is_set(section, "confidence"):
         raise UserError(
-            "teacher.columns.confidence",
-            "teacher.columns.label beside it",
+            f"{where}.confidence",
+            f"{where}.label beside it",
             section.forms[0],
             why="these have probabilities of their own",
             fix="leave confidence out",
         )
+
+
+def _check(plan: RunPlan) -> None:
+    """Raise UserError for what does not go together with answers, or needs a model that teaches."""
+    recipe, section = plan.recipe, plan.recipe.teacher.columns
+    assert section is not None  # or the recipe would not have the scheme
+    check_answer_columns(section, "teacher.columns")
     for place, keys in (("teacher", _MODEL_KEYS), ("student", _STUDENT_KEYS)):
         for key, why in keys.items():
             if is_set(getattr(recipe, place), key):

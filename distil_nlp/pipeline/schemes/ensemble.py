@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.schemes.answers import check_answer_columns
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.teachers import ensemble_sentence
 from distil_nlp.results import RunResults
+from distil_nlp.teachers.answers import validate_unchanged_rows
 from distil_nlp.teachers.ensemble_teacher import validate_mixing
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def _check(plan: RunPlan) -> None:
     teacher = plan.recipe.teacher
     if not teacher.ensemble:
         return
+    _check_answers(plan)
     mixing = builders.mixing_of(plan.recipe)
     if len(mixing.active) == 1 and (mixing.mix, mixing.weighting) != ("logits", "fixed"):
         raise UserError(
@@ -36,6 +39,22 @@ def _check(plan: RunPlan) -> None:
             fix="raise a weight, or leave them out",
         )
     validate_mixing(mixing, plan.objective, is_cached=teacher.cache is not None)
+
+
+def _check_answers(plan: RunPlan) -> None:
+    """Raise UserError for answers that cannot be one of several teachers."""
+    columns = [one.columns for one in plan.recipe.teacher.ensemble or () if one.columns is not None]
+    if len(columns) > 1:
+        raise UserError(
+            "teacher.ensemble",
+            "one member with columns",
+            f"{len(columns)}",
+            why="a row has one answer beside those of models",
+            fix="put the mean of the answers into one column",
+        )
+    for section in columns:
+        check_answer_columns(section, "teacher.ensemble.columns")
+        validate_unchanged_rows(dict(plan.recipe.data.augmentation), "columns in teacher.ensemble")
 
 
 ENSEMBLE = Scheme(

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from distil_nlp.reporting.export import EXPORTED_NAMES, single_text_setting
 from distil_nlp.reporting.formatting import decimal, span
-from distil_nlp.reporting.latency import Setting, headline_setting, latency_in
+from distil_nlp.reporting.latency import EXPORT_LATENCY, RUN_LATENCY, Setting, headline_setting, latency_in
 from distil_nlp.reporting.plots.style import (
     INK,
     MUTED,
@@ -29,10 +30,14 @@ from distil_nlp.reporting.scores import (
     scored_models,
     teacher_word,
 )
-from distil_nlp.results import RunResults
+from distil_nlp.results import RunResults, get_nested
 
 _NEAR = 0.4
 """Distance from the scores, as a fraction of their range, up to which a line is drawn; farther it is only named."""
+
+
+_EXPORTED_MARKERS = {"onnx": "s", "int8": "D"}
+"""Exported model → marker in the plot over latency."""
 
 
 class ScoreRow(NamedTuple):
@@ -155,17 +160,25 @@ def _dots(axes: Axes, y: int, row: ScoreRow) -> None:
 
 
 def latency_figure(run: RunResults) -> Picture | None:
-    """Return the headline metric over latency, for teacher and student."""
-    setting = headline_setting(run)
-    models = ("teacher", teacher_word(run), TEACHER_COLOUR), ("student", "student", STUDENT_COLOUR)
+    """Return the headline metric over latency, for teacher and student, and for the exported models on the CPU."""
+    block = EXPORT_LATENCY if run.get(EXPORT_LATENCY) else RUN_LATENCY
+    setting = single_text_setting(run) if block == EXPORT_LATENCY else headline_setting(run)
+    models = [("teacher", teacher_word(run), TEACHER_COLOUR, "o"), ("student", "student", STUDENT_COLOUR, "o")]
+    models += [(model, EXPORTED_NAMES[model], STUDENT_COLOUR, marker) for model, marker in _EXPORTED_MARKERS.items()]
     marks = [
-        ModelMark(label, time, score, colour)
-        for role, label, colour in models
-        if (time := latency_in(run, setting, role)) and (score := headline_score(run, role))
+        ModelMark(label, time, score, colour, marker)
+        for role, label, colour, marker in models
+        if (time := latency_in(run, setting, role, block)) and (score := _score_of(run, role))
     ]
     if setting is None or len(marks) < 2:
         return None
     return latency_plot(marks, setting, headline_name(run), majority_line(run))
+
+
+def _score_of(run: RunResults, role: str) -> SeedScores | None:
+    """Return the headline score of teacher or student over the seeds, or that of an exported model."""
+    value = get_nested(run.get(f"export.models.{role}"), "metrics", run.metric) if role in _EXPORTED_MARKERS else None
+    return headline_score(run, role) if value is None else SeedScores(value, (value,))
 
 
 def majority_line(run: RunResults) -> tuple[str, float] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distil_nlp.recipe import concise, dump_yaml
-from distil_nlp.reporting import breakdown, joint, latency, sentences, tables, teachers
+from distil_nlp.reporting import breakdown, export, joint, latency, sentences, tables, teachers
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.plots import curves, exits, matrices, probe, scores, weights
 from distil_nlp.reporting.plots.style import Picture, style
@@ -126,6 +126,11 @@ def run_page(run: RunResults) -> Page:
                 [exits.exits_figure(run)],
             ),
             ReportSection("Latency", latency.latency_sentences(run), [latency.latency_table(run)]),
+            ReportSection(
+                "Exported student",
+                export.export_sentences(run),
+                [export.export_table(run), export.export_latency_table(run)],
+            ),
             ReportSection(
                 "Fidelity",
                 sentences.fidelity_sentences(run),
