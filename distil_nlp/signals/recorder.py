@@ -383,12 +383,12 @@ class Recorder:
             (layer, name): (call.hidden[layer] if layer == last else self._of_tokens(call, call.hidden[layer]))
             .flatten(0, 1)
             .index_select(0, call.rows[name])
-            for layer, name in self.request.hidden
+            for layer, name in sorted(self.request.hidden)  # gradients are summed in this order, the same in every run
         }
         require_attention(module, self.request, call)
         activations = {
             (layer, name): self._of_tokens(call, call.activations[layer]).flatten(0, 1).index_select(0, call.rows[name])
-            for layer, name in self.request.activations
+            for layer, name in sorted(self.request.activations)
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
         weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
