@@ -28,7 +28,7 @@ from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
 from distil_nlp.pipeline.joint.exits import EXITS, exit_folder, exit_name, load_exits
 from distil_nlp.pipeline.links import Link
-from distil_nlp.pipeline.other_tokens import tokens_block
+from distil_nlp.pipeline.other_tokens import tokens_block, vocabulary_block
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, PLAIN, RunPlan
 from distil_nlp.pipeline.predictions import prediction_columns
 from distil_nlp.pipeline.run_folder import STUDENT
@@ -96,6 +96,7 @@ class Findings:
             },
             "data": {"revision": self.data.revision},
             **tokens_block(self.plan, self.data),
+            **vocabulary_block(self.plan),
             "teacher": {**self.teacher_results(costs), **teacher_scores},
             "student": {
                 **size_of(student).to_dict(),

@@ -10,7 +10,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.signal_request import bound_objective
-from distil_nlp.reporting.tokens import participation
+from distil_nlp.reporting.tokens import participation, vocabulary_sentence
 from distil_nlp.teachers.alignment import validate_alignment
 from distil_nlp.utils.logging import get_logger
 
@@ -25,11 +25,24 @@ def load_data(plan: RunPlan) -> tuple[RunTokenizers, TransferSet]:
             does.
     """
     builders.check_inputs(plan.recipe)
-    tokenizers = builders.tokenizers_of(plan.recipe, plan.task.kind)
+    tokenizers = _tokenizers_of(plan)
+    if vocabulary := builders.vocabulary_of(plan.recipe):
+        logger.info(vocabulary_sentence(vocabulary.facts))
     data = builders.transfer_set(plan.recipe, plan.task, tokenizers, plan.args)
     if data.split.cut:
         logger.info(f"teacher and student have other tokens. {tokens_sentence(plan, data)}")
     return tokenizers, data
+
+
+def _tokenizers_of(plan: RunPlan) -> RunTokenizers:
+    vocabulary = builders.vocabulary_of(plan.recipe)
+    return builders.tokenizers_of(plan.recipe, plan.task.kind, vocabulary.tokenizer if vocabulary else None)
+
+
+def vocabulary_block(plan: RunPlan) -> dict[str, Any]:
+    """Return the block `vocabulary` of `results.json`; {} for a student that knows all words of its teacher."""
+    vocabulary = builders.vocabulary_of(plan.recipe)
+    return {"vocabulary": vocabulary.facts} if vocabulary else {}
 
 
 def tokens_sentence(plan: RunPlan, data: TransferSet) -> str:
@@ -59,10 +72,11 @@ def tokens_block(plan: RunPlan, data: TransferSet) -> dict[str, Any]:
 
 def validate_tokens(plan: RunPlan) -> None:
     """Raise UserError for settings that need one vocabulary, where teachers and student have several."""
-    if plan.recipe.student.name is None and not plan.recipe.teacher.ensemble:
+    student = plan.recipe.student
+    if student.name is None and student.vocabulary is None and not plan.recipe.teacher.ensemble:
         return  # the student is made of the teacher
     try:
-        tokenizers = builders.tokenizers_of(plan.recipe, plan.task.kind)
+        tokenizers = _tokenizers_of(plan)
     except Exception:
         return  # what is wrong with them is told where they are loaded
     if not tokenizers.further:

@@ -10,7 +10,7 @@ from functools import reduce
 from inspect import Parameter, signature
 from operator import or_
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -70,6 +70,27 @@ class CacheSection(Section):
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     top_k: PositiveInt = 128
     mask_epochs: PositiveInt = 1
+
+
+class VocabularySection(Section):
+    """A smaller vocabulary, of the tokens that the training text needs most; one of the two keys.
+
+    Special tokens, single characters or bytes, and what longer tokens are merged of are always kept, so that any text
+    can be read.
+
+    Attributes:
+        keep: tokens that the student has at most.
+        coverage: the most frequent tokens that are this fraction of the text.
+    """
+
+    keep: PositiveInt | None = None
+    coverage: FractionOrAll | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.keep is None) == (self.coverage is None):
+            raise ValueError("one of keep (a number of tokens) and coverage (a fraction of the text)")
+        return self
 
 
 class ShapeSection(Section):
@@ -373,6 +394,7 @@ class StudentSection(ShapeSection):
     Attributes:
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
         revision: commit, branch or tag of that checkpoint.
+        vocabulary: know the words alone that the training text needs; the teacher keeps all of its own.
         generations: number of students of this shape, each of which teaches the next one; the last is the run's own.
             The runs of the others are in `teacher.folder`.
         ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
@@ -387,6 +409,7 @@ class StudentSection(ShapeSection):
 
     name: str | None = None
     revision: str | None = None
+    vocabulary: VocabularySection | None = None
     generations: PositiveInt = 1
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None

@@ -12,6 +12,10 @@ from distil_nlp.results import RunResults
 
 def tokens_sentences(run: RunResults) -> list[str]:
     """Return whose tokens the models read, and how many rows were cut for it; [] for one vocabulary."""
+    return [*([vocabulary_sentence(run.get("vocabulary"))] if run.get("vocabulary") else []), *_reading(run)]
+
+
+def _reading(run: RunResults) -> list[str]:
     block = run.get("tokenizers")
     if not block:
         return []
@@ -44,6 +48,22 @@ def _part(counts: Mapping[str, int], part: str, whole: str) -> str:
 def participation(block: Mapping[str, Any]) -> str:
     """Return which rows, tokens and words took part, from the block `tokenizers` of `results.json`."""
     return " ".join([cuts(block), *_shares(block["rows"]["train"])])
+
+
+def vocabulary_sentence(block: Mapping[str, Any]) -> str:
+    """Return how many words the student knows, and what that makes of texts, from the block `vocabulary`."""
+    student, teacher = block["student"], block["teacher"]
+    known = (
+        f"The student knows {block['tokens']:,} of its teacher’s {block['of']:,} tokens, which are "
+        f"{percent(block['coverage'], 2)} of those in {plural(block['texts'], 'text')}."
+    )
+    if not student or not teacher:
+        return known
+    on = f"On {plural(block['held_out_texts'], 'further text')} it has {student['tokens_per_word']:.3f} tokens a word"
+    return (
+        f"{known} {on}, {teacher['tokens_per_word']:.3f} by the teacher’s tokenizer; {percent(student['unknown'], 2)} "
+        f"of them are unknown, {percent(teacher['unknown'], 2)} before."
+    )
 
 
 def cuts(block: Mapping[str, Any]) -> str:

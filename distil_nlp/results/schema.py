@@ -254,6 +254,25 @@ class Tokenizers(Block):
     rows: dict[Annotated[str, "train or split"], TokenizedRows] = described("Rows of training and of each split.")
 
 
+class TokensOfTexts(Block):
+    """What a tokenizer makes of texts."""
+
+    unknown: float = described("Fraction of the tokens that are unknown.")
+    tokens_per_word: float = described("Tokens ÷ words between spaces, special tokens left out.")
+
+
+class SmallerVocabulary(Block):
+    """The vocabulary of a student that knows some of its teacher's words (`student.vocabulary`)."""
+
+    tokens: int = described("Tokens of the student.")
+    of: int = described("Tokens of the model that it starts from.")
+    coverage: float = described("Fraction of the tokens in the counted texts that the student knows.")
+    texts: int = described("Training texts whose tokens were counted, at most 50,000 of them.")
+    held_out_texts: int = described("Training texts that were not counted, and are measured on: about a twentieth.")
+    teacher: TokensOfTexts | None = described("By the teacher's tokenizer.", null="without such texts")
+    student: TokensOfTexts | None = described("By the student's.", null="without such texts")
+
+
 class Latency(Block):
     """Time of an inference forward of a whole batch: one model in one setting."""
 
@@ -935,6 +954,9 @@ class Results(Block):
     tokenizers: Tokenizers = described(
         "Tokenizers of teacher and student, and how alike their texts are.",
         absent="where teacher and student have one vocabulary",
+    )
+    vocabulary: SmallerVocabulary = described(
+        "The student's vocabulary.", absent="unless `student.vocabulary` makes it smaller"
     )
     teacher: Teacher = described("The teacher; its scores are the first seed's where each seed has one.")
     student: Student = described("The run's own student, of the first seed.")

@@ -33,6 +33,7 @@ from distil_nlp.pipeline.builders.teacher import (
 )
 from distil_nlp.pipeline.builders.tokenizers import tokenizers_of
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
+from distil_nlp.pipeline.builders.vocabulary import vocabulary_of
 
 __all__ = [
     "DEFAULT_SEED",
@@ -62,6 +63,7 @@ __all__ = [
     "transfer_set",
     "validate_description",
     "validate_probe",
+    "vocabulary_of",
     "with_seed",
     "without_needless_finetuning",
 ]

@@ -21,6 +21,7 @@ from distil_nlp.models import (
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.sentence_encoder import match_length
 from distil_nlp.pipeline.builders.data import check_positions
+from distil_nlp.pipeline.builders.vocabulary import with_vocabulary
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.recipe.validate import is_set
@@ -53,12 +54,14 @@ def student_from(
     section = recipe.student
     validate_description(section)
     if section.name is not None:
-        check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
+        if section.vocabulary is None:
+            check_vocabulary(tokenizer, load_tokenizer(section.name, section.revision))
         student, report = start_from_checkpoint(section.name, head, section.revision)
+        student = with_vocabulary(recipe, student, tokenizer)
         match_length(student, ensemble_members(teacher)[0], report)
         label_outputs(student.config, head)
         return student, report
-    teacher = ensemble_members(teacher)[0]
+    teacher = with_vocabulary(recipe, ensemble_members(teacher)[0], tokenizer)
     student, report = build_student(
         teacher,
         section.layers,

@@ -34,8 +34,13 @@ class RunTokenizers:
         return self.further.get(self.teachers[number], self.student)
 
 
-def tokenizers_of(recipe: Recipe, kind: TaskKind) -> RunTokenizers:
+def tokenizers_of(recipe: Recipe, kind: TaskKind, students: PreTrainedTokenizerBase | None = None) -> RunTokenizers:
     """Load the tokenizers of a recipe; those of equal vocabularies are one.
+
+    Args:
+        recipe: names the models.
+        kind: kind of task.
+        students: the student's, where it is that of no model; see `vocabulary_of`.
 
     Raises:
         UserError: for unlike vocabularies where words are predicted, and for texts that cannot be cut alike.
@@ -45,6 +50,7 @@ def tokenizers_of(recipe: Recipe, kind: TaskKind) -> RunTokenizers:
     if section.name is not None:
         named = load_tokenizer(section.name, section.revision)
         own = own if has_vocabulary_of(own, named) else named
+    own = students or own
     known, encodings = {OWN: own}, []
     for tokenizer in teachers:
         encoding = next((name for name, one in known.items() if has_vocabulary_of(one, tokenizer)), None)
