@@ -112,7 +112,7 @@ class Findings:
             **scores.calibration(),
             **scores.thresholds(split.selection),
             **self.breakdown(labels),
-            **scores.retention(student_scores, teacher_scores),
+            **self.retention(student_scores, teacher_scores),
             **({} if fidelity is None else {"fidelity": fidelity}),
             "efficiency": costs.get("efficiency"),
             "training": {name: value for name, value in own.training.items() if name != JOINT},
@@ -170,6 +170,11 @@ class Findings:
             for blocks, model in exits.items()
         ]
         return {"exits": found} if found else {}
+
+    def retention(self, student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float | None]:
+        """Return the retention; None where the models predict words of unlike vocabularies, some easier than others."""
+        found = self.scores.retention(student, teacher)
+        return dict.fromkeys(found) if self.data.split.cut and self.data.kind.predicts_words else found
 
     def breakdown(self, labels: list[str] | None) -> dict[str, Any]:
         """Return the scores by class and length on the first evaluation split, if the kind of task has any."""

@@ -129,8 +129,15 @@ def headline_score(run: RunResults, role: str) -> SeedScores | None:
     return next((row.score(run.metric) for row in scored_models(run) if row.role == role), None)
 
 
+def predicts_other_words(run: RunResults) -> bool:
+    """Return True if teacher and student predict words of unlike vocabularies, whose scores do not compare."""
+    return run.kind.predicts_words and run.get("tokenizers") is not None
+
+
 def retention_of(run: RunResults, row: ScoredModel) -> float | None:
     """Return the fraction of the teacher's headline metric that a model retains; None for the teacher itself."""
+    if predicts_other_words(run):
+        return None
     if row.role == "student":
         return run.get("retention")
     score, teacher = row.score(run.metric), headline_score(run, "teacher")

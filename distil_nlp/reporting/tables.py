@@ -29,6 +29,7 @@ from distil_nlp.reporting.scores import (
     learned_from_answers,
     metric_name,
     other_metrics,
+    predicts_other_words,
     retention_of,
     scored_models,
     teacher_word,
@@ -158,6 +159,8 @@ def _reference_note(run: RunResults) -> str:
     """Return which model the reference is, of a student that taught itself; or that the teacher is no model."""
     if learned_from_answers(run):
         return answers_note(run)
+    if predicts_other_words(run):
+        return "Teacher and student predict other words, so that their scores do not compare: there is no retention."
     name = run.get("teacher.name") or run.get("recipe.teacher.name")
     shown = last_component(name) if name else "a model"
     return f"Reference: {shown}, to compare with; it did not teach." if has_taught_itself(run) else ""

@@ -985,7 +985,8 @@ class Results(Block):
         "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"
     )
     retention: float | None = described(
-        "Median student ÷ median teacher on the headline metric, a fraction.", null="unless the teacher's is above 0"
+        "Median student ÷ median teacher on the headline metric, a fraction.",
+        null="unless the teacher's is above 0, and where the two predict words of unlike vocabularies",
     )
     retention_above_majority: float | None = described(
         "(student − majority) ÷ (teacher − majority) on the headline metric, medians over seeds.",

@@ -144,6 +144,8 @@ def test_words_are_distilled_across_vocabularies(tmp_path, capsys):
     train = place.results["tokenizers"]["rows"]["train"]
     assert 0 < train["matched"] < train["words"] < train["tokens"]
     assert "fidelity" not in place.results
+    assert place.results["retention"] is None  # words of other vocabularies are easier, or harder
+    assert "there is no retention" in (place.out / "report" / "report.md").read_text()
     shares = f"({train['matched']:,} of {train['words']:,}) of the words that it is to predict"
     assert shares in " ".join(capsys.readouterr().out.split())
     assert shares in (place.out / "report" / "report.md").read_text()
