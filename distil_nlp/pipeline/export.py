@@ -24,6 +24,7 @@ from distil_nlp.export.packages import export_versions
 from distil_nlp.export.quantization import Int8Settings, sums_saturate, write_int8
 from distil_nlp.export.scoring import STUDENT_MODEL, GraphScore, ScoredRows, score_forwards
 from distil_nlp.hub import is_written_card, write_card
+from distil_nlp.hub.card import CARD_FILE
 from distil_nlp.models import load_model
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
@@ -101,9 +102,8 @@ def _results(folder: Path) -> dict[str, Any]:
 def _show(folder: Path, results: dict[str, Any], had_own_card: bool) -> None:
     """Write card and report anew, and log the table of the exported models."""
     if had_own_card:
-        logger.info(
-            f"{folder / STUDENT / 'README.md'} was changed by hand and stays; delete it to have it written anew"
-        )
+        card = folder / STUDENT / CARD_FILE
+        logger.info(f"{card} was changed by hand, or by another version, and stays; delete it to have it written anew")
     else:
         write_card(results, folder / STUDENT)
     report = write_report([folder])

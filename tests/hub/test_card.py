@@ -23,7 +23,7 @@ from distil_nlp.reporting.formatting import GAP
 from distil_nlp.results import drop_non_finite
 from distil_nlp.results.predictions import write_predictions
 from tests.helpers import ROOT, tiny
-from tests.helpers.showcase import PREDICTIONS, example
+from tests.helpers.showcase import PREDICTIONS, example, exported
 
 CARD = {"license": "apache-2.0", "language": "en", "base_model": "google-bert/bert-base-uncased"}
 
@@ -275,8 +275,20 @@ def test_terms_of_ones_own_are_told_apart():
             objective={name: {"layers": "all"} for name in TERMS},
         ),
         example(student={"initialisation": {"teacher_layers": None, "checkpoint": "a/b"}}, labels=["a"] * 30),
+        example(export=exported(), efficiency=None),
+        example(export=exported(), task="embedding"),
     ],
-    ids=["whole", "own terms", "nothing", "no recipe", "augmented", "ensemble", "checkpoint"],
+    ids=[
+        "whole",
+        "own terms",
+        "nothing",
+        "no recipe",
+        "augmented",
+        "ensemble",
+        "checkpoint",
+        "exported",
+        "exported encoder",
+    ],
 )
 def test_the_template_and_its_values_fit(results):
     """Prevents a hole in the prose where a name is spelt otherwise than its value: jinja shows nothing for it."""
