@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distil_nlp.errors import UserError
-from distil_nlp.utils.environment import package_versions
+from distil_nlp.utils.installed import package_versions
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra `export`."""

@@ -15,7 +15,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.recipe import Recipe, concise
 from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results.provenance import Provenance
-from distil_nlp.utils.environment import package_versions
+from distil_nlp.utils.installed import package_versions
 from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, flatten
 
 _COMPUTING = ("distil-nlp", "torch", "transformers")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from distil_nlp.utils.installed import package_versions
 
 REPORTED_PACKAGES = ("distil-nlp", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy")
 
@@ -42,18 +42,6 @@ def cpu_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux alone
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Return the versions of installed packages; None for one that is not."""
-    return {name: _version(name) for name in packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def device_name(device: torch.device) -> str:

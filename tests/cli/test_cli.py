@@ -48,7 +48,8 @@ def test_help_lists_the_commands(capsys):
 @pytest.mark.parametrize(
     "line",
     [
-        "--help", "--version", "benchmark --help", "evaluate-glue --help", "launch --help", "distil",
+        "--help", "--version", "benchmark --help", "evaluate-glue --help", "launch --help",
+        "export --help", "plan --help", "distil",
         "distill nowhere.yaml", "launch nowhere.yaml", "study nowhere.yaml", "distill pyproject.toml",
         "distill glue --data.path x", "recipes", "recipes show glue",
     ],
@@ -117,7 +118,7 @@ def test_every_command_has_its_own_usage(name, capsys):
         (["evaluate_glue", "x"], "did you mean evaluate-glue?"),
         (["validate", "r.yaml"], "there is no command 'validate'; did you mean check?"),
         (["--dry-run"], "the following arguments are required: COMMAND\n"),
-        (["qqq"], "there is no command 'qqq'; there are distill, check, launch, "),
+        (["qqq"], "there is no command 'qqq'; there are distill, check, plan, launch, "),
         (["--token", TOKEN], "'hf_…'"),
         (["distill"], "distil-nlp distill: error: the following arguments are required: recipe\n"),
         (["distill", "r.yaml", "--lr", "1"], "arguments: --lr 1; settings are given as section.key=value, such as"),

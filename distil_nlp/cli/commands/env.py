@@ -38,7 +38,8 @@ def _facts() -> dict[str, str]:
     """Return name → value of all that a bug report should have: versions, as in results.json, and the machine."""
     import torch
 
-    from distil_nlp.utils.environment import REPORTED_PACKAGES, commit_of_checkout, cpu_cores, package_versions
+    from distil_nlp.utils.environment import REPORTED_PACKAGES, commit_of_checkout, cpu_cores
+    from distil_nlp.utils.installed import package_versions
 
     versions = package_versions((*REPORTED_PACKAGES, "huggingface-hub", "tokenizers", "safetensors", "pydantic"))
     commit = commit_of_checkout()
