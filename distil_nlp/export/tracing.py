@@ -80,27 +80,27 @@ def _by_transformers(model: PreTrainedModel, inputs: Mapping[str, Tensor], outpu
 
 def _by_torch(model: PreTrainedModel, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Traced:
     program: Any = torch.onnx.export(
-        _Outputs(model, outputs),
-        kwargs=dict(inputs),
+        _Positional(model, list(inputs), outputs),
+        tuple(inputs.values()),
         input_names=list(inputs),
         output_names=list(outputs),
-        dynamic_shapes={"inputs": _dynamic_shapes(inputs)},
+        dynamic_shapes={"values": tuple(_dynamic_shapes(inputs).values())},
         dynamo=True,
         verbose=False,
     )
     return Traced(program.model, "torch", is_fused=False)
 
 
-class _Outputs(nn.Module):
-    """A model that returns some of its outputs, as a tuple."""
+class _Positional(nn.Module):
+    """A model that takes its inputs in order, and returns some of its outputs as a tuple."""
 
-    def __init__(self, model: PreTrainedModel, names: Sequence[str]):
+    def __init__(self, model: PreTrainedModel, inputs: Sequence[str], outputs: Sequence[str]):
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.inputs, self.outputs = model, inputs, outputs
 
-    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        output = self.model(**inputs)
-        return tuple(output[name] for name in self.names)
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(**dict(zip(self.inputs, values, strict=True)))
+        return tuple(output[name] for name in self.outputs)
 
 
 def _dynamic_shapes(inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
