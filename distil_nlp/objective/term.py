@@ -106,6 +106,8 @@ class LossTerm:
         compares_samples: True if the value is defined only for all rows of all processes together.
         compares_passes: True if the student reads each training batch twice for the term, with other dropout each
             time; in evaluation, which has one pass, the term has no rows.
+        samples_text: True if the student reads, beside each batch, its rows with the teacher's draws in masked places
+            (`batch["is_replaced"]`), whose `ordinary` rows the term sees.
     """
 
     name: ClassVar[str]
@@ -120,6 +122,7 @@ class LossTerm:
     accepts_cached_teacher: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
     compares_passes: ClassVar[bool] = False
+    samples_text: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     outputs: ClassVar[tuple[Output, ...]] = get_args(Output)
     levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
@@ -163,8 +166,8 @@ class LossTerm:
     def counted_rows(self) -> str:
         """Return the row set whose number of rows the sum is divided by.
 
-        It is `masked`, `all` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and `batch` for
-        a single value per micro-batch. `labelled` is of tokens where these have the labels.
+        It is `masked`, `all`, `ordinary` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and
+        `batch` for a single value per micro-batch. `labelled` is of tokens where these have the labels.
         """
         raise NotImplementedError
 
