@@ -1,14 +1,14 @@
 """Row sets: the rows that a step's terms use, drawn in the collator, so that every count is known before the forward.
 
 Token row sets are flat positions in (batch × seq): `all` attended tokens, `masked` ones (labels ≠ −100), or a sampled
-fraction of the attended ones, named by the number (`0.3`); `cls` is the first token of each sequence. Sequence row sets
-are positions in the batch: `sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens
-(first sub-words), and `sub_words` those of any word. `answered/<set>` are the rows of a set to which a file of answers
-has one. `batch` has one row if there are at least two sequences (in all processes), for terms with one value per
-micro-batch. Where the documents of queries are ranked, `queries` are the first rows of queries with two or more, and
-`pairs` flat positions in (batch × batch) of a query's rows of unlike relevance. `head` holds the tokens that the
-language-model head runs
-on; `logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
+fraction of the attended ones, named by the number (`0.3`); `ordinary` are attended tokens other than special ones,
+masked ones included; `cls` is the first token of each sequence. Sequence row sets are positions in the batch:
+`sequences`, and `labelled` ones; where tokens have the labels, `labelled` ones are tokens (first sub-words), and
+`sub_words` those of any word. `answered/<set>` are the rows of a set to which a file of answers has one. `batch` has
+one row if there are at least two sequences (in all processes), for terms with one value per micro-batch. Where the
+documents of queries are ranked, `queries` are the first rows of queries with two or more, and `pairs` flat positions in
+(batch × batch) of a query's rows of unlike relevance. `head` holds the tokens that the language-model head runs on;
+`logits/<set>` are the positions of a set's rows among the logits. Row sets are integer positions instead of boolean
 masks, because masks would synchronise a GPU. Where rows have further encodings, each has row sets of its own, such as
 `teacher_rows`: a sequence is at the same position in all of them, a token is not. `aligned/<set>` are the tokens of a
 set that have partners in the first further encoding, `matched/<set>` those with an equal there (`Partners`).
@@ -29,6 +29,7 @@ from distil_nlp.data.augmentation.mixup import MIXED
 from distil_nlp.data.encodings import OWN, PARTNERED, batch_of, encoding_name, further_encodings
 from distil_nlp.data.partners import Partners
 from distil_nlp.data.query_groups import pair_positions, query_positions
+from distil_nlp.errors import UserError
 from distil_nlp.tasks import TaskKind, task_kind
 from distil_nlp.tasks.kind import ALIGNED, ANSWERED, MATCHED
 
@@ -59,17 +60,24 @@ class RowSets:
         names: all row sets.
         logits: the row sets whose logits are needed.
         chunk: number of rows whose vocabulary logits are computed at a time; None to run the head on all rows at once.
+        draws: True for a number from 0 to 1 for each masked token, `uniforms`, by which a word is drawn.
     """
 
     kind: TaskKind
     names: frozenset[str]
     logits: frozenset[str]
     chunk: int | None = None
+    draws: bool = False
 
     if TYPE_CHECKING:  # the constructor takes names of kinds too
 
         def __init__(
-            self, kind: TaskKind | str, names: frozenset[str], logits: frozenset[str], chunk: int | None = None
+            self,
+            kind: TaskKind | str,
+            names: frozenset[str],
+            logits: frozenset[str],
+            chunk: int | None = None,
+            draws: bool = False,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -142,6 +150,17 @@ class RowCollator:
     seed: int = 0
     lookup_outputs: Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise UserError where special tokens are to be left out, and nothing tells which they are."""
+        if "ordinary" in self.sets.names and getattr(self.collate, "tokenizer", None) is None:
+            raise UserError(
+                "data_collator",
+                "a collator with a tokenizer, which tells the special tokens",
+                type(self.collate).__name__,
+                why="a term leaves them out",
+                fix="pass MaskingCollator(tokenizer), or DataCollatorForLanguageModeling(tokenizer)",
+            )
+
     @property
     def group_size(self) -> int | None:
         """Most rows of a query in a batch that has whole queries; None for batches of single rows."""
@@ -162,6 +181,8 @@ class RowCollator:
         if partners is not None:
             self._add_partners(batch, partners)
         batch["rows"] |= mixed
+        if self.sets.draws:
+            batch["uniforms"] = torch.from_numpy(self._uniforms(batch, present, epochs))
         if self.sets.chunk and self.sets.logits and "head" in batch["rows"]:
             rows = {name: places.numpy() for name, places in batch["rows"].items()}
             batch["chunks"] = self._chunks(rows, self.sets.chunk)
@@ -251,6 +272,8 @@ class RowCollator:
             return np.flatnonzero(attended)
         if name == self.sets.kind.label_rows and self.sets.kind.level == "token":
             return np.flatnonzero(_labelled(batch, batch["input_ids"].shape) & ~fillers[:, None])
+        if name == "ordinary":
+            return np.flatnonzero(attended & ~self._special(batch))
         if name == "sub_words":
             return np.flatnonzero(batch["is_word"].numpy() & ~fillers[:, None])
         if name == "cls":
@@ -264,6 +287,26 @@ class RowCollator:
         if name == "labelled":
             return np.flatnonzero(_labelled(batch, fillers.shape) & ~fillers)
         return self._sample(float(name), batch["input_ids"].numpy(), attended, epochs)
+
+    def _special(self, batch: Mapping) -> np.ndarray:
+        """Return which tokens are special, (batch, seq); the mask token stands for a word."""
+        tokenizer: Any = self.collate.tokenizer  # type: ignore[attr-defined]  # as `__post_init__` makes sure
+        ids = batch["input_ids"].numpy()
+        return np.isin(ids, tokenizer.all_special_ids) & ~_labelled(batch, ids.shape)
+
+    def _uniforms(self, batch: Mapping, present: np.ndarray, epochs: list[int]) -> np.ndarray:
+        """Draw a number from 0 to below 1 for each masked token, row by row."""
+        rows = zip(batch["input_ids"].numpy(), present, epochs, self._masked_of_each(batch), strict=True)
+        drawn = [
+            row_generator(self.seed, epoch, row[mask], salt=2).random(count, dtype=np.float32)
+            for row, mask, epoch, count in rows
+        ]
+        return np.concatenate(drawn)
+
+    @staticmethod
+    def _masked_of_each(batch: Mapping) -> np.ndarray:
+        size, length = batch["input_ids"].shape
+        return np.bincount(batch["rows"]["masked"].numpy() // length, minlength=size)
 
     def _sample(self, fraction: float, ids: np.ndarray, attended: np.ndarray, epochs: list[int]) -> np.ndarray:
         """Draw a fraction of each row's attended tokens, at least one, row by row."""

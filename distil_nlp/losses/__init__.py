@@ -41,6 +41,7 @@ from distil_nlp.losses.r_drop import RDrop, r_drop, r_drop_bernoulli, r_drop_mse
 from distil_nlp.losses.ranking import ListwiseKL, MarginMSE, listwise_kl, margin_mse
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation, relation
+from distil_nlp.losses.replaced_tokens import ReplacedTokens, replaced_tokens
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance, rkd_angle, rkd_distance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving, pkt, similarity_preserving
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy, soft_target_cross_entropy
@@ -96,6 +97,7 @@ __all__ = [
     "RDrop",
     "RKDAngle",
     "RKDDistance",
+    "ReplacedTokens",
     "ReverseKL",
     "SimilarityPreserving",
     "SoftTargetCrossEntropy",
@@ -142,6 +144,7 @@ __all__ = [
     "r_drop_bernoulli",
     "r_drop_mse",
     "relation",
+    "replaced_tokens",
     "reverse_kl",
     "rkd_angle",
     "rkd_distance",

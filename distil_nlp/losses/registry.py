@@ -26,6 +26,7 @@ from distil_nlp.losses.pkd import PKD
 from distil_nlp.losses.r_drop import RDrop
 from distil_nlp.losses.ranking import ListwiseKL, MarginMSE
 from distil_nlp.losses.relations import KeyRelation, QueryRelation, ValueRelation
+from distil_nlp.losses.replaced_tokens import ReplacedTokens
 from distil_nlp.losses.rkd import RKDAngle, RKDDistance
 from distil_nlp.losses.similarity import PKT, SimilarityPreserving
 from distil_nlp.losses.soft_cross_entropy import SoftTargetCrossEntropy
@@ -59,6 +60,7 @@ TERMS: dict[str, type[LossTerm]] = {
         LabelSmoothing,
         VirtualTeacher,
         RDrop,
+        ReplacedTokens,
         HiddenCosine,
         HiddenMSE,
         PKD,

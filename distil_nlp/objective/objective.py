@@ -66,6 +66,7 @@ class Objective:
                     fix="use gradient_norm, or leave balance out",
                 )
         self._check_passes()
+        self._check_sampled_text(joint)
         self.kind: TaskKind = cast(TaskKind, None)  # until `set_kind`; `bind` raises UserError without it
         self.balance, self.joint = balance, dict(joint or {})
         if kind is not None:
@@ -98,6 +99,22 @@ class Objective:
                 f"{twice} without terms that compare the rows of a batch",
                 ", ".join(comparing),
                 why="each row is there twice, and would be compared with its own copy",
+                fix="leave one of the two out",
+            )
+
+    def _check_sampled_text(self, joint: Any) -> None:
+        """Raise UserError for what would read a batch of twice the rows as if it were the batch."""
+        sampling = [term.name for term in self.terms if term.samples_text]
+        if not sampling:
+            return
+        others = [term.name for term in self.terms if term.compares_passes]
+        others += [f"the modules {', '.join(joint)}"] if joint else []
+        if others:
+            raise UserError(
+                "objective",
+                f"{sampling[0]} without what makes more of a batch, or trains further modules on it",
+                ", ".join(others),
+                why="the student reads each row a second time already, with the teacher's words",
                 fix="leave one of the two out",
             )
 
@@ -192,12 +209,13 @@ class Objective:
         if output and self.kind.level == "token" and self.kind.has_labels:
             output.add(self.kind.label_rows)  # evaluation scores these, whatever rows the terms see
         request = self.request("student")
+        output |= {"masked"} if self.samples_text else set()
         tokens = {"all"} if output and self.kind.output == "spans" else set()  # a cache of outputs has a row for each
         captured = (
             {name for _, name in request.hidden | request.activations} | output | tokens | set(self.gathered_sets())
         )
         counted = {term.counted_rows() for term in self.terms}
-        return RowSets(self.kind, frozenset(counted | captured), frozenset(output), chunk)
+        return RowSets(self.kind, frozenset(counted | captured), frozenset(output), chunk, self.samples_text)
 
     def gathered_sets(self) -> list[str]:
         """Return the row sets that are gathered from all processes, `sequences` first.
@@ -212,6 +230,11 @@ class Objective:
     def passes(self) -> int:
         """How often the student reads a training batch: twice if a term compares two dropout passes."""
         return 2 if any(term.compares_passes for term in self.terms) else 1
+
+    @property
+    def samples_text(self) -> bool:
+        """Whether the student reads each row a second time, with the teacher's draws in masked places."""
+        return any(term.samples_text for term in self.terms)
 
     def counts(self, rows: Mapping[str, Tensor], passes: int = 1) -> list[int]:
         """Return the number of rows of a micro-batch for each term, from shapes (no device sync).

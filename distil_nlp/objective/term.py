@@ -108,6 +108,8 @@ class LossTerm:
         compares_passes: True if the student reads each training batch twice for the term, with other dropout each
             time; in evaluation, which has one pass, the term has no rows.
         aligned_only: True if the teacher reads other tokens; see `Objective.aligned_only`.
+        samples_text: True if the student reads, beside each batch, its rows with the teacher's draws in masked places
+            (`batch["is_replaced"]`), whose `ordinary` rows the term sees.
     """
 
     aligned_only: bool = False
@@ -124,6 +126,7 @@ class LossTerm:
     accepts_cached_teacher: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
     compares_passes: ClassVar[bool] = False
+    samples_text: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     outputs: ClassVar[tuple[Output, ...]] = get_args(Output)
     levels: ClassVar[tuple[Level, ...]] = ("token", "sequence")
@@ -167,8 +170,8 @@ class LossTerm:
     def counted_rows(self) -> str:
         """Return the row set whose number of rows the sum is divided by.
 
-        It is `masked`, `all` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and `batch` for
-        a single value per micro-batch. `labelled` is of tokens where these have the labels.
+        It is `masked`, `all`, `ordinary` or a fraction for tokens, `cls`, `sequences` or `labelled` for sequences, and
+        `batch` for a single value per micro-batch. `labelled` is of tokens where these have the labels.
         """
         raise NotImplementedError
 

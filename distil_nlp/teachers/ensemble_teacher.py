@@ -189,6 +189,14 @@ def validate_mixing(mixing: Mixing, objective: Objective, is_cached: bool) -> No
             why="the teachers would be mixed anew for each of the two passes",
             fix="leave one of the two out",
         )
+    if objective.samples_text:
+        raise UserError(
+            key,
+            "mix=logits and weighting=fixed with objective.replaced_tokens",
+            got,
+            why="words are drawn before the student has logits, by which teachers may be mixed",
+            fix="leave one of the two out",
+        )
     if _differentiates(objective):
         raise UserError(
             key,

@@ -19,6 +19,7 @@ from distil_nlp.signals.types import RECORDERS, Signals, forward_arguments, forw
 from distil_nlp.teachers.source import TeacherSource, differentiating
 from distil_nlp.training.compile import restore_blocks
 from distil_nlp.training.passes import doubled_batch, doubled_signals
+from distil_nlp.training.sampled_text import of_own_text, with_sampled_text
 
 
 class TeacherStudent:
@@ -47,7 +48,8 @@ class TeacherStudent:
         further: Mapping[str, nn.Module] | None = None,
     ):
         self.student, self.source, self.objective = student, source, objective
-        self._differentiates = objective.request("student").input_gradient
+        request = objective.request("student")
+        self._differentiates, self._predicts = request.input_gradient, request.logits
         self.inputs = forward_arguments(student) | source.inputs
         self._kept: list[Signals] | None = None
         self._projections = objective.projections()
@@ -55,7 +57,7 @@ class TeacherStudent:
         self.hold_projections()
         self.recorder = Recorder(
             student,
-            objective.request("student"),
+            request,
             head_rows=objective.kind.level == "token",
             projections=objective.projection_sources(),
         )
@@ -136,14 +138,19 @@ class TeacherStudent:
         teacher = self._teacher_signals(batch)
         if passes == 2:
             batch, teacher = doubled_batch(batch, self.objective.kind), doubled_signals(teacher)
+        read = batch
+        if self.objective.samples_text:
+            read, batch = with_sampled_text(batch, teacher.vocabulary, self.student.config.vocab_size)
         with ExitStack() as stack:
             if self._differentiates:
                 stack.enter_context(differentiating(self.recorder, batch, self.objective, again=True))
-            if "chunks" in batch:
+            if "chunks" in batch and self._predicts:
                 loss = self.objective.vocabulary_loss(teacher, batch, progress, factors, extra_terms)
                 stack.enter_context(self.recorder.measuring(loss))
             states = self.objective.teacher_states(teacher)
-            student = forward_with_signals(model, batch, batch["rows"], states, self.recorder)
+            student = forward_with_signals(model, read, read["rows"], states, self.recorder)
+        if read is not batch:
+            student = of_own_text(student, len(batch["input_ids"]))
         return *self.objective.loss(student, teacher, batch, progress, factors), student
 
 

@@ -156,6 +156,7 @@ MASKED_TERMS = {
     "hard_label": ("objective.soft_target_kl=null",),
     "soft_target_kl": ("objective.hard_label=null",),
     "hidden_cosine": (*WITHOUT_LABELS, "objective.hidden_cosine.rows=masked"),
+    "replaced_tokens": (*WITHOUT_LABELS, "objective.replaced_tokens={}"),
     "teacher.finetune": (*WITHOUT_LABELS, "teacher.finetune={max_steps: 1}"),
     "no_distillation": (*WITHOUT_LABELS, "evaluation.baselines=[no_distillation]"),
 }

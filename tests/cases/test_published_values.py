@@ -45,6 +45,7 @@ STUDY = [
 VARIANTS = {
     "contrastive", "attention_mse", "binned_regression", "input_gradient", "hidden_emd", "factor_transfer",
     "adversarial", "linear_cka", "virtual_teacher", "embedding_similarity_kl", "listwise_kl",
+    "replaced_tokens",
 }  # fmt: skip
 """Terms that are another loss than that of the paper they name."""
 
