@@ -87,7 +87,7 @@ def _cells(facts: dict[str, Any]) -> list[str]:
 
 def _page(folder: Path, first: RunResults, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Page:
     """Return the page of all tasks."""
-    layers = first.get("student.initialisation.layers")
+    layers = first.get("student.initialisation.teacher_layers")
     subject = f"several tasks at once · {plural(len(names), 'task')} · {', '.join(names)}"
     encoder = first.get("student.encoder_parameters")
     lead = f"One encoder of {encoder:,} parameters, and a head for each of {plural(len(names), 'task')}."

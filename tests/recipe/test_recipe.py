@@ -84,8 +84,8 @@ def test_every_mistake_is_in_one_message(recipe):
         "data.max_length: expected a valid integer / got 'four'",
         "objective.soft_target_kl.temperature: expected greater than 0 / got 0",
         "objective.soft_target_kl.rows: expected 'masked', 'labelled' or 'all' or a valid number / got 'some'",
-        "modle: unknown key; known: plugins, teacher, student, data, objective, balance, training, evaluation, "
-        "export, hub",
+        "modle: unknown key; known: plugins, teacher, student, data, multitask, objective, balance, training, "
+        "evaluation, export, hub",
         "training.learning_rate: expected a valid number / got 'fast'",
         "training.warmup_step: unknown key; did you mean warmup_steps?",
         "training.save_strategy: expected one of epoch / got 'epochs'",

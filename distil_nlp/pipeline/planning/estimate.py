@@ -276,8 +276,8 @@ class _Estimate:
     def disk(self) -> DiskUse:
         """Return what lies on disk at its fullest, with that of links."""
         uses = [link.disk() for link in self.links]
-        checkpoints = [
-            one.kept * (own.checkpoint[1] if own.checkpoint else one.checkpoint_bytes) for one, own in self.probed
+        checkpoints = [  # one that was written may lack what gathers over steps, such as copies of weights
+            one.kept * max(own.checkpoint[1] if own.checkpoint else 0, one.checkpoint_bytes) for one, own in self.probed
         ]
         kept = [one for one, _ in self.probed if one.student in (None, DISTILLED)]
         models = sum(4 * one.parameters * (one.times if one.student is None else 1) for one in kept)
