@@ -15,7 +15,7 @@ from distil_nlp.hub.card_export import vector_settings
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.models.sentence_folder import MODULES
 from distil_nlp.redaction import last_component
-from distil_nlp.reporting.formatting import large
+from distil_nlp.reporting.formatting import large, percent
 from distil_nlp.reporting.scores import answers_word, has_taught_itself, learned_from_answers, teacher_word
 from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.utils.files import read_json
@@ -68,7 +68,7 @@ class Page:
             settings=settings,
             examples=examples,
             origin=_OF_THE_DATA if rows else _INVENTED,
-            threshold=settings["threshold"] if self.facts.kind.output == "labels" else None,
+            threshold=percent(settings["threshold"]) if self.facts.kind.output == "labels" else None,
             warnings=[one.text for one in verdicts(self.facts) if one.severity in ("stop", "caution")],
             megabytes=f"{self.megabytes:,.0f}" if self.megabytes >= 1 else f"{self.megabytes:.1g}",
             figures=page_figures(self.facts, self.model),
