@@ -90,7 +90,9 @@ def test_an_int8_copy_below_its_gate_is_not_in_the_page(tmp_path):
     assert "is in float32" in page
 
 
-@pytest.mark.parametrize(("shows", "asked", "are_there"), [(True, True, True), (True, False, False), (False, True, False)])
+@pytest.mark.parametrize(
+    ("shows", "asked", "are_there"), [(True, True, True), (True, False, False), (False, True, False)]
+)
 def test_rows_of_the_data_are_there_only_if_they_may_be(tmp_path, shows, asked, are_there):
     """Prevents texts of the data in a page where the recipe, or whoever makes the page, leaves them out."""
     run = exported_run(tmp_path / "run")
@@ -162,12 +164,16 @@ def test_every_kind_of_task_has_its_page():
 def test_npm_that_is_missing_or_offline_is_named(tmp_path, monkeypatch):
     """Prevents a traceback for somebody without Node.js, or without a network."""
     monkeypatch.setattr(library.shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match=r"npm: expected npm to be installed / got no such program / .*install Node\.js"):
+    with pytest.raises(
+        UserError, match=r"npm: expected npm to be installed / got no such program / .*install Node\.js"
+    ):
         fetch_library(tmp_path / "vendor")
     monkeypatch.setattr(library.shutil, "which", lambda name: "/usr/bin/npm")
     offline = subprocess.CompletedProcess([], 1, "", "npm error code EAI_AGAIN\nnpm error no address\n")
     monkeypatch.setattr(library.subprocess, "run", lambda *args, **kwargs: offline)
-    with pytest.raises(UserError, match=r"@huggingface/transformers@\d.*got npm error no address / .*check the network"):
+    with pytest.raises(
+        UserError, match=r"@huggingface/transformers@\d.*got npm error no address / .*check the network"
+    ):
         fetch_library(tmp_path / "vendor")
 
 

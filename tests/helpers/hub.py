@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from huggingface_hub import ModelCard
+import pytest
+from huggingface_hub import ModelCard, constants
 
 _LFS = (".safetensors", ".bin", ".png", ".model", ".onnx", ".wasm")
 _REPO = r"(?P<repo>(?:spaces/)?[\w.-]+/[\w.-]+)"
@@ -104,6 +105,22 @@ def running_hub(**tokens: str) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def reachable_hub(monkeypatch: pytest.MonkeyPatch, **tokens: str) -> Iterator[Hub]:
+    """Run a Hub that this process takes for the real one, without a token and without pauses between tries."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("distil_nlp.hub.repository.PAUSES", (0, 0, 0))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with running_hub(**tokens) as hub:
+        files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        yield hub
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -197,7 +214,13 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._readable(repo)
         commit, files = self._at(repository, revision or "main")
         siblings = [{"rfilename": path} for path in sorted(files)]
-        described = {"_id": commit[:24], "id": repo.removeprefix("spaces/"), "modelId": repo, "sha": commit, "private": repository.private}
+        described = {
+            "_id": commit[:24],
+            "id": repo.removeprefix("spaces/"),
+            "modelId": repo,
+            "sha": commit,
+            "private": repository.private,
+        }
         self._json({**described, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
 
     def tree(self, repo: str, revision: str, folder: str | None = None) -> None:
