@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from distil_nlp.demo.library import fetch_library
-from distil_nlp.demo.page import Page, mode_for
+from distil_nlp.demo.page import DemoPage, mode_for
 from distil_nlp.errors import UserError
 from distil_nlp.hub.card_facts import CardFacts
 from distil_nlp.hub.exported import exported_files
@@ -47,7 +47,7 @@ def write_demo(
     mode, (graph, model) = mode_for(facts), _graph(facts)
     _check_student(run / "student")
     _check_place(folder)
-    page = Page(facts, mode, model, graph.stat().st_size / 1e6, has_rows, repo_id)
+    page = DemoPage(facts, mode, model, graph.stat().st_size / 1e6, has_rows, repo_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as place:
         (place / "index.html").write_text(page.html(), encoding="utf-8")

@@ -45,7 +45,7 @@ def page_figures(run: RunResults, model: str) -> list[Figure]:
     lines = [
         _figure(headline_name(run), [decimal(one) for one in scores], f"{percent(kept)} kept" if kept else ""),
         _figure("Size, MB", [decimal(one) for one in sizes], _factor(sizes, "smaller", "larger")),
-        _figure("ms for one text", [milliseconds(one) for one in speeds], _factor(speeds, "faster", "slower")),
+        _figure("ms for one text", [milliseconds(one) for one in speeds], _factor(speeds, "as fast")),
     ]
     return [line for line in lines if line.student]
 
@@ -67,9 +67,9 @@ def _figure(name: str, values: list[str], compared: str) -> Figure:
     return Figure(name, teacher or "–", student, compared)
 
 
-def _factor(values: list[float | None], below: str, above: str) -> str:
-    """Return how many times the student's figure is below the teacher's, or above it."""
+def _factor(values: list[float | None], below: str, above: str = "") -> str:
+    """Return how many times the student's figure is below the teacher's; in another word, how many times above."""
     found = ratio(*values)
     if not found:
         return ""
-    return f"{times(found)} {below}" if found >= 1 else f"{times(1 / found)} {above}"
+    return f"{times(found)} {below}" if found >= 1 or not above else f"{times(1 / found)} {above}"

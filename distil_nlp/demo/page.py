@@ -25,7 +25,7 @@ _OF_THE_DATA = "Rows that the model was scored on."
 
 
 @dataclass(frozen=True)
-class Page:
+class DemoPage:
     """What the page of a run says and does.
 
     Attributes:

@@ -76,7 +76,7 @@ def test_the_page_says_what_the_model_is_and_how_good(run, tmp_path):
     assert rows == [
         ("F1", "0.842", "0.835", "99.2\u00a0% kept"),
         ("Size, MB", "90.8", "18.1", "5.0× smaller"),
-        ("ms for one text", "20.0", "4.10", "4.9× faster"),
+        ("ms for one text", "20.0", "4.10", "4.9× as fast"),
     ]
     assert settings_of(page)["dtype"] == "q8"
 
