@@ -55,7 +55,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
         **_usage(facts, config),
         **_quality(facts),
         **_cost(facts),
-        **export_context(facts, _is_pair(facts), student),
+        **export_context(facts, facts.is_pair, student),
         **method(facts),
         **training_data(facts),
         "answer_counts": [escape_markdown(sentence) for sentence in answers_sentences(facts)],
@@ -101,7 +101,7 @@ def _usage(facts: CardFacts, config: Mapping[str, Any]) -> dict[str, Any]:
         "pipeline_tag": facts.kind.pipeline_tag,
         "library": facts.kind.library,
         "usage": facts.kind.usage,
-        "example": facts.kind.example_pair if _is_pair(facts) else facts.kind.example_input,
+        "example": facts.kind.example_pair if facts.is_pair else facts.kind.example_input,
         "call_options": options,
         "labels": [inline_code(label) for label in labels[:_SHOWN_LABELS]],
         "thresholds": [escape_markdown(sentence) for sentence in threshold_sentences(facts)],
@@ -116,11 +116,6 @@ def _classes(facts: CardFacts, config: Mapping[str, Any]) -> list[str]:
         return labels
     own = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # two by default are not in the file
     return labels if [own.get(str(i)) for i in range(len(own))] == labels else []
-
-
-def _is_pair(facts: CardFacts) -> bool:
-    columns = GLUE[facts.task].text_columns if facts.task in GLUE else facts.get("recipe.data.text_columns") or ()
-    return len(columns) == 2
 
 
 def _quality(facts: CardFacts) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def export_context(facts: CardFacts, is_pair: bool, student: Path) -> dict[str, 
     has_int8 = is_publishable(facts, "int8")
     notes = [table.note if table else "", *export_sentences(facts)]
     file = "onnx/model_quantized.onnx" if has_int8 else "onnx/model.onnx"
-    vectors = _vector_settings(student) if facts.kind.has_vectors else None
+    vectors = vector_settings(student) if facts.kind.has_vectors else None
     javascript = _javascript(facts.kind, is_pair, mask, vectors)
     return {
         "exported": table_in_markdown(table),
@@ -101,7 +101,7 @@ def _python(kind: TaskKind, is_pair: bool, mask: str, vectors: VectorSettings | 
     return _PYTHON.replace("TEXTS", texts).replace("OUTPUT", output)
 
 
-def _vector_settings(student: Path) -> VectorSettings:
+def vector_settings(student: Path) -> VectorSettings:
     """Return how a sentence encoder makes vectors; the usual way where its folder does not say."""
     is_told = (student / MODULES).is_file()
     return read_settings(str(student), None, Head("embedding"))[0] if is_told else VectorSettings()

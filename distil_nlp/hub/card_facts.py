@@ -37,6 +37,12 @@ class CardFacts(RunResults):
         return {name: settings for name, settings in sections.items() if settings}
 
     @property
+    def is_pair(self) -> bool:
+        """Whether an input is two texts."""
+        columns = GLUE[self.task].text_columns if self.task in GLUE else self.get("recipe.data.text_columns") or ()
+        return len(columns) == 2
+
+    @property
     def dataset(self) -> str:
         """The name of the data: `GLUE MRPC`, or the name on the Hub, or the last component of the path."""
         on_hub = self.dataset_on_hub

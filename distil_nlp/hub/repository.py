@@ -60,6 +60,7 @@ class UploadPlan:
         own_code: files and modules of the user's own that the run imported, with their terms.
         left_out: what of the exported student stays here, and why.
         verdicts: on the run, as the terminal shows them; the last lines, after which a person decides.
+        model_id: of a Space, the repository of the model that it runs; None for a model.
     """
 
     run: Path
@@ -71,6 +72,19 @@ class UploadPlan:
     own_code: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     verdicts: str = ""
+    model_id: str | None = None
+
+    @property
+    def repo_type(self) -> str:
+        """`model` or `space`."""
+        return "model" if self.model_id is None else "space"
+
+    @property
+    def command(self) -> str:
+        """The command that carries out this plan."""
+        if self.model_id is None:
+            return push_command(self.run, self.repo_id, bool(self.private))
+        return push_command(self.run, self.model_id, bool(self.private), self.repo_id)
 
     def __str__(self) -> str:
         sizes = {name: _size(content) for name, content in self.files.items()}
@@ -118,7 +132,7 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     api, run = api or HfApi(), Path(run)
     results = _finished_results(run)
     of_run = RunResults(run.name, run, results)
-    with _clear_errors(repo_id, _how_to_finish(run, repo_id, private)):
+    with _clear_errors(repo_id, _how_to_finish(run, push_command(run, repo_id, private))):
         full, is_private, present = _inspect(repo_id, private, api)
     exported, left_out = exported_files(of_run)
     files, url = {**_files(run, results, full), **exported}, f"{api.endpoint}/{full}"
@@ -126,9 +140,35 @@ def plan_upload(run: str | Path, repo_id: str, *, private: bool = False, api: Hf
     return UploadPlan(run, full, is_private, files, present, url, own, left_out, told)
 
 
-def push_command(run: Path, repo_id: str, private: bool) -> str:
-    """Return the command that uploads a finished run."""
-    return f"distil-nlp push-to-hub {shlex.quote(str(run))} --repo-id {repo_id}{' --private' * private}"
+def plan_space_upload(
+    run: Path, repo_id: str, folder: Path, model_id: str, *, private: bool = False, api: HfApi | None = None
+) -> UploadPlan:
+    """Return what `upload` would do with a folder that is a static page for a Space; write nothing.
+
+    Args:
+        run: the folder of the run whose student the page runs.
+        repo_id: the Space, with or without its namespace.
+        folder: the page's folder; all of it goes up.
+        model_id: the student's repository.
+        private: make a new Space private; an existing public one is then an error.
+        api: as for `push`.
+
+    Raises:
+        UserError: as for `plan_upload`.
+    """
+    api = api or HfApi()
+    with _clear_errors(repo_id, _how_to_finish(run, push_command(run, model_id, private, repo_id))):
+        full, is_private, present = _inspect(repo_id, private, api, "space")
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    return UploadPlan(run, full, is_private, files, present, f"{api.endpoint}/spaces/{full}", model_id=model_id)
+
+
+def push_command(run: Path, repo_id: str, private: bool, space_id: str | None = None) -> str:
+    """Return the command that uploads a finished run, and the Space of its demo if that has a name."""
+    demo = f" --demo {space_id}" if space_id else ""
+    return f"distil-nlp push-to-hub {shlex.quote(str(run))} --repo-id {repo_id}{demo}{' --private' * private}"
 
 
 def check_repository(repo_id: str, *, private: bool = False, api: HfApi | None = None) -> None:
@@ -155,11 +195,17 @@ def upload(planned: UploadPlan, *, api: HfApi | None = None) -> str:
         CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
         for path, content in planned.files.items()
     ]
-    with _clear_errors(planned.repo_id, _how_to_finish(planned.run, planned.repo_id, bool(planned.private))):
+    kind, what = planned.repo_type, "student" if planned.repo_type == "model" else "demo of a student"
+    with _clear_errors(planned.repo_id, _how_to_finish(planned.run, planned.command)):
         if planned.present is None:
-            api.create_repo(planned.repo_id, private=planned.private)
+            sdk = "static" if kind == "space" else None
+            api.create_repo(planned.repo_id, private=planned.private, repo_type=kind, space_sdk=sdk)
         commit = _with_retries(
-            api.create_commit, planned.repo_id, operations, commit_message="Upload a student distilled by distil_nlp"
+            api.create_commit,
+            planned.repo_id,
+            operations,
+            commit_message=f"Upload a {what} distilled by distil_nlp",
+            repo_type=kind,
         )
     return commit.commit_url
 
@@ -187,7 +233,9 @@ def _is_temporary(error: Exception) -> bool:
     return response_error.response.status_code in (429, 500, 502, 503, 504)
 
 
-def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None, frozenset[str] | None]:
+def _inspect(
+    repo_id: str, private: bool, api: HfApi, repo_type: str = "model"
+) -> tuple[str, bool | None, frozenset[str] | None]:
     """Return (repo_id with its namespace, whether private, its files or None if it is new)."""
     try:
         validate_repo_id(repo_id)
@@ -202,7 +250,7 @@ def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None,
     account = api.whoami()
     full = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
     try:
-        repository = api.model_info(full)
+        repository: Any = api.repo_info(full, repo_type=repo_type)
     except RepositoryNotFoundError:
         return full, private or None, None
     if private and not repository.private:
@@ -210,7 +258,7 @@ def _inspect(repo_id: str, private: bool, api: HfApi) -> tuple[str, bool | None,
             "hub.private",
             f"{full} to be private",
             "a public repository",
-            why="the student would be public",
+            why="it would be public",
             fix="make it private in its settings on the Hub, choose another name, or leave private out",
         )
     return full, bool(repository.private), frozenset(file.rfilename for file in repository.siblings or ())
@@ -283,9 +331,8 @@ def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:
     return named + "\nCurves and matrices of this run: [report](report/report.md).\n" * has_report
 
 
-def _how_to_finish(run: Path, repo_id: str, private: bool) -> str:
+def _how_to_finish(run: Path, command: str) -> str:
     """Return what a failed upload means, and the command that finishes it; {} stands for what to fix before."""
-    command = push_command(run, repo_id, private)
     return f"the run in {run} is whole, nothing in it was changed / {{}}, then: {command}"
 
 

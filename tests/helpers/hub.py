@@ -1,4 +1,4 @@
-"""A stand-in for the Hub on localhost, which answers the client's HTTP requests for models.
+"""A stand-in for the Hub on localhost, which answers the client's HTTP requests for models and Spaces.
 
 Supported: whoami, creating a repository, its info and tree, checking a card's YAML, preupload, Git LFS batch with
 `basic` uploads, commits (ndjson), and downloads with ETag, X-Repo-Commit and, for large files, a redirect.
@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from huggingface_hub import ModelCard
+import pytest
+from huggingface_hub import ModelCard, constants
 
-_LFS = (".safetensors", ".bin", ".png", ".model")
-_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_LFS = (".safetensors", ".bin", ".png", ".model", ".onnx", ".wasm")
+_REPO = r"(?P<repo>(?:spaces/)?[\w.-]+/[\w.-]+)"
 _MODEL = rf"/api/models/{_REPO}"
 
 
@@ -59,6 +60,7 @@ class Hub:
 
     Attributes:
         tokens: token → its account, which may write to its own namespace.
+        repos: name → repository; names of Spaces begin with `spaces/`, as their addresses do.
         fail: name of a handler → the error status that it responds with instead.
         flaky: name of a handler → its first responses instead: an error status, a closed connection (0), or a delay
             (seconds, as a negative number).
@@ -105,6 +107,22 @@ def running_hub(**tokens: str) -> Iterator[Hub]:
         thread.join()
 
 
+@contextmanager
+def reachable_hub(monkeypatch: pytest.MonkeyPatch, **tokens: str) -> Iterator[Hub]:
+    """Run a Hub that this process takes for the real one, without a token and without pauses between tries."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("distil_nlp.hub.repository.PAUSES", (0, 0, 0))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with running_hub(**tokens) as hub:
+        files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        yield hub
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Handles a request by the method that `_ROUTES` names."""
 
@@ -133,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def _route(self) -> tuple[str, dict[str, str]]:
-        path = self.path.partition("?")[0]
+        path = self.path.partition("?")[0].replace("/api/spaces/", "/api/models/spaces/")
         method = self.command.replace("HEAD", "GET")
         for route_method, pattern, name in _ROUTES:
             match = re.fullmatch(pattern, path)
@@ -155,13 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _readable(self, name: str) -> Repo:
         account, repo = self._account(), self.hub.repos.get(name)
-        if repo is None or (repo.private and account != name.split("/")[0]):
+        if repo is None or (repo.private and account != name.split("/")[-2]):
             raise Refusal(404 if account else 401, "Repository not found", "RepoNotFound")
         return repo
 
     def _writable(self, name: str) -> Repo:
         repo = self._readable(name)
-        if self._account() != name.split("/")[0]:
+        if self._account() != name.split("/")[-2]:
             raise Refusal(403, f"You do not have write access to {name}")
         return repo
 
@@ -182,9 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         request, account = json.loads(self.body), self._account()
         owner = request.get("organization") or account
-        repo_id = f"{owner}/{request['name']}"
+        repo_id = f"{'spaces/' * (request.get('type') == 'space')}{owner}/{request['name']}"
         if owner != account:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
+        if repo_id.startswith("spaces/") and request.get("sdk") != "static":
+            raise Refusal(501, "the stand-in runs no Space of another sdk than static")
         if repo_id in self.hub.repos:
             return self._json({"error": "You already created this model repo", "url": f"{self.hub.url}/{repo_id}"}, 409)
         self.hub.create(repo_id, bool(request.get("private")) or request.get("visibility") == "private")
@@ -194,7 +214,13 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._readable(repo)
         commit, files = self._at(repository, revision or "main")
         siblings = [{"rfilename": path} for path in sorted(files)]
-        described = {"_id": commit[:24], "id": repo, "modelId": repo, "sha": commit, "private": repository.private}
+        described = {
+            "_id": commit[:24],
+            "id": repo.removeprefix("spaces/"),
+            "modelId": repo,
+            "sha": commit,
+            "private": repository.private,
+        }
         self._json({**described, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
 
     def tree(self, repo: str, revision: str, folder: str | None = None) -> None:

@@ -18,7 +18,7 @@ from distil_nlp import cli
 from distil_nlp.errors import UserError
 from distil_nlp.hub import check_repository, plan_upload, push, teacher_metadata, write_card
 from tests.helpers import ROOT, tiny
-from tests.helpers.hub import running_hub
+from tests.helpers.hub import reachable_hub
 from tests.helpers.messages import one_line
 from tests.helpers.showcase import example
 
@@ -32,17 +32,7 @@ UPLOADED = {
 @pytest.fixture
 def hub(monkeypatch):
     """A running Hub, which this process may speak to."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("distil_nlp.hub.repository.PAUSES", (0, 0, 0))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with running_hub(me=TOKEN, you="hf_ofyou") as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        )
+    with reachable_hub(monkeypatch, me=TOKEN, you="hf_ofyou") as hub:
         yield hub
 
 

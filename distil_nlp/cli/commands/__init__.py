@@ -3,6 +3,7 @@
 from distil_nlp.cli.commands import (
     benchmark,
     check,
+    demo,
     distill,
     env,
     evaluate_glue,
@@ -26,6 +27,7 @@ COMMANDS = {
         recipes.COMMAND,
         evaluate_glue.COMMAND,
         export.COMMAND,
+        demo.COMMAND,
         push_to_hub.COMMAND,
         make_report.COMMAND,
         benchmark.COMMAND,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import path
 from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.errors import UserError
 from distil_nlp.utils.logging import get_logger
+
+if TYPE_CHECKING:
+    from distil_nlp.hub import UploadPlan
 
 logger = get_logger(__name__)
 
@@ -18,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=path, help="a run's folder, with results.json and student/")
     parser.add_argument("--repo-id", required=True, metavar="ID", help="name or namespace/name, new or existing")
     parser.add_argument("--private", action="store_true", help="make a new repository private; fill no public one")
+    parser.add_argument("--demo", metavar="SPACE", help="name or namespace/name of a static Space, for its demo too")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -25,12 +32,26 @@ def run(options: Namespace) -> None:
     with quick_imports():
         from distil_nlp.hub import plan_upload, upload
 
-    planned = plan_upload(options.run, options.repo_id, private=options.private)
-    logger.info(str(planned))
-    if options.yes or _confirmed():
-        logger.info(upload(planned))
-    else:
-        logger.info("nothing was uploaded")
+    with TemporaryDirectory() as place:
+        plans = [plan_upload(options.run, options.repo_id, private=options.private)]
+        if options.demo:
+            plans.append(_plan_demo(options, plans[0].repo_id, Path(place) / "demo"))
+        logger.info("\n\n".join(map(str, reversed(plans))))  # the verdicts on the run come last
+        if options.yes or _confirmed():
+            for planned in plans:
+                logger.info(upload(planned))
+        else:
+            logger.info("nothing was uploaded")
+
+
+def _plan_demo(options: Namespace, model_id: str, folder: Path) -> UploadPlan:
+    """Write the demo, without rows of the data, which are not published; return the plan of its upload."""
+    with quick_imports():
+        from distil_nlp.demo import write_space
+        from distil_nlp.hub import plan_space_upload
+
+    write_space(options.run, folder, model_id)
+    return plan_space_upload(options.run, options.demo, folder, model_id, private=options.private)
 
 
 def _confirmed() -> bool:
