@@ -172,9 +172,7 @@ def test_npm_that_is_missing_or_offline_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(library.shutil, "which", lambda name: "/usr/bin/npm")
     offline = subprocess.CompletedProcess([], 1, "", "npm error code EAI_AGAIN\nnpm error no address\n")
     monkeypatch.setattr(library.subprocess, "run", lambda *args, **kwargs: offline)
-    with pytest.raises(
-        UserError, match=r"@huggingface/transformers@\d.*got no address / .*check the network"
-    ):
+    with pytest.raises(UserError, match=r"@huggingface/transformers@\d.*got no address / .*check the network"):
         fetch_library(tmp_path / "vendor")
 
 
