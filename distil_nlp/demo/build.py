@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -48,13 +49,20 @@ def write_demo(
     _check_student(run / "student")
     _check_place(folder)
     page = DemoPage(facts, mode, model, graph.stat().st_size / 1e6, has_rows, repo_id)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder) as place:
-        (place / "index.html").write_text(page.html(), encoding="utf-8")
-        _copy_scripts(place)
-        _copy_student(run / "student", graph, place / "model")
-        fetch(place / "vendor")
+    with tempfile.TemporaryDirectory() as downloaded:
+        fetch(Path(downloaded) / "vendor")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as place:
+            _fill(place, page, graph, Path(downloaded) / "vendor")
     return folder / "index.html"
+
+
+def _fill(place: Path, page: DemoPage, graph: Path, vendor: Path) -> None:
+    """Write all files of a demo into a folder."""
+    (place / "index.html").write_text(page.html(), encoding="utf-8")
+    shutil.copytree(vendor, place / "vendor")
+    _copy_scripts(place)
+    _copy_student(page.facts.folder / "student", graph, place / "model")
 
 
 def _graph(facts: CardFacts) -> tuple[Path, str]:
@@ -105,7 +113,6 @@ def _copy_scripts(folder: Path) -> None:
     templates = resources.files("distil_nlp.demo") / "templates"
     for name in _SCRIPTS:
         (folder / name).write_bytes((templates / name).read_bytes())
-    (folder / "vendor").mkdir()
     (folder / "vendor" / _LICENSES).write_bytes((templates / _LICENSES).read_bytes())
 
 

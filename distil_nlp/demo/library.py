@@ -79,30 +79,28 @@ def fetch_library(folder: Path) -> None:
 def _download(npm: str, package: NpmPackage, place: Path) -> Path:
     """Return the tarball of a package; npm keeps what it downloaded, and takes it from there the next time."""
     wanted = f"{package.name}@{package.version}"
-    command = [
-        npm,
-        "pack",
-        wanted,
-        "--pack-destination",
-        str(place),
-        "--prefer-offline",
-        "--silent",
-        "--ignore-scripts",
-    ]
+    options = ["--prefer-offline", "--loglevel=error", "--ignore-scripts"]
+    command = [npm, "pack", wanted, "--pack-destination", str(place), *options]
     try:
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else None
+        problem = _reason_of(done.stderr) if done.returncode else None
     except subprocess.TimeoutExpired:
-        problem = [f"no answer within {_PATIENCE} seconds"]
+        problem = f"no answer within {_PATIENCE} seconds"
     if problem is not None:
         raise UserError(
             "npm",
             f"{wanted} from the npm registry",
-            "".join(problem) or "no package",
+            problem,
             why="the demo carries this library, so that its page asks no other server for it",
             fix=f"check the network: `npm view {wanted}` must work; npm keeps what it downloaded for the next time",
         )
     return max(place.glob("*.tgz"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _reason_of(errors: str) -> str:
+    """Return the first of npm's lines that is more than a code."""
+    lines = [line.removeprefix("npm error ").removeprefix("npm ERR! ") for line in errors.strip().splitlines()]
+    return next((line for line in lines if line and not line.startswith(("code ", "syscall ", "errno "))), "no package")
 
 
 def extract_files(tarball: Path, package: NpmPackage, folder: Path) -> None:

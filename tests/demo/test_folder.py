@@ -140,6 +140,7 @@ def test_a_broken_download_leaves_the_earlier_demo(run, tmp_path):
     with pytest.raises(UserError):
         write_demo(run, tmp_path / "site", fetch=fail)
     assert (tmp_path / "site" / "index.html").read_text(encoding="utf-8") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "site"}
 
 
 def test_the_command_writes_into_the_run(run, monkeypatch, capsys):
@@ -171,9 +172,7 @@ def test_npm_that_is_missing_or_offline_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(library.shutil, "which", lambda name: "/usr/bin/npm")
     offline = subprocess.CompletedProcess([], 1, "", "npm error code EAI_AGAIN\nnpm error no address\n")
     monkeypatch.setattr(library.subprocess, "run", lambda *args, **kwargs: offline)
-    with pytest.raises(
-        UserError, match=r"@huggingface/transformers@\d.*got npm error no address / .*check the network"
-    ):
+    with pytest.raises(UserError, match=r"@huggingface/transformers@\d.*got no address / .*check the network"):
         fetch_library(tmp_path / "vendor")
 
 
