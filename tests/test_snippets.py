@@ -11,7 +11,7 @@ import distil_nlp
 from distil_nlp import cli
 from distil_nlp.cli.commands import COMMANDS
 from distil_nlp.pipeline import findings
-from distil_nlp.recipe import Recipe, load_recipe, recipe_from
+from distil_nlp.recipe import Recipe, any_recipe_from, load_any_recipe, read_yaml, recipe_from
 from distil_nlp.recipe.json_schema import recipe_schema
 from distil_nlp.recipe.shipped import recipe_file, shipped_names
 from distil_nlp.recipe.yaml_file import parse_yaml
@@ -26,7 +26,7 @@ YAML = [snippet for snippet in ALL if snippet.language == "yaml"]
 TO_RUN = {snippet.page for snippet in ALL if snippet.note == "run"}
 IN_README = "README.md"
 """Its blocks are looked at, and run, by tests/test_readme.py too."""
-OTHER_LANGUAGES = {"text", "json", "layers", "{toctree}", "{eval-rst}", "{include}"}
+OTHER_LANGUAGES = {"text", "json", "js", "layers", "{toctree}", "{eval-rst}", "{include}"}
 SHORT = (
     "training.max_steps=2", "training.use_cpu=true", "training.disable_tqdm=true", "data.max_length=32",
     "evaluation.efficiency=off", "run.accept_weak_teacher=true",
@@ -93,14 +93,17 @@ def parse_command(arguments):
 def check_settings(options, name):
     if "overrides" not in options or (name == "tree" and not options.overrides):
         return
+    if name == "export":  # whose settings are of the section `export` of a run's recipe
+        recipe_from(STAND_IN, options.overrides)
+        return
     recipe = getattr(options, {"study": "study", "tree": "source"}.get(name, "recipe"))
     file = recipe_file(recipe, "study" if name == "study" else "")
     if not file.is_file():
         assert recipe in READERS_RECIPES, recipe
-    if name == "study" or not file.is_file():
+    if name == "study" or not file.is_file() or "methods" in read_yaml(file):
         recipe_from(STAND_IN, options.overrides)
     else:
-        load_recipe(file, options.overrides)
+        load_any_recipe(file, options.overrides)
 
 
 def parse_launch(arguments):
@@ -191,6 +194,10 @@ def test_yaml_is_a_recipe_or_a_part_of_one(snippet, monkeypatch):
         return
     monkeypatch.chdir(ROOT / "examples")  # with the file that `plugins` names
     assert settings.keys() <= Recipe.model_fields.keys(), f"{snippet}: say why it is no recipe"
+    if isinstance(settings.get("data"), list):  # several tasks, which `teacher` and the like are for
+        any_recipe_from(STAND_IN | settings)
+        EDITOR.validate(STAND_IN | settings)
+        return
     sections = {*STAND_IN, *settings} - {"plugins"}
     whole = {name: {**STAND_IN.get(name, {}), **settings.get(name, {})} for name in sections}
     if "self" in whole["teacher"]:

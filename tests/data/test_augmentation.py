@@ -224,6 +224,7 @@ def test_any_cut_of_a_step_gives_the_same_gradient(tmp_path, batch, accumulation
     assert (whole - plain).norm() > 0.1 * whole.norm()
 
 
+@pytest.mark.integration
 def test_a_resumed_run_sees_the_rows_of_an_uninterrupted_one(tmp_path):
     """Prevents draws from a generator that a resume starts anew."""
     arguments = {"max_steps": 7, "per_device_train_batch_size": 6, **BOTH}

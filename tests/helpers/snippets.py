@@ -67,6 +67,7 @@ class Snippet:
 def _divided(line: str) -> list[list[str]]:
     """Return the commands of a line: those that `&&` and `|` divide, and that whose output a variable gets."""
     line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line.strip())
+    line = re.sub(r"^(?:[A-Z_]+=\S+ )+|\s>+ \S+", "", line)  # variables before a command, and where its output goes
     commands: list[list[str]] = [[]]
     for word in shlex.split(line, comments=True):
         if word in ("&&", "|", ";"):

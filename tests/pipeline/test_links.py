@@ -82,6 +82,7 @@ def test_the_assistant_teaches(place):
     assert all(guided[name].equal(direct[name]) for name in guided)
 
 
+@pytest.mark.integration
 def test_the_teacher_and_its_assistants_guide_together(place):
     """Prevents a dense guide of other teachers, and one that is not the mean of their distributions."""
     place.run("training.max_steps=1", "student.num_layers=1")
@@ -111,6 +112,7 @@ def test_guides_are_left_out_by_seed_and_step():
     assert drawn != [Guides(guides.model, None, 0.5, seed=8).weights_at(step) for step in range(400)]
 
 
+@pytest.mark.integration
 def test_an_interrupted_chain_carries_on(place, monkeypatch, capsys):
     """Prevents links that are trained again, and another student, after a stop in the middle."""
     assert place.run(*ASSISTED) == 0

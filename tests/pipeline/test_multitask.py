@@ -128,6 +128,7 @@ def test_each_task_has_an_ordinary_folder(tasks, capsys):
     assert "all tasks" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_one_task_is_the_plain_run_bit_for_bit(tasks):
     """Prevents a step of several tasks that is another one than that of a task alone: rows, dropout, loss, schedule."""
     tasks.recipe["data"] = tasks.recipe["data"][:1]
@@ -155,6 +156,7 @@ def test_one_task_is_the_plain_run_bit_for_bit(tasks):
         assert records[0][key] == records[1][key], key
 
 
+@pytest.mark.integration
 def test_a_stopped_run_carries_on_bit_for_bit(tasks, monkeypatch):
     """Prevents draws of tasks, rows or dropout that differ after a resume, and students that are trained again."""
     for name in KINDS:

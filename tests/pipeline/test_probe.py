@@ -77,6 +77,7 @@ def test_the_report_draws_it(probed, place):
     assert "Linear probe on classification over training" in (report / "report.html").read_text()
 
 
+@pytest.mark.integration
 def test_a_run_ends_with_the_same_weights_without_it(probed, place):
     """Prevents a probe that draws random numbers, leaves the student in eval mode, or changes it otherwise."""
     assert place.run(*options(place, "plain", every=None)) == 0
@@ -84,6 +85,7 @@ def test_a_run_ends_with_the_same_weights_without_it(probed, place):
     assert "probe" not in place.results["training"]
 
 
+@pytest.mark.integration
 def test_a_resumed_run_has_the_whole_curve(probed, place, monkeypatch):
     """Prevents scores that are lost or taken twice where training carries on from a checkpoint."""
 

@@ -102,6 +102,7 @@ def test_a_run_ends_with_report_and_card(place, capsys):
     assert "labels only" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_quick_look_is_measured_in_full_later(place, capsys):
     """Prevents minutes of timing for a try of two steps, and a student that is trained again for its latencies."""
     assert place.run() == 0
