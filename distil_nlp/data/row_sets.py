@@ -42,13 +42,6 @@ ANSWERS = "teacher_logits"
 """Column of rows and batches with a teacher's outputs that were made elsewhere; NaN where there are none."""
 _OF_QUERIES = {"queries": query_positions, "pairs": pair_positions}
 """Row set → (labels, which rows are fillers) → positions, where documents of queries are ranked."""
-SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})
-"""Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
-
-
-def is_of_sequences(name: str, kind: TaskKind) -> bool:
-    """Return whether a row set has positions in the batch, not in (batch × seq)."""
-    return name in SEQUENCE_SETS and not (name == kind.label_rows and kind.level == "token")
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,12 @@ class Split:
 
 
 def without_counts(split: Split) -> Split:
-    """Return a split whose columns of counts, which rows of several tokenizers have, are summed and gone."""
+    """Return a split whose columns of counts, which rows of several tokenizers have, are summed and gone.
+
+    A stream has none, and may not know its columns.
+    """
     named = {"train": split.train, "selection": split.selection, **split.evaluation}
-    known = {name: rows for name, rows in named.items() if rows is not None and "cut" in rows.column_names}
+    known = {name: rows for name, rows in named.items() if rows is not None and "cut" in (rows.column_names or ())}
     if not known:
         return split
     columns = [name for name in COUNTS if name in split.train.column_names]

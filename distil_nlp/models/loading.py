@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,20 @@ def load_weights(name: str, auto: Any, revision: str | None = None) -> tuple[Pre
             "an encoder such as BERT",
             f"{type(model).__name__} in {name}, which also decodes",
         )
+    _zero_biases(model, info["missing_keys"])
     weigh(model, info, tensors, name)
     _check_weights(model, name)
     return model, sorted(info["missing_keys"])
+
+
+@torch.no_grad()
+def _zero_biases(model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Set new biases to 0 that belong to a head itself: transformers leaves Longformer's as the memory was."""
+    for name in missing:
+        owner, _, last = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if last == "bias" and not type(module).__module__.startswith("torch."):
+            module.get_parameter(last).zero_()
 
 
 def _options(config: PretrainedConfig, revision: str | None) -> dict[str, Any]:

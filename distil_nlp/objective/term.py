@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 from torch import Tensor, nn
 
-from distil_nlp.data.row_sets import is_of_sequences
 from distil_nlp.errors import UserError
 from distil_nlp.objective.schedule import Schedule
 from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals
@@ -181,7 +180,7 @@ class LossTerm:
 
     def aligned(self, rows: str) -> str:
         """Return a row set, or the part of it that has partners among the teacher's tokens, where these are others."""
-        if not self.aligned_only or not self.needs_teacher or rows == "cls" or is_of_sequences(rows, self.kind):
+        if not self.aligned_only or not self.needs_teacher or rows == "cls" or self.kind.is_of_sequences(rows):
             return rows
         return f"{ALIGNED}{rows}"
 

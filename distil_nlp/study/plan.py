@@ -67,10 +67,14 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
 
 
 def run_overrides(plan: StudyPlan, task: str, run_folder: Path, overrides: Sequence[str]) -> list[str]:
-    """Return `section.key=value` of one run: those for all runs, and its task, seeds and folder."""
-    place = json.dumps(str(run_folder), ensure_ascii=False)
+    """Return `section.key=value` of one run: those for all runs, and its task, seeds and folder.
+
+    On dashboards (trackio; W&B by the runner) all runs of a study are in a project of its name, unless another is set.
+    """
+    place, project = (json.dumps(str(one), ensure_ascii=False) for one in (run_folder, run_folder.parents[1].name))
+    shown = [f"training.project={project}", f"training.run_name={json.dumps(f'{task}-{run_folder.name}')}"]
     own = [f"data.task={task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}"]
-    return [*overrides, *own]
+    return [*shown, *overrides, *own]
 
 
 def read_plan(path: Path) -> StudyPlan:

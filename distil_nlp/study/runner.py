@@ -150,7 +150,8 @@ def _run(arguments: Sequence[str], run_folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
 
-    process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
+    dashboards = {"WANDB_PROJECT": run_folder.parents[1].name} | os.environ  # all runs of a study in one project
+    process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments], env=dashboards)
     with on_sigterm(forward):
         _, status, usage = os.wait4(process.pid, 0)
     code = process.returncode = os.waitstatus_to_exitcode(status)

@@ -21,6 +21,8 @@ ANSWERED = "answered/"
 ALIGNED, MATCHED = "aligned/", "matched/"
 """Prefixes of the names of sets of tokens that leave out those which the teacher, with a tokenizer of its own, has no
 tokens for: of the same characters, or exactly one that is the same word."""
+SEQUENCE_SETS = frozenset({"sequences", "labelled", f"{ANSWERED}sequences", f"{ANSWERED}labelled"})
+"""Row sets of positions in the batch; those of tokens are flat positions in (batch × seq)."""
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -130,6 +132,10 @@ class TaskKind:
     def __str__(self) -> str:
         """Return the name, which is also part of the keys of caches."""
         return self.name
+
+    def is_of_sequences(self, row_set: str) -> bool:
+        """Return whether a row set has positions in the batch, not in (batch × seq)."""
+        return row_set in SEQUENCE_SETS and not (row_set == self.label_rows and self.level == "token")
 
     @property
     def predicts_words(self) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from distil_nlp.data.augmentation.mixup import MIXUP_COLUMNS
-from distil_nlp.data.row_sets import Chunks, is_of_sequences
+from distil_nlp.data.row_sets import Chunks
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import Signals
@@ -96,7 +96,7 @@ def _doubled_places(name: str, places: Tensor, length: int, kind: TaskKind) -> T
     """
     if name in MIXUP_COLUMNS:
         return twice(places)
-    if is_of_sequences(name, kind) or name.startswith("logits/"):
+    if kind.is_of_sequences(name) or name.startswith("logits/"):
         first, step = 2 * places, 1
     else:
         first, step = places + places // length * length, length

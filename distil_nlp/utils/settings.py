@@ -9,9 +9,8 @@ from distil_nlp.errors import quoted, shown
 from distil_nlp.redaction import abbreviate_home
 
 IRRELEVANT_KEYS = (
-    "run.", "hub.", "export.", "training.output_dir", "teacher.cache.folder", "data.augmentation.replacement.folder",
-    "plugins", "teacher.columns.source",
-    "evaluation.probe",
+    "run.", "hub.", "export.", "training.output_dir", "training.project", "training.run_name", "teacher.cache.folder",
+    "data.augmentation.replacement.folder", "plugins", "teacher.columns.source", "evaluation.probe",
 )  # fmt: skip
 """Beginnings of recipe keys that do not change a student; of plugins, their code does, which has a fingerprint."""
 EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines", "evaluation.efficiency", "evaluation.show_rows")
