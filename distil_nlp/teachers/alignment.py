@@ -104,7 +104,12 @@ def _can_be_aligned(term: LossTerm, kind: TaskKind) -> bool:
 
 
 def _is_aligned(term: LossTerm) -> bool:
-    """Return whether a bound term on a teacher can be had: of a vocabulary, it must know all other words as one."""
+    """Return whether a bound term on a teacher can be had: of a vocabulary, it must know all other words as one.
+
+    And words that the teacher draws are none that the student could read.
+    """
+    if term.samples_text:
+        return False
     if isinstance(term, OutputTerm) and term.kind.predicts_words and not term.accepts_top_logits:
         return False
     return not _reads_pairs(term.request("teacher"))

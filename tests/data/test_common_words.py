@@ -19,6 +19,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.divergences import ReverseKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
+from distil_nlp.losses.replaced_tokens import ReplacedTokens
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import ModelShape
 from distil_nlp.signals.top_logits import TopLogits
@@ -242,6 +243,8 @@ def test_what_needs_one_vocabulary_is_refused(tmp_path):
     teacher, known = byte_pairs.mlm_model(2), CommonVocabulary.of(WORDPIECE, BYTES)
     with pytest.raises(UserError, match=r"got reverse_kl / .*these work: soft_target_kl, hidden_cosine"):
         new(tmp_path, FrozenTeacher(teacher, "teacher_", known), terms=[ReverseKL(1.0)])
+    with pytest.raises(UserError, match=r"got replaced_tokens / "):
+        new(tmp_path, FrozenTeacher(teacher, "teacher_", known), terms=[ReplacedTokens(1.0)])
     with pytest.raises(UserError, match="the words that teacher and student have in common"):
         new(tmp_path, FrozenTeacher(teacher, "teacher_"))
     with pytest.raises(UserError, match=r"teacher.cache: expected none where words of two vocabularies"):
