@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.signals.call import Call
@@ -33,14 +33,32 @@ def choose_attention(members: Sequence[PreTrainedModel], records: bool) -> None:
         if member.config._attn_implementation != wanted:
             member.__dict__[_BEFORE] = before
             member.set_attn_implementation(wanted)
+        for config in _further_configs(member):
+            config._attn_implementation = wanted
 
 
 def give_attention_back(members: Sequence[PreTrainedModel]) -> None:
     """Let a model run its own attention again."""
     for member in members:
         before = member.__dict__.pop(_BEFORE, None)
-        if before is not None and member.config._attn_implementation == RECORDING_SDPA:
+        if before is None:
+            continue
+        if member.config._attn_implementation == RECORDING_SDPA:
             member.set_attn_implementation(before)
+        for config in _further_configs(member):
+            if config._attn_implementation == RECORDING_SDPA:
+                config._attn_implementation = before
+
+
+def _further_configs(model: PreTrainedModel) -> list[PretrainedConfig]:
+    """Return the configurations of blocks that were made with another model, whose encoder this one shares."""
+    found = {
+        id(one): one
+        for module in model.modules()
+        if isinstance(one := getattr(module, "config", None), PretrainedConfig)
+    }
+    own = {id(module.config) for module in model.modules() if isinstance(module, PreTrainedModel)}
+    return [config for key, config in found.items() if key not in own and hasattr(config, "_attn_implementation")]
 
 
 def require_maps_only(model: nn.Module, request: SignalRequest) -> None:

@@ -6,6 +6,8 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.shared_encoder import TaskModels, share_encoder
+from distil_nlp.signals.recorder import Recorder
+from distil_nlp.signals.types import SignalRequest
 from tests.helpers import tiny
 
 
@@ -75,3 +77,13 @@ def test_unlike_encoders_are_refused(other, got):
     assert "one shape of encoder for the students of topics and moods" in message
     assert got in message
     assert "student.name" in message
+
+
+def test_attention_of_a_shared_encoder_is_seen_through_each_model():
+    """Prevents attention terms that are refused for all tasks but the first, whose configuration the blocks have."""
+    found = shared()
+    own = found[0].config._attn_implementation
+    for model in found[:2]:
+        Recorder(model, SignalRequest(attention=frozenset({0, 1}))).remove()  # it probes the model
+    blocks = found[1].bert.encoder.layer
+    assert {block.attention.self.config._attn_implementation for block in blocks} == {own}
