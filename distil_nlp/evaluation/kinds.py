@@ -78,9 +78,9 @@ class Evaluator(ABC):
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return (predictions, labels) of a batch, as `Outputs` has them; logits are in fp32."""
 
-    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> Sequence[str] | None:
-        """Return what a model predicts for each row of a batch, as a text; None where `outputs` tells."""
-        return None
+    def outputs_with_texts(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return `outputs`, and the prediction for each row as a text, (rows,) objects, where they do not tell it."""
+        return self.outputs(logits, batch)
 
     @abstractmethod
     def metric_names(self, task: str) -> list[str]:

@@ -32,7 +32,8 @@ class Outputs:
             sentence's tags; for embeddings see `data.embedding`.
         threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
         reference: the teacher's predictions, where scores are taken against them (embeddings).
-        texts: (rows,), what is predicted, as text, where the predictions are sums alone: see `Evaluator.texts`.
+        texts: (rows,), what is predicted, as text, where the predictions are sums alone; see
+            `Evaluator.outputs_with_texts`.
     """
 
     predictions: np.ndarray
@@ -121,6 +122,4 @@ def _forward(
     batch = send_to_device(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
         logits = forward_with_signals(model, batch, batch["rows"]).logits.float()
-    evaluator = evaluator_of(kind)
-    texts = evaluator.texts(logits, batch)
-    return *evaluator.outputs(logits, batch), *(() if texts is None else (np.array(texts, dtype=object),))
+    return evaluator_of(kind).outputs_with_texts(logits, batch)

@@ -43,13 +43,15 @@ class QAEvaluator(Evaluator):
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return what each window says, and the number of its question."""
+        predictions, labels, _ = self.outputs_with_texts(logits, batch)
+        return predictions, labels
+
+    def outputs_with_texts(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return `outputs`, and the best answer in each window; empty where it has no token of the context."""
         found, windows = _best_answers(logits, batch)
         rows = [_of_window(*best, answers) for best, answers in zip(found, windows.answers, strict=True)]
-        return np.stack(rows), np.array(windows.question_ids, dtype=np.int64)
-
-    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> list[str]:
-        """Return the best answer in each window; empty where it has no token of the context."""
-        return [text for _, _, text in _best_answers(logits, batch)[0]]
+        texts = np.array([text for _, _, text in found], dtype=object)
+        return np.stack(rows), np.array(windows.question_ids, dtype=np.int64), texts
 
     def metric_names(self, task: str) -> list[str]:
         """Return F1 and exact match; where questions may have no answer, also those of either sort."""

@@ -39,14 +39,16 @@ class TokenEvaluator(Evaluator):
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of each sentence, and a checksum of its tags."""
-        words = batch["words"]
-        sums = np.stack([sums_of(words.tags, *pair) for pair in _by_sentence(batch, _predicted(logits, batch))])
-        marks = [zlib.crc32(np.asarray(labels, dtype=np.int64).tobytes()) for labels in words.labels]
-        return sums.astype(np.float32), np.array(marks, dtype=np.int64)
+        sums, marks, _ = self.outputs_with_texts(logits, batch)
+        return sums, marks
 
-    def texts(self, logits: Tensor, batch: Mapping[str, Any]) -> list[str]:
-        """Return the ids of the predicted tags of each sentence's words; −1 for a word that is not read."""
-        return [" ".join(map(str, guess)) for _, guess in _by_sentence(batch, _predicted(logits, batch))]
+    def outputs_with_texts(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return `outputs`, and the ids of the predicted tags of each sentence; −1 for a word that is not read."""
+        words, pairs = batch["words"], [*_by_sentence(batch, _predicted(logits, batch))]
+        sums = np.stack([sums_of(words.tags, *pair) for pair in pairs])
+        texts = np.array([" ".join(map(str, guess)) for _, guess in pairs], dtype=object)
+        marks = [zlib.crc32(np.asarray(labels, dtype=np.int64).tobytes()) for labels in words.labels]
+        return sums.astype(np.float32), np.array(marks, dtype=np.int64), texts
 
     def metric_names(self, task: str) -> list[str]:
         """Return precision, recall and F1 of entities; accuracy and macro F1 of tags without prefixes."""
