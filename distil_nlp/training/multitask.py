@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,7 +19,6 @@ from distil_nlp.models.shared_encoder import TaskModels
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import set_required_arguments
 from distil_nlp.training.dataloaders import rows_per_step
-from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.preemption import PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
@@ -149,13 +149,8 @@ class MultitaskTrainer(DistillationTrainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Take a micro-batch's forward and backward; the operations of each task's first one are counted."""
-        part = self._part_of(inputs)
-        if part.flops_per_token is not None or not part._counts_flops(inputs):
-            return Trainer.training_step(self, model, inputs, *args, **kwargs)
-        with flop_counter() as counter:
-            loss = Trainer.training_step(self, model, inputs, *args, **kwargs)
-        part.flops_per_token = counter.get_total_flops() / inputs["tokens"]
-        return loss
+        step = partial(Trainer.training_step, self, model, inputs, *args, **kwargs)
+        return self._part_of(inputs).counting_flops(inputs, step)
 
     def compute_loss(
         self,

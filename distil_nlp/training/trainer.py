@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -416,10 +417,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     def _step_alone(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Take a micro-batch's forward and backward; the operations of the first one are counted."""
+        return self.counting_flops(inputs, partial(super().training_step, model, inputs, *args, **kwargs))
+
+    def counting_flops(self, inputs: dict[str, Any], step: Callable[[], Tensor]) -> Tensor:
+        """Take a micro-batch's step, and keep its operations per token if it is the first that they can be seen in."""
         if self.flops_per_token is not None or not self._counts_flops(inputs):
-            return super().training_step(model, inputs, *args, **kwargs)
+            return step()
         with flop_counter() as counter:
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            loss = step()
         self.flops_per_token = counter.get_total_flops() / inputs["tokens"]
         return loss
 
