@@ -203,6 +203,6 @@ def terms_of(kind, which):
     fitting = {
         "all": lambda term: not term.compares_passes,
         "compared": lambda term: term.compares_samples,
-        "passes": lambda term: not term.compares_samples,
+        "passes": lambda term: not (term.compares_samples or term.samples_text),
     }[which]
     return [a(name) for name, term in TERMS.items() if kind in term.kinds() and fitting(term)]
