@@ -12,6 +12,7 @@ from distil_nlp.losses.registry import TERMS
 from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import decimal, duration, percent, plural
 from distil_nlp.reporting.markdown import drop_empty, escape_markdown, markdown_table
+from distil_nlp.reporting.pruning import pruning_sentences
 from distil_nlp.reporting.tokens import tokens_sentences
 from distil_nlp.tasks import TaskKind
 
@@ -39,6 +40,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "schemes": [escape_markdown(one["sentence"]) for one in facts.get("schemes.used") or []],
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
+        "pruning": [escape_markdown(sentence) for sentence in pruning_sentences(facts)],
         "without_place": _names(start.get("dropped") or []),
         "checkpoint": model_link(checkpoint) if checkpoint else "",
         "is_random": "teacher_layers" in start and not start["teacher_layers"] and not checkpoint,

@@ -32,7 +32,7 @@ from distil_nlp.models.trial import logit_difference, run_plainly, trial_batch, 
 from distil_nlp.models.widening import OF_A_HEAD, check_heads, has_dropout, is_wider, starts_apart, widened
 from distil_nlp.tasks import Head
 
-LayerChoice = Literal["every_other", "first", "last", "random"] | Repetition | Sequence[int]
+LayerChoice = Literal["every_other", "first", "last", "important", "random"] | Repetition | Sequence[int]
 
 
 @dataclass
@@ -48,6 +48,7 @@ class StudentReport:
         widened: names of the parameters among `copied` that are larger than the teacher's.
         logit_difference: of a student that is deeper or wider than its teacher, the largest difference of the two
             models' logits on a few tokens, before training; None for others.
+        pruning: what was kept of the teacher's parts, and how, if it was pruned; see `PrunedStart` of `results.json`.
         start: a sentence on whether that student starts as its teacher, and why not; None for others.
     """
 
@@ -60,6 +61,7 @@ class StudentReport:
     widened: list[str] = field(default_factory=list)
     logit_difference: float | None = None
     start: str | None = None
+    pruning: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         start = {"checkpoint": self.source, "revision": self.revision}
@@ -72,6 +74,7 @@ class StudentReport:
             "widened": len(self.widened),
             "logit_difference": self.logit_difference,
             "start": self.start,
+            **({"pruning": self.pruning} if self.pruning else {}),
         }
 
     def __str__(self) -> str:
@@ -102,6 +105,14 @@ def choose_layers(choice: LayerChoice, teacher_layers: int, num_layers: int | No
     """
     if choice in ("stack", "interpolate"):
         return repeated_layers(choice, teacher_layers, num_layers)
+    if choice == "important":
+        raise UserError(
+            "student.layers",
+            "numbers of layers, or a way to choose them by number",
+            "important",
+            why="importance is measured on rows, which are not there",
+            fix="choose them by distil_nlp.models.pruning.measure_importance, and pass their numbers",
+        )
     is_list = not isinstance(choice, str)
     depth = num_layers or (len(choice) if is_list else max(teacher_layers // 2, 1))
     if is_list and len(choice) != depth:
@@ -244,7 +255,7 @@ _PER_LAYER = re.compile("layer|window")
 _OF_EQUAL_WIDTH = ("pooler_hidden_size", "embedding_size", "true_hidden_size", "word_embed_proj_dim")
 """Fields that go with `hidden_size` where they equal it, and the student does not run otherwise."""
 
-_IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, AssertionError, StrictDataclassError)
+IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, AssertionError, StrictDataclassError)
 
 
 def _empty(
@@ -279,12 +290,12 @@ def _empty(
         _check_growth(config, changes, architecture)
     try:
         return _model_of(cls, config, changes)
-    except (UserError, *_IMPOSSIBLE) as error:
-        followers = _followers(config, changes)
-        if followers:
+    except (UserError, *IMPOSSIBLE) as error:
+        following = followers(config, changes)
+        if following:
             try:
-                return _model_of(cls, config, followers | changes)
-            except (UserError, *_IMPOSSIBLE):
+                return _model_of(cls, config, following | changes)
+            except (UserError, *IMPOSSIBLE):
                 pass  # the first error is that of the configuration as it was asked for
         reason = error.got if isinstance(error, UserError) else " ".join(str(error).split())
         width = _of_old_width(config, changes)
@@ -304,7 +315,7 @@ def _check_growth(config: PretrainedConfig, changes: dict[str, Any], architectur
         for name, value in changes.items():
             setattr(wanted, name, value)
         wider = is_wider(config, wanted)
-    except _IMPOSSIBLE:
+    except IMPOSSIBLE:
         return  # building the model tells why
     if wider and architecture == "distilbert":
         raise _not_in_distilbert(quoted(changes))
@@ -362,7 +373,7 @@ def set_depth(config: PretrainedConfig, depth: int, layers: list[int] | None) ->
         ) from error
 
 
-def _followers(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
+def followers(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that may have to go with a changed width, and their values."""
     width, heads = (_changed(config, changes, name) for name in ("hidden_size", "num_attention_heads"))
     if not isinstance(width, int) or not heads or width % heads:

@@ -89,8 +89,12 @@ def trial_batch(model: PreTrainedModel, multiple: int = 1) -> dict[str, Tensor]:
     return {"input_ids": ids.to(model.device), "attention_mask": mask.long().to(model.device)}
 
 
-def logit_difference(one: PreTrainedModel, other: PreTrainedModel) -> tuple[float, float]:
+def logit_difference(one: PreTrainedModel, other: PreTrainedModel, order: Tensor | None = None) -> tuple[float, float]:
     """Return the largest difference of two models' logits on a few tokens, and the largest logit of the first.
+
+    Args:
+        one, other: of the same words.
+        order: for each logit of the other model, its place in the first; None where it is the same.
 
     Raises:
         UserError: if one of them does not run.
@@ -102,6 +106,8 @@ def logit_difference(one: PreTrainedModel, other: PreTrainedModel) -> tuple[floa
             logits.append(output_logits(run_plainly(model, inputs)).float().cpu())
     if logits[0].ndim == 3:  # of tokens; what a model makes of padding is never read
         logits = [values[batch["attention_mask"].bool().cpu()] for values in logits]
+    if order is not None:
+        logits[0] = logits[0][..., order]
     return float((logits[0] - logits[1]).abs().max()), float(logits[0].abs().max())
 
 

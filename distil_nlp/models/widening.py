@@ -48,7 +48,7 @@ def check_heads(teacher: PretrainedConfig, student: PretrainedConfig) -> None:
         teacher: its configuration.
         student: the configuration as it was asked for, which may be of no possible model.
     """
-    head, width, heads = _head_width(teacher), student.hidden_size, student.num_attention_heads
+    head, width, heads = head_width(teacher), student.hidden_size, student.num_attention_heads
     is_split = head * teacher.num_attention_heads == teacher.hidden_size
     if not is_wider(teacher, student) or width == teacher.hidden_size or not is_split:
         return
@@ -113,7 +113,7 @@ def _sizes(teacher: PretrainedConfig, student: PretrainedConfig) -> list[tuple[i
     return [(old, new) for old, new in (widths, units) if isinstance(old, int) and isinstance(new, int)]
 
 
-def _head_width(config: PretrainedConfig) -> int:
+def head_width(config: PretrainedConfig) -> int:
     own = next((value for name in OF_A_HEAD if isinstance(value := getattr(config, name, None), int)), None)
     return own or config.hidden_size // config.num_attention_heads
 

@@ -76,7 +76,8 @@ def _check_layer_pairs(plan: RunPlan, links: Sequence[Link]) -> None:
     for recipe in [*(link.recipe for link in links), plan.recipe]:
         if recipe.student.name is not None:
             return
-        layers = choose_layers(recipe.student.layers, teacher.num_layers, recipe.student.num_layers)
+        choice = "every_other" if recipe.student.layers == "important" else recipe.student.layers  # as many
+        layers = choose_layers(choice, teacher.num_layers, recipe.student.num_layers)
         depth = len(layers) if layers else recipe.student.num_layers or teacher.num_layers // 2
         student = dataclasses.replace(teacher, num_layers=depth)
         with torch.random.fork_rng(devices=[]):

@@ -11,6 +11,7 @@ from distil_nlp.data import TransferSet
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.linear_probe import LinearProbe
+from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.models import (
     StudentReport,
     load_model,
@@ -105,7 +106,7 @@ class Pipeline:
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
         self.stages.begin(self.stages.student(student_plan))
-        student, report = run.build(teacher)
+        student, report = run.build(teacher, lambda cut: metrics_of(self.data.task, run.predict(cut, "cut student")))
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
         guide = self.guide_of(student_plan, teacher)

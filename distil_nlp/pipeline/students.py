@@ -31,6 +31,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS
+from distil_nlp.pipeline.pruning import Pruner, Score
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
@@ -159,10 +160,20 @@ class StudentRun:
                 )
         return outputs
 
-    def build(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, StudentReport]:
-        """Return the initialised student and a report of the tensors copied into it, with the student's seed."""
+    def build(self, teacher: PreTrainedModel, score: Score | None = None) -> tuple[PreTrainedModel, StudentReport]:
+        """Return the initialised student and a report of the tensors copied into it, with the student's seed.
+
+        Args:
+            teacher: that it is made of.
+            score: returns the scores of a pruned student before it is repaired; None to leave them out.
+        """
         set_seed(self.args.seed)  # independent of what was trained before
-        return builders.student_from(self.recipe, teacher, self.tokenizer, self.data.head)
+        pruner = Pruner(self)
+        cut = pruner.cut(teacher)
+        student, report = builders.student_from(self.recipe, teacher, self.tokenizer, self.data.head, cut)
+        if cut is not None:
+            pruner.repair(student, cut, report, score)
+        return student, report
 
     def train(
         self, student: PreTrainedModel, teacher: PreTrainedModel, before: Callable[[], None] = lambda: None

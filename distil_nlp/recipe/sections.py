@@ -36,7 +36,7 @@ LayerNumbers = Annotated[list[NonNegativeInt], Field(min_length=1)]
 _Path = Annotated[str, Field(min_length=1)]
 _Paths = Annotated[list[_Path], Field(min_length=1)]
 SeedList = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-StudentLayers = Literal["every_other", "first", "last", "random", "stack", "interpolate"] | LayerNumbers
+StudentLayers = Literal["every_other", "first", "last", "important", "random", "stack", "interpolate"] | LayerNumbers
 FractionOrAll = Annotated[float, Field(gt=0, le=1)]
 """A fraction above 0, at most 1."""
 TrainingFields = dict[str, Any]
@@ -93,14 +93,39 @@ class VocabularySection(Section):
         return self
 
 
+class PruningSection(Section):
+    """A student cut from the important parts of its teacher, and repaired before its first step.
+
+    Feed-forward units, and the width with its heads, are cut to the same number in each layer, as transformers needs
+    it. See `distil_nlp.models.pruning.importance` for the criteria, which need no labels.
+
+    Attributes:
+        feed_forward: fraction of the feed-forward units that stay.
+        width: fraction of the attention heads that stay, and with them of the features of the states.
+        importance: what stays: the most important parts by `fisher`, `taylor`, `obd` (Optimal Brain Damage) or
+            `activation`, or any of them, by `random`. `student.layers=important` goes by it too.
+        rows: training rows that importance is measured on.
+        repair: fit each block's output to the teacher's by least squares before the first step.
+        folder: parent folder of what was measured, which other runs with the same teacher and rows use again.
+    """
+
+    feed_forward: FractionOrAll = 1.0
+    width: FractionOrAll = 1.0
+    importance: Literal["fisher", "taylor", "obd", "activation", "random"] = "fisher"
+    rows: PositiveInt = 2000
+    repair: bool = True
+    folder: str = "runs/importance"
+
+
 class ShapeSection(Section):
     """The shape of a model that is made of the teacher.
 
     Attributes:
         architecture: the teacher's classes, or DistilBERT's for a BERT teacher.
         num_layers: depth; by default half the teacher's, or the number of copied layers. May be above the teacher's.
-        layers: teacher layers (from 0) to copy, or `random` for random weights throughout. `stack` and `interpolate`
-            repeat all of them, for a student deeper than its teacher.
+        layers: teacher layers (from 0) to copy, or `important` for those of most importance by `student.pruning`, or
+            `random` for random weights throughout. `stack` and `interpolate` repeat all of them, for a student deeper
+            than its teacher.
         config: fields of the model's configuration to change, such as `hidden_size`. A wider student's neurons are
             copies of the teacher's; see `distil_nlp.models.widening`.
     """
@@ -395,6 +420,7 @@ class StudentSection(ShapeSection):
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
         revision: commit, branch or tag of that checkpoint.
         vocabulary: know the words alone that the training text needs; the teacher keeps all of its own.
+        pruning: keep the important parts of each layer alone; `{}` takes the defaults, which cut nothing.
         generations: number of students of this shape, each of which teaches the next one; the last is the run's own.
             The runs of the others are in `teacher.folder`.
         ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
@@ -410,6 +436,7 @@ class StudentSection(ShapeSection):
     name: str | None = None
     revision: str | None = None
     vocabulary: VocabularySection | None = None
+    pruning: PruningSection | None = None
     generations: PositiveInt = 1
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None

@@ -447,6 +447,30 @@ class Teacher(ModelCost):
         return self
 
 
+class PartsOfALayer(Block):
+    """The sizes of a layer, before it was cut."""
+
+    feed_forward: int | None = described("Feed-forward units.", null="if the family has none of its own")
+    heads: int = described("Attention heads.")
+    width: int = described("Features of the states.")
+
+
+class PrunedStart(Block):
+    """What a pruned student keeps of its teacher's layers, and its scores before it was repaired."""
+
+    importance: str = described("Criterion by which parts were kept.")
+    rows: int = described("Training rows that it was measured on, at most.")
+    feed_forward: int | None = described("Feed-forward units of a layer.", null="if the family has none of its own")
+    heads: int = described("Attention heads of a layer.")
+    width: int = described("Features of the states.")
+    of: PartsOfALayer = described("What the teacher's layers have.")
+    cut: MetricValues = described(
+        "Scores right after cutting; those after the repair are the baseline `copied_only`.",
+        absent="if it was not repaired",
+    )
+    repaired_on: int = described("Tokens that the repair was fitted to.", absent="if it was not repaired")
+
+
 class Initialisation(Block):
     """Origin of the student's parameters before training."""
 
@@ -478,6 +502,7 @@ class Initialisation(Block):
         null="for other students",
         absent="in runs of older versions",
     )
+    pruning: PrunedStart = described("What was kept of each layer.", absent="unless the student was pruned")
 
 
 class Student(ModelCost):

@@ -12,6 +12,7 @@ from distil_nlp.pipeline.builders.data import (
 )
 from distil_nlp.pipeline.builders.objective import objective_from
 from distil_nlp.pipeline.builders.probe import probe_of, validate_probe
+from distil_nlp.pipeline.builders.pruning import Cut, cut_from, pruning_of
 from distil_nlp.pipeline.builders.student import (
     check_student,
     lone_student,
@@ -33,14 +34,16 @@ from distil_nlp.pipeline.builders.teacher import (
 )
 from distil_nlp.pipeline.builders.tokenizers import tokenizers_of
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
-from distil_nlp.pipeline.builders.vocabulary import vocabulary_of
+from distil_nlp.pipeline.builders.vocabulary import vocabulary_of, with_vocabulary
 
 __all__ = [
     "DEFAULT_SEED",
+    "Cut",
     "augmentation_arguments",
     "check_inputs",
     "check_student",
     "configuration_of",
+    "cut_from",
     "data_name",
     "folder_name",
     "label_names",
@@ -49,6 +52,7 @@ __all__ = [
     "netaug_of",
     "objective_from",
     "probe_of",
+    "pruning_of",
     "random_student",
     "replacing_of",
     "self_teacher",
@@ -65,5 +69,6 @@ __all__ = [
     "validate_probe",
     "vocabulary_of",
     "with_seed",
+    "with_vocabulary",
     "without_needless_finetuning",
 ]

@@ -21,6 +21,7 @@ from distil_nlp.models import (
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.sentence_encoder import match_length
 from distil_nlp.pipeline.builders.data import check_positions
+from distil_nlp.pipeline.builders.pruning import Cut, cut_from, validate_pruning
 from distil_nlp.pipeline.builders.vocabulary import with_vocabulary
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
@@ -41,12 +42,24 @@ def validate_description(section: StudentSection) -> None:
             why="the checkpoint has its own",
             fix="leave one of the two out",
         )
+    validate_pruning(section)
 
 
 def student_from(
-    recipe: Recipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: Head
+    recipe: Recipe,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    head: Head,
+    cut: Cut | None = None,
 ) -> tuple[PreTrainedModel, StudentReport]:
     """Return the student, built from the teacher or loaded from a checkpoint, and a report of the copied tensors.
+
+    Args:
+        recipe: of the student.
+        teacher: whole.
+        tokenizer: the student's.
+        head: of both models.
+        cut: what a pruned student is made of; None where any parts of the teacher will do.
 
     Raises:
         UserError: if a checkpoint is named and its architecture is described too, or its vocabulary is another.
@@ -62,9 +75,10 @@ def student_from(
         label_outputs(student.config, head)
         return student, report
     teacher = with_vocabulary(recipe, ensemble_members(teacher)[0], tokenizer)
+    cut = cut or cut_from(section, teacher, None)
     student, report = build_student(
-        teacher,
-        section.layers,
+        cut.model if cut else teacher,
+        cut.layers if cut else section.layers,
         num_layers=section.num_layers,
         architecture=section.architecture,
         config_changes=section.config,

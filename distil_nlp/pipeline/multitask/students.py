@@ -27,9 +27,9 @@ class TaskStudentRun(StudentRun):
 
     start: Callable[[], PreTrainedModel] | None = None
 
-    def build(self, teacher: PreTrainedModel) -> tuple[PreTrainedModel, Any]:
+    def build(self, teacher: PreTrainedModel, score: Any = None) -> tuple[PreTrainedModel, Any]:
         """Return the student as it starts: the head of its own teacher, and the encoder of the first task's student."""
-        student, report = super().build(teacher)
+        student, report = super().build(teacher, score)
         if self.start is not None:
             share_encoder([self.start(), student], [_name_of(self.recipe, first=True), _name_of(self.recipe)])
         return student, report

@@ -55,8 +55,8 @@ class PreparedRun:
 
     @cached_property
     def built(self) -> tuple[PreTrainedModel, StudentReport]:
-        """The run's own student, and which tensors were copied into it."""
-        return self.run.build(self.teacher)
+        """The run's own student, or one of its shape if it is pruned, and which tensors were copied into it."""
+        return builders.student_from(self.plan.recipe, self.teacher, self.tokenizer, self.data.head)
 
     @property
     def student(self) -> PreTrainedModel:

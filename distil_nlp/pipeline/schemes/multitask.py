@@ -46,6 +46,7 @@ def _check(plan: RunPlan) -> None:
     student, teacher, training = recipe.student, recipe.teacher, plan.args
     used = {
         "student.generations": student.generations > 1,
+        "student.layers=important": student.layers == "important",
         **{f"student.{key}": getattr(student, key) is not None for key in _ALONE},
         "teacher.assistants": bool(teacher.assistants),
         "teacher.self": teacher.self is not None,
@@ -78,7 +79,7 @@ def _check(plan: RunPlan) -> None:
         )
 
 
-_ALONE = ("ema", "replacing", "augment", "exits", "peers", "branches")
+_ALONE = ("ema", "replacing", "augment", "exits", "peers", "branches", "pruning")
 """Keys of `student` that several tasks do not go with."""
 
 MULTITASK = Scheme(

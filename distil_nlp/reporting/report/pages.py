@@ -10,6 +10,7 @@ from distil_nlp.reporting import breakdown, export, joint, latency, sentences, t
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.plots import curves, exits, matrices, probe, scores, weights
 from distil_nlp.reporting.plots.style import Picture, style
+from distil_nlp.reporting.pruning import pruned_scores_table, pruning_sentences
 from distil_nlp.reporting.report import advice, comparison
 from distil_nlp.reporting.report.advice import Advice
 from distil_nlp.reporting.report.comparison_verdicts import GainOver, best_run, own_verdicts
@@ -109,6 +110,7 @@ def run_page(run: RunResults) -> Page:
                 [scores.scores_figure(run)],
             ),
             ReportSection("Tokens", tokens_sentences(run)),
+            ReportSection("Pruning", pruning_sentences(run), [pruned_scores_table(run)]),
             ReportSection("Training scheme", scheme_sentences(run), [compute_table(run)]),
             ReportSection(
                 "Teachers",

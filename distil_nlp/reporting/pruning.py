@@ -1,0 +1,58 @@
+"""What is told of a student that was cut from the important parts of its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.scores import headline_name, headline_score
+from distil_nlp.reporting.tables import Table, make_table
+from distil_nlp.results import RunResults, get_nested
+
+_BLOCK = "student.initialisation.pruning"
+_CRITERIA = {
+    "fisher": "by the Fisher information",
+    "taylor": "by first-order Taylor terms",
+    "obd": "by Optimal Brain Damage",
+    "activation": "by the size of activations",
+    "random": "at random",
+}
+
+
+def pruning_sentences(run: RunResults) -> list[str]:
+    """Return what the student keeps of its teacher's layers; [] for one with whole layers."""
+    block = run.get(_BLOCK)
+    return [pruning_sentence(block)] if block else []
+
+
+def pruning_sentence(block: Mapping[str, Any]) -> str:
+    """Return what a student keeps of its teacher's layers, from the block `pruning` of `results.json`."""
+    names = {"feed_forward": "feed-forward units", "heads": "heads", "width": "features"}
+    kept = [
+        f"{block[key]:,} of {block['of'][key]:,} {name}"
+        for key, name in names.items()
+        if block[key] != block["of"][key]
+    ]
+    parts = ", ".join(kept) or "all parts"
+    repaired = ""
+    if block.get("repaired_on"):
+        repaired = f"; its projections were then fitted to the teacher’s states on {block['repaired_on']:,} tokens"
+    return f"Each of the student’s layers keeps {parts}, chosen {_CRITERIA[block['importance']]}{repaired}."
+
+
+def pruned_scores_table(run: RunResults) -> Table | None:
+    """Return the scores of a pruned student as it was cut, repaired and trained; None for one with whole layers."""
+    block, trained, repaired = run.get(_BLOCK), headline_score(run, "student"), headline_score(run, "copied_only")
+    if not block or trained is None or repaired is None:
+        return None
+    rows = [("trained", decimal(trained.values[0]))]
+    if "cut" in block:
+        rows = [
+            ("cut", decimal(get_nested(block, "cut", run.metric))),
+            ("repaired", decimal(repaired.values[0])),
+            *rows,
+        ]
+    else:
+        rows = [("cut", decimal(repaired.values[0])), *rows]
+    return make_table("Scores of the pruned student", ("student", headline_name(run)), rows, "Of the first seed.")
