@@ -22,6 +22,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.dry_run import Line, plan_lines
+from distil_nlp.pipeline.labels import check_labels
 from distil_nlp.pipeline.multitask.plans import check_folder_of_tasks, naming, plan_tasks
 from distil_nlp.pipeline.multitask.steps import TaskSteps
 from distil_nlp.pipeline.multitask.students import TaskPipeline
@@ -147,6 +148,7 @@ def _run_tasks(
 def _check_data(plan: RunPlan, data: TransferSet) -> None:
     """Raise UserError for what would fail after hours, and tell of answers in the data."""
     check_answers(plan.recipe, data, plan.objective)
+    check_labels(plan.recipe, data, plan.objective)
     if plan.recipe.teacher.answers is not None:
         logger.info(answers_sentence(plan.recipe, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
