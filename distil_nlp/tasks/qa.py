@@ -18,7 +18,6 @@ QA = TaskKind(
         {"labels", "is_allowed", "question_id", "question", "context", "answers", "token_starts", "token_ends"}
     ),
     data_keys=frozenset({"label_column", "pad_to_multiple_of", "test_share", "stride"}),
-    shares_encoder=False,
     can_augment=False,
     reads_other_tokens=False,
     headline="f1",

@@ -16,7 +16,6 @@ TOKENS = TaskKind(
     data_keys=frozenset({"label_column", "label_names", "pad_to_multiple_of", "test_share"}),
     columns=frozenset({"labels", "is_word", "word_labels", "is_read"}),
     max_text_columns=1,
-    shares_encoder=False,
     can_augment=False,
     headline="f1",
     majority_name="commonest tag of each word",
