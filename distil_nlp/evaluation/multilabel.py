@@ -35,7 +35,9 @@ class MultilabelEvaluator(Evaluator):
     A row has the labels whose probability reaches the threshold of the outputs, one for all classes.
     """
 
-    has_threshold = True
+    def has_threshold(self, task: str) -> bool:
+        """Return True: the probability from which a row has a label."""
+        return True
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and labels."""

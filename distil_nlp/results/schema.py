@@ -156,11 +156,15 @@ class Breakdown(Block):
 
 
 class Thresholds(Block):
-    """Probabilities from which a row has a label, one for all labels of a model."""
+    """Thresholds of predictions, one of a model.
+
+    Of `multilabel` it is the probability from which a row has a label. Of `qa_v2` a question has no answer where the
+    score of none ([CLS] as start and end), minus that of the best answer, is above it; scores are sums of two logits.
+    """
 
     rows: int | None = described(
-        "Rows to choose by (`data.selection_share`), on which each model’s has the highest micro F1.",
-        null="without such rows; then it is 0.5",
+        "Rows or questions to choose by (`data.selection_share`), on which each model’s has the highest F1.",
+        null="without such rows; then it is 0.5, and 0 for `qa_v2`",
     )
     models: dict[ModelName, float] = described("Of `teacher`, `student` and each baseline, of the first seed.")
 
@@ -979,7 +983,7 @@ class Results(Block):
         absent="unless classification has labelled rows, and in files of older versions",
     )
     thresholds: Thresholds = described(
-        "Probabilities from which a row has a label.", absent="unless the task is `multilabel`"
+        "Thresholds of predictions.", absent="unless the task is `multilabel` or `qa_v2`"
     )
     breakdown: Breakdown = described(
         "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"
