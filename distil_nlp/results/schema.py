@@ -86,7 +86,10 @@ class CalibrationDifferences(Block):
 
 
 class ModelCalibration(Block):
-    """Calibration of a model on the labelled rows of the first evaluation split, means over seeds."""
+    """Calibration of a model on the labelled rows of the first evaluation split, means over seeds.
+
+    Of `multilabel` over each label of each row by itself, of `tokens` over the words that are read and have a tag.
+    """
 
     ece: Number = described("Expected calibration error, a fraction, over 15 bins. Of few rows it is biased upwards.")
     nll: Number = described("Mean −log likelihood of the label, in nats.")
@@ -701,7 +704,7 @@ class Fidelity(Block):
     )
     nll: BothNumbers = described(
         "Mean −log likelihood of the label, in nats.",
-        absent="unless classification has labelled rows, and in files of older versions",
+        absent="unless `classification`, `multilabel` or `tokens` has labelled rows, and in files of older versions",
     )
     confusion: BothMatrices = described(
         "Confusion matrices over labelled rows.", absent="unless classification has labelled rows"

@@ -30,6 +30,7 @@ TOKENS = TaskKind(
         ("f1_macro", "macro F1 over tags"),
     ),
     metric_note="Metrics are fractions of 1. An entity counts if its type and all its words are right (strict IOB2).",
+    calibration_note="Both are over the words that are read and have a tag.",
     pipeline_tag="token-classification",
     truncates=False,
     pipeline_options=', aggregation_strategy="first"',
