@@ -70,10 +70,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
     data = sequences.load(own, tokenizer, task, options, limits, reader)
     data.task = "qa_v2" if reader.has_unanswerable else "qa"
     data.split.held_out = next((name for name in own if name not in splits), None)
-    data.split.train = data.split.train.remove_columns(_SCORING)
-    data.collator = QACollator(tokenizer, options.pad_to_multiple_of)
     _tell_windows(data.split, reader.has_unanswerable)
-    _tell_cut_questions(data.split, tokenizer, task.text_columns[0], options.max_length)
+    _tell_cut_questions(data.split, _longest_question(tokenizer, options.max_length))
+    data.split = _without_notes(data.split)
+    data.collator = QACollator(tokenizer, options.pad_to_multiple_of)
     return data
 
 
@@ -116,15 +116,29 @@ def _tell_windows(split: Split, has_unanswerable: bool) -> None:
     logger.info(f"{form}; {len(split.train):,} windows of {len(questions):,} questions to train on")
 
 
-def _tell_cut_questions(split: Split, tokenizer: PreTrainedTokenizerBase, column: str, max_length: int) -> None:
-    """Log how many questions are longer than what is read of them."""
-    limit = _longest_question(tokenizer, max_length)
-    for name, rows in {"train": split.train_texts, **split.texts}.items():
-        questions = [text or "" for text in rows[column]]
-        cut = sum(one != own for one, own in zip(_cut(tokenizer, questions, limit), questions, strict=True))
+def _tell_cut_questions(split: Split, limit: int) -> None:
+    """Log how many questions are longer than what is read of them.
+
+    Args:
+        split: windows that tell whether their question is cut.
+        limit: tokens that are read.
+    """
+    for name, rows in {"train": split.train, **split.evaluation}.items():
+        numbers, is_cut = np.asarray(rows["question_id"][:]), np.asarray(rows[_IS_CUT][:], dtype=bool)
+        cut, questions = (len(np.unique(some)) for some in (numbers[is_cut], numbers))
         if cut:
             fix = "" if limit == LONGEST_QUESTION else ": raise data.max_length"
-            logger.warning(f"{name}: {cut:,} of {len(questions):,} questions are cut at {limit} tokens{fix}")
+            logger.warning(f"{name}: {cut:,} of {questions:,} questions are cut at {limit} tokens{fix}")
+
+
+def _without_notes(split: Split) -> Split:
+    """Return a split without the column that is told of, and to train on without those that scores read."""
+    return dataclasses.replace(
+        split,
+        train=split.train.remove_columns([*_SCORING, _IS_CUT]),
+        selection=split.selection and split.selection.remove_columns(_IS_CUT),
+        evaluation={name: rows.remove_columns(_IS_CUT) for name, rows in split.evaluation.items()},
+    )
 
 
 # The columns ------------------------------------------------------------------------------------------------------
@@ -180,7 +194,7 @@ class SpanLabels(LabelReader):
         return [bool(value and value["text"]) for value in values]
 
     def features(self, num_labels: int) -> dict[str, Any]:
-        """Return the place of the answer, the positions that may be one, and what scores need."""
+        """Return the place of the answer, positions that may be one, what scores need, and if the question is cut."""
         numbers, text = List(Value("int32")), Value("string")
         return {
             "labels": List(Value("int64")),
@@ -191,6 +205,7 @@ class SpanLabels(LabelReader):
             "answers": List(text),
             "token_starts": numbers,
             "token_ends": numbers,
+            _IS_CUT: Value("bool"),
         }
 
     def tokenise(
@@ -212,6 +227,7 @@ class SpanLabels(LabelReader):
         )
         rows = encoded["overflow_to_sample_mapping"]
         encoded["question"] = [questions[row] for row in rows]
+        encoded[_IS_CUT] = [read[row] != questions[row] for row in rows]
         encoded["context"] = [contexts[row] for row in rows]
         encoded["cls"] = [_cls_place(ids, tokenizer.cls_token_id) for ids in encoded["input_ids"]]
         return encoded
@@ -226,7 +242,7 @@ class SpanLabels(LabelReader):
             own = self._window(values[row], offsets, tokens["cls"][window])
             question, context = tokens["question"][window], tokens["context"][window]
             texts = list(values[row]["text"]) if values[row] else []
-            own |= {"question": question, "context": context, "answers": texts}
+            own |= {"question": question, "context": context, "answers": texts, _IS_CUT: tokens[_IS_CUT][window]}
             own["question_id"] = _question_id(question, context, texts)
             for name, value in own.items():
                 found[name].append(value)
@@ -247,6 +263,8 @@ class SpanLabels(LabelReader):
 LABELS = SpanLabels()
 _SCORING = ["question_id", "question", "context", "answers", "token_starts", "token_ends"]
 """Columns that scores read, and training does not."""
+_IS_CUT = "question_is_cut"
+"""Column that tells whether a window has less than its whole question."""
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], limit: int) -> list[str]:

@@ -142,6 +142,13 @@ def pair_positions(labels: np.ndarray, is_filler: np.ndarray) -> np.ndarray:
     return np.flatnonzero((queries[:, None] == queries) & (relevance[:, None] > relevance))
 
 
+def have_pairs(labels: Any) -> bool:
+    """Return whether two documents of some query have unlike relevance."""
+    labels = np.asarray(labels, dtype=np.float64).reshape(-1, 2)
+    known = labels[~np.isnan(labels).any(1)]
+    return len(np.unique(known, axis=0)) > len(np.unique(known[:, QUERY]))
+
+
 def _rows_by_query(queries: np.ndarray) -> list[np.ndarray]:
     """Return the numbers of the rows of each query, in the order in which queries first occur."""
     _, first, inverse = np.unique(queries, return_index=True, return_inverse=True)

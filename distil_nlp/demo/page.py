@@ -87,7 +87,7 @@ class DemoPage:
             "auto_model": self.mode.auto_model,
             "dtype": "q8" if self.model == "int8" else "fp32",
             "labels": [names[key] for key in sorted(names, key=int)],
-            "threshold": config.get("threshold", 0.5),
+            "threshold": config.get("threshold", 0.5 if self.facts.kind.output == "labels" else 0.0),
             "max_length": self.facts.get("recipe.data.max_length") or 512,
             "pooling": vector_settings(student).pooling if self.facts.kind.has_vectors else None,
             "may_have_no_answer": "NoAns_f1" in (self.facts.get("student.metrics") or {}),

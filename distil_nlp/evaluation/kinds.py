@@ -68,11 +68,9 @@ class Evaluator(ABC):
     Attributes:
         fidelity_sets: row sets of the logits on which teacher and student are compared; empty where logits belong to
             sequences.
-        has_threshold: True if predictions depend on a threshold, which the rows to choose by choose for each model.
     """
 
     fidelity_sets: frozenset[str] = frozenset()
-    has_threshold: bool = False
 
     @abstractmethod
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,10 +96,18 @@ class Evaluator(ABC):
         """Return a task's metrics of `Outputs`."""
         return self.metrics(task)(EvalPrediction(outputs.predictions, outputs.labels, outputs.reference))
 
+    def has_threshold(self, task: str) -> bool:
+        """Return whether predictions depend on a threshold, which the rows to choose by choose for each model."""
+        return False
+
+    def number_of(self, rows: Any) -> int:
+        """Return how many rows of the data tokenised rows are of."""
+        return len(rows)
+
     def with_threshold(self, outputs: Any, chosen_on: Any) -> Any:
         """Return `Outputs` with the threshold that is best on those of the rows to choose by; None without such rows.
 
-        Called where `has_threshold` alone.
+        Called where the task has one alone.
         """
         return outputs
 

@@ -19,7 +19,8 @@ from sklearn.metrics import (
 from torch import Tensor
 from transformers import EvalPrediction
 
-from distil_nlp.evaluation.bootstrap import f1_of_sums
+from distil_nlp.evaluation.bootstrap import f1_of_sums, ratio_of_sums
+from distil_nlp.evaluation.fidelity.outputs import calibration_error_of_sums, gaps_in_bins
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores, rows_of_tuples
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.losses.soft_targets import soft_target_bernoulli_kl
@@ -35,7 +36,9 @@ class MultilabelEvaluator(Evaluator):
     A row has the labels whose probability reaches the threshold of the outputs, one for all classes.
     """
 
-    has_threshold = True
+    def has_threshold(self, task: str) -> bool:
+        """Return True: the probability from which a row has a label."""
+        return True
 
     def outputs(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and labels."""
@@ -100,6 +103,13 @@ class MultilabelEvaluator(Evaluator):
         signed = np.where(predicted, 1, -1) * outputs.predictions.astype(float)
         errors = np.where(known, (predicted != (outputs.labels == 1)).any(1), np.nan)
         return RowScores(_as_tuples(predicted), np.exp(-np.logaddexp(0, -signed).sum(1)), errors)
+
+    def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
+        """Return `ece` and `nll` in nats, over all labels of all labelled rows, each by itself.
+
+        `ece` is the mean gap, over 15 bins of a label's probability, between that and how often rows have the label.
+        """
+        return {"ece": (_gaps, calibration_error_of_sums), "nll": (_likelihoods, ratio_of_sums)}
 
     def class_scores(self, outputs: Outputs) -> list[dict[str, float]]:
         """Return precision, recall and F1 of each class over labelled rows; 0 where nothing was predicted."""
@@ -169,6 +179,22 @@ def _hits_and_misses(outputs: Outputs) -> np.ndarray:
     predicted, truth = _predicted(outputs), outputs.labels == 1
     counts = [predicted & truth, predicted & ~truth, ~predicted & truth]
     return np.stack([cells.sum(1) for cells in counts], axis=1) * _is_labelled(outputs.labels)[:, None].astype(float)
+
+
+def _gaps(outputs: Outputs) -> np.ndarray:
+    """Return (rows, bins + 1): Σ over labels of the gaps of `gaps_in_bins`, and their number; 0 without labels."""
+    known, shape = _is_labelled(outputs.labels)[:, None], outputs.labels.shape
+    truth = np.where(known, outputs.labels, 0).ravel()
+    gaps = gaps_in_bins(expit(outputs.predictions.astype(float)).ravel(), truth).reshape(*shape, -1).sum(1)
+    return np.hstack([gaps, np.full((shape[0], 1), shape[1])]) * known
+
+
+def _likelihoods(outputs: Outputs) -> np.ndarray:
+    """Return (rows, 2): Σ over labels of −log likelihood, and their number; 0 in rows without a label."""
+    known, count = _is_labelled(outputs.labels)[:, None], outputs.labels.shape[1]
+    signed = np.where(outputs.labels == 1, 1, -1) * outputs.predictions.astype(float)
+    losses = np.logaddexp(0, -signed).sum(1)
+    return np.stack([losses, np.full_like(losses, count)], axis=1) * known
 
 
 def _most_frequent(shares: np.ndarray) -> np.ndarray:

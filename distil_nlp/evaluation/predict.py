@@ -30,7 +30,8 @@ class Outputs:
             `evaluation.tokens`.
         labels: (rows,), or (rows, classes) where a row has several; for `mlm` unused, for `tokens` a checksum of the
             sentence's tags; for embeddings see `data.embedding`.
-        threshold: probability from which a row has a label, where it may have several; None for other kinds of task.
+        threshold: probability from which a row has a label, where it may have several; of questions that may have no
+            answer, how far the score of none may exceed that of the best answer; None for other tasks.
         reference: the teacher's predictions, where scores are taken against them (embeddings).
         texts: (rows,), what is predicted, as text, where the predictions are sums alone; see
             `Evaluator.outputs_with_texts`.

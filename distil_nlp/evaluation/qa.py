@@ -2,7 +2,8 @@
 
 The answer to a question is the best over all windows of its context: among the 20 likeliest starts and the 20
 likeliest ends of each, the pair with the highest sum of logits, of 30 tokens at most. Where questions may have none,
-the answer is empty if [CLS] as start and end has a higher sum, in the window where that sum is lowest.
+the answer is empty if [CLS] as start and end has a higher sum, in the window where that sum is lowest: higher by more
+than a threshold, that of the best F1 on the rows to choose by (`best_f1_thresh` of SQuAD 2.0's script), 0 without any.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from transformers import EvalPrediction
 from distil_nlp.data.qa import Windows
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores
+from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.evaluation.squad import exact_and_f1, normalize_answer
 from distil_nlp.losses.soft_targets import soft_target_kl
 from distil_nlp.signals.spans import NOT_ALLOWED, span_rows
@@ -28,6 +31,8 @@ N_BEST = 20
 """Starts, and ends, that are combined."""
 LONGEST_ANSWER = 30
 """Tokens of the longest answer."""
+NULL_THRESHOLD = 0.0
+"""Threshold where no rows chose one, as in SQuAD 2.0's script and the code of BERT."""
 _SCORE, _NULL, _EXACT, _F1, _TEXT, _ANSWERABLE = range(6)
 """Columns of predictions."""
 
@@ -59,14 +64,32 @@ class QAEvaluator(Evaluator):
         return [*both, "HasAns_f1", "HasAns_exact", "NoAns_f1"] if task == "qa_v2" else both
 
     def metrics(self, task: str) -> Callable[[EvalPrediction], Metrics]:
-        """Return the function from what windows say to the metrics of `metric_names`."""
-        names = self.metric_names(task)
+        """Return the function for rows that choose: its scores are at the threshold that is best on these very rows."""
 
         def compute(outputs: EvalPrediction) -> Metrics:
-            found = _metrics(of_questions(np.asarray(outputs.predictions), np.asarray(outputs.label_ids)))
-            return {name: found[name] for name in names}
+            rows = Outputs(np.asarray(outputs.predictions), np.asarray(outputs.label_ids))
+            return self.score(task, self.with_threshold(rows, rows) if self.has_threshold(task) else rows)
 
         return compute
+
+    def score(self, task: str, outputs: Outputs) -> Metrics:
+        """Return the metrics of `metric_names` of outputs at their threshold."""
+        found = _metrics(_of_outputs(outputs))
+        return {name: found[name] for name in self.metric_names(task)}
+
+    def has_threshold(self, task: str) -> bool:
+        """Return whether questions may have no answer."""
+        return task == "qa_v2"
+
+    def with_threshold(self, outputs: Outputs, chosen_on: Outputs | None) -> Outputs:
+        """Return outputs with the threshold of the highest F1 on the rows to choose by; 0 without any."""
+        if chosen_on is None:
+            return replace(outputs, threshold=NULL_THRESHOLD)
+        return replace(outputs, threshold=best_null_threshold(chosen_on.predictions, chosen_on.labels))
+
+    def number_of(self, rows: Any) -> int:
+        """Return how many questions windows are of."""
+        return len(np.unique(rows["question_id"][:]))
 
     def trainer_metrics(self, task: str) -> BatchMetrics:
         """Return the metrics of what windows say, which is taken batch by batch."""
@@ -88,7 +111,7 @@ class QAEvaluator(Evaluator):
         column = {"exact_match": 0, "f1": 1}[metric]
 
         def features(outputs: Any) -> np.ndarray:
-            values = of_questions(outputs.predictions, outputs.labels)[:, column]
+            values = _of_outputs(outputs)[:, column]
             return np.stack([values, np.ones(len(values))], axis=1)
 
         return features, ratio_of_sums
@@ -106,7 +129,7 @@ class QAEvaluator(Evaluator):
         if outputs.texts is None:
             return None
         order, first = _best_first(outputs.predictions, outputs.labels)
-        questions, shown = of_questions(outputs.predictions, outputs.labels), _appearance(outputs.labels)
+        questions, shown = _of_outputs(outputs), _appearance(outputs.labels)
         texts = np.where(questions[:, 2] == _checksum(""), "", outputs.texts[order][first])
         return RowScores(texts.astype(object)[shown], None, 1 - questions[shown, 0])
 
@@ -139,15 +162,17 @@ class QAEvaluator(Evaluator):
     def fidelity(self, batches: Sequence[tuple], labels: Tensor | None) -> dict[str, Any]:
         """Return `agreement`, the fraction of questions with the same answer, `rows` of them, and `kl`.
 
-        `kl` is in nats a window, the mean of start and end, over allowed positions, at T = 1.
+        `kl` is in nats a window, the mean of start and end, over allowed positions, at T = 1. Answers are those at the
+        default threshold.
         """
         teacher, student, numbers = (np.concatenate(parts) for parts in list(zip(*batches, strict=True))[:3])
         kl = sum(batch[3] for batch in batches) / len(numbers)
-        return {**_agreement(teacher, student, numbers), "kl": kl}
+        both = (Outputs(predictions, numbers) for predictions in (teacher, student))
+        return {**_agreement(*both), "kl": kl}
 
     def agreement_of(self, teacher: Any, student: Any) -> dict[str, Any]:
         """Return `agreement` over all questions, and `rows`, their number."""
-        return _agreement(teacher.predictions, student.predictions, student.labels)
+        return _agreement(teacher, student)
 
 
 EVALUATOR = QAEvaluator()
@@ -170,22 +195,58 @@ def best_span(start: np.ndarray, end: np.ndarray, inside: np.ndarray) -> tuple[f
     return None if sums[i, j] == -np.inf else (float(sums[i, j]), int(firsts[i]), int(lasts[j]))
 
 
-def of_questions(predictions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def of_questions(predictions: np.ndarray, numbers: np.ndarray, threshold: float = NULL_THRESHOLD) -> np.ndarray:
     """Return exact match, F1, checksum of the answer, and whether there is one, (questions, 4), ordered by number.
 
     Args:
         predictions: what windows say, as `QAEvaluator` has it.
         numbers: of their questions.
+        threshold: how far the score of none may exceed that of the best answer, for this to be the answer.
     """
     order, first = _best_first(predictions, numbers)
-    rows = predictions[order]
-    best, null = rows[first], np.minimum.reduceat(rows[:, _NULL], first)
+    rows, best = predictions[order], predictions[order][first]
     answerable = best[:, _ANSWERABLE]
-    is_null = null > best[:, _SCORE]
+    is_null = _differences(predictions, numbers) > threshold
     right = np.where(is_null, 1 - answerable, best[:, _EXACT]), np.where(is_null, 1 - answerable, best[:, _F1])
     found = np.stack([*right, np.where(is_null, 0, best[:, _TEXT]), answerable], axis=1)
     found[np.isnan(np.add.reduceat(rows[:, _SCORE], first))] = np.nan
     return found
+
+
+def best_null_threshold(predictions: np.ndarray, numbers: np.ndarray) -> float:
+    """Return the threshold of `of_questions` with the highest F1 over questions, the lowest of equally good ones.
+
+    It is the difference, score of none − score of the best answer, of the last question that is to be answered, as
+    `find_best_thresh` of SQuAD 2.0's evaluation script has it. Where F1 is highest with no question answered, it is 1
+    below all differences (the script says 0 there, for probabilities of no answer).
+
+    Args:
+        predictions: what windows say, as `QAEvaluator` has it; questions with NaN do not count.
+        numbers: of their questions.
+    """
+    answered = of_questions(predictions, numbers, np.inf)
+    differences, f1, answerable = _differences(predictions, numbers), answered[:, 1], answered[:, 3]
+    known = np.flatnonzero(~np.isnan(f1))
+    if not len(known):
+        return NULL_THRESHOLD
+    order = known[np.argsort(differences[known], kind="stable")]
+    levels, last = np.unique(differences[order][::-1], return_index=True)
+    gains = np.cumsum(f1[order] - (1 - answerable[order]))[len(order) - 1 - last]  # of answering all up to a level
+    best = int(gains.argmax())
+    return float(levels[best] if gains[best] > 0 else levels[0] - 1)
+
+
+def _differences(predictions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return the score of none − that of the best answer of each question, (questions,), ordered by number."""
+    order, first = _best_first(predictions, numbers)
+    rows = predictions[order]
+    return np.minimum.reduceat(rows[:, _NULL], first) - rows[first, _SCORE]
+
+
+def _of_outputs(outputs: Outputs) -> np.ndarray:
+    """Return `of_questions` of outputs at their threshold."""
+    threshold = NULL_THRESHOLD if outputs.threshold is None else outputs.threshold
+    return of_questions(outputs.predictions, outputs.labels, threshold)
 
 
 def _best_first(predictions: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,8 +302,8 @@ def _checksum(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def _agreement(teacher: np.ndarray, student: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
-    first, second = (of_questions(predictions, numbers)[:, 2] for predictions in (teacher, student))
+def _agreement(teacher: Outputs, student: Outputs) -> dict[str, Any]:
+    first, second = (_of_outputs(outputs)[:, 2] for outputs in (teacher, student))
     return {"rows": len(first), "agreement": float((first == second).mean())}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
 from distil_nlp.evaluation.fidelity.outputs import (
+    calibration_error_of_sums,
     confidence_gaps,
     count_agreement,
     expected_calibration_error,
@@ -52,7 +53,7 @@ class ClassificationEvaluator(SequenceEvaluator):
 
     def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
         """Return `ece` (see `expected_calibration_error`) and `nll`, the mean −log likelihood of the label in nats."""
-        return {"ece": (self._gaps, _calibration_error), "nll": (self._likelihoods, ratio_of_sums)}
+        return {"ece": (self._gaps, calibration_error_of_sums), "nll": (self._likelihoods, ratio_of_sums)}
 
     def _gaps(self, outputs: Any) -> np.ndarray:
         """Return (rows, bins + 1): the gaps of `confidence_gaps`, and 1; 0 in rows without a label."""
@@ -99,10 +100,6 @@ class ClassificationEvaluator(SequenceEvaluator):
                 for role, probabilities in models.items()
             }
         return fidelity
-
-
-def _calibration_error(sums: np.ndarray) -> np.ndarray:
-    return np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
 
 
 EVALUATOR = ClassificationEvaluator()

@@ -19,20 +19,29 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from distil_nlp.evaluation.bootstrap import f1_of_sums, ratio_of_sums
-from distil_nlp.evaluation.fidelity.outputs import count_agreement
+from distil_nlp.evaluation.fidelity.outputs import (
+    calibration_error_of_sums,
+    confidence_gaps,
+    count_agreement,
+    negative_log_likelihoods,
+)
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores, rows_of_tuples
 from distil_nlp.tasks.tags import OUTSIDE, Tags
 from distil_nlp.training.evaluation_loop import BatchMetrics
 
 _UNREAD = -1
 """Prediction for a word that the model does not read."""
+_BINS = 15
+_OF_CALIBRATION = _BINS + 2
+"""Last columns of predictions: gaps by bin of confidence, −log likelihood, and the words that these are of."""
 
 
 class TokenEvaluator(Evaluator):
-    """Predictions are sums of each sentence, (rows, 3 · units + 2), in float32.
+    """Predictions are sums of each sentence, (rows, 3 · units + 2 + 17), in float32.
 
-    They are true positives, false positives and false negatives of each unit (a type of entity, or a tag), then right
-    words and words. NaN in a row whose logits are not finite.
+    They are true positives, false positives and false negatives of each unit (a type of entity, or a tag), right words
+    and words; then, of words that are read and have a tag, the gaps of `confidence_gaps` in 15 bins, −log likelihood in
+    nats, and their number. NaN in a row whose logits are not finite. Sums without the last 17 have scores alone.
     """
 
     fidelity_sets = frozenset({"labelled"})
@@ -48,6 +57,7 @@ class TokenEvaluator(Evaluator):
         sums = np.stack([sums_of(words.tags, *pair) for pair in pairs])
         texts = np.array([" ".join(map(str, guess)) for _, guess in pairs], dtype=object)
         marks = [zlib.crc32(np.asarray(labels, dtype=np.int64).tobytes()) for labels in words.labels]
+        sums = np.hstack([sums, _calibration_sums(logits, batch, len(sums))])
         return sums.astype(np.float32), np.array(marks, dtype=np.int64), texts
 
     def metric_names(self, task: str) -> list[str]:
@@ -76,7 +86,7 @@ class TokenEvaluator(Evaluator):
     def resampling(self, metric: str) -> tuple[RowFeatures, MetricOfSums]:
         """Return F1 of entities, or accuracy, as sums over sentences."""
         if metric == "accuracy":
-            return (lambda outputs: outputs.predictions[:, -2:]), ratio_of_sums
+            return (lambda outputs: _of_scores(outputs.predictions)[:, -2:]), ratio_of_sums
         return (lambda outputs: _cells(outputs.predictions).sum(2)), f1_of_sums
 
     def units(self, labels: Sequence[str]) -> Sequence[str]:
@@ -91,9 +101,16 @@ class TokenEvaluator(Evaluator):
         """Return the tags of each sentence, and whether any is wrong; None of outputs without their texts."""
         if outputs.texts is None:
             return None
-        right, words = outputs.predictions[:, -2:].T
+        right, words = _of_scores(outputs.predictions)[:, -2:].T
         errors = np.where(words > 0, (right < words).astype(float), np.nan)
         return RowScores(rows_of_tuples(tuple(map(int, text.split())) for text in outputs.texts), None, errors)
+
+    def calibration(self) -> Mapping[str, tuple[RowFeatures, MetricOfSums]]:
+        """Return `ece` and `nll` as of classification, over words that are read and have a tag."""
+        return {
+            "ece": (lambda outputs: np.delete(_of_calibration(outputs), _BINS, axis=1), calibration_error_of_sums),
+            "nll": (lambda outputs: _of_calibration(outputs)[:, _BINS:], ratio_of_sums),
+        }
 
     def class_scores(self, outputs: Any) -> list[dict[str, float]]:
         """Return precision, recall and F1 of each type of entity, or of each tag; 0 where nothing was predicted."""
@@ -141,6 +158,20 @@ def _predicted(logits: Tensor, batch: Mapping[str, Any]) -> np.ndarray:
     """Return the tag of each labelled word, (words,); far below 0 where logits are not finite."""
     chosen = logits.index_select(0, batch["rows"]["logits/labelled"])
     return torch.where(chosen.isfinite().all(-1), chosen.argmax(-1), np.iinfo(np.int64).min).cpu().numpy()
+
+
+def _calibration_sums(logits: Tensor, batch: Mapping[str, Any], sentences: int) -> np.ndarray:
+    """Return the sums of calibration of each sentence, (sentences, 17); NaN where logits are not finite."""
+    places = batch["rows"]["labelled"]
+    chosen = logits.index_select(0, batch["rows"]["logits/labelled"]).double()
+    labels = batch["labels"].flatten().index_select(0, places).cpu().numpy()
+    gaps = confidence_gaps(chosen.softmax(-1).nan_to_num().cpu().numpy(), labels, _BINS)
+    losses = negative_log_likelihoods(chosen.cpu().numpy(), labels)
+    found = np.hstack([gaps, losses[:, None], np.ones((len(labels), 1))])
+    found[~chosen.isfinite().all(-1).cpu().numpy()] = np.nan
+    sums = np.zeros((sentences, _OF_CALIBRATION))
+    np.add.at(sums, places.cpu().numpy() // batch["input_ids"].shape[1], found)
+    return sums
 
 
 def sums_of(tags: Tags, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -201,7 +232,18 @@ def _of_words(scored: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def _cells(sums: np.ndarray) -> np.ndarray:
     """Return true positives, false positives and false negatives of each unit, (rows, 3, units)."""
-    return sums[:, :-2].reshape(len(sums), 3, -1)
+    return _of_scores(sums)[:, :-2].reshape(len(sums), 3, -1)
+
+
+def _of_scores(sums: np.ndarray) -> np.ndarray:
+    """Return the sums without those of calibration, (rows, 3 · units + 2)."""
+    return sums if (sums.shape[1] - 2) % 3 == 0 else sums[:, :-_OF_CALIBRATION]
+
+
+def _of_calibration(outputs: Any) -> np.ndarray:
+    """Return the sums of calibration, (rows, 17); 0 where the outputs have none."""
+    sums = outputs.predictions
+    return np.zeros((len(sums), _OF_CALIBRATION)) if _of_scores(sums) is sums else sums[:, -_OF_CALIBRATION:]
 
 
 def _ratio(part: Any, whole: Any) -> Any:
@@ -219,7 +261,7 @@ def _metrics_of_entities(outputs: EvalPrediction) -> Metrics:
 
 def _metrics_of_tags(outputs: EvalPrediction) -> Metrics:
     sums = np.asarray(outputs.predictions)
-    right, words = sums[:, -2:].sum(0, dtype=np.float64)
+    right, words = _of_scores(sums)[:, -2:].sum(0, dtype=np.float64)
     true, false, missed = _cells(sums).sum(0, dtype=np.float64)
     present = true + false + missed > 0  # as in scikit-learn, tags that are nowhere do not count
     f1 = _ratio(2 * true, 2 * true + false + missed)[present]

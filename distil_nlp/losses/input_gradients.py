@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from distil_nlp.losses.hard_labels import HARD_LOSSES
 from distil_nlp.losses.numerics import at_least_fp32, normalize
-from distil_nlp.objective import LossTerm, Role, check_same_shape
+from distil_nlp.objective import LossTerm, NeededLabels, Role, check_same_shape
 from distil_nlp.signals.types import GradientFunction, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 
@@ -112,6 +112,9 @@ class InputGradient(LossTerm):
 
     def counted_rows(self) -> str:
         return "labelled"
+
+    def needed_labels(self, kind: TaskKind) -> NeededLabels | None:
+        return "labels"
 
     def request(self, role: Role) -> SignalRequest:
         return SignalRequest(logits=True, input_gradient=True)

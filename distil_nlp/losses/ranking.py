@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.losses.numerics import at_least_fp32
-from distil_nlp.objective import OutputTerm, Temperature, Weight, as_schedule, check_same_shape
+from distil_nlp.objective import NeededLabels, OutputTerm, Temperature, Weight, as_schedule, check_same_shape
 from distil_nlp.signals.types import Signals
+from distil_nlp.tasks import TaskKind
 
 
 def margin_mse(student: Tensor, teacher: Tensor, relevance: Tensor, queries: Tensor) -> Tensor:
@@ -97,8 +98,12 @@ class MarginMSE(_QueryTerm):
     unit = "squared difference"
     formula = "squared error of the differences of scores between a query’s more and less relevant documents"
     uses_unlabelled_rows = False
+    without_labels = "take listwise_kl, which needs none: objective.margin_mse=null objective.listwise_kl={}"
 
     def counted_rows(self) -> str:
+        return "pairs"
+
+    def needed_labels(self, kind: TaskKind) -> NeededLabels | None:
         return "pairs"
 
     def loss(self, student: Tensor, teacher: Tensor, relevance: Tensor, queries: Tensor, progress: float) -> Tensor:

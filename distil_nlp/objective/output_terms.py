@@ -16,6 +16,7 @@ from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.term import (
     LossTerm,
     ModelShape,
+    NeededLabels,
     Role,
     RowSetName,
     Temperature,
@@ -192,6 +193,9 @@ class LabelTerm(OutputTerm):
 
     uses_unlabelled_rows = False
     reads_masked_tokens = True
+
+    def needed_labels(self, kind: TaskKind) -> NeededLabels | None:
+        return "labels" if kind.label_rows == "labelled" else None
 
     def counted_rows(self) -> str:
         return self.answered(self.kind.label_rows)

@@ -31,6 +31,8 @@ BlockNumber = Literal["embeddings"] | Annotated[int, Field(ge=0)]
 LayerPair = Annotated[Sequence[BlockNumber], Field(min_length=2, max_length=2)]
 LayerPairs = Literal["last", "uniform", "all", "skip", "middle"] | Annotated[list[LayerPair], Field(min_length=1)]
 Role = Literal["teacher", "student"]
+NeededLabels = Literal["labels", "pairs"]
+"""Labels of some training rows, or documents of unlike relevance for some query."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class LossTerm:
         is_variant: True if the term is made after its paper, which has another loss; see the docstring of the term.
         why_not_balanced: the reason why balancing by `uncertainty` cannot use the term's value; None if it can.
         uses_unlabelled_rows: True if the student learns from the teacher on rows without a label.
+        without_labels: what to do where no training row has a label and the term needs some, besides leaving it out.
         accepts_cached_teacher: True if cached teacher outputs are sufficient.
         compares_samples: True if the value is defined only for all rows of all processes together.
         compares_passes: True if the student reads each training batch twice for the term, with other dropout each
@@ -122,6 +125,7 @@ class LossTerm:
     is_variant: ClassVar[bool] = False
     why_not_balanced: ClassVar[str | None] = None
     uses_unlabelled_rows: ClassVar[bool] = True
+    without_labels: ClassVar[str] = ""
     accepts_cached_teacher: ClassVar[bool] = True
     compares_samples: ClassVar[bool] = False
     compares_passes: ClassVar[bool] = False
@@ -173,6 +177,14 @@ class LossTerm:
         `batch` for a single value per micro-batch. `labelled` is of tokens where these have the labels.
         """
         raise NotImplementedError
+
+    def needed_labels(self, kind: TaskKind) -> NeededLabels | None:
+        """Return what the term finds no row without: labels, or a query's pairs of them; None where it needs neither.
+
+        By default labels, where the recipe's `rows` are the tokens that have one.
+        """
+        rows = getattr(self, "row_set", "all")
+        return "labels" if kind.level == "token" and (rows or kind.label_rows) == "labelled" else None
 
     def count(self, rows: Mapping[str, Tensor], passes: int) -> int:
         """Return the number of rows of a micro-batch that the student reads `passes` times, from shapes."""

@@ -99,7 +99,7 @@ def answered_outputs(data: TransferSet) -> dict[str, Outputs] | None:
     if not all(answered_rows(rows).all() for rows in split.evaluation.values()):
         return None
     outputs = {name: _outputs(rows) for name, rows in split.evaluation.items()}
-    if not evaluator.has_threshold:
+    if not evaluator.has_threshold(data.task):
         return outputs
     can_choose = split.selection is not None and answered_rows(split.selection).all()
     chosen_on = _outputs(split.selection) if can_choose else None

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline import builders, preflight
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
+from distil_nlp.pipeline.labels import check_labels
 from distil_nlp.pipeline.links import Link, chain_of
 from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.pipeline import Pipeline
@@ -107,6 +108,7 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
         tokenizers, data = load_data(plan)
         probe = builders.probe_of(plan.recipe, tokenizers.student, plan.args)
     check_answers(plan.recipe, data, plan.objective)
+    check_labels(plan.recipe, data, plan.objective)
     if plan.recipe.teacher.answers is not None:
         logger.info(answers_sentence(plan.recipe, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:

@@ -19,6 +19,7 @@ from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.data_summary import classes_sentence, lengths_sentence, rows_sentence
 from distil_nlp.pipeline.distill import check_alone
 from distil_nlp.pipeline.joint import scheme_of
+from distil_nlp.pipeline.labels import check_labels
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.other_tokens import load_data, tokens_sentence
 from distil_nlp.pipeline.plan import RunPlan, sources
@@ -65,6 +66,7 @@ def plan_lines(plan: RunPlan, begin: float) -> Generator[Line, None, tuple[RunTo
         begin: when loading began, by `time.perf_counter`.
     """
     tokenizers, data = load_data(plan)
+    check_labels(plan.recipe, data, plan.objective)
     tokenizer = tokenizers.student
     yield "data", rows_sentence(plan, data)
     if data.kind.has_classes:

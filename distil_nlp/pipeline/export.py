@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,8 @@ def export_claimed(folder: Path, recipe: Recipe) -> Path:
     use_cache_without_network(sources(recipe))
     plan = RunPlan.of(recipe, folder.name).with_trained_teacher()
     tokenizers, data = load_data(plan)
-    before = read_json(folder / PROVENANCE, UNCOMPARED)
     found = provenance_of(plan.recipe, data, tokenizers.student)
-    if before is not None and plan.recipe.multitask.tasks:  # whose fingerprints are of the other tasks too
-        kept = {name: str(before.get(name)) for name in ("training_rows", "teacher")}
-        found = replace(found, **kept)  # type: ignore[arg-type]  # both are texts
-    found.validate(before, folder)
+    found.validate(read_json(folder / PROVENANCE, UNCOMPARED), folder)
     block = Export(folder, plan, tokenizers, data, results).run()
     had_own_card = not is_written_card(results, folder / STUDENT)
     results |= {"export": block}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def provenance_of(recipe: Recipe, data: TransferSet, tokenizer: PreTrainedTokeni
         versions=package_versions(_COMPUTING),
         plugins=hash_plugins(recipe),
     )
+
+
+def beside_each_other(tasks: Mapping[str, Provenance]) -> dict[str, Provenance]:
+    """Return the fingerprints of students of several tasks, each with those of what the others learn from.
+
+    Args:
+        tasks: name of a task → the fingerprints of its student by itself.
+    """
+    learnt = {name: [own.training_rows, own.teacher] for name, own in tasks.items()}
+    others = {name: [learnt[other] for other in tasks if other != name] for name in tasks}
+    return {name: replace(own, other_tasks=hash_json(others[name])) for name, own in tasks.items()}
 
 
 def fingerprint_of_recipe(recipe: Recipe) -> str:

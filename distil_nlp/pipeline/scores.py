@@ -102,15 +102,16 @@ class RunScores:
         return {"calibration": found}
 
     def thresholds(self, selection: Any) -> dict[str, Any]:
-        """Return the block `thresholds` of `results.json`; {} for a kind of task whose predictions need none.
+        """Return the block `thresholds` of `results.json`; {} for a task whose predictions need none.
 
         Args:
             selection: the rows that chose them; None without any.
         """
-        if not task_evaluator(self.task).has_threshold:
+        evaluator = task_evaluator(self.task)
+        if not evaluator.has_threshold(self.task):
             return {}
         models = {role: outputs[0].threshold for role, outputs in self._by_role().items()}
-        return {"thresholds": {"rows": None if selection is None else len(selection), "models": models}}
+        return {"thresholds": {"rows": None if selection is None else evaluator.number_of(selection), "models": models}}
 
     def _by_role(self) -> dict[str, list[Outputs]]:
         """Return the outputs on the first evaluation split of each model, for each of its seeds."""

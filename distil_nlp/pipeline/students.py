@@ -111,14 +111,14 @@ class StudentRun:
             UserError: if an output is not finite.
         """
         outputs = self._predict(model, role, self.data.split.evaluation)
-        if evaluator_of(self.data.kind).has_threshold:
+        if evaluator_of(self.data.kind).has_threshold(self.data.task):
             outputs = self._with_threshold(outputs, self._predict_selection(model, role))
         return outputs if self.reference is None else beside_teacher(self.data.kind, outputs, self.reference)
 
     def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
         """Return a model's outputs on the rows that checkpoints are chosen by; None without any."""
         outputs = self._predict_selection(model, role)
-        if outputs is None or not evaluator_of(self.data.kind).has_threshold:
+        if outputs is None or not evaluator_of(self.data.kind).has_threshold(self.data.task):
             return outputs
         return self._with_threshold(outputs, outputs)
 
@@ -339,7 +339,7 @@ class StudentRun:
     def save_threshold(self, outputs: Mapping[str, Outputs]) -> None:
         """Write the threshold of the student's predictions, if they have one, into its config.json, as `threshold`."""
         threshold, file = next(iter(outputs.values())).threshold, self.folder / STUDENT / CONFIG_NAME
-        config = None if threshold is None else read_json(file, "it does not get the threshold of its labels")
+        config = None if threshold is None else read_json(file, "it does not get the threshold of its predictions")
         if config is not None:
             write_atomically(file, json.dumps({**config, "threshold": threshold}, indent=2, sort_keys=True) + "\n")
 

@@ -28,7 +28,7 @@ def sample_of_training_rows(data: TransferSet) -> Any:
 
 
 def mean_loss(task: str, outputs: Outputs) -> float | None:
-    """Return the mean loss on labels: nats for classes and masked tokens, squared error for numbers; None of others."""
+    """Return the mean loss on labels: nats for classes and words, squared error for numbers; None of others."""
     evaluator = task_evaluator(task)
     if "nll" in evaluator.calibration():
         features, metric = evaluator.calibration()["nll"]

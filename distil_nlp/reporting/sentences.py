@@ -121,21 +121,25 @@ def majority_note(run: RunResults) -> str:
 
 
 def threshold_sentences(run: RunResults) -> list[str]:
-    """Return from which probability a text has a label, and what chose it; [] for tasks without a threshold."""
+    """Return what the threshold of predictions is, and what chose it; [] for tasks without a threshold."""
     models, rows = run.get("thresholds.models") or {}, run.get("thresholds.rows")
     teacher, student = (models.get(role) for role in ("teacher", "student"))
     if student is None:
         return []
     if rows is None:
         return [
-            f"A text has the labels whose probability is {student:g} or more, in all models: no rows chose a threshold "
+            f"{run.kind.threshold_rule.format(f'{student:g}')}, in all models: no rows chose a threshold "
             "(training.eval_strategy splits some off)."
         ]
-    compared = f" ({teacher:.3g} for the teacher)" if teacher is not None else ""
+    compared = f" ({_short(teacher)} for the teacher)" if teacher is not None else ""
     return [
-        f"A text has the labels whose probability is {student:.3g} or more{compared}: a model’s threshold is the one "
-        f"with the best micro F1 on {plural(rows, 'row')} that scores are not of."
+        f"{run.kind.threshold_rule.format(_short(student))}{compared}: a model’s threshold is the one with the best "
+        f"{run.kind.threshold_metric} on {plural(rows, run.kind.compared)} that scores are not of."
     ]
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}".replace("-", "−")
 
 
 def fidelity_sentences(run: RunResults) -> list[str]:

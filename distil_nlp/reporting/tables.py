@@ -217,7 +217,7 @@ def calibration_table(run: RunResults) -> Table | None:
         "below 0 is the student’s advantage. In brackets 95 % intervals, a paired bootstrap over rows. "
         "The ECE of few rows is too high."
     )
-    return make_table("Calibration", head, rows, note)
+    return make_table("Calibration", head, rows, f"{note} {run.kind.calibration_note}".strip())
 
 
 def _difference(interval: dict[str, Any] | None, write: Callable[..., str]) -> str:

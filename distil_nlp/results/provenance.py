@@ -21,6 +21,7 @@ _WORDS = {
     "teacher": "another teacher",
     "tokenizer": "another tokenizer",
     "starting_checkpoint": "another student.name to start from",
+    "other_tasks": "other rows or teachers of the other tasks",
     "plugins": "other code of your own (plugins)",
 }
 """Fields of a provenance that must be equal → what is said of one that is not."""
@@ -40,6 +41,8 @@ class Provenance:
         data_files: of the files of local data, which tell of a change without loading them; None for the Hub.
         versions: of the packages that compute.
         plugins: of the files of one's own code, and of those beside them that they import; None without any.
+        other_tasks: of the training rows and teachers of the other tasks that a student shares its encoder with; None
+            without any, or where they were not looked at, and are not compared.
     """
 
     recipe: str
@@ -51,6 +54,7 @@ class Provenance:
     data_files: str | None
     versions: Mapping[str, str | None]
     plugins: str | None = None
+    other_tasks: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `provenance.json`."""
@@ -58,7 +62,8 @@ class Provenance:
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """Return which ingredients differ from earlier ones, in words."""
-        return [words for name, words in _WORDS.items() if name in before and before[name] != getattr(self, name)]
+        known = [name for name in _WORDS if name in before and (name != "other_tasks" or self.other_tasks)]
+        return [_WORDS[name] for name in known if before[name] != getattr(self, name)]
 
     def validate(self, before: Mapping[str, Any] | None, place: Path) -> None:
         """Raise unless what was made in a place had the same ingredients; other versions are logged.

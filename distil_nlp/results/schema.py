@@ -86,7 +86,10 @@ class CalibrationDifferences(Block):
 
 
 class ModelCalibration(Block):
-    """Calibration of a model on the labelled rows of the first evaluation split, means over seeds."""
+    """Calibration of a model on the labelled rows of the first evaluation split, means over seeds.
+
+    Of `multilabel` over each label of each row by itself, of `tokens` over the words that are read and have a tag.
+    """
 
     ece: Number = described("Expected calibration error, a fraction, over 15 bins. Of few rows it is biased upwards.")
     nll: Number = described("Mean −log likelihood of the label, in nats.")
@@ -156,11 +159,15 @@ class Breakdown(Block):
 
 
 class Thresholds(Block):
-    """Probabilities from which a row has a label, one for all labels of a model."""
+    """Thresholds of predictions, one of a model.
+
+    Of `multilabel` it is the probability from which a row has a label. Of `qa_v2` a question has no answer where the
+    score of none ([CLS] as start and end), minus that of the best answer, is above it; scores are sums of two logits.
+    """
 
     rows: int | None = described(
-        "Rows to choose by (`data.selection_share`), on which each model’s has the highest micro F1.",
-        null="without such rows; then it is 0.5",
+        "Rows or questions to choose by (`data.selection_share`), on which each model’s has the highest F1.",
+        null="without such rows; then it is 0.5, and 0 for `qa_v2`",
     )
     models: dict[ModelName, float] = described("Of `teacher`, `student` and each baseline, of the first seed.")
 
@@ -722,7 +729,7 @@ class Fidelity(Block):
     )
     nll: BothNumbers = described(
         "Mean −log likelihood of the label, in nats.",
-        absent="unless classification has labelled rows, and in files of older versions",
+        absent="unless `classification`, `multilabel` or `tokens` has labelled rows, and in files of older versions",
     )
     confusion: BothMatrices = described(
         "Confusion matrices over labelled rows.", absent="unless classification has labelled rows"
@@ -1004,7 +1011,7 @@ class Results(Block):
         absent="unless classification has labelled rows, and in files of older versions",
     )
     thresholds: Thresholds = described(
-        "Probabilities from which a row has a label.", absent="unless the task is `multilabel`"
+        "Thresholds of predictions.", absent="unless the task is `multilabel` or `qa_v2`"
     )
     breakdown: Breakdown = described(
         "Scores of parts of the first evaluation split.", absent="for `mlm`, and in files of older versions"

@@ -70,6 +70,9 @@ class TaskKind:
         row_error: what a row's error is, where it is not right or wrong; the mean of it is shown.
         drawn: noun for what intervals draw anew, where these are no rows.
         metric_names: a metric → its name in tables, if the kind has its own.
+        calibration_note: what calibration is of, in a sentence, where it is not of rows.
+        threshold_rule: what the threshold of predictions decides, with {} for it; empty for kinds without one.
+        threshold_metric: name of the metric that the threshold is the best for.
         metric_note: note on how to read the metrics, on the model card.
         pipeline_tag: transformers' pipeline that runs the student, or the Hub's name for what it does.
         library: library that runs the student, on its model card.
@@ -117,6 +120,9 @@ class TaskKind:
     names_corpus: bool = False
     evaluation_splits: tuple[str, ...] = ("test", "validation", "dev")
     metric_names: tuple[tuple[str, str], ...] = ()
+    calibration_note: str = ""
+    threshold_rule: str = ""
+    threshold_metric: str = ""
     truncates: bool = True
     usage: str = ""
     pipeline_options: str = ""

@@ -23,6 +23,9 @@ MULTILABEL = TaskKind(
     metric_note=(
         "Metrics are fractions of 1; F1 is that of the labels whose probability reaches the threshold, mAP needs none."
     ),
+    calibration_note="Both are over each label of each row by itself, by the label’s probability.",
+    threshold_rule="A text has the labels whose probability is {} or more",
+    threshold_metric="micro F1",
     pipeline_tag="text-classification",
     pipeline_options=", top_k=None",
     example_input='"Write a text here."',

@@ -18,7 +18,6 @@ QA = TaskKind(
         {"labels", "is_allowed", "question_id", "question", "context", "answers", "token_starts", "token_ends"}
     ),
     data_keys=frozenset({"label_column", "pad_to_multiple_of", "test_share", "stride"}),
-    shares_encoder=False,
     can_augment=False,
     reads_other_tokens=False,
     headline="f1",
@@ -36,6 +35,10 @@ QA = TaskKind(
         "Metrics are fractions of 1, over questions, with the best answer of all windows of the context. Exact match "
         "and F1 of words are those of SQuAD’s script."
     ),
+    threshold_rule=(
+        "A question has no answer where the score of [CLS] as start and end, minus that of the best answer, is above {}"
+    ),
+    threshold_metric="F1",
     pipeline_tag="question-answering",
     usage="""import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -51,7 +54,10 @@ outside = ~torch.tensor(in_context)
 start, end = (logits[0].masked_fill(outside, -1e30) for logits in (output.start_logits, output.end_logits))
 scores = (start[:, None] + end[None]).masked_fill(~torch.ones(len(start), len(start)).triu().tril(29).bool(), -2e30)
 first, last = divmod(int(scores.argmax()), len(start))
-print(context[offsets[first][0] : offsets[last][1]])""",
+cls = inputs["input_ids"][0].tolist().index(tokenizer.cls_token_id)
+none = output.start_logits[0, cls] + output.end_logits[0, cls]
+threshold = getattr(model.config, "threshold", float("inf"))  # where questions may have no answer
+print("" if none - scores.max() > threshold else context[offsets[first][0] : offsets[last][1]])""",
     truncates=False,
     example_input='{"question": "Who wrote it?", "context": "It was written by Ada in 1843."}',
     hub_tags=("question-answering", "extractive-qa"),

@@ -27,13 +27,13 @@ from distil_nlp.signals.types import LazyLogits
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.common_words import CommonWords
 from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
-from tests.helpers import byte_pairs, tiny
+from tests.helpers import byte_pairs, sentence_pieces, tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import torchrun
 from tests.helpers.training import curve
 from tests.workers.two_vocabularies import new, permuted, permuted_model, train
 
-WORDPIECE, BYTES = tiny.tokenizer(), byte_pairs.tokenizer()
+WORDPIECE, BYTES, UNIGRAM = tiny.tokenizer(), byte_pairs.tokenizer(), sentence_pieces.tokenizer()
 TEXTS = [*tiny.SENTENCES, "the naïve 🙂 zebra walked , and the Dog"] * 3
 
 
@@ -53,6 +53,22 @@ def test_words_are_the_same_at_the_same_place():
     assert words["a"] == sorted({"Ġa", "ĠA"} & set(BYTES.get_vocab()))
     assert [words[name] for name in tiny.SPECIALS] == [["<pad>"], ["<unk>"], ["<s>"], ["</s>"], ["<mask>"]]
     assert words["river"] == []  # pieces of it are known to the teacher alone
+
+
+def test_words_of_sentence_pieces_are_those_behind_a_space():
+    """Prevents a piece (`s`, `##s`) from being a word (`▁s`), and a full stop from being lost for want of a space."""
+    words = words_of(WORDPIECE, UNIGRAM)
+    assert {name: words[name] for name in ("the", "cat", "a", "walk")} == {
+        "the": ["▁the"], "cat": ["▁cat"], "a": ["▁a"], "walk": ["▁walk"],
+    }  # fmt: skip
+    assert words["##ing"] == ["ing"]
+    assert words["##s"] == ["S", "s"]
+    assert words["."] == ["."]
+    assert words["river"] == []
+    assert [words[name] for name in tiny.SPECIALS] == [["<pad>"], ["<unk>"], ["<s>"], ["</s>"], ["<mask>"]]
+    others = words_of(UNIGRAM, BYTES)
+    assert (others["▁cat"], others["▁the"], others["s"]) == (["Ġcat"], ["Ġthe"], ["s"])
+    assert others["▁a"] == (["Ġa"] if "Ġa" in BYTES.get_vocab() else [])
 
 
 def test_words_of_other_case_are_one_where_the_student_reads_lower_case():
@@ -94,7 +110,7 @@ DOCUMENTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 
 
 @settings(max_examples=50, deadline=None)
-@given(DOCUMENTS, st.integers(4, 24), st.sampled_from([WORDPIECE, BYTES]))
+@given(DOCUMENTS, st.integers(4, 24), st.sampled_from([WORDPIECE, BYTES, UNIGRAM]))
 def test_blocks_of_one_tokenizer_twice_are_the_plain_ones(documents, max_length, tokenizer):
     """Prevents blocks that end elsewhere, and words of other tokens, than where there is one tokenizer."""
     vocabulary = CommonVocabulary.of(tokenizer, tokenizer)
@@ -112,21 +128,23 @@ def test_blocks_of_one_tokenizer_twice_are_the_plain_ones(documents, max_length,
 
 
 @settings(max_examples=50, deadline=None)
-@given(DOCUMENTS, st.integers(8, 24))
-def test_both_read_the_same_text_of_a_block(documents, max_length):
+@given(DOCUMENTS, st.integers(8, 24), st.sampled_from([BYTES, UNIGRAM]))
+def test_both_read_the_same_text_of_a_block(documents, max_length, other_tokenizer):
     """Prevents blocks of which one model reads more, or a word that is masked for one of them alone."""
-    found = pack_alike(
-        {"text": documents}, [WORDPIECE, BYTES], CommonVocabulary.of(WORDPIECE, BYTES), "text", max_length
-    )
+    both = [WORDPIECE, other_tokenizer]
+    found = pack_alike({"text": documents}, both, CommonVocabulary.of(*both), "text", max_length)
     for own, other in zip(found["input_ids"], found["teacher_input_ids"], strict=True):
         assert len(own) <= max_length
         assert len(other) <= max_length
-        assert (own == WORDPIECE.sep_token_id).sum() == (other == BYTES.sep_token_id).sum()
+        assert (own == WORDPIECE.sep_token_id).sum() == (other == other_tokenizer.sep_token_id).sum()
     for names, others, partners in zip(found["input_ids"], found["teacher_input_ids"], found["partners"], strict=True):
         for name, place in zip(names, partners, strict=True):
             if place >= 0 and name not in WORDPIECE.all_special_ids:
-                pair = WORDPIECE.convert_ids_to_tokens(int(name)), BYTES.convert_ids_to_tokens(int(others[place]))
-                assert pair[0].removeprefix("##") == pair[1].removeprefix("Ġ").lower()
+                pair = [
+                    one.convert_ids_to_tokens(int(number))
+                    for one, number in zip(both, (name, others[place]), strict=True)
+                ]
+                assert pair[0].removeprefix("##") == pair[1].removeprefix("Ġ").removeprefix("▁").lower()
 
 
 def test_the_same_words_are_masked():

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import BertTokenizer
 
+from distil_nlp.data import qa
 from distil_nlp.data.qa import QACollator, load
 from distil_nlp.data.transfer_set import DataLimits
 from distil_nlp.errors import UserError
@@ -112,6 +113,22 @@ def test_a_long_question_leaves_room_for_the_context(capsys):
     assert "train: 1 of 6 questions are cut at 10 tokens: raise data.max_length" in capsys.readouterr().out
     assert max(map(len, data.split.train["input_ids"])) <= 24
     assert all(any(allowed) for allowed in data.split.train["is_allowed"])
+
+
+def test_cut_questions_are_told_of_from_the_cache(tmp_path, capsys, monkeypatch):
+    """Prevents all questions from being tokenised again at each start, and a column of notes in fingerprints."""
+    rows = squad.questions(6)
+    rows[2]["question"] = " ".join(["cat"] * 300)
+    DatasetDict(both(rows)).save_to_disk(tmp_path)
+    first = loaded(load_from_disk(str(tmp_path)))
+    said = capsys.readouterr().out
+    assert "train: 1 of 6 questions are cut" in said
+    monkeypatch.setattr(qa, "_cut", None)
+    again = loaded(load_from_disk(str(tmp_path)))
+    assert capsys.readouterr().out == said
+    for one, other in ((first, again), (again, first)):
+        assert one.split.train.column_names == other.split.train.column_names
+        assert "question_is_cut" not in {*one.split.train.column_names, *one.split.evaluation["test"].column_names}
 
 
 def changed(row=2, **columns):

@@ -1,4 +1,4 @@
-"""Alignment of tokens by the characters that they cover, of a byte-level BPE and WordPiece."""
+"""Alignment of tokens by the characters that they cover, of a byte-level BPE, WordPiece and SentencePiece."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distil_nlp.data.token_alignment import Spans, overlaps
-from tests.helpers import byte_pairs, tiny
+from tests.helpers import byte_pairs, sentence_pieces, tiny
 
-WORDPIECE, BYTES = tiny.tokenizer(), byte_pairs.tokenizer()
+WORDPIECE, BYTES, UNIGRAM = tiny.tokenizer(), byte_pairs.tokenizer(), sentence_pieces.tokenizer()
 
 
 def partners(own, other, *texts):
@@ -54,12 +54,46 @@ def test_a_text_of_a_pair_finds_its_own_tokens():
     assert partners(BYTES, WORDPIECE, "the cat", "a dog")[3:5] == [("</s>", ["[SEP]"])] * 2
 
 
+def test_pieces_of_sentences_find_the_words_of_others():
+    """Prevents the ▁ of a token from shifting its characters, and normalised ones (½, ﬁ) from losing theirs."""
+    assert partners(WORDPIECE, UNIGRAM, "the cat 🙂 seesx") == [
+        ("[CLS]", ["<s>"]),
+        ("the", ["▁the"]),
+        ("cat", ["▁cat"]),
+        ("[UNK]", ["🙂"]),
+        ("[UNK]", ["see", "s", "x"]),
+        ("[SEP]", ["</s>"]),
+    ]
+    assert partners(UNIGRAM, WORDPIECE, "½ the  ﬁsh .") == [
+        ("<s>", ["[CLS]"]),
+        ("▁", ["[UNK]"]),
+        ("1⁄2", ["[UNK]"]),
+        ("▁the", ["the"]),
+        ("▁", []),
+        ("▁fi", ["[UNK]"]),
+        ("s", ["[UNK]"]),
+        ("h", ["[UNK]"]),
+        ("▁", []),
+        (".", ["."]),
+        ("</s>", ["[SEP]"]),
+    ]
+    assert partners(UNIGRAM, BYTES, "the cat", "a dog") == [
+        ("<s>", ["<s>"]),
+        ("▁the", ["the"]),
+        ("▁cat", ["Ġcat"]),
+        *[("</s>", ["</s>"])] * 2,
+        ("▁a", ["a"]),
+        ("▁dog", ["Ġdog"]),
+        ("</s>", ["</s>"]),
+    ]
+
+
 PIECES = [*"abcdefghij ,.'", "🙂", "é", "ß", "the ", "unbelievable ", "İ", "\u0301", "  ", "\n"]
 TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 
 @settings(max_examples=80, deadline=None)
-@given(TEXT, TEXT, st.sampled_from([WORDPIECE, BYTES]), st.booleans())
+@given(TEXT, TEXT, st.sampled_from([WORDPIECE, BYTES, UNIGRAM]), st.booleans())
 def test_a_tokenizer_finds_each_of_its_own_tokens(first, second, tokenizer, is_pair):
     """Prevents bytes of a character, spaces and special tokens that have each other's partners."""
     texts = (first, second) if is_pair else (first,)
@@ -69,10 +103,10 @@ def test_a_tokenizer_finds_each_of_its_own_tokens(first, second, tokenizer, is_p
 
 
 @settings(max_examples=80, deadline=None)
-@given(TEXT)
-def test_partners_share_characters_and_nothing_else_does(text):
+@given(TEXT, st.sampled_from([(WORDPIECE, BYTES), (WORDPIECE, UNIGRAM), (UNIGRAM, BYTES)]))
+def test_partners_share_characters_and_nothing_else_does(text, pair):
     """Prevents a token without a partner beside one that it overlaps; counted character by character."""
-    own, other = WORDPIECE([text]), BYTES([text])
+    own, other = (tokenizer([text]) for tokenizer in pair)
     starts, stops = overlaps(Spans.of(own, 0, [[text]]), Spans.of(other, 0, [[text]]))
     letters = [
         [{c for c in range(*offsets) if not text[c].isspace()} for offsets in one.encodings[0].offsets]

@@ -169,3 +169,18 @@ def test_agreement_is_of_whole_sets_and_the_kl_of_all_labels():
 def test_retention_is_that_of_micro_f1():
     """Prevents a headline that the task does not have."""
     assert retention({"f1_micro": 0.4}, {"f1_micro": 0.5}, "multilabel") == pytest.approx(0.8)
+
+
+def test_calibration_is_of_each_label_by_itself():
+    """Prevents the confidence of a set of labels in place of the labels' own, and rows without labels that count."""
+    some = drawn()
+    some.labels[:7] = math.nan
+    logits, truth = some.predictions[7:].ravel(), some.labels[7:].ravel()
+    found = {name: value(features(some).sum(0)[None])[0] for name, (features, value) in EVALUATOR.calibration().items()}
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(*map(torch.from_numpy, (logits, truth.astype(float))))
+    assert found["nll"] == pytest.approx(wanted.item())
+    bins, chance = np.ceil(expit(logits) * 15), expit(logits)
+    gaps = [abs(truth[bins == b].sum() - chance[bins == b].sum()) for b in range(1, 16)]
+    assert found["ece"] == pytest.approx(sum(gaps) / len(truth))
+    sure = Outputs(np.where(some.labels == 1, 40.0, -40.0), some.labels)
+    assert all(value(features(sure).sum(0)[None])[0] < 1e-9 for features, value in EVALUATOR.calibration().values())

@@ -10,7 +10,7 @@ from transformers import EvalPrediction
 
 from distil_nlp.evaluation.fidelity.agreement import compare_models
 from distil_nlp.evaluation.predict import Outputs, predict
-from distil_nlp.evaluation.qa import EVALUATOR, best_span, nearest_sentence, of_questions
+from distil_nlp.evaluation.qa import EVALUATOR, best_null_threshold, best_span, nearest_sentence, of_questions
 from distil_nlp.evaluation.squad import exact_and_f1, normalize_answer
 from distil_nlp.signals.spans import NOT_ALLOWED
 from tests.helpers import squad, tiny
@@ -86,7 +86,7 @@ def test_a_question_has_the_best_answer_of_its_windows():
     numbers = np.array([7, 7, 9, 9, 12])
     found = of_questions(rows[order], numbers[order])
     assert found.tolist() == [[1, 1, 12, 1], [1, 1, 0, 0], [0, 0.5, 15, 1]]
-    metrics = EVALUATOR.metrics("qa_v2")(EvalPrediction(rows, numbers))
+    metrics = EVALUATOR.score("qa_v2", Outputs(rows, numbers))
     assert metrics == pytest.approx(
         {"f1": 2.5 / 3, "exact_match": 2 / 3, "HasAns_f1": 0.75, "HasAns_exact": 0.5, "NoAns_f1": 1.0}
     )
@@ -96,6 +96,66 @@ def test_a_question_has_the_best_answer_of_its_windows():
     sums = features(Outputs(rows[1:], numbers[1:]))
     assert sums.shape == (3, 2)
     assert metric(sums.sum(0)[None])[0] == pytest.approx(metrics["f1"])
+
+
+def best_f1_thresh(differences, f1, answerable):
+    """Return (best F1, threshold) as `find_best_thresh` of evaluate-v2.0.py finds them, where no text is empty."""
+    score = best = float(sum(not one for one in answerable))
+    threshold = None  # the script begins with 0.0
+    for number in sorted(range(len(f1)), key=lambda i: differences[i]):
+        score += f1[number] if answerable[number] else -1
+        if score > best:
+            best, threshold = score, differences[number]
+    return best / len(f1), threshold
+
+
+def test_the_threshold_of_no_answer_is_that_of_squads_script():
+    """Prevents a threshold that answers other questions than the official one, and one that is not the best."""
+    generator, cases = np.random.default_rng(0), 0
+    for count in (1, 2, 5, 40, 200):
+        for _ in range(10):
+            answerable = generator.random(count) < generator.random()
+            f1 = np.where(answerable, generator.random(count).round(1), 0.0)
+            rows = np.stack(
+                [generator.normal(size=count), generator.normal(size=count), f1, f1, np.ones(count), answerable], axis=1
+            )
+            numbers = generator.permutation(count)
+            found = best_null_threshold(rows, numbers)
+            best, wanted = best_f1_thresh(rows[:, 1] - rows[:, 0], f1, answerable)
+            score = EVALUATOR.score("qa_v2", Outputs(rows, numbers, found))["f1"]
+            assert score == pytest.approx(best)
+            cases += wanted is not None
+            assert found == wanted if wanted is not None else found < (rows[:, 1] - rows[:, 0]).min()
+            every = [*(rows[:, 1] - rows[:, 0]), -99.0]
+            assert (
+                score >= max(EVALUATOR.score("qa_v2", Outputs(rows, numbers, one))["f1"] for one in every[-9:]) - 1e-9
+            )
+    assert cases > 20
+
+
+def test_questions_of_equal_difference_are_answered_together():
+    """Prevents a threshold whose F1 no threshold reaches: ties that the script takes one by one."""
+    rows = np.array(
+        [[1.0, 1.0, 1, 1.0, 5, 1], [1.0, 1.0, 0, 0.0, 6, 0], [1.0, 1.0, 0, 0.0, 7, 0], [1.0, 9.0, 1, 1, 8, 1]]
+    )
+    found = best_null_threshold(rows, np.arange(4))
+    assert found == -1.0  # answering three costs 1, a fourth is no gain
+    assert EVALUATOR.score("qa_v2", Outputs(rows, np.arange(4), found))["f1"] == 0.5
+    assert best_null_threshold(np.full((2, 6), np.nan), np.arange(2)) == 0.0
+
+
+def test_thresholds_are_taken_from_the_rows_to_choose_by():
+    """Prevents a threshold that was tuned on the rows that are scored."""
+    scored = Outputs(np.array([[1.0, 2.0, 1, 1.0, 5, 1], [1.0, 4.0, 0, 0.0, 6, 0]]), np.arange(2))
+    choosing = Outputs(np.array([[1.0, 3.5, 1, 1.0, 5, 1], [1.0, 9.0, 0, 0.0, 6, 0]]), np.arange(2))
+    assert EVALUATOR.with_threshold(scored, None).threshold == 0
+    chosen = EVALUATOR.with_threshold(scored, choosing)
+    assert chosen.threshold == 2.5
+    assert (EVALUATOR.score("qa_v2", scored)["f1"], EVALUATOR.score("qa_v2", chosen)["f1"]) == (0.5, 1.0)
+    assert EVALUATOR.agreement_of(scored, chosen)["agreement"] == 0.5
+    features, _ = EVALUATOR.resampling("f1")
+    assert features(chosen)[:, 0].tolist() == [1, 1]
+    assert not EVALUATOR.has_threshold("qa")
 
 
 def test_outputs_are_decoded_to_pieces_of_the_context():

@@ -13,6 +13,7 @@ from transformers import EvalPrediction
 
 from distil_nlp.data.tokens import Words
 from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
+from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.evaluation.tokens import EVALUATOR
 from distil_nlp.tasks.tags import Tags
@@ -44,7 +45,12 @@ def batch_of(tags, truth, is_read):
         i * length + k for i, row in enumerate(truth) for k, tag in enumerate(row) if is_read[i][k] and tag != -100
     ]
     rows = {"labelled": torch.tensor(places), "logits/labelled": torch.arange(len(places))}
-    return {"words": Words(tags, truth, is_read), "rows": rows, "input_ids": torch.zeros(len(truth), length)}
+    labels = torch.full((len(truth) * length,), -100)
+    labels[places] = torch.tensor([truth[place // length][place % length] for place in places])
+    return {
+        "words": Words(tags, truth, is_read), "rows": rows, "labels": labels.view(len(truth), length),
+        "input_ids": torch.zeros(len(truth), length),
+    }  # fmt: skip
 
 
 def outputs_of(tags, truth, predicted, is_read=None):
@@ -170,3 +176,24 @@ def test_fidelity_compares_words_and_entities_of_both_models():
     assert EVALUATOR.fidelity([EVALUATOR.compare_batch(quiet, quiet, batch)], None)["entity_f1"] is None
     plain = {"words": SimpleNamespace(tags=POS)}
     assert "entity_f1" not in EVALUATOR.fidelity([EVALUATOR.compare_batch(teacher[:, :3], student[:, :3], plain)], None)
+
+
+def test_calibration_is_that_of_classified_words():
+    """Prevents words that are not read, or have no tag, from counting, and gaps of other bins than of a classifier."""
+    truth, _ = drawn(POS)
+    truth[3] = [-100] * len(truth[3])
+    is_read = [[place < 5 for place in range(len(row))] for row in truth]
+    labels = [tag for row, one in zip(truth, is_read, strict=True) for tag, read in zip(row, one, strict=True)
+              if read and tag != -100]  # fmt: skip
+    logits = np.random.default_rng(1).normal(size=(len(labels), 3)) * 2
+    outputs = Outputs(*EVALUATOR.outputs(torch.from_numpy(logits).float(), batch_of(POS, truth, is_read)))
+    classes = task_evaluator("classification").calibration()
+    for name, (features, value) in EVALUATOR.calibration().items():
+        wanted_features, wanted = classes[name]
+        expected = wanted(wanted_features(Outputs(logits, np.array(labels))).sum(0)[None])
+        assert value(features(outputs).sum(0)[None]) == pytest.approx(expected, rel=1e-5), name
+        assert features(outputs)[:, -1].sum() == len(labels)
+    alone = Outputs(outputs.predictions[:, :-17], outputs.labels)
+    assert metrics("tags", alone) == metrics("tags", outputs)
+    assert EVALUATOR.class_scores(alone) == EVALUATOR.class_scores(outputs)
+    assert all((features(alone)[:, -1] == 0).all() for features, _ in EVALUATOR.calibration().values())

@@ -1,6 +1,7 @@
 """Whole runs of several tasks: what is left of each, and that nothing is refused late."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -191,6 +192,20 @@ def test_a_stopped_run_carries_on_bit_for_bit(tasks, monkeypatch):
     (tasks.out / "moods" / "results.json").unlink()
     monkeypatch.setattr(MultitaskTrainer, "training_step", None)
     assert tasks.run() == 0, "nothing is trained again"
+
+
+@pytest.mark.integration
+def test_other_rows_of_another_task_are_told(tasks, capsys):
+    """Prevents a run that carries on with an encoder that learnt from other rows than its provenance says."""
+    assert tasks.run() == 0
+    (tasks.out / "topics" / "results.json").unlink()
+    kept = json.loads((tasks.out / "topics" / "provenance.json").read_text())
+    shutil.rmtree(tasks.folder / "data" / "grades")
+    tasks.rows("grades", 21)
+    assert tasks.run() == 2
+    said = one_line(capsys.readouterr().err)
+    assert "topics was begun with / got other rows or teachers of the other tasks" in said
+    assert json.loads((tasks.out / "topics" / "provenance.json").read_text()) == kept
 
 
 @pytest.mark.integration

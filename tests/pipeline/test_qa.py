@@ -9,6 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering
 
+from distil_nlp.evaluation.predict import predict
+from distil_nlp.evaluation.qa import EVALUATOR, best_null_threshold
+from distil_nlp.pipeline.other_tokens import load_data
+from distil_nlp.pipeline.plan import RunPlan
+from distil_nlp.pipeline.students import load_outputs
+from distil_nlp.recipe import load_recipe
 from distil_nlp.results.predictions import read_predictions
 from tests.helpers import squad, tiny
 from tests.helpers.runs import Place
@@ -60,12 +66,17 @@ def test_questions_go_through_a_whole_run(place, capsys):
 
 def check_snippet(card, folder):
     """The card's own code runs, and prints a piece of its context."""
+    found = run_snippet(card, folder)
+    assert found
+    assert found in "the cat sees the dog"
+
+
+def run_snippet(card, folder):
+    """Return what the card's own code prints."""
     code = re.search(r"```python\n(.*?)```", card, re.S).group(1)
     code = re.sub(r'from_pretrained\("[^"]*"\)', f'from_pretrained("{folder}")', code)
     code = code.replace("It was written by Ada in 1843.", "the cat sees the dog").replace("Who wrote it?", "cat ?")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert found
-    assert found in "the cat sees the dog"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_questions_without_an_answer_are_scored_apart(place):
@@ -89,7 +100,37 @@ def test_questions_without_an_answer_are_scored_apart(place):
     assert sum(part["rows"] for part in results["breakdown"]["lengths"]) == len(kept)
     assert (results["task"], results["student"]["metrics"].keys()) == ("qa_v2", names)
     assert results["baselines"]["majority"]["metrics"]["f1"] == pytest.approx(3 / 8)
+    assert (results["thresholds"]["rows"], results["thresholds"]["models"]["student"]) == (None, 0)
     assert len(results["seeds"]["f1"]["seeds"]) == 2
+
+
+@pytest.mark.integration
+def test_the_threshold_of_no_answer_is_chosen_on_rows_that_are_not_scored(place):
+    """Prevents a threshold of the scored rows, scores at another one than is written down, and a snippet without it."""
+    place.teacher(tiny.reader(4, initializer_range=0.2))
+    write(place, unanswerable=3)
+    chosen = ("training.eval_strategy=epoch", "training.save_strategy=epoch", "data.evaluation_splits=[test]")
+    assert place.run(*DATA, *SHORT, *chosen) == 0
+    results = place.results
+    assert results["thresholds"]["rows"] == 8  # questions, not windows
+    threshold = results["thresholds"]["models"]["student"]
+    assert json.loads((place.out / "student" / "config.json").read_text())["threshold"] == threshold
+    outputs = load_outputs(place.out / "outputs.npz")["test"]
+    assert outputs.threshold == threshold
+    assert EVALUATOR.score("qa_v2", outputs) == pytest.approx(results["student"]["metrics"])
+    student = AutoModelForQuestionAnswering.from_pretrained(place.out / "student")
+    plan = RunPlan.of(load_recipe(place.out / "recipe.yaml"), "again")
+    data = load_data(plan)[1]
+    choosing = predict(student, "qa", {"": data.split.selection}, data.scored_by)[""]
+    assert best_null_threshold(choosing.predictions, choosing.labels) == pytest.approx(threshold, abs=1e-4)
+    card = (place.out / "student/README.md").read_text()
+    for text in (card, (place.out / "report/report.md").read_text()):
+        assert "minus that of the best answer, is above" in text.replace("\xa0", " ")
+        assert "with the best F1 on 8 questions that scores are not of" in text.replace("\xa0", " ")
+    for value, wanted in ((-1e9, ""), (1e9, "answer")):
+        config = json.loads((place.out / "student" / "config.json").read_text()) | {"threshold": value}
+        (place.out / "student" / "config.json").write_text(json.dumps(config))
+        assert bool(run_snippet(card, place.out / "student")) == bool(wanted)
 
 
 def test_one_file_of_json_lines_is_split_by_contexts(place):

@@ -55,6 +55,8 @@ def test_entities_go_through_a_whole_run(place, capsys):
     assert results["baselines"]["no_distillation"]["gain"]["metric"] == "f1"
     assert [one["name"] for one in results["breakdown"]["classes"]] == ["animal", "place"]
     check_rows(place, results)
+    assert results["calibration"].keys() >= {"teacher", "student", "no_distillation"}
+    assert "the words that are read and have a tag" in (place.out / "report/report.md").read_text()
     assert results["fidelity"].keys() >= {"tokens", "agreement", "kl", "entity_f1"}
     logged = [entry["eval_f1"] for entry in results["training"]["history"] if "eval_f1" in entry]
     assert len(logged) == 2

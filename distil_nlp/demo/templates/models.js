@@ -157,7 +157,7 @@ const MODES = {
     const outputs = await student.run(inputs);
     const start = outputs.start_logits.tolist()[0], end = outputs.end_logits.tolist()[0];
     let found = spansOf(words, start, end);
-    if (student.settings.may_have_no_answer) found.push({ score: start[0] + end[0], from: null });
+    if (student.settings.may_have_no_answer) found.push({ score: start[0] + end[0] - student.settings.threshold, from: null });
     const shares = softmax(found.map((span) => span.score));
     found = descending(found.map((span, i) => ({ ...span, value: shares[i] })));
     const name = (span) => (span.from === null ? "no answer in the text" : context.slice(span.from, span.to));

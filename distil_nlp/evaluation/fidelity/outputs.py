@@ -42,11 +42,26 @@ def confidence_gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int = 1
         labels: (rows,).
         bins: number of bins; see `expected_calibration_error`.
     """
-    confidence = probabilities.max(-1)
-    gaps = np.zeros((len(labels), bins))
-    where = np.ceil(confidence * bins).astype(int).clip(1, bins) - 1
-    gaps[np.arange(len(labels)), where] = (probabilities.argmax(-1) == labels) - confidence
+    return gaps_in_bins(probabilities.max(-1), probabilities.argmax(-1) == labels, bins)
+
+
+def gaps_in_bins(probabilities: np.ndarray, outcomes: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Return each (outcome − probability) in the column of its probability's bin, and 0 elsewhere, (events, bins).
+
+    Args:
+        probabilities: of events, (events,).
+        outcomes: whether they took place, (events,).
+        bins: number of bins; see `expected_calibration_error`.
+    """
+    gaps = np.zeros((len(outcomes), bins))
+    where = np.ceil(probabilities * bins).astype(int).clip(1, bins) - 1
+    gaps[np.arange(len(outcomes)), where] = outcomes - probabilities
     return gaps
+
+
+def calibration_error_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return Σ_bins |gaps| ÷ number of each row of sums over events, (draws, bins + 1): gaps by bin, and the number."""
+    return np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
 
 
 def negative_log_likelihoods(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,25 +10,24 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from distil_nlp.data import TransferSet
-from distil_nlp.data.fingerprint import hash_json
 from distil_nlp.errors import UserError
 from distil_nlp.models import check_vocabulary
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.answers import answers_sentence, check_answers
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.dry_run import Line, plan_lines
+from distil_nlp.pipeline.labels import check_labels
 from distil_nlp.pipeline.multitask.plans import check_folder_of_tasks, naming, plan_tasks
 from distil_nlp.pipeline.multitask.steps import TaskSteps
 from distil_nlp.pipeline.multitask.students import TaskPipeline
 from distil_nlp.pipeline.multitask.together import Together
 from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.plan import NO_DISTILLATION, RunPlan, sources
-from distil_nlp.pipeline.provenance import provenance_of
+from distil_nlp.pipeline.provenance import beside_each_other, provenance_of
 from distil_nlp.pipeline.publication import publish_run, show_run
 from distil_nlp.pipeline.run_folder import (
     RECIPE,
@@ -45,7 +44,7 @@ from distil_nlp.redaction import abbreviate_home
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.multitask import write_tasks
 from distil_nlp.results import write_results
-from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance
+from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED
 from distil_nlp.utils.files import read_json, write_atomically
 from distil_nlp.utils.hub_connection import use_cache_without_network
 from distil_nlp.utils.locks import claimed
@@ -107,7 +106,7 @@ def _run_tasks(
             _check_data(plan, loaded[name][1])
     _check_tokenizers({name: tokenizers for name, (tokenizers, _) in loaded.items()})
     made = {name: provenance_of(plans[name].recipe, data, one.student) for name, (one, data) in loaded.items()}
-    provenances = {name: _of_all(name, made) for name in made}
+    provenances = beside_each_other(made)
     for name, state in states.items():
         if state != "new":
             place = plans[name].folder
@@ -147,6 +146,7 @@ def _run_tasks(
 def _check_data(plan: RunPlan, data: TransferSet) -> None:
     """Raise UserError for what would fail after hours, and tell of answers in the data."""
     check_answers(plan.recipe, data, plan.objective)
+    check_labels(plan.recipe, data, plan.objective)
     if plan.recipe.teacher.answers is not None:
         logger.info(answers_sentence(plan.recipe, data))
     if NO_DISTILLATION in plan.recipe.evaluation.baselines:
@@ -167,16 +167,6 @@ def _check_tokenizers(tokenizers: Mapping[str, RunTokenizers]) -> None:
                 why=f"all tasks have one encoder, with one table of words ({error})",
                 fix="take teachers of one vocabulary, or name the student's checkpoint with student.name",
             ) from error
-
-
-def _of_all(name: str, made: Mapping[str, Provenance]) -> Provenance:
-    """Return the fingerprints of a task's student, which is also made of the other tasks' rows and teachers."""
-    order = [made[name], *(one for other, one in made.items() if other != name)]
-    return replace(
-        made[name],
-        training_rows=hash_json([one.training_rows for one in order]),
-        teacher=hash_json([one.teacher for one in order]),
-    )
 
 
 def _try_student(pipeline: TaskPipeline) -> None:

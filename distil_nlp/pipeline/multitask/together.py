@@ -90,7 +90,7 @@ class Together:
             for name, run in runs.items():
                 run.folder.mkdir(parents=True, exist_ok=True)
                 state = students[name].state_dict()
-                made = (self.first.tokenizer, run.folder / STUDENT, run.folder / TRAINING, records[name])
+                made = (self.pipelines[name].tokenizer, run.folder / STUDENT, run.folder / TRAINING, records[name])
                 save_with_record(students[name], state, *made, run.provenance)
         trainer.accelerator.wait_for_everyone()
 

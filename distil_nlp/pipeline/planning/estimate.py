@@ -224,9 +224,9 @@ class _Estimate:
 
     @property
     def _choice(self) -> Any:
-        """Rows by which the threshold of labels is chosen; None for kinds of task without one."""
+        """Rows by which a threshold is chosen; None for tasks without one."""
         data = self.prepared.data
-        return data.split.selection if evaluator_of(data.kind).has_threshold else None
+        return data.split.selection if evaluator_of(data.kind).has_threshold(data.task) else None
 
     def _scoring(self, name: str, rate: ForwardRate, times: int, further: int) -> PlannedStage:
         tokens = sum(map(row_tokens, self.prepared.data.split.evaluation.values())) + further
