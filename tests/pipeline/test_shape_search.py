@@ -125,7 +125,10 @@ def test_a_budget_goes_through_a_whole_run(place, capsys):
     assert kept == [".json", ".safetensors"]
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("were chosen, at") >= 1
-    assert "were chosen, at" in " ".join((place.out / "report" / "report.md").read_text().split())
+    report = " ".join((place.out / "report" / "report.md").read_text().split())
+    assert "were chosen, at" in report
+    assert "Importance lost over cost of" in report
+    assert (place.out / "report" / "shapes.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
