@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from distil_nlp.data.encodings import OWN, batch_of, columns_of
-from distil_nlp.evaluation.latency import Inputs, InputSource, LatencyPlan, Lengths, TimedModel, measure_latency
+from distil_nlp.evaluation.latency import (
+    Inputs,
+    InputSource,
+    LatencyPlan,
+    Lengths,
+    TimedModel,
+    measure_latency,
+    using_threads,
+)
 from distil_nlp.models import usable_positions
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.outputs import output_logits
@@ -30,6 +39,8 @@ _COLLATED = frozenset({"word_ids", "is_allowed"})
 """Columns that some collators read besides the inputs of models."""
 _SAMPLED_ROWS = 128
 """Most rows of the data that are timed at one batch size."""
+_TURNS = LatencyPlan((1,), ("max_length",), seconds=1.0, forwards=(5, 60), memory=False)
+"""Turns of `forward_milliseconds`."""
 
 
 def measure_efficiency(
@@ -182,6 +193,30 @@ def _forward_of(model: PreTrainedModel, bf16: bool, encoding: str) -> TimedModel
             return output_logits(model(**own))
 
     return forward
+
+
+def forward_flops(model: PreTrainedModel, length: int) -> int:
+    """Return the floating-point operations of a forward of one row of so many tokens."""
+    return _flops(model, _random_tokens([model], 1, length))
+
+
+def forward_milliseconds(
+    models: Mapping[str, PreTrainedModel], batch: int, length: int, threads: int | None
+) -> dict[str, float]:
+    """Return the median milliseconds of each model's forward, in turns, of rows of random tokens.
+
+    Args:
+        models: on one device, in eval mode.
+        batch: rows of a forward.
+        length: tokens of a row, none of them padding.
+        threads: of a CPU; all of the process if None.
+    """
+    device = next(iter(models.values())).device
+    forwards = {name: _forward_of(model, False, OWN) for name, model in models.items()}
+    source: Mapping[Lengths, InputSource] = {"max_length": lambda size: [_random_tokens(models.values(), size, length)]}
+    with using_threads(threads):
+        measured, _ = measure_latency(forwards, source, replace(_TURNS, batch_sizes=(batch,)), device)
+    return {name: one["p50"] for name, one in measured[0]["models"].items()}
 
 
 @torch.no_grad()

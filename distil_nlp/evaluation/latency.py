@@ -117,7 +117,7 @@ def measure_latency(
         if seconds <= 0 and measured:
             break
         inputs = sources[setting.lengths](setting.batch_size)[: max(plan.rows // setting.batch_size, _FEWEST)]
-        with _threads(setting.threads):
+        with using_threads(setting.threads):
             times = _take_turns(models, inputs, plan, seconds / (len(settings) - len(measured)))
         latencies = {name: _latency(own, setting.batch_size, len(inputs)) for name, own in times.items()}
         measured.append({**asdict(setting), "tokens": _mean_tokens(inputs), "models": latencies})
@@ -197,7 +197,7 @@ def _thread_counts(device: torch.device, with_one: bool) -> list[int | None]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def using_threads(count: int | None) -> Iterator[None]:
     """Within this context, let torch compute with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

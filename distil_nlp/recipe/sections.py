@@ -117,6 +117,48 @@ class PruningSection(Section):
     folder: str = "runs/importance"
 
 
+class BudgetSection(Section):
+    """What a student may cost; its shape is searched for. One of the first five keys.
+
+    Attributes:
+        latency_ms: median milliseconds of a forward, on this machine and device.
+        latency: the same, as a fraction of the teacher's.
+        parameters: fraction of the teacher's parameters.
+        flops: fraction of the operations of the teacher's forward.
+        size_mb: megabytes (10⁶ bytes) of the weights in float32.
+        batch: rows of the forward whose latency is measured.
+        length: tokens of each row, none of them padding.
+        threads: threads of a CPU; all of the process if null.
+        tries: shapes that are trained for a while, those of most importance among the ones that fit.
+        steps: optimiser steps of the first round of these; each round has half as many shapes and twice as many steps.
+    """
+
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    latency: FractionOrAll | None = None
+    parameters: FractionOrAll | None = None
+    flops: FractionOrAll | None = None
+    size_mb: Annotated[float, Field(gt=0)] | None = None
+    batch: PositiveInt = 1
+    length: PositiveInt = 128
+    threads: PositiveInt | None = None
+    tries: PositiveInt = 4
+    steps: PositiveInt = 50
+
+    @property
+    def limit(self) -> tuple[str, float]:
+        """The name of the cost, and its limit."""
+        return next((name, value) for name in _BUDGETS if (value := getattr(self, name)) is not None)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(getattr(self, name) is not None for name in _BUDGETS) != 1:
+            raise ValueError(f"one of {', '.join(_BUDGETS)}")
+        return self
+
+
+_BUDGETS = ("latency_ms", "latency", "parameters", "flops", "size_mb")
+
+
 class ShapeSection(Section):
     """The shape of a model that is made of the teacher.
 
@@ -421,6 +463,7 @@ class StudentSection(ShapeSection):
         revision: commit, branch or tag of that checkpoint.
         vocabulary: know the words alone that the training text needs; the teacher keeps all of its own.
         pruning: keep the important parts of each layer alone; `{}` takes the defaults, which cut nothing.
+        budget: what it may cost; depth, heads and units are found by importance and short trainings.
         generations: number of students of this shape, each of which teaches the next one; the last is the run's own.
             The runs of the others are in `teacher.folder`.
         ema: upper limit of the decay of an exponential moving average of its weights over the steps of training, which
@@ -437,6 +480,7 @@ class StudentSection(ShapeSection):
     revision: str | None = None
     vocabulary: VocabularySection | None = None
     pruning: PruningSection | None = None
+    budget: BudgetSection | None = None
     generations: PositiveInt = 1
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None

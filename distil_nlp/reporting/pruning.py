@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distil_nlp.reporting.formatting import decimal
+from distil_nlp.reporting.formatting import decimal, percent
 from distil_nlp.reporting.scores import headline_name, headline_score
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
@@ -23,7 +23,9 @@ _CRITERIA = {
 def pruning_sentences(run: RunResults) -> list[str]:
     """Return what the student keeps of its teacher's layers; [] for one with whole layers."""
     block = run.get(_BLOCK)
-    return [pruning_sentence(block)] if block else []
+    if not block:
+        return []
+    return [*([search_sentence(block["search"])] if "search" in block else []), pruning_sentence(block)]
 
 
 def pruning_sentence(block: Mapping[str, Any]) -> str:
@@ -39,6 +41,23 @@ def pruning_sentence(block: Mapping[str, Any]) -> str:
     if block.get("repaired_on"):
         repaired = f"; its projections were then fitted to the teacher’s states on {block['repaired_on']:,} tokens"
     return f"Each of the student’s layers keeps {parts}, chosen {_CRITERIA[block['importance']]}{repaired}."
+
+
+def search_sentence(search: Mapping[str, Any]) -> str:
+    """Return which shape was found for a budget, from the block `search` of `results.json`."""
+    budget, chosen, of = search["budget"], search["chosen"], search["teacher_cost"]
+    unit, tried = budget["unit"], sum(bool(one["distances"]) for one in search["candidates"])
+    trained = f", of which {tried} were trained for a while," if tried else ""
+    shape = f"{chosen['layers']} layers of {chosen['heads']} heads and {chosen['units']:,} feed-forward units"
+    return (
+        f"Of {search['shapes']} shapes {search['fitting']} fit {_cost(budget['limit'], unit)}; of the "
+        f"{len(search['candidates'])} that cannot grow{trained} {shape} were chosen, at "
+        f"{_cost(chosen['cost'], unit)}, {percent(chosen['cost'] / of)} of the teacher’s."
+    )
+
+
+def _cost(value: float, unit: str) -> str:
+    return f"{value:,.3g} {unit}" if value < 1e4 else f"{value / 1e6:,.1f} M {unit}"
 
 
 def pruned_scores_table(run: RunResults) -> Table | None:

@@ -462,6 +462,42 @@ class PartsOfALayer(Block):
     width: int = described("Features of the states.")
 
 
+class ShapeBudget(Block):
+    """What a student may cost."""
+
+    name: str = described("Key of `student.budget`.")
+    value: float = described("Its value in the recipe.")
+    limit: float = described("The same in the unit of costs.")
+    unit: str = described("What costs are counted in.")
+
+
+class TriedShape(Block):
+    """A shape that fits the budget and cannot grow."""
+
+    layers: int = described("Depth.")
+    heads: int = described("Attention heads of a layer.")
+    units: int = described("Feed-forward units of a layer.")
+    cost: float = described("In the budget's unit.")
+    lost: float = described("Importance of the teacher's parts that it lacks.")
+    distances: list[float] = described(
+        "Mean distance of its outputs to the teacher's on training rows after each round of trial steps: KL in nats, "
+        "or squared differences of numbers and vectors."
+    )
+
+
+class ShapeSearch(Block):
+    """The search for the shape of a student (`student.budget`)."""
+
+    budget: ShapeBudget = described("What the student may cost.")
+    batch: int = described("Rows of the forward whose latency was measured.")
+    length: int = described("Tokens of each row.")
+    teacher_cost: float = described("What the teacher costs.")
+    shapes: int = described("Shapes whose cost is known.")
+    fitting: int = described("Those of them that fit.")
+    candidates: list[TriedShape] = described("Those of these that cannot grow, the least loss of importance first.")
+    chosen: TriedShape = described("The shape of the student.")
+
+
 class PrunedStart(Block):
     """What a pruned student keeps of its teacher's layers, and its scores before it was repaired."""
 
@@ -475,6 +511,7 @@ class PrunedStart(Block):
         "Scores right after cutting; those after the repair are the baseline `copied_only`.",
         absent="if it was not repaired",
     )
+    search: ShapeSearch = described("How its shape was found.", absent="without `student.budget`")
     repaired_on: int = described("Tokens that the repair was fitted to.", absent="if it was not repaired")
 
 

@@ -78,7 +78,8 @@ def test_every_mistake_is_in_one_message(recipe):
         "'data.max_length': expected section.key=value, such as training.learning_rate=5e-5",
         "teacher.dtyp: unknown key; did you mean dtype?",
         "teacher.finetune.learning_rat: unknown key; did you mean learning_rate?",
-        "student.layers: expected 'every_other', 'first', 'last', 'random', 'stack' or 'interpolate' or a valid list",
+        "student.layers: expected 'every_other', 'first', 'last', 'important', 'random', 'stack' or 'interpolate' or "
+        "a valid list",
         "student.num_layers: expected greater than 0 / got 0",
         "data.path: missing",
         "data.max_length: expected a valid integer / got 'four'",

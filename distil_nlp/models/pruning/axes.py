@@ -22,7 +22,7 @@ from distil_nlp.models.student import IMPOSSIBLE, followers, split_name
 from distil_nlp.models.widening import head_width
 from distil_nlp.utils.logging import quiet_transformers
 
-Role = Literal["width", "heads", "biases", "units"]
+AxisRole = Literal["width", "heads", "biases", "units"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Axis:
             and their gates are.
     """
 
-    role: Role
+    role: AxisRole
     parts: int = 1
 
 
@@ -48,7 +48,7 @@ _INTO_HEADS = re.compile(r"\.(query|key|value|[qkv]|[qkv]_lin|(q|k|v|query|key|v
 _MORE_UNITS = 8
 
 
-def axes_of(model: PreTrainedModel) -> Axes:
+def parameter_axes(model: PreTrainedModel) -> Axes:
     """Return what the axes of a model's parameters count.
 
     Raises:
@@ -110,7 +110,7 @@ def _of_heads(roles: list[Axis | None], into_heads: bool, in_block: bool) -> lis
     return roles
 
 
-def sites(model: PreTrainedModel, axes: Axes, role: Role) -> list[dict[str, nn.Linear]]:
+def sites(model: PreTrainedModel, axes: Axes, role: AxisRole) -> list[dict[str, nn.Linear]]:
     """Return, for each block, the layers that read its heads or units: name within the block → layer.
 
     Raises:

@@ -48,7 +48,7 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
 
     Args:
         model: stays as it is.
-        axes: of its parameters, see `axes_of`.
+        axes: of its parameters, see `parameter_axes`.
         kept: as many heads as the width has room for, and as many of heads and units in each block.
     """
     config = copy.deepcopy(model.config)

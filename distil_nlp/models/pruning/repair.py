@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distil_nlp.models.pruning.axes import Axes, axes_of, sites
+from distil_nlp.models.pruning.axes import Axes, parameter_axes, sites
+from distil_nlp.models.pruning.importance import Batch
 from distil_nlp.models.trial import undisturbed
 
 _TOKENS = 20_000
@@ -28,7 +29,6 @@ _TOKENS = 20_000
 _RIDGE = 1e-2
 """λ, as a fraction of the mean squared norm of what the projection reads."""
 
-Batch = Mapping[str, Any]
 Run = Callable[[PreTrainedModel, Batch], Any]
 
 
@@ -89,8 +89,8 @@ def repair(
         run: runs a model on a batch.
     """
     batches = list(_until(batches, _TOKENS))
-    places = _projections(student, axes_of(student))
-    targets = [_projections(teacher, axes_of(teacher))[layer] for layer in layers]
+    places = _projections(student, parameter_axes(student))
+    targets = [_projections(teacher, parameter_axes(teacher))[layer] for layer in layers]
     theirs = [place for block in targets for place in block.values()]
     own = [place for block in places for place in block.values()]
     with undisturbed(teacher), undisturbed(student):

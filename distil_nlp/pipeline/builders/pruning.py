@@ -6,18 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import feed_forward_width
-from distil_nlp.models.pruning import Axes, Importance, Kept, axes_of, check_axes, cut_model, everything, shares_heads
+from distil_nlp.models.pruning import (
+    Axes,
+    Importance,
+    Kept,
+    check_axes,
+    cut_model,
+    everything,
+    parameter_axes,
+    shares_heads,
+)
+from distil_nlp.models.pruning.shapes import Shape, kept_units, top
 from distil_nlp.models.student import LayerChoice
 from distil_nlp.models.widening import head_width
 from distil_nlp.recipe.sections import PruningSection, StudentSection
 
-_MULTIPLE = 8
-"""Feed-forward units are cut to a multiple of it, so that products run as fast as they can."""
 _TOGETHER = ("replacing", "augment", "peers", "branches")
 """Keys of `student` whose models are made of the whole teacher's layers."""
 _SIZES = ("hidden_size", "dim", "num_attention_heads", "n_heads", "intermediate_size", "hidden_dim")
@@ -58,7 +65,7 @@ class Cut:
 
 def pruning_of(section: StudentSection) -> PruningSection | None:
     """Return how a student is cut from its teacher; None for one that has whole layers."""
-    return section.pruning or (PruningSection() if section.layers == "important" else None)
+    return section.pruning or (PruningSection() if section.budget or section.layers == "important" else None)
 
 
 def validate_pruning(section: StudentSection) -> None:
@@ -66,6 +73,8 @@ def validate_pruning(section: StudentSection) -> None:
     pruning = pruning_of(section)
     if pruning is None:
         return
+    if section.budget is not None:
+        _validate_budget(section, pruning)
     others = [f"student.{key}" for key in ("name", *_TOGETHER) if getattr(section, key) is not None]
     others += [f"student.config.{name}" for name in _SIZES if name in section.config]
     if others:
@@ -78,13 +87,39 @@ def validate_pruning(section: StudentSection) -> None:
         )
 
 
-def cut_from(section: StudentSection, whole: PreTrainedModel, importance: Importance | None) -> Cut | None:
+def _validate_budget(section: StudentSection, pruning: PruningSection) -> None:
+    """Raise UserError for a shape that is told although it is to be found."""
+    told = ["student.num_layers"] if section.num_layers is not None else []
+    told += ["student.layers"] if section.layers not in ("every_other", "important", "random") else []
+    told += [f"student.pruning.{key}" for key in ("feed_forward", "width") if getattr(pruning, key) != 1]
+    if told:
+        raise UserError(
+            "student.budget",
+            "no shape beside it",
+            f"{', '.join(told)} too",
+            why="the shape is searched for",
+            fix="leave one of the two out",
+        )
+    if pruning.importance not in ("fisher", "obd"):
+        raise UserError(
+            "student.pruning.importance",
+            "fisher or obd with student.budget",
+            pruning.importance,
+            why="the importance of a layer, a head and a unit do not compare by any other",
+            fix="leave it out",
+        )
+
+
+def cut_from(
+    section: StudentSection, whole: PreTrainedModel, importance: Importance | None, shape: Shape | None = None
+) -> Cut | None:
     """Return what a student is made of; None for one that has whole layers.
 
     Args:
         section: of the student.
         whole: the model that it is cut from.
         importance: of its parts; None where any of them will do, to try a shape or for random weights.
+        shape: the one that was found for a budget; None where the section tells it.
 
     Raises:
         UserError: for a family whose parts cannot be told from each other.
@@ -93,49 +128,48 @@ def cut_from(section: StudentSection, whole: PreTrainedModel, importance: Import
     if pruning is None:
         return None
     layers: LayerChoice = section.layers
-    if layers == "important":
-        depth = section.num_layers or max(config.num_hidden_layers // 2, 1)
+    if shape is not None or layers == "important":
+        depth = shape.layers if shape else section.num_layers or max(config.num_hidden_layers // 2, 1)
         _check_depth(depth, config)
-        layers = _top(importance.layers, depth).tolist() if importance else list(range(depth))
-    if pruning.feed_forward == pruning.width == 1:
+        layers = top(importance.layers, depth) if importance else list(range(depth))
+    sizes = shape or Shape(0, *_sizes(pruning, config))
+    if (sizes.heads, sizes.units) == (
+        config.num_attention_heads,
+        feed_forward_width(config) or 0,
+    ) and not section.budget:
         return Cut(whole, whole, layers, everything(whole))
-    axes = axes_of(whole)
+    axes = parameter_axes(whole)
     if importance is None:
         check_axes(whole, axes)
-    kept = _kept(whole, axes, importance, *_sizes(pruning, config))
+    kept = _kept(whole, axes, importance, sizes)
     return Cut(cut_model(whole, axes, kept), whole, layers, kept)
 
 
-def _kept(
-    whole: PreTrainedModel, axes: Axes, importance: Importance | None, heads: int, width: int, units: int
-) -> Kept:
+def _kept(whole: PreTrainedModel, axes: Axes, importance: Importance | None, sizes: Shape) -> Kept:
     """Return what stays of all layers: the most important parts, or the first ones."""
+    config = whole.config
+    width = config.hidden_size if sizes.heads == config.num_attention_heads else sizes.heads * head_width(config)
     if importance is None:
-        all_parts = everything(whole)
+        parts = everything(whole)
         return Kept(
-            all_parts.width[:width],
-            [one[:heads] for one in all_parts.heads],
-            [one[:units] for one in all_parts.units],
+            parts.width[:width],
+            [one[: sizes.heads] for one in parts.heads],
+            [one[: sizes.units] for one in parts.units],
         )
     by_head = importance.heads
     if shares_heads(whole, axes):
         by_head = by_head.sum(0, keepdim=True).expand_as(by_head)
     return Kept(
-        _top(importance.width, width),
-        [_top(one, heads) for one in by_head],
-        [_top(one, units) for one in importance.units],
+        torch.tensor(top(importance.width, width)),
+        [torch.tensor(top(one, sizes.heads)) for one in by_head],
+        [torch.tensor(top(one, sizes.units)) for one in importance.units],
     )
 
 
-def _sizes(pruning: PruningSection, config: PretrainedConfig) -> tuple[int, int, int]:
-    """Return the numbers of heads, features and feed-forward units that stay."""
-    heads, units = config.num_attention_heads, feed_forward_width(config) or 0
-    kept = max(round(pruning.width * heads), 1)
-    width = config.hidden_size if kept == heads else kept * head_width(config)
-    if pruning.feed_forward < 1 and units:
-        multiple = _MULTIPLE if units >= 8 * _MULTIPLE else 1
-        units = max(round(pruning.feed_forward * units / multiple), 1) * multiple
-    return kept, width, units
+def _sizes(pruning: PruningSection, config: PretrainedConfig) -> tuple[int, int]:
+    """Return the numbers of heads and feed-forward units that stay."""
+    heads = max(round(pruning.width * config.num_attention_heads), 1)
+    return heads, kept_units(pruning.feed_forward, feed_forward_width(config) or 0)
 
 
 def _check_depth(depth: int, config: PretrainedConfig) -> None:
@@ -147,8 +181,3 @@ def _check_depth(depth: int, config: PretrainedConfig) -> None:
             why="there are no more to choose from",
             fix="lower it, or set student.layers=interpolate",
         )
-
-
-def _top(values: Tensor, count: int) -> Tensor:
-    """Return the places of the largest values, in their order."""
-    return torch.sort(torch.topk(values, count).indices).values

@@ -82,7 +82,7 @@ def probe_steps(
     order = _order(len(chosen) or _WIDTHS, is_timed)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        trainer = build(_few_steps(args, folder, len(order), size))
+        trainer = build(few_steps(args, folder, len(order), size))
         start = time.perf_counter() - begin
         if chosen:
             trainer.train_dataset = rows.select(np.concatenate([chosen[i] for i in order]))
@@ -105,7 +105,7 @@ def _order(count: int, is_timed: bool) -> list[int]:
     return [*counted, *(spread * _PASSES if is_timed else [])]
 
 
-def _few_steps(args: TrainingArguments, folder: str, steps: int, size: int) -> TrainingArguments:
+def few_steps(args: TrainingArguments, folder: str, steps: int, size: int) -> TrainingArguments:
     """Return arguments for a few micro-batches, each with a step of its own, that log and save nothing."""
     args = copy.copy(args)
     args.output_dir, args.report_to, args.torch_compile, args.disable_tqdm = folder, [], False, True

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.reporting import breakdown, export, joint, latency, sentences, tables, teachers
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.reporting.plots import curves, exits, matrices, probe, scores, weights
+from distil_nlp.reporting.plots import curves, exits, matrices, probe, scores, shapes, weights
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.pruning import pruned_scores_table, pruning_sentences
 from distil_nlp.reporting.report import advice, comparison
@@ -110,7 +110,7 @@ def run_page(run: RunResults) -> Page:
                 [scores.scores_figure(run)],
             ),
             ReportSection("Tokens", tokens_sentences(run)),
-            ReportSection("Pruning", pruning_sentences(run), [pruned_scores_table(run)]),
+            ReportSection("Pruning", pruning_sentences(run), [pruned_scores_table(run)], [shapes.shapes_figure(run)]),
             ReportSection("Training scheme", scheme_sentences(run), [compute_table(run)]),
             ReportSection(
                 "Teachers",

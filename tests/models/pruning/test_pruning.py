@@ -16,11 +16,11 @@ from distil_nlp.models import build_student
 from distil_nlp.models.pruning import (
     Axis,
     Kept,
-    axes_of,
     check_axes,
     cut_model,
     everything,
     measure_importance,
+    parameter_axes,
     repair,
     shares_heads,
 )
@@ -52,7 +52,7 @@ def family(name):
 def test_features_heads_and_units_are_found_in_each_family(name):
     """Prevents parts that are cut here and not there: a model whose parts change places gives the same outputs."""
     model = family(name)
-    axes = axes_of(model)
+    axes = parameter_axes(model)
     check_axes(model, axes)
     assert shares_heads(model, axes) == (name == "mpnet")
     smaller = cut_model(model, axes, Kept(torch.arange(16), [torch.tensor([1, 3])] * 2, [torch.arange(24)] * 2))
@@ -64,20 +64,20 @@ def test_features_heads_and_units_are_found_in_each_family(name):
 def test_families_of_other_parts_are_refused(name):
     """Prevents a convolution's channels from being taken for heads."""
     with pytest.raises(UserError, match=r"student\.pruning"):
-        check_axes(family(name), axes_of(family(name)))
+        check_axes(family(name), parameter_axes(family(name)))
 
 
 def test_shared_layers_are_refused():
     """Prevents parts of a block that stands for all layers from being cut."""
     sizes = {name: value for name, value in SIZES.items() if name != "hidden_dim"}
     with pytest.raises(UserError, match="share their weights"):
-        axes_of(AlbertForMaskedLM(AlbertConfig(**sizes)))
+        parameter_axes(AlbertForMaskedLM(AlbertConfig(**sizes)))
 
 
 def test_axes_that_are_wrong_are_found():
     """Prevents a check that passes whatever it is given."""
     model = tiny.classifier(2)
-    axes = axes_of(model)
+    axes = parameter_axes(model)
     axes["bert.encoder.layer.0.intermediate.dense.weight"] = (None, Axis("width"))
     with pytest.raises(UserError, match="only change places"):
         check_axes(model, axes)
@@ -86,7 +86,7 @@ def test_axes_that_are_wrong_are_found():
 def test_what_is_whole_is_the_teacher_exactly():
     """Prevents weights that change where nothing is cut: width 1.0 gives the teacher, bit for bit."""
     model = tiny.mlm_model(3)
-    same = cut_model(model, axes_of(model), everything(model))
+    same = cut_model(model, parameter_axes(model), everything(model))
     assert logit_difference(model.eval(), same.eval())[0] == 0
     assert same.get_output_embeddings().weight is same.get_input_embeddings().weight
 
@@ -100,7 +100,7 @@ def test_cutting_what_gives_nothing_changes_nothing():
         layer.attention.output.dense.weight.data[:, 8 * dead_head : 8 * (dead_head + 1)] = 0
     whole = everything(model)
     units = [one[~torch.isin(one, dead_units)] for one in whole.units]
-    smaller = cut_model(model, axes_of(model), Kept(whole.width, whole.heads, units))
+    smaller = cut_model(model, parameter_axes(model), Kept(whole.width, whole.heads, units))
     assert smaller.config.intermediate_size == 61
     assert logit_difference(model, smaller)[0] < 1e-6
     importance = measured(model, "fisher")
@@ -124,7 +124,7 @@ def measured(model, by, rows=None):
         logits = forward(model, batch)
         return F.cross_entropy(logits, batch["input_ids"][:, 0] % 2, reduction="sum")
 
-    return measure_importance(model, axes_of(model), rows or batches(), loss, by)
+    return measure_importance(model, parameter_axes(model), rows or batches(), loss, by)
 
 
 def row_losses(model):
@@ -230,7 +230,7 @@ def test_repair_brings_states_nearer(name):
     model, rows = family(name), batches(30)
     whole = everything(model)
     kept = Kept(whole.width, whole.heads, [one[::2] for one in whole.units])
-    student, _ = build_student(cut_model(model, axes_of(model), kept), [1])
+    student, _ = build_student(cut_model(model, parameter_axes(model), kept), [1])
     student.eval()
     unseen = batches(34)[30:]
     wanted, before = states(model, unseen), states(student, unseen)
@@ -250,7 +250,7 @@ def test_repair_of_a_whole_student_changes_nothing():
 def test_a_head_on_words_is_cut_too():
     """Prevents a masked-LM head of the old width."""
     model = BertForMaskedLM(tiny.bert_config(2)).eval()
-    axes = axes_of(model)
+    axes = parameter_axes(model)
     check_axes(model, axes)
     smaller = cut_model(model, axes, Kept(torch.arange(8), [torch.tensor([0])] * 2, [torch.arange(64)] * 2))
     assert smaller.get_output_embeddings().weight is smaller.get_input_embeddings().weight

@@ -1,0 +1,181 @@
+"""The search for a student's shape under a budget.
+
+1. Costs: each sort of layer (heads × units) is measured at two depths, all of them beside the teacher in turns.
+2. Of the shapes that fit, those that cannot grow are ordered by how much of the teacher's importance they lose.
+3. The best few are cut, repaired and trained for some steps; the better half goes on with twice the steps, and so on
+   (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943), by the distance of outputs to the teacher's on
+   training rows that they were not trained on. No evaluation row and no label is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distil_nlp.errors import UserError
+from distil_nlp.evaluation.efficiency import forward_flops, forward_milliseconds
+from distil_nlp.models.pruning import Importance
+from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, shape_of
+from distil_nlp.recipe.sections import BudgetSection
+from distil_nlp.tasks import TaskKind
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+_UNITS = {"latency_ms": "ms", "latency": "ms", "parameters": "parameters", "flops": "operations", "size_mb": "MB"}
+"""Budget → what its cost is counted in."""
+Trial = Callable[[Shape, int], float]
+"""(shape, steps) → the distance of that student's outputs to the teacher's after so many steps."""
+
+
+@dataclass
+class Tried:
+    """A shape that was trained for a while.
+
+    Attributes:
+        shape: of the student.
+        cost: in the budget's unit.
+        lost: importance that it loses.
+        distances: of its outputs to the teacher's after each round.
+    """
+
+    shape: Shape
+    cost: float
+    lost: float
+    distances: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self.shape), "cost": self.cost, "lost": self.lost, "distances": self.distances}
+
+
+def search_shape(
+    budget: BudgetSection, whole: PreTrainedModel, importance: Importance, try_shape: Trial
+) -> dict[str, Any]:
+    """Return the shape that was found, and how: the block `search` of `results.json`.
+
+    Args:
+        budget: what the student may cost.
+        whole: the teacher.
+        importance: of its parts.
+        try_shape: trains a shape for some steps.
+
+    Raises:
+        UserError: if no shape fits.
+    """
+    of_shapes, of_teacher = _costs(budget, whole)
+    limit = _limit(budget, of_teacher)
+    fitting = [shape for shape, cost in of_shapes.items() if cost <= limit]
+    if not fitting:
+        raise _nothing_fits(budget, of_shapes, of_teacher)
+    candidates = sorted(
+        (Tried(shape, of_shapes[shape], lost_importance(importance, shape)) for shape in largest(fitting)),
+        key=lambda one: one.lost,
+    )
+    tried = candidates[: budget.tries]
+    best = _halved(tried, budget.steps, try_shape)
+    name, value = budget.limit
+    return {
+        "budget": {"name": name, "value": value, "limit": limit, "unit": _UNITS[name]},
+        "batch": budget.batch,
+        "length": budget.length,
+        "teacher_cost": of_teacher,
+        "shapes": len(of_shapes),
+        "fitting": len(fitting),
+        "candidates": [one.to_dict() for one in candidates],
+        "chosen": best.to_dict(),
+    }
+
+
+def _halved(tried: Sequence[Tried], steps: int, try_shape: Trial) -> Tried:
+    """Return the best by successive halving."""
+    going = list(tried)
+    while len(going) > 1:
+        for one in going:
+            one.distances.append(try_shape(one.shape, steps))
+            logger.info(f"{one.shape}: {one.distances[-1]:.4g} from the teacher’s outputs after {steps} steps")
+        going = sorted(going, key=lambda one: one.distances[-1])[: len(going) // 2]
+        steps *= 2
+    return going[0]
+
+
+def _costs(budget: BudgetSection, whole: PreTrainedModel) -> tuple[dict[Shape, float], float]:
+    """Return the cost of each shape in the budget's unit, and that of the teacher."""
+    name, _ = budget.limit
+    own = shape_of(whole.config)
+    if name.startswith("latency"):
+        return _latencies(budget, whole, all_shapes(own))
+    measure: Callable[[PreTrainedModel], float] = {
+        "parameters": lambda model: float(model.num_parameters()),
+        "size_mb": lambda model: 4 * model.num_parameters() / 1e6,
+        "flops": lambda model: float(forward_flops(model, budget.length)),
+    }[name]
+    of_teacher = measure(whole)
+    return costs(whole, all_shapes(own), measure, of_teacher), of_teacher
+
+
+def _latencies(
+    budget: BudgetSection, whole: PreTrainedModel, shapes: Sequence[Shape]
+) -> tuple[dict[Shape, float], float]:
+    """Return the median milliseconds of each shape, and of the teacher: relative to the teacher's in the same turns."""
+    turns: list[float] = []
+
+    def relative(model: PreTrainedModel) -> float:
+        models = {"teacher": whole, "student": model.to(whole.device)}  # type: ignore[arg-type]
+        found = forward_milliseconds(models, budget.batch, budget.length, budget.threads)
+        turns.append(found["teacher"])
+        return found["student"] / found["teacher"]
+
+    shares = costs(whole, shapes, relative, 1.0)
+    of_teacher = float(torch.tensor(turns).median())
+    return {shape: share * of_teacher for shape, share in shares.items()}, of_teacher
+
+
+def _limit(budget: BudgetSection, of_teacher: float) -> float:
+    """Return the limit in the unit of the cost."""
+    name, value = budget.limit
+    return value if name in ("latency_ms", "size_mb") else value * of_teacher
+
+
+def _nothing_fits(budget: BudgetSection, of_shapes: Mapping[Shape, float], of_teacher: float) -> UserError:
+    name, value = budget.limit
+    shape, cost = min(of_shapes.items(), key=lambda item: item[1])
+    least = cost if name in ("latency_ms", "size_mb") else cost / of_teacher
+    fix = "raise it"
+    if name in ("parameters", "size_mb"):
+        fix += ", or cut the vocabulary too, by student.vocabulary"
+    return UserError(
+        f"student.budget.{name}",
+        f"at least {least:.3g}, which the smallest shape takes: {shape}",
+        f"{value:.3g}",
+        why="no shape fits",
+        fix=fix,
+    )
+
+
+def output_distance(student: Tensor, teacher: Tensor, kind: TaskKind, batch: Mapping[str, Any]) -> Tensor:
+    """Return the sum over rows of the KL from the teacher's outputs to the student's, or of squared differences.
+
+    Args:
+        student, teacher: logits as signals have them.
+        kind: of the task.
+        batch: for the positions of spans.
+    """
+    student, teacher = student.float(), teacher.float()
+    if kind.output == "spans":
+        hidden = ~batch["attention_mask"].bool()[..., None]
+        low = torch.finfo(torch.float32).min / 2
+        student, teacher = (one.masked_fill(hidden, low).transpose(1, 2).flatten(0, 1) for one in (student, teacher))
+    if kind.output in ("spans", "distribution"):
+        return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)
+    if kind.output == "labels":
+        p = teacher.sigmoid()
+        return F.binary_cross_entropy_with_logits(student, p, reduction="sum") - F.binary_cross_entropy_with_logits(
+            teacher, p, reduction="sum"
+        )
+    return F.mse_loss(student, teacher, reduction="sum")

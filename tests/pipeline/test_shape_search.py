@@ -1,0 +1,150 @@
+"""The search for a shape under a budget."""
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from distil_nlp.errors import UserError
+from distil_nlp.models.pruning import Importance
+from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
+from distil_nlp.pipeline.shape_search import output_distance, search_shape
+from distil_nlp.recipe.sections import BudgetSection
+from distil_nlp.tasks import KINDS
+from tests.helpers import tiny
+from tests.helpers.messages import one_line
+from tests.helpers.runs import Place
+
+
+def importance(model, seed=0):
+    torch.manual_seed(seed)
+    config = model.config
+    depth, heads = config.num_hidden_layers, config.num_attention_heads
+    sizes = {"layers": (depth,), "heads": (depth, heads), "units": (depth, config.intermediate_size)}
+    return Importance(**{name: torch.rand(size) for name, size in sizes.items()}, width=torch.rand(config.hidden_size))
+
+
+def test_parameters_of_all_shapes_are_those_of_models():
+    """Prevents costs that are extrapolated wrongly."""
+    model = tiny.classifier(3)
+    shapes = [Shape(1, 2, 32), Shape(2, 2, 32), Shape(3, 4, 64), Shape(2, 1, 8)]
+    found = costs(model, shapes, lambda one: float(one.num_parameters()), 1e9)
+    assert {shape: model_of(model, shape).num_parameters() for shape in shapes} == found
+    assert found[shape_of(model.config)] == model.num_parameters()
+
+
+def test_what_a_shape_loses_is_the_sum_of_what_it_lacks():
+    """Prevents parts of left out layers from being counted twice."""
+    model = tiny.classifier(2)
+    scores = importance(model)
+    assert lost_importance(scores, shape_of(model.config)) == 0
+    kept = int(scores.layers.argmax())
+    shape = Shape(1, 2, 40)
+    expected = scores.layers[1 - kept] + scores.heads[kept].sort().values[:2].sum()
+    expected += scores.units[kept].sort().values[:24].sum() + scores.width.sort().values[:16].sum()
+    assert lost_importance(scores, shape) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_shapes_that_could_grow_are_left_out():
+    """Prevents trials of shapes that are within others which fit too."""
+    shapes = [Shape(1, 4, 8), Shape(2, 2, 8), Shape(1, 2, 8), Shape(2, 2, 16)]
+    assert set(largest(shapes)) == {Shape(1, 4, 8), Shape(2, 2, 16)}
+
+
+@pytest.mark.parametrize("name", ["parameters", "flops"])
+def test_the_shape_found_fits_and_is_the_best_of_its_trials(name):
+    """Prevents a shape above the budget, and rounds that do not halve."""
+    model, asked = tiny.classifier(3), []
+
+    def trial(shape, steps):
+        asked.append((shape, steps))
+        return abs(shape.units - 32) + shape.layers / 10
+
+    budget = BudgetSection(**{name: 0.5}, tries=4, steps=10, length=16)
+    found = search_shape(budget, model, importance(model), trial)
+    assert [steps for _, steps in asked] == [10] * 4 + [20] * 2
+    first = {shape for shape, steps in asked if steps == 10}
+    best = min(first, key=lambda shape: abs(shape.units - 32) + shape.layers / 10)
+    assert found["chosen"]["units"] == best.units
+    assert found["chosen"]["cost"] <= found["budget"]["limit"] < found["teacher_cost"]
+    assert found["shapes"] == len(all_shapes(shape_of(model.config)))
+    lost = [one["lost"] for one in found["candidates"]]
+    assert lost == sorted(lost)
+
+
+def test_a_latency_is_measured_beside_the_teacher():
+    """Prevents times of different moments from being compared: no shape is above the whole, and the limit is told."""
+    model = tiny.classifier(3).eval()
+    budget = BudgetSection(latency=1.0, tries=1, length=16)
+    found = search_shape(budget, model, importance(model), lambda *_: 0.0)
+    assert found["fitting"] == found["shapes"]
+    assert found["chosen"]["layers"] == 3
+    assert found["budget"]["unit"] == "ms"
+    assert found["teacher_cost"] > 0
+
+
+def test_a_budget_that_nothing_fits_tells_the_least():
+    """Prevents a search that ends without a word."""
+    with pytest.raises(UserError, match="the smallest shape takes") as raised:
+        search_shape(BudgetSection(size_mb=0.001), tiny.classifier(2), None, None)
+    assert "student.vocabulary" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_distance_of_outputs_is_zero_at_the_teacher_alone(name):
+    """Prevents a distance that a student could lower by leaving its teacher."""
+    kind, shape = KINDS[name], {"spans": (4, 3, 2)}.get(KINDS[name].output, (4, 3))
+    torch.manual_seed(0)
+    one, batch = torch.randn(shape), {"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]])}
+    assert output_distance(one, one, kind, batch) == pytest.approx(0, abs=1e-5)
+    assert output_distance(one + torch.randn(shape), one, kind, batch) > 0.01
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path).prepare()
+
+
+def searched(place, budget, *overrides):
+    pruning = f"student.pruning={{rows: 8, folder: {place.folder / 'importance'}}}"
+    return place.run(f"student.budget={{{budget}}}", pruning, *overrides)
+
+
+TERMS = ("objective.hidden_cosine=null", "objective.attention_kl=null")
+
+
+def test_a_budget_goes_through_a_whole_run(place, capsys):
+    """Prevents a student of another shape than was found, and seeds that search again."""
+    options = ("evaluation.seeds=2", "evaluation.baselines=[random_init]", *TERMS)
+    assert searched(place, "parameters: 0.5, tries: 2, steps: 2", *options) == 0
+    block = place.results["student"]["initialisation"]["pruning"]["search"]
+    student = AutoModelForSequenceClassification.from_pretrained(place.out / "student")
+    chosen = block["chosen"]
+    assert shape_of(student.config) == Shape(chosen["layers"], chosen["heads"], chosen["units"])
+    assert student.num_parameters() <= block["budget"]["limit"]
+    kept = sorted(file.suffix for file in (place.folder / "importance").iterdir())
+    assert kept == [".json", ".safetensors"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("were chosen, at") >= 1
+    report = " ".join((place.out / "report" / "report.md").read_text().split())
+    assert "were chosen, at" in report
+    assert "Importance lost over cost of" in report
+    assert (place.out / "report" / "shapes.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "overrides", "message"),
+    [
+        ("", (), "one of latency_ms, latency, parameters, flops, size_mb"),
+        ("flops: 0.5, parameters: 0.5", (), "one of latency_ms, latency, parameters, flops, size_mb"),
+        ("flops: 1.5", (), "student.budget.flops"),
+        ("flops: 0.5", ("student.num_layers=2",), "student.num_layers too"),
+        ("flops: 0.5", ("student.layers=[0]",), "student.layers too"),
+        ("flops: 0.5", ("student.name=somewhere",), "student.name too"),
+        ("size_mb: 0.0001", TERMS, "the smallest shape takes"),
+    ],
+)
+def test_budgets_that_cannot_be_are_refused(place, budget, overrides, message, capsys):
+    """Prevents a traceback, and a shape that is told and searched for."""
+    assert searched(place, budget, *overrides) != 0
+    assert message in one_line(capsys.readouterr().err)
+    assert not (place.out / "student").exists()
