@@ -109,7 +109,9 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         _check_grades(some, task, name, is_scored=name != train_split)
     most = {name: options.max_evaluation_rows for name in rows} | {train_split: options.max_train_rows}
     if options.share < 1:
-        most[train_split] = rows_of_share(min(len(rows[train_split]), most[train_split] or math.inf), options.share)
+        most[train_split] = rows_of_share(
+            min(len(rows[train_split]), options.max_train_rows or len(rows[train_split])), options.share
+        )
     rows = {name: _limited(some, most[name], task, options, limits.data_seed) for name, some in rows.items()}
     if limits.selection_share and SELECTION_ROWS not in rows:
         rows[train_split], rows[SELECTION_ROWS] = _split_off(rows[train_split], task, options, limits.selection_share)

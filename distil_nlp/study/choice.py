@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distil_nlp.errors import listed
 from distil_nlp.reporting.formatting import percent, plural
 from distil_nlp.study.axes import Axis
 from distil_nlp.study.cells import EQUAL_STEPS
@@ -13,6 +12,7 @@ from distil_nlp.study.statistics import equivalent_rows
 from distil_nlp.study.table import best_row, p_value, row_label, rows_of_arm
 
 _Row = Mapping[str, Any]
+_MOST_NAMES = 6
 
 
 def choice_sentences(rows: Sequence[_Row]) -> list[str]:
@@ -25,11 +25,17 @@ def choice_sentences(rows: Sequence[_Row]) -> list[str]:
     if (corrected := best["gain"].get("p_holm")) is not None and len(compared) > 1:
         told.append(f"Corrected for {len(compared)} comparisons its p is {p_value(corrected)}.")
     if alike:
-        told.append(f"Not told apart from it: {listed(map(row_label, alike), 8)}.")
+        told.append(f"Not told apart from it: {_names(alike)}.")
         told += _cheapest([best, *alike])
     noise = sum(row["gain"]["low"] <= 0 <= row["gain"]["high"] for row in compared)
     told.append(f"Within the noise of {best['compared_with']}: {noise} of {len(compared)}.")
     return told
+
+
+def _names(rows: Sequence[_Row]) -> str:
+    """Return the names of rows, which may have commas in them."""
+    more = f"; and {len(rows) - _MOST_NAMES} more" if len(rows) > _MOST_NAMES else ""
+    return "; ".join(map(row_label, rows[:_MOST_NAMES])) + more
 
 
 def _cheapest(rows: Sequence[_Row]) -> list[str]:
@@ -55,6 +61,7 @@ def worth_sentences(rows: Sequence[_Row], axes: Sequence[Axis]) -> list[str]:
         if len(curve) > 1:
             worth = equivalent_rows(row["median"], *zip(*curve, strict=True))
             as_much = f"more than all {curve[-1][0]:,}" if worth is None else f"about {worth:,.0f}"
+            as_much = f"at most {curve[0][0]:,}" if row["median"] <= curve[0][1] else as_much
             own = plural(row["training_rows"], "row")
             told.append(f"{row['method']} with {own} is worth {as_much} with {against}.")
     noise = f"Read off the medians of {baseline}; where the gain is within the noise, so is that number."

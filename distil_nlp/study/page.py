@@ -63,14 +63,19 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
     units = "Seconds of a training step, and the peak memory of the run’s process."
     quality = _columns("Methods", lines, QUALITY, reading)
     cost = _columns(f"{task}: cost", lines, COST, units)
-    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}."
+    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}{_whose(rows)}."
     of_axes = axis_pictures(task, rows, axes)
-    pictures = of_axes or [_scores(task, rows), _gains(task, rows)]
+    pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
     spent = compute_pictures(task, rows)
     return [
         ReportSection(task, [sentence, *choice_sentences(rows), *worth_sentences(rows, axes)], [quality], pictures),
         ReportSection(f"{task}: cost", (), [cost], spent),
     ]
+
+
+def _whose(rows: Sequence[StudyRow]) -> str:
+    """Return which row the scores beside are of, where the teacher is not the same in all."""
+    return f" ({row_label(rows[0])})" if len({row["teacher"] for row in rows}) > 1 else ""
 
 
 def _steps(rows: Sequence[StudyRow]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distil_nlp.reporting.formatting import duration, large
 from distil_nlp.reporting.plots.heat_map import HeatAxis, HeatCell, heat_map
 from distil_nlp.reporting.plots.style import Picture
 from distil_nlp.reporting.plots.sweep import ComputePoint, SweepLine, SweepPoint, compute_plot, sweep_plot
@@ -73,15 +74,15 @@ def _point(value: Any, row: _Row) -> SweepPoint:
 def compute_pictures(task: str, rows: Sequence[_Row]) -> list[Picture]:
     """Return scores over operations and over seconds of the training, where these differ."""
     metric = rows[0]["metric"]
-    titles = {
-        "flops": ("FLOPs of a training, forward and backward, of all models", f"{metric} over operations"),
-        "seconds": ("seconds of a training", f"{metric} over time"),
+    titles: dict[str, tuple[str, str, Callable[[float], str]]] = {
+        "flops": ("FLOPs of a training, forward and backward, of all models", f"{metric} over operations", large),
+        "seconds": ("time of a training", f"{metric} over time", duration),
     }
     pictures = []
-    for key, (axis, title) in titles.items():
+    for key, (axis, title, write) in titles.items():
         known = [row for row in rows if row.get(key)]
         spent = [row[key] for row in known]
         if len(known) > 1 and max(spent) > _SPREAD * min(spent):
             runs = [ComputePoint(row_label(row), row[key], *_point(None, row)[1:]) for row in known]
-            pictures.append(compute_plot(f"{key}-{task}", title, runs, axis, metric))
+            pictures.append(compute_plot(f"{key}-{task}", title, runs, axis, metric, write))
     return pictures

@@ -189,7 +189,7 @@ def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:
         raise UserError("sweep", "a grid or a sweep", "both", fix="make the sweep's key one of the grid's")
     if "steps" in plan.equal and list(plan.sweep or {}) != [SHARE_KEY]:
         raise UserError(
-            "equal", f"a sweep of {SHARE_KEY}", "steps without one", why="all runs have as many", fix="drop it"
+            "equal", f"steps beside a sweep of {SHARE_KEY}", "none", why="runs of the same rows have as many anyway"
         )
     for axis in plan.axes:
         axis.check(varied[-1])

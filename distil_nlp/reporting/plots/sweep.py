@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from string import ascii_lowercase
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -99,8 +101,12 @@ def pareto_front(runs: Sequence[ComputePoint]) -> list[ComputePoint]:
     return front
 
 
-def compute_plot(name: str, title: str, runs: Sequence[ComputePoint], axis: str, metric: str) -> Picture:
-    """Return scores over what their trainings took, on a logarithmic axis, with the front drawn and named.
+def compute_plot(
+    name: str, title: str, runs: Sequence[ComputePoint], axis: str, metric: str, write: Callable[[float], str]
+) -> Picture:
+    """Return scores over what their trainings took, on a logarithmic axis, with the front drawn.
+
+    The runs on the front have letters, which the caption explains.
 
     Args:
         name: the file's name.
@@ -108,6 +114,7 @@ def compute_plot(name: str, title: str, runs: Sequence[ComputePoint], axis: str,
         runs: two or more.
         axis: what was spent, with its unit.
         metric: of the scores.
+        write: formats what was spent.
     """
     figure = canvas(title, 250, max(WIDTH, 470))
     axes, front = figure.subplots(), pareto_front(runs)
@@ -119,12 +126,23 @@ def compute_plot(name: str, title: str, runs: Sequence[ComputePoint], axis: str,
     last = max(run.spent for run in runs)
     steps = [*((run.spent, run.score) for run in front), (last, front[-1].score)]
     axes.step(*zip(*steps, strict=True), where="post", color=SERIES[0], linewidth=1.2)
-    for run in front:
-        axes.annotate(shorten(run.label, 28), (run.spent, run.score), (4, 5), textcoords="offset points", fontsize=8.5)
+    letters = dict(zip(ascii_lowercase, front, strict=False))
+    for letter, run in letters.items():
+        axes.annotate(letter, (run.spent, run.score), (4, 5), textcoords="offset points", fontsize=10)
+    _name_ticks(axes, [run.spent for run in runs], write)
     axes.set_xlabel(f"{axis}, logarithmic axis")
     axes.set_ylabel(metric)
     said = "; ".join(
-        f"{run.label} {decimal(run.score)} ({span(run.low, run.high)}) for {run.spent:.3g}" for run in front
+        f"{one.label} {decimal(one.score)} ({span(one.low, one.high)}) for {write(one.spent)}" for one in front
     )
-    note = "Line: the front, the best score for that much or less. Bars: 95 % intervals of the score. Grey: behind it."
+    named = "; ".join(f"{letter}: {run.label}" for letter, run in letters.items())
+    note = f"Line: the front, the best score for that much or less ({named}). Bars: 95 % intervals. Grey: behind it."
     return picture(figure, name, f"{metric} over {axis}. On the front: {said}.", note)
+
+
+def _name_ticks(axes: Axes, spent: Sequence[float], write: Callable[[float], str]) -> None:
+    """Put four ticks on a logarithmic axis, whatever decades it spans."""
+    places = np.geomspace(min(spent), max(spent), 4)
+    axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: write(place)))
+    axes.xaxis.set_minor_locator(NullLocator())
