@@ -12,6 +12,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.overlap import scored_splits
+from distil_nlp.data.shares import keep_share
 from distil_nlp.data.splits import Split, is_held_out, limit_rows, named_split, split_off
 from distil_nlp.data.tokenization import tokenise, word_ids
 from distil_nlp.errors import UserError, listed, quoted, shown
@@ -33,6 +34,7 @@ def load_corpus(
     held_out_share: float = 0.02,
     selection_share: float | None = None,
     max_train_rows: int | None = None,
+    share: float = 1.0,
     max_evaluation_rows: int | None = None,
     num_proc: int | None = None,
     shuffle_buffer: int = 2000,
@@ -50,6 +52,7 @@ def load_corpus(
             `held_out_share` of the documents, chosen by their content.
         selection_share: fraction of the training blocks that is split off, if given.
         max_train_rows, max_evaluation_rows: maximal numbers of blocks.
+        share: fraction of the training blocks that is kept.
         shuffle_buffer: number of blocks of a stream that are buffered to draw the next one from, anew each pass.
         packer: packs the documents of a dataset that is no stream in another way.
 
@@ -79,15 +82,29 @@ def load_corpus(
     for name, rows in held_out.items():
         _check_words(rows, tokenizer, name)
     if isinstance(blocks, IterableDataset):
+        _check_share(share)
         split = _split_stream(blocks, selection_share, max_train_rows, held_out)
         split.train = split.train.shuffle(seed=seed, buffer_size=shuffle_buffer)
         return split
     blocks = limit_rows(_not_empty(blocks, train_split), max_train_rows, seed)
+    blocks = keep_share(blocks, share, [None] * len(blocks), seed)
     _check_words(blocks, tokenizer, train_split)
     selection = None
     if selection_share:
         blocks, selection = split_off(blocks, selection_share, seed, "choosing the best checkpoint")
     return Split(blocks, selection, held_out)
+
+
+def _check_share(share: float) -> None:
+    """Raise UserError for a share of a stream, whose length nobody knows."""
+    if share < 1:
+        raise UserError(
+            "data.share",
+            "1, for a stream",
+            f"{share:g}",
+            why="its number of blocks is not known before it is read",
+            fix="set data.max_train_rows, or data.streaming=false",
+        )
 
 
 def corpus_evaluation_splits(splits: Any, train_split: str, named: list[str] | None) -> list[str]:

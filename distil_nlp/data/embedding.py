@@ -22,6 +22,7 @@ from distil_nlp.data.labels import is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.sequence_regression import LABELS
 from distil_nlp.data.sequences import check_columns, scored_split_names, with_held_out
+from distil_nlp.data.shares import keep_share
 from distil_nlp.data.splits import Split, limit_rows, row_numbers, split_off
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -63,6 +64,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         _check_scores(rows, task, name)
     repeated = training_rows_among(splits[options.train_split], others, task.text_columns, options.train_split)
     train, selection = limit_rows(splits[options.train_split], options.max_train_rows, limits.data_seed), None
+    train = keep_share(train, options.share, [None] * len(train), limits.data_seed)
     if limits.selection_share:
         train, selection = split_off(train, limits.selection_share, limits.data_seed, "choosing the best checkpoint")
 

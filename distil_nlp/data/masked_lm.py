@@ -55,6 +55,7 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         held_out_share=options.held_out_share,
         selection_share=limits.selection_share,
         max_train_rows=options.max_train_rows,
+        share=options.share,
         max_evaluation_rows=options.max_evaluation_rows,
         num_proc=options.num_proc,
         shuffle_buffer=options.shuffle_buffer,

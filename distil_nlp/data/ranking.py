@@ -31,6 +31,7 @@ from distil_nlp.data.sequences import (
     scored_split_names,
     with_held_out,
 )
+from distil_nlp.data.shares import rows_of_share
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
 from distil_nlp.errors import UserError, listed, quoted, shown
 from distil_nlp.tasks import Task
@@ -107,6 +108,10 @@ def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: A
         _groups(some, task, options)  # or it says why there are none
         _check_grades(some, task, name, is_scored=name != train_split)
     most = {name: options.max_evaluation_rows for name in rows} | {train_split: options.max_train_rows}
+    if options.share < 1:
+        most[train_split] = rows_of_share(
+            min(len(rows[train_split]), options.max_train_rows or len(rows[train_split])), options.share
+        )
     rows = {name: _limited(some, most[name], task, options, limits.data_seed) for name, some in rows.items()}
     if limits.selection_share and SELECTION_ROWS not in rows:
         rows[train_split], rows[SELECTION_ROWS] = _split_off(rows[train_split], task, options, limits.selection_share)

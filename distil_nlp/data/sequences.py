@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets.fingerprint import Hasher
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from distil_nlp.data.answers import AnswerColumns, AnswerTask
@@ -17,6 +21,7 @@ from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
+from distil_nlp.data.shares import keep_share
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
 from distil_nlp.data.token_alignment import STARTS, STOPS, Spans, overlaps
 from distil_nlp.data.tokenization import word_ids
@@ -69,6 +74,7 @@ def load_task(
     max_length: int = 128,
     selection_share: float | None = None,
     max_train_rows: int | None = None,
+    share: float = 1.0,
     max_evaluation_rows: int | None = None,
     num_proc: int | None = None,
     seed: int = 42,
@@ -84,6 +90,7 @@ def load_task(
         evaluation_splits: by default the task's own splits that exist.
         selection_share: fraction of the training rows that is split off for selection, if given; `validation` is used
             instead if scores are reported on another split.
+        share: fraction of the training rows that is kept, see `keep_share`.
         words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
             −1 for special tokens.
         answers: columns of a teacher's answers, which the rows then have as `teacher_logits`.
@@ -108,6 +115,7 @@ def load_task(
     classes = reader.read(chosen, train_split, task)
     limits = {name: max_evaluation_rows for name in names} | {train_split: max_train_rows}
     limited = {name: limit_rows(rows, limits.get(name), seed) for name, rows in chosen.items()}
+    limited[train_split] = _share_of(limited[train_split], share, reader, task, seed)
     for name, rows in limited.items():
         _check_labels(rows, task, reader, classes, name, complete=name != train_split)
     selection_split = "validation" if uses_validation else None
@@ -130,6 +138,15 @@ def load_task(
     split.price = price if answers is not None and answers.price else None
     metric = task.name if task.name in GLUE else task.kind.name
     return TaskData(metric, task.kind, *classes, split)
+
+
+def _share_of(rows: Dataset, share: float, reader: LabelReader, task: Task, seed: int) -> Dataset:
+    """Return a share of the training rows, of each group of labels; rows without a label are a group too."""
+    if share >= 1:
+        return rows
+    labels = rows[task.label_column][:] if task.label_column in rows.column_names else [None] * len(rows)
+    known = [not is_missing(label) for label in labels]
+    return keep_share(rows, share, [*zip(known, reader.strata(labels), strict=True)], seed)
 
 
 def load(
@@ -169,6 +186,7 @@ def load(
         max_length=options.max_length,
         selection_share=limits.selection_share,
         max_train_rows=options.max_train_rows,
+        share=options.share,
         max_evaluation_rows=options.max_evaluation_rows,
         num_proc=options.num_proc,
         seed=limits.data_seed,
@@ -419,6 +437,14 @@ def _tokenise(
     features = {name: Value("int32") if name.endswith(_LENGTH) else List(Value("int32")) for name in tokenizers.columns}
     features |= reader.features(classes[1])
     features |= {"word_ids": List(Value("int32"))} if words else {}
+    arguments = dict(
+        tokenizers=tokenizers,
+        columns=(task.text_columns, task.label_column),  # a task's kind has another hash in each process
+        reader=reader,
+        classes=classes,
+        max_length=max_length,
+        words=words,
+    )
     if tokenizers.further:
         numbers = List(Value("int32"))
         features |= {_CUT: Value("bool"), _ALIGNED: Value("int32"), STARTS: numbers, STOPS: numbers}
@@ -429,23 +455,46 @@ def _tokenise(
         remove_columns=rows.column_names,
         num_proc=num_proc if len(rows) > 5000 else None,
         features=Features(features),
-        fn_kwargs=dict(
-            tokenizers=tokenizers, task=task, reader=reader, classes=classes, max_length=max_length, words=words
-        ),
+        fn_kwargs=arguments,
+        new_fingerprint=_fingerprint(rows, features, arguments),
         desc="tokenising",
     )
+
+
+def _fingerprint(rows: Dataset, features: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """Return the fingerprint of tokenised rows, which is the same in each process, so that `datasets` reuses them."""
+    tokenizers: _Tokenizers = arguments["tokenizers"]
+    states = {name: _state(one) for name, one in {OWN: tokenizers.own, **tokenizers.further}.items()}
+    return Hasher.hash([rows._fingerprint, features, {**arguments, "tokenizers": states}, _made_by()])
+
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return all that a tokenizer's output depends on, quick to hash where it is a fast one."""
+    if not tokenizer.is_fast:
+        return tokenizer
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, str | int | bool)}
+    sides = (tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names)
+    return [type(tokenizer).__name__, tokenizer.backend_tokenizer.to_str(), settings, sides]
+
+
+@functools.cache
+def _made_by() -> list[str]:
+    """Return the sources of this package and the versions that tokenise: `datasets` keeps rows by their fingerprint."""
+    sources = [file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))]
+    return [*sources, *(version(name) for name in ("tokenizers", "transformers"))]
 
 
 def _encode(
     batch: dict[str, list],
     tokenizers: _Tokenizers,
-    task: Task,
+    columns: tuple[Sequence[str], str],
     reader: LabelReader,
     classes: Any,
     max_length: int,
     words: bool,
 ) -> dict[str, Any]:
-    texts = {column: [text if text is not None else "" for text in batch[column]] for column in task.text_columns}
+    text_columns, label_column = columns
+    texts = {column: [text if text is not None else "" for text in batch[column]] for column in text_columns}
     encoded: dict[str, Any] = {}
     if tokenizers.further:
         texts, encoded[_CUT] = reader.cut_alike(texts, [tokenizers.own, *tokenizers.further.values()], max_length)
@@ -454,7 +503,7 @@ def _encode(
         tokens = read[encoding] = reader.tokenise(tokenizer, texts, max_length)
         encoded |= {f"{encoding}{name}": tokens[name] for name in tokenizer.model_input_names}
         encoded[f"{encoding}{_LENGTH}"] = [len(ids) for ids in tokens["input_ids"]]
-    values = batch.get(task.label_column, [None] * len(batch[task.text_columns[0]]))
+    values = batch.get(label_column, [None] * len(batch[text_columns[0]]))
     encoded |= reader.columns(values, classes, read[OWN])
     if words:
         encoded["word_ids"] = [word_ids(read[OWN], i, length) for i, length in enumerate(encoded[_LENGTH])]

@@ -69,18 +69,46 @@ def paired_gain(
 
     References: Efron & Tibshirani 1993, ch. 13; for NLP Koehn 2004.
     """
-    evaluator = task_evaluator(task)
+    differences, rows = _differences_of(task, students, baselines)
+    mean, low, high = _interval(differences, rows, resamples, level, seed)
+    draws = resamples // _DRAWS * _DRAWS
+    return Gain(headline_metric(task), mean, low, high, level, draws, rows, len(students))
+
+
+def paired_p_value(
+    task: str, students: Sequence[Outputs], baselines: Sequence[Outputs], *, resamples: int = 10_000, seed: int = 0
+) -> float:
+    """Return the two-sided p-value of the gain: 1 − the level at which the interval of `paired_gain` ends at 0.
+
+    The smallest that can come out is 2 ÷ (draws + 1).
+
+    Args:
+        task: name of the task, which has the headline metric.
+        students: outputs for each seed, on the same rows in the same order.
+        baselines: likewise; a single one stands for all seeds.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Raises:
+        UserError: if the rows are not the same.
+    """
+    draws = _drawn_means(*_differences_of(task, students, baselines), resamples, seed)
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(min(2 * (tail + 1) / (len(draws) + 1), 1.0))
+
+
+def _differences_of(
+    task: str, students: Sequence[Outputs], baselines: Sequence[Outputs]
+) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """Return (counts of each row, (draws, rows) → student − baseline on the headline metric, (draws, seeds); rows)."""
+    evaluator, metric = task_evaluator(task), headline_metric(task)
     _check_rows([*students, *baselines], evaluator)
-    metric = headline_metric(task)
     pairs = [(evaluator.resampled(metric, a), evaluator.resampled(metric, b)) for a, b in _paired(students, baselines)]
 
     def differences(counts: np.ndarray) -> np.ndarray:
-        """Return (draws, seeds), where `counts` (draws, rows) is how often each row was drawn."""
         return np.stack([a.value(counts) - b.value(counts) for a, b in pairs], axis=1)
 
-    rows, draws = pairs[0][0].rows, resamples // _DRAWS * _DRAWS
-    mean, low, high = _interval(differences, rows, resamples, level, seed)
-    return Gain(metric, mean, low, high, level, draws, rows, len(students))
+    return differences, pairs[0][0].rows
 
 
 def paired_difference(
@@ -150,12 +178,18 @@ def _interval(
     Args:
         statistic: counts of each row, (draws, rows) → values, (draws, seeds).
     """
+    drawn = _drawn_means(statistic, rows, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return float(statistic(np.ones((1, rows))).mean()), low, high
+
+
+def _drawn_means(statistic: Callable[[np.ndarray], np.ndarray], rows: int, resamples: int, seed: int) -> np.ndarray:
+    """Return the mean over seeds of a statistic for each draw of rows and seeds, (draws,)."""
     generator, drawn = np.random.default_rng(seed), []
     for _ in range(resamples // _DRAWS):
         values = statistic(generator.multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(float))
         drawn.append(values.mean(1) + _seed_noise(values, generator))
-    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return float(statistic(np.ones((1, rows))).mean()), low, high
+    return np.concatenate(drawn)
 
 
 def _check_rows(outputs: Sequence[Outputs], evaluator: Evaluator) -> None:

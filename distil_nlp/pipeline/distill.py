@@ -100,7 +100,8 @@ def _run(plan: RunPlan, state: RunState, is_link: bool = False) -> Path:
     if state == "finished":
         logger.info(f"{folder}: this run is finished; run.overwrite=true would start it again")
         _say_what_changed(plan)
-        if should_save and not all((folder / name).is_file() for name in (_CARD, _REPORT)):
+        shown = (_CARD, *([_REPORT] if plan.recipe.run.report else []))
+        if should_save and not all((folder / name).is_file() for name in shown):
             show_run(folder, read_results(folder / RESULTS))  # the run was stopped before these were written
         _export(plan)
         return publish_run(plan)

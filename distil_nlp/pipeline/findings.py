@@ -234,6 +234,9 @@ class Findings:
             split = next(iter(answers))
             return compare_outputs(answers[split], own_outputs[split], self.data.kind)
         split, rows = next(iter(self.data.split.evaluation.items()))
+        if not self.plan.recipe.evaluation.compare_layers and self.data.kind.has_row_outputs:
+            theirs, own_outputs = self.scores.first_outputs()
+            return theirs and compare_outputs(theirs[split], own_outputs[split], self.data.kind)
         seed, own = next(iter(self.scores.students[DISTILLED].items()))
         teacher = self.scores.teacher.get(seed) or next(iter(self.scores.teacher.values()))
         return compare_models(

@@ -111,7 +111,7 @@ class Pipeline:
         builders.check_student(student, self.plan.recipe, self.tokenizer)
         guide = self.guide_of(student_plan, teacher)
         try_models(guide, student, self.plan.objective_of(student_plan), self.plan.recipe)
-        scores.copied = run.predict(student, "copy")
+        scores.copied = run.predict(student, "copy", is_kept=True)
         training = None if is_new else run.saved_record()
         if training is None:
             training = run.train(student, guide, before=self.claim)

@@ -21,7 +21,8 @@ def show_run(folder: Path, results: dict[str, Any], is_link: bool = False) -> No
     """Write card and report, and log the table at the end, the places and, last, what matters most."""
     logger.info(summary_table(results))
     write_card(results, folder / STUDENT)
-    report = write_report([folder])
+    has_report = results["recipe"]["run"].get("report", True)
+    report = write_report([folder]) if has_report else "none (run.report: false)"
     if is_link:
         return
     logger.info(f"student: {folder / STUDENT}\nreport:  {report}\n")

@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedToken
 from transformers.utils import CONFIG_NAME
 
 from distil_nlp.data import TransferSet
+from distil_nlp.data.fingerprint import hash_json, hash_model, hash_values
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics, evaluator_of
 from distil_nlp.evaluation.linear_probe import LinearProbe
@@ -44,6 +45,7 @@ from distil_nlp.training.downstream_probe import DownstreamProbe
 from distil_nlp.training.fit import KEPT_BESIDE, Finished, fit
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.files import altered_files, atomic_file, read_json, write_atomically
+from distil_nlp.utils.installed import package_versions
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -104,15 +106,20 @@ class StudentRun:
         """Return the run with its rows as a teacher reads them, by its number, to score that teacher."""
         return replace(self, data=self.data.read_by(teacher))
 
-    def predict(self, model: PreTrainedModel, role: str) -> dict[str, Outputs]:
+    def predict(self, model: PreTrainedModel, role: str, is_kept: bool = False) -> dict[str, Outputs]:
         """Return a model's outputs on the evaluation rows.
+
+        Args:
+            model: any.
+            role: what it is, for the log.
+            is_kept: whether other runs may ask the same, so that outputs go through `run.outputs_folder`.
 
         Raises:
             UserError: if an output is not finite.
         """
-        outputs = self._predict(model, role, self.data.split.evaluation)
+        outputs = self._predict(model, role, self.data.split.evaluation, is_kept)
         if evaluator_of(self.data.kind).has_threshold(self.data.task):
-            outputs = self._with_threshold(outputs, self._predict_selection(model, role))
+            outputs = self._with_threshold(outputs, self._predict_selection(model, role, is_kept))
         return outputs if self.reference is None else beside_teacher(self.data.kind, outputs, self.reference)
 
     def predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
@@ -122,9 +129,9 @@ class StudentRun:
             return outputs
         return self._with_threshold(outputs, outputs)
 
-    def _predict_selection(self, model: PreTrainedModel, role: str) -> dict[str, Outputs] | None:
+    def _predict_selection(self, model: PreTrainedModel, role: str, is_kept: bool = False) -> dict[str, Outputs] | None:
         rows = self.data.split.selection
-        return None if rows is None else self._predict(model, role, {_SELECTION: rows})
+        return None if rows is None else self._predict(model, role, {_SELECTION: rows}, is_kept)
 
     def _with_threshold(self, outputs: dict[str, Outputs], selection: dict[str, Outputs] | None) -> dict[str, Outputs]:
         """Return outputs with the threshold that is best for the model on the rows to choose by."""
@@ -137,7 +144,12 @@ class StudentRun:
         loss = None if rows is None else mean_loss(self.data.task, self._predict(model, role, {"train": rows})["train"])
         return None if loss is None else {"rows": len(rows), "loss": loss}
 
-    def _predict(self, model: PreTrainedModel, role: str, splits: Mapping[str, Any]) -> dict[str, Outputs]:
+    def _predict(
+        self, model: PreTrainedModel, role: str, splits: Mapping[str, Any], is_kept: bool = False
+    ) -> dict[str, Outputs]:
+        file = self._kept_file(model, splits) if is_kept else None
+        if file is not None and (kept := read_outputs(file, splits)):
+            return kept
         logger.info(f"scoring the {role} on {', '.join(splits)}")
         outputs = predict(
             model,
@@ -158,7 +170,24 @@ class StudentRun:
                     why="nothing can be learnt from them, or scored by them",
                     fix="take another checkpoint, or float32 instead of bf16 or fp16",
                 )
+        if file is not None and self.args.should_save:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_outputs(file, outputs)
         return outputs
+
+    def _kept_file(self, model: PreTrainedModel, splits: Mapping[str, Any]) -> Path | None:
+        """Return the file of a model's outputs that runs share, named by all that they depend on; None without one."""
+        folder = self.recipe.run.outputs_folder
+        if folder is None or not self.data.kind.has_row_outputs or self.data.encoding_of():
+            return None
+        key = {
+            "model": hash_model(model),
+            "rows": {name: hash_values(rows) for name, rows in splits.items()},
+            "data": self.recipe.data.model_dump(mode="json", include={"task", "pad_to_multiple_of", "pooling"}),
+            "computed": [str(model.dtype), self.args.bf16, self.args.device.type, self.args.per_device_eval_batch_size],
+            "versions": package_versions(("distil-nlp", "torch", "transformers")),
+        }
+        return Path(folder) / f"{hash_json(key)[:20]}.npz"
 
     def build(self, teacher: PreTrainedModel, score: Score | None = None) -> tuple[PreTrainedModel, StudentReport]:
         """Return the initialised student and a report of the tensors copied into it, with the student's seed.

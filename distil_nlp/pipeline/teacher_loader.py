@@ -81,12 +81,14 @@ class TeacherLoader:
             answers = answered_outputs(self.data) or {}
             return answers, [answers] if answers else []
         if not isinstance(teacher, Ensemble):
-            outputs = run.read_by().predict(teacher, "teacher")
+            outputs = run.read_by().predict(teacher, "teacher", is_kept=True)
             outputs = beside_teacher(self.data.kind, outputs, outputs)
             return outputs, [outputs]
         names = [one.teacher.name for one in builders.single_teachers(run.recipe)]
         pairs = enumerate(zip(teacher.members, names, strict=True))
-        members = [run.read_by(number).predict(member, f"teacher {name}") for number, (member, name) in pairs]
+        members = [
+            run.read_by(number).predict(member, f"teacher {name}", is_kept=True) for number, (member, name) in pairs
+        ]
         if self.are_mixable:
             members += [answers_to(self.data)] if teacher.mixing.has_answers else []
             return mixed_outputs(members, teacher.mixing), members

@@ -606,6 +606,8 @@ class DataSection(Section):
         stride: for `qa`, tokens that two windows of a long context have in common.
         pad_to_multiple_of: for tasks, pad batches to a multiple of this length, so that they have few shapes.
         max_train_rows: upper limit of training rows, drawn with a fixed seed.
+        share: fraction of the training rows (after that limit) that is kept, for a fine-tuned teacher too; a larger one
+            has all rows of a smaller one, and labels keep their proportion.
         max_evaluation_rows: upper limit of rows of each evaluation split.
         streaming: for `mlm`, read the corpus while training; needs `training.max_steps`.
         shuffle_buffer: blocks of a stream in memory, from which the next one is drawn.
@@ -636,6 +638,7 @@ class DataSection(Section):
     stride: Annotated[int, Field(ge=0)] = 128
     pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
+    share: FractionOrAll = 1.0
     max_evaluation_rows: PositiveInt | None = None
     streaming: bool = False
     shuffle_buffer: PositiveInt = 2000
@@ -775,6 +778,7 @@ class EvaluationSection(Section):
         early_stopping_patience: evaluations without a better checkpoint before training stops; null for no limit.
         efficiency: how much of latency, operations and memory is measured at the end: `full` (about a minute), `quick`
             (seconds) or `off`.
+        compare_layers: compare the layers of teacher and student (CKA), besides their outputs.
         show_rows: keep the texts of the evaluation rows in the run's folder, and show some in `report.html`.
         probe: for `mlm`: a linear probe of the student every so many steps.
     """
@@ -784,6 +788,7 @@ class EvaluationSection(Section):
     batch_size: PositiveInt = 32
     early_stopping_patience: PositiveInt | None = None
     efficiency: Literal["full", "quick", "off"] = "full"
+    compare_layers: bool = True
     show_rows: bool = True
     probe: ProbeSection | None = None
 
@@ -849,11 +854,16 @@ class RunSection(Section):
         overwrite: move an earlier run in the output folder to `<folder>.previous`.
         gradients_every: steps between two measurements of gradient norms and gradient conflict; null for none.
         accept_weak_teacher: distil a teacher that scores no better than a guess too.
+        report: write `report.html` and its plots at the end; `distil-nlp make-report` writes them later.
+        outputs_folder: keep the outputs of models that are not trained here (the teacher, the untrained copy) on the
+            evaluation rows in this folder, so that further runs need not ask again; null for none.
     """
 
     overwrite: bool = False
     gradients_every: PositiveInt | None = None
     accept_weak_teacher: bool = False
+    report: bool = True
+    outputs_folder: _Path | None = None
 
 
 SELF_OBJECTIVES: Mapping[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distil_nlp.evaluation.bootstrap import paired_gain
+from distil_nlp.evaluation.bootstrap import paired_gain, paired_p_value
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.plan import DISTILLED
@@ -56,9 +56,15 @@ def gain_over(run: RunResults, other: RunResults) -> dict[str, Any] | None:
     seeds = [seed for seed in own if seed in theirs]
     if not seeds:
         return None
-    gain = paired_gain(run.task, [own[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+    pairs = [own[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+    gain, p_value = paired_gain(run.task, *pairs), paired_p_value(run.task, *pairs)
     scores = [(_score(run.task, own[seed]), _score(run.task, theirs[seed])) for seed in seeds]
-    return {**gain.to_dict(), "won": sum(a > b for a, b in scores), "lost": sum(a < b for a, b in scores)}
+    return {
+        **gain.to_dict(),
+        "p_value": p_value,
+        "won": sum(a > b for a, b in scores),
+        "lost": sum(a < b for a, b in scores),
+    }
 
 
 def _outputs(run: RunResults) -> dict[int, Outputs]:

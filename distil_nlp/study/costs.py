@@ -12,7 +12,9 @@ from distil_nlp.pipeline.planning.plan_recipe import plan_recipe
 from distil_nlp.pipeline.planning.stage import DiskUse, PlannedStage, RunCosts
 from distil_nlp.recipe import load_recipe
 from distil_nlp.results import has_results
-from distil_nlp.study.plan import read_plan, recipe_of, run_overrides
+from distil_nlp.study.cells import cells_of, run_overrides
+from distil_nlp.study.lengths import fill_in_steps
+from distil_nlp.study.plan import read_plan, recipe_of
 
 
 def plan_study(
@@ -38,14 +40,15 @@ def plan_study(
     """
     plan, known, cells = read_plan(path), set[Path](), []
     with tempfile.TemporaryDirectory() as temporary:
-        for task in plan.tasks or []:
-            for method in plan.methods:
-                file = recipe_of(plan, path, method, Path(temporary))
-                recipe = load_recipe(file, run_overrides(plan, task, folder / task / method, overrides))
-                say(f"{method} on {task}")
-                costs = plan_recipe(recipe, method, basis, known=known, begin=begin, say=say)
-                cells.append((f"{method} on {task}", costs, has_results(folder / task / method)))
-                begin = None
+        files = {name: recipe_of(plan, path, name, Path(temporary)) for name in plan.all_methods}
+        fill_in_steps(plan, files[plan.all_methods[0]], folder, overrides)
+        for cell in cells_of(plan):
+            recipe = load_recipe(files[cell.method], run_overrides(plan, cell, cell.folder(folder), overrides))
+            title = f"{cell.label} on {cell.task}"
+            say(title)
+            costs = plan_recipe(recipe, cell.method, basis, known=known, begin=begin, say=say)
+            cells.append((title, costs, has_results(cell.folder(folder))))
+            begin = None
     return _together(cells)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.reporting.formatting import plural, points
+from distil_nlp.reporting.formatting import percent, plural, points
 from distil_nlp.reporting.plots.gains import GainRow, gain_plot
 from distil_nlp.reporting.plots.scores import ScoreRow, dot_plot
 from distil_nlp.reporting.plots.style import MUTED, STUDENT_COLOUR, Picture, style
@@ -15,28 +15,37 @@ from distil_nlp.reporting.report.pages import Page, ReportSection
 from distil_nlp.reporting.scores import SeedScores
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.reporting.verdicts import Verdict
-from distil_nlp.study.table import COST, QUALITY, method_table, reference_scores
+from distil_nlp.study.axes import Axis
+from distil_nlp.study.choice import choice_sentences, worth_sentences
+from distil_nlp.study.pictures import axis_pictures, compute_pictures
+from distil_nlp.study.statistics import interquartile_mean
+from distil_nlp.study.table import COST, QUALITY, method_table, reference_scores, row_label
 
 StudyRow = Mapping[str, Any]
 
 
-def write_study_page(name: str, by_task: Mapping[str, Sequence[StudyRow]], folder: Path) -> Path:
+def write_study_page(
+    name: str, by_task: Mapping[str, Sequence[StudyRow]], folder: Path, axes: Sequence[Axis] = ()
+) -> Path:
     """Write `report.html`, its plots and its text into a folder; return the page.
 
     Args:
         name: of the study.
         by_task: task → the rows of its methods, the best first.
         folder: written to.
+        axes: what was varied besides the methods.
     """
     with style():
-        sections = [section for task, rows in by_task.items() for section in _sections(task, rows)]
-    methods = {row["method"] for rows in by_task.values() for row in rows}
-    seeds = max(row["seeds"] for rows in by_task.values() for row in rows)
-    subject = f"study · {plural(len(methods), 'method')} · {', '.join(by_task)} · {plural(seeds, 'seed')} each"
+        sections = [section for task, rows in by_task.items() for section in _sections(task, rows, axes)]
+        sections += [ReportSection("All tasks together", (), [_over_tasks(by_task)])] if len(by_task) > 1 else []
+    every = [row for rows in by_task.values() for row in rows]
+    runs, seeds = len({(row["method"], row_label(row)) for row in every}), max(row["seeds"] for row in every)
+    what = plural(runs, "cell" if axes else "method")
+    subject = f"study · {what} · {', '.join(by_task)} · {plural(seeds, 'seed')} each"
     said = {task: _verdict(rows) for task, rows in by_task.items()}
     lead = " ".join(f"{task}: {text}" if len(said) > 1 else text for task, text in said.items())
     of_no_use = [
-        Verdict("stop", f"{row['method']} on {task}: {row['stop']}")
+        Verdict("stop", f"{row_label(row)} on {task}: {row['stop']}")
         for task, rows in by_task.items()
         for row in rows
         if row["stop"]
@@ -44,16 +53,52 @@ def write_study_page(name: str, by_task: Mapping[str, Sequence[StudyRow]], folde
     return write_page(Page(name, subject, lead, _remarks(by_task), sections, verdicts=of_no_use), folder)
 
 
-def _sections(task: str, rows: Sequence[StudyRow]) -> tuple[ReportSection, ReportSection]:
-    """Return the sections of a task: the quality of its methods, and their cost."""
+def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list[ReportSection]:
+    """Return the sections of a task: the quality of its methods, what to choose, and their cost."""
     first, lines = rows[0], method_table(rows)
-    reading = "Points are hundredths of the metric. won: seeds with a better score."
+    reading = (
+        "Points are hundredths of the metric. won: seeds with a better score. p, Holm: of the gain, corrected for all "
+        "comparisons of the table."
+    )
     units = "Seconds of a training step, and the peak memory of the run’s process."
     quality = _columns("Methods", lines, QUALITY, reading)
     cost = _columns(f"{task}: cost", lines, COST, units)
-    sentence = f"Scores are {first['metric']} after {first['steps']:,} steps: {reference_scores(first)}."
-    pictures = [_scores(task, rows), _gains(task, rows)]
-    return ReportSection(task, [sentence], [quality], pictures), ReportSection(f"{task}: cost", (), [cost])
+    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}{_whose(rows)}."
+    of_axes = axis_pictures(task, rows, axes)
+    pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
+    spent = compute_pictures(task, rows)
+    return [
+        ReportSection(task, [sentence, *choice_sentences(rows), *worth_sentences(rows, axes)], [quality], pictures),
+        ReportSection(f"{task}: cost", (), [cost], spent),
+    ]
+
+
+def _whose(rows: Sequence[StudyRow]) -> str:
+    """Return which row the scores beside are of, where the teacher is not the same in all."""
+    return f" ({row_label(rows[0])})" if len({row["teacher"] for row in rows}) > 1 else ""
+
+
+def _steps(rows: Sequence[StudyRow]) -> str:
+    steps = sorted({row["steps"] for row in rows})
+    return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+
+
+def _over_tasks(by_task: Mapping[str, Sequence[StudyRow]]) -> Table | None:
+    """Return the interquartile mean of the retention of each method that all tasks have, the best first."""
+    of_task = [{row_label(row): row for row in rows if row["teacher"]} for rows in by_task.values()]
+    labels = [label for label in of_task[0] if all(label in rows for rows in of_task)]
+    means = {
+        label: interquartile_mean(
+            [[value / rows[label]["teacher"] for value in rows[label]["values"]] for rows in of_task]
+        )
+        for label in labels
+    }
+    lines = [
+        (label, percent(mean), f"{percent(low)} to {percent(high)}")
+        for label, (mean, low, high) in sorted(means.items(), key=lambda item: -item[1][0])
+    ]
+    note = "Mean of the middle half of score ÷ teacher’s, over tasks and seeds; seeds are drawn anew within tasks."
+    return make_table("Interquartile mean of the retention", ("method", "mean", "95 % interval"), lines, note)
 
 
 def _columns(caption: str, lines: Sequence[Sequence[str]], columns: slice, note: str) -> Table | None:
@@ -65,13 +110,13 @@ def _columns(caption: str, lines: Sequence[Sequence[str]], columns: slice, note:
 def _scores(task: str, rows: Sequence[StudyRow]) -> Picture:
     dots = [
         ScoreRow(
-            row["method"],
+            row_label(row),
             SeedScores(row["median"], tuple(row["values"])),
             MUTED if row["gain"] is None else STUDENT_COLOUR,
         )
         for row in rows
     ]
-    said = "; ".join(f"{row['method']} {row['median']:.3f}" for row in rows)
+    said = "; ".join(f"{row_label(row)} {row['median']:.3f}" for row in rows)
     metric, teacher = rows[0]["metric"], rows[0]["teacher"]
     line = None if teacher is None else ("teacher", teacher)
     return dot_plot(f"scores-{task}", "Scores", dots, metric, line, f"{metric}, each seed a dot: {said}.")
@@ -82,7 +127,7 @@ def _gains(task: str, rows: Sequence[StudyRow]) -> Picture | None:
     if not gains:
         return None
     first = gains[0]
-    lines = [GainRow(row["method"], *(row["gain"][key] for key in ("mean", "low", "high"))) for row in gains]
+    lines = [GainRow(row_label(row), *(row["gain"][key] for key in ("mean", "low", "high"))) for row in gains]
     lines.sort(key=lambda line: -line.mean)
     return gain_plot(f"gains-{task}", lines, first["compared_with"], first["metric"], first["gain"]["level"])
 
@@ -96,7 +141,7 @@ def _verdict(rows: Sequence[StudyRow]) -> str:
     best = max(ahead, key=lambda row: row["gain"]["mean"])
     gain = best["gain"]
     interval = f"{points(gain['low'], '+')} to {points(gain['high'], '+')}"
-    return f"{best['method']} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
+    return f"{row_label(best)} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
 
 
 def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:
@@ -106,7 +151,7 @@ def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:
     if compared > 5:
         remarks.append(
             f"{compared} comparisons at a level of 95 % each: about {max(round(0.05 * compared), 1)} of them would be "
-            "beyond the noise by chance."
+            "beyond the noise by chance. p, Holm takes that into account."
         )
     if any(row["seeds"] == 1 for row in rows):
         remarks.append("Where a method has one seed, the interval covers the choice of rows alone.")

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe import Recipe, dump_yaml, read_yaml
 from distil_nlp.recipe.plugins import locate_plugins
+from distil_nlp.study.axes import Axis, axis_of
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
 
-_PLAIN = "plain"
-"""The method that others are compared with, if it is there and no other is named."""
+LABELS_ONLY_METHOD = "labels_only"
+"""The method without a teacher that a grid or a sweep is compared with."""
+SHARE_KEY = "data.share"
+"""The key of a learning curve."""
+_PLAIN, _ONLY = "plain", "distilled"
+"""The method that others are compared with, if it is there and no other is named; the method of a study without any."""
+_WITHOUT_TEACHER: dict[str, Any] = {
+    "data.augmentation.mixup": None, "student.replacing": None, "student.augment": None, "student.exits": None,
+    "student.peers": None, "student.branches": None, "teacher.self": None,
+}  # fmt: skip
+"""Keys that mean nothing to a student without a teacher; see `StudentPlan.recipe`."""
+_QUICK: dict[str, Any] = {
+    "evaluation.efficiency": "off", "evaluation.compare_layers": False, "evaluation.baselines": [], "run.report": False,
+}  # fmt: skip
+"""What a run of a study leaves out, unless the study asks for it."""
 _EXAMPLES = {
     "recipe": "../glue.yaml, relative to this file",
     "tasks": "[mrpc, rte], or [classification] for columns that the recipe names; left out, the recipe's own",
     "seeds": "3",
     "always": "{soft_target_kl: {}, hard_label: {}}: terms of every run",
     "methods": "{plain: {}, cosine: {hidden_cosine: {layers: last}}}: name → terms that are added",
+    "grid": "{objective.soft_target_kl.temperature: [1, 2, 4], objective.soft_target_kl.weight: [0, 0.5, 1]}",
+    "sweep": "{data.share: [0.01, 0.1, 1.0]}, one key of the recipe and its values",
+    "equal": "[epochs, steps], beside a sweep of data.share",
     "baseline": "the name of one of the methods",
 }
+
+Terms = dict[str, dict[str, Any] | None]
+_Values = list[Any] | dict[str, list[Any]]
 
 
 class StudyPlan(BaseModel):
     """The contents of a study's file.
 
     Attributes:
-        recipe: path of the recipe of all runs, whose objective is replaced; relative to the study's file.
+        recipe: path of the recipe of all runs; relative to the study's file.
         tasks: tasks that every method is run on; by default the recipe's own.
         seeds: students of each run.
-        always: terms of every run.
-        methods: name → terms that are added, or given other options. Names are those of folders.
-        baseline: the method that the others are compared with; by default `plain`, or the first.
+        always: terms of every run, in place of the recipe's objective.
+        methods: name → terms that are added, or given other options, and other keys of the recipe with a dot in them.
+            Names are those of folders.
+        grid: two keys of the recipe or more, each with its values: every method runs at every point. A name with
+            several keys moves them together.
+        sweep: likewise, one key.
+        equal: for a sweep of `data.share`: `epochs` trains a share as long as the recipe says, which are fewer steps;
+            `steps` for as many steps as all rows take. Of both, each share has two runs of each method.
+        baseline: the method that the others are compared with; by default `labels_only` for a grid or a sweep, else
+            `plain`, or the first.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,20 +71,75 @@ class StudyPlan(BaseModel):
     recipe: str
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     seeds: PositiveInt = 3
-    always: dict[str, dict[str, Any] | None]
-    methods: dict[str, dict[str, dict[str, Any] | None]] = Field(min_length=1)
+    always: Terms | None = None
+    methods: dict[str, dict[str, Any]] = Field(default={_ONLY: {}}, min_length=1)
+    grid: Annotated[dict[str, _Values], Field(min_length=2)] | None = None
+    sweep: Annotated[dict[str, _Values], Field(min_length=1, max_length=1)] | None = None
+    equal: Annotated[list[Literal["epochs", "steps"]], Field(min_length=1)] = ["epochs"]
     baseline: str | None = None
+    _all_steps: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    @field_validator("methods")
+    @classmethod
+    def _has_terms(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Refuse a term that is no section; keys of the recipe may have any value."""
+        for changes in methods.values():
+            if wrong := [name for name, value in changes.items() if "." not in name and not _is_section(value)]:
+                raise ValueError(f"{wrong[0]} is no term with its options")
+        return methods
+
+    @property
+    def axes(self) -> list[Axis]:
+        """The keys that a grid or a sweep varies."""
+        return [axis_of(name, values) for name, values in (self.grid or self.sweep or {}).items()]
+
+    @property
+    def all_steps(self) -> dict[str, int]:
+        """The steps that all rows of a task take, filled in where `equal` needs them."""
+        return self._all_steps
 
     @property
     def compared_with(self) -> str:
         """The method that the others are compared with."""
-        return self.baseline or (_PLAIN if _PLAIN in self.methods else next(iter(self.methods)))
+        if self.baseline:
+            return self.baseline
+        if self.axes:
+            return LABELS_ONLY_METHOD
+        return _PLAIN if _PLAIN in self.methods else next(iter(self.methods))
+
+    @property
+    def all_methods(self) -> list[str]:
+        """The names of the methods, and of the one without a teacher that a grid or a sweep adds."""
+        return [*self.methods, *([] if self.compared_with in self.methods else [self.compared_with])]
+
+
+def _is_section(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
 
 
 def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
-    """Write the study's recipe with a method's objective, and return its path."""
+    """Write the study's recipe with a method's objective and keys, and return its path.
+
+    Args:
+        plan: the study's.
+        path: its file.
+        method: the name of one of its methods.
+        folder: of the study's runs, which share what they keep in it.
+    """
     tree = read_yaml(path.parent / plan.recipe)
-    tree["objective"] = {**plan.always, **plan.methods[method]}
+    shared = {"run.outputs_folder": str(folder / "outputs")}
+    weak = {"run.accept_weak_teacher": True} if plan.axes else {}
+    changes = plan.methods.get(method)
+    if changes is None:
+        tree["objective"], changes = {"hard_label": {}}, _WITHOUT_TEACHER
+    else:
+        base = tree.get("objective") if plan.always is None else plan.always
+        terms = {name: options for name, options in changes.items() if "." not in name}
+        if base is not None or terms:
+            tree["objective"] = {**(base or {}), **terms}
+        changes = {key: value for key, value in changes.items() if "." in key}
+    for key, value in {**_QUICK, **shared, **weak, **changes}.items():
+        _set_key(tree, key.split("."), value)
     locate_plugins(tree, (path.parent / plan.recipe).parent)
     file = folder / "recipes" / f"{method}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,15 +147,15 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
     return file
 
 
-def run_overrides(plan: StudyPlan, task: str, run_folder: Path, overrides: Sequence[str]) -> list[str]:
-    """Return `section.key=value` of one run: those for all runs, and its task, seeds and folder.
-
-    On dashboards (trackio; W&B by the runner) all runs of a study are in a project of its name, unless another is set.
-    """
-    place, project = (json.dumps(str(one), ensure_ascii=False) for one in (run_folder, run_folder.parents[1].name))
-    shown = [f"training.project={project}", f"training.run_name={json.dumps(f'{task}-{run_folder.name}')}"]
-    own = [f"data.task={task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}"]
-    return [*shown, *overrides, *own]
+def _set_key(tree: dict[str, Any], parts: list[str], value: Any) -> None:
+    """Set a value by its keys; what is not there is not made for the sake of null, which is its default."""
+    for part in parts[:-1]:
+        if not isinstance(tree.get(part), dict):
+            if value is None:
+                return
+            tree[part] = {}
+        tree = tree[part]
+    tree[parts[-1]] = value
 
 
 def read_plan(path: Path) -> StudyPlan:
@@ -83,8 +164,10 @@ def read_plan(path: Path) -> StudyPlan:
     Raises:
         UserError: if the file is not a study, or a method or task cannot be the name of a folder.
     """
+    tree = read_yaml(path)
     try:
-        plan = StudyPlan.model_validate(read_yaml(path))
+        plan = StudyPlan.model_validate(tree)
+        _check_axes(plan, tree)
     except ValidationError as error:
         mistakes = "; ".join(dict.fromkeys(map(_describe, error.errors())))
         raise UserError(str(path), "a study", mistakes, fix="see docs/studies.md") from error
@@ -95,6 +178,25 @@ def read_plan(path: Path) -> StudyPlan:
     check_path_names("methods", [*plan.methods])
     check_path_names("tasks", plan.tasks)
     return plan
+
+
+def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:
+    """Raise UserError for a file that varies nothing, and for a grid or sweep whose values do not make one."""
+    varied = [name for name in ("methods", "grid", "sweep") if tree.get(name) is not None]
+    if not varied:
+        raise UserError("methods", "methods, a grid or a sweep", "none", why="nothing is varied", fix=_how("sweep"))
+    if {"grid", "sweep"} <= {*varied}:
+        raise UserError("sweep", "a grid or a sweep", "both", fix="make the sweep's key one of the grid's")
+    if "steps" in plan.equal and list(plan.sweep or {}) != [SHARE_KEY]:
+        raise UserError(
+            "equal", f"steps beside a sweep of {SHARE_KEY}", "none", why="runs of the same rows have as many anyway"
+        )
+    for axis in plan.axes:
+        axis.check(varied[-1])
+
+
+def _how(key: str) -> str:
+    return f"add such as {key}: {_EXAMPLES[key]}"
 
 
 def _task_of(recipe: Path) -> str:

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distil_nlp.pipeline.students import OUTPUTS
 from distil_nlp.reporting.formatting import decimal, percent
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain
 from distil_nlp.reporting.verdicts import stop_verdict
 from distil_nlp.results import RunResults, has_results, read_runs
+from distil_nlp.study.cells import EQUAL_STEPS, baseline_of, cells_of, short_names
 from distil_nlp.study.comparison import gain_over
-from distil_nlp.study.plan import StudyPlan
+from distil_nlp.study.plan import SHARE_KEY, StudyPlan
+from distil_nlp.study.processes import MEMORY_FILE
+from distil_nlp.study.statistics import holm
 
-MEMORY_FILE = "peak_mib.txt"
-"""The peak memory of a run's process in MiB, in the run's folder."""
-
-QUALITY, COST = slice(1, 7), slice(7, None)
+QUALITY, COST = slice(1, 8), slice(8, None)
 """Columns of `method_table`."""
 
 _KEYS = {
@@ -29,29 +30,76 @@ _KEYS = {
 """Name of a baseline → its key in `beside` of `study.json`, which keeps the words of the first version."""
 
 
-def study_rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the row of each finished run: scores as fractions, seconds per step, peak memory in MiB."""
+def study_rows(plan: StudyPlan, folder: Path) -> list[dict[str, Any]]:
+    """Return the row of each finished run: scores as fractions, seconds per step, peak memory in MiB.
+
+    A gain has the p-value of its own, and `p_holm`, which holds for all comparisons of the task together.
+    """
+    rows = list(_rows(plan, folder))
     for task in plan.tasks or []:
-        done = {name: folder / task / name for name in plan.methods if has_results(folder / task / name)}
-        runs = dict(zip(done, read_runs(list(done.values())), strict=True)) if done else {}
-        baseline = runs.get(plan.compared_with)
-        for name, run in runs.items():
-            score: Any = headline_score(run, "student")
-            teacher: Any = headline_score(run, "teacher")
-            seconds = _seconds(run)
-            others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
-            yield {
-                "task": task, "method": name, "metric": headline_name(run), "terms": sorted(_terms(run)),
-                "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
-                "values": list(score.values), "compared_with": plan.compared_with,
-                "gain": gain_over(run, baseline) if baseline and run is not baseline else None,
-                "teacher": teacher and teacher.median,  # answers in the data need not be scored
-                "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
-                "agreement": run.get("fidelity.agreement"), "stop": stop_verdict(run),
-                "steps": run.get("training.steps"), "seconds_per_step": seconds,
-                "times_plain": seconds / _seconds(baseline) if baseline else None,
-                "peak_mib": _memory(done[name] / MEMORY_FILE),
-            }  # fmt: skip
+        gains = [row["gain"] for row in rows if row["task"] == task and row["gain"]]
+        for gain, corrected in zip(gains, holm([gain["p_value"] for gain in gains]), strict=True):
+            gain["p_holm"] = corrected
+    return rows
+
+
+def add_best(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Add to the rows of one task `best_over`: the gain of the best of them, by its mean gain, over each other."""
+    best = best_row(rows)
+    runs = read_runs([folder / row["task"] / row["run"] for row in rows])
+    own = next((run for row, run in zip(rows, runs, strict=True) if row is best), None)
+    for row, run in zip(rows, runs, strict=True):
+        row["best_over"] = own and _gain(own, run)
+
+
+def best_row(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the row of the largest mean gain that is of use; None without any."""
+    compared = [row for row in rows if row["gain"] and not row["stop"]]
+    return max(compared, key=lambda row: row["gain"]["mean"], default=None)
+
+
+def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
+    done = [cell for cell in cells_of(plan) if has_results(cell.folder(folder))]
+    folders = [cell.folder(folder) for cell in done]
+    runs = dict(zip(folders, read_runs(folders) if done else [], strict=True))
+    for cell in done:
+        run = runs[cell.folder(folder)]
+        baseline = runs.get(baseline_of(plan, cell).folder(folder))
+        score: Any = headline_score(run, "student")
+        teacher: Any = headline_score(run, "teacher")
+        seconds = _seconds(run)
+        others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
+        yield {
+            "task": cell.task, "method": cell.arm, "point": dict(cell.point), "run": cell.name,
+            "metric": headline_name(run), "terms": sorted(_terms(run)),
+            "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
+            "values": list(score.values), "compared_with": plan.compared_with,
+            "gain": _gain(run, baseline),
+            "teacher": teacher and teacher.median,  # answers in the data need not be scored
+            "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
+            "agreement": run.get("fidelity.agreement"), "stop": stop_verdict(run),
+            "steps": run.get("training.steps"), "seconds_per_step": seconds,
+            "seconds": run.get("training.seconds"), "flops": run.get("training.flops"),
+            "training_rows": run.get("rows.labelled"), "interval": run.get("intervals.student"),
+            "times_plain": seconds / _seconds(baseline) if baseline else None,
+            "peak_mib": _memory(cell.folder(folder) / MEMORY_FILE),
+        }  # fmt: skip
+
+
+def _gain(run: RunResults, baseline: RunResults | None) -> dict[str, Any] | None:
+    """Return the gain over the baseline; None for the baseline itself, and where it is not finished."""
+    if baseline is None or run.folder == baseline.folder:
+        return None
+    files = [one.folder / name for one in (run, baseline) for name in ("results.json", OUTPUTS)]
+    changed = tuple(file.stat().st_mtime_ns if file.is_file() else None for file in files)
+    key = (run.folder, baseline.folder, changed)
+    if key not in _GAINS:
+        _GAINS[key] = gain_over(run, baseline)
+    return _GAINS[key]
+
+
+_GAINS: dict[Any, dict[str, Any] | None] = {}
+"""The gains that this process has computed, as the table is written after each run."""
 
 
 def _seconds(run: RunResults) -> float:
@@ -78,23 +126,55 @@ def reference_scores(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{labels.get(key, key)} {decimal(score)}" for key, score in row["beside"].items())
 
 
+def row_label(row: Mapping[str, Any]) -> str:
+    """Return the name of a row's method, and of its point where there is one."""
+    point = row.get("point") or {}
+    names = short_names(list(point))
+    return ", ".join([row["method"], *(f"{names[name]} {value}" for name, value in point.items())])
+
+
+def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str, Any]]:
+    """Return the rows of a method; one of equal steps has all training rows in common with the method itself."""
+    plain = arm.removesuffix(EQUAL_STEPS)
+    whole = [row for row in rows if row["method"] == plain and row["point"].get(SHARE_KEY) == 1] if plain != arm else []
+    return [*(row for row in rows if row["method"] == arm), *whole]
+
+
 def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table with a line for each method, its head first."""
     baseline = rows[0]["compared_with"]
     gain = f"− {baseline}, points"
-    head = ["method", "median", "seeds", gain, "won", "retention", "agreement", "s/step", f"× {baseline}", "MiB"]
+    head = [
+        "method",
+        "median",
+        "seeds",
+        gain,
+        "won",
+        "p, Holm",
+        "retention",
+        "agreement",
+        "s/step",
+        f"× {baseline}",
+        "MiB",
+    ]
     return [head, *map(_cells, rows)]
+
+
+def p_value(value: float | None) -> str:
+    """Format a p-value: 0.03, or < 0.001."""
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """Return a method's line."""
     gain = row["gain"]
     return [
-        row["method"],
+        row_label(row),
         decimal(row["median"]),
         " ".join(map(decimal, row["values"])),
         format_gain(gain),
         f"{gain['won']} of {gain['seeds']}" if gain else "",
+        p_value(gain and gain.get("p_holm")),
         percent(row["median"] / row["teacher"]) if (row["teacher"] or 0) > 0 else "",
         percent(row["agreement"]),
         f"{row['seconds_per_step']:.3g}",

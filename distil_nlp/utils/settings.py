@@ -13,7 +13,10 @@ IRRELEVANT_KEYS = (
     "data.augmentation.replacement.folder", "plugins", "teacher.columns.source", "evaluation.probe",
 )  # fmt: skip
 """Beginnings of recipe keys that do not change a student; of plugins, their code does, which has a fingerprint."""
-EXTENDING_KEYS = ("evaluation.seeds", "evaluation.baselines", "evaluation.efficiency", "evaluation.show_rows")
+EXTENDING_KEYS = (
+    "evaluation.seeds", "evaluation.baselines", "evaluation.efficiency", "evaluation.show_rows",
+    "evaluation.compare_layers",
+)  # fmt: skip
 """Keys that add students, measurements or files. A run that lacks some is unfinished, not the run of another recipe."""
 
 

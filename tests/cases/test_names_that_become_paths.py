@@ -90,7 +90,7 @@ def test_a_study_may_lie_in_any_folder(tmp_path, monkeypatch, folder):
     """Prevents runs of all methods in one folder, because the rest of its path was read as a YAML comment."""
     seen = {}
     monkeypatch.setattr("distil_nlp.study.runner._validate", lambda recipe, name, place: seen.update({place: recipe}))
-    monkeypatch.setattr("distil_nlp.study.runner._run", lambda command, place: None)
+    monkeypatch.setattr("distil_nlp.study.runner.run_jobs", lambda jobs, at_once, on_start: iter(()))
     study([str(written_study(tmp_path)), "--output", str(tmp_path / folder)])
     assert {str(place): recipe.training["output_dir"] for place, recipe in seen.items()} == {
         str(tmp_path / folder / "mrpc" / "plain"): str(tmp_path / folder / "mrpc" / "plain")

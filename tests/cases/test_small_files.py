@@ -18,7 +18,7 @@ from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.run_folder import run_state
 from distil_nlp.pipeline.students import StudentRun, read_outputs
 from distil_nlp.recipe import load_recipe
-from distil_nlp.study.table import MEMORY_FILE
+from distil_nlp.study.processes import MEMORY_FILE
 from distil_nlp.teachers.cache.shards import MANIFEST, read_manifest
 from distil_nlp.training.checkpoints import (
     COMPLETE,
@@ -32,6 +32,7 @@ from distil_nlp.training.checkpoints import (
 from distil_nlp.utils.files import load_json, read_json
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
+from tests.helpers.studies import run_jobs_here
 
 pytestmark = pytest.mark.integration
 
@@ -229,14 +230,7 @@ def test_scores_of_a_glue_evaluation(tmp_path, capsys, kind):
 @pytest.fixture
 def a_study(tmp_path, monkeypatch):
     """A study that is finished, with runs in this process."""
-    from distil_nlp.cli import distill
-
-    def run_here(arguments, place):
-        assert distill(arguments) == 0
-        (place / MEMORY_FILE).write_text("500\n")
-
-    monkeypatch.setattr(publication, "write_report", lambda folders: folders[0] / "report.html")
-    monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)
     plan = {"recipe": Place(tmp_path).prepare().command()[0], "tasks": ["classification"], "seeds": 1}
     (tmp_path / "study.yaml").write_text(
         yaml.safe_dump({**plan, "always": {"hard_label": {}}, "methods": {"plain": {}, "none": {}}})

@@ -1,15 +1,21 @@
 """The page of a study, from the rows of its methods."""
 
+import pytest
+
+from distil_nlp.study.axes import axis_of
+from distil_nlp.study.choice import choice_sentences
 from distil_nlp.study.page import write_study_page
 
 
 def row(method, median, gain=None, stop=None):
     """A method's row of `study.json`, of two seeds."""
     interval = gain and {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "level": 0.95, "seeds": 2, "won": 2}
-    return {"task": "rte", "method": method, "metric": "accuracy", "median": median, "values": [median, median],
+    interval = interval and {**interval, "p_holm": 0.02}
+    return {"task": "rte", "method": method, "metric": "accuracy", "median": median,
+            "low": median, "high": median, "values": [median, median],
             "seeds": 2, "compared_with": "plain", "gain": interval, "teacher": 0.7, "agreement": 0.8, "steps": 16,
             "beside": {"teacher": 0.7}, "seconds_per_step": 0.5, "times_plain": 1.0, "peak_mib": 900,
-            "stop": stop}  # fmt: skip
+            "stop": stop, "point": {}}  # fmt: skip
 
 
 def test_the_page_opens_with_the_best_method(tmp_path):
@@ -20,6 +26,85 @@ def test_the_page_opens_with_the_best_method(tmp_path):
     assert "**better is 10.0 points ahead of plain (+9.0 to +11.0).**" in text
     assert "- stop: useless on rte: Do not use this student." in text
     heads = [line for line in text.splitlines() if line.startswith("| method")]
-    assert [head.count("|") - 1 for head in heads] == [7, 4]
+    assert [head.count("|") - 1 for head in heads] == [8, 4]
     two = (write_study_page("mine", {"rte": rows, "mrpc": rows[1:]}, tmp_path).parent / "report.md").read_text()
     assert "**rte: better is 10.0 points ahead of plain (+9.0 to +11.0). mrpc: No method is ahead of plain" in two
+
+
+T, RATE = "objective.soft_target_kl.temperature", "training.learning_rate"
+
+
+def cells(method, points, gains, **more):
+    """Rows at points of axes, each 0.5 and its gain."""
+    rows = zip(points, gains, strict=True)
+    return [{**row(method, 0.5 + (gain or 0), gain), "point": point, **more} for point, gain in rows]
+
+
+def test_a_grid_is_a_heat_map_with_the_noise_hatched(tmp_path):
+    """Prevents a colourful map of chance, and axes without names."""
+    points = [{T: t, RATE: rate} for t in (1, 2) for rate in (1e-5, 1e-4)]
+    rows = [*cells("kd", points, [0.1, 0.005, -0.1, 0.02]), {**row("plain", 0.5), "point": {}}]
+    axes = [axis_of(T, [1, 2]), axis_of(RATE, [1e-5, 1e-4])]
+    folder = write_study_page("mine", {"rte": rows}, tmp_path, axes).parent
+    page = (folder / "report.html").read_text()
+    assert (folder / "grid-rte-kd.png").stat().st_size > 5000
+    assert page.count('id="grid-rte-kd-noise-') == 1
+    for words in ("temperature T", "learning rate", "temperature T 1, learning rate 0.0001: +0.5 (within noise)"):
+        assert words in page
+    assert "study · 5\u00a0cells · rte" in page
+
+
+def test_a_sweep_is_a_curve_and_labels_only_stay_where_they_have_no_point(tmp_path):
+    """Prevents a baseline that is missing from the plot, because the key has no effect on it."""
+    rows = [*cells("kd", [{T: t} for t in (1, 2, 4)], [0.1, 0.2, 0.05]), {**row("plain", 0.5), "point": {}}]
+    folder = write_study_page("mine", {"rte": rows}, tmp_path, [axis_of(T, [1, 2, 4])]).parent
+    page = (folder / "report.html").read_text()
+    assert "kd: 1 0.600, 2 0.700, 4 0.550; plain: 1 0.500, 2 0.500, 4 0.500" in page
+    assert "temperature T, logarithmic axis" in page
+
+
+def test_a_learning_curve_tells_what_distilling_is_worth(tmp_path):
+    """Prevents a curve whose reader must measure how many labels are saved."""
+    shares, counts = (0.1, 0.5, 1), (100, 500, 1000)
+    curves = {"plain": (0.5, 0.6, 0.7), "kd": (0.6, 0.65, 0.8)}
+    rows = [
+        {**row(name, score, None if name == "plain" else 0.1), "point": {"data.share": share}, "training_rows": count}
+        for name, scores in curves.items()
+        for share, count, score in zip(shares, counts, scores, strict=True)
+    ]
+    axes = [axis_of("data.share", shares)]
+    text = (write_study_page("mine", {"rte": rows}, tmp_path, axes).parent / "report.md").read_text()
+    assert "kd with 100 rows is worth about 500 with plain." in text
+    assert "kd with 1,000 rows is worth more than all 1,000 with plain." in text
+
+
+def test_what_took_more_is_drawn_over_what_it_took(tmp_path):
+    """Prevents a method that is better because it computes more, and nobody sees it."""
+    spent = (("plain", 0.5, None, 1e9), ("more", 0.6, 0.1, 4e9), ("waste", 0.55, 0.05, 9e9))
+    rows = [{**row(name, score, gain), "flops": flops, "seconds": 1.0} for name, score, gain, flops in spent]
+    folder = write_study_page("mine", {"rte": rows}, tmp_path).parent
+    page = (folder / "report.html").read_text()
+    assert "On the front: plain 0.500" in page
+    assert "waste 0.55" not in page.split("On the front:")[1].split("</title>")[0]
+    assert not (folder / "seconds-rte.png").exists(), "all took as long"
+
+
+def test_what_to_choose_and_what_is_noise():
+    """Prevents the best of many by chance, without a word on those that cannot be told from it."""
+    rows = [row("best", 0.6, 0.1), row("equal", 0.59, 0.09), row("noise", 0.5, 0.001), row("plain", 0.5)]
+    rows[0] |= {"flops": 4e9, "best_over": None}
+    rows[1] |= {"flops": 1e9, "best_over": {"low": -0.01}}
+    rows[2] |= {"best_over": {"low": 0.05}}
+    assert choice_sentences(rows) == [
+        "Best by its mean gain: best.", "Corrected for 3 comparisons its p is 0.02.", "Not told apart from it: equal.",
+        "The cheapest of these is equal, at 25\u00a0% of its operations.", "Within the noise of plain: 1 of 3.",
+    ]  # fmt: skip
+    assert choice_sentences([row("plain", 0.5)]) == []
+
+
+@pytest.mark.parametrize("tasks", [("rte", "mrpc")])
+def test_several_tasks_have_a_mean_over_them(tmp_path, tasks):
+    rows = {task: [row("better", 0.6, 0.1), row("plain", 0.5)] for task in tasks}
+    text = (write_study_page("mine", rows, tmp_path).parent / "report.md").read_text()
+    assert "All tasks together" in text
+    assert "85.7 %" in text

@@ -10,20 +10,12 @@ import time
 import pytest
 import yaml
 
-from distil_nlp.cli import distill, study
-from distil_nlp.study.runner import _run
+from distil_nlp.cli import study
 from distil_nlp.training.checkpoints import last_complete_checkpoint
-from distil_nlp.training.preemption import Preempted
 from tests.helpers import ROOT
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
-
-
-def run_here(arguments, place):
-    """A run without a process of its own, which takes seconds to start."""
-    assert distill(arguments) == 0
-    (place / "peak_mib.txt").write_text("500\n")
-
+from tests.helpers.studies import run_jobs_here
 
 METHODS = {"plain": {}, "cosine": {"hidden_cosine": {"layers": "last"}}}
 
@@ -48,8 +40,7 @@ def prepared(tmp_path, **changes):
 def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, capsys, monkeypatch, real):
     """Prevents runs of unlike steps or objectives in one table, and a stopped study that begins anew."""
     if not real:
-        monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
-        monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+        monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)
     path, folder = prepared(tmp_path)
     command = [path, "--output", str(folder), "training.max_steps=2", "training.seed=7"]
     assert study(command) == 0
@@ -85,14 +76,13 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
     assert "got others: overrides was" in one_line(capsys.readouterr().err)
     path, _ = prepared(tmp_path, methods={**METHODS, "cosine": {"hidden_cosine": {"layers": "uniform"}}})
     assert study(command) == 2
-    assert "methods.cosine: expected the terms that" in one_line(capsys.readouterr().err)
+    assert "methods.cosine: expected the settings that" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.integration
 def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
-    monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
-    monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)
     path, folder = prepared(tmp_path, seeds=1)
     command = [path, "--output", str(folder), "training.max_steps=1"]
     assert study([*command, "--methods", "cosine,typo,plane"]) == 2
@@ -110,8 +100,7 @@ def test_some_methods_alone(tmp_path, capsys, monkeypatch):
 @pytest.mark.integration
 def test_the_recipes_own_task_and_another_baseline(tmp_path, monkeypatch):
     """Prevents a study of one's own data that must be told its task twice, or be compared with `plain` alone."""
-    monkeypatch.setattr("distil_nlp.pipeline.publication.write_report", lambda folders: folders[0] / "report.html")
-    monkeypatch.setattr("distil_nlp.study.runner._run", run_here)
+    monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)
     path, folder = prepared(tmp_path, tasks="left out", seeds=1, baseline="cosine")
     assert study([path, "--output", str(folder), "training.max_steps=1"]) == 0
     rows = {row["method"]: row for row in json.loads((folder / "study.json").read_text())}
@@ -142,32 +131,6 @@ def test_a_studys_file_is_told_what_it_lacks(tmp_path, capsys, changes, words):
     assert study([path, "--output", str(folder)]) == 2
     assert words in one_line(capsys.readouterr().err)
     assert not folder.exists()
-
-
-CHILD = """
-import os, signal, sys, time
-def stop(*_):
-    time.sleep(0.3)
-    open(sys.argv[1], "w").write("saved")
-    sys.exit({code})
-signal.signal(signal.SIGTERM, {handler})
-os.kill(os.getppid(), signal.SIGTERM)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize(
-    ("handler", "code", "saved"), [("stop", 143, True), ("stop", 0, True), ("signal.SIG_DFL", 0, False)]
-)
-def test_sigterm_reaches_the_run_and_is_waited_for(tmp_path, monkeypatch, handler, code, saved):
-    """Prevents a run that trains on when its study has been told to stop; one whose checkpoint is cut short; one that
-    was just finished, after which the study goes on; and a run told before it could listen that passes for broken."""
-    before, mark = signal.getsignal(signal.SIGTERM), tmp_path / "mark"
-    monkeypatch.setattr("distil_nlp.study.runner._RUN", CHILD.format(handler=handler, code=code))
-    with pytest.raises(Preempted, match=r"what .*run has saved is kept / the same command carries on"):
-        _run([str(mark)], tmp_path / "run")
-    assert mark.exists() == saved
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

@@ -8,12 +8,13 @@ import textwrap
 import time
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
 from distil_nlp.cli.parser import fraction_above_zero, path, positive_int, positive_number
 from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.recipe import read_yaml
-from distil_nlp.recipe.shipped import recipe_file
+from distil_nlp.recipe.shipped import STUDIES, recipe_file
 from distil_nlp.utils.names import path_name
 
 _INDENT = 10
@@ -43,7 +44,7 @@ def precheck(options: Namespace) -> None:
     options.begin = time.perf_counter()  # before torch is imported, as a run's time begins too
     from distil_nlp.pipeline.planning.accelerators import accelerator_named
 
-    read_yaml(recipe_file(options.recipe))
+    read_yaml(_file_of(options.recipe))
     if options.accelerator is not None:
         accelerator_named(options.accelerator)
 
@@ -71,8 +72,8 @@ def _plan(options: Namespace, begin: float) -> Iterator[str]:
         currency=options.currency,
         watts=options.watts,
     )
-    file = recipe_file(options.recipe)
-    if "methods" in read_yaml(file):
+    file = _file_of(options.recipe)
+    if "recipe" in read_yaml(file):  # a study
         from distil_nlp.study.costs import plan_study
 
         folder = options.output or path(f"runs/{path_name(f'study-{file.stem}')}")
@@ -90,6 +91,12 @@ def _plan(options: Namespace, begin: float) -> Iterator[str]:
         *(("change", one) for one in costs.advice),
     ]:
         yield textwrap.fill(f"{subject:{_INDENT}}{text}", 120, subsequent_indent=" " * _INDENT)
+
+
+def _file_of(name: str) -> Path:
+    """Return the file of a recipe, or of a study: shipped studies have a folder of their own, as `study` knows."""
+    file = recipe_file(name)
+    return file if file.is_file() else recipe_file(name, STUDIES)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`distil-nlp study`: distil with one objective after another, and compare them."""
+"""`distil-nlp study`: vary methods or any keys of a recipe, run each cell, and compare them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from distil_nlp.cli.commands.base import Command
-from distil_nlp.cli.parser import names, path
+from distil_nlp.cli.parser import names, path, positive_int
 from distil_nlp.cli.quick_imports import quick_imports
 from distil_nlp.recipe import read_yaml
 from distil_nlp.recipe.shipped import STUDIES, recipe_file
@@ -22,6 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "overrides", nargs="*", default=[], metavar="section.key=value", help="values for the recipe of all runs"
     )
     parser.add_argument("--methods", type=names, help="these alone: plain,pkd; all if left out")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--output", type=path, help="folder; default: runs/study-<name of the file>")
 
 
@@ -35,13 +36,13 @@ def run(options: Namespace) -> Path:
 
     file = recipe_file(options.study, STUDIES)
     folder = options.output or Path("runs") / path_name(f"study-{file.stem}")
-    return run_study(file, folder, options.overrides, options.methods)
+    return run_study(file, folder, options.overrides, options.methods, options.jobs)
 
 
 COMMAND = Command(
     name="study",
-    summary="distil with one objective after another, and compare them",
-    description="Distil with one objective after another, and compare them.",
+    summary="vary methods or any keys of a recipe, and compare what comes of it",
+    description="Vary methods or any keys of a recipe, run each cell, and compare what comes of it.",
     example="distil-nlp study methods teacher.name=bert-base-uncased",
     add_arguments=add_arguments,
     precheck=precheck,

@@ -1,0 +1,38 @@
+"""Files of a study: `study.json`, `study.md` and the report, of all runs that are finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from distil_nlp.reporting.markdown import markdown_table, terminal_table
+from distil_nlp.study.page import write_study_page
+from distil_nlp.study.plan import StudyPlan
+from distil_nlp.study.table import add_best, method_table, reference_scores, study_rows
+from distil_nlp.utils.files import write_atomically
+
+
+def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
+    """Write `study.json`, `study.md` and the report of the finished runs, and return the tables for a terminal.
+
+    Args:
+        plan: the study's.
+        folder: of its runs.
+        has_page: whether the report is written, which takes seconds.
+    """
+    rows = study_rows(plan, folder)
+    write_atomically(folder / "study.json", json.dumps(rows, indent=1) + "\n")
+    by_task = {task: [row for row in rows if row["task"] == task] for task in plan.tasks or []}
+    by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
+    markdown, terminal = [], []
+    for task, of_task in by_task.items():
+        table, first = method_table(of_task), of_task[0]
+        heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
+        markdown.append(f"{heading}\n\n{markdown_table(table)}\n")
+        terminal.append(f"{heading}\n{terminal_table(table)}")
+    write_atomically(folder / "study.md", "\n".join(markdown))
+    if by_task and has_page:
+        for of_task in by_task.values():
+            add_best(of_task, folder)
+        write_study_page(folder.name, by_task, folder / "report", plan.axes)
+    return "\n\n".join(terminal)

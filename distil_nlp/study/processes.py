@@ -1,0 +1,213 @@
+"""Runs of a study in processes of their own, several at a time, each with its cores and its log.
+
+The processes are forked from a server that has imported torch and transformers, so that a run does not wait for that.
+The server touches no accelerator, which a forked process could not use then.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from pkgutil import resolve_name
+
+from distil_nlp.errors import Preempted
+from distil_nlp.training.preemption import on_sigterm
+from distil_nlp.utils.files import write_atomically
+
+MEMORY_FILE = "peak_mib.txt"
+"""The peak memory of a run's process in MiB, in the run's folder."""
+_DISTIL = "distil_nlp.cli:distill"
+_PRELOADED = ["distil_nlp.cli", "distil_nlp.pipeline.distill", "distil_nlp.study.prepare"]
+_STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit codes of a process that was told to stop."""
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """Work for a process of its own.
+
+    Attributes:
+        name: for people.
+        arguments: of the function.
+        folder: of its run.
+        log: the file for what it prints; None to let it print.
+        entry: the function that takes the arguments and returns an exit code, as `module:name`.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    folder: Path
+    log: Path | None = None
+    entry: str = _DISTIL
+
+
+def run_jobs(
+    jobs: Sequence[StudyJob], at_once: int, on_start: Callable[[StudyJob], None] = lambda job: None
+) -> Iterator[tuple[StudyJob, int]]:
+    """Run jobs, at most `at_once` at a time; yield each with its exit code as it ends.
+
+    With several at a time each has its share of the cores to itself. Ctrl-C, SIGTERM, and a process that was told to
+    stop by somebody else stop all of them, and each is waited for.
+
+    Args:
+        jobs: in the order in which they start.
+        at_once: most of them at a time.
+        on_start: called with each job as it starts.
+
+    Raises:
+        Preempted: if this process or one of a job received SIGTERM.
+    """
+    crew, waiting = _Crew(at_once), list(jobs)
+    with on_sigterm(crew.stop):
+        try:
+            while crew.running or (waiting and not crew.is_stopped):
+                while waiting and crew.has_room:
+                    on_start(waiting[0])
+                    crew.start(waiting.pop(0))
+                yield from crew.ended()
+        finally:
+            crew.end()
+    if crew.is_stopped:
+        place = crew.stopped_at or "the study"
+        raise Preempted(
+            f"told to stop (SIGTERM) / what {place} has saved is kept / the same command carries on from there"
+        )
+
+
+@dataclass
+class _Crew:
+    """The processes that are at work.
+
+    Attributes:
+        at_once: most of them.
+        running: slot → job and process.
+        is_stopped: whether all were told to stop.
+        stopped_at: the folder of a run that was.
+    """
+
+    at_once: int
+    running: dict[int, tuple[StudyJob, BaseProcess]] = field(default_factory=dict)
+    is_stopped: bool = False
+    stopped_at: Path | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another process may start."""
+        return len(self.running) < self.at_once and not self.is_stopped
+
+    def start(self, job: StudyJob) -> None:
+        """Start a job in the first free slot."""
+        slot = next(number for number in range(self.at_once) if number not in self.running)
+        cores = cores_of(slot, self.at_once) if self.at_once > 1 else None
+        project = {"WANDB_PROJECT": job.folder.parents[1].name} if len(job.folder.parents) > 1 else {}
+        with _threads(cores):
+            process = _context().Process(  # type: ignore[attr-defined]  # typeshed has it on subclasses alone
+                target=_run_job, args=(job, {**project, **os.environ}, cores)
+            )
+            process.start()
+        self.running[slot] = job, process
+
+    def ended(self) -> Iterator[tuple[StudyJob, int]]:
+        """Wait until a process ends; yield the jobs that have, with their exit codes."""
+        wait([process.sentinel for _, process in self.running.values()])
+        for slot, (job, process) in list(self.running.items()):
+            if process.exitcode is None:
+                continue
+            del self.running[slot]
+            if process.exitcode in _STOPPED or self.is_stopped:
+                self.stopped_at = job.folder
+                self.stop()
+            else:
+                yield job, process.exitcode
+
+    def stop(self) -> None:
+        """Tell all processes to stop, once each, and start no others."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            for _, process in self.running.values():
+                process.terminate()
+
+    def end(self) -> None:
+        """Stop what is still at work, as after Ctrl-C, and wait for it; a second Ctrl-C kills it."""
+        if self.running:
+            self.stop()
+        try:
+            for _, process in self.running.values():
+                process.join()
+        except KeyboardInterrupt:
+            for _, process in self.running.values():
+                process.kill()
+            raise
+
+
+def _context() -> BaseContext:
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def cores_of(slot: int, at_once: int) -> list[int]:
+    """Return the cores of one of several processes at a time: equal shares, or one core that some of them share."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS
+        return list(range(max((os.cpu_count() or 1) // at_once, 1)))
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // at_once
+    return cores[slot * share : (slot + 1) * share] if share else [cores[slot % len(cores)]]
+
+
+@contextmanager
+def _threads(cores: Sequence[int] | None) -> Iterator[None]:
+    """Set the threads of a process that starts in this context, which libraries read when they are loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    if cores is not None:
+        os.environ["OMP_NUM_THREADS"] = str(len(cores))
+    try:
+        yield
+    finally:
+        if cores is not None:
+            os.environ.pop("OMP_NUM_THREADS")
+            os.environ.update({} if before is None else {"OMP_NUM_THREADS": before})
+
+
+def _run_job(job: StudyJob, environment: Mapping[str, str], cores: Sequence[int] | None) -> None:
+    """Do a job in this process, which ends with its exit code."""
+    os.environ.update(environment)
+    if job.log is not None:
+        _redirect(job.log)
+    if cores is not None:
+        _pin(cores)
+    function: Callable[[Sequence[str]], int] = resolve_name(job.entry)
+    code = function(list(job.arguments))
+    if code == 0 and job.folder.is_dir():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        kib = peak if sys.platform != "darwin" else peak / 1024
+        write_atomically(job.folder / MEMORY_FILE, f"{kib / 1024:.0f}\n")
+    sys.exit(code)
+
+
+def _redirect(log: Path) -> None:
+    """Append what this process and its children print to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+
+
+def _pin(cores: Sequence[int]) -> None:
+    """Keep this process to its cores, with a thread on each."""
+    import torch
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))

@@ -1,0 +1,127 @@
+"""Cells of a study: which runs a grid or a sweep makes, and what they are known by."""
+
+import pytest
+import yaml
+
+from distil_nlp.cli import study
+from distil_nlp.errors import UserError
+from distil_nlp.study.axes import axis_of
+from distil_nlp.study.cells import baseline_of, cells_of
+from distil_nlp.study.plan import LABELS_ONLY_METHOD, read_plan, recipe_of
+from tests.helpers.messages import one_line
+
+T, ALPHA, RATE = "objective.soft_target_kl.temperature", "objective.soft_target_kl.weight", "training.learning_rate"
+
+
+def written(tmp_path, **plan):
+    recipe = {
+        "teacher": {"name": "t"},
+        "data": {"path": "d", "task": "mrpc", "augmentation": {"mixup": {}}},
+        "objective": {"hard_label": {}, "soft_target_kl": {}},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"recipe": "r.yaml", **plan}, sort_keys=False))
+    return path
+
+
+def test_a_grid_has_a_cell_for_each_point_and_one_without_a_teacher(tmp_path):
+    """Prevents labels only that are trained again at each temperature, which has no effect on them."""
+    plan = read_plan(written(tmp_path, grid={T: [1, 2, 4], ALPHA: [0, 1]}))
+    cells = cells_of(plan)
+    assert [cell.method for cell in cells].count("distilled") == 6
+    assert [cell.name for cell in cells if cell.method == LABELS_ONLY_METHOD] == [LABELS_ONLY_METHOD]
+    assert {baseline_of(plan, cell).name for cell in cells} == {LABELS_ONLY_METHOD}
+    assert cells[0].overrides == [f"{T}=1", f"{ALPHA}=0"]
+
+
+def test_labels_only_are_trained_at_each_point_that_matters_to_them(tmp_path):
+    """Prevents a gain over a baseline of another learning rate."""
+    plan = read_plan(written(tmp_path, grid={T: [1, 2], RATE: [1e-5, 1e-4]}))
+    labels = {tuple(cell.settings.items()) for cell in cells_of(plan) if cell.method == LABELS_ONLY_METHOD}
+    assert labels == {((RATE, 1e-5),), ((RATE, 1e-4),)}
+    for cell in cells_of(plan):
+        assert baseline_of(plan, cell).settings == {RATE: cell.settings[RATE]}
+
+
+def test_a_cell_is_known_by_its_ingredients(tmp_path):
+    """Prevents finished cells that are run again because a value was added, or a run under another's name."""
+    few = read_plan(written(tmp_path, grid={T: [1, 2], ALPHA: [0, 1]}))
+    more = read_plan(written(tmp_path, grid={"both": {T: [8, 1, 2], RATE: [1e-5, 1e-5, 1e-4]}, ALPHA: [1, 0]}))
+    again = read_plan(written(tmp_path, grid={T: [8, 2, 1], ALPHA: [1, 0, 2]}))
+    assert {cell.name for cell in cells_of(few)} < {cell.name for cell in cells_of(again)}
+    assert not {cell.name for cell in cells_of(few)} & {cell.name for cell in cells_of(more)} - {LABELS_ONLY_METHOD}
+    assert {cell.point["both"] for cell in cells_of(more) if "both" in cell.point} == {8, 1, 2}
+    names = [cell.name for cell in cells_of(again)]
+    assert len(set(names)) == len(names)
+
+
+def test_a_method_without_the_term_does_not_get_it_from_the_grid(tmp_path):
+    """Prevents labels only, written as a method, that learn from a teacher because a key of its term is varied."""
+    methods = {"kd": {}, "labels": {"soft_target_kl": None}}
+    plan = read_plan(written(tmp_path, methods=methods, sweep={T: [1, 2]}, baseline="labels"))
+    assert [cell.name for cell in cells_of(plan) if cell.method == "labels"] == ["labels"]
+
+
+def test_a_run_of_a_study_is_quick_and_has_its_methods_keys(tmp_path):
+    """Prevents a minute of latencies for each cell, and labels only that mix rows without labels."""
+    methods = {"kd": {"evaluation.efficiency": "full", "hidden_cosine": {"layers": "last"}}}
+    path = written(tmp_path, methods=methods, sweep={T: [1, 2]})
+    plan = read_plan(path)
+    kd, labels = (yaml.safe_load(recipe_of(plan, path, name, tmp_path).read_text()) for name in plan.all_methods)
+    assert list(kd["objective"]) == ["hard_label", "soft_target_kl", "hidden_cosine"]
+    assert kd["evaluation"]["efficiency"] == "full"
+    assert labels["evaluation"] == {"efficiency": "off", "compare_layers": False, "baselines": []}
+    assert labels["objective"] == {"hard_label": {}}
+    assert labels["data"]["augmentation"] == {"mixup": None}
+    assert kd["run"] == labels["run"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({}, "methods: expected methods, a grid or a sweep / got none"),
+        ({"grid": {T: [1, 2]}}, "grid: expected a value such as"),
+        ({"sweep": {T: [1], ALPHA: [1]}}, "sweep: expected a value such as {data.share"),
+        ({"sweep": {"temperature": [1, 2]}}, "sweep.temperature: expected a key of the recipe with its section"),
+        ({"sweep": {T: []}}, f"sweep.{T}: expected some values / got 0 / nothing is varied"),
+        ({"sweep": {T: [1, 1]}}, f"sweep.{T}: expected different values"),
+        ({"sweep": {"a": {T: [1, 2], ALPHA: [1]}}}, f"sweep.a: expected 2 values for {ALPHA} / got 1"),
+        ({"sweep": {T: [1]}, "grid": {T: [1], ALPHA: [1]}}, "sweep: expected a grid or a sweep / got both"),
+        ({"methods": {"a": {"hard_label": 3}}}, "methods: expected a value such as"),
+    ],
+    ids=str,
+)
+def test_a_grid_is_told_what_is_wrong_with_it(tmp_path, plan, words):
+    """Prevents hours of runs at points that nobody meant."""
+    with pytest.raises(UserError) as raised:
+        read_plan(written(tmp_path, **plan))
+    assert words in str(raised.value)
+
+
+def test_an_unknown_key_is_told_before_anything_runs(tmp_path, capsys):
+    assert (
+        study([str(written(tmp_path, sweep={"training.lerning_rate": [1, 2]})), "--output", str(tmp_path / "o")]) == 2
+    )
+    assert "lerning_rate" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "o" / "mrpc").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "is_logarithmic"),
+    [([0.01, 0.03, 0.1, 0.3, 1], True), ([1, 2, 4, 8], True), ([1, 2, 3, 4], False), ([0, 1, 10, 100], False),
+     (["a", "b", "c"], False), ([10, 20, 30], False), ([1, 2], False)],
+    ids=str,
+)  # fmt: skip
+def test_an_axis_is_logarithmic_where_its_values_are(values, is_logarithmic):
+    """Prevents shares of 1 to 100 % whose small ones are one dot."""
+    assert axis_of("a.b", values).is_logarithmic == is_logarithmic
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [(T, "temperature T"), (ALPHA, "weight of soft_target_kl"), ("alpha", "alpha"), ("teacher.name", "name (teacher)"),
+     ("teacher.finetune.num_train_epochs", "epochs of the teacher’s fine-tuning")],
+)  # fmt: skip
+def test_an_axis_has_a_name(name, title):
+    assert axis_of(name, [1]).title == title
