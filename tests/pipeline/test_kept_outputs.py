@@ -43,5 +43,5 @@ def test_another_teacher_or_other_rows_are_asked(place, capsys):
     other = tiny.classifier(4, seed=3)
     other.config.id2label, other.config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
     place.teacher(other)
-    models, _ = scored(place, "teacher", capsys)
+    models, _ = scored(place, "another", capsys)
     assert models == ["teacher", "copy", "student"]
