@@ -99,6 +99,14 @@ def test_a_grid_is_told_what_is_wrong_with_it(tmp_path, plan, words):
     assert words in str(raised.value)
 
 
+def test_plan_finds_the_shipped_study(tmp_path):
+    """Prevents `plan methods` that looks for a file, where `study methods` knows one."""
+    from distil_nlp.cli.commands.plan import _file_of
+
+    assert _file_of("methods") == _file_of("study/methods")
+    assert _file_of("glue").is_file()
+
+
 def test_an_unknown_key_is_told_before_anything_runs(tmp_path, capsys):
     assert (
         study([str(written(tmp_path, sweep={"training.lerning_rate": [1, 2]})), "--output", str(tmp_path / "o")]) == 2
