@@ -78,7 +78,7 @@ def _check(plan: RunPlan) -> None:
         )
 
 
-_ALONE = ("ema", "replacing", "augment", "exits", "peers", "branches")
+_ALONE = ("ema", "replacing", "augment", "sparsity", "quantization", "exits", "peers", "branches")
 """Keys of `student` that several tasks do not go with."""
 
 MULTITASK = Scheme(
