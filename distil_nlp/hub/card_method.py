@@ -13,6 +13,7 @@ from distil_nlp.redaction import redact_paths
 from distil_nlp.reporting.formatting import decimal, duration, percent, plural
 from distil_nlp.reporting.markdown import drop_empty, escape_markdown, markdown_table
 from distil_nlp.reporting.pruning import pruning_sentences
+from distil_nlp.reporting.schemes import zeros_sentences
 from distil_nlp.reporting.tokens import tokens_sentences
 from distil_nlp.tasks import TaskKind
 
@@ -37,7 +38,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
     values = {
         "terms": _terms(facts),
         "own_code": _own_code(facts),
-        "schemes": [escape_markdown(one["sentence"]) for one in facts.get("schemes.used") or []],
+        "schemes": [escape_markdown(sentence) for sentence in _scheme_sentences(facts)],
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
         "pruning": [escape_markdown(sentence) for sentence in pruning_sentences(facts)],
@@ -53,6 +54,10 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "balance": "" if balance in (None, "fixed") else escape_markdown(balance.replace("_", " ")),
         "finetuning": _fields(redact_paths(facts.get("recipe.teacher.finetune") or {})),
     }
+
+
+def _scheme_sentences(facts: CardFacts) -> list[str]:
+    return [*(one["sentence"] for one in facts.get("schemes.used") or []), *zeros_sentences(facts)]
 
 
 def _names(tensors: list[str]) -> str:

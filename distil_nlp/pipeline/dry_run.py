@@ -96,6 +96,10 @@ def plan_lines(plan: RunPlan, begin: float) -> Generator[Line, None, tuple[RunTo
         yield "replacing", replacing.sentence
     if augment := builders.netaug_of(plan.recipe, teacher):
         yield "augment", augment.sentence
+    if sparsity := builders.sparsity_of(plan.recipe.student):
+        yield "sparsity", sparsity.sentence
+    if quantization := builders.quantization_of(plan.recipe.student):
+        yield "quantization", quantization.sentence
     objective = plan.objective_of(plan.main)
     try_models(teacher, student, objective, plan.recipe)
     objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)

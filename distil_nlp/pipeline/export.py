@@ -39,6 +39,7 @@ from distil_nlp.reporting.export import export_summary
 from distil_nlp.reporting.report import write_report
 from distil_nlp.results import RunResults, drop_non_finite, read_run, write_results
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED
+from distil_nlp.training.fake_quantization import QUANTIZATION
 from distil_nlp.utils.files import checksum, read_json
 from distil_nlp.utils.hub_connection import use_cache_without_network
 from distil_nlp.utils.locks import claimed
@@ -169,6 +170,7 @@ class Export:
             return None
         reduces = sums_saturate() if section.reduce_range is None else section.reduce_range
         settings = Int8Settings(section.int8, section.int8_layers, reduces)
+        self._tell_other_bits(reduces)
         rows = self._calibration_rows() if section.int8 == "static" else None
         logger.info(f"making it int8, {section.int8}{f', calibrated on {len(rows)} training rows' if rows else ''}")
         batches = self._calibration(student, rows, info.inputs) if rows else ()
@@ -179,6 +181,12 @@ class Export:
             "reduce_range": reduces,
             "calibration_rows": None if rows is None else len(rows),
         }
+
+    def _tell_other_bits(self, reduces: bool) -> None:
+        """Log that a student was trained for weights of more bits than its int8 copy has."""
+        trained = self.plan.recipe.student.quantization
+        if trained is not None and reduces and not trained.reduce_range:
+            logger.info(f"trained for weights of 8 bits, these are of 7: see {QUANTIZATION}.reduce_range")
 
     def _calibration_rows(self) -> list[dict[str, Any]]:
         """Return training rows, drawn with a fixed seed; of a stream the first ones."""

@@ -23,6 +23,7 @@ from distil_nlp.models import (
     size_of,
 )
 from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models.linear_layers import count_zeros
 from distil_nlp.pipeline.answers import answers_block, answers_title
 from distil_nlp.pipeline.compute import total_compute
 from distil_nlp.pipeline.joint.base import JOINT
@@ -39,6 +40,7 @@ from distil_nlp.pipeline.students import TrainedStudent
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.training.dataloaders import rows_per_step
+from distil_nlp.training.sparsity import SPARSITY
 from distil_nlp.utils.environment import environment
 
 _OTHER_TOKENS = "teacher and student read other tokens, which have no common states"
@@ -103,6 +105,7 @@ class Findings:
                 **costs.get("student", {}),
                 "metrics": student_scores["metrics"],
                 "initialisation": initialisation,
+                **({"sparsity": count_zeros(student, SPARSITY)} if recipe.student.sparsity else {}),
             },
             **self.exit_results(exits, costs),
             **{key: found for key, found in own.training.get(JOINT, {}).items() if key != EXITS},

@@ -277,6 +277,8 @@ class StudentRun:
             gradients_every=self.recipe.run.gradients_every,
             replacing=builders.replacing_of(self.recipe.student, teacher),
             augment=builders.netaug_of(self.recipe, teacher),
+            sparsity=builders.sparsity_of(self.recipe.student),
+            quantization=builders.quantization_of(self.recipe.student),
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
             ema=self.recipe.student.ema,
             args=self.args,

@@ -385,6 +385,56 @@ class AugmentSection(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+def _pattern(value: str) -> str:
+    """Return a pattern N:M, which must keep fewer weights than there are."""
+    kept, _, among = value.partition(":")
+    if not (kept.isdecimal() and among.isdecimal() and 0 < int(kept) < int(among)):
+        raise ValueError("N:M, the number kept of M neighbours, N below M, such as 2:4")
+    return value
+
+
+class SparsitySection(Section):
+    """Weights of the blocks' linear layers become zero; see `distil_nlp.training.sparsity`. A number is `share`.
+
+    Attributes:
+        share: fraction of zeros in each layer in the end; or
+        pattern: N weights that are kept of M neighbours along the input dimension, such as `2:4`.
+        by: `magnitude` drops the smallest weights (Zhu & Gupta), `movement` those that training moved towards zero
+            most (Sanh et al.).
+        start, end: fractions of training between which the zeros grow from none to all, fast at first.
+        every: steps between two choices of the weights to drop.
+    """
+
+    share: Fraction | None = None
+    pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+    by: Literal["magnitude", "movement"] = "magnitude"
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    end: FractionOrAll = 0.7
+    every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError("one of share (a fraction) and pattern (such as 2:4)")
+        if self.start >= self.end:
+            raise ValueError("a start below the end")
+        return self
+
+
+class QuantizationSection(Section):
+    """Quantisation-aware training: embeddings and blocks compute as their int8 copies will.
+
+    See `distil_nlp.training.fake_quantization`.
+
+    Attributes:
+        start: fraction of training from which on they do; in evaluation always.
+        reduce_range: weights of 7 bits, as with `export.reduce_range`.
+    """
+
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    reduce_range: bool = False
+
+
 class ExitsSection(Section):
     """Exits of the student, each a smaller student; a list is `after` with defaults for the rest.
 
@@ -471,6 +521,8 @@ class StudentSection(ShapeSection):
         replacing: let each layer stand in for a group of the teacher's by chance, more and more often; `{}` takes the
             defaults.
         augment: train a wider net around it too, which shares its weights; `{}` takes the defaults.
+        sparsity: set weights of its blocks to zero as training goes on, for good.
+        quantization: train embeddings and blocks as they will compute in int8; `{}` takes the defaults.
         exits: exits within the student, which train together with it and become students of their own.
         peers: students that train together with this one, which all learn from each other; the best is kept.
         branches: copies of its last blocks that train together over the shared others; the best is kept.
@@ -485,6 +537,8 @@ class StudentSection(ShapeSection):
     ema: Fraction | None = None
     replacing: ReplacingSection | None = None
     augment: AugmentSection | None = None
+    sparsity: Annotated[SparsitySection | None, _short_form(SparsitySection, "share")] = None
+    quantization: QuantizationSection | None = None
     exits: Annotated[ExitsSection | None, _short_form(ExitsSection, "after")] = None
     peers: Annotated[PeersSection | None, _short_form(PeersSection, "models")] = None
     branches: Annotated[BranchesSection | None, _short_form(BranchesSection, "models")] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distil_nlp.reporting.formatting import count, decimal, duration, large, plural
+from distil_nlp.reporting.formatting import count, decimal, duration, large, percent, plural
 from distil_nlp.reporting.scores import headline_name, learned_from_answers
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.results import RunResults, get_nested
@@ -25,12 +25,24 @@ _NOTE = (
 def scheme_sentences(run: RunResults) -> list[str]:
     """Return a sentence for each training scheme of a run, and one on whether its student under-fits."""
     sentences = [one["sentence"] for one in run.get("schemes.used") or [] if get_nested(one, "sentence")]
+    sentences += zeros_sentences(run)
     if loss := run.get("schemes.train_loss"):
         sentences.append(
             f"On {loss['rows']} training rows its loss is {decimal(loss['student'])}, "
             f"the teacher’s {decimal(loss['teacher'])}."
         )
     return [*sentences, *answers_sentences(run)]
+
+
+def zeros_sentences(run: RunResults) -> list[str]:
+    """Return how many of a pruned student's weights are zero; [] for others."""
+    found = run.get("student.sparsity")
+    if not found:
+        return []
+    return [
+        f"Of the {large(found['weights'])} weights of its blocks’ linear layers {percent(found['zeros'])} are zero, "
+        f"which is {percent(found['of_all'])} of all its parameters."
+    ]
 
 
 def answers_sentences(run: RunResults) -> list[str]:

@@ -549,11 +549,20 @@ class Initialisation(Block):
     pruning: PrunedStart = described("What was kept of each layer.", absent="unless the student was pruned")
 
 
+class Zeros(Block):
+    """Weights of a pruned student that are zero (`student.sparsity`), counted in the saved weights."""
+
+    weights: int = described("Weights of the linear layers of its blocks.")
+    zeros: float = described("Fraction of these that are zero.")
+    of_all: float = described("The same zeros, as a fraction of all parameters.")
+
+
 class Student(ModelCost):
     """The run's own student, whose weights are in `student/`: initialisation, size, inference cost and scores."""
 
     metrics: MetricValues = described("Scores of these weights; keys as in `teacher.metrics`.")
     initialisation: Initialisation = described("Origin of the parameters before training.")
+    sparsity: Zeros = described("Zeros among the weights.", absent="without `student.sparsity`")
 
 
 class Exit(ModelCost):
@@ -901,6 +910,7 @@ class HistoryEntry(Block):
     since the last entry, before its weight; `<term>_weight`, where weights change; `replacing_rate`, where
     `student.replacing` is set: the probability with which a student's layer ran itself in the last step; `wider_loss`,
     where `student.augment` is set: mean loss of the wider net over its steps since the last entry, before its weight;
+    `pruned_share`, where `student.sparsity` is set: fraction of the weights of the blocks' linear layers that are zero;
     `gradient_norm/<term>` and `gradient_cosine/<term>/<term>`, where `run.gradients_every` is set: norms of the
     weighted terms' gradients at the student's last hidden state, and cosines between them; `eval_<metric>` and
     `eval_<term>` in an evaluation.

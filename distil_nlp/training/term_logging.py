@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distil_nlp.training.gradient_probe import GradientProbe
     from distil_nlp.training.netaug import WiderStudent
     from distil_nlp.training.replacing import ModuleReplacement
+    from distil_nlp.training.sparsity import Pruner
     from distil_nlp.training.token_counter import TokenCounter
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
@@ -36,8 +37,8 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `replacement`, `wider`, `token_counter`, `_balancing` and `progress_at` of the
-    trainer.
+    It reads `objective`, `probe`, `replacement`, `wider`, `pruner`, `token_counter`, `_balancing` and `progress_at` of
+    the trainer.
 
     Attributes:
         last_terms: latest logged mean of each term.
@@ -54,6 +55,7 @@ class TermLogging(_Trainer):
     replacement: ModuleReplacement | None
     token_counter: TokenCounter
     wider: WiderStudent | None
+    pruner: Pruner | None
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -96,6 +98,8 @@ class TermLogging(_Trainer):
             logs |= self._changing_weights(progress)
             if self.replacement is not None:
                 logs["replacing_rate"] = self.replacement.replacing.rate(progress)
+            if self.pruner is not None:
+                logs["pruned_share"] = self.pruner.share()
             logs |= self.wider.read(self.accelerator, self.state.global_step) if self.wider is not None else {}
             logs["tokens_per_second"] = self._tokens_per_second()
             logs |= self.probe.read() if self.probe is not None else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupColla
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
 from distil_nlp.models import label_outputs
+from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS
@@ -49,9 +50,16 @@ from distil_nlp.training.checks import (
 )
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dataloaders import EpochDataLoaders
+from distil_nlp.training.effective_weights import EffectiveWeights
 from distil_nlp.training.ema import WeightAverage
 from distil_nlp.training.energy import track_country
 from distil_nlp.training.evaluation_loop import ExactEvaluation
+from distil_nlp.training.fake_quantization import (
+    QUANTIZATION,
+    FakeQuantizer,
+    QuantizationAware,
+    validate_quantization,
+)
 from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
@@ -63,6 +71,13 @@ from distil_nlp.training.replacing import (
     Replacing,
     validate_replaced_models,
     validate_replacing,
+)
+from distil_nlp.training.sparsity import (
+    PRUNING_SCORES,
+    Pruner,
+    Sparsity,
+    pruning_scores,
+    validate_sparsity,
 )
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
@@ -112,6 +127,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         replacing: lets the teacher's layers run in place of the student's by chance (BERT-of-Theseus); the teacher is
             needed for that even where no term reads it.
         augment: trains a wider net around the student too, which shares its weights (NetAug).
+        sparsity: sets weights of the student's blocks to zero as training goes on, by magnitude or movement pruning.
+        quantization: lets the student's blocks compute as in int8 (quantisation-aware training).
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -123,6 +140,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         average: the student's averaged weights; None without `ema`.
         replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
         wider: the wider net around the student; None without `augment`, or where that has no effect.
+        pruner: keeps the masks of the student's weights; None without `sparsity`.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -133,6 +151,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     _is_saving_checkpoint = False
     replacement: ModuleReplacement | None = None
     wider: WiderStudent | None = None
+    pruner: Pruner | None = None
+    effective_weights: EffectiveWeights | None = None
     objective: Objective
 
     def __init__(
@@ -149,6 +169,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         ema: float | None = None,
         replacing: Replacing | None = None,
         augment: NetAug | None = None,
+        sparsity: Sparsity | None = None,
+        quantization: QuantizationAware | None = None,
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -180,7 +202,11 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             augment = None
         if augment is not None:
             validate_netaug(args, False, bool(objective.joint))
-        further = {EXTRA_UNITS: extra_units(model, replaced, augment, args.seed)} if augment is not None else {}
+        further: dict[str, Any] = {}
+        if augment is not None:
+            further[EXTRA_UNITS] = extra_units(model, replaced, augment, args.seed)
+        if sparsity is not None and sparsity.by == "movement":
+            further[PRUNING_SCORES] = pruning_scores(model)
         lacks_gradients = not request.logits or replacing is not None or augment is not None
         if lacks_gradients and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head, or what does not run, gets no gradient
@@ -207,6 +233,10 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             validate_replacing(args, request, is_sharded)
         if augment is not None:
             validate_netaug(args, is_sharded, bool(objective.joint))
+        if sparsity is not None:
+            validate_sparsity(request, is_sharded, augment is not None)
+        if quantization is not None:
+            validate_quantization(is_sharded, augment is not None)
         validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
@@ -217,6 +247,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         if augment is not None:
             self.wider = WiderStudent(model, further[EXTRA_UNITS], augment, args)
             self.teacher_student.add_hooks(self.wider)
+        changers = self._change_weights(model, sparsity, quantization, further)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -228,12 +259,34 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._preemption = PreemptionCallback(self)
         self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
         self.average = WeightAverage(self, ema) if ema is not None else None
-        followers = (self.average, self._balancing, self._changing_teacher)
+        followers = (*changers, self.average, self._balancing, self._changing_teacher)
         for callback in (*followers, CheckpointGuard(self), self._preemption):
             if callback is not None:
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgressCallback())
+
+    def _change_weights(
+        self,
+        model: PreTrainedModel,
+        sparsity: Sparsity | None,
+        quantization: QuantizationAware | None,
+        further: Mapping[str, torch.nn.Module],
+    ) -> list[Pruner | FakeQuantizer]:
+        """Let the student's linear layers compute with pruned and rounded weights; return the callbacks for that."""
+        changers: list[Pruner | FakeQuantizer] = []
+        if sparsity is not None:
+            scores: Any = further.get(PRUNING_SCORES)
+            self.pruner = Pruner(self, model, sparsity, scores)
+            changers.append(self.pruner)
+        if quantization is not None:
+            quantizer = FakeQuantizer(model, quantization)
+            self.teacher_student.add_hooks(quantizer)
+            changers.append(quantizer)
+        if changers:
+            self.effective_weights = EffectiveWeights(encoder_linear_layers(model, QUANTIZATION), changers)
+            self.teacher_student.add_hooks(self.effective_weights)
+        return changers
 
     def _wrap(self, collator: Callable) -> RowCollator:
         """Return the collator with draws of the rows that terms read, and with mixed rows where there is a `mixup`."""
@@ -288,6 +341,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             output = super().train(*args, **kwargs)
         if self.average is not None:
             self.average.end()
+        if self.effective_weights is not None:
+            self.effective_weights.bake()
         return output
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
@@ -315,6 +370,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             super()._save_checkpoint(*args, **kwargs)
             if self.average is not None and self.args.should_save:
                 self.average.save(self._checkpoint_folder())
+            if self.pruner is not None and self.args.should_save:
+                self.pruner.save(self._checkpoint_folder())
         finally:
             self._is_saving_checkpoint = False
 
@@ -355,11 +412,25 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
         if self.average is not None:
             self.average.load(Path(resume_from_checkpoint))
+        if self.pruner is not None:
+            self.pruner.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
         if self.average is not None:
             self.average.load(Path(str(self.state.best_model_checkpoint)))
+        if self.pruner is not None:
+            self.pruner.load(Path(str(self.state.best_model_checkpoint)))
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Return whether this checkpoint is the best so far; one with fewer zeros than asked for does not count."""
+        if self.pruner is not None and not self.pruner.is_complete:
+            return False
+        return super()._determine_best_metric(*args, **kwargs)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the names of the parameters that decay; scores of weights do not."""
+        return [name for name in super().get_decay_parameter_names(model) if f".{PRUNING_SCORES}." not in name]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Run the loop of `ExactEvaluation`, on the averaged weights if there are any."""

@@ -14,6 +14,7 @@ from distil_nlp.export.quantization import Int8Settings, sums_saturate, write_in
 from distil_nlp.export.scoring import STUDENT_MODEL, ScoredRows, score_forwards
 from distil_nlp.export.session import GraphSession
 from distil_nlp.tasks import task_kind
+from distil_nlp.training.fake_quantization import fake_int8_weight, fake_uint8_rows, fake_uint8_states
 from tests.helpers import tiny
 from tests.helpers.graphs import CLASSES, VOCABULARY, Bag, bag_inputs, write_bag
 
@@ -76,6 +77,29 @@ def test_weights_have_the_bits_that_were_asked_for(bag, tmp_path, reduce_range, 
     write_int8(path, tmp_path / "int8.onnx", Int8Settings("dynamic", "all", reduce_range), model.config)
     inner = weights_of(tmp_path / "int8.onnx")["inner_quantized"]
     assert 2 ** (bits - 2) < abs(inner.astype(int)).max() <= 2 ** (bits - 1)
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_training_rounds_as_the_graph_does(bag, tmp_path, reduce_range):
+    """Prevents a student that is trained for other scales, channels or ranges than its int8 copy has."""
+    model, path = bag
+    target = tmp_path / "int8.onnx"
+    write_int8(path, target, Int8Settings("dynamic", "all", reduce_range), model.config)
+    known, inputs = weights_of(target), bag_inputs()
+    exported = (known["words_quantized"].astype(np.float32) - known["words_zero_point"]) * known["words_scale"]
+    words = fake_uint8_rows(model.embeddings.weight, model.embeddings.weight)
+    torch.testing.assert_close(words, torch.from_numpy(exported), atol=1e-6, rtol=1e-5)
+    states, mask = words[inputs["input_ids"]], inputs["attention_mask"].unsqueeze(-1).float()
+    states = (states * mask).sum(1) / mask.sum(1)
+    for layer, name in ((model.inner, "inner"), (model.outer, "outer")):
+        weight = fake_int8_weight(layer.weight, reduce_range)
+        exported = known[f"{name}_quantized"].astype(np.float32) * known[f"{name}_scale"]
+        torch.testing.assert_close(weight, torch.from_numpy(exported.T), atol=1e-6, rtol=1e-5)
+        states = fake_uint8_states(states) @ weight.T
+        states = states.relu() if name == "inner" else states
+    if reduce_range or not sums_saturate():
+        found = GraphSession(target).run(inputs)["logits"]
+        torch.testing.assert_close(found, states, atol=1e-5 * float(states.detach().abs().max()), rtol=1e-5)
 
 
 def test_feed_forward_alone_leaves_other_products(bag, tmp_path):

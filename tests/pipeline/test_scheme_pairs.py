@@ -23,6 +23,8 @@ OVERRIDES = {
     "student.branches": ["student.branches=2"],
     "student.replacing": ["student.replacing={}"],
     "student.augment": ["student.augment.until=1", "student.augment.ffn=[2]"],
+    "student.sparsity": ["student.sparsity={share: 0.5, by: movement, start: 0, end: 1}"],
+    "student.quantization": ["student.quantization={start: 0}"],
     "student.ema": ["student.ema=0.9"],
     "student.generations": ["student.generations=2"],
     "objective.r_drop": ["objective.r_drop.weight=1"],

@@ -21,6 +21,7 @@ from tests.helpers.training import curve, trainer
 
 RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), *sorted((ROOT / "recipes" / "schemes").glob("*.yaml"))]
 TEACHER_DEPTH = {"quickstart": 6, "mobilebert_style": 24, "reverse": 6, "theseus": 6, "netaug": 6}
+TEACHER_DEPTH |= {"sparse": 6, "quantization_aware": 6}
 
 
 def checkpoint(folder):

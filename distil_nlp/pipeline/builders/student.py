@@ -27,8 +27,10 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.recipe.validate import is_set
 from distil_nlp.tasks import Head
+from distil_nlp.training.fake_quantization import QuantizationAware
 from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.replacing import Replacing
+from distil_nlp.training.sparsity import Sparsity
 
 
 def validate_description(section: StudentSection) -> None:
@@ -140,6 +142,16 @@ def netaug_of(recipe: Recipe, teacher: Any) -> NetAug | None:
     config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
     layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
     return NetAug(augment.ffn, augment.until, augment.weight, layers)
+
+
+def sparsity_of(section: StudentSection) -> Sparsity | None:
+    """Return the settings of sparsity; None without any."""
+    return None if section.sparsity is None else Sparsity(**section.sparsity.model_dump())
+
+
+def quantization_of(section: StudentSection) -> QuantizationAware | None:
+    """Return the settings of quantisation-aware training; None without any."""
+    return None if section.quantization is None else QuantizationAware(**section.quantization.model_dump())
 
 
 def lone_student(section: StudentSection) -> StudentSection:

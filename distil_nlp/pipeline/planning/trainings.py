@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.losses.hard_labels import HardLabel
+from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import training_arguments
@@ -23,6 +24,7 @@ from distil_nlp.pipeline.planning.step_probe import CACHE
 from distil_nlp.pipeline.teacher import finetuning_fields, is_finetuned, teacher_folder_of, teacher_to_train
 from distil_nlp.recipe import Recipe
 from distil_nlp.teachers.changing import ChangingTeacher
+from distil_nlp.training.sparsity import SPARSITY
 from distil_nlp.training.trainer import DistillationTrainer
 
 _TENSORS = 3
@@ -213,8 +215,18 @@ def _finetuning(
 
 
 def _kept_beside(run: Any, student: PreTrainedModel, rows: Any) -> int:
-    """Return the bytes of a checkpoint for averages of weights, and for a student that teaches itself."""
+    """Return the bytes of a checkpoint for averages and masks of weights, and for a student that teaches itself."""
     average = 4 * student.num_parameters() if run.recipe.student.ema is not None else 0
+    masks = _masks_bytes(run.recipe, student)
     own = builders.self_teacher(run.recipe, student) if run.objective.needs_teacher else None
     number = len(rows) if hasattr(rows, "__len__") else 0  # a stream has no store of its rows
-    return average + (own.state_bytes(number) if isinstance(own, ChangingTeacher) else 0)
+    return average + masks + (own.state_bytes(number) if isinstance(own, ChangingTeacher) else 0)
+
+
+def _masks_bytes(recipe: Recipe, student: PreTrainedModel) -> int:
+    """Return the bytes of a checkpoint for sparsity: a mask, and scores with their moments for movement pruning."""
+    sparsity = builders.sparsity_of(recipe.student)
+    if sparsity is None:
+        return 0
+    weights = sum(layer.weight.numel() for layer in encoder_linear_layers(student, SPARSITY).values())
+    return weights * (1 + (4 * _TENSORS if sparsity.by == "movement" else 0))

@@ -13,9 +13,11 @@ from distil_nlp.pipeline.schemes.ensemble import ENSEMBLE
 from distil_nlp.pipeline.schemes.generations import GENERATIONS
 from distil_nlp.pipeline.schemes.joint import BRANCHES, EARLY_EXITS, PEERS
 from distil_nlp.pipeline.schemes.multitask import MULTITASK
+from distil_nlp.pipeline.schemes.quantization import QUANTIZATION_AWARE
 from distil_nlp.pipeline.schemes.r_drop import R_DROP
 from distil_nlp.pipeline.schemes.replacing import REPLACING
 from distil_nlp.pipeline.schemes.self_teaching import SELF_TEACHING
+from distil_nlp.pipeline.schemes.sparsity import SPARSE
 from distil_nlp.pipeline.schemes.teacher_route import TEACHER_ROUTE
 from distil_nlp.pipeline.schemes.weight_average import WEIGHT_AVERAGE
 from distil_nlp.recipe import Recipe
@@ -28,6 +30,8 @@ SCHEMES = (
     TEACHER_ROUTE,
     REPLACING,
     AUGMENT,
+    SPARSE,
+    QUANTIZATION_AWARE,
     EARLY_EXITS,
     PEERS,
     BRANCHES,

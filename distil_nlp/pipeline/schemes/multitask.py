@@ -79,7 +79,7 @@ def _check(plan: RunPlan) -> None:
         )
 
 
-_ALONE = ("ema", "replacing", "augment", "exits", "peers", "branches", "pruning")
+_ALONE = ("ema", "replacing", "augment", "sparsity", "quantization", "exits", "peers", "branches", "pruning", "budget")
 """Keys of `student` that several tasks do not go with."""
 
 MULTITASK = Scheme(

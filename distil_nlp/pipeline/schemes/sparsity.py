@@ -1,0 +1,47 @@
+"""Sparsity: weights of the student become zero in training, by magnitude or movement pruning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distil_nlp.models import load_config
+from distil_nlp.models.empty import empty_encoder
+from distil_nlp.models.linear_layers import encoder_linear_layers
+from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.schemes.alone import check_no_other_models
+from distil_nlp.pipeline.schemes.base import Scheme
+from distil_nlp.pipeline.signal_request import student_request
+from distil_nlp.recipe import Recipe
+from distil_nlp.signals.types import SignalRequest
+from distil_nlp.training.sparsity import SPARSITY, validate_sparsity, validate_widths
+
+if TYPE_CHECKING:
+    from distil_nlp.pipeline.plan import RunPlan
+
+
+def _sentence(recipe: Recipe) -> str:
+    sparsity = builders.sparsity_of(recipe.student)
+    return sparsity.sentence if sparsity else ""
+
+
+def _check(plan: RunPlan) -> None:
+    """Raise UserError for what does not go with sparsity, and for widths that a pattern does not divide.
+
+    The weights are not read, nor is memory taken: the student is a shell of its first layer.
+    """
+    student, teacher = plan.recipe.student, plan.recipe.teacher
+    validate_sparsity(student_request(plan) or SignalRequest(), plan.is_sharded, student.augment is not None)
+    check_no_other_models(student, SPARSITY)
+    sparsity = builders.sparsity_of(student)
+    place = (student.name, student.revision) if student.name else (teacher.name, teacher.revision)
+    try:
+        config = load_config(*place)
+        config.update({**student.config, "num_hidden_layers": 1})
+        shell = empty_encoder(config)
+    except Exception:
+        return  # what is wrong with it is told where it is loaded
+    assert sparsity is not None  # or the recipe would not have the scheme
+    validate_widths(encoder_linear_layers(shell, SPARSITY), sparsity)
+
+
+SPARSE = Scheme("student", "sparsity", "sparsity", None, _sentence, check=_check)
