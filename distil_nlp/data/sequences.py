@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -474,7 +475,9 @@ def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
         return tokenizer
     settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, str | int | bool)}
     sides = (tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names)
-    return [type(tokenizer).__name__, tokenizer.backend_tokenizer.to_str(), settings, sides]
+    of_a_call = {"truncation": None, "padding": None}  # what the call before has set, which the next one sets anew
+    model = {**json.loads(tokenizer.backend_tokenizer.to_str()), **of_a_call}
+    return [type(tokenizer).__name__, json.dumps(model, sort_keys=True), settings, sides]
 
 
 @functools.cache

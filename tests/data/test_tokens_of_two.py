@@ -43,6 +43,7 @@ OPTIONS = {
     "evaluation_splits": ["test"],
     "test_share": 0.1,
     "max_train_rows": None,
+    "share": 1.0,
     "max_evaluation_rows": None,
     "num_proc": 1,
     "label_names": None,

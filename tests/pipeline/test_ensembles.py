@@ -59,7 +59,9 @@ def accuracy(logits, labels):
 def test_each_teacher_is_scored_once_alone_and_left_out(place, monkeypatch, weighting):
     """Prevents scores of another teacher or mixture, a second forward for them, and weights that are not the rows'."""
     predicted, predict = [], StudentRun.predict
-    monkeypatch.setattr(StudentRun, "predict", lambda *args: predicted.append(args[2]) or predict(*args))
+    monkeypatch.setattr(
+        StudentRun, "predict", lambda *args, **kept: predicted.append(args[2]) or predict(*args, **kept)
+    )
     options = [f"teacher.weighting={weighting}", "teacher.mix=probabilities", "teacher.weight=0.5"]
     assert place.run(further(place), *options) == 0
     assert sum(role.startswith("teacher") for role in predicted) == 3
