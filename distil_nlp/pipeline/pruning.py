@@ -49,7 +49,7 @@ _HELD = 512
 
 
 @dataclass
-class Pruner:
+class StudentPruner:
     """Makes what a student is cut from, and repairs the student.
 
     Attributes:

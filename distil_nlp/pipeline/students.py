@@ -32,7 +32,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS
-from distil_nlp.pipeline.pruning import Pruner, Score
+from distil_nlp.pipeline.pruning import Score, StudentPruner
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
@@ -197,7 +197,7 @@ class StudentRun:
             score: returns the scores of a pruned student before it is repaired; None to leave them out.
         """
         set_seed(self.args.seed)  # independent of what was trained before
-        pruner = Pruner(self)
+        pruner = StudentPruner(self)
         cut = pruner.cut(teacher)
         student, report = builders.student_from(self.recipe, teacher, self.tokenizer, self.data.head, cut)
         if cut is not None:

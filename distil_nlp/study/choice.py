@@ -20,9 +20,9 @@ def choice_sentences(rows: Sequence[_Row]) -> list[str]:
     best, compared = best_row(rows), [row for row in rows if row["gain"]]
     if best is None:
         return []
-    alike = [row for row in rows if (gain := row.get("best_over")) and gain["low"] <= 0]
-    told = [f"Best by its mean gain: {row_label(best)}."]
-    if (corrected := best["gain"].get("p_holm")) is not None and len(compared) > 1:
+    alike = [row for row in rows if (over := row.get("best_over")) and over["low"] <= 0]
+    told, gain = [f"Best by its mean gain: {row_label(best)}."], best["gain"]
+    if (corrected := gain.get("p_holm")) is not None and len(compared) > 1:
         told.append(f"Corrected for {len(compared)} comparisons its p is {p_value(corrected)}.")
     if alike:
         told.append(f"Not told apart from it: {_names(alike)}.")
@@ -41,8 +41,10 @@ def _names(rows: Sequence[_Row]) -> str:
 def _cheapest(rows: Sequence[_Row]) -> list[str]:
     """Return which of the best, the first, and its equals took least; nothing where that is the best itself."""
     known = [row for row in rows if row.get("flops")]
-    cheapest = min(known, key=lambda row: row["flops"], default=None)
-    if cheapest is None or cheapest is rows[0] or not rows[0].get("flops"):
+    if rows[0] not in known:
+        return []
+    cheapest = min(known, key=lambda row: row["flops"])
+    if cheapest is rows[0]:
         return []
     share = cheapest["flops"] / rows[0]["flops"]
     return [f"The cheapest of these is {row_label(cheapest)}, at {percent(share, 0)} of its operations."]

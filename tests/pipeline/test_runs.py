@@ -350,7 +350,7 @@ def test_labels_alone_need_labels(place, capsys):
     rows = Dataset.from_dict({"text": place.texts, "label": [None] * len(place.texts)})
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
     rows.to_parquet(place.folder / "data" / "train-00000-of-00001.parquet")
-    assert place.run("evaluation.baselines=[no_distillation]") == 2
+    assert place.run("evaluation.baselines=[no_distillation]", "objective.hard_label=null") == 2
     assert "expected some labelled training rows" in one_line(capsys.readouterr().err)
 
 

@@ -26,7 +26,7 @@ AxisRole = Literal["width", "heads", "biases", "units"]
 
 
 @dataclass(frozen=True)
-class Axis:
+class ParameterAxis:
     """An axis of a parameter.
 
     Attributes:
@@ -40,7 +40,7 @@ class Axis:
     parts: int = 1
 
 
-Axes = dict[str, tuple[Axis | None, ...]]
+Axes = dict[str, tuple[ParameterAxis | None, ...]]
 """A parameter's name → its axes; None for an axis that counts something else, such as words."""
 
 _INTO_HEADS = re.compile(r"\.(query|key|value|[qkv]|[qkv]_lin|(q|k|v|query|key|value|pos|pos_q)_proj|Wqkv|in_proj)\.")
@@ -90,23 +90,23 @@ def units_field(config: PretrainedConfig) -> str:
     return "intermediate_size" if getattr(config, "intermediate_size", None) else "hidden_dim"
 
 
-def _role(old: int, wider: int, taller: int, head: int) -> Axis | None:
+def _role(old: int, wider: int, taller: int, head: int) -> ParameterAxis | None:
     """Return what an axis counts by how much longer it is with one head more, and with more units."""
     if taller != old:
-        return Axis("units", (taller - old) // _MORE_UNITS)
+        return ParameterAxis("units", (taller - old) // _MORE_UNITS)
     if wider == old:
         return None
-    return Axis("biases") if wider - old < head else Axis("width", (wider - old) // head)
+    return ParameterAxis("biases") if wider - old < head else ParameterAxis("width", (wider - old) // head)
 
 
-def _of_heads(roles: list[Axis | None], into_heads: bool, in_block: bool) -> list[Axis | None]:
+def _of_heads(roles: list[ParameterAxis | None], into_heads: bool, in_block: bool) -> list[ParameterAxis | None]:
     """Return the axes of a parameter with those of heads told from those of states."""
     of_width = [axis is not None and axis.role == "width" for axis in roles]
     if into_heads and of_width and of_width[0]:
         assert roles[0] is not None
-        return [Axis("heads", roles[0].parts), *roles[1:]]
+        return [ParameterAxis("heads", roles[0].parts), *roles[1:]]
     if in_block and of_width == [True, True]:  # the projection behind the heads: the others have units on one side
-        return [roles[0], Axis("heads")]
+        return [roles[0], ParameterAxis("heads")]
     return roles
 
 

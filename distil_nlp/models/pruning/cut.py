@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distil_nlp.models.architecture import feed_forward_width, stack_prefixes
-from distil_nlp.models.pruning.axes import Axes, Axis, cannot_cut, units_field
+from distil_nlp.models.pruning.axes import Axes, ParameterAxis, cannot_cut, units_field
 from distil_nlp.models.sentence_encoder import SentenceEncoder
 from distil_nlp.models.student import followers, split_name
 from distil_nlp.models.trial import keeping_random_state, logit_difference
@@ -82,7 +82,7 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
     return smaller.to(model.device).train(model.training)
 
 
-def _places(axis: Axis, kept: Kept, block: int, head: int, size: int) -> Tensor:
+def _places(axis: ParameterAxis, kept: Kept, block: int, head: int, size: int) -> Tensor:
     """Return the places of an axis of a given size that are kept."""
     if axis.role == "heads":
         places = (kept.heads[block][:, None] * head + torch.arange(head)).flatten()

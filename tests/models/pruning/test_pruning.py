@@ -14,8 +14,8 @@ from transformers import (
 from distil_nlp.errors import UserError
 from distil_nlp.models import build_student
 from distil_nlp.models.pruning import (
-    Axis,
     Kept,
+    ParameterAxis,
     check_axes,
     cut_model,
     everything,
@@ -78,7 +78,7 @@ def test_axes_that_are_wrong_are_found():
     """Prevents a check that passes whatever it is given."""
     model = tiny.classifier(2)
     axes = parameter_axes(model)
-    axes["bert.encoder.layer.0.intermediate.dense.weight"] = (None, Axis("width"))
+    axes["bert.encoder.layer.0.intermediate.dense.weight"] = (None, ParameterAxis("width"))
     with pytest.raises(UserError, match="only change places"):
         check_axes(model, axes)
 
