@@ -73,7 +73,7 @@ def test_the_shape_found_fits_and_is_the_best_of_its_trials(name):
 
 def test_a_latency_is_measured_beside_the_teacher():
     """Prevents times of different moments from being compared: no shape is above the whole, and the limit is told."""
-    model = tiny.classifier(3).eval()
+    model = tiny.classifier(3, num_attention_heads=1, intermediate_size=8).eval()
     budget = BudgetSection(latency=1.0, tries=1, length=16)
     found = search_shape(budget, model, importance(model), lambda *_: 0.0)
     assert found["fitting"] == found["shapes"]
