@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -165,7 +165,8 @@ class StudentPruner:
         section, kind = self.section, self.run.data.kind
         assert section is not None
         model.to(self.run.args.device)
-        batches = _Progress(self.batches(model, section.rows), f"importance by {section.importance}")
+        title, hidden = f"importance by {section.importance}", not is_main_process()
+        batches = tqdm(self.batches(model, section.rows), desc=title, unit="batch", disable=hidden)
 
         def loss(batch: Mapping[str, Any]) -> Tensor:
             return drawn_loss(forward_with_signals(model, batch, batch["rows"]).logits, kind, batch)
@@ -203,8 +204,8 @@ class StudentPruner:
             facts["cut"] = score(student)
         for model in (student, cut.whole):
             model.to(self.run.args.device)
-        batches = _Progress(self.batches(cut.whole, facts["rows"]), "repairing the student")
-        facts["repaired_on"] = repair(student, cut.whole, layers, cut.kept.width, batches, _run)
+        batches = self.batches(cut.whole, facts["rows"])
+        facts["repaired_on"] = repair(student, cut.whole, layers, cut.kept.width, batches, _run, _shown)
 
     def batches(self, model: PreTrainedModel, rows: int, seed: int = 0) -> list[dict[str, Any]]:
         """Return batches of training rows, drawn the same way each time; the first ones of a stream."""
@@ -239,14 +240,9 @@ def _giving_logits(model: PreTrainedModel, kind: TaskKind) -> Iterator[None]:
         recorder.remove()
 
 
-class _Progress:
-    """Batches with a progress bar, on the main process."""
-
-    def __init__(self, batches: list[dict[str, Any]], title: str):
-        self.batches, self.title = batches, title
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(tqdm(self.batches, desc=self.title, unit="batch", disable=not is_main_process()))
+def _shown(places: Sequence[Any]) -> Iterable[Any]:
+    """Return projections with a progress bar, on the main process."""
+    return tqdm(places, desc="repairing the student", unit="projection", disable=not is_main_process())
 
 
 def drawn_loss(logits: Tensor, kind: TaskKind, batch: Mapping[str, Any]) -> Tensor:

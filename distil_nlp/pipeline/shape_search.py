@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
@@ -24,7 +25,7 @@ from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, shape_of
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import TaskKind
-from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
 
@@ -116,7 +117,7 @@ def _costs(budget: BudgetSection, whole: PreTrainedModel) -> tuple[dict[Shape, f
         "flops": lambda model: float(forward_flops(model, budget.length)),
     }[name]
     of_teacher = measure(whole)
-    return costs(whole, all_shapes(own), measure, of_teacher), of_teacher
+    return costs(whole, all_shapes(own), measure, of_teacher, _shown), of_teacher
 
 
 def _latencies(
@@ -131,9 +132,14 @@ def _latencies(
         turns.append(found["teacher"])
         return found["student"] / found["teacher"]
 
-    shares = costs(whole, shapes, relative, 1.0)
+    shares = costs(whole, shapes, relative, 1.0, _shown)
     of_teacher = float(torch.tensor(turns).median())
     return {shape: share * of_teacher for shape, share in shares.items()}, of_teacher
+
+
+def _shown(sorts: Sequence[Any]) -> Iterable[Any]:
+    """Return sorts of layers with a progress bar, on the main process."""
+    return tqdm(sorts, desc="measuring what layers cost", unit="sort", disable=not is_main_process())
 
 
 def _limit(budget: BudgetSection, of_teacher: float) -> float:

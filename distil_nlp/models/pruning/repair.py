@@ -77,6 +77,7 @@ def repair(
     width: Tensor,
     batches: Iterable[Batch],
     run: Run,
+    progress: Callable[[Sequence[nn.Linear]], Iterable[nn.Linear]] = iter,
 ) -> int:
     """Fit a student's projections to its teacher's states, in place; return the number of tokens.
 
@@ -87,6 +88,7 @@ def repair(
         width: the teacher's feature for each of the student's.
         batches: of rows, on the models' device.
         run: runs a model on a batch.
+        progress: shows how many of the projections are fitted.
     """
     batches = list(_until(batches, _TOKENS))
     places = _projections(student, parameter_axes(student))
@@ -96,7 +98,7 @@ def repair(
     with undisturbed(teacher), undisturbed(student):
         wanted = _teacher_sums(teacher, theirs, width, batches, run)
         watch = _Sums(student, own)
-        for number, place in enumerate(own):
+        for number, place in enumerate(progress(own)):
             if wanted[0].get(number) is not None:
                 _fit(place, number, watch, wanted, batches, run)
     return sum(int(batch["attention_mask"].sum()) for batch in batches)

@@ -78,18 +78,29 @@ def model_of(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
 Cost = Callable[[PreTrainedModel], float]
 
 
-def costs(model: PreTrainedModel, shapes: Iterable[Shape], cost: Cost, whole: float) -> dict[Shape, float]:
+Sort = tuple[int, int]
+"""Heads and units of each layer."""
+
+
+def costs(
+    model: PreTrainedModel,
+    shapes: Iterable[Shape],
+    cost: Cost,
+    whole: float,
+    progress: Callable[[Sequence[Sort]], Iterable[Sort]] = iter,
+) -> dict[Shape, float]:
     """Return what each shape costs: each layer as much as the next, so that two depths are measured of each sort.
 
     Args:
         model: whole.
         shapes: to be told the cost of.
         cost: of a model.
-        whole: cost of the whole model, below which no shape of fewer parts is taken to be above.
+        whole: cost of the whole model, than which no shape of fewer parts is taken to cost more.
+        progress: shows how many sorts of layers are measured.
     """
     depth, found = model.config.num_hidden_layers, {}
     shapes = list(shapes)
-    for sort in sorted({(shape.heads, shape.units) for shape in shapes}):
+    for sort in progress(sorted({(shape.heads, shape.units) for shape in shapes})):
         first = cost(model_of(model, Shape(1, *sort)))
         layer = (cost(model_of(model, Shape(depth, *sort))) - first) / (depth - 1) if depth > 1 else 0.0
         for shape in shapes:
