@@ -2,9 +2,9 @@
 
 1. Costs: each sort of layer (heads × units) is measured at two depths, all of them beside the teacher in turns.
 2. Of the shapes that fit, those that cannot grow are ordered by how much of the teacher's importance they lose.
-3. The best few are cut, repaired and trained for some steps; the better half goes on with twice the steps, and so on
-   (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943), by the distance of outputs to the teacher's on
-   training rows that they were not trained on. No evaluation row and no label is looked at.
+3. The best few that fit when they are measured themselves are cut, repaired and trained for some steps; the better half
+   goes on with twice the steps, and so on (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943), by the
+   distance of outputs to the teacher's on training rows that were drawn apart. No evaluation row and no label is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import forward_flops, forward_milliseconds
 from distil_nlp.models.pruning import Importance
-from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, shape_of
+from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.logging import get_logger, is_main_process
@@ -69,7 +69,7 @@ def search_shape(
     Raises:
         UserError: if no shape fits.
     """
-    of_shapes, of_teacher = _costs(budget, whole)
+    of_shapes, of_teacher, measure = _costs(budget, whole)
     limit = _limit(budget, of_teacher)
     fitting = [shape for shape, cost in of_shapes.items() if cost <= limit]
     if not fitting:
@@ -78,7 +78,9 @@ def search_shape(
         (Tried(shape, of_shapes[shape], lost_importance(importance, shape)) for shape in largest(fitting)),
         key=lambda one: one.lost,
     )
-    tried = candidates[: budget.tries]
+    tried = _within(limit, candidates, budget.tries, lambda shape: measure(model_of(whole, shape)))
+    if not tried:
+        raise _nothing_fits(budget, of_shapes, of_teacher)
     best = _halved(tried, budget.steps, try_shape)
     name, value = budget.limit
     return {
@@ -93,6 +95,17 @@ def search_shape(
     }
 
 
+def _within(limit: float, candidates: Sequence[Tried], count: int, measure: Callable[[Shape], float]) -> list[Tried]:
+    """Return the first candidates that fit when they are measured themselves, and give them that cost."""
+    found: list[Tried] = []
+    for one in candidates:
+        one.cost = measure(one.shape)
+        found += [one] if one.cost <= limit else []
+        if len(found) == count:
+            break
+    return found
+
+
 def _halved(tried: Sequence[Tried], steps: int, try_shape: Trial) -> Tried:
     """Return the best by successive halving."""
     going = list(tried)
@@ -105,25 +118,26 @@ def _halved(tried: Sequence[Tried], steps: int, try_shape: Trial) -> Tried:
     return going[0]
 
 
-def _costs(budget: BudgetSection, whole: PreTrainedModel) -> tuple[dict[Shape, float], float]:
-    """Return the cost of each shape in the budget's unit, and that of the teacher."""
+_Costs = tuple[dict[Shape, float], float, Callable[[PreTrainedModel], float]]
+"""Cost of each shape, cost of the teacher, and what measures a model's, all in the budget's unit."""
+
+
+def _costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
     name, _ = budget.limit
-    own = shape_of(whole.config)
+    shapes = all_shapes(shape_of(whole.config))
     if name.startswith("latency"):
-        return _latencies(budget, whole, all_shapes(own))
+        return _latencies(budget, whole, shapes)
     measure: Callable[[PreTrainedModel], float] = {
         "parameters": lambda model: float(model.num_parameters()),
         "size_mb": lambda model: 4 * model.num_parameters() / 1e6,
         "flops": lambda model: float(forward_flops(model, budget.length)),
     }[name]
     of_teacher = measure(whole)
-    return costs(whole, all_shapes(own), measure, of_teacher, _shown), of_teacher
+    return costs(whole, shapes, measure, of_teacher, _shown), of_teacher, measure
 
 
-def _latencies(
-    budget: BudgetSection, whole: PreTrainedModel, shapes: Sequence[Shape]
-) -> tuple[dict[Shape, float], float]:
-    """Return the median milliseconds of each shape, and of the teacher: relative to the teacher's in the same turns."""
+def _latencies(budget: BudgetSection, whole: PreTrainedModel, shapes: Sequence[Shape]) -> _Costs:
+    """Return median milliseconds: what a model takes relative to the teacher in the same turns, times the teacher's."""
     turns: list[float] = []
 
     def relative(model: PreTrainedModel) -> float:
@@ -134,7 +148,8 @@ def _latencies(
 
     shares = costs(whole, shapes, relative, 1.0, _shown)
     of_teacher = float(torch.tensor(turns).median())
-    return {shape: share * of_teacher for shape, share in shares.items()}, of_teacher
+    of_shapes = {shape: share * of_teacher for shape, share in shares.items()}
+    return of_shapes, of_teacher, lambda model: relative(model) * of_teacher
 
 
 def _shown(sorts: Sequence[Any]) -> Iterable[Any]:

@@ -477,7 +477,7 @@ class TriedShape(Block):
     layers: int = described("Depth.")
     heads: int = described("Attention heads of a layer.")
     units: int = described("Feed-forward units of a layer.")
-    cost: float = described("In the budget's unit.")
+    cost: float = described("In the budget's unit; of those that were tried, measured by themselves.")
     lost: float = described("Importance of the teacher's parts that it lacks.")
     distances: list[float] = described(
         "Mean distance of its outputs to the teacher's on training rows after each round of trial steps: KL in nats, "

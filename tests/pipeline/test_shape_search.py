@@ -7,6 +7,7 @@ from transformers import AutoModelForSequenceClassification
 from distil_nlp.errors import UserError
 from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
+from distil_nlp.pipeline import shape_search
 from distil_nlp.pipeline.shape_search import output_distance, search_shape
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import KINDS
@@ -80,6 +81,21 @@ def test_a_latency_is_measured_beside_the_teacher():
     assert found["chosen"]["layers"] == 3
     assert found["budget"]["unit"] == "ms"
     assert found["teacher_cost"] > 0
+
+
+def test_a_shape_that_does_not_keep_its_promise_is_passed_over(monkeypatch):
+    """Prevents a student above its budget, where two depths did not tell the cost of others."""
+    model = tiny.classifier(3)
+    monkeypatch.setattr(
+        shape_search, "forward_flops", lambda one, _: one.num_parameters() * one.config.num_hidden_layers**2
+    )
+    limit = 0.3 * model.num_parameters() * 9
+    found = search_shape(BudgetSection(flops=0.3, tries=1), model, importance(model), lambda *_: 0.0)
+    passed = [one for one in found["candidates"] if one["cost"] > limit]
+    chosen = found["chosen"]
+    student = model_of(model, Shape(chosen["layers"], chosen["heads"], chosen["units"]))
+    assert chosen["cost"] == student.num_parameters() * chosen["layers"] ** 2 <= limit
+    assert all(one["lost"] <= chosen["lost"] for one in passed)
 
 
 def test_a_budget_that_nothing_fits_tells_the_least():
