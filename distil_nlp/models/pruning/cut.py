@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +65,7 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
     with torch.no_grad():
         for name, parameter in smaller.named_parameters():
             if name not in parameters:
-                continue  # the layer that brings a narrower student's vectors to their length
+                continue  # see `_spread`
             block, value = split_name(name, prefixes)[1] or 0, parameters[name]
             for dim, axis in enumerate(axes[name]):
                 if axis is not None:
@@ -74,12 +74,23 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
             if value.shape != parameter.shape:
                 raise cannot_cut(model, f"{name} of shape {tuple(parameters[name].shape)}")
             parameter.copy_(value)
+    _spread(smaller, parameters, kept.width)
     own = dict(model.named_buffers())
     for name, buffer in smaller.named_buffers():
         if name in own and own[name].shape == buffer.shape:
             buffer.copy_(own[name])
     smaller.tie_weights()
     return smaller.to(model.device).train(model.training)
+
+
+def _spread(smaller: PreTrainedModel, parameters: Mapping[str, Tensor], width: Tensor) -> None:
+    """Let the layer that brings a narrower encoder's vectors to their length put each feature where it was."""
+    if not isinstance(smaller, SentenceEncoder) or smaller.dense is None or "dense.weight" in parameters:
+        return
+    with torch.no_grad():
+        smaller.dense.weight.copy_(torch.eye(smaller.dense.out_features)[:, width])
+        if smaller.dense.bias is not None:
+            smaller.dense.bias.zero_()
 
 
 def _places(axis: ParameterAxis, kept: Kept, block: int, head: int, size: int) -> Tensor:

@@ -26,6 +26,7 @@ from distil_nlp.models.pruning import (
 )
 from distil_nlp.models.trial import logit_difference, trial_batch
 from tests.helpers import tiny
+from tests.helpers.sentences import sentence_encoder
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}
 SIZES |= {"intermediate_size": 48, "hidden_dim": 48, "max_position_embeddings": 64, "embedding_size": 32}
@@ -255,3 +256,19 @@ def test_a_head_on_words_is_cut_too():
     smaller = cut_model(model, axes, Kept(torch.arange(8), [torch.tensor([0])] * 2, [torch.arange(64)] * 2))
     assert smaller.get_output_embeddings().weight is smaller.get_input_embeddings().weight
     assert smaller(**trial_batch(smaller)).logits.shape[-1] == model.config.vocab_size
+
+
+def test_a_narrower_vector_has_its_features_where_the_teacher_has_them():
+    """Prevents a narrower sentence encoder whose vectors start at random beside its teacher's."""
+    model = sentence_encoder(2).eval()
+    axes = parameter_axes(model)
+    check_axes(model, axes)
+    width = torch.arange(1, 32, 2)
+    smaller = cut_model(model, axes, Kept(width, [torch.tensor([0, 3])] * 2, [torch.arange(64)] * 2))
+    vectors = smaller(**trial_batch(smaller)).logits
+    assert vectors.shape == (3, 32)
+    assert vectors[:, ::2].abs().max() == 0
+    assert vectors[:, 1::2].abs().min() > 0
+    student, report = build_student(smaller, [0, 1])
+    assert not report.new
+    assert torch.equal(student.dense.weight, smaller.dense.weight)
