@@ -85,6 +85,8 @@ def test_sigterm_stops_all_and_is_waited_for(tmp_path, receiver):
 def test_ctrl_c_stops_all(tmp_path):
     """Prevents processes that go on training when the terminal has its prompt back."""
     saved = tmp_path / "saved"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     with pytest.raises(KeyboardInterrupt):
         list(run_jobs([job(tmp_path, "told", "save_first", [str(saved), str(os.getpid()), "SIGINT"])], 2))
+    signal.signal(signal.SIGINT, before)
     assert saved.exists()
