@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -56,11 +56,11 @@ def parameter_axes(model: PreTrainedModel) -> Axes:
     """
     config: PretrainedConfig = model.config
     found: Axes = {}
-    head, units = head_width(config), feed_forward_width(config)
+    head, units = head_width(config), feed_forward_width(config) or 0
+    width, heads = config.hidden_size, config.num_attention_heads
     try:
-        more = {"hidden_size": config.hidden_size + head, "num_attention_heads": config.num_attention_heads + 1}
-        wider = _shapes(model, followers(config, more) | more)
-        taller = _shapes(model, {units_field(config): units + _MORE_UNITS}) if units else {}
+        wider = _shapes(model, width + head, heads + 1, units)
+        taller = _shapes(model, width, heads, units + _MORE_UNITS) if units else {}
     except (UserError, AttributeError, *IMPOSSIBLE) as error:
         raise cannot_cut(model, f"a model of one head more that cannot be made ({error})") from error
     prefixes = stack_prefixes(model)
@@ -76,18 +76,22 @@ def parameter_axes(model: PreTrainedModel) -> Axes:
     return found
 
 
-def _shapes(model: PreTrainedModel, changes: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the same model with a changed configuration."""
-    config = copy.deepcopy(model.config)
-    for name, value in changes.items():
-        setattr(config, name, value)
+def _shapes(model: PreTrainedModel, width: int, heads: int, units: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the same model of other sizes."""
+    config = resized(model.config, width, heads, units)
     with quiet_transformers(), no_init_weights(), torch.device("meta"):
         return {name: tuple(value.shape) for name, value in type(model)._from_config(config).named_parameters()}
 
 
-def units_field(config: PretrainedConfig) -> str:
-    """Return the name of the field with the number of feed-forward units."""
-    return "intermediate_size" if getattr(config, "intermediate_size", None) else "hidden_dim"
+def resized(config: PretrainedConfig, width: int, heads: int, units: int) -> PretrainedConfig:
+    """Return a configuration with another width of the states, number of heads, and of feed-forward units."""
+    other, changes = copy.deepcopy(config), {"hidden_size": width, "num_attention_heads": heads}
+    if changes != {name: getattr(config, name) for name in changes}:
+        for name, value in (followers(config, changes) | changes).items():
+            setattr(other, name, value)
+    if units != (feed_forward_width(config) or 0):
+        setattr(other, "intermediate_size" if getattr(config, "intermediate_size", None) else "hidden_dim", units)
+    return other
 
 
 def _role(old: int, wider: int, taller: int, head: int) -> ParameterAxis | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distil_nlp.models.architecture import feed_forward_width, stack_prefixes
-from distil_nlp.models.pruning.axes import Axes, ParameterAxis, cannot_cut, units_field
+from distil_nlp.models.pruning.axes import Axes, ParameterAxis, cannot_cut, resized
 from distil_nlp.models.sentence_encoder import SentenceEncoder
-from distil_nlp.models.student import followers, split_name
+from distil_nlp.models.student import split_name
 from distil_nlp.models.trial import keeping_random_state, logit_difference
 from distil_nlp.models.widening import head_width
 
@@ -51,14 +50,7 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
         axes: of its parameters, see `parameter_axes`.
         kept: as many heads as the width has room for, and as many of heads and units in each block.
     """
-    config = copy.deepcopy(model.config)
-    changes = {"hidden_size": len(kept.width), "num_attention_heads": len(kept.heads[0])}
-    if changes == {name: getattr(config, name) for name in changes}:
-        changes = {}
-    for name, value in (followers(config, changes) | changes).items():
-        setattr(config, name, value)
-    if len(kept.units[0]) != (feed_forward_width(config) or 0):
-        setattr(config, units_field(config), len(kept.units[0]))
+    config = resized(model.config, len(kept.width), len(kept.heads[0]), len(kept.units[0]))
     with keeping_random_state(model.device):
         smaller = type(model)._from_config(config, dtype=model.dtype)
     head, prefixes, parameters = head_width(model.config), stack_prefixes(model), dict(model.named_parameters())
@@ -66,7 +58,8 @@ def cut_model(model: PreTrainedModel, axes: Axes, kept: Kept) -> PreTrainedModel
         for name, parameter in smaller.named_parameters():
             if name not in parameters:
                 continue  # see `_spread`
-            block, value = split_name(name, prefixes)[1] or 0, parameters[name]
+            block = split_name(name, prefixes)[1] or 0
+            value: Tensor = parameters[name]
             for dim, axis in enumerate(axes[name]):
                 if axis is not None:
                     places = _places(axis, kept, block, head, value.shape[dim])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.models.architecture import feed_forward_width
-from distil_nlp.models.pruning.axes import units_field
+from distil_nlp.models.pruning.axes import resized
 from distil_nlp.models.pruning.importance import Importance
-from distil_nlp.models.student import followers, set_depth
+from distil_nlp.models.student import set_depth
 from distil_nlp.models.widening import head_width
 
 _SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
@@ -50,22 +49,23 @@ def kept_units(share: float, units: int) -> int:
     return units if share >= 1 or not units else max(round(share * units / multiple), 1) * multiple
 
 
+def kept_heads(share: float, heads: int) -> int:
+    """Return how many heads a fraction of them is."""
+    return max(round(share * heads), 1)
+
+
 def all_shapes(whole: Shape) -> list[Shape]:
     """Return the shapes that are looked at, the whole one included."""
-    heads = sorted({max(round(share * whole.heads), 1) for share in _SHARES})
+    heads = sorted({kept_heads(share, whole.heads) for share in _SHARES})
     units = sorted({kept_units(share, whole.units) for share in _SHARES})
     return [Shape(depth, h, u) for depth in range(1, whole.layers + 1) for h in heads for u in units]
 
 
 def config_of(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
     """Return the configuration of a model of a shape, whose layers are the first ones."""
-    smaller = copy.deepcopy(config)
-    if shape.heads != config.num_attention_heads:
-        changes = {"hidden_size": shape.heads * head_width(config), "num_attention_heads": shape.heads}
-        for name, value in (followers(config, changes) | changes).items():
-            setattr(smaller, name, value)
-    if shape.units != (feed_forward_width(config) or 0):
-        setattr(smaller, units_field(config), shape.units)
+    is_whole = shape.heads == config.num_attention_heads
+    width = config.hidden_size if is_whole else shape.heads * head_width(config)
+    smaller = resized(config, width, shape.heads, shape.units)
     set_depth(smaller, shape.layers, list(range(shape.layers)))
     return smaller
 
@@ -107,11 +107,6 @@ def costs(
             if (shape.heads, shape.units) == sort:
                 found[shape] = min(first + (shape.layers - 1) * max(layer, 0.0), whole)
     return found
-
-
-def parameters(model: PreTrainedModel) -> float:
-    """Return the number of a model's parameters."""
-    return float(model.num_parameters())
 
 
 def lost_importance(importance: Importance, shape: Shape, chosen: Sequence[int] | None = None) -> float:

@@ -20,7 +20,7 @@ from distil_nlp.models.pruning import (
     parameter_axes,
     shares_heads,
 )
-from distil_nlp.models.pruning.shapes import Shape, kept_units, top
+from distil_nlp.models.pruning.shapes import Shape, kept_heads, kept_units, top
 from distil_nlp.models.student import LayerChoice
 from distil_nlp.models.widening import head_width
 from distil_nlp.recipe.sections import PruningSection, StudentSection
@@ -168,7 +168,7 @@ def _kept(whole: PreTrainedModel, axes: Axes, importance: Importance | None, siz
 
 def _sizes(pruning: PruningSection, config: PretrainedConfig) -> tuple[int, int]:
     """Return the numbers of heads and feed-forward units that stay."""
-    heads = max(round(pruning.width * config.num_attention_heads), 1)
+    heads = kept_heads(pruning.width, config.num_attention_heads)
     return heads, kept_units(pruning.feed_forward, feed_forward_width(config) or 0)
 
 
