@@ -337,3 +337,9 @@ def _labelled(batch: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     labels = batch["labels"].numpy()
     known = ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels != -100
     return known.reshape(*shape, -1).all(-1)
+
+
+def sample_rows(rows: Any, count: int, seed: int = 0) -> Any:
+    """Return at most so many rows of a dataset in their order, drawn the same way each time."""
+    chosen = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
+    return rows.select(np.sort(chosen))

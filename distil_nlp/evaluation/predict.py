@@ -72,8 +72,7 @@ def predict(
     recorder = Recorder(model, SignalRequest(logits=True), head_rows=kind.level == "token")
     was_training = model.training
     model.to(device).eval()  # type: ignore[arg-type]  # transformers wraps `to` without its types
-    names = frozenset({kind.label_rows})
-    collate = RowCollator(collator, RowSets(kind, names, names), forward_arguments(model) | kind.columns)
+    collate = scoring_collator(model, kind, collator)
     outputs = {}
     for name, rows in splits.items():
         order = longest_first(rows)
@@ -83,6 +82,12 @@ def predict(
     recorder.remove()
     model.train(was_training)
     return outputs
+
+
+def scoring_collator(model: PreTrainedModel, kind: TaskKind, collator: Callable) -> RowCollator:
+    """Return a collator of batches for the outputs that a kind of task is scored by."""
+    names = frozenset({kind.label_rows})
+    return RowCollator(collator, RowSets(kind, names, names), forward_arguments(model) | kind.columns)
 
 
 def longest_first(rows: Any) -> np.ndarray:

@@ -12,9 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import send_to_device, set_seed
 from safetensors.torch import load_file, save_file
@@ -24,15 +22,17 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from distil_nlp.data.fingerprint import hash_json, hash_model
-from distil_nlp.data.row_sets import RowCollator, RowSets
+from distil_nlp.data.row_sets import sample_rows
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.predict import scoring_collator
 from distil_nlp.models import StudentReport
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.pruning import Importance, measure_importance, parameter_axes, repair
 from distil_nlp.models.pruning.shapes import Shape
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.outputs import drawn_loss, output_distance
 from distil_nlp.pipeline.planning.step_probe import few_steps
-from distil_nlp.pipeline.shape_search import Trial, output_distance, search_shape
+from distil_nlp.pipeline.shape_search import Trial, search_shape
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.reporting.pruning import pruning_sentence, search_sentence
 from distil_nlp.signals.recorder import Recorder
@@ -68,9 +68,8 @@ class StudentPruner:
         if self.section is None:
             return None
         whole = builders.with_vocabulary(self.run.recipe, ensemble_members(teacher)[0], self.run.tokenizer)
-        any_parts = builders.cut_from(section, whole, None)  # which shows whether the model can be cut
         if section.budget is None and section.layers == "random":
-            return any_parts
+            return builders.cut_from(section, whole, None)
         importance = self.importance(whole)
         shape = None if section.budget is None else self.shape(section.budget, teacher, whole, importance)
         return builders.cut_from(section, whole, importance, shape)
@@ -104,8 +103,8 @@ class StudentPruner:
 
     def _trial(self, teacher: PreTrainedModel, whole: PreTrainedModel, importance: Importance) -> Trial:
         """Return what trains a shape for some steps, and measures how far it is from the teacher then."""
-        run, kind = self.run, self.run.data.kind
-        held = self.batches(whole, _HELD, seed=1)
+        run, held = self.run, list(self.batches(whole, _HELD, seed=1))
+        wanted = self._logits(whole, held)
 
         def try_shape(shape: Shape, steps: int) -> float:
             set_seed(run.args.seed)
@@ -117,24 +116,24 @@ class StudentPruner:
                 args = few_steps(run.args, folder, steps, run.args.per_device_train_batch_size)
                 short = replace(run, args=args, objective=copy.deepcopy(run.objective), probe=None)
                 short.trainer(student, teacher).train()
-            return self._distance(student, whole, held, kind)
+            return self._distance(student, wanted, held)
 
         return try_shape
 
-    @torch.no_grad()
-    def _distance(
-        self, student: PreTrainedModel, whole: PreTrainedModel, batches: list[dict[str, Any]], kind: TaskKind
-    ) -> float:
+    def _distance(self, student: PreTrainedModel, wanted: list[Tensor], batches: list[dict[str, Any]]) -> float:
         """Return the mean distance of a student's outputs to the teacher's."""
-        total, rows, logits = 0.0, 0, []
-        for model in (student, whole):
-            model.to(self.run.args.device).eval()
-            with _giving_logits(model, kind):
-                logits.append([forward_with_signals(model, batch, batch["rows"]).logits for batch in batches])
-        for own, theirs, batch in zip(*logits, batches, strict=True):
-            total += float(output_distance(own, theirs, kind, batch))
-            rows += len(own)
-        return total / max(rows, 1)
+        found = self._logits(student, batches)
+        distances = [
+            float(output_distance(own, theirs, self.run.data.kind, batch))
+            for own, theirs, batch in zip(found, wanted, batches, strict=True)
+        ]
+        return sum(distances) / max(sum(map(len, found)), 1)
+
+    @torch.no_grad()
+    def _logits(self, model: PreTrainedModel, batches: list[dict[str, Any]]) -> list[Tensor]:
+        model.to(self.run.args.device).eval()
+        with _giving_logits(model, self.run.data.kind):
+            return [forward_with_signals(model, batch, batch["rows"]).logits for batch in batches]
 
     def importance(self, model: PreTrainedModel) -> Importance:
         """Return the importance of a model's parts: from disk, or measured by the first process and kept there."""
@@ -164,9 +163,10 @@ class StudentPruner:
     def _measured(self, model: PreTrainedModel, seed: int) -> Importance:
         section, kind = self.section, self.run.data.kind
         assert section is not None
+        builders.cut_from(self.run.recipe.student, model, None)  # which shows whether the model can be cut
         model.to(self.run.args.device)
         title, hidden = f"importance by {section.importance}", not is_main_process()
-        batches = tqdm(self.batches(model, section.rows), desc=title, unit="batch", disable=hidden)
+        batches = tqdm(list(self.batches(model, section.rows)), desc=title, unit="batch", disable=hidden)
 
         def loss(batch: Mapping[str, Any]) -> Tensor:
             return drawn_loss(forward_with_signals(model, batch, batch["rows"]).logits, kind, batch)
@@ -207,21 +207,14 @@ class StudentPruner:
         batches = self.batches(cut.whole, facts["rows"])
         facts["repaired_on"] = repair(student, cut.whole, layers, cut.kept.width, batches, _run, _shown)
 
-    def batches(self, model: PreTrainedModel, rows: int, seed: int = 0) -> list[dict[str, Any]]:
-        """Return batches of training rows, drawn the same way each time; the first ones of a stream."""
-        data, kind, args = self.run.data, self.run.data.kind, self.run.args
-        names = frozenset({kind.label_rows})
-        collate = RowCollator(data.scored_by, RowSets(kind, names, names), forward_arguments(model) | kind.columns)
-        drawn = _drawn(data.split.train, rows, seed)
-        loader: Any = DataLoader(drawn, batch_size=args.per_device_eval_batch_size, collate_fn=collate)
-        return [send_to_device(batch, args.device) for batch in loader]
-
-
-def _drawn(rows: Any, count: int, seed: int) -> Any:
-    if not hasattr(rows, "select") or not hasattr(rows, "__len__"):
-        return list(islice(rows, count))
-    chosen = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
-    return rows.select(np.sort(chosen))
+    def batches(self, model: PreTrainedModel, rows: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield batches of training rows, drawn the same way each time; the first ones of a stream."""
+        data, args = self.run.data, self.run.args
+        collate = scoring_collator(model, data.kind, data.scored_by)
+        train: Any = data.split.train
+        drawn: Any = sample_rows(train, rows, seed) if hasattr(train, "select") else list(islice(train, rows))
+        for batch in DataLoader(drawn, batch_size=args.per_device_eval_batch_size, collate_fn=collate):
+            yield send_to_device(batch, args.device)
 
 
 def _run(model: PreTrainedModel, batch: Mapping[str, Any]) -> None:
@@ -243,31 +236,3 @@ def _giving_logits(model: PreTrainedModel, kind: TaskKind) -> Iterator[None]:
 def _shown(places: Sequence[Any]) -> Iterable[Any]:
     """Return projections with a progress bar, on the main process."""
     return tqdm(places, desc="repairing the student", unit="projection", disable=not is_main_process())
-
-
-def drawn_loss(logits: Tensor, kind: TaskKind, batch: Mapping[str, Any]) -> Tensor:
-    """Return the sum over rows of −log p(y) of outputs y that are drawn from a model's own, up to a constant.
-
-    Of numbers, scores and vectors f, p is normal around f with variance 1.
-
-    Args:
-        logits: as signals have them: (rows, classes), (rows, 1), (rows, length), or (rows, seq, 2) of spans.
-        kind: of the task.
-        batch: for the positions of spans.
-    """
-    logits = logits.float()
-    if kind.output == "spans":
-        hidden = ~batch["attention_mask"].bool()[..., None]
-        both = logits.masked_fill(hidden, float("-inf")).transpose(1, 2).flatten(0, 1)
-        return _cross_entropy(both)
-    if kind.output == "distribution":
-        return _cross_entropy(logits)
-    if kind.output == "labels":
-        drawn = torch.bernoulli(logits.detach().sigmoid())
-        return F.binary_cross_entropy_with_logits(logits, drawn, reduction="sum")
-    return (logits * torch.randn_like(logits)).sum()
-
-
-def _cross_entropy(logits: Tensor) -> Tensor:
-    drawn = torch.multinomial(logits.detach().softmax(-1), 1).squeeze(-1)
-    return F.cross_entropy(logits, drawn, reduction="sum")

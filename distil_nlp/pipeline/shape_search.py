@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -24,7 +22,6 @@ from distil_nlp.evaluation.efficiency import forward_flops, forward_milliseconds
 from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.recipe.sections import BudgetSection
-from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.logging import get_logger, is_main_process
 
 logger = get_logger(__name__)
@@ -177,26 +174,3 @@ def _nothing_fits(budget: BudgetSection, of_shapes: Mapping[Shape, float], of_te
         why="no shape fits",
         fix=fix,
     )
-
-
-def output_distance(student: Tensor, teacher: Tensor, kind: TaskKind, batch: Mapping[str, Any]) -> Tensor:
-    """Return the sum over rows of the KL from the teacher's outputs to the student's, or of squared differences.
-
-    Args:
-        student, teacher: logits as signals have them.
-        kind: of the task.
-        batch: for the positions of spans.
-    """
-    student, teacher = student.float(), teacher.float()
-    if kind.output == "spans":
-        hidden = ~batch["attention_mask"].bool()[..., None]
-        low = torch.finfo(torch.float32).min / 2
-        student, teacher = (one.masked_fill(hidden, low).transpose(1, 2).flatten(0, 1) for one in (student, teacher))
-    if kind.output in ("spans", "distribution"):
-        return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)
-    if kind.output == "labels":
-        p = teacher.sigmoid()
-        return F.binary_cross_entropy_with_logits(student, p, reduction="sum") - F.binary_cross_entropy_with_logits(
-            teacher, p, reduction="sum"
-        )
-    return F.mse_loss(student, teacher, reduction="sum")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distil_nlp.data import TransferSet
+from distil_nlp.data.row_sets import sample_rows
 from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.metrics import metrics_of
 from distil_nlp.evaluation.predict import Outputs
@@ -23,8 +24,7 @@ def sample_of_training_rows(data: TransferSet) -> Any:
     rows = data.labelled()
     if not hasattr(rows, "select") or not hasattr(rows, "__len__"):
         return None
-    chosen = np.random.default_rng(0).choice(len(rows), min(_ROWS, len(rows)), replace=False)
-    return rows.select(np.sort(chosen))
+    return sample_rows(rows, _ROWS)
 
 
 def mean_loss(task: str, outputs: Outputs) -> float | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from distil_nlp.pipeline.pruning import drawn_loss
+from distil_nlp.pipeline.outputs import drawn_loss
 from distil_nlp.tasks import KINDS
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place

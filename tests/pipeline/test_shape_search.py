@@ -8,7 +8,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.pipeline import shape_search
-from distil_nlp.pipeline.shape_search import output_distance, search_shape
+from distil_nlp.pipeline.outputs import output_distance
+from distil_nlp.pipeline.shape_search import search_shape
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import KINDS
 from tests.helpers import tiny

@@ -36,7 +36,7 @@ from distil_nlp.pipeline.builders.teacher import (
 )
 from distil_nlp.pipeline.builders.tokenizers import tokenizers_of
 from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
-from distil_nlp.pipeline.builders.vocabulary import vocabulary_of, with_vocabulary
+from distil_nlp.pipeline.builders.vocabulary import starting_model, vocabulary_of, with_vocabulary
 
 __all__ = [
     "DEFAULT_SEED",
@@ -62,6 +62,7 @@ __all__ = [
     "single_teachers",
     "source_of",
     "sparsity_of",
+    "starting_model",
     "student_from",
     "task_of",
     "teacher_cache",

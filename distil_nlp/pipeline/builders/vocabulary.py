@@ -42,7 +42,9 @@ def vocabulary_of(recipe: Recipe) -> Vocabulary | None:
     if section is None:
         return None
     columns, configuration = tuple(task.text_columns or ("text",)), configuration_of(recipe, task)
-    return _made(_start(recipe), section.keep, section.coverage, recipe.data.model_dump_json(), columns, configuration)
+    return _made(
+        starting_model(recipe), section.keep, section.coverage, recipe.data.model_dump_json(), columns, configuration
+    )
 
 
 @lru_cache(maxsize=4)  # counting takes minutes where the corpus is large
@@ -80,7 +82,7 @@ def _made(
     return Vocabulary(small, facts)
 
 
-def _start(recipe: Recipe) -> tuple[str, str | None]:
+def starting_model(recipe: Recipe) -> tuple[str, str | None]:
     """Return name and revision of the model that the student starts from."""
     student, teacher = recipe.student, recipe.teacher
     return (student.name, student.revision) if student.name else (teacher.name, teacher.revision)
@@ -90,4 +92,4 @@ def with_vocabulary(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTraine
     """Return a model that knows the words of the student's tokenizer; itself where the student has all of them."""
     if recipe.student.vocabulary is None:
         return model
-    return cut_embeddings(model, kept_ids(load_tokenizer(*_start(recipe)), tokenizer))
+    return cut_embeddings(model, kept_ids(load_tokenizer(*starting_model(recipe)), tokenizer))

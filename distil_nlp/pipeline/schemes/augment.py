@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from distil_nlp.models import load_config
 from distil_nlp.models.architecture import feed_forward_layers, layer_stack
 from distil_nlp.models.empty import empty_encoder
+from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.netaug import NETAUG, NetAug, validate_netaug
@@ -25,10 +26,10 @@ def _check(plan: RunPlan) -> None:
 
     The weights are not read, nor is memory taken: the student is a shell of its first layer.
     """
-    student, teacher = plan.recipe.student, plan.recipe.teacher
+    student = plan.recipe.student
     joint = student.exits or student.peers or student.branches
     validate_netaug(plan.args, plan.is_sharded, joint is not None)
-    place = (student.name, student.revision) if student.name else (teacher.name, teacher.revision)
+    place = builders.starting_model(plan.recipe)
     try:
         config = load_config(*place)
         config.num_hidden_layers = 1

@@ -29,11 +29,11 @@ def _check(plan: RunPlan) -> None:
 
     The weights are not read, nor is memory taken: the student is a shell of its first layer.
     """
-    student, teacher = plan.recipe.student, plan.recipe.teacher
+    student = plan.recipe.student
     validate_sparsity(student_request(plan) or SignalRequest(), plan.is_sharded, student.augment is not None)
     check_no_other_models(student, SPARSITY)
     sparsity = builders.sparsity_of(student)
-    place = (student.name, student.revision) if student.name else (teacher.name, teacher.revision)
+    place = builders.starting_model(plan.recipe)
     try:
         config = load_config(*place)
         config.update({**student.config, "num_hidden_layers": 1})
