@@ -1,11 +1,12 @@
 """Masked language modelling with two vocabularies: common words, blocks that both read, and masks of the same words."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers import models as tokenizer_models
@@ -113,6 +114,7 @@ DOCUMENTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 @given(DOCUMENTS, st.integers(4, 24), st.sampled_from([WORDPIECE, BYTES, UNIGRAM]))
 def test_blocks_of_one_tokenizer_twice_are_the_plain_ones(documents, max_length, tokenizer):
     """Prevents blocks that end elsewhere, and words of other tokens, than where there is one tokenizer."""
+    assume(not shares_characters(tokenizer, documents))
     vocabulary = CommonVocabulary.of(tokenizer, tokenizer)
     both = pack_alike({"text": documents}, [tokenizer] * 2, vocabulary, "text", max_length)
     plain = pack({"text": documents}, tokenizer, "text", max_length)
@@ -122,12 +124,16 @@ def test_blocks_of_one_tokenizer_twice_are_the_plain_ones(documents, max_length,
     ):
         assert own.tolist() == other.tolist()
         assert (np.diff(words) != 0).tolist() == (np.diff(wanted) != 0).tolist()
-    found = [both[name] for name in ("partner_starts", "partner_stops", "partners")]
-    for starts, stops, partners in zip(*found, strict=True):
-        places, alone = np.arange(len(starts)), stops - starts == 1
-        assert ((starts <= places) & (places < stops)).all()  # two tokens may share a character, such as İ
-        assert (partners == places)[alone].all()
-        assert alone.all() or "İ" in "".join(documents)
+    for own, starts, partners in zip(both["input_ids"], both["partner_starts"], both["partners"], strict=True):
+        assert starts.tolist() == list(range(len(own)))
+        assert partners.tolist() == list(range(len(own)))
+
+
+def shares_characters(tokenizer, documents):
+    """Whether two SentencePiece tokens are of one character, such as i and dot of İ: no block ends in between."""
+    offsets = tokenizer(documents, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    pairs = [pair for one in offsets for pair in itertools.pairwise(one)]
+    return tokenizer is UNIGRAM and any(after[0] < before[1] for before, after in pairs)
 
 
 @settings(max_examples=50, deadline=None)
