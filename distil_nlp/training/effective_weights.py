@@ -11,6 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distil_nlp.errors import UserError
+
+
+def refuse_beside(where: str, found: Mapping[str, tuple[bool, str, str]]) -> None:
+    """Raise UserError for what does not go together with a change of the student's weights.
+
+    Args:
+        where: the recipe's key of the change.
+        found: what does not go with it → whether it is used, why it does not, and what to do.
+    """
+    for got, (is_used, why, fix) in found.items():
+        if is_used:
+            raise UserError(where, "a student that trains without it", got, why=why, fix=fix)
+
 
 class LinearChange:
     """A change of what linear layers compute: of their weights, their inputs, or both; the base changes nothing."""

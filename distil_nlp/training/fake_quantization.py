@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
-from distil_nlp.training.effective_weights import LinearChange
+from distil_nlp.training.effective_weights import LinearChange, refuse_beside
 
 QUANTIZATION = "student.quantization"
 
@@ -198,6 +198,4 @@ def validate_quantization(is_sharded: bool, is_widened: bool) -> None:
         "FSDP or DeepSpeed": (is_sharded, "a scale is of a whole row of a matrix", "use DDP"),
         "student.augment": (is_widened, "its further units would not be rounded", "leave one of the two out"),
     }
-    for got, (is_used, why, fix) in found.items():
-        if is_used:
-            raise UserError(QUANTIZATION, "a student that trains without it", got, why=why, fix=fix)
+    refuse_beside(QUANTIZATION, found)

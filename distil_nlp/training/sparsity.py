@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from distil_nlp.errors import UserError
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.signals.types import SignalRequest
-from distil_nlp.training.effective_weights import LinearChange
+from distil_nlp.training.effective_weights import LinearChange, refuse_beside
 
 SPARSITY = "student.sparsity"
 PRUNING_SCORES = "pruning_scores"
@@ -319,6 +319,4 @@ def validate_sparsity(request: SignalRequest, is_sharded: bool, is_widened: bool
         "student.augment": (is_widened, "that is for students that have too few weights", "leave one of the two out"),
         "objective.weights_mse": (bool(request.weights), "it would fill the zeros again", "leave one of the two out"),
     }
-    for got, (is_used, why, fix) in found.items():
-        if is_used:
-            raise UserError(SPARSITY, "a student that trains without it", got, why=why, fix=fix)
+    refuse_beside(SPARSITY, found)

@@ -35,8 +35,13 @@ def _trained() -> str:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of some 300 tokens, with RoBERTa's special tokens and inputs."""
+    return with_special_tokens(Tokenizer.from_str(_trained()))
+
+
+def with_special_tokens(built: Tokenizer) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with RoBERTa's special tokens and inputs."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained()),
+        tokenizer_object=built,
         bos_token="<s>",
         cls_token="<s>",
         eos_token="</s>",

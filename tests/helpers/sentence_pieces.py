@@ -5,7 +5,8 @@ import string
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+from tests.helpers.byte_pairs import SPECIALS, with_special_tokens
+
 WORDS = ("▁the", "▁a", "▁cat", "▁dog", "▁walk", "▁play", "▁fi", "▁s", "ing", "ed", "see")
 LETTERS = ("▁", *string.ascii_letters, *".,?'")
 
@@ -21,14 +22,4 @@ def tokenizer() -> PreTrainedTokenizerFast:
     built.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=built,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    return with_special_tokens(built)

@@ -172,3 +172,8 @@ class StopAt(TrainerCallback):
 
 def curve(trained: DistillationTrainer, name: str = "loss") -> list[float]:
     return [entry[name] for entry in trained.state.log_history if "loss" in entry and name in entry]
+
+
+def weights(trained: DistillationTrainer) -> dict[str, Any]:
+    """Return copies of all weights of a trained student, as it leaves."""
+    return {name: weight.detach().clone() for name, weight in trained.detach().named_parameters()}

@@ -21,7 +21,7 @@ from distil_nlp.training.fake_quantization import (
 from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.sparsity import Sparsity
 from tests.helpers import tiny
-from tests.helpers.training import StopAt, curve, task_rows, trainer
+from tests.helpers.training import StopAt, curve, task_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients
 
 ON = QuantizationAware(0.0)
@@ -40,10 +40,6 @@ def run(*args, **arguments):
     made = new(*args, **arguments)
     made.train()
     return made
-
-
-def weights(trained):
-    return {name: weight.detach().clone() for name, weight in trained.detach().named_parameters()}
 
 
 def naive_weight(weight, highest):

@@ -21,7 +21,7 @@ from distil_nlp.training.netaug import NETAUG, NetAug, WiderStudent, extra_units
 from tests.helpers import naive, tiny
 from tests.helpers.families import classifier_of
 from tests.helpers.processes import torchrun
-from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer
+from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
 TWICE = NetAug([2.0], 1.0, 0.5)
@@ -47,10 +47,6 @@ def run(*args, **arguments):
     made = new(*args, **arguments)
     made.train()
     return made
-
-
-def weights(trained):
-    return {name: weight.detach().clone() for name, weight in trained.detach().named_parameters()}
 
 
 def assert_same(ours, theirs):

@@ -19,7 +19,7 @@ from distil_nlp.training.replacing import ModuleReplacement, Replacing
 from tests.helpers import tiny
 from tests.helpers.families import classifier_of
 from tests.helpers.processes import torchrun
-from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer
+from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
 HALF = Replacing([1, 3], 0.3, 0.6)
@@ -38,10 +38,6 @@ def run(folder, replacing=HALF, kind="classification", teacher=None, **arguments
     made = trainer(folder, student, teacher, arguments.pop("terms"), kind=kind, changes=changes, **arguments)
     made.train()
     return made
-
-
-def weights(trained):
-    return {name: weight.detach().clone() for name, weight in trained.detach().named_parameters()}
 
 
 def assert_same(ours, theirs):
