@@ -75,7 +75,11 @@ def search_shape(
         (Tried(shape, of_shapes[shape], lost_importance(importance, shape)) for shape in largest(fitting)),
         key=lambda one: one.lost,
     )
-    tried = _within(limit, candidates, budget.tries, lambda shape: measure(model_of(whole, shape)))
+
+    def cost_of(shape: Shape) -> float:
+        return min(measure(model_of(whole, shape)), of_teacher)  # of which it is a part, however busy the machine
+
+    tried = _within(limit, candidates, budget.tries, cost_of)
     if not tried:
         raise _nothing_fits(budget, of_shapes, of_teacher)
     best = _halved(tried, budget.steps, try_shape)
