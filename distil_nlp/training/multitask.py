@@ -18,6 +18,7 @@ from distil_nlp.data.task_sampling import TASK, MultitaskCollator, TaskDraws, Ta
 from distil_nlp.models.shared_encoder import TaskModels
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import set_required_arguments
+from distil_nlp.training.dashboards import group_terms
 from distil_nlp.training.dataloaders import rows_per_step
 from distil_nlp.training.preemption import PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
@@ -69,6 +70,7 @@ class MultitaskTrainer(DistillationTrainer):
             eval_dataset=first.eval_dataset,
             **kwargs,
         )
+        group_terms(self)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20, as in `DistillationTrainer`
         self._preemption = PreemptionCallback(self)
         for part in self._ordered:

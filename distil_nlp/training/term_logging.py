@@ -47,6 +47,7 @@ class TermLogging(_Trainer):
         flops_per_token: floating-point operations of the first micro-batch, of all models, per token that is no
             padding; None until then, and where they cannot be counted. Those of a wider net come on top.
         provenance: what the student is made of, kept in each checkpoint; None if nobody said.
+        log_groups: name in the last training log → its name on a dashboard, such as `terms/hidden_cosine`.
     """
 
     model: Any
@@ -67,6 +68,7 @@ class TermLogging(_Trainer):
         self.spent_before: dict[str, float] = dict(NOTHING_SPENT)
         self.flops_per_token: float | None = None
         self.provenance: Provenance | None = None
+        self.log_groups: dict[str, str] = {}
         self._train_meter = Meter(len(self.objective.terms), self.args.device)
         self._term_means: dict[str, float] = {}
 
@@ -93,9 +95,11 @@ class TermLogging(_Trainer):
             UserError: if a term was not finite since the last log.
         """
         if "loss" in logs:
-            logs = {**logs, **self.read_terms()}
             progress = self.progress_at(self.state.global_step - 1)  # the weights that the last step was taken with
-            logs |= self._changing_weights(progress)
+            terms, weights = self.read_terms(), self._changing_weights(progress)
+            self.log_groups = {name: f"terms/{name}" for name in terms}
+            self.log_groups |= {name: f"weights/{name.removesuffix('_weight')}" for name in weights}
+            logs = {**logs, **terms, **weights}
             if self.replacement is not None:
                 logs["replacing_rate"] = self.replacement.replacing.rate(progress)
             if self.pruner is not None:

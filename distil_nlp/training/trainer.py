@@ -49,6 +49,7 @@ from distil_nlp.training.checks import (
     validate_teacher_outputs,
 )
 from distil_nlp.training.compile import compile_blocks
+from distil_nlp.training.dashboards import group_terms
 from distil_nlp.training.dataloaders import EpochDataLoaders
 from distil_nlp.training.effective_weights import EffectiveWeights
 from distil_nlp.training.ema import WeightAverage
@@ -222,6 +223,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         settings = dict(vars(model.config))
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
         track_country(self)
+        group_terms(self)
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
         validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)

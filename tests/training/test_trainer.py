@@ -508,17 +508,6 @@ def test_the_best_checkpoint_is_loaded_at_the_end(tmp_path):
     assert run.evaluate()["eval_loss"] == pytest.approx(seen[best], rel=1e-5)
 
 
-def test_tensorboard_shows_each_term_by_name(tmp_path, monkeypatch):
-    """Prevents `report_to` from showing the sum alone."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
-    run = trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), report_to="tensorboard")
-    run.train()
-    events = EventAccumulator(str(tmp_path / "tb")).Reload()
-    assert {f"train/{name}" for name in run.objective.names} <= set(events.Tags()["scalars"])
-
-
 def test_the_progress_bar_shows_the_terms(tmp_path, capfd):
     """Prevents a bar that says nothing but the step."""
     run = trainer(tmp_path, tiny.mlm_model(2), tiny.mlm_model(4), disable_tqdm=False)
