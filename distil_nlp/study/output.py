@@ -8,7 +8,7 @@ from pathlib import Path
 from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.study.page import write_study_page
 from distil_nlp.study.plan import StudyPlan
-from distil_nlp.study.table import add_best, method_table, reference_scores, study_rows
+from distil_nlp.study.table import add_best, cost_table, quality_table, reference_scores, study_rows
 from distil_nlp.utils.files import write_atomically
 
 
@@ -26,10 +26,10 @@ def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
     by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
     markdown, terminal = [], []
     for task, of_task in by_task.items():
-        table, first = method_table(of_task), of_task[0]
+        quality, cost, first = quality_table(of_task), cost_table(of_task), of_task[0]
         heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
-        markdown.append(f"{heading}\n\n{markdown_table(table)}\n")
-        terminal.append(f"{heading}\n{terminal_table(table)}")
+        markdown.append(f"{heading}\n\n{markdown_table(quality)}\n\n{markdown_table(cost)}\n")
+        terminal.append(f"{heading}\n{terminal_table(quality)}\n\n{terminal_table(cost)}")
     write_atomically(folder / "study.md", "\n".join(markdown))
     if by_task and has_page:
         for of_task in by_task.values():

@@ -19,7 +19,7 @@ from distil_nlp.study.axes import Axis
 from distil_nlp.study.choice import choice_sentences, worth_sentences
 from distil_nlp.study.pictures import axis_pictures, compute_pictures
 from distil_nlp.study.statistics import interquartile_mean
-from distil_nlp.study.table import COST, QUALITY, method_table, reference_scores, row_label
+from distil_nlp.study.table import cost_table, quality_table, reference_scores, row_label
 
 StudyRow = Mapping[str, Any]
 
@@ -55,14 +55,18 @@ def write_study_page(
 
 def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list[ReportSection]:
     """Return the sections of a task: the quality of its methods, what to choose, and their cost."""
-    first, lines = rows[0], method_table(rows)
+    first = rows[0]
     reading = (
         "Points are hundredths of the metric. won: seeds with a better score. p, Holm: of the gain, corrected for all "
         "comparisons of the table."
     )
-    units = "Seconds of a training step, and the peak memory of the run’s process."
-    quality = _columns("Methods", lines, QUALITY, reading)
-    cost = _columns(f"{task}: cost", lines, COST, units)
+    units = (
+        "Seconds of a training step, and the peak memory of the run’s process; then what a student took with all stages of "
+        "its training scheme. Tokens count each time that a model reads them, or learns from them; operations are those of "
+        "the matrix products of all models. The teacher’s own training is not counted."
+    )
+    quality = _table("Methods", quality_table(rows), reading)
+    cost = _table(f"{task}: cost", cost_table(rows), units)
     sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}{_whose(rows)}."
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
@@ -101,9 +105,8 @@ def _over_tasks(by_task: Mapping[str, Sequence[StudyRow]]) -> Table | None:
     return make_table("Interquartile mean of the retention", ("method", "mean", "95 % interval"), lines, note)
 
 
-def _columns(caption: str, lines: Sequence[Sequence[str]], columns: slice, note: str) -> Table | None:
-    """Return some columns of `method_table`, after the names of the methods."""
-    head, *cells = [[line[0], *line[columns]] for line in lines]
+def _table(caption: str, lines: Sequence[Sequence[str]], note: str) -> Table | None:
+    head, *cells = lines
     return make_table(caption, head, cells, note)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distil_nlp.pipeline.students import OUTPUTS
-from distil_nlp.reporting.formatting import decimal, percent
+from distil_nlp.reporting.formatting import decimal, duration, large, percent
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain
 from distil_nlp.reporting.verdicts import stop_verdict
@@ -18,9 +18,12 @@ from distil_nlp.study.plan import SHARE_KEY, StudyPlan
 from distil_nlp.study.processes import MEMORY_FILE
 from distil_nlp.study.statistics import holm
 
-QUALITY, COST = slice(1, 8), slice(8, None)
-"""Columns of `method_table`."""
+_QUALITY = ["median", "seeds", "accuracy", "gain", "won", "p, Holm", "retention", "agreement"]
+_COST = ["s/step", "× plain", "MiB", "time", "tokens forward", "tokens backward", "operations", "operations ÷ plain"]
+"""Columns of the two tables after the method's name; `gain` and `plain` stand for what the baseline is called."""
 
+_SPENT = ("seconds", "tokens_forward", "tokens_backward", "flops")
+"""What a student took, in results and rows: all stages of its training schemes together."""
 _KEYS = {
     "labels only": "labels alone",
     "initialised student": "untrained copy",
@@ -67,21 +70,24 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
         baseline = runs.get(baseline_of(plan, cell).folder(folder))
         score: Any = headline_score(run, "student")
         teacher: Any = headline_score(run, "teacher")
-        seconds = _seconds(run)
-        others = {model.label: model.score(run.metric) for model in scored_models(run) if model.role != "student"}
+        seconds, spent = _seconds(run), spent_on(run)
+        models = {model.role: model for model in scored_models(run)}
+        others = {model.label: model.score(run.metric) for role, model in models.items() if role != "student"}
+        accuracy = models["student"].score("accuracy") if run.metric != "accuracy" else None
         yield {
             "task": cell.task, "method": cell.arm, "point": dict(cell.point), "run": cell.name,
             "metric": headline_name(run), "terms": sorted(_terms(run)),
             "median": score.median, "low": score.span[0], "high": score.span[1], "seeds": len(score.values),
-            "values": list(score.values), "compared_with": plan.compared_with,
+            "values": list(score.values), "accuracy": accuracy and accuracy.median, "compared_with": plan.compared_with,
             "gain": _gain(run, baseline),
             "teacher": teacher and teacher.median,  # answers in the data need not be scored
             "beside": {_KEYS.get(label, label): score.median for label, score in others.items() if score},
             "agreement": run.get("fidelity.agreement"), "stop": stop_verdict(run),
             "steps": run.get("training.steps"), "seconds_per_step": seconds,
-            "seconds": run.get("training.seconds"), "flops": run.get("training.flops"),
+            **{key: spent.get(key) for key in _SPENT},
             "training_rows": run.get("rows.labelled"), "interval": run.get("intervals.student"),
             "times_plain": seconds / _seconds(baseline) if baseline else None,
+            "flops_ratio": _ratio(spent.get("flops"), spent_on(baseline).get("flops") if baseline else None),
             "peak_mib": _memory(cell.folder(folder) / MEMORY_FILE),
         }  # fmt: skip
 
@@ -102,9 +108,18 @@ _GAINS: dict[Any, dict[str, Any] | None] = {}
 """The gains that this process has computed, as the table is written after each run."""
 
 
+def spent_on(run: RunResults) -> Mapping[str, Any]:
+    """Return what a student took with all stages of its training schemes."""
+    return run.get("schemes.compute.all_stages") or run.get("training")
+
+
 def _seconds(run: RunResults) -> float:
     """Return the seconds of a training step."""
     return run.get("training.seconds") / run.get("training.steps")
+
+
+def _ratio(value: float | None, whole: float | None) -> float | None:
+    return value / whole if value and whole else None
 
 
 def _memory(file: Path) -> int | None:
@@ -140,24 +155,29 @@ def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str
     return [*(row for row in rows if row["method"] == arm), *whole]
 
 
-def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return a table with a line for each method, its head first."""
+def quality_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table of the methods' scores with a line for each, its head first; with accuracy beside other scores."""
+    return _table(rows, _QUALITY, _quality)
+
+
+def cost_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table of what the methods took, with a line for each, its head first."""
+    return _table(rows, _COST, _cost)
+
+
+def _table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cells: Callable[[Mapping[str, Any]], list[str]]
+) -> list[list[str]]:
+    """Return columns that have something in them, after the names of the methods."""
     baseline = rows[0]["compared_with"]
-    gain = f"− {baseline}, points"
-    head = [
-        "method",
-        "median",
-        "seeds",
-        gain,
-        "won",
-        "p, Holm",
-        "retention",
-        "agreement",
-        "s/step",
-        f"× {baseline}",
-        "MiB",
+    head = [name.replace("plain", baseline) if name != "gain" else f"− {baseline}, points" for name in columns]
+    lines = [cells(row) for row in rows]
+    kept = [number for number in range(len(head)) if any(line[number] for line in lines)]
+    names = [row_label(row) for row in rows]
+    return [
+        [name, *(line[number] for number in kept)]
+        for name, line in zip(["method", *names], [head, *lines], strict=True)
     ]
-    return [head, *map(_cells, rows)]
 
 
 def p_value(value: float | None) -> str:
@@ -165,19 +185,28 @@ def p_value(value: float | None) -> str:
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    """Return a method's line."""
+def _quality(row: Mapping[str, Any]) -> list[str]:
     gain = row["gain"]
     return [
-        row_label(row),
         decimal(row["median"]),
         " ".join(map(decimal, row["values"])),
+        decimal(row["accuracy"]),
         format_gain(gain),
         f"{gain['won']} of {gain['seeds']}" if gain else "",
         p_value(gain and gain.get("p_holm")),
         percent(row["median"] / row["teacher"]) if (row["teacher"] or 0) > 0 else "",
         percent(row["agreement"]),
+    ]
+
+
+def _cost(row: Mapping[str, Any]) -> list[str]:
+    return [
         f"{row['seconds_per_step']:.3g}",
         f"{row['times_plain']:.2f}" if row["times_plain"] else "",
         f"{row['peak_mib']:,}" if row["peak_mib"] else "",
+        duration(row["seconds"]),
+        large(row["tokens_forward"]),
+        large(row["tokens_backward"]),
+        large(row["flops"], "FLOP"),
+        f"{row['flops_ratio']:.2f}" if row["flops_ratio"] else "",
     ]

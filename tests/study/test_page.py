@@ -2,9 +2,11 @@
 
 import pytest
 
+from distil_nlp.results import RunResults
 from distil_nlp.study.axes import axis_of
 from distil_nlp.study.choice import choice_sentences
 from distil_nlp.study.page import write_study_page
+from distil_nlp.study.table import quality_table, spent_on
 
 
 def row(method, median, gain=None, stop=None):
@@ -15,7 +17,8 @@ def row(method, median, gain=None, stop=None):
             "low": median, "high": median, "values": [median, median],
             "seeds": 2, "compared_with": "plain", "gain": interval, "teacher": 0.7, "agreement": 0.8, "steps": 16,
             "beside": {"teacher": 0.7}, "seconds_per_step": 0.5, "times_plain": 1.0, "peak_mib": 900,
-            "stop": stop, "point": {}}  # fmt: skip
+            "seconds": 8.0, "tokens_forward": 2e6, "tokens_backward": 1e6, "flops": None, "flops_ratio": None,
+            "accuracy": None, "stop": stop, "point": {}}  # fmt: skip
 
 
 def test_the_page_opens_with_the_best_method(tmp_path):
@@ -26,7 +29,7 @@ def test_the_page_opens_with_the_best_method(tmp_path):
     assert "**better is 10.0 points ahead of plain (+9.0 to +11.0).**" in text
     assert "- stop: useless on rte: Do not use this student." in text
     heads = [line for line in text.splitlines() if line.startswith("| method")]
-    assert [head.count("|") - 1 for head in heads] == [8, 4]
+    assert [head.count("|") - 1 for head in heads] == [8, 7]
     two = (write_study_page("mine", {"rte": rows, "mrpc": rows[1:]}, tmp_path).parent / "report.md").read_text()
     assert "**rte: better is 10.0 points ahead of plain (+9.0 to +11.0). mrpc: No method is ahead of plain" in two
 
@@ -100,6 +103,26 @@ def test_what_to_choose_and_what_is_noise():
         "The cheapest of these is equal, at 25\u00a0% of its operations.", "Within the noise of plain: 1 of 3.",
     ]  # fmt: skip
     assert choice_sentences([row("plain", 0.5)]) == []
+
+
+def test_a_scheme_costs_what_all_its_stages_do(tmp_path):
+    """Prevents a scheme of three trainings that is drawn at the cost of one."""
+    own = {"seconds": 1.0, "flops": 2.0}
+    plain = RunResults("plain", tmp_path, {"training": own})
+    scheme = RunResults("scheme", tmp_path, {"training": own, "schemes": {"compute": {"all_stages": {"flops": 6.0}}}})
+    assert [spent_on(run).get("flops") for run in (plain, scheme)] == [2.0, 6.0]
+
+
+def test_accuracy_stands_beside_another_score(tmp_path):
+    """Prevents F1 alone, which is high where one class is common and guessed."""
+    rows = [row("better", 0.9, 0.1), row("plain", 0.8)]
+    without = quality_table(rows)
+    assert "accuracy" not in without[0]
+    table = quality_table(
+        [{**one, "metric": "f1", "accuracy": score} for one, score in zip(rows, (0.8, 0.7), strict=True)]
+    )
+    assert [line[table[0].index("accuracy")] for line in table] == ["accuracy", "0.800", "0.700"]
+    assert len(table[0]) == len(without[0]) + 1
 
 
 @pytest.mark.parametrize("tasks", [("rte", "mrpc")])
