@@ -61,9 +61,9 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
         "comparisons of the table."
     )
     units = (
-        "Seconds of a training step, and the peak memory of the run’s process; then what a student took with all stages of "
-        "its training scheme. Tokens count each time that a model reads them, or learns from them; operations are those of "
-        "the matrix products of all models. The teacher’s own training is not counted."
+        "Seconds of a training step, and the peak memory of the run’s process; then what a student took in all stages "
+        "of its training scheme. Tokens count each time that a model reads them, or learns from them; operations are "
+        "those of the matrix products of all models. The teacher’s own training is not counted."
     )
     quality = _table("Methods", quality_table(rows), reading)
     cost = _table(f"{task}: cost", cost_table(rows), units)
