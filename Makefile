@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-quickstart.txt
 test: install         ## the tests; several processes and many cases apart
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'not slow and not integration'
 
-test-integration: install ## tests of several processes, and more cases of others
+test-integration: install ## tests of several processes, of training schemes, and more cases of others
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 -m 'integration and not slow'
 
 test-slow: install    ## what takes minutes each: kills, a quarter of an hour; a run of an hour (LONG_RUN_MINUTES=60)

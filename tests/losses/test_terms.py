@@ -90,6 +90,7 @@ def gradient(folder, terms, kind, batch=ROWS, accumulation=1, rows=None, **furth
     return steps.gradients[0], run.last_terms, steps.batches[0]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_term_is_divided_once_whatever_the_micro_batches(tmp_path, name, kind):
     """Prevents means of means; what depends on the micro-batch is the mean over them, as it says."""
@@ -144,6 +145,7 @@ def test_padding_is_not_seen(tmp_path, name, kind):
     assert distance(padded, grads) < 1e-4
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_autocast_in_bf16_is_near(tmp_path, name, kind):
     """Prevents arithmetic in half precision, and operators that refuse it."""

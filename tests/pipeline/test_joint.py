@@ -18,6 +18,8 @@ from tests.helpers.messages import one_line
 from tests.helpers.processes import torchrun
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
@@ -156,7 +158,6 @@ def test_what_does_not_go_together_is_refused_before_training(place, capsys, nam
     assert not place.out.exists() or not any(place.out.glob("checkpoint-*"))
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("scheme", ["student.exits=[1]", "student.peers=2", "student.branches=2"])
 def test_a_whole_run_in_two_processes(tmp_path, scheme):
     """Prevents a choice that processes make differently, and models that two of them write at once."""

@@ -5,6 +5,8 @@ import pytest
 from tests.helpers import tiny
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 QUICK = ("training.max_steps=1", "run.report=false", "evaluation.compare_layers=false")
 
 

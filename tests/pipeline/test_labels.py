@@ -12,6 +12,8 @@ from tests.helpers.messages import one_line
 from tests.helpers.ranking import queries
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 SHAPE = ModelShape(2, 32, 4, feed_forward=64, num_labels=3)
 NEEDED = {"labelled": "labels", "pairs": "pairs"}
 """Row set that a term is counted over → what it finds no row without."""

@@ -19,6 +19,8 @@ from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 ASSISTED = ("teacher.assistants=[{num_layers: 3}]", "student.num_layers=1", "training.max_steps=3")
 
 LABELS_ONLY = [f"objective.{name}.weight=0" for name in ("soft_target_kl", "hidden_cosine", "attention_kl")]
@@ -82,7 +84,6 @@ def test_the_assistant_teaches(place):
     assert all(guided[name].equal(direct[name]) for name in guided)
 
 
-@pytest.mark.integration
 def test_the_teacher_and_its_assistants_guide_together(place):
     """Prevents a dense guide of other teachers, and one that is not the mean of their distributions."""
     place.run("training.max_steps=1", "student.num_layers=1")
@@ -112,7 +113,6 @@ def test_guides_are_left_out_by_seed_and_step():
     assert drawn != [Guides(guides.model, None, 0.5, seed=8).weights_at(step) for step in range(400)]
 
 
-@pytest.mark.integration
 def test_an_interrupted_chain_carries_on(place, monkeypatch, capsys):
     """Prevents links that are trained again, and another student, after a stop in the middle."""
     assert place.run(*ASSISTED) == 0
@@ -195,7 +195,6 @@ def test_what_does_not_go_together_is_told_before_anything_is_trained(place, cap
     assert not (place.folder / "teachers").exists()
 
 
-@pytest.mark.integration
 def test_a_check_tells_what_comes_first(place, capsys):
     """Prevents an estimate of time that leaves out the longest parts without a word."""
     command = place.command(*ASSISTED, "evaluation.baselines=[equal_compute]")

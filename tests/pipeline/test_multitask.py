@@ -18,6 +18,8 @@ from tests.helpers.messages import one_line
 from tests.helpers.processes import torchrun
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 OBJECTIVE = {"soft_target_kl": {"weight": 1.0}, "hard_label": {"weight": 1.0}, "hidden_cosine": {"weight": 1.0}}
 KINDS = {
     "topics": {"task": "classification", "text_columns": ["text"], "label_column": "topic"},
@@ -129,7 +131,6 @@ def test_each_task_has_an_ordinary_folder(tasks, capsys):
     assert "all tasks" in capsys.readouterr().out
 
 
-@pytest.mark.integration
 def test_one_task_is_the_plain_run_bit_for_bit(tasks):
     """Prevents a step of several tasks that is another one than that of a task alone: rows, dropout, loss, schedule."""
     tasks.recipe["data"] = tasks.recipe["data"][:1]
@@ -157,7 +158,6 @@ def test_one_task_is_the_plain_run_bit_for_bit(tasks):
         assert records[0][key] == records[1][key], key
 
 
-@pytest.mark.integration
 def test_a_stopped_run_carries_on_bit_for_bit(tasks, monkeypatch):
     """Prevents draws of tasks, rows or dropout that differ after a resume, and students that are trained again."""
     for name in KINDS:
@@ -194,7 +194,6 @@ def test_a_stopped_run_carries_on_bit_for_bit(tasks, monkeypatch):
     assert tasks.run() == 0, "nothing is trained again"
 
 
-@pytest.mark.integration
 def test_other_rows_of_another_task_are_told(tasks, capsys):
     """Prevents a run that carries on with an encoder that learnt from other rows than its provenance says."""
     assert tasks.run() == 0
@@ -208,7 +207,6 @@ def test_other_rows_of_another_task_are_told(tasks, capsys):
     assert json.loads((tasks.out / "topics" / "provenance.json").read_text()) == kept
 
 
-@pytest.mark.integration
 def test_seeds_and_baselines(tasks):
     """Prevents seeds and labels-only students that do not train together, and a task alone with other steps."""
     tasks.recipe["evaluation"] |= {"seeds": 2, "baselines": ["no_distillation", "plain"]}
@@ -229,7 +227,6 @@ def test_seeds_and_baselines(tasks):
     assert "trained alone" in text
 
 
-@pytest.mark.integration
 def test_two_processes_train_as_one(tasks):
     """Prevents processes that draw other tasks, and gradients of a head that are not exchanged."""
     assert tasks.run() == 0

@@ -25,6 +25,8 @@ from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 H100 = Basis(accelerator_named("h100"))
 SHORT = ("training.max_steps=3", "student.num_layers=1")
 
@@ -147,7 +149,6 @@ def test_students_that_teach_come_first(place, overrides, links):
     assert not list(place.folder.glob("teachers*"))
 
 
-@pytest.mark.integration
 def test_equal_compute_takes_as_many_operations(place):
     """Prevents a plan of the last baseline by the steps of the student."""
     overrides = (*SHORT, "teacher.assistants=[{num_layers: 3}]", "evaluation.baselines=[equal_compute]")
@@ -157,7 +158,6 @@ def test_equal_compute_takes_as_many_operations(place):
     assert own.steps == pytest.approx(compute["equal_compute"]["steps"], abs=1)
 
 
-@pytest.mark.integration
 def test_finished_links_take_no_time(place):
     """Prevents a plan of what an earlier run has done."""
     overrides = (*SHORT, "teacher.assistants=[{num_layers: 3}]")
@@ -168,7 +168,6 @@ def test_finished_links_take_no_time(place):
     assert all(one.is_done and one.seconds == 0 for one in done)
 
 
-@pytest.mark.integration
 def test_a_study_has_the_stages_of_every_run(place):
     """Prevents a plan of a study's first run, or of a teacher that is trained in each."""
     place.teacher(tiny.mlm_model(4))

@@ -9,6 +9,8 @@ from distil_nlp.tasks import KINDS
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def place(tmp_path):

@@ -14,6 +14,8 @@ from distil_nlp.recipe import load_recipe
 from tests.helpers import ROOT
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 ENDS = "training.num_train_epochs=1"
 NO_TERMS = "objective.soft_target_cross_entropy=null"
 
@@ -84,7 +86,6 @@ def test_check_counts_the_copies_of_weights_in_checkpoints(tmp_path, capsys):
     assert counted[1] - counted[0] == pytest.approx(2 * 40 * 4 * size / 1e6, abs=1)
 
 
-@pytest.mark.integration
 def test_a_whole_run_of_checkpoints(tmp_path):
     """Prevents earlier teachers that are not kept, not checked, or retrained for a second run; and other teachers that
     are trained anew for a key that is absent."""
@@ -104,7 +105,6 @@ def test_a_whole_run_of_checkpoints(tmp_path):
     assert load_file(folder / "model-0.25" / "model.safetensors").keys() == weights[0].keys()
 
 
-@pytest.mark.integration
 def test_a_whole_run_of_averages(tmp_path):
     """Prevents terms on hidden states and attention that are bound to a model that does not teach."""
     place = Place(tmp_path).prepare()
@@ -115,7 +115,6 @@ def test_a_whole_run_of_averages(tmp_path):
     assert "at its last 2 checkpoints, one after each step" in told(recipe)
 
 
-@pytest.mark.integration
 def test_a_whole_run_of_last_epoch(tmp_path):
     """Prevents a reference model that is refused though it does not teach, a verdict on its teaching, and a run that
     does not say who taught."""

@@ -16,6 +16,8 @@ from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
 
+pytestmark = pytest.mark.integration
+
 
 def importance(model, seed=0):
     torch.manual_seed(seed)

@@ -105,6 +105,7 @@ def once(rehearse):
     return rehearse_new
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mutations", [EACH // 5, pytest.param(EACH, marks=pytest.mark.integration)])
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
 def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, mutations, tmp_path, monkeypatch, capsys):
@@ -145,6 +146,7 @@ def test_no_broken_recipe_ends_in_a_traceback_or_loses_a_key(shipped, mutations,
         assert refused > mutations / 3
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
 def test_what_is_kept_of_any_recipe_is_that_recipe(shipped, tmp_path):
     """Prevents a value that is lost in the short form, or that comes back as another."""

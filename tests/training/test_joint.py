@@ -29,6 +29,8 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve
 from tests.workers.joint import models, scheme_of, train
 
+pytestmark = pytest.mark.integration
+
 SCHEMES = ("exits", "peers", "branches")
 
 
@@ -65,7 +67,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, scheme):
     assert curve(whole) == curve(resumed)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_two_processes_equal_one(tmp_path, scheme):
     """Prevents modules that each process trains by its own rows."""

@@ -24,6 +24,8 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
+pytestmark = pytest.mark.integration
+
 TWICE = NetAug([2.0], 1.0, 0.5)
 MIXED = NetAug([1, 2, 1.5], 0.6)
 
@@ -311,7 +313,6 @@ def test_what_does_not_go_together_is_said(tmp_path):
         )  # fmt: skip
 
 
-@pytest.mark.integration
 def test_two_processes_give_the_same_weights(tmp_path):
     """Prevents processes that draw apart, and gradients of which a part is not exchanged."""
     whole = run(tmp_path / "one", kind="mlm", rows=text_rows(21), per_device_train_batch_size=6)

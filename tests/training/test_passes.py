@@ -26,6 +26,8 @@ from tests.helpers.gradients import Steps, distance
 from tests.helpers.runs import Place
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, token_rows, trainer
 
+pytestmark = pytest.mark.integration
+
 KINDS = ("mlm", "classification", "regression", "tokens")
 WEIGHTS = {"soft_target_kl": 5.0, "hard_label": 2.0, "hidden_cosine": 1.0, "attention_kl": 3.0, "r_drop": 4.0}
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2}

@@ -22,6 +22,8 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
+pytestmark = pytest.mark.integration
+
 HALF = Replacing([1, 3], 0.3, 0.6)
 
 
@@ -176,7 +178,6 @@ def test_checkpointing_of_activations_changes_nothing(tmp_path, reentrant):
         torch.testing.assert_close(again[name], weight, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.integration
 def test_compiled_blocks_give_the_same(tmp_path):
     """Prevents a graph that keeps one step's draws; and blocks that stay patched or compiled."""
     plain = weights(run(tmp_path / "plain"))
@@ -269,7 +270,6 @@ def test_the_sentence_says_what_was_done():
     assert "rises from 0.3 to 1 over the first 60 % (module replacing, BERT-of-Theseus" in HALF.sentence
 
 
-@pytest.mark.integration
 def test_two_processes_give_the_same_weights(tmp_path):
     """Prevents processes that draw apart, and gradients of blocks that one of them did not run."""
     whole = run(tmp_path / "one", kind="mlm", rows=text_rows(21), per_device_train_batch_size=6)

@@ -26,6 +26,8 @@ from tests.helpers.processes import torchrun
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
+pytestmark = pytest.mark.integration
+
 HALF = Sparsity(0.5, start=0.0, end=0.6, every=2)
 MOVING = Sparsity(0.5, by="movement", start=0.0, end=0.6, every=2)
 AT_ONCE = {"start": 0.0, "end": 0.01}  # in the first step already
@@ -237,7 +239,6 @@ def test_a_forward_that_is_computed_again_has_the_same_masks(tmp_path):
         torch.testing.assert_close(weight, plain[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.integration
 def test_compiled_blocks_drop_the_same_weights(tmp_path):
     """Prevents a graph that keeps the masks of its first step."""
     plain = pruned(run(tmp_path / "plain", MOVING, save_strategy="no").detach())
@@ -335,7 +336,6 @@ def test_shared_layers_are_pruned_once(tmp_path):
     assert all(value == pytest.approx(0.5, abs=1e-3) for value in zeros(made.detach()).values())
 
 
-@pytest.mark.integration
 def test_two_processes_drop_the_same_weights(tmp_path):
     """Prevents processes whose masks part, and scores whose gradients are not exchanged."""
     whole = sparse_mlm(tmp_path / "one", 6)

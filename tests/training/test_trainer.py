@@ -255,6 +255,7 @@ def test_unlabelled_rows_teach_by_soft_targets_only(tmp_path):
     assert all(math.isfinite(value) for value in curve(run))
 
 
+@pytest.mark.integration
 def test_regression_learns_by_squared_errors(tmp_path):
     """Prevents a cross-entropy on numbers; rows labelled NaN have soft targets only."""
     rows = [{**row, "labels": float(i)} for i, row in enumerate(task_rows(8))]
