@@ -15,6 +15,8 @@ from distil_nlp.utils.names import path_name
 
 EQUAL_STEPS = " (equal steps)"
 """Ending of the name of a method that takes as many steps with a share of the rows as with all of them."""
+TUNED = " (tuned)"
+"""Ending of the name of a method with the values that a search has found."""
 _HASH = 8
 _OF_TEACHING = ("objective.", "balance.", "teacher.cache")
 """Keys without effect on a student that has no teacher."""
@@ -29,19 +31,19 @@ class Cell:
         method: the name of its method.
         point: name of an axis → its value here; {} where nothing but methods is varied.
         settings: key of the recipe → value, of all axes.
-        has_all_steps: whether it takes as many steps as all rows do, though it has a share of them.
+        ending: of the name of its method: `EQUAL_STEPS`, `TUNED` or nothing.
     """
 
     task: str
     method: str
     point: Mapping[str, Any]
     settings: Mapping[str, Any]
-    has_all_steps: bool = False
+    ending: str = ""
 
     @property
     def arm(self) -> str:
-        """The method, and how long it is trained where that differs from the recipe."""
-        return f"{self.method}{EQUAL_STEPS}" if self.has_all_steps else self.method
+        """The method, with how long it is trained, or whose values it has, where that differs from the recipe."""
+        return f"{self.method}{self.ending}"
 
     @property
     def name(self) -> str:
@@ -86,11 +88,16 @@ def cells_of(plan: StudyPlan) -> list[Cell]:
             for equal, method in itertools.product(plan.equal, plan.all_methods):
                 cell = cell_at(plan, task, method, indices, equal)
                 cells.setdefault((task, cell.name), cell)
+    for (task, method), settings in plan.found.items():
+        cell = Cell(task, method, {}, settings, TUNED)
+        cells.setdefault((task, cell.name), cell)
     return list(cells.values())
 
 
 def baseline_of(plan: StudyPlan, cell: Cell) -> Cell:
-    """Return the cell that one is compared with: the baseline's at the same point."""
+    """Return the cell that one is compared with: the baseline's at the same point, as the file has it."""
+    if cell.ending == TUNED:
+        return cell_at(plan, cell.task, plan.compared_with, ())
     for indices, equal in itertools.product(_indices(plan), plan.equal):
         if cell_at(plan, cell.task, cell.method, indices, equal).name == cell.name:
             return cell_at(plan, cell.task, plan.compared_with, indices, equal)
@@ -102,20 +109,20 @@ def cell_at(plan: StudyPlan, task: str, method: str, indices: Sequence[int], equ
     point: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     for axis, index in zip(plan.axes, indices, strict=True):
-        own = {key: value for key, value in axis.settings(index).items() if not _is_lost(plan, method, key)}
+        own = {key: value for key, value in axis.settings(index).items() if not is_lost(plan, method, key)}
         if own:
             point[axis.name] = axis.values[index]
             settings |= own
     has_all_steps = equal == "steps" and settings.get(SHARE_KEY, 1) != 1
     settings |= {"training.max_steps": plan.all_steps.get(task, 1)} if has_all_steps else {}
-    return Cell(task, method, point, settings, has_all_steps)
+    return Cell(task, method, point, settings, EQUAL_STEPS if has_all_steps else "")
 
 
 def _indices(plan: StudyPlan) -> list[tuple[int, ...]]:
     return list(itertools.product(*(range(len(axis.values)) for axis in plan.axes)))
 
 
-def _is_lost(plan: StudyPlan, method: str, key: str) -> bool:
+def is_lost(plan: StudyPlan, method: str, key: str) -> bool:
     """Return whether a key has no effect, because the method has no teacher, or not the term that the key is of."""
     if method not in plan.methods:
         return method == LABELS_ONLY_METHOD and key.startswith(_OF_TEACHING)

@@ -15,6 +15,10 @@ from distil_nlp.results import has_results
 from distil_nlp.study.cells import cells_of, run_overrides
 from distil_nlp.study.lengths import fill_in_steps
 from distil_nlp.study.plan import read_plan, recipe_of
+from distil_nlp.study.search_space import SearchSettings
+
+_OF_TRIAL = ("start", "student", "scoring")
+"""Kinds of the stages that a trial has."""
 
 
 def plan_study(
@@ -48,8 +52,23 @@ def plan_study(
             say(title)
             costs = plan_recipe(recipe, cell.method, basis, known=known, begin=begin, say=say)
             cells.append((title, costs, has_results(cell.folder(folder))))
+            if plan.search is not None and cell.method in plan.methods:
+                cells.append((f"trials of {title}", _trials(costs, plan.search), False))
             begin = None
     return _together(cells)
+
+
+def _trials(costs: RunCosts, search: SearchSettings) -> RunCosts:
+    """Return the costs of a search's trials, each a run of the method with one student, and of a teacher for them.
+
+    The teacher is fine-tuned without the rows that trials are valued on.
+    """
+    of_one = [replace(stage, seconds=stage.seconds / stage.times) for stage in costs.stages if stage.kind in _OF_TRIAL]
+    whole = sum(stage.seconds for stage in of_one)
+    times = search.runs or max(round((search.hours or 0) * 3600 / max(whole, 1e-9)), 1)
+    teachers = [stage for stage in costs.stages if stage.kind == "teacher"]
+    trials = [replace(stage, seconds=stage.seconds * times, times=times) for stage in of_one]
+    return replace(costs, stages=teachers + trials)
 
 
 def _together(cells: Sequence[tuple[str, RunCosts, bool]]) -> RunCosts:

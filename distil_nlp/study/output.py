@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from distil_nlp.reporting.markdown import markdown_table, terminal_table
+from distil_nlp.reporting.report.pages import ReportSection
 from distil_nlp.study.page import write_study_page
 from distil_nlp.study.plan import StudyPlan
-from distil_nlp.study.table import add_best, cost_table, quality_table, reference_scores, study_rows
+from distil_nlp.study.search import read_searches
+from distil_nlp.study.searched import search_sections
+from distil_nlp.study.table import add_best, method_costs, method_table, reference_scores, study_rows
 from distil_nlp.utils.files import write_atomically
 
 
@@ -26,7 +31,7 @@ def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
     by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
     markdown, terminal = [], []
     for task, of_task in by_task.items():
-        quality, cost, first = quality_table(of_task), cost_table(of_task), of_task[0]
+        quality, cost, first = method_table(of_task), method_costs(of_task), of_task[0]
         heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
         markdown.append(f"{heading}\n\n{markdown_table(quality)}\n\n{markdown_table(cost)}\n")
         terminal.append(f"{heading}\n{terminal_table(quality)}\n\n{terminal_table(cost)}")
@@ -34,5 +39,13 @@ def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
     if by_task and has_page:
         for of_task in by_task.values():
             add_best(of_task, folder)
-        write_study_page(folder.name, by_task, folder / "report", plan.axes)
+        write_study_page(folder.name, by_task, folder / "report", plan.axes, _searched(plan, folder))
     return "\n\n".join(terminal)
+
+
+def _searched(plan: StudyPlan, folder: Path) -> Callable[[str], Sequence[ReportSection]]:
+    """Return what makes the sections of a task's searches."""
+    if plan.search is None:
+        return lambda task: ()
+    logs = {name for name, span in plan.search.ranges.items() if span.log}
+    return partial(search_sections, read_searches(folder), axes=plan.search.axes, logs=logs)

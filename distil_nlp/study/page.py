@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from distil_nlp.study.axes import Axis
 from distil_nlp.study.choice import choice_sentences, worth_sentences
 from distil_nlp.study.pictures import axis_pictures, compute_pictures
 from distil_nlp.study.statistics import interquartile_mean
-from distil_nlp.study.table import cost_table, quality_table, reference_scores, row_label
+from distil_nlp.study.table import method_costs, method_table, reference_scores, row_label
 
 StudyRow = Mapping[str, Any]
 
 
 def write_study_page(
-    name: str, by_task: Mapping[str, Sequence[StudyRow]], folder: Path, axes: Sequence[Axis] = ()
+    name: str,
+    by_task: Mapping[str, Sequence[StudyRow]],
+    folder: Path,
+    axes: Sequence[Axis] = (),
+    further: Callable[[str], Sequence[ReportSection]] = lambda task: (),
 ) -> Path:
     """Write `report.html`, its plots and its text into a folder; return the page.
 
@@ -34,9 +38,12 @@ def write_study_page(
         by_task: task → the rows of its methods, the best first.
         folder: written to.
         axes: what was varied besides the methods.
+        further: task → sections that follow its own.
     """
     with style():
-        sections = [section for task, rows in by_task.items() for section in _sections(task, rows, axes)]
+        sections = [
+            section for task, rows in by_task.items() for section in (*_sections(task, rows, axes), *further(task))
+        ]
         sections += [ReportSection("All tasks together", (), [_over_tasks(by_task)])] if len(by_task) > 1 else []
     every = [row for rows in by_task.values() for row in rows]
     runs, seeds = len({(row["method"], row_label(row)) for row in every}), max(row["seeds"] for row in every)
@@ -65,8 +72,8 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
         "of its training scheme. Tokens count each time that a model reads them, or learns from them; operations are "
         "those of the matrix products of all models. The teacher’s own training is not counted."
     )
-    quality = _table("Methods", quality_table(rows), reading)
-    cost = _table(f"{task}: cost", cost_table(rows), units)
+    quality = _table("Methods", method_table(rows), reading)
+    cost = _table(f"{task}: cost", method_costs(rows), units)
     sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}{_whose(rows)}."
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]

@@ -13,6 +13,7 @@ from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe import Recipe, dump_yaml, read_yaml
 from distil_nlp.recipe.plugins import locate_plugins
 from distil_nlp.study.axes import Axis, axis_of
+from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.names import check_path_names
 
@@ -40,6 +41,7 @@ _EXAMPLES = {
     "grid": "{objective.soft_target_kl.temperature: [1, 2, 4], objective.soft_target_kl.weight: [0, 0.5, 1]}",
     "sweep": "{data.share: [0.01, 0.1, 1.0]}, one key of the recipe and its values",
     "equal": "[epochs, steps], beside a sweep of data.share",
+    "search": "{space: {training.learning_rate: {low: 1e-5, high: 3e-4, log: true}}, runs: 20}",
     "baseline": "the name of one of the methods",
 }
 
@@ -62,6 +64,7 @@ class StudyPlan(BaseModel):
         sweep: likewise, one key.
         equal: for a sweep of `data.share`: `epochs` trains a share as long as the recipe says, which are fewer steps;
             `steps` for as many steps as all rows take. Of both, each share has two runs of each method.
+        search: keys of the recipe whose values are looked for, for each method.
         baseline: the method that the others are compared with; by default `labels_only` for a grid or a sweep, else
             `plain`, or the first.
     """
@@ -76,8 +79,10 @@ class StudyPlan(BaseModel):
     grid: Annotated[dict[str, _Values], Field(min_length=2)] | None = None
     sweep: Annotated[dict[str, _Values], Field(min_length=1, max_length=1)] | None = None
     equal: Annotated[list[Literal["epochs", "steps"]], Field(min_length=1)] = ["epochs"]
+    search: SearchSettings | None = None
     baseline: str | None = None
     _all_steps: dict[str, int] = PrivateAttr(default_factory=dict)
+    _found: dict[tuple[str, str], dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     @field_validator("methods")
     @classmethod
@@ -97,6 +102,11 @@ class StudyPlan(BaseModel):
     def all_steps(self) -> dict[str, int]:
         """The steps that all rows of a task take, filled in where `equal` needs them."""
         return self._all_steps
+
+    @property
+    def found(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Task and method → the keys that a search has found, filled in as searches end."""
+        return self._found
 
     @property
     def compared_with(self) -> str:
@@ -169,7 +179,7 @@ def read_plan(path: Path) -> StudyPlan:
         plan = StudyPlan.model_validate(tree)
         _check_axes(plan, tree)
     except ValidationError as error:
-        mistakes = "; ".join(dict.fromkeys(map(_describe, error.errors())))
+        mistakes = "; ".join(dict.fromkeys(map(_describe, _telling(error.errors()))))
         raise UserError(str(path), "a study", mistakes, fix="see docs/studies.md") from error
     if plan.baseline is not None and plan.baseline not in plan.methods:
         raise UserError("baseline", f"one of {listed(plan.methods, 50)}", quoted(plan.baseline))
@@ -182,11 +192,22 @@ def read_plan(path: Path) -> StudyPlan:
 
 def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:
     """Raise UserError for a file that varies nothing, and for a grid or sweep whose values do not make one."""
-    varied = [name for name in ("methods", "grid", "sweep") if tree.get(name) is not None]
+    varied = [name for name in ("methods", "grid", "sweep", "search") if tree.get(name) is not None]
     if not varied:
-        raise UserError("methods", "methods, a grid or a sweep", "none", why="nothing is varied", fix=_how("sweep"))
+        raise UserError(
+            "methods", "methods, a grid, a sweep or a search", "none", why="nothing is varied", fix=_how("sweep")
+        )
     if {"grid", "sweep"} <= {*varied}:
         raise UserError("sweep", "a grid or a sweep", "both", fix="make the sweep's key one of the grid's")
+    if plan.search is not None:
+        if plan.axes:
+            raise UserError(
+                "search",
+                f"a search or a {varied[-2]}",
+                "both",
+                fix=f"make the {varied[-2]}'s keys some of the search's",
+            )
+        plan.search.check()
     if "steps" in plan.equal and list(plan.sweep or {}) != [SHARE_KEY]:
         raise UserError(
             "equal", f"steps beside a sweep of {SHARE_KEY}", "none", why="runs of the same rows have as many anyway"
@@ -212,10 +233,18 @@ def _task_of(recipe: Path) -> str:
     return task
 
 
+def _telling(errors: list[Any]) -> list[Any]:
+    """Return the errors of a search that say what is wrong, without those that say what else it might have been."""
+    told = [error for error in errors if error["loc"][:1] == ("search",) and error["type"] == "value_error"]
+    return [error for error in errors if not told or error in told or error["loc"][:1] != ("search",)]
+
+
 def _describe(error: Any) -> str:
     """Return one of pydantic's errors in words for the writer of a study's file."""
     key, *within = map(str, error["loc"])
     place, example = ".".join([key, *within]), _EXAMPLES.get(key)
+    if key == "search" and error["type"] == "value_error":
+        return f"{place.removesuffix('.SearchRange')}: {error['ctx']['error']}, such as {example}"
     if error["type"] == "missing":
         return f"{place}: missing, such as {example}"
     if error["type"] == "extra_forbidden":

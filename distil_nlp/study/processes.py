@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -30,6 +30,8 @@ _DISTIL = "distil_nlp.cli:distill"
 _PRELOADED = ["distil_nlp.cli", "distil_nlp.pipeline.distill", "distil_nlp.study.prepare"]
 _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 """Exit codes of a process that was told to stop."""
+_ASK_EVERY = 2.0
+"""Seconds between two questions whether a job is to be stopped."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class StudyJob:
 
 
 def run_jobs(
-    jobs: Sequence[StudyJob], at_once: int, on_start: Callable[[StudyJob], None] = lambda job: None
+    jobs: Iterable[StudyJob],
+    at_once: int,
+    on_start: Callable[[StudyJob], None] = lambda job: None,
+    should_stop: Callable[[StudyJob], bool] | None = None,
 ) -> Iterator[tuple[StudyJob, int]]:
     """Run jobs, at most `at_once` at a time; yield each with its exit code as it ends.
 
@@ -60,20 +65,23 @@ def run_jobs(
     stop by somebody else stop all of them, and each is waited for.
 
     Args:
-        jobs: in the order in which they start.
+        jobs: in the order in which they start; each is asked for when there is room for it.
         at_once: most of them at a time.
         on_start: called with each job as it starts.
+        should_stop: asked every few seconds whether a job is to be stopped; others go on.
 
     Raises:
         Preempted: if this process or one of a job received SIGTERM.
     """
-    crew, waiting = _Crew(at_once), list(jobs)
+    crew, waiting = _Crew(at_once, should_stop), iter(jobs)
     with on_sigterm(crew.stop):
         try:
-            while crew.running or (waiting and not crew.is_stopped):
-                while waiting and crew.has_room:
-                    on_start(waiting[0])
-                    crew.start(waiting.pop(0))
+            while True:
+                while crew.has_room and (job := next(waiting, None)) is not None:
+                    on_start(job)
+                    crew.start(job)
+                if not crew.running:
+                    break
                 yield from crew.ended()
         finally:
             crew.end()
@@ -90,15 +98,19 @@ class _Crew:
 
     Attributes:
         at_once: most of them.
+        should_stop: whether a job is to be stopped; asked of none if None.
         running: slot → job and process.
         is_stopped: whether all were told to stop.
         stopped_at: the folder of a run that was.
+        told: folders of the jobs that were stopped alone.
     """
 
     at_once: int
+    should_stop: Callable[[StudyJob], bool] | None = None
     running: dict[int, tuple[StudyJob, BaseProcess]] = field(default_factory=dict)
     is_stopped: bool = False
     stopped_at: Path | None = None
+    told: set[Path] = field(default_factory=set)
 
     @property
     def has_room(self) -> bool:
@@ -119,16 +131,26 @@ class _Crew:
 
     def ended(self) -> Iterator[tuple[StudyJob, int]]:
         """Wait until a process ends; yield the jobs that have, with their exit codes."""
-        wait([process.sentinel for _, process in self.running.values()])
+        sentinels = [process.sentinel for _, process in self.running.values()]
+        while not wait(sentinels, _ASK_EVERY if self.should_stop else None):
+            self._stop_some()
         for slot, (job, process) in list(self.running.items()):
             if process.exitcode is None:
                 continue
             del self.running[slot]
-            if process.exitcode in _STOPPED or self.is_stopped:
+            was_told = job.folder in self.told
+            if self.is_stopped or (process.exitcode in _STOPPED and not was_told):
                 self.stopped_at = job.folder
                 self.stop()
             else:
                 yield job, process.exitcode
+
+    def _stop_some(self) -> None:
+        """Tell the processes to stop whose jobs are not worth going on with, once each."""
+        for job, process in self.running.values():
+            if self.should_stop and job.folder not in self.told and self.should_stop(job):
+                self.told.add(job.folder)
+                process.terminate()
 
     def stop(self) -> None:
         """Tell all processes to stop, once each, and start no others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from distil_nlp.study.output import write_study
 from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.prepare import PREPARE, teacher_key
 from distil_nlp.study.processes import StudyJob, run_jobs
+from distil_nlp.study.tuning import read_found, run_searches
 from distil_nlp.utils.files import load_json, read_json, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
@@ -75,6 +76,7 @@ def run_study(
         Preempted: if this process or a run received SIGTERM.
     """
     plan = read_plan(path)
+    read_found(plan, folder)
     unknown = [name for name in methods or () if name not in plan.all_methods]
     if unknown:
         raise UserError(
@@ -89,8 +91,13 @@ def run_study(
         _check_settings(folder, settings)
         planned = plan_cells(plan, path, folder, overrides)
         write_atomically(folder / _SETTINGS, json.dumps(settings, indent=1) + "\n")
+        failed: dict[str, str] = {}
+        if plan.search is not None:
+            files = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
+            failed = run_searches(plan, folder, files, overrides, methods or list(plan.methods), at_once)
+            planned = plan_cells(plan, path, folder, overrides)
         chosen = [one for one in planned if methods is None or one.cell.method in methods]
-        _run_all(plan, folder, chosen, at_once)
+        _run_all(plan, folder, chosen, at_once, failed)
     return folder / "study.md"
 
 
@@ -114,20 +121,32 @@ def plan_cells(plan: StudyPlan, path: Path, folder: Path, overrides: Sequence[st
 def _settings(plan: StudyPlan, path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Return what all runs of a folder share."""
     tree = read_yaml(path.parent / plan.recipe) | ({} if plan.always is None else {"objective": plan.always})
-    return {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides)}
+    searched = (
+        {} if plan.search is None else {"search": plan.search.model_dump(mode="json", include={"space", "metric"})}
+    )
+    return {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides), **searched}
 
 
-def _run_all(plan: StudyPlan, folder: Path, planned: Sequence[PlannedCell], at_once: int) -> None:
+def _run_all(
+    plan: StudyPlan, folder: Path, planned: Sequence[PlannedCell], at_once: int, trials: Mapping[str, str]
+) -> None:
     """Run what is not finished yet, and write the table after each run.
 
+    Args:
+        plan: the study's.
+        folder: of its runs.
+        planned: the cells.
+        at_once: runs at a time.
+        trials: trials of a search that failed, with the reason.
+
     Raises:
-        UserError: for runs that failed.
+        UserError: for runs that failed, trials among them.
     """
     missing = [one for one in planned if not has_results(one.folder)]
     numbers = {str(one.folder): f"run {i} of {len(planned)}" for i, one in enumerate(planned, 1)}
     failed = _prepare(missing, folder, at_once) if at_once > 1 else {}
     jobs = [_job(one, folder, at_once) for one in missing if teacher_key(one.recipe) not in failed]
-    codes: dict[str, str] = {}
+    codes = dict(trials)
     for job, code in run_jobs(jobs, at_once, lambda job: logger.info(f"{numbers[str(job.folder)]}: {job.name}")):
         if code:
             codes[job.name] = f"exit code {code}" + (f", see {job.log}" if job.log else ", see above")
@@ -140,7 +159,7 @@ def _run_all(plan: StudyPlan, folder: Path, planned: Sequence[PlannedCell], at_o
     if codes:
         raise UserError(
             None,
-            f"all {plural(len(missing), 'run')} to finish",
+            f"all {plural(len(missing) + len(trials), 'run')} to finish" if missing else "all trials to finish",
             f"{len(codes)} that failed: " + "; ".join(f"{name} ({reason})" for name, reason in codes.items()),
             why="the table is without them",
             fix="the same command carries on from there, and repeats nothing that is finished",

@@ -155,12 +155,12 @@ def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str
     return [*(row for row in rows if row["method"] == arm), *whole]
 
 
-def quality_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table of the methods' scores with a line for each, its head first; with accuracy beside other scores."""
     return _table(rows, _QUALITY, _quality)
 
 
-def cost_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def method_costs(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table of what the methods took, with a line for each, its head first."""
     return _table(rows, _COST, _cost)
 

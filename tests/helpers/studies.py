@@ -6,7 +6,7 @@ from distil_nlp.cli import distill
 from distil_nlp.study.processes import MEMORY_FILE
 
 
-def run_jobs_here(jobs, at_once, on_start=lambda job: None):
+def run_jobs_here(jobs, at_once, on_start=lambda job: None, should_stop=None):
     """Stand in for `run_jobs`: each job in turn, in this process."""
     for job in jobs:
         on_start(job)

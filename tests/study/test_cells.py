@@ -80,7 +80,7 @@ def test_a_run_of_a_study_is_quick_and_has_its_methods_keys(tmp_path):
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        ({}, "methods: expected methods, a grid or a sweep / got none"),
+        ({}, "methods: expected methods, a grid, a sweep or a search / got none"),
         ({"grid": {T: [1, 2]}}, "grid: expected a value such as"),
         ({"sweep": {T: [1], ALPHA: [1]}}, "sweep: expected a value such as {data.share"),
         ({"sweep": {"temperature": [1, 2]}}, "sweep.temperature: expected a key of the recipe with its section"),

@@ -6,7 +6,7 @@ from distil_nlp.results import RunResults
 from distil_nlp.study.axes import axis_of
 from distil_nlp.study.choice import choice_sentences
 from distil_nlp.study.page import write_study_page
-from distil_nlp.study.table import quality_table, spent_on
+from distil_nlp.study.table import method_table, spent_on
 
 
 def row(method, median, gain=None, stop=None):
@@ -116,9 +116,9 @@ def test_a_scheme_costs_what_all_its_stages_do(tmp_path):
 def test_accuracy_stands_beside_another_score(tmp_path):
     """Prevents F1 alone, which is high where one class is common and guessed."""
     rows = [row("better", 0.9, 0.1), row("plain", 0.8)]
-    without = quality_table(rows)
+    without = method_table(rows)
     assert "accuracy" not in without[0]
-    table = quality_table(
+    table = method_table(
         [{**one, "metric": "f1", "accuracy": score} for one, score in zip(rows, (0.8, 0.7), strict=True)]
     )
     assert [line[table[0].index("accuracy")] for line in table] == ["accuracy", "0.800", "0.700"]
