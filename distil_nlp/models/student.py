@@ -157,6 +157,7 @@ def build_student(
     num_layers: int | None = None,
     architecture: Literal["same", "distilbert"] = "same",
     config_changes: dict[str, Any] | None = None,
+    fresh: Collection[str] = (),
 ) -> tuple[PreTrainedModel, StudentReport]:
     """Return a student in float32 and train mode, and the report of its weights.
 
@@ -169,6 +170,7 @@ def build_student(
             position table: DistilBERT has no segments, and dropping them would shift every embedding).
         config_changes: fields of the student's configuration, such as another `hidden_size`. Weights of a wider student
             are copies of the teacher's (`distil_nlp.models.widening`), those that then do not fit newly initialised.
+        fresh: parts that start from random weights: `embeddings`, `layers`, `head` (with the pooler).
 
     Raises:
         UserError: if the teacher is a name, the architecture cannot be had from it, or the configuration is impossible.
@@ -187,14 +189,14 @@ def build_student(
         report.new = [name for name, _ in student.named_parameters()]
         return student, report
     if architecture == "distilbert":
-        _copy(student, _distilbert_sources(teacher, student, layers), report)
+        _copy(student, _without_parts(_distilbert_sources(teacher, student, layers), student, fresh), report)
         used = _distilbert_origins(student, layers)
     else:
         prefixes, state = stack_prefixes(teacher), teacher.state_dict()
         origins = _origins(student, prefixes, layers, state.keys())
         tensors = {name: state[origin] for name, origin in origins.items()}
         tensors |= first_block_tensors(state, prefixes[0], layers)
-        _copy(student, widened(tensors, teacher, student), report)
+        _copy(student, _without_parts(widened(tensors, teacher, student), student, fresh), report)
         used = {origins[name] for name in report.copied if name in origins}
         report.widened = [name for name in report.copied if _size(student, name) > tensors[name].numel()]
     report.dropped = _without_place(teacher, layers, used)
@@ -250,6 +252,8 @@ _NOT_TO_CHANGE = (
     "num_hidden_layers", "n_layers", "n_layer", "num_layers", "vocab_size", "num_labels", "id2label", "label2id",
     "layer_types",
 )  # fmt: skip
+_EMBEDDINGS = re.compile(r"(^|\.)\w*embeddings?(_\w+)?\.")
+"""Names of embeddings: of words, positions and segments, relative ones too, and their projection to the width."""
 _PER_LAYER = re.compile("layer|window")
 """Part of the names of lists with a value for each layer: `layer_types`, `attn_layers`, `attention_window`."""
 _OF_EQUAL_WIDTH = ("pooler_hidden_size", "embedding_size", "true_hidden_size", "word_embed_proj_dim")
@@ -426,6 +430,22 @@ def _origins(student: PreTrainedModel, prefixes: list[str], layers: list[int], k
         if origin in known:
             origins[name] = origin
     return origins
+
+
+def _without_parts(sources: dict[str, Tensor], student: PreTrainedModel, fresh: Collection[str]) -> dict[str, Tensor]:
+    """Return the sources of the parameters that are in none of some parts of the student."""
+    return {name: source for name, source in sources.items() if part_of(name, student) not in fresh}
+
+
+def part_of(name: str, model: PreTrainedModel) -> str:
+    """Return the part of a model that a parameter is in: `embeddings`, `layers` or `head`.
+
+    The pooler belongs to the head; relative positions and norms of all blocks together to the layers.
+    """
+    is_within = model.base_model is model or name.startswith(f"{model.base_model_prefix}.")
+    if not is_within or "pooler" in name.split("."):
+        return "head"
+    return "embeddings" if _EMBEDDINGS.search(name) else "layers"
 
 
 def split_name(name: str, prefixes: list[str]) -> tuple[str, int | None, str]:

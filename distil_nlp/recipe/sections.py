@@ -156,6 +156,7 @@ class BudgetSection(Section):
         return self
 
 
+StudentPart = Literal["embeddings", "layers", "head"]
 _BUDGETS = ("latency_ms", "latency", "parameters", "flops", "size_mb")
 
 
@@ -511,6 +512,8 @@ class StudentSection(ShapeSection):
     Attributes:
         name: a checkpoint to start from instead of the teacher's layers: a folder, or a name on the Hub.
         revision: commit, branch or tag of that checkpoint.
+        fresh: parts that start from random weights instead of the teacher's: `embeddings`, `layers`, `head` (with the
+            pooler).
         vocabulary: know the words alone that the training text needs; the teacher keeps all of its own.
         pruning: keep the important parts of each layer alone; `{}` takes the defaults, which cut nothing.
         budget: what it may cost; depth, heads and units are found by importance and short trainings.
@@ -530,6 +533,7 @@ class StudentSection(ShapeSection):
 
     name: str | None = None
     revision: str | None = None
+    fresh: list[StudentPart] = []
     vocabulary: VocabularySection | None = None
     pruning: PruningSection | None = None
     budget: BudgetSection | None = None

@@ -18,6 +18,7 @@ from distil_nlp.models import (
     size_of,
     start_from_checkpoint,
 )
+from distil_nlp.models.student import part_of
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.tasks import Head
@@ -126,6 +127,34 @@ def test_pooler_and_classifier_are_copied():
     assert torch.equal(student.classifier.weight, teacher.classifier.weight)
     assert torch.equal(student.bert.pooler.dense.weight, teacher.bert.pooler.dense.weight)
     assert not report.new
+
+
+@pytest.mark.parametrize("architecture", ["same", "distilbert"])
+@pytest.mark.parametrize(
+    ("fresh", "parts"),
+    [(["head"], {"head"}), (["embeddings"], {"embeddings"}), (["layers", "head"], {"layers", "head"}), ([], set())],
+)
+def test_fresh_parts_start_from_random_weights_and_no_others(architecture, fresh, parts):
+    """Prevents a comparison of starts in which a part is copied that was said to be new."""
+    teacher = tiny.classifier(4, 3)
+    student, report = build_student(teacher, architecture=architecture, fresh=fresh)
+    whole, plain = build_student(teacher, architecture=architecture)
+    always = {part_of(name, student) for name in plain.new}
+    assert {part_of(name, student) for name in report.new} == parts | always
+    assert {name for name in report.copied if part_of(name, student) in parts} == set()
+    assert len(report.new) + len(report.copied) == len(list(student.parameters()))
+    copied = set(report.copied)
+    for (name, own), other in zip(student.named_parameters(), whole.parameters(), strict=True):
+        assert name not in copied or torch.equal(own, other)
+        if name in report.new and own.ndim > 1:
+            assert not torch.equal(own, other)
+
+
+def test_the_parts_of_an_encoder_alone():
+    """Prevents an encoder without a head, all of whose weights are taken for a head."""
+    encoder = tiny.classifier(2, 3).bert
+    parts = {name.split(".")[0]: part_of(name, encoder) for name, _ in encoder.named_parameters()}
+    assert parts == {"embeddings": "embeddings", "encoder": "layers", "pooler": "head"}
 
 
 def test_what_does_not_fit_is_new_and_named():

@@ -35,7 +35,7 @@ from distil_nlp.training.sparsity import Sparsity
 
 def validate_description(section: StudentSection) -> None:
     """Raise UserError if a checkpoint is named and its architecture is described too."""
-    unused = [key for key in ("layers", "num_layers", "architecture", "config") if is_set(section, key)]
+    unused = [key for key in ("layers", "num_layers", "architecture", "config", "fresh") if is_set(section, key)]
     if section.name is not None and unused:
         raise UserError(
             "student.name",
@@ -84,6 +84,7 @@ def student_from(
         num_layers=section.num_layers,
         architecture=section.architecture,
         config_changes=section.config,
+        fresh=section.fresh,
     )
     label_outputs(student.config, head)
     return student, report
