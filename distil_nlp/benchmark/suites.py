@@ -94,6 +94,7 @@ def mlm(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
             ALL_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": "all"}),
             SOME_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": 0.3}),
             MASKED: Contender(trainer_steps.run_trainer, {"work": work}),
+            **(_with_kernels(work) if settings.device != "cpu" else {}),
             MATMUL: Contender(roofline.run_matmuls, {"work": work, "head_rows": work.masked}),
         },
         log,
@@ -111,6 +112,15 @@ def mlm(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
         "matrix_products_gflops": rates,
         "shares_of_time": profiled[PROFILED].extra.get("fractions", {}),
         **_utilisation(results, rates, flops),
+    }
+
+
+def _with_kernels(work: Workload) -> dict[str, Contender]:
+    """Return our contenders with Triton's kernels."""
+    rows = {MASKED: "masked", ALL_TOKENS: "all"}
+    return {
+        f"{name}, Triton": Contender(trainer_steps.run_trainer, {"work": work, "rows": of, "kernels": "triton"})
+        for name, of in rows.items()
     }
 
 

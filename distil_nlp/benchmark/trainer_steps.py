@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from distil_nlp.benchmark.interleaved import StepGate
 from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload
+from distil_nlp.kernels.vocabulary import Kernels
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
@@ -41,6 +42,7 @@ def distillation_trainer(
     callbacks: Sequence[TrainerCallback],
     rows: Any = "masked",
     attention: Sequence[tuple[int, int]] = (),
+    kernels: Kernels = "torch",
     **arguments: Any,
 ) -> DistillationTrainer:
     """Return a trainer with DistilBERT's objective, the KL on `rows`, and attention maps of some layers if named."""
@@ -60,6 +62,7 @@ def distillation_trainer(
         train_dataset=work.rows(64 * work.batch),
         data_collator=work.collator(),
         callbacks=callbacks,
+        kernels=kernels,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from distil_nlp.kernels.vocabulary import FusedTerm
 from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import LabelTerm, check_same_shape
 from distil_nlp.signals.types import Signals
@@ -100,6 +101,9 @@ class HardLabel(LabelTerm):
         "score": "binary cross-entropy with the document’s relevance",
         "spans": "cross-entropy with start and end of the data’s own answer, over allowed positions, mean of the two",
     }
+
+    def fused(self, progress: float) -> FusedTerm | None:
+        return FusedTerm("labels") if self.kind.output == "distribution" else None
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
+from distil_nlp.kernels.vocabulary import FusedTerm
 from distil_nlp.losses.numerics import at_least_fp32
 from distil_nlp.objective import ModelShape, RowSetName, Temperature, TemperedTerm, Weight, check_same_shape
 from distil_nlp.signals.top_logits import TopLogits
@@ -186,6 +187,10 @@ class SoftTargetKL(TemperedTerm):
                 why="the weight is an entropy of one distribution over classes, which its outputs are not",
                 fix="leave it out",
             )
+
+    def fused(self, progress: float) -> FusedTerm | None:
+        is_plain = self.kind.output == "distribution" and not self.by_confidence
+        return FusedTerm("teacher", self.temperature(progress)) if is_plain else None
 
     def loss(self, student: Tensor, teacher: Any, progress: float) -> Tensor:
         if isinstance(teacher, TopLogits):

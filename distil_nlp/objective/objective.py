@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from distil_nlp.data.row_sets import RowSets
 from distil_nlp.errors import UserError
+from distil_nlp.kernels.vocabulary import WORDS_ALIGNED, VocabularyKernel
 from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.chunked_logits import chunked_loss
+from distil_nlp.objective.fused_loss import FusedChunkLoss, aligned
 from distil_nlp.objective.output_terms import OutputTerm
 from distil_nlp.objective.term import LossTerm, ModelShape, Role
-from distil_nlp.signals.types import ProjectionInput, SignalRequest, Signals, VocabularyLoss
+from distil_nlp.signals.types import LazyLogits, ProjectionInput, SignalRequest, Signals, VocabularyLoss
 from distil_nlp.tasks import TaskKind, task_kind
 
 
@@ -264,29 +266,44 @@ class Objective:
         progress: float,
         factors: Tensor,
         further: Sequence[OutputTerm] = (),
+        kernel: VocabularyKernel | None = None,
     ) -> VocabularyLoss:
         """Return the loss on the student's vocabulary logits, for its recorder: (Σ factor · sum, sums), by chunks.
 
         Args:
             factors: the factor of each term.
             further: terms that are summed too, with a factor of 0.
+            kernel: computes the terms that it knows together, on projections of an aligned width; torch if None.
         """
         terms = [term for term in self.terms if isinstance(term, OutputTerm)]
         own_factors = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
         output_factors = torch.stack([*own_factors, *(torch.zeros_like(factors[0]) for _ in further)])
-        chunks = batch["chunks"]
+        chunks, every = batch["chunks"], (*terms, *further)
+        vocabulary = teacher.vocabulary
+        if kernel is not None and isinstance(vocabulary, LazyLogits):
+            vocabulary = aligned(vocabulary)
 
-        def chunk_sums(logits: Tensor, number: int) -> Tensor:
-            part, start = {**batch, "rows": chunks.rows(batch["rows"], number)}, number * chunks.size
-            teacher_logits = teacher.vocabulary and teacher.vocabulary.logits(start, start + len(logits))
-            student, teachers = Signals(logits=logits), Signals(logits=teacher_logits)
-            sums = [
-                term.sum(student, term.teacher_for(teachers, logits, progress), part, progress)
-                for term in (*terms, *further)
-            ]
+        def part_of(number: int) -> dict[str, Any]:
+            return {**batch, "rows": chunks.rows(batch["rows"], number)}
+
+        def teacher_logits(number: int, size: int) -> Any:
+            start = number * chunks.size
+            return vocabulary and vocabulary.logits(start, start + size)
+
+        def sums_of(logits: Tensor, number: int, some: Sequence[OutputTerm]) -> Tensor:
+            part, teachers = part_of(number), Signals(logits=teacher_logits(number, len(logits)))
+            student = Signals(logits=logits)
+            sums = [term.sum(student, term.teacher_for(teachers, logits, progress), part, progress) for term in some]
             return torch.stack([value.float() for value in sums])
 
-        return lambda lazy: chunked_loss(lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size)
+        def chunk_sums(logits: Tensor, number: int) -> Tensor:
+            return sums_of(logits, number, every)
+
+        fused = FusedChunkLoss(kernel, every, part_of, teacher_logits, sums_of, progress) if kernel else None
+        align = WORDS_ALIGNED if kernel else 1
+        return lambda lazy: chunked_loss(
+            lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size, fused, align
+        )
 
     def loss(
         self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float, factors: Tensor

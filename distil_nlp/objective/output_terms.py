@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distil_nlp.errors import UserError
+from distil_nlp.kernels.vocabulary import FusedTerm
 from distil_nlp.objective.gather import gather_rows
 from distil_nlp.objective.heads import OWN_LOGITS, LogitsOf
 from distil_nlp.objective.term import (
@@ -114,6 +115,10 @@ class OutputTerm(LossTerm):
         logits = signals.logits.index_select(0, rows)
         return span_rows(logits, batch["is_allowed"].index_select(0, rows)) if self.reads_spans else logits
 
+    def fused(self, progress: float) -> FusedTerm | None:
+        """Return what the kernel of a vocabulary's losses has to compute for this term; None if it cannot."""
+        return None
+
     @property
     def reads_spans(self) -> bool:
         """Whether a row of outputs is two distributions, of start and end, whose mean the term takes."""
@@ -203,11 +208,15 @@ class LabelTerm(OutputTerm):
     def sum(self, student: Signals, teacher: Signals, batch: Mapping[str, Any], progress: float) -> Tensor:
         if "labels" not in batch:
             return self.logits(student, batch).sum() * 0.0
-        labels = batch["labels"].flatten() if self.kind.level == "token" else batch["labels"]
-        labels = labels.index_select(0, batch["rows"][self.counted_rows()])
+        labels = self.labels_of(batch)
         labels = labels.flatten() if self.reads_spans else labels
         loss = self.loss(labels, self.logits(student, batch), teacher, batch, progress)
         return loss / 2 if self.reads_spans else loss
+
+    def labels_of(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the labels of the term's rows, in their order."""
+        labels = batch["labels"].flatten() if self.kind.level == "token" else batch["labels"]
+        return labels.index_select(0, batch["rows"][self.counted_rows()])
 
     def loss(
         self, labels: Tensor, logits: Tensor, teacher: Signals, batch: Mapping[str, Any], progress: float

@@ -275,6 +275,7 @@ class StudentRun:
             objective=(scheme or scheme_of(self.recipe)).extend(self.objective, student, teacher, self.args.seed),
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
+            kernels=self.recipe.run.kernels,
             replacing=builders.replacing_of(self.recipe.student, teacher),
             augment=builders.netaug_of(self.recipe, teacher),
             sparsity=builders.sparsity_of(self.recipe.student),

@@ -67,18 +67,20 @@ class LazyLogits:
         states: (rows, width), or (rows, vocabulary) logits.
         weight: (vocabulary, width), or None.
         bias: (vocabulary,), or None.
+        words: columns of the logits, of a weight that is filled up; None for all.
     """
 
     states: Tensor
     weight: Tensor | None = None
     bias: Tensor | None = None
+    words: int | None = None
 
     def logits(self, start: int, stop: int) -> Tensor:
         """Return the logits of rows `start` to `stop`, in the precision of the states, whatever autocast is on."""
         if self.weight is None:
             return self.states[start:stop]
         with torch.autocast(self.states.device.type, enabled=False):
-            return F.linear(self.states[start:stop], self.weight, self.bias)
+            return F.linear(self.states[start:stop], self.weight, self.bias)[:, : self.words]
 
 
 class DeferredLogits(ABC):

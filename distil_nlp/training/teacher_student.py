@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
+from distil_nlp.kernels.vocabulary import VocabularyKernel
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
@@ -37,6 +38,7 @@ class TeacherStudent:
         remove_hooks: takes every hook off both models, and the projections off the student; once, at the latest when
             this is collected, so that models do not keep the hooks of trainers that are gone.
         inputs: names of the columns that either model takes.
+        kernel: of the vocabulary's losses; None where torch computes them.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TeacherStudent:
         self._differentiates, self._predicts = request.input_gradient, request.logits
         self.inputs = forward_arguments(student) | source.inputs
         self._kept: list[Signals] | None = None
+        self.kernel: VocabularyKernel | None = None
         self._projections = objective.projections()
         self._projections.update(further or {})
         self.hold_projections()
@@ -145,7 +148,7 @@ class TeacherStudent:
             if self._differentiates:
                 stack.enter_context(differentiating(self.recorder, batch, self.objective, again=True))
             if "chunks" in batch and self._predicts:
-                loss = self.objective.vocabulary_loss(teacher, batch, progress, factors, extra_terms)
+                loss = self.objective.vocabulary_loss(teacher, batch, progress, factors, extra_terms, self.kernel)
                 stack.enter_context(self.recorder.measuring(loss))
             states = self.objective.teacher_states(teacher)
             student = forward_with_signals(model, read, read["rows"], states, self.recorder)

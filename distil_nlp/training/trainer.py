@@ -19,6 +19,7 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
+from distil_nlp.kernels.vocabulary import Kernels, vocabulary_kernel
 from distil_nlp.models import label_outputs
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
@@ -130,6 +131,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         augment: trains a wider net around the student too, which shares its weights (NetAug).
         sparsity: sets weights of the student's blocks to zero as training goes on, by magnitude or movement pruning.
         quantization: lets the student's blocks compute as in int8 (quantisation-aware training).
+        kernels: what computes the losses on a vocabulary: `torch`; `triton`, kernels of our own on a GPU; or `auto`,
+            Triton where it is there.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -172,6 +175,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         augment: NetAug | None = None,
         sparsity: Sparsity | None = None,
         quantization: QuantizationAware | None = None,
+        kernels: Kernels = "torch",
         **kwargs: Any,
     ):
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
@@ -253,6 +257,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
+        if objective.kind.predicts_words:
+            self.teacher_student.kernel = vocabulary_kernel(kernels, args.device)
         balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
