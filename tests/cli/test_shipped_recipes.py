@@ -17,8 +17,8 @@ FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 @pytest.mark.integration
 @pytest.mark.skipif(not importlib.util.find_spec("setuptools"), reason="builds the wheel with this environment's")
-def test_a_wheel_has_every_recipe(tmp_path):
-    """Prevents an installed package without recipes, or one whose command does not find them."""
+def test_a_wheel_has_every_file_and_recipe(tmp_path):
+    """Prevents an installed package without recipes, or whose report, card or demo lacks a template."""
     wheel, unpacked = tmp_path / "wheel", tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     source = tmp_path / "source"
@@ -29,6 +29,8 @@ def test_a_wheel_has_every_recipe(tmp_path):
     inside = {path.relative_to(unpacked / "distil_nlp/recipes") for path in unpacked.rglob("recipes/**/*.yaml")}
     assert inside == {path.relative_to(ROOT / "recipes") for path in FILES}
     assert (unpacked / "distil_nlp/recipes/recipe.schema.json").is_file()
+    own = {path for path in (ROOT / "distil_nlp").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {path.relative_to(ROOT) for path in own} <= {path.relative_to(unpacked) for path in unpacked.rglob("*")}
     code = f"import sys; sys.path.insert(0, {str(unpacked)!r}); from distil_nlp.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", code, "recipes", "show", "glue"], cwd=tmp_path, capture_output=True)
     assert shown.stdout.strip() == (ROOT / "recipes/glue.yaml").read_bytes().strip()
