@@ -153,6 +153,14 @@ def attention(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
         {
             baseline: Contender(trainer_steps.run_trainer, {"work": work}),
             "attention maps of 3 layers": Contender(trainer_steps.run_trainer, {"work": work, "attention": pairs}),
+            **{
+                name: Contender(trainer_steps.run_trainer, {"work": work, "kernels": "triton", **options})
+                for name, options in (
+                    (f"{baseline}, Triton", {}),
+                    ("attention maps of 3 layers, Triton", {"attention": pairs}),
+                )
+                if settings.device != "cpu"
+            },
         },
         log,
     )

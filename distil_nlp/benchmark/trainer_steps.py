@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from distil_nlp.benchmark.interleaved import StepGate
 from distil_nlp.benchmark.workload import TEMPERATURE, WEIGHTS, Workload
-from distil_nlp.kernels.vocabulary import Kernels
+from distil_nlp.kernels.fallback import Kernels
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine

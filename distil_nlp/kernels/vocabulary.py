@@ -6,21 +6,14 @@ each model's logits twice and writes once. Its sums and gradients equal those of
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from distil_nlp.errors import UserError
-from distil_nlp.utils.logging import get_logger
+from distil_nlp.kernels.fallback import TritonKernel
 
-logger = get_logger(__name__)
-
-Kernels = Literal["auto", "triton", "torch"]
-"""Whose kernels are used: Triton's where it is there, Triton's or an error, torch's alone."""
 WORDS_ALIGNED = 64
 """Words to whose multiple an output projection is filled up, so that its products run on the fast kernels of a GPU."""
 NO_LABEL = -100
@@ -58,15 +51,10 @@ class FusedRows:
     temperature: float = 1.0
 
 
-class VocabularyKernel:
-    """The kernel, as long as it works: where it cannot be compiled, one warning says so, and torch goes on.
+class VocabularyKernel(TritonKernel):
+    """The kernel, as long as it works."""
 
-    Args:
-        is_required: whether a kernel that fails is an error.
-    """
-
-    def __init__(self, is_required: bool = False):
-        self.is_required, self.works = is_required, True
+    what = "kernel of the vocabulary's losses"
 
     def replace_by_gradient(self, logits: Tensor, rows: FusedRows, factors: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return Σ rows of T² · KL and of the cross-entropy, and leave Σ factor · sum's gradient in place of `logits`.
@@ -82,65 +70,7 @@ class VocabularyKernel:
         Raises:
             UserError: in place of None, if the kernel is required.
         """
-        if not self.works:
-            return None
-        try:
-            return _launch(logits, rows, factors)
-        except Exception as error:  # whatever Triton, its compiler or the driver raise
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            self._give_up(error)
-            return None
-
-    def _give_up(self, error: Exception) -> None:
-        """Let torch do the work from now on, with one warning."""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if self.is_required:
-            raise UserError(
-                "run.kernels",
-                "Triton to run the kernel of the vocabulary's losses",
-                reason,
-                fix="set run.kernels=auto, which goes on without it",
-            ) from error
-        self.works = False
-        logger.warning(f"run.kernels: Triton's kernel of the vocabulary's losses failed, torch goes on: {reason}")
-
-
-def vocabulary_kernel(kernels: Kernels, device: torch.device) -> VocabularyKernel | None:
-    """Return the kernel for a device; None where torch does the work.
-
-    Raises:
-        UserError: if Triton is asked for and is not there, or the device is none of its.
-    """
-    if kernels == "torch":
-        return None
-    missing = why_not_triton(device)
-    if missing is None:
-        return VocabularyKernel(is_required=kernels == "triton")
-    if kernels == "triton":
-        raise UserError("run.kernels", "Triton on a GPU", missing, fix="set run.kernels=auto or torch")
-    return None
-
-
-def why_not_triton(device: torch.device) -> str | None:
-    """Return why Triton's kernels do not run on a device; None if they do."""
-    if device.type not in ("cuda", "xpu") and not _is_interpreted():
-        return f"device {device.type}"
-    return None if _has_triton() else "no package triton, which torch's CUDA builds bring along"
-
-
-def _is_interpreted() -> bool:
-    """Return whether Triton interprets its kernels, on any device, as tests have it."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def _has_triton() -> bool:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        return self.attempt(lambda: _launch(logits, rows, factors))
 
 
 def _launch(logits: Tensor, rows: FusedRows, factors: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distil_nlp.errors import UserError
+from distil_nlp.kernels.attention import kernel_in_use
 from distil_nlp.objective import BlockTerm, LayerPairs, ModelShape, Role, RowSetName, Weight
-from distil_nlp.signals.attention import Attention, attention_sum
+from distil_nlp.signals.attention import Attention, QueriesKeys, attention_sum
 from distil_nlp.signals.types import SignalRequest, Signals
 from distil_nlp.tasks import TaskKind
 
@@ -110,10 +111,12 @@ class HeadsTerm(AttentionTerm):
     Attributes:
         map_loss: the formula, (student, teacher, chosen) → sum, such as `attention_kl`.
         of_scores: True if the formula takes scores instead of log-probabilities.
+        has_kernel: True if the formula is that of `AttentionKernel`.
     """
 
     map_loss: Any
     of_scores: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -138,6 +141,11 @@ class HeadsTerm(AttentionTerm):
             )
 
     def loss(self, student: Attention, teacher: Attention, chosen: Tensor) -> Tensor:
+        kernel = kernel_in_use() if self.has_kernel and self.heads == "each" else None
+        if kernel and isinstance(student, QueriesKeys) and isinstance(teacher, QueriesKeys):
+            found = kernel.divergence(student, teacher, chosen)
+            if found is not None:
+                return found
         return attention_sum(type(self).map_loss, student, teacher, chosen, self.heads == "average", self.of_scores)
 
 
@@ -147,7 +155,7 @@ class AttentionKL(HeadsTerm):
     The default pairs all of the student's layers; MiniLM takes `layers: last`.
     """
 
-    name, map_loss = "attention_kl", staticmethod(attention_kl)
+    name, map_loss, has_kernel = "attention_kl", staticmethod(attention_kl), True
     unit = "nats"
     formula, paper = "KL(teacher ‖ student) of the attention distributions", "2002.10957"
 

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
-from distil_nlp.kernels.vocabulary import Kernels
+from distil_nlp.kernels.fallback import Kernels
 from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import Fraction, LossTerm
 from distil_nlp.objective.schedule import Curve, Schedule
@@ -916,8 +916,8 @@ class RunSection(Section):
         report: write `report.html` and its plots at the end; `distil-nlp make-report` writes them later.
         outputs_folder: keep the outputs of models that are not trained here (the teacher, the untrained copy) on the
             evaluation rows in this folder, so that further runs need not ask again; null for none.
-        kernels: what computes the losses on a vocabulary: `torch`; `triton`, kernels of our own on a GPU; or `auto`,
-            Triton where it is there.
+        kernels: what computes the losses on a vocabulary and `attention_kl`: `torch`; `triton`, kernels of our own on a
+            GPU; or `auto`, Triton where it is there.
     """
 
     overwrite: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
+from distil_nlp.kernels.attention import AttentionKernel, using
 from distil_nlp.kernels.vocabulary import VocabularyKernel
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import OutputTerm
@@ -38,7 +39,8 @@ class TeacherStudent:
         remove_hooks: takes every hook off both models, and the projections off the student; once, at the latest when
             this is collected, so that models do not keep the hooks of trainers that are gone.
         inputs: names of the columns that either model takes.
-        kernel: of the vocabulary's losses; None where torch computes them.
+        vocabulary_kernel: of the losses on a vocabulary; None where torch computes them.
+        attention_kernel: of the attention maps; likewise.
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class TeacherStudent:
         self._differentiates, self._predicts = request.input_gradient, request.logits
         self.inputs = forward_arguments(student) | source.inputs
         self._kept: list[Signals] | None = None
-        self.kernel: VocabularyKernel | None = None
+        self.vocabulary_kernel: VocabularyKernel | None = None
+        self.attention_kernel: AttentionKernel | None = None
         self._projections = objective.projections()
         self._projections.update(further or {})
         self.hold_projections()
@@ -72,6 +75,10 @@ class TeacherStudent:
         self._hooks: list[Any] = [self.recorder, *([EmbeddingMixer(student)] if mixes else [])]
         self.remove_hooks = weakref.finalize(self, _take_off, student, self._projections, self._hooks, source)
         self.remove_hooks.atexit = False
+
+    def use_kernels(self, vocabulary: VocabularyKernel | None, attention: AttentionKernel | None) -> None:
+        """Let kernels compute the losses that they know."""
+        self.vocabulary_kernel, self.attention_kernel = vocabulary, attention
 
     def add_hooks(self, hooks: Any) -> None:
         """Let `remove_hooks` take off these hooks too, by their own `remove`."""
@@ -148,13 +155,16 @@ class TeacherStudent:
             if self._differentiates:
                 stack.enter_context(differentiating(self.recorder, batch, self.objective, again=True))
             if "chunks" in batch and self._predicts:
-                loss = self.objective.vocabulary_loss(teacher, batch, progress, factors, extra_terms, self.kernel)
+                loss = self.objective.vocabulary_loss(
+                    teacher, batch, progress, factors, extra_terms, self.vocabulary_kernel
+                )
                 stack.enter_context(self.recorder.measuring(loss))
             states = self.objective.teacher_states(teacher)
             student = forward_with_signals(model, read, read["rows"], states, self.recorder)
         if read is not batch:
             student = of_own_text(student, len(batch["input_ids"]))
-        return *self.objective.loss(student, teacher, batch, progress, factors), student
+        with using(self.attention_kernel):
+            return *self.objective.loss(student, teacher, batch, progress, factors), student
 
 
 def _take_off(student: PreTrainedModel, projections: nn.Module, hooks: Sequence[Any], source: TeacherSource) -> None:

@@ -19,7 +19,9 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
-from distil_nlp.kernels.vocabulary import Kernels, vocabulary_kernel
+from distil_nlp.kernels.attention import AttentionKernel
+from distil_nlp.kernels.fallback import Kernels, kernel_for
+from distil_nlp.kernels.vocabulary import VocabularyKernel
 from distil_nlp.models import label_outputs
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
@@ -131,8 +133,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         augment: trains a wider net around the student too, which shares its weights (NetAug).
         sparsity: sets weights of the student's blocks to zero as training goes on, by magnitude or movement pruning.
         quantization: lets the student's blocks compute as in int8 (quantisation-aware training).
-        kernels: what computes the losses on a vocabulary: `torch`; `triton`, kernels of our own on a GPU; or `auto`,
-            Triton where it is there.
+        kernels: what computes the losses on a vocabulary and `attention_kl`: `torch`; `triton`, kernels of our own on a
+            GPU; or `auto`, Triton where it is there.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -257,8 +259,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
-        if objective.kind.predicts_words:
-            self.teacher_student.kernel = vocabulary_kernel(kernels, args.device)
+        self.teacher_student.use_kernels(
+            kernel_for(VocabularyKernel, kernels, args.device), kernel_for(AttentionKernel, kernels, args.device)
+        )
         balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every

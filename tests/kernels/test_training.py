@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from distil_nlp.kernels import attention
+from distil_nlp.kernels.attention import AttentionKernel
 from distil_nlp.kernels.vocabulary import VocabularyKernel
+from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.divergences import ReverseKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
@@ -64,6 +67,34 @@ def test_a_training_with_the_kernel_is_the_training_without(tmp_path, calls, nam
         assert curve(fused, term) == pytest.approx(curve(plain, term), rel=2e-5)
     for (key, ours), theirs in zip(fused.model.named_parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5, msg=key)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["mlm", "classification"])
+def test_attention_maps_are_imitated_alike(tmp_path, monkeypatch, kind):
+    """Prevents another gradient of queries and keys, and masks of real models that the kernel does not know."""
+    asked, own = [], AttentionKernel.divergence
+
+    def counted(self, *arguments):
+        found = own(self, *arguments)
+        asked.append(found is not None)
+        return found
+
+    monkeypatch.setattr(AttentionKernel, "divergence", counted)
+    monkeypatch.setattr(attention, "_TILE", 16)
+    make = tiny.mlm_model if kind == "mlm" else lambda *args, **fields: tiny.classifier(args[0], 3, **fields)
+    runs = {}
+    for kernels in ("torch", "auto"):
+        run = trainer(
+            tmp_path / kernels, make(2, seed=1), make(4, initializer_range=0.2), [AttentionKL(2.0)], kind=kind,
+            changes={"kernels": kernels}, per_device_train_batch_size=2, max_steps=2, optim="sgd", learning_rate=1.0,
+        )  # fmt: skip
+        run.train()
+        runs[kernels] = run
+    assert asked == [True] * 4, "two layers in two steps"
+    assert curve(runs["auto"], "attention_kl") == pytest.approx(curve(runs["torch"], "attention_kl"), rel=1e-5)
+    for ours, theirs in zip(runs["auto"].model.parameters(), runs["torch"].model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.integration

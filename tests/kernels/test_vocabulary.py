@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from distil_nlp.errors import UserError
-from distil_nlp.kernels.vocabulary import FusedRows, VocabularyKernel, vocabulary_kernel
+from distil_nlp.kernels.fallback import kernel_for
+from distil_nlp.kernels.vocabulary import FusedRows, VocabularyKernel
 from distil_nlp.losses.hard_labels import hard_cross_entropy
 from distil_nlp.losses.soft_targets import soft_target_kl
 from tests.helpers import ROOT
@@ -132,12 +133,12 @@ def test_a_kernel_that_fails_warns_once_and_leaves_the_logits(caplog, monkeypatc
 
 def test_who_gets_a_kernel(monkeypatch):
     """Prevents Triton on a machine without a GPU, and silence where it was asked for."""
-    assert vocabulary_kernel("torch", CPU) is None
-    assert vocabulary_kernel("auto", CPU) is not None, "interpreted"
+    assert kernel_for(VocabularyKernel, "torch", CPU) is None
+    assert kernel_for(VocabularyKernel, "auto", CPU) is not None, "interpreted"
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert vocabulary_kernel("auto", CPU) is None
+    assert kernel_for(VocabularyKernel, "auto", CPU) is None
     with pytest.raises(UserError, match=r"run.kernels: expected Triton on a GPU / got device cpu"):
-        vocabulary_kernel("triton", CPU)
+        kernel_for(VocabularyKernel, "triton", CPU)
 
 
 def test_nothing_imports_triton_before_a_kernel_is_asked_for():
