@@ -8,6 +8,8 @@ from distil_nlp.errors import UserError
 from distil_nlp.study.axes import axis_of
 from distil_nlp.study.cells import baseline_of, cells_of
 from distil_nlp.study.plan import LABELS_ONLY_METHOD, read_plan, recipe_of
+from distil_nlp.study.runner import plan_cells
+from tests.helpers import ROOT
 from tests.helpers.messages import one_line
 
 T, ALPHA, RATE = "objective.soft_target_kl.temperature", "objective.soft_target_kl.weight", "training.learning_rate"
@@ -105,6 +107,15 @@ def test_plan_finds_the_shipped_study(tmp_path):
 
     assert _file_of("methods") == _file_of("study/methods")
     assert _file_of("glue").is_file()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes/study").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_method_of_a_shipped_study_is_a_recipe(tmp_path, file):
+    """Prevents a shipped study that ends at its last method."""
+    plan = read_plan(file)
+    cells = plan_cells(plan, file, tmp_path, ["teacher.cache={}"] if file.stem == "schemes" else [])
+    assert [one.cell.method for one in cells][: len(plan.methods)] == list(plan.methods)
+    assert plan.compared_with in plan.methods
 
 
 def test_an_unknown_key_is_told_before_anything_runs(tmp_path, capsys):
