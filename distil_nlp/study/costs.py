@@ -63,12 +63,19 @@ def _trials(costs: RunCosts, search: SearchSettings) -> RunCosts:
 
     The teacher is fine-tuned without the rows that trials are valued on.
     """
-    of_one = [replace(stage, seconds=stage.seconds / stage.times) for stage in costs.stages if stage.kind in _OF_TRIAL]
-    whole = sum(stage.seconds for stage in of_one)
-    times = search.runs or max(round((search.hours or 0) * 3600 / max(whole, 1e-9)), 1)
+    own = [stage for stage in costs.stages if stage.kind in _OF_TRIAL]
+    whole = sum(stage.seconds / stage.times for stage in own)
+    runs = search.runs or max(round((search.hours or 0) * 3600 / max(whole, 1e-9)), 1)
     teachers = [stage for stage in costs.stages if stage.kind == "teacher"]
-    trials = [replace(stage, seconds=stage.seconds * times, times=times) for stage in of_one]
-    return replace(costs, stages=teachers + trials)
+    return replace(costs, stages=[*teachers, *(_repeated(stage, runs) for stage in own)])
+
+
+def _repeated(stage: PlannedStage, times: int) -> PlannedStage:
+    """Return a stage that is done another number of times."""
+    factor = times / stage.times
+    tokens = None if stage.tokens is None else round(stage.tokens * factor)
+    flops = None if stage.flops is None else stage.flops * factor
+    return replace(stage, times=times, seconds=stage.seconds * factor, tokens=tokens, flops=flops)
 
 
 def _together(cells: Sequence[tuple[str, RunCosts, bool]]) -> RunCosts:

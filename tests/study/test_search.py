@@ -10,6 +10,8 @@ import yaml
 
 from distil_nlp.cli import study
 from distil_nlp.errors import UserError
+from distil_nlp.pipeline.planning.stage import DiskUse, PlannedStage, RunCosts
+from distil_nlp.study.costs import _trials
 from distil_nlp.study.processes import StudyJob, run_jobs
 from distil_nlp.study.search import MethodSearch
 from distil_nlp.study.search_space import SearchSettings
@@ -203,6 +205,23 @@ def test_a_search_goes_through_a_whole_study(tmp_path, capsys, monkeypatch):
     Path(path).write_text(yaml.safe_dump(settings))
     assert study(command) == 2
     assert "got others" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("budget", "runs"), [({"runs": 4}, 4), ({"hours": 0.02}, 6)])
+def test_a_plan_counts_the_trials(budget, runs):
+    """Prevents a plan that forgets what takes most of the study."""
+    stages = [
+        PlannedStage("loading", "start", 2.0),
+        PlannedStage("fine-tuning", "teacher", 10.0, steps=5, tokens=50, flops=5.0),
+        PlannedStage("distilling", "student", 30.0, times=3, steps=7, tokens=300, flops=90.0),
+    ]
+    costs = RunCosts(stages, None, "", DiskUse(), 0)
+    trials = _trials(costs, SearchSettings(space=SPACE, **budget))
+    assert [(one.kind, one.seconds, one.times) for one in trials.stages] == [
+        ("teacher", 10.0, 1), ("start", 2.0 * runs, runs), ("student", 10.0 * runs, runs),
+    ]  # fmt: skip
+    assert trials.flops == 5.0 + 30.0 * runs
+    assert trials.steps == 5 + 7 * runs
 
 
 def sleep(arguments):
