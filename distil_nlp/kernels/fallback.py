@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 Kernels = Literal["auto", "triton", "torch"]
 """Whose kernels are used: Triton's where it is there, Triton's or an error, torch's alone."""
 Result = TypeVar("Result")
-Kernel = TypeVar("Kernel", bound="TritonKernel")
+AnyKernel = TypeVar("AnyKernel", bound="TritonKernel")
 
 
 class TritonKernel:
@@ -66,7 +66,7 @@ class TritonKernel:
         logger.warning(f"run.kernels: Triton's {self.what} failed, torch goes on: {reason}")
 
 
-def kernel_for(kind: type[Kernel], kernels: Kernels, device: torch.device) -> Kernel | None:
+def kernel_for(kind: type[AnyKernel], kernels: Kernels, device: torch.device) -> AnyKernel | None:
     """Return a kernel for a device; None where torch does the work.
 
     Raises:

@@ -52,6 +52,7 @@ class MethodSearch:
         metric: name in the evaluations of the log.
         start: point of the recipe's own values, as far as the space has them.
         seed: of the sampler.
+        keeps_best: whether a run keeps the student of its best evaluation, not of its last.
         at_once: trials at a time.
     """
 
@@ -65,6 +66,7 @@ class MethodSearch:
     direction: Literal["minimize", "maximize"]
     start: Mapping[str, Any]
     seed: int
+    keeps_best: bool = False
     at_once: int = 1
     failures: dict[str, str] = field(default_factory=dict)
     _running: dict[str, tuple[Trial, float]] = field(default_factory=dict)
@@ -168,9 +170,8 @@ class MethodSearch:
                 why="no evaluation has it" if known else f"{folder} was not evaluated while it trained",
                 fix="name one of these" if known else "set training.eval_strategy: epoch in the recipe",
             )
-        is_best_kept = results["recipe"]["training"].get("load_best_model_at_end")
         best = max(values) if self.direction == "maximize" else min(values)
-        return best if is_best_kept else values[-1]
+        return best if self.keeps_best else values[-1]
 
     def _fail(self, trial: Trial, reason: str) -> None:
         from optuna.trial import TrialState

@@ -100,6 +100,7 @@ class _Trials:
             direction="minimize" if metric in _LOWER_IS_BETTER or metric in recipe.terms else "maximize",
             start=start_of(settings, recipe),
             seed=int.from_bytes(identity[:4], "big"),
+            keeps_best=bool(recipe.training.get("load_best_model_at_end")),
             at_once=self.at_once,
         )
 
