@@ -11,14 +11,14 @@ from distil_nlp.kernels.attention import AttentionKernel, using
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.signals.attention import Probabilities, QueriesKeys
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 EXACT = {torch.float32: 3e-6, torch.bfloat16: 1.6e-2}
 """Of gradients relative to their largest entry: rounding of sums; of probabilities to 8 bits before a product."""
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def small_tiles(monkeypatch):
+    """Let several tiles make up a small map."""
     monkeypatch.setattr(attention, "_TILE", 16)
 
 
@@ -61,9 +61,7 @@ def reference(student, teacher, chosen):
 
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
 @pytest.mark.parametrize("mask", ["none", "keys", "window", "expanded"])
-@pytest.mark.parametrize(
-    ("length", "widths"), [(1, (8, 8)), (21, (8, 24)), pytest.param(48, (16, 16), marks=pytest.mark.integration)]
-)
+@pytest.mark.parametrize(("length", "widths"), [(1, (8, 8)), (21, (8, 24)), (48, (16, 16))])
 def test_value_and_gradients_are_those_of_the_definition(dtype, mask, length, widths):
     """Prevents attention that is imitated otherwise for the sake of speed, and padding that weighs."""
     student, teacher, chosen = drawn(length=length, widths=widths, dtype=dtype, mask=mask)

@@ -15,7 +15,7 @@ from distil_nlp.objective.chunked_logits import chunked_loss
 from tests.helpers import tiny
 from tests.helpers.training import curve, trainer
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 TERMS = {
     "masked": lambda: [SoftTargetKL(5.0), HardLabel(2.0), HiddenCosine(1.0)],
     "all": lambda: [SoftTargetKL(5.0, 2.0, "all"), HardLabel(2.0)],
@@ -24,11 +24,6 @@ TERMS = {
     "none with a kernel": lambda: [ReverseKL(1.0), SoftTargetKL(1.0, by_confidence=True)],
     "soft targets alone": lambda: [SoftTargetKL(1.0, rows="all")],
 }
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture
@@ -54,9 +49,7 @@ def trained(folder, terms, kernels, **arguments):
     return run
 
 
-@pytest.mark.parametrize(
-    "name", [one if one == "masked" else pytest.param(one, marks=pytest.mark.integration) for one in TERMS]
-)
+@pytest.mark.parametrize("name", TERMS)
 def test_a_training_with_the_kernel_is_the_training_without(tmp_path, calls, name):
     """Prevents another loss, or other rows of it, for the sake of speed."""
     plain = trained(tmp_path / "torch", TERMS[name](), "torch")
@@ -69,7 +62,6 @@ def test_a_training_with_the_kernel_is_the_training_without(tmp_path, calls, nam
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5, msg=key)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["mlm", "classification"])
 def test_attention_maps_are_imitated_alike(tmp_path, monkeypatch, kind):
     """Prevents another gradient of queries and keys, and masks of real models that the kernel does not know."""
@@ -97,7 +89,6 @@ def test_attention_maps_are_imitated_alike(tmp_path, monkeypatch, kind):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.integration
 def test_accumulation_changes_nothing(tmp_path, calls):
     """Prevents factors of a step that the kernel takes for those of a micro-batch."""
     whole, parts = (

@@ -14,14 +14,8 @@ from distil_nlp.losses.hard_labels import hard_cross_entropy
 from distil_nlp.losses.soft_targets import soft_target_kl
 from tests.helpers import ROOT
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="needs Triton: make test-kernels")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """Let Triton interpret: it decides when its kernels are defined, so those of other tests must not be compiled."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def drawn(count, words, dtype=torch.float32, padding=0, scale=3.0):
