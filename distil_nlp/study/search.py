@@ -84,12 +84,12 @@ class MethodSearch:
         from optuna.trial import Trial, TrialState
 
         for stopped in self._study.get_trials(states=[TrialState.RUNNING]):
-            yield from self._job(Trial(self._study, stopped._trial_id))
+            yield from self._job(self._complete(Trial(self._study, stopped._trial_id)))
         while self._has_budget():
-            yield from self._job(self._ask())
+            yield from self._job(self._complete(self._study.ask()))
 
-    def _ask(self) -> Trial:
-        trial = self._study.ask()
+    def _complete(self, trial: Trial) -> Trial:
+        """Return a trial with a value of each key, those it has already among them."""
         for name in self.keys:
             if (span := self.settings.ranges.get(name)) is None:
                 trial.suggest_categorical(name, range(len(self.settings.choices[name].values)))
