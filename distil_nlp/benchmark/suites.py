@@ -81,6 +81,11 @@ def mlm(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
     """
     work = settings.work()
     by_default = partial(Contender, keep_freed_memory=False)
+    ours = {
+        ALL_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": "all"}),
+        SOME_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": 0.3}),
+        MASKED: Contender(trainer_steps.run_trainer, {"work": work}),
+    }
     results = settings.run(
         {
             REFERENCE: by_default(distilbert_loop.run_distilbert_loop, {"work": work}),
@@ -91,10 +96,8 @@ def mlm(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
                 distilbert_loop.run_distilbert_loop, {"work": work, "attention": "sdpa"}
             ),
             "TextBrewer": by_default(textbrewer.run_textbrewer, {"work": work}),
-            ALL_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": "all"}),
-            SOME_TOKENS: Contender(trainer_steps.run_trainer, {"work": work, "rows": 0.3}),
-            MASKED: Contender(trainer_steps.run_trainer, {"work": work}),
-            **(_with_kernels(work) if settings.device != "cpu" else {}),
+            **ours,
+            **_with_triton(ours, settings),
             MATMUL: Contender(roofline.run_matmuls, {"work": work, "head_rows": work.masked}),
         },
         log,
@@ -115,12 +118,13 @@ def mlm(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
     }
 
 
-def _with_kernels(work: Workload) -> dict[str, Contender]:
-    """Return our contenders with Triton's kernels."""
-    rows = {MASKED: "masked", ALL_TOKENS: "all"}
+def _with_triton(contenders: Mapping[str, Contender], settings: BenchmarkSettings) -> dict[str, Contender]:
+    """Return our contenders once more, with Triton's kernels; none on a CPU."""
+    if settings.device == "cpu":
+        return {}
     return {
-        f"{name}, Triton": Contender(trainer_steps.run_trainer, {"work": work, "rows": of, "kernels": "triton"})
-        for name, of in rows.items()
+        f"{name}, Triton": dataclasses.replace(one, arguments={**one.arguments, "kernels": "triton"})
+        for name, one in contenders.items()
     }
 
 
@@ -149,21 +153,11 @@ def attention(settings: BenchmarkSettings, log: Log) -> dict[str, Any]:
     layers = sorted({max((i + 1) * depth // 3 - 1, 0) for i in range(3)})
     pairs = [(2 * layer + 1, layer) for layer in layers]
     baseline = "without attention"
-    results = settings.run(
-        {
-            baseline: Contender(trainer_steps.run_trainer, {"work": work}),
-            "attention maps of 3 layers": Contender(trainer_steps.run_trainer, {"work": work, "attention": pairs}),
-            **{
-                name: Contender(trainer_steps.run_trainer, {"work": work, "kernels": "triton", **options})
-                for name, options in (
-                    (f"{baseline}, Triton", {}),
-                    ("attention maps of 3 layers, Triton", {"attention": pairs}),
-                )
-                if settings.device != "cpu"
-            },
-        },
-        log,
-    )
+    contenders = {
+        baseline: Contender(trainer_steps.run_trainer, {"work": work}),
+        "attention maps of 3 layers": Contender(trainer_steps.run_trainer, {"work": work, "attention": pairs}),
+    }
+    results = settings.run({**contenders, **_with_triton(contenders, settings)}, log)
     whole_maps = 4 * work.batch * work.size.heads * work.length**2 / 2**20
     return {"steps": _with_speed_up(results, baseline), "one_layer_of_whole_maps_mib": round(whole_maps, 1)}
 

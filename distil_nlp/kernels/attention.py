@@ -116,19 +116,18 @@ class _Launch:
         if tensors[0].dtype != tensors[2].dtype:
             tensors[2:] = [tensor.to(tensors[0].dtype) for tensor in tensors[2:]]
         self.batch, self.heads, self.length, self.width = query.shape
-        self.query, self.tensors = query, tensors
-        self.chosen = chosen.contiguous()
+        self.query = query
         shape = self.batch, self.length, self.length
         seen = [tensors[0] if mask is None else mask.expand(shape).view(torch.uint8) for mask in masks]
         self.sums = [torch.empty(query.shape[:3], dtype=torch.float32, device=query.device) for _ in range(2)]
-        self.before = (*tensors, *seen, self.chosen)
+        self.before = (*tensors, *seen, chosen.contiguous())
         strides = [stride for tensor in [*tensors, *seen] for stride in tensor.stride()[:3]]
         self.after = (self.heads, self.length, float(scaling), float(teacher_scaling), *strides)
         teacher_width = teacher_query.shape[-1]
         precision = "ieee" if query.dtype == torch.float32 else "tf32"  # the latter has no meaning for bf16 and fp16
         self.options = {
-            "STUDENT": self.width, "STUDENT_PADDED": _power(self.width),
-            "TEACHER": teacher_width, "TEACHER_PADDED": _power(teacher_width),
+            "STUDENT": self.width, "STUDENT_PADDED": _padded(self.width),
+            "TEACHER": teacher_width, "TEACHER_PADDED": _padded(teacher_width),
             "HAS_MASK": masks[0] is not None, "TEACHER_HAS_MASK": masks[1] is not None,
             "PRECISION": "widened" if is_interpreted() else precision, "ROWS": _TILE, "COLUMNS": _TILE,
         }  # fmt: skip
@@ -161,5 +160,7 @@ def _with_whole_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _power(number: int) -> int:
-    return max(1 << max(number - 1, 1).bit_length(), _LEAST_WIDTH)
+def _padded(width: int) -> int:
+    import triton
+
+    return max(triton.next_power_of_2(width), _LEAST_WIDTH)

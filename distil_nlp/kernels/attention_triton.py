@@ -101,14 +101,25 @@ def divergence(
 
 
 @triton.jit
-def _score_gradient(own, target, student_sums, teacher_sums, chosen, places, rows, is_row, sequence, length):
-    """Return p_student − p_teacher of a tile, 0 for queries that are not chosen."""
-    student_sum = tl.load(student_sums + places, mask=is_row, other=0.0)
-    teacher_sum = tl.load(teacher_sums + places, mask=is_row, other=0.0)
+def _gradient_tile(
+    student_query, student_key, teacher_query, teacher_key, visible, teacher_visible, chosen,
+    student_sums, teacher_sums, first, sequence, rows, columns,
+    length, student_scaling, teacher_scaling, sqm, skm, tqm, tkm, vm, vn, wm, wn,
+    STUDENT: tl.constexpr, STUDENT_PADDED: tl.constexpr, TEACHER: tl.constexpr, TEACHER_PADDED: tl.constexpr,
+    HAS_MASK: tl.constexpr, TEACHER_HAS_MASK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Return p_student − p_teacher of a tile, 0 for queries that are not chosen, and the student's queries and keys."""
+    own, query, key = _tile(student_query, student_key, visible, rows, columns, length, student_scaling, sqm, skm, vm,
+                            vn, STUDENT, STUDENT_PADDED, HAS_MASK, PRECISION)  # fmt: skip
+    target, _, _ = _tile(teacher_query, teacher_key, teacher_visible, rows, columns, length, teacher_scaling, tqm, tkm,
+                         wm, wn, TEACHER, TEACHER_PADDED, TEACHER_HAS_MASK, PRECISION)  # fmt: skip
+    is_row = rows < length
+    student_sum = tl.load(student_sums + first + rows, mask=is_row, other=0.0)
+    teacher_sum = tl.load(teacher_sums + first + rows, mask=is_row, other=0.0)
     is_chosen = tl.load(chosen + sequence * length + rows, mask=is_row, other=0) != 0
     student_share = tl.where(own > -1.0e29, tl.exp(own - student_sum[:, None]), 0.0)
     teacher_share = tl.where(target > -1.0e29, tl.exp(target - teacher_sum[:, None]), 0.0)
-    return tl.where(is_chosen[:, None], student_share - teacher_share, 0.0)
+    return tl.where(is_chosen[:, None], student_share - teacher_share, 0.0), query, key
 
 
 @triton.jit
@@ -124,27 +135,25 @@ def query_gradient(
     """Write the gradient of a block of queries: scaling · Σ_keys gradient of the score · key."""
     block, head, sequence = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     rows, width = block * ROWS + tl.arange(0, ROWS), tl.arange(0, STUDENT_PADDED)
-    is_row = rows < length
+    first = (sequence * heads + head) * length
     student_query += sequence * sqb + head * sqh
     student_key += sequence * skb + head * skh
     teacher_query += sequence * tqb + head * tqh
     teacher_key += sequence * tkb + head * tkh
     visible += sequence * vb
     teacher_visible += sequence * wb
-    places = (sequence * heads + head) * length + rows
     total = tl.zeros([ROWS, STUDENT_PADDED], tl.float32)
     for start in range(0, length, COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
-        own, _, key = _tile(student_query, student_key, visible, rows, columns, length, student_scaling, sqm, skm, vm,
-                            vn, STUDENT, STUDENT_PADDED, HAS_MASK, PRECISION)  # fmt: skip
-        target, _, _ = _tile(teacher_query, teacher_key, teacher_visible, rows, columns, length, teacher_scaling, tqm,
-                             tkm, wm, wn, TEACHER, TEACHER_PADDED, TEACHER_HAS_MASK, PRECISION)  # fmt: skip
-        scores = _score_gradient(
-            own, target, student_sums, teacher_sums, chosen, places, rows, is_row, sequence, length
-        )
+        scores, _, key = _gradient_tile(
+            student_query, student_key, teacher_query, teacher_key, visible, teacher_visible, chosen,
+            student_sums, teacher_sums, first, sequence, rows, columns,
+            length, student_scaling, teacher_scaling, sqm, skm, tqm, tkm, vm, vn, wm, wn,
+            STUDENT, STUDENT_PADDED, TEACHER, TEACHER_PADDED, HAS_MASK, TEACHER_HAS_MASK, PRECISION,
+        )  # fmt: skip
         total += _product(scores.to(key.dtype), key, PRECISION)
-    store = gradient + places[:, None] * STUDENT + width[None, :]
-    tl.store(store, total * student_scaling, mask=is_row[:, None] & (width < STUDENT)[None, :])
+    store = gradient + (first + rows)[:, None] * STUDENT + width[None, :]
+    tl.store(store, total * student_scaling, mask=(rows < length)[:, None] & (width < STUDENT)[None, :])
 
 
 @triton.jit
@@ -170,14 +179,12 @@ def key_gradient(
     total = tl.zeros([COLUMNS, STUDENT_PADDED], tl.float32)
     for start in range(0, length, ROWS):
         rows = start + tl.arange(0, ROWS)
-        is_row = rows < length
-        own, query, _ = _tile(student_query, student_key, visible, rows, columns, length, student_scaling, sqm, skm, vm,
-                              vn, STUDENT, STUDENT_PADDED, HAS_MASK, PRECISION)  # fmt: skip
-        target, _, _ = _tile(teacher_query, teacher_key, teacher_visible, rows, columns, length, teacher_scaling, tqm,
-                             tkm, wm, wn, TEACHER, TEACHER_PADDED, TEACHER_HAS_MASK, PRECISION)  # fmt: skip
-        scores = _score_gradient(
-            own, target, student_sums, teacher_sums, chosen, first + rows, rows, is_row, sequence, length
-        )
+        scores, query, _ = _gradient_tile(
+            student_query, student_key, teacher_query, teacher_key, visible, teacher_visible, chosen,
+            student_sums, teacher_sums, first, sequence, rows, columns,
+            length, student_scaling, teacher_scaling, sqm, skm, tqm, tkm, vm, vn, wm, wn,
+            STUDENT, STUDENT_PADDED, TEACHER, TEACHER_PADDED, HAS_MASK, TEACHER_HAS_MASK, PRECISION,
+        )  # fmt: skip
         total += _product(tl.trans(scores.to(query.dtype)), query, PRECISION)
     store = gradient + (first + columns)[:, None] * STUDENT + width[None, :]
     tl.store(store, total * student_scaling, mask=(columns < length)[:, None] & (width < STUDENT)[None, :])

@@ -74,6 +74,8 @@ class VocabularyKernel(TritonKernel):
 
 
 def _launch(logits: Tensor, rows: FusedRows, factors: Tensor) -> tuple[Tensor, Tensor]:
+    import triton
+
     from distil_nlp.kernels.vocabulary_triton import losses_and_gradient
 
     count, words = logits.shape
@@ -89,10 +91,6 @@ def _launch(logits: Tensor, rows: FusedRows, factors: Tensor) -> tuple[Tensor, T
             logits, teacher, labels, taught, factors.float().contiguous(), soft, hard,
             words, logits.stride(0), teacher.stride(0), float(rows.temperature),
             HAS_SOFT=rows.teacher is not None, HAS_HARD=rows.labels is not None,
-            BLOCK=min(_BLOCK, _power_above(words)), num_warps=_WARPS,
+            BLOCK=min(_BLOCK, triton.next_power_of_2(words)), num_warps=_WARPS,
         )  # fmt: skip
     return soft.sum(), hard.sum()
-
-
-def _power_above(number: int) -> int:
-    return 1 << max(number - 1, 1).bit_length()

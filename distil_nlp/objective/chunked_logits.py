@@ -81,7 +81,7 @@ class _ChunkedLoss(torch.autograd.Function):
         needed = [has_graph and needs_gradient for needs_gradient in ctx.needs_input_grad[:3]]
         words = states.shape[1] if weight is None else len(weight)
         gradients = [
-            torch.zeros_like(filled_up(tensor, align), memory_format=torch.contiguous_format) if is_needed else None
+            tensor.new_zeros(len(tensor) + missing_rows(tensor, align), *tensor.shape[1:]) if is_needed else None
             for tensor, is_needed, align in zip((states, weight, bias), needed, (1, how.align, how.align), strict=True)
         ]
         ctx.scale = _HALF_SCALE if dtype == torch.float16 else 1.0
@@ -105,9 +105,14 @@ class _ChunkedLoss(torch.autograd.Function):
         return (*(None if tensor is None else tensor.mul_(factor) for tensor in gradients), None, None, None)
 
 
+def missing_rows(tensor: Tensor, align: int) -> int:
+    """Return how many rows a tensor lacks to a multiple of `align`."""
+    return -len(tensor) % align
+
+
 def filled_up(tensor: Tensor, align: int) -> Tensor:
     """Return a tensor with rows of zeros below, up to a multiple of `align`; itself where there are none."""
-    missing = -len(tensor) % align
+    missing = missing_rows(tensor, align)
     return tensor if not missing else torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
 
 

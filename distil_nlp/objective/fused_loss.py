@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +11,24 @@ from torch import Tensor
 
 from distil_nlp.kernels.vocabulary import NO_LABEL, WORDS_ALIGNED, FusedRows, FusedTerm, VocabularyKernel
 from distil_nlp.objective.chunked_logits import filled_up
-from distil_nlp.objective.output_terms import LabelTerm, OutputTerm
+from distil_nlp.objective.output_terms import OutputTerm
 from distil_nlp.signals.types import LazyLogits
 
-TermSums = Callable[[Tensor, int, Sequence[OutputTerm]], Tensor]
-"""(logits of a chunk, its number, terms) → the sums of these terms, (terms,)."""
+_KINDS = ("teacher", "labels")
+"""What the kernel's terms compare the student with, in the order of its factors and sums."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a chunk of a vocabulary's logits is compared with.
+
+    Attributes:
+        batch: what of the batch is of its rows.
+        teacher: the teacher's logits of its rows, in whatever form it has them; None without.
+    """
+
+    batch: Mapping[str, Any]
+    teacher: Any
 
 
 class FusedChunkLoss:
@@ -26,9 +40,8 @@ class FusedChunkLoss:
     Args:
         kernel: of the vocabulary's losses.
         terms: on outputs, in the order of the factors.
-        part_of: number of a chunk → what of the batch is of its rows.
-        teacher_of: (rows of the chunk's start, end) → the teacher's logits.
-        sums_of: as torch computes them.
+        chunk_of: (number of a chunk, its rows) → what it is compared with.
+        sums_of: (logits, chunk, terms) → the sums of these terms as torch computes them, (terms,).
         progress: fraction of training done.
     """
 
@@ -36,13 +49,11 @@ class FusedChunkLoss:
         self,
         kernel: VocabularyKernel,
         terms: Sequence[OutputTerm],
-        part_of: Callable[[int], Mapping[str, Any]],
-        teacher_of: Callable[[int, int], Any],
-        sums_of: TermSums,
+        chunk_of: Callable[[int, int], Chunk],
+        sums_of: Callable[[Tensor, Chunk, Sequence[OutputTerm]], Tensor],
         progress: float,
     ):
-        self.kernel, self.terms = kernel, terms
-        self.part_of, self.teacher_of, self.sums_of = part_of, teacher_of, sums_of
+        self.kernel, self.terms, self.chunk_of, self.sums_of = kernel, terms, chunk_of, sums_of
         self.fused: dict[str, tuple[int, FusedTerm]] = {}
         for place, term in enumerate(terms):
             if (found := term.fused(progress)) is not None:
@@ -52,50 +63,47 @@ class FusedChunkLoss:
         """Return the sums of all terms, with the gradient in place of the logits; None where there is no kernel."""
         if not self.fused or not self.kernel.works:
             return None
-        part, size = self.part_of(number), len(logits)
-        teacher = self.teacher_of(number, size) if "teacher" in self.fused else None
-        if "teacher" in self.fused and not isinstance(teacher, Tensor):
-            return None  # answers of a cache, or of several teachers, are no plain logits
-        places = [place for place, _ in self.fused.values()]
-        others = [place for place in range(len(self.terms)) if place not in places]
-        sums, gradient = self._of_others(logits, number, factors, others)
+        chunk = self.chunk_of(number, len(logits))
+        if "teacher" in self.fused and not isinstance(chunk.teacher, Tensor):
+            self.fused.clear()  # answers of a cache, or of several teachers, are no plain logits, in no chunk
+            return None
+        sums, gradient = self._of_others(logits, chunk, factors)
         zero = factors.new_zeros(())
-        own = [factors[self.fused[of][0]] if of in self.fused else zero for of in ("teacher", "labels")]
-        found = self.kernel.replace_by_gradient(logits, self._rows(part, teacher, size), torch.stack(own))
+        own = [factors[self.fused[of][0]] if of in self.fused else zero for of in _KINDS]
+        found = self.kernel.replace_by_gradient(logits, self._rows(chunk, len(logits)), torch.stack(own))
         if found is None:
             return None
         if gradient is not None:
             logits += gradient
-        for of, value in zip(("teacher", "labels"), found, strict=True):
+        for of, value in zip(_KINDS, found, strict=True):
             if of in self.fused:
                 sums[self.fused[of][0]] = value
         return sums
 
-    def _of_others(
-        self, logits: Tensor, number: int, factors: Tensor, places: Sequence[int]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the sums, with those of some terms, and the gradient of these; None without any."""
-        sums = torch.zeros_like(factors)
+    def _of_others(self, logits: Tensor, chunk: Chunk, factors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sums, with those of the terms that have no kernel, and the gradient of these; None without any."""
+        taken = {place for place, _ in self.fused.values()}
+        places, sums = [place for place in range(len(self.terms)) if place not in taken], torch.zeros_like(factors)
         if not places:
             return sums, None
         index = torch.tensor(places, device=factors.device)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
-            found = self.sums_of(leaf, number, [self.terms[place] for place in places])
+            found = self.sums_of(leaf, chunk, [self.terms[place] for place in places])
             (gradient,) = torch.autograd.grad((found * factors[index]).sum(), leaf)
         sums[index] = found.detach()
         return sums, gradient
 
-    def _rows(self, part: Mapping[str, Any], teacher: Tensor | None, size: int) -> FusedRows:
+    def _rows(self, chunk: Chunk, size: int) -> FusedRows:
         """Return what each row of a chunk is compared with."""
-        rows, labels, taught, temperature = part["rows"], None, None, 1.0
+        rows, labels, teacher, taught, temperature = chunk.batch["rows"], None, None, None, 1.0
         if "labels" in self.fused:
             term: Any = self.terms[self.fused["labels"][0]]
-            labels = rows_filled(size, rows[f"logits/{term.signal_rows()}"], _labels_of(term, part), NO_LABEL)
+            labels = _filled(size, rows[f"logits/{term.signal_rows()}"], term.labels_of(chunk.batch), NO_LABEL)
         if "teacher" in self.fused:
             place, soft = self.fused["teacher"]
             index = rows[f"logits/{self.terms[place].signal_rows()}"]
-            taught = rows_filled(size, index, torch.ones_like(index), 0)
+            teacher, taught = chunk.teacher, _filled(size, index, torch.ones_like(index), 0)
             temperature = soft.temperature
         return FusedRows(labels, teacher, taught, temperature)
 
@@ -110,10 +118,6 @@ def aligned(logits: LazyLogits) -> LazyLogits:
     )
 
 
-def _labels_of(term: LabelTerm, part: Mapping[str, Any]) -> Tensor:
-    return term.labels_of(part)
-
-
-def rows_filled(size: int, index: Tensor, values: Tensor, otherwise: int) -> Tensor:
+def _filled(size: int, index: Tensor, values: Tensor, otherwise: int) -> Tensor:
     """Return (size,) values, those of some rows at their places."""
     return torch.full((size,), otherwise, dtype=values.dtype, device=values.device).index_copy(0, index, values)

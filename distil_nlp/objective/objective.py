@@ -13,7 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.kernels.vocabulary import WORDS_ALIGNED, VocabularyKernel
 from distil_nlp.objective.balancing import LossBalancer
 from distil_nlp.objective.chunked_logits import chunked_loss
-from distil_nlp.objective.fused_loss import FusedChunkLoss, aligned
+from distil_nlp.objective.fused_loss import Chunk, FusedChunkLoss, aligned
 from distil_nlp.objective.output_terms import OutputTerm
 from distil_nlp.objective.term import LossTerm, ModelShape, Role
 from distil_nlp.signals.types import LazyLogits, ProjectionInput, SignalRequest, Signals, VocabularyLoss
@@ -283,23 +283,22 @@ class Objective:
         if kernel is not None and isinstance(vocabulary, LazyLogits):
             vocabulary = aligned(vocabulary)
 
-        def part_of(number: int) -> dict[str, Any]:
-            return {**batch, "rows": chunks.rows(batch["rows"], number)}
-
-        def teacher_logits(number: int, size: int) -> Any:
+        def chunk_of(number: int, size: int) -> Chunk:
             start = number * chunks.size
-            return vocabulary and vocabulary.logits(start, start + size)
+            part = {**batch, "rows": chunks.rows(batch["rows"], number)}
+            return Chunk(part, vocabulary and vocabulary.logits(start, start + size))
 
-        def sums_of(logits: Tensor, number: int, some: Sequence[OutputTerm]) -> Tensor:
-            part, teachers = part_of(number), Signals(logits=teacher_logits(number, len(logits)))
-            student = Signals(logits=logits)
-            sums = [term.sum(student, term.teacher_for(teachers, logits, progress), part, progress) for term in some]
+        def sums_of(logits: Tensor, chunk: Chunk, some: Sequence[OutputTerm]) -> Tensor:
+            student, teachers = Signals(logits=logits), Signals(logits=chunk.teacher)
+            sums = [
+                term.sum(student, term.teacher_for(teachers, logits, progress), chunk.batch, progress) for term in some
+            ]
             return torch.stack([value.float() for value in sums])
 
         def chunk_sums(logits: Tensor, number: int) -> Tensor:
-            return sums_of(logits, number, every)
+            return sums_of(logits, chunk_of(number, len(logits)), every)
 
-        fused = FusedChunkLoss(kernel, every, part_of, teacher_logits, sums_of, progress) if kernel else None
+        fused = FusedChunkLoss(kernel, every, chunk_of, sums_of, progress) if kernel else None
         align = WORDS_ALIGNED if kernel else 1
         return lambda lazy: chunked_loss(
             lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size, fused, align

@@ -52,6 +52,15 @@ class StudyJob:
     log: Path | None = None
     entry: str = _DISTIL
 
+    def failure(self, code: int) -> str:
+        """Return in words that it ended with an exit code, and where to look."""
+        return f"exit code {code}" + (f", see {self.log}" if self.log else ", see above")
+
+
+def log_file(study: Path, task: str, name: str, at_once: int) -> Path | None:
+    """Return the file for what a run of a study prints; None where runs come one by one, and may print."""
+    return study / "logs" / task / f"{name}.log" if at_once > 1 else None
+
 
 def run_jobs(
     jobs: Iterable[StudyJob],

@@ -19,8 +19,8 @@ from distil_nlp.study.lengths import fill_in_steps
 from distil_nlp.study.output import write_study
 from distil_nlp.study.plan import StudyPlan, read_plan, recipe_of
 from distil_nlp.study.prepare import PREPARE, teacher_key
-from distil_nlp.study.processes import StudyJob, run_jobs
-from distil_nlp.study.tuning import read_found, run_searches
+from distil_nlp.study.processes import StudyJob, log_file, run_jobs
+from distil_nlp.study.tuning import Trials, read_found, run_searches
 from distil_nlp.utils.files import load_json, read_json, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
@@ -94,7 +94,8 @@ def run_study(
         failed: dict[str, str] = {}
         if plan.search is not None:
             files = {name: recipe_of(plan, path, name, folder) for name in plan.methods}
-            failed = run_searches(plan, folder, files, overrides, methods or list(plan.methods), at_once)
+            trials = Trials(plan, folder, files, overrides, at_once)
+            failed = run_searches(trials, methods or list(plan.methods))
             planned = plan_cells(plan, path, folder, overrides)
         chosen = [one for one in planned if methods is None or one.cell.method in methods]
         _run_all(plan, folder, chosen, at_once, failed)
@@ -149,7 +150,7 @@ def _run_all(
     codes = dict(trials)
     for job, code in run_jobs(jobs, at_once, lambda job: logger.info(f"{numbers[str(job.folder)]}: {job.name}")):
         if code:
-            codes[job.name] = f"exit code {code}" + (f", see {job.log}" if job.log else ", see above")
+            codes[job.name] = job.failure(code)
         if at_once > 1:
             logger.info(f"{job.name}: {codes.get(job.name, 'done')}")
         write_study(plan, folder, has_page=False)
@@ -167,7 +168,7 @@ def _run_all(
 
 
 def _job(planned: PlannedCell, folder: Path, at_once: int) -> StudyJob:
-    log = folder / "logs" / planned.cell.task / f"{planned.cell.name}.log" if at_once > 1 else None
+    log = log_file(folder, planned.cell.task, planned.cell.name, at_once)
     return StudyJob(planned.title, planned.arguments, planned.folder, log)
 
 

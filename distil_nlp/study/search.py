@@ -119,7 +119,7 @@ class MethodSearch:
     def _has_budget(self) -> bool:
         trials = self._study.get_trials(deepcopy=False)
         if self.settings.runs is not None:
-            return len([trial for trial in trials if not _is_waiting(trial)]) < self.settings.runs
+            return sum(trial.state.name != "WAITING" for trial in trials) < self.settings.runs
         spent = sum(trial.user_attrs.get(_SECONDS, 0.0) for trial in trials)
         spent += sum(time.monotonic() - since for _, since in self._running.values())
         return spent < (self.settings.hours or 0) * 3600 * self.at_once
@@ -147,7 +147,7 @@ class MethodSearch:
             for checkpoint in job.folder.glob("checkpoint-*"):  # nobody carries it on
                 shutil.rmtree(checkpoint, ignore_errors=True)
         elif code:
-            self._fail(trial, f"exit code {code}" + (f", see {job.log}" if job.log else ", see above"))
+            self._fail(trial, job.failure(code))
         else:
             self._study.tell(trial, self._value_of(job.folder))
 
@@ -219,10 +219,6 @@ class MethodSearch:
         }
 
 
-def _is_waiting(trial: FrozenTrial) -> bool:
-    return trial.state.name == "WAITING"
-
-
 def saved_log(folder: Path) -> list[dict[str, Any]]:
     """Return the log that the newest checkpoint of a run has; [] before the first."""
     states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda file: file.stat().st_mtime)
@@ -262,3 +258,8 @@ def read_searches(folder: Path) -> list[dict[str, Any]]:
     """Return the searches of a study's folder; [] without any."""
     file = folder / SEARCHES
     return json.loads(file.read_text()) if file.is_file() else []
+
+
+def best_trial(search: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the best trial of a search that has one, as `search.json` has it."""
+    return next(trial for trial in search["trials"] if trial["number"] == search["best"])

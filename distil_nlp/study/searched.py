@@ -11,6 +11,7 @@ from distil_nlp.reporting.plots.trials import TrialAxis, TrialMark, trials_plot
 from distil_nlp.reporting.report.pages import ReportSection
 from distil_nlp.reporting.tables import Table, make_table
 from distil_nlp.study.axes import Axis
+from distil_nlp.study.search import best_trial
 
 _MOST_LINES = 10
 _WORDS = {"complete": "", "pruned": "ended early", "fail": "failed"}
@@ -42,7 +43,7 @@ def search_sections(
 
 
 def _sentences(search: _Search, axes: Mapping[str, Axis]) -> list[str]:
-    trials, best = search["trials"], _best(search)
+    trials, best = search["trials"], best_trial(search)
     states = [trial["state"] for trial in trials]
     early, failed = states.count("pruned"), states.count("fail")
     spent = duration(sum(trial["seconds"] or 0 for trial in trials))
@@ -93,10 +94,6 @@ def _picture(search: _Search, axes: Mapping[str, Axis], logs: set[str]) -> Pictu
     title = f"Trials of {search['method']} on {search['task']}"
     name = f"search-{search['task']}-{search['method']}"
     return trials_plot(name, title, shown, list(marks.values()), marks[search["best"]], search["metric"])
-
-
-def _best(search: _Search) -> Mapping[str, Any]:
-    return next(trial for trial in search["trials"] if trial["number"] == search["best"])
 
 
 def _rank(search: _Search, trial: Mapping[str, Any]) -> float:

@@ -13,14 +13,15 @@ from typing import Any
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import task_evaluator
 from distil_nlp.evaluation.metrics import headline_metric
+from distil_nlp.pipeline.builders import is_lower_better
 from distil_nlp.pipeline.plan import RunPlan, student_seeds
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.reporting.formatting import decimal, plural
 from distil_nlp.results import get_nested
 from distil_nlp.study.cells import Cell, is_lost, run_overrides
 from distil_nlp.study.plan import StudyPlan
-from distil_nlp.study.processes import StudyJob, run_jobs
-from distil_nlp.study.search import SEARCHES, MethodSearch, read_searches
+from distil_nlp.study.processes import StudyJob, log_file, run_jobs
+from distil_nlp.study.search import SEARCHES, MethodSearch, best_trial, read_searches
 from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -29,11 +30,10 @@ logger = get_logger(__name__)
 
 _SEEDS_APART = 1_000
 """What the seed of all trials is above the last of the runs that follow."""
-_LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mse"})
 
 
 @dataclass(frozen=True)
-class _Trials:
+class Trials:
     """What the trials of a study have in common.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Trials:
         file, *own = self.arguments(cell, place)
         RunPlan.of(load_recipe(file, own), method)
         shown = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in settings.items())
-        log = self.folder / "logs" / task / f"{place.name}.log" if self.at_once > 1 else None
+        log = log_file(self.folder, task, place.name, self.at_once)
         return StudyJob(f"{method} with {shown}, on {task}", [file, *own], place, log)
 
     def search(self, task: str, method: str) -> MethodSearch | None:
@@ -97,7 +97,7 @@ class _Trials:
             journal=self.folder / "search.journal",
             job_of=partial(self.job, task, method),
             metric=metric,
-            direction="minimize" if metric in _LOWER_IS_BETTER or metric in recipe.terms else "maximize",
+            direction="minimize" if is_lower_better(metric, recipe) else "maximize",
             start=start_of(settings, recipe),
             seed=int.from_bytes(identity[:4], "big"),
             keeps_best=bool(recipe.training.get("load_best_model_at_end")),
@@ -105,37 +105,25 @@ class _Trials:
         )
 
 
-def run_searches(
-    plan: StudyPlan,
-    folder: Path,
-    files: Mapping[str, Path],
-    overrides: Sequence[str],
-    methods: Sequence[str],
-    at_once: int,
-) -> dict[str, str]:
+def run_searches(trials: Trials, methods: Sequence[str]) -> dict[str, str]:
     """Run the trials that the budget still has, and note in the plan what was found; return trials that failed.
 
     Args:
-        plan: the study's.
-        folder: of its runs.
-        files: method → the recipe of its runs.
-        overrides: `section.key=value` for all runs.
+        trials: what those of the study have in common.
         methods: those that are searched.
-        at_once: runs at a time.
 
     Raises:
         UserError: if all trials of a method failed.
         Preempted: if this process or a trial received SIGTERM.
     """
-    failures: dict[str, str] = {}
+    plan, folder, failures = trials.plan, trials.folder, dict[str, str]()
     for task, method in _pairs(plan, methods):
-        search = _Trials(plan, folder, files, overrides, at_once).search(task, method)
+        search = trials.search(task, method)
         if search is None:
             continue
-        logger.info(
-            f"searching {method} on {task}: {_budget(plan.search)}, valued by {search.metric} of rows held back"
-        )
-        for job, code in run_jobs(search.jobs(), at_once, _say, search.should_stop):
+        budget = _budget(search.settings)
+        logger.info(f"searching {method} on {task}: {budget}, valued by {search.metric} of rows held back")
+        for job, code in run_jobs(search.jobs(), trials.at_once, _say, search.should_stop):
             search.record(job, code)
             _keep(folder, search)
         _keep(folder, search)
@@ -186,8 +174,7 @@ def _pairs(plan: StudyPlan, methods: Sequence[str]) -> Iterator[tuple[str, str]]
                 yield task, method
 
 
-def _budget(settings: SearchSettings | None) -> str:
-    assert settings is not None
+def _budget(settings: SearchSettings) -> str:
     return plural(settings.runs, "trial") if settings.runs else f"{settings.hours:g} hours"
 
 
@@ -196,10 +183,10 @@ def _say(job: StudyJob) -> None:
 
 
 def _told(search: MethodSearch) -> str:
-    found, ended = search.to_dict(), len(search.to_dict()["trials"])
-    best = next(one for one in found["trials"] if one["number"] == found["best"])
+    found = search.to_dict()
+    best, ended = best_trial(found), plural(len(found["trials"]), "trial")
     shown = ", ".join(f"{key} {value}" for key, value in best["point"].items())
-    return f"best of {plural(ended, 'trial')} of {search.method} on {search.task}: {shown} ({decimal(best['value'])})"
+    return f"best of {ended} of {search.method} on {search.task}: {shown} ({decimal(best['value'])})"
 
 
 def _keep(folder: Path, search: MethodSearch) -> None:

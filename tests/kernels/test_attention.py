@@ -75,16 +75,9 @@ def test_value_and_gradients_are_those_of_the_definition(dtype, mask, length, wi
         torch.testing.assert_close(tensor.grad.double() / largest, 2 * exact / largest, rtol=0, atol=2 * EXACT[dtype])
 
 
-def test_the_term_takes_the_kernel_where_it_can(monkeypatch):
+def test_the_term_takes_the_kernel_where_it_can(count_calls):
     """Prevents a kernel that is not asked, one outside of its context, and one for what it does not know."""
-    calls, own = [], AttentionKernel.divergence
-
-    def counted(self, *arguments):
-        found = own(self, *arguments)
-        calls.append(found is not None)
-        return found
-
-    monkeypatch.setattr(AttentionKernel, "divergence", counted)
+    calls = count_calls(AttentionKernel, "divergence")
     student, teacher, chosen = drawn(length=9, widths=(8, 8))
     term, kernel = AttentionKL(1.0), AttentionKernel(is_required=True)
     plain = term.loss(student, teacher, chosen)

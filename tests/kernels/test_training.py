@@ -27,17 +27,9 @@ TERMS = {
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def calls(count_calls):
     """Count the chunks that the kernel computes."""
-    counted, own = [], VocabularyKernel.replace_by_gradient
-
-    def counting(self, logits, rows, factors):
-        found = own(self, logits, rows, factors)
-        counted.append(found is not None)
-        return found
-
-    monkeypatch.setattr(VocabularyKernel, "replace_by_gradient", counting)
-    return counted
+    return count_calls(VocabularyKernel, "replace_by_gradient")
 
 
 def trained(folder, terms, kernels, **arguments):
@@ -63,16 +55,9 @@ def test_a_training_with_the_kernel_is_the_training_without(tmp_path, calls, nam
 
 
 @pytest.mark.parametrize("kind", ["mlm", "classification"])
-def test_attention_maps_are_imitated_alike(tmp_path, monkeypatch, kind):
+def test_attention_maps_are_imitated_alike(tmp_path, monkeypatch, count_calls, kind):
     """Prevents another gradient of queries and keys, and masks of real models that the kernel does not know."""
-    asked, own = [], AttentionKernel.divergence
-
-    def counted(self, *arguments):
-        found = own(self, *arguments)
-        asked.append(found is not None)
-        return found
-
-    monkeypatch.setattr(AttentionKernel, "divergence", counted)
+    asked = count_calls(AttentionKernel, "divergence")
     monkeypatch.setattr(attention, "_TILE", 16)
     make = tiny.mlm_model if kind == "mlm" else lambda *args, **fields: tiny.classifier(args[0], 3, **fields)
     runs = {}

@@ -35,7 +35,7 @@ from distil_nlp.pipeline.builders.teacher import (
     without_needless_finetuning,
 )
 from distil_nlp.pipeline.builders.tokenizers import tokenizers_of
-from distil_nlp.pipeline.builders.training import DEFAULT_SEED, training_arguments
+from distil_nlp.pipeline.builders.training import DEFAULT_SEED, is_lower_better, training_arguments
 from distil_nlp.pipeline.builders.vocabulary import starting_model, vocabulary_of, with_vocabulary
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "cut_from",
     "data_name",
     "folder_name",
+    "is_lower_better",
     "label_names",
     "lone_student",
     "mixing_of",

@@ -50,9 +50,14 @@ def _defaults(fields: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         "dataloader_num_workers": _WORKERS if torch.cuda.is_available() else 0,
     }
     metric = (fields.get("metric_for_best_model") or "").removeprefix("eval_")
-    if metric in _LOWER_IS_BETTER or metric in recipe.terms:
+    if is_lower_better(metric, recipe):
         defaults["greater_is_better"] = False  # transformers knows that of losses alone
     return defaults
+
+
+def is_lower_better(metric: str, recipe: Recipe) -> bool:
+    """Return whether a metric of the evaluations, named without `eval_`, is an error or a loss."""
+    return metric in _LOWER_IS_BETTER or metric in recipe.terms
 
 
 def _blamed(fields: dict[str, Any], build: Callable[[dict[str, Any]], TrainingArguments]) -> str | None:
