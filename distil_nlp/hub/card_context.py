@@ -16,6 +16,7 @@ from distil_nlp.hub.sources import hub_id
 from distil_nlp.recipe import concise, dump_yaml
 from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
+from distil_nlp.reporting.joint import exits_table
 from distil_nlp.reporting.latency import latency_sentences, latency_table
 from distil_nlp.reporting.markdown import escape_markdown, fence
 from distil_nlp.reporting.schemes import answers_sentences
@@ -40,6 +41,10 @@ from distil_nlp.tasks import GLUE, TaskKind
 from distil_nlp.utils.files import read_json
 
 _SHOWN_LABELS = 20
+_OF_EXIT = """from transformers import AUTO, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("STUDENT")
+model = AUTO.from_pretrained("STUDENT", subfolder="FOLDER")"""
 
 
 def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def card_context(facts: CardFacts, student: Path) -> dict[str, Any]:
         **_usage(facts, config),
         **_quality(facts),
         **_cost(facts),
+        **_exits(facts),
         **export_context(facts, facts.is_pair, student),
         **method(facts),
         **training_data(facts),
@@ -154,6 +160,18 @@ def _cost(facts: CardFacts) -> dict[str, Any]:
         "cost_note": escape_markdown(cost.note) if cost else "",
         "latency": table_in_markdown(latency),
         "latency_note": escape_markdown(" ".join(filter(None, notes))),
+    }
+
+
+def _exits(facts: CardFacts) -> dict[str, Any]:
+    """Return the table of the student's exits, and the names that load one; an empty table without exits."""
+    table, exits = exits_table(facts), facts.get("exits") or []
+    if table is None:
+        return {"exits": ""}
+    return {
+        "exits": table_in_markdown(table),
+        "exits_note": escape_markdown(table.note),
+        "exit_snippet": _OF_EXIT.replace("AUTO", facts.kind.auto_model).replace("FOLDER", exits[-1]["folder"]),
     }
 
 

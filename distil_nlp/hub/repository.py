@@ -31,12 +31,12 @@ from distil_nlp.reporting.verdicts import verdict_lines, verdicts
 from distil_nlp.results import RunResults, read_run
 from distil_nlp.utils.files import validate_links
 
-_STUDENT = (
+_MODEL = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
     "modules.json", "*sentence_*.json", "[0-9]_*/config.json", "[0-9]_*/model.safetensors",
 )  # fmt: skip
-"""The files of `student/` that go up: weights, configuration, tokenizer, and modules of sentence-transformers."""
+"""The files of a model's folder that go up: weights, configuration, tokenizer, modules of sentence-transformers."""
 _REPORT = ("report.md", "*.png")
 """The files of `report/` that go up. The Hub shows Markdown with its pictures, and only offers HTML to download."""
 
@@ -291,10 +291,9 @@ def _finished_results(run: Path) -> dict[str, Any]:
 
 def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path | bytes]:
     """Return what goes up: path in the repository → contents."""
-    folder = run / "student"
-    student = {
-        path.relative_to(folder).as_posix(): path for pattern in _STUDENT for path in sorted(folder.glob(pattern))
-    }
+    models = _model_files(run / "student")
+    for folder in (one["folder"] for one in results.get("exits") or []):
+        models |= {f"{folder}/{name}": path for name, path in _model_files(run / folder).items()}
     report: dict[str, Path | bytes] = {}
     for path in sorted(path for pattern in _REPORT for path in (run / "report").glob(pattern)):
         text = path.suffix == ".md"
@@ -303,10 +302,16 @@ def _files(run: Path, results: dict[str, Any], repo_id: str) -> dict[str, Path |
         )
     return {
         CARD_FILE: _card(run, results, repo_id).encode(),
-        **{name: path for name, path in student.items() if path.is_file()},
+        **models,
         "results.json": (json.dumps(redact_paths(results), indent=2) + "\n").encode(),
         **report,
     }
+
+
+def _model_files(folder: Path) -> dict[str, Path]:
+    """Return the files that go up of a folder that transformers loads, by their paths in it."""
+    found = [path for pattern in _MODEL for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _card(run: Path, results: dict[str, Any], repo_id: str) -> str:

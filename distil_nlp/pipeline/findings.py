@@ -168,7 +168,7 @@ class Findings:
                 "folder": exit_folder(blocks),
                 **size_of(model).to_dict(),
                 **costs.get(exit_name(blocks), {}),
-                "metrics": metrics_of(self.scores.task, self.scores.exits[blocks]),
+                **self.scores.exit_scores(blocks),
             }
             for blocks, model in exits.items()
         ]

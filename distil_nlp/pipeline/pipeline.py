@@ -21,17 +21,15 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.compute import total_of
 from distil_nlp.pipeline.findings import Findings
 from distil_nlp.pipeline.joint.base import JOINT
-from distil_nlp.pipeline.joint.exits import load_exits
 from distil_nlp.pipeline.links import chain_of, guide_among
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, StudentPlan
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe
 from distil_nlp.pipeline.run_folder import STUDENT, claim
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.stages import Stages
-from distil_nlp.pipeline.students import OUTPUTS, StudentRun, TrainedStudent, save_outputs
+from distil_nlp.pipeline.students import StudentRun, TrainedStudent
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.pipeline.trial import try_models
-from distil_nlp.reporting.formatting import plural
 from distil_nlp.results.provenance import Provenance
 from distil_nlp.utils.logging import get_logger
 
@@ -117,17 +115,13 @@ class Pipeline:
             training = run.train(student, guide, before=self.claim)
         else:
             self.claim()
-        scores.students[DISTILLED] = {student_plan.seed: run.score_saved(training)}
+        trained = run.score_saved(training)
+        scores.students[DISTILLED] = {student_plan.seed: trained}
         if self.args.should_save:
-            run.save_threshold(scores.students[DISTILLED][student_plan.seed].outputs)
+            run.save_thresholds(trained)
         if self.plan.recipe.student.augment is not None:
             scores.train_loss = self.train_loss(run, ensemble_members(teacher)[0])
-        scores.exits = {
-            blocks: run.predict(model, f"exit after {plural(blocks, 'block')}")
-            for blocks, model in load_exits(self.plan.folder, training, self.data.head).items()
-        }
-        if self.args.should_save:
-            save_outputs(self.plan.folder / OUTPUTS, scores.students[DISTILLED][student_plan.seed].outputs)
+        run.keep_outputs(trained)
         return _initialisation(report, training)
 
     def train_loss(self, run: StudentRun, teacher: PreTrainedModel) -> dict[str, float] | None:

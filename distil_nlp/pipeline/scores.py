@@ -29,7 +29,6 @@ class RunScores:
         members: seed → outputs of each teacher of an ensemble; of a single teacher, its own.
         copied: outputs of the initialised student, before training.
         students: name in the plan → seed → trained student; the first seed of `distilled` is the run's own student.
-        exits: depth → outputs of an exit of the run's own student.
         train_loss: both models' loss on training rows; None where it was not measured.
     """
 
@@ -39,7 +38,6 @@ class RunScores:
     members: dict[int, list[dict[str, Outputs]]] = field(default_factory=dict)
     copied: dict[str, Outputs] = field(default_factory=dict)
     students: dict[str, dict[int, TrainedStudent]] = field(default_factory=dict)
-    exits: dict[int, dict[str, Outputs]] = field(default_factory=dict)
     train_loss: dict[str, float] | None = None
 
     def teacher_scores(self) -> dict[str, Any]:
@@ -52,6 +50,11 @@ class RunScores:
     def student_scores(self) -> dict[str, Any]:
         """Return the metrics of the run's own student, and of every seed."""
         return _scores({seed: trained.metrics for seed, trained in self.students[DISTILLED].items()})
+
+    def exit_scores(self, blocks: int) -> dict[str, Any]:
+        """Return the metrics of the student's exit after so many blocks, and of every seed."""
+        students = self.students[DISTILLED].items()
+        return _scores({seed: metrics_of(self.task, trained.exits[blocks]) for seed, trained in students})
 
     def baselines(self) -> dict[str, Any]:
         """Return the scores of all baselines, and the gain of distillation over each."""

@@ -9,7 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
-from distil_nlp.pipeline.joint.base import JOINT, JointScheme, Judge
-from distil_nlp.pipeline.joint.exits import EXITS
+from distil_nlp.pipeline.joint.base import JointScheme, Judge
+from distil_nlp.pipeline.joint.exits import EXITS, exit_name, load_exits, saved_exits
 from distil_nlp.pipeline.pruning import Score, StudentPruner
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
 from distil_nlp.recipe import Recipe
+from distil_nlp.reporting.formatting import plural
 from distil_nlp.results.provenance import Provenance
 from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.curriculum import TeacherCurriculum
@@ -67,11 +68,13 @@ class TrainedStudent:
         metrics: over all evaluation splits, see `metrics_of`.
         outputs: split → outputs.
         training: the record, see `fit`.
+        exits: depth → split → outputs of the student's exits.
     """
 
     metrics: Metrics
     outputs: dict[str, Outputs]
     training: dict[str, Any]
+    exits: dict[int, dict[str, Outputs]] = field(default_factory=dict)
 
 
 @dataclass
@@ -332,14 +335,19 @@ class StudentRun:
         Raises:
             UserError: if that student was made of something else.
         """
-        if not (self.folder / STUDENT / "config.json").is_file():
+        if not _is_model(self.folder / STUDENT):
             return None
         altered = altered_student(self.folder)
         if altered:
             names = ", ".join(altered)
             logger.info(f"{self.folder / STUDENT}: {names} is not as it was saved; the student is trained again")
             return None
-        return self._record()
+        record = self._record()
+        missing = [one["folder"] for one in saved_exits(record or {}) if not _is_model(self.folder / one["folder"])]
+        if missing:
+            logger.info(f"{self.folder}: no model in {', '.join(missing)}; the student is trained again")
+            return None
+        return record
 
     def _record(self) -> dict[str, Any] | None:
         """Return the record of a training that ended; None without a whole one.
@@ -352,28 +360,48 @@ class StudentRun:
         record = read_json(file, "the student is trained again", **needed)
         if record is not None:
             self.provenance.validate(record.get("provenance"), file)
-        exits = (record or {}).get(JOINT, {}).get("exits", [])
-        missing = [one["folder"] for one in exits if not (self.folder / one["folder"] / "config.json").is_file()]
-        if missing and self.is_main:
-            logger.info(f"{self.folder}: no model in {', '.join(missing)}; the student is trained again")
-            return None
         return record and {name: value for name, value in record.items() if name not in KEPT_BESIDE}
 
     def score_saved(self, training: dict[str, Any]) -> TrainedStudent:
-        """Score the saved student.
+        """Score the saved student, and its exits.
 
         Args:
             training: the record of its training.
         """
         outputs = self.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
-        return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
+        exits = {
+            blocks: self.predict(model, f"exit after {plural(blocks, 'block')}")
+            for blocks, model in load_exits(self.folder, training, self.data.head).items()
+        }
+        return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training, exits)
 
-    def save_threshold(self, outputs: Mapping[str, Outputs]) -> None:
-        """Write the threshold of the student's predictions, if they have one, into its config.json, as `threshold`."""
-        threshold, file = next(iter(outputs.values())).threshold, self.folder / STUDENT / CONFIG_NAME
-        config = None if threshold is None else read_json(file, "it does not get the threshold of its predictions")
-        if config is not None:
-            write_atomically(file, json.dumps({**config, "threshold": threshold}, indent=2, sort_keys=True) + "\n")
+    def keep_outputs(self, trained: TrainedStudent) -> None:
+        """Write a student's outputs, and those of its exits."""
+        if self.args.should_save:
+            for blocks, outputs in trained.exits.items():
+                save_outputs(self.folder / exit_outputs(blocks), outputs)
+            save_outputs(self.folder / OUTPUTS, trained.outputs)
+
+    def kept(self) -> TrainedStudent | None:
+        """Return a student whose outputs were kept, with or without its weights; None if any are not there."""
+        evaluation = self.data.split.evaluation
+        outputs = read_outputs(self.folder / OUTPUTS, evaluation)
+        training = outputs and self._record()
+        if outputs is None or training is None:
+            return None
+        exits: dict[int, dict[str, Outputs]] = {}
+        for blocks in (one["layers"] for one in saved_exits(training)):
+            found = read_outputs(self.folder / exit_outputs(blocks), evaluation)
+            if found is None:
+                return None
+            exits[blocks] = found
+        return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training, exits)
+
+    def save_thresholds(self, trained: TrainedStudent) -> None:
+        """Write `threshold` into config.json of the student and of its exits, where predictions have one."""
+        _save_threshold(self.folder / STUDENT / CONFIG_NAME, trained.outputs)
+        for one in saved_exits(trained.training):
+            _save_threshold(self.folder / one["folder"] / CONFIG_NAME, trained.exits[one["layers"]])
 
     def train_and_score(self, teacher: PreTrainedModel, guide: PreTrainedModel) -> TrainedStudent:
         """Train a further student, score it and delete its weights; or read its outputs from disk.
@@ -382,18 +410,16 @@ class StudentRun:
             teacher: that it is made of.
             guide: that it learns from.
         """
-        outputs = read_outputs(self.folder / OUTPUTS, self.data.split.evaluation)
-        training = outputs and self._record()
-        if outputs is not None and training is not None:
+        kept = self.kept()
+        if kept is not None:
             self.discard_weights()
-            return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training)
+            return kept
         training = self.saved_record()
         if training is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             training = self.train(self.build(teacher)[0], guide)
         trained = self.score_saved(training)
-        if self.args.should_save:
-            save_outputs(self.folder / OUTPUTS, trained.outputs)
+        self.keep_outputs(trained)
         self.discard_weights()
         return trained
 
@@ -410,6 +436,22 @@ def beside_teacher(
     """Return a model's outputs with what of the teacher's its scores are taken against, by split."""
     evaluator = evaluator_of(kind)
     return {split: evaluator.beside_teacher(one, teacher[split]) for split, one in outputs.items()}
+
+
+def exit_outputs(blocks: int) -> str:
+    """Return the name of the file with an exit's outputs on the evaluation splits."""
+    return f"outputs_{exit_name(blocks)}.npz"
+
+
+def _save_threshold(config_file: Path, outputs: Mapping[str, Outputs]) -> None:
+    threshold = next(iter(outputs.values())).threshold
+    config = None if threshold is None else read_json(config_file, "it does not get the threshold of its predictions")
+    if config is not None:
+        write_atomically(config_file, json.dumps({**config, "threshold": threshold}, indent=2, sort_keys=True) + "\n")
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG_NAME).is_file()
 
 
 def altered_student(folder: Path) -> list[str]:

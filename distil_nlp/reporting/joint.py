@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from distil_nlp.reporting.formatting import decimal, large, milliseconds, plural, times
-from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up
-from distil_nlp.reporting.scores import headline_name, teacher_word
-from distil_nlp.reporting.tables import Table, make_table
+from distil_nlp.reporting.formatting import decimal, large, milliseconds, percent, plural, times
+from distil_nlp.reporting.latency import headline_setting, latency_in, speed_up, timed_model_name
+from distil_nlp.reporting.scores import ScoredModel, headline_name, retention_of, scored_models, teacher_word
+from distil_nlp.reporting.tables import Table, format_median, format_range, make_table
 from distil_nlp.results import RunResults, get_nested
 
 
@@ -99,31 +100,48 @@ def exits_table(run: RunResults) -> Table | None:
     if not run.get("exits"):
         return None
     setting = headline_setting(run)
-    head = ["", headline_name(run), "layers", "parameters", "ms", "speed-up"]
+    head = ["", headline_name(run), "range (seeds)", "retention", "layers", "parameters", "ms", "speed-up"]
     rows = [
         (
-            label,
-            decimal(get_nested(part, "metrics", run.metric)),
-            str(layers or ""),
-            large(part.get("parameters")),
-            milliseconds(latency_in(run, setting, role)),
-            times(speed_up(run, setting, role)) if role != "teacher" else "",
+            step.model.label,
+            format_median(step.model.score(run.metric)),
+            format_range(step.model.score(run.metric)),
+            percent(retention_of(run, step.model)),
+            str(step.layers or ""),
+            large(step.figures.get("parameters")),
+            milliseconds(latency_in(run, setting, step.model.role)),
+            times(speed_up(run, setting, step.model.role)) if step.model.role != "teacher" else "",
         )
-        for role, label, layers, part in ladder_of_exits(run)
+        for step in ladder_of_exits(run)
     ]
-    timed = f"ms: median latency, {setting}; speed-up over the teacher. " if setting else ""
-    note = f"{timed}Scores of the first seed."
+    note = f"ms: median latency, {setting}; speed-up over the {teacher_word(run)}." if setting else ""
     return make_table("Exits: a student of each depth", head, rows, note)
 
 
-def ladder_of_exits(run: RunResults) -> list[tuple[str, str, int | None, Mapping[str, Any]]]:
-    """Return (role in latencies, label, layers, figures) of teacher, student and exits, the deepest first."""
+@dataclass(frozen=True)
+class Step:
+    """A model of the ladder of exits.
+
+    Attributes:
+        model: its scores and name.
+        layers: its layers; None where unknown.
+        figures: its block in `results.json`.
+    """
+
+    model: ScoredModel
+    layers: int | None
+    figures: Mapping[str, Any]
+
+
+def ladder_of_exits(run: RunResults) -> list[Step]:
+    """Return teacher, student and exits, the deepest first."""
     depth = run.get("recipe.student.num_layers") or len(run.get("student.initialisation.teacher_layers") or ()) or None
-    models: list[tuple[str, str, int | None, Mapping[str, Any]]] = [
-        ("teacher", teacher_word(run), None, run.get("teacher") or {})
-    ]
-    models += [("student", "student", depth, run.get("student") or {})]
-    exits = reversed(run.get("exits") or [])
-    return models + [
-        (f"exit_{one['layers']}", f"exit after {plural(one['layers'], 'layer')}", one["layers"], one) for one in exits
-    ]
+    layers = {"teacher": None, "student": depth}
+    models = {row.role: row for row in scored_models(run) if row.role in layers}
+    steps = [Step(models[role], layers[role], run.get(role) or {}) for role in layers if role in models]
+    return steps + [Step(_exit_scores(run, one), one["layers"], one) for one in reversed(run.get("exits") or [])]
+
+
+def _exit_scores(run: RunResults, one: Mapping[str, Any]) -> ScoredModel:
+    role = f"exit_{one['layers']}"
+    return ScoredModel(role, timed_model_name(run, role), one.get("metrics") or {}, one.get("seeds") or {})

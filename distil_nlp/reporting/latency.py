@@ -79,14 +79,22 @@ def speed_up(
     return ratio(latency_in(run, setting, "teacher", block), latency_in(run, setting, model, block))
 
 
+def timed_model_name(run: RunResults, role: str) -> str:
+    """Return the name under which a model of the latencies is shown, by its key there."""
+    exit_from, _, layers = role.partition("_")
+    if exit_from == "exit":
+        return f"exit after {plural(int(layers), 'layer')}"
+    return {"teacher": teacher_word(run), "onnx": "ONNX model", "int8": "int8 model"}.get(role, role)
+
+
 def latency_table(run: RunResults) -> Table | None:
     """Return the percentiles of each model's latencies and its rows per second, setting by setting."""
     settings = latencies_by_setting(run)
     models = list(dict.fromkeys(name for latencies in settings.values() for name in latencies))
     others = [name for name in models if name != "teacher"]
-    words = [teacher_word(run) if name == "teacher" else name for name in models]
-    head = ["", *(f"{name}, ms" for name in words), *(f"{name}, rows/s" for name in words),
-            *(f"speed-up, {name}" if len(others) > 1 else "speed-up" for name in others)]  # fmt: skip
+    words = {name: timed_model_name(run, name) for name in models}
+    head = ["", *(f"{name}, ms" for name in words.values()), *(f"{name}, rows/s" for name in words.values()),
+            *(f"speed-up, {words[name]}" if len(others) > 1 else "speed-up" for name in others)]  # fmt: skip
     rows = [
         (
             str(setting),
@@ -160,7 +168,7 @@ def latency_sentences(run: RunResults) -> list[str]:
 def busy_note(run: RunResults, block: str = RUN_LATENCY) -> str:
     """Return a note where the slowest forwards took far longer than others on the same inputs."""
     jitters = [
-        (jitter, f"the {name} at {setting}")
+        (jitter, f"the {timed_model_name(run, name)} at {setting}")
         for setting, latencies in latencies_by_setting(run, block).items()
         for name, latency in latencies.items()
         if (jitter := latency.get("jitter"))

@@ -570,7 +570,8 @@ class Exit(ModelCost):
 
     layers: int = described("Layers of the student before the exit.")
     folder: str = described("Folder of the model, within the run's.")
-    metrics: MetricValues = described("Scores; keys as in `teacher.metrics`.")
+    metrics: MetricValues = described("Scores of these weights; keys as in `teacher.metrics`.")
+    seeds: dict[Metric, SeedSummary] = described("Each metric over all seeds.", absent="in files of older versions")
 
 
 class TrainedMember(Block):

@@ -160,6 +160,22 @@ def example(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in results.items() if value is not None}
 
 
+def exits() -> dict[str, Any]:
+    """Return the block `exits` of the example, of a student with exits after 1 and 2 layers, and its efficiency."""
+    depths = {1: (0.779, 12_600_000), 2: (0.818, 15_600_000)}
+    found = [
+        {"layers": layers, "folder": f"exits/{layers}-layers", "parameters": parameters, "size_mb": parameters * 4e-6,
+         "metrics": {"f1": f1}, "seeds": {"f1": _seeds(f1, f1 + 0.01, f1 - 0.004)}}
+        for layers, (f1, parameters) in depths.items()
+    ]  # fmt: skip
+    latency = copy.deepcopy(_LATENCY)
+    for setting in latency:
+        student = setting["models"]["student"]
+        for layers in depths:
+            setting["models"][f"exit_{layers}"] = student | {"p50": student["p50"] * (0.3 + 0.2 * layers)}
+    return {"exits": found, "efficiency": {"latency": latency}}
+
+
 def exported(kept: float = 0.998) -> dict[str, Any]:
     """Return the block `export` of the example, with an int8 copy that keeps this share of the ONNX model's score."""
     sizes, speeds = {"teacher": 90.85, "student": 69.56, "onnx": 69.8, "int8": 18.1}, (20.0, 10.6, 9.4, 4.1)

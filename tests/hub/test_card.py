@@ -23,7 +23,7 @@ from distil_nlp.reporting.formatting import GAP
 from distil_nlp.results import drop_non_finite
 from distil_nlp.results.predictions import write_predictions
 from tests.helpers import ROOT, tiny
-from tests.helpers.showcase import PREDICTIONS, example, exported
+from tests.helpers.showcase import PREDICTIONS, example, exits, exported
 
 CARD = {"license": "apache-2.0", "language": "en", "base_model": "google-bert/bert-base-uncased"}
 
@@ -275,6 +275,7 @@ def test_terms_of_ones_own_are_told_apart():
             objective={name: {"layers": "all"} for name in TERMS},
         ),
         example(student={"initialisation": {"teacher_layers": None, "checkpoint": "a/b"}}, labels=["a"] * 30),
+        example(**exits()),
         example(export=exported(), efficiency=None),
         example(export=exported(), task="embedding"),
     ],
@@ -286,6 +287,7 @@ def test_terms_of_ones_own_are_told_apart():
         "augmented",
         "ensemble",
         "checkpoint",
+        "exits",
         "exported",
         "exported encoder",
     ],

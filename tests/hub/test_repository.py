@@ -20,7 +20,7 @@ from distil_nlp.hub import check_repository, plan_upload, push, teacher_metadata
 from tests.helpers import ROOT, tiny
 from tests.helpers.hub import reachable_hub
 from tests.helpers.messages import one_line
-from tests.helpers.showcase import example
+from tests.helpers.showcase import example, exits
 
 TOKEN = "hf_ofme"
 UPLOADED = {
@@ -140,6 +140,30 @@ def test_no_path_and_no_token_goes_up(hub, api, run, tmp_path):
     assert not [name for name, content in files.items() if str(tmp_path).encode() in content or b"hf_x" in content]
     assert json.loads(files["results.json"])["recipe"]["training"]["output_dir"] == "glue-mrpc-42"
     assert files["report/report.md"] == b"![loss](loss.png) of results.json"
+
+
+def test_the_students_exits_go_up_beside_it(hub, api, run, tmp_path, monkeypatch):
+    """Prevents a student of each depth that only its author has, and a card that names none."""
+    for one in exits()["exits"]:
+        tiny.classifier(2).save_pretrained(run / one["folder"])
+        tiny.tokenizer().save_pretrained(run / one["folder"])
+    results = json.loads((run / "results.json").read_text()) | exits()
+    (run / "results.json").write_text(json.dumps(results))
+    write_card(results, run / "student")
+    (run / "exits" / "1-layers" / "optimizer.pt").write_text("state")
+    push(run, "me/x", api=api)
+    files = hub.repos["me/x"].files
+    of_a_model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    theirs = {f"exits/{layers}-layers/{name}" for layers in (1, 2) for name in of_a_model}
+    assert files.keys() == UPLOADED | theirs | {".gitattributes"}
+    text = files["README.md"].decode()
+    assert "| exit after 2\xa0layers | 0.818 | 0.814 to 0.828 (3) | 97.1\xa0% |" in text
+    (snippet,) = re.findall(r"```python\n(from transformers import Auto.*?)```", text, re.S)
+    assert 'subfolder="exits/2-layers"' in snippet
+    local = snippet.replace("me/x", str(run)).replace(f'from_pretrained("{run}")', f'from_pretrained("{run}/student")')
+    loaded: dict = {}
+    exec(local, loaded)  # the snippet is our own
+    assert loaded["model"].config.num_hidden_layers == tiny.classifier(2).config.num_hidden_layers
 
 
 def test_a_new_repository_is_as_private_as_was_said(hub, api, run, tmp_path):

@@ -35,7 +35,7 @@ def logits_of(folder, texts):
 
 def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatch, capsys):
     """Prevents exits that are not scored, timed, told or saved, and a student that still carries them."""
-    told = ["student.num_layers=3", "student.exits=[1, 2]", "evaluation.efficiency=quick"]
+    told = ["student.num_layers=3", "student.exits=[1, 2]", "evaluation.efficiency=quick", "evaluation.seeds=2"]
     assert place.run(*told, "evaluation.baselines=[no_distillation]") == 0
     results = place.results
     assert [(one["layers"], one["folder"]) for one in results["exits"]] == [
@@ -43,7 +43,8 @@ def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatc
         (2, "exits/2-layers"),
     ]
     for one in results["exits"]:
-        assert "accuracy" in one["metrics"]
+        assert one["seeds"]["accuracy"]["seeds"] == [42, 43]
+        assert one["seeds"]["accuracy"]["values"][0] == one["metrics"]["accuracy"]
         logits = logits_of(place.out / one["folder"], place.texts[:9])
         assert logits.shape == (9, 2)
         assert one["encoder_parameters"] == results["student"]["encoder_parameters"] * one["layers"] / 3
@@ -64,7 +65,12 @@ def test_a_run_with_exits_leaves_a_plain_student_of_each_depth(place, monkeypatc
     monkeypatch.setattr(StudentRun, "train", lambda *_: trained.append(1))
     assert place.run(*told, "evaluation.baselines=[no_distillation]") == 0
     assert not trained
-    assert place.results["exits"][0]["metrics"] == results["exits"][0]["metrics"]
+    scores = [[(one["metrics"], one["seeds"]) for one in found["exits"]] for found in (place.results, results)]
+    assert scores[0] == scores[1]
+    (place.out / "variants" / "distilled-43" / "outputs_exit_1.npz").unlink()
+    (place.out / "results.json").unlink()
+    assert place.run(*told, "evaluation.baselines=[no_distillation]") != 0
+    assert len(trained) == 1, "a seed without the outputs of an exit is trained again"
 
 
 OUTPUTS_ALONE = ["objective.hidden_cosine=null", "objective.attention_kl=null"]

@@ -100,5 +100,9 @@ def load_exits(folder: Path, training: Mapping[str, Any], head: Head) -> dict[in
         training: record of its training.
         head: of the models.
     """
-    saved = training.get(JOINT, {}).get(EXITS, [])
-    return {one["layers"]: load_model(str(folder / one["folder"]), head) for one in saved}
+    return {one["layers"]: load_model(str(folder / one["folder"]), head) for one in saved_exits(training)}
+
+
+def saved_exits(training: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return depth (`layers`) and `folder` of each exit that a training saved, from its record."""
+    return training.get(JOINT, {}).get(EXITS, [])

@@ -13,7 +13,7 @@ from distil_nlp.models.shared_encoder import share_encoder
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import StudentPlan
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.students import OUTPUTS, StudentRun, read_outputs
+from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe import Recipe
 
 
@@ -37,9 +37,7 @@ class TaskStudentRun(StudentRun):
     @property
     def is_trained(self) -> bool:
         """Whether the student is there as it was saved, or all that is kept of a further one."""
-        if not self.is_main and read_outputs(self.folder / OUTPUTS, self.data.split.evaluation) is not None:
-            return self._record() is not None
-        return self.saved_record() is not None
+        return self.saved_record() is not None or (not self.is_main and self.kept() is not None)
 
     def train(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Raise RuntimeError: it has been trained together with others."""

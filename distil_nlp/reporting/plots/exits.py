@@ -6,8 +6,8 @@ from distil_nlp.reporting.joint import ladder_of_exits
 from distil_nlp.reporting.latency import headline_setting, latency_in
 from distil_nlp.reporting.plots.scores import ModelMark, latency_plot, majority_line
 from distil_nlp.reporting.plots.style import SERIES, STUDENT_COLOUR, TEACHER_COLOUR, Picture
-from distil_nlp.reporting.scores import SeedScores, headline_name, headline_score
-from distil_nlp.results import RunResults, get_nested
+from distil_nlp.reporting.scores import headline_name
+from distil_nlp.results import RunResults
 
 
 def exits_figure(run: RunResults) -> Picture | None:
@@ -17,11 +17,11 @@ def exits_figure(run: RunResults) -> Picture | None:
         return None
     colours = {"teacher": TEACHER_COLOUR, "student": STUDENT_COLOUR}
     marks = []
-    for role, label, _, part in ladder_of_exits(run):
-        time, value = latency_in(run, setting, role), get_nested(part, "metrics", run.metric)
-        score = headline_score(run, role) if role in colours else value is not None and SeedScores(value, (value,))
+    for model in (step.model for step in ladder_of_exits(run)):
+        time, score = latency_in(run, setting, model.role), model.score(run.metric)
         if time and score:
-            marks.append(ModelMark(label, time, score, colours.get(role, SERIES[2]), "o" if role in colours else "D"))
+            colour, shape = colours.get(model.role, SERIES[2]), "o" if model.role in colours else "D"
+            marks.append(ModelMark(model.label, time, score, colour, shape))
     if len(marks) < 2:
         return None
     return latency_plot(
