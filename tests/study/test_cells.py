@@ -112,10 +112,10 @@ def test_plan_finds_the_shipped_study(tmp_path):
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes/study").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_method_of_a_shipped_study_is_a_recipe(tmp_path, file):
     """Prevents a shipped study that ends at its last method."""
-    plan = read_plan(file)
+    plan = read_plan(file).model_copy(update={"equal": ["epochs"]})  # the same steps for all shares need the data
     cells = plan_cells(plan, file, tmp_path, ["teacher.cache={}"] if file.stem == "schemes" else [])
     assert [one.cell.method for one in cells][: len(plan.methods)] == list(plan.methods)
-    assert plan.compared_with in plan.methods
+    assert plan.compared_with in {one.cell.method for one in cells}
 
 
 def test_an_unknown_key_is_told_before_anything_runs(tmp_path, capsys):
