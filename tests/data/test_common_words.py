@@ -30,7 +30,7 @@ from distil_nlp.teachers.common_words import CommonWords
 from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
 from tests.helpers import byte_pairs, sentence_pieces, tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import curve
 from tests.workers.two_vocabularies import new, permuted, permuted_model, train
 
@@ -259,7 +259,7 @@ def test_two_processes_equal_one(tmp_path):
     """Prevents masks, words or counts of each process's own."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.two_vocabularies", str(out), json.dumps({"batch": 2}))
+    forked_pair("-m", "tests.workers.two_vocabularies", str(out), json.dumps({"batch": 2}))
     found, one = json.loads(out.read_text()), train(tmp_path / "one", 4)
     assert found["world_size"] == 2
     assert found["curve"] == pytest.approx(one["curve"], rel=2e-4)

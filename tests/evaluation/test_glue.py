@@ -27,7 +27,7 @@ from distil_nlp.utils.locks import LOCK
 from tests.helpers import tiny
 from tests.helpers.glue import glue_folder, rows
 from tests.helpers.messages import one_line
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 
 
 class Place:
@@ -301,7 +301,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path):
         glue_folder(place.folder / "data", "stsb", with_tests=("stsb",))
     options = ["--tasks", "stsb", "--seeds", "2", "--submission"]
     assert one.run(*options) == 0
-    printed = torchrun("scripts/evaluate_glue.py", *two.command(*options))
+    printed = forked_pair("scripts/evaluate_glue.py", *two.command(*options))
     assert printed.count("stsb  seed 42") == 1
     assert printed.strip().splitlines()[-1] == str(two.out / "glue.json")
     assert two.summary["environment"]["processes"] == 2

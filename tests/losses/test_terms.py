@@ -14,7 +14,7 @@ from distil_nlp.objective.schedule import Schedule
 from tests.helpers import ROOT, tiny
 from tests.helpers.dropout import fix_dropout
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.sentences import sentence_encoder
 from tests.helpers.training import label_set, ranked_rows, span_rows, task_rows, text_rows, token_rows, trainer
 
@@ -187,7 +187,7 @@ def test_two_processes_are_one_of_twice_the_rows(tmp_path):
     """Prevents a term that is reduced in another way than the others, and rows that are compared within a process only:
     DDP, all terms of a kind of task at once, those that compare rows also where the last micro-batch is a row short."""
     (tmp_path / "two").mkdir()
-    torchrun("-m", "tests.workers.terms", str(tmp_path / "two"))
+    forked_pair("-m", "tests.workers.terms", str(tmp_path / "two"))
     for kind, (name, (rows, batch, accumulation)) in itertools.product(KINDS, STEPS.items()):
         found = torch.load(tmp_path / "two" / f"{kind}-{name}.pt", weights_only=True)
         terms = terms_of(kind, name)

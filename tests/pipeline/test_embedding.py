@@ -18,7 +18,7 @@ from distil_nlp.results import schema_mismatches
 from distil_nlp.results.predictions import read_predictions
 from distil_nlp.tasks import Head
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.sentences import ST_RECIPE, pairs, save_teacher
 
 
@@ -237,6 +237,6 @@ def test_a_whole_run_in_two_processes(tmp_path):
     one, two = EmbeddingPlace(tmp_path / "one"), EmbeddingPlace(tmp_path / "two")
     terms = ["objective.embedding_similarity_kl=null", "training.max_steps=4"]
     assert one.run("training.per_device_train_batch_size=4", *terms) == 0
-    torchrun("scripts/distill.py", *two.command("training.per_device_train_batch_size=2", *terms))
+    forked_pair("scripts/distill.py", *two.command("training.per_device_train_batch_size=2", *terms))
     assert two.results["environment"]["processes"] == 2
     assert two.results["student"]["metrics"] == pytest.approx(one.results["student"]["metrics"], rel=1e-3)

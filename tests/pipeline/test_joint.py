@@ -15,7 +15,7 @@ from distil_nlp.reporting.joint import joint_sentences
 from distil_nlp.reporting.plots.exits import exits_figure
 from distil_nlp.results import read_runs
 from tests.helpers.messages import one_line
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 
 pytestmark = pytest.mark.integration
@@ -170,7 +170,7 @@ def test_a_whole_run_in_two_processes(tmp_path, scheme):
     one, two = Place(tmp_path / "one").prepare(), Place(tmp_path / "two").prepare()
     told = [*OUTPUTS_ALONE, scheme, "training.eval_strategy=epoch"]
     assert one.run(*told, "training.per_device_train_batch_size=4") == 0
-    torchrun("scripts/distill.py", *two.command(*told, "training.per_device_train_batch_size=2"))
+    forked_pair("scripts/distill.py", *two.command(*told, "training.per_device_train_batch_size=2"))
     key = scheme.split(".")[1].split("=")[0]
     assert two.results["environment"]["processes"] == 2
     if key == "exits":

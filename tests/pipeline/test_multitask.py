@@ -15,7 +15,7 @@ from distil_nlp.results.schema import schema_mismatches
 from distil_nlp.training.multitask import MultitaskTrainer
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 
 pytestmark = pytest.mark.integration
@@ -232,7 +232,7 @@ def test_two_processes_train_as_one(tasks):
     assert tasks.run() == 0
     one = {name: plain(tasks.out / name / "student")[0].state_dict() for name in KINDS}
     tasks.recipe["training"] |= {"output_dir": str(tasks.folder / "two"), "per_device_train_batch_size": 2}
-    torchrun("scripts/distill.py", tasks.file())
+    forked_pair("scripts/distill.py", tasks.file())
     for name, weights in one.items():
         both = plain(tasks.folder / "two" / name / "student")[0].state_dict()
         for key, value in weights.items():

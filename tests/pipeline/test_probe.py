@@ -13,7 +13,7 @@ from distil_nlp.recipe import load_recipe
 from distil_nlp.training import trainer
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 
 MLM = (
@@ -146,7 +146,7 @@ def test_a_task_needs_no_probe(place, capsys):
 def test_two_processes_score_once_and_do_not_wait_for_ever(probed, place):
     """Prevents a score that each process computes, and processes that wait for one that computes none."""
     arguments = options(place, "two")
-    torchrun("-m", "distil_nlp", "distill", *place.command(*arguments, "training.per_device_train_batch_size=2"))
+    forked_pair("-m", "distil_nlp", "distill", *place.command(*arguments, "training.per_device_train_batch_size=2"))
     training = json.loads((place.out / "results.json").read_text())["training"]
     assert scored_steps(training["history"]) == [0, 2, 4, 5]
     assert training["probe"] == probed[0]["training"]["probe"]

@@ -18,7 +18,7 @@ from distil_nlp.losses.r_drop import RDrop
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.teachers.answers import AnswersTeacher
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 from tests.workers.answers import NO_ANSWER, answered_rows, train
 
@@ -89,7 +89,7 @@ def test_two_processes_equal_one(tmp_path):
     """Prevents processes that count only their own answers."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.answers", str(out), json.dumps({"batch": 2}))
+    forked_pair("-m", "tests.workers.answers", str(out), json.dumps({"batch": 2}))
     found, one = json.loads(out.read_text()), train(tmp_path / "one", 4)
     assert found["world_size"] == 2
     for name, values in one["curves"].items():

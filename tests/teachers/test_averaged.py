@@ -12,7 +12,7 @@ from distil_nlp.losses.logit_mse import LogitMSE
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.training.checks import validate_averaged_teacher
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 from tests.workers.self_taught import train
 
@@ -105,7 +105,7 @@ def test_two_processes_equal_one(tmp_path, kind):
     """Prevents averages of each process's own."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.self_taught", str(out), json.dumps({"kind": kind, "batch": 2}))
+    forked_pair("-m", "tests.workers.self_taught", str(out), json.dumps({"kind": kind, "batch": 2}))
     found, one = json.loads(out.read_text()), train(tmp_path / "one", kind, 4)
     assert found["world_size"] == 2
     assert found["curve"] == pytest.approx(one["curve"], rel=2e-4)

@@ -15,7 +15,7 @@ from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from distil_nlp.training.changing_teacher import TEACHER_STATE
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 from tests.workers.self_taught import train
 
@@ -118,7 +118,7 @@ def test_two_processes_equal_one(tmp_path):
     """Prevents predictions that stay in the process that made them, when the next epoch deals the rows anew."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.self_taught", str(out), json.dumps({"kind": "last_epoch", "batch": 2}))
+    forked_pair("-m", "tests.workers.self_taught", str(out), json.dumps({"kind": "last_epoch", "batch": 2}))
     found, one = json.loads(out.read_text()), train(tmp_path / "one", "last_epoch", 4)
     assert found["world_size"] == 2
     assert found["curve"] == pytest.approx(one["curve"], rel=2e-4)

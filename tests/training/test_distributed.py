@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distil_nlp.signals.recorder import PROJECTIONS
-from tests.helpers.processes import launch, torchrun
+from tests.helpers.processes import forked_pair, launch, torchrun
 from tests.helpers.runs import Place
 from tests.workers.sharded import steps
 from tests.workers.steps import train
@@ -21,7 +21,7 @@ def two_processes(tmp_path: Path, wrapper: str = DDP, **arguments: Any) -> dict:
     """What two processes found; fails, rather than passing as one, if there were not two in that wrapper."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir(exist_ok=True)
-    torchrun("-m", "tests.workers.steps", str(out), json.dumps(arguments))
+    forked_pair("-m", "tests.workers.steps", str(out), json.dumps(arguments))
     found = json.loads(out.read_text())
     assert (found["world_size"], found["wrapper"]) == (2, wrapper)
     return found
@@ -110,7 +110,7 @@ def test_sharded_parameters_give_the_gradient_and_losses_of_one_process(tmp_path
     steps."""
     out = tmp_path / "two" / "found.pt"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.sharded", str(out))
+    forked_pair("-m", "tests.workers.sharded", str(out))
     (found, losses), (expected, alone) = torch.load(out), steps(tmp_path / "one")
     assert found.keys() == expected.keys()
     assert any(name.startswith(PROJECTIONS) for name in found)

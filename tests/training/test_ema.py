@@ -17,7 +17,7 @@ from distil_nlp.training.checks import validate_averaging
 from distil_nlp.training.ema import AVERAGE, decay_at
 from distil_nlp.training.preemption import EvaluationStopped
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 from tests.helpers.training import StopAt, task_rows, trainer
 
@@ -184,7 +184,7 @@ def test_a_run_saves_and_scores_the_average(tmp_path):
 @pytest.mark.integration
 def test_two_processes_average_alike(tmp_path):
     """Prevents averages that drift apart, and a checkpoint that only the main process can read."""
-    torchrun("-m", "tests.workers.averaged", str(tmp_path))
+    forked_pair("-m", "tests.workers.averaged", str(tmp_path))
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, value in ours["average"].items():
         assert torch.equal(value, theirs["average"][name]), name

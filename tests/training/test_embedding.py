@@ -20,7 +20,7 @@ from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.sentences import sentence_encoder
 from tests.helpers.training import StopAt, curve, text_rows, trainer
 
@@ -103,7 +103,7 @@ def test_each_pooling_has_the_gradient_of_its_definition(tmp_path, pooling, norm
 @pytest.mark.integration
 def test_two_processes_take_the_step_of_one(tmp_path):
     """Prevents counts of one process alone, and a pooler without a gradient that DDP waits for."""
-    torchrun("-m", "tests.workers.embedding", str(tmp_path / "found"))
+    forked_pair("-m", "tests.workers.embedding", str(tmp_path / "found"))
     ours, theirs = (torch.load(tmp_path / f"found.{rank}", weights_only=True) for rank in (0, 1))
     for number, found in enumerate(ours["gradients"]):
         assert distance(found, expected(ours["batches"][number] + theirs["batches"][number])) < 1e-5

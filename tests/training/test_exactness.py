@@ -19,7 +19,7 @@ from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.schedule import Schedule
 from tests.helpers import naive, tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import label_set, trainer
 
 STEPS = 3
@@ -192,7 +192,7 @@ def test_two_processes_give_it_too(drawn):
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "cases.json").write_text(json.dumps([asdict(case) for case in drawn]))
-        torchrun("-m", "tests.workers.exactness", folder)
+        forked_pair("-m", "tests.workers.exactness", folder)
         for i, case in enumerate(drawn):
             ours, theirs = (torch.load(place / f"{i}-{rank}.pt", weights_only=True) for rank in (0, 1))
             for number, found in enumerate(ours["gradients"]):

@@ -25,7 +25,7 @@ from distil_nlp.signals.recorder import PROJECTIONS
 from distil_nlp.training.checks import validate_joint
 from tests.helpers import tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve
 from tests.workers.joint import models, scheme_of, train
 
@@ -72,7 +72,7 @@ def test_two_processes_equal_one(tmp_path, scheme):
     """Prevents modules that each process trains by its own rows."""
     out = tmp_path / "two" / "found.json"
     out.parent.mkdir()
-    torchrun("-m", "tests.workers.joint", str(out), scheme)
+    forked_pair("-m", "tests.workers.joint", str(out), scheme)
     found = json.loads(out.read_text())
     one, _ = train(tmp_path / "one", scheme, per_device_train_batch_size=8)
     assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")

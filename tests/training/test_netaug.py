@@ -20,7 +20,7 @@ from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.netaug import NETAUG, NetAug, WiderStudent, extra_units, validate_netaug
 from tests.helpers import naive, tiny
 from tests.helpers.families import classifier_of
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer, weights
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
@@ -316,7 +316,7 @@ def test_what_does_not_go_together_is_said(tmp_path):
 def test_two_processes_give_the_same_weights(tmp_path):
     """Prevents processes that draw apart, and gradients of which a part is not exchanged."""
     whole = run(tmp_path / "one", kind="mlm", rows=text_rows(21), per_device_train_batch_size=6)
-    torchrun("-m", "tests.workers.netaug", str(tmp_path / "two"))
+    forked_pair("-m", "tests.workers.netaug", str(tmp_path / "two"))
     found = json.loads((tmp_path / "two" / "found.json").read_text())
     assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")
     for name in ("loss", "soft_target_kl", "hidden_mse", "wider_loss"):

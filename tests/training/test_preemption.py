@@ -12,7 +12,7 @@ from distil_nlp.training.checkpoints import last_complete_checkpoint
 from distil_nlp.training.preemption import Preempted
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 from tests.helpers.training import trainer
 
@@ -82,6 +82,6 @@ def test_a_run_that_is_told_to_stop_says_so_and_carries_on(tmp_path, monkeypatch
 @pytest.mark.integration
 def test_two_processes_stop_at_the_same_step_though_one_alone_was_told(tmp_path):
     """Prevents a process that waits for ever in an exchange with one that has gone."""
-    torchrun("-m", "tests.workers.preempted", str(tmp_path))
+    forked_pair("-m", "tests.workers.preempted", str(tmp_path))
     assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["10", "10"]
     assert last_complete_checkpoint(tmp_path / "run").name == "checkpoint-10"

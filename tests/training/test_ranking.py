@@ -22,7 +22,7 @@ from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.training.checkpoints import last_complete_checkpoint
 from tests.helpers import tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 
 SIZES = (4, 1, 3, 7, 2, 4, 3, 1, 5, 2)
@@ -111,7 +111,7 @@ def test_a_step_has_the_gradient_of_the_definitions(tmp_path, batch, accumulatio
 @pytest.mark.integration
 def test_two_processes_take_the_step_of_one(tmp_path):
     """Prevents counts of one process alone, and queries that are cut between two."""
-    torchrun("-m", "tests.workers.ranking", str(tmp_path / "found"))
+    forked_pair("-m", "tests.workers.ranking", str(tmp_path / "found"))
     ours, theirs = (torch.load(tmp_path / f"found.{rank}", weights_only=True) for rank in (0, 1))
     for number, found in enumerate(ours["gradients"]):
         assert distance(found, expected(ours["batches"][number] + theirs["batches"][number])) < 1e-5

@@ -23,7 +23,7 @@ from distil_nlp.training import trainer as trainer_module
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
 from tests.helpers.gradients import Steps, distance
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, text_rows, trainer
 
 NAME = "replaced_tokens"
@@ -236,7 +236,7 @@ def three_steps(folder, batch):
 @pytest.mark.integration
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """Prevents words, counts or gradients that depend on how rows are divided."""
-    torchrun("-m", "tests.workers.sampled_text", str(tmp_path / "two"))
+    forked_pair("-m", "tests.workers.sampled_text", str(tmp_path / "two"))
     found = json.loads((tmp_path / "two" / "found.json").read_text())
     whole = three_steps(tmp_path / "one", 6)
     assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")

@@ -22,7 +22,7 @@ from distil_nlp.training.netaug import NetAug
 from distil_nlp.training.sparsity import MASKS, PRUNING_SCORES, SPARSITY, Sparsity, mask_of, validate_sparsity
 from tests.helpers import naive, tiny
 from tests.helpers.families import FAMILIES, model_of
-from tests.helpers.processes import torchrun
+from tests.helpers.processes import forked_pair
 from tests.helpers.training import StopAt, curve, task_rows, text_rows, trainer
 from tests.training.test_trainer import CHECKPOINTING, KeepGradients, assert_close
 
@@ -339,7 +339,7 @@ def test_shared_layers_are_pruned_once(tmp_path):
 def test_two_processes_drop_the_same_weights(tmp_path):
     """Prevents processes whose masks part, and scores whose gradients are not exchanged."""
     whole = sparse_mlm(tmp_path / "one", 6)
-    torchrun("-m", "tests.workers.sparsity", str(tmp_path / "two"))
+    forked_pair("-m", "tests.workers.sparsity", str(tmp_path / "two"))
     found = [json.loads((tmp_path / "two" / f"found-{rank}.json").read_text()) for rank in range(2)]
     assert [one["wrapper"] for one in found] == ["DistributedDataParallel"] * 2
     assert found[0]["masks"] == found[1]["masks"]
