@@ -15,7 +15,7 @@ from distil_nlp.recipe.yaml_file import dump_yaml
 _INTRODUCTION = """# Recipe reference
 
 Every key of a recipe, with its type and default. `make docs-schema` makes this page from the schema
-(`distil_nlp/recipe/sections.py`) and the docstrings of the terms; [recipes.md](recipes.md) says what the keys do
+(`distil_nlp/recipe/sections/`) and the docstrings of the terms; [recipes.md](recipes.md) says what the keys do
 together, and what is refused.
 """
 _OBJECTIVE = """The loss is the sum of the terms that are named here, each times its `weight`. A term that is
