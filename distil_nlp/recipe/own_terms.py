@@ -14,7 +14,7 @@ from distil_nlp.losses.registry import TERMS
 from distil_nlp.objective import LossTerm
 from distil_nlp.recipe.plugins import Plugin
 from distil_nlp.recipe.sections import Recipe, Section, objective_section, term_section
-from distil_nlp.results.schema import HistoryEntry
+from distil_nlp.results.schema.training import HistoryEntry
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _METRICS = (

@@ -16,7 +16,7 @@ from distil_nlp.results.schema import SCHEMA_VERSION, Block, Results
 _INTRODUCTION = f"""# `results.json`
 
 The file that every finished run leaves in its folder. Report, model card and study read it and measure nothing
-themselves. `make docs-schema` makes this page from `distil_nlp/results/schema.py`; schema version {SCHEMA_VERSION}.
+themselves. `make docs-schema` makes this page from `distil_nlp/results/schema/`; schema version {SCHEMA_VERSION}.
 
 Scores are fractions (0.837, not 83.7). NaN and infinity, which JSON does not have, are null. A key in angle brackets
 stands for names: `<metric>` for `f1`, say. Readers should expect that any key may be missing: files

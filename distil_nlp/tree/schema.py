@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from distil_nlp.results.schema import (
-    Block,
-    MetricValues,
-    Number,
-    ScoreInterval,
-    SeedSummary,
-    SplitName,
-    described,
-)
-from distil_nlp.results.schema import (
-    Metric as MetricName,
-)
+from distil_nlp.results.schema.base import Block, MetricValues, Number, SplitName, described
+from distil_nlp.results.schema.base import Metric as MetricName
+from distil_nlp.results.schema.scores import ScoreInterval, SeedSummary
 
 TREE_SCHEMA_VERSION = 1
 

@@ -26,7 +26,7 @@ from distil_nlp.reporting.plots.style import style
 from distil_nlp.reporting.report.pages import run_page
 from distil_nlp.reporting.verdicts import verdicts
 from distil_nlp.results import RunResults
-from distil_nlp.results.schema import ExportResults
+from distil_nlp.results.schema.export import ExportResults
 from tests.helpers.showcase import example, exported
 
 WHERE = Path("runs/glue-mrpc-42/student")

@@ -15,7 +15,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.provenance import changed_sources, hash_plugins
 from distil_nlp.recipe import Recipe, complete, concise, dump_recipe, load_recipe, recipe_from
 from distil_nlp.recipe.local_imports import local_imports
-from distil_nlp.results.schema import OwnCode
+from distil_nlp.results.schema.environment import OwnCode
 from distil_nlp.study.plan import StudyPlan, recipe_of
 from distil_nlp.tasks import TASKS
 from tests.helpers import ROOT
