@@ -29,6 +29,7 @@ from distil_nlp.models.distilbert import (
 from distil_nlp.models.loading import commit_of, load_with_missing_keys
 from distil_nlp.models.modernbert import first_block_tensors
 from distil_nlp.models.trial import logit_difference, run_plainly, trial_batch, undisturbed
+from distil_nlp.models.vocabulary.factorisation import embedding_field, factorised_tensors
 from distil_nlp.models.widening import OF_A_HEAD, check_heads, has_dropout, is_wider, starts_apart, widened
 from distil_nlp.tasks import Head
 
@@ -49,6 +50,7 @@ class StudentReport:
         logit_difference: of a student that is deeper or wider than its teacher, the largest difference of the two
             models' logits on a few tokens, before training; None for others.
         pruning: what was kept of the teacher's parts, and how, if it was pruned; see `PrunedStart` of `results.json`.
+        embeddings: of factorised ones, their features (`size`) and the share of variance that they keep (`variance`).
         start: a sentence on whether that student starts as its teacher, and why not; None for others.
     """
 
@@ -62,6 +64,7 @@ class StudentReport:
     logit_difference: float | None = None
     start: str | None = None
     pruning: dict[str, Any] | None = None
+    embeddings: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         start = {"checkpoint": self.source, "revision": self.revision}
@@ -75,6 +78,7 @@ class StudentReport:
             "logit_difference": self.logit_difference,
             "start": self.start,
             **({"pruning": self.pruning} if self.pruning else {}),
+            **({"embeddings": self.embeddings} if self.embeddings else {}),
         }
 
     def __str__(self) -> str:
@@ -158,6 +162,7 @@ def build_student(
     architecture: Literal["same", "distilbert"] = "same",
     config_changes: dict[str, Any] | None = None,
     fresh: Collection[str] = (),
+    embedding_size: int | None = None,
 ) -> tuple[PreTrainedModel, StudentReport]:
     """Return a student in float32 and train mode, and the report of its weights.
 
@@ -171,6 +176,7 @@ def build_student(
         config_changes: fields of the student's configuration, such as another `hidden_size`. Weights of a wider student
             are copies of the teacher's (`distil_nlp.models.widening`), those that then do not fit newly initialised.
         fresh: parts that start from random weights: `embeddings`, `layers`, `head` (with the pooler).
+        embedding_size: features of its embeddings, fewer than the teacher's, from which they are factorised.
 
     Raises:
         UserError: if the teacher is a name, the architecture cannot be had from it, or the configuration is impossible.
@@ -183,7 +189,8 @@ def build_student(
     depth = len(layers) if layers is not None else num_layers or max(teacher_depth // 2, 1)
     if architecture == "distilbert" and depth > teacher_depth:
         raise _not_in_distilbert(f"{depth} layers of {teacher_depth}")
-    student = _empty(teacher, depth, layers, architecture, config_changes or {})
+    narrower = {} if embedding_size is None else embedding_field(teacher.config, embedding_size)
+    student = _empty(teacher, depth, layers, architecture, config_changes or {}, narrower)
     report = StudentReport(layers)
     if layers is None:
         report.new = [name for name, _ in student.named_parameters()]
@@ -196,9 +203,16 @@ def build_student(
         origins = _origins(student, prefixes, layers, state.keys())
         tensors = {name: state[origin] for name, origin in origins.items()}
         tensors |= first_block_tensors(state, prefixes[0], layers)
-        _copy(student, _without_parts(widened(tensors, teacher, student), student, fresh), report)
+        sources = widened(tensors, teacher, student)
+        if narrower:
+            factors, kept = factorised_tensors(teacher, student)
+            report.embeddings = {"size": embedding_size, "variance": kept}
+            sources |= factors
+        _copy(student, _without_parts(sources, student, fresh), report)
         used = {origins[name] for name in report.copied if name in origins}
-        report.widened = [name for name in report.copied if _size(student, name) > tensors[name].numel()]
+        report.widened = [
+            name for name in report.copied if name in tensors and _size(student, name) > tensors[name].numel()
+        ]
     report.dropped = _without_place(teacher, layers, used)
     if depth > teacher_depth or is_wider(teacher.config, student.config):
         _start_larger(teacher, student, report)
@@ -263,9 +277,18 @@ IMPOSSIBLE = (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError, As
 
 
 def _empty(
-    teacher: PreTrainedModel, depth: int, layers: list[int] | None, architecture: str, changes: dict[str, Any]
+    teacher: PreTrainedModel,
+    depth: int,
+    layers: list[int] | None,
+    architecture: str,
+    changes: dict[str, Any],
+    narrower: dict[str, int],
 ) -> PreTrainedModel:
-    """Return the student with random weights."""
+    """Return the student with random weights.
+
+    Args:
+        narrower: the field of narrower embeddings, which some configurations do not have until it is set.
+    """
     config = set_for_building(copy.deepcopy(teacher.config))
     if architecture == "distilbert":
         config, cls = _distilbert_config(teacher), _distilbert_class(teacher)
@@ -292,6 +315,7 @@ def _empty(
         )
     if layers is not None:
         _check_growth(config, changes, architecture)
+    changes = changes | narrower
     try:
         return _model_of(cls, config, changes)
     except (UserError, *IMPOSSIBLE) as error:

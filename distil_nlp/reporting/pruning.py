@@ -21,11 +21,20 @@ _CRITERIA = {
 
 
 def pruning_sentences(run: RunResults) -> list[str]:
-    """Return what the student keeps of its teacher's layers; [] for one with whole layers."""
-    block = run.get(_BLOCK)
+    """Return what the student keeps of its teacher's layers and embeddings; [] for one with all of them."""
+    block, embeddings = run.get(_BLOCK), run.get("student.initialisation.embeddings")
+    told = [factorised_sentence(embeddings)] if embeddings else []
     if not block:
-        return []
-    return [*([search_sentence(block["search"])] if "search" in block else []), pruning_sentence(block)]
+        return told
+    return [*([search_sentence(block["search"])] if "search" in block else []), pruning_sentence(block), *told]
+
+
+def factorised_sentence(embeddings: Mapping[str, Any]) -> str:
+    """Return how narrow the student's embeddings are, from the block `embeddings` of `results.json`."""
+    return (
+        f"Its embeddings have {embeddings['size']:,} features and a projection to its width, factorised from the "
+        f"teacher’s, of whose second moment they keep {percent(embeddings['variance'])}."
+    )
 
 
 def pruning_sentence(block: Mapping[str, Any]) -> str:

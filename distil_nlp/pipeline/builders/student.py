@@ -35,7 +35,11 @@ from distil_nlp.training.sparsity import Sparsity
 
 def validate_description(section: StudentSection) -> None:
     """Raise UserError if a checkpoint is named and its architecture is described too."""
-    unused = [key for key in ("layers", "num_layers", "architecture", "config", "fresh") if is_set(section, key)]
+    unused = [
+        key
+        for key in ("layers", "num_layers", "architecture", "config", "fresh", "embedding_size")
+        if is_set(section, key)
+    ]
     if section.name is not None and unused:
         raise UserError(
             "student.name",
@@ -85,6 +89,7 @@ def student_from(
         architecture=section.architecture,
         config_changes=section.config,
         fresh=section.fresh,
+        embedding_size=section.embedding_size,
     )
     label_outputs(student.config, head)
     return student, report

@@ -159,6 +159,8 @@ class StudentSection(ShapeSection):
         revision: commit, branch or tag of that checkpoint.
         fresh: parts that start from random weights instead of the teacher's: `embeddings`, `layers`, `head` (with the
             pooler).
+        embedding_size: features of its embeddings, fewer than the teacher's, from which they are factorised (SVD); for
+            families with a projection from embeddings to states: ConvBERT, DeBERTa, ELECTRA, RemBERT, RoFormer.
         vocabulary: know the words alone that the training text needs; the teacher keeps all of its own.
         pruning: keep the important parts of each layer alone; `{}` takes the defaults, which cut nothing.
         budget: what it may cost; depth, heads and units are found by importance and short trainings.
@@ -179,6 +181,7 @@ class StudentSection(ShapeSection):
     name: str | None = None
     revision: str | None = None
     fresh: list[StudentPart] = []
+    embedding_size: PositiveInt | None = None
     vocabulary: VocabularySection | None = None
     pruning: PruningSection | None = None
     budget: BudgetSection | None = None

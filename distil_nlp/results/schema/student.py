@@ -68,6 +68,15 @@ class PrunedStart(Block):
     repaired_on: int = described("Tokens that the repair was fitted to.", absent="if it was not repaired")
 
 
+class FactorisedEmbeddings(Block):
+    """The student's embeddings, of fewer features than the teacher's, and a projection to the width."""
+
+    size: int = described("Features of the embeddings.")
+    variance: float = described(
+        "Share of the second moment of the teacher's embeddings (word, position and segment) that lies within them."
+    )
+
+
 class Initialisation(Block):
     """Origin of the student's parameters before training."""
 
@@ -100,6 +109,7 @@ class Initialisation(Block):
         absent="in runs of older versions",
     )
     pruning: PrunedStart = described("What was kept of each layer.", absent="unless the student was pruned")
+    embeddings: FactorisedEmbeddings = described("Its embeddings.", absent="unless `student.embedding_size` is set")
 
 
 class Zeros(Block):
