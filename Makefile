@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-integration test-slow test-deepspeed test-kernels test-oldest lint docs docs-install docs-schema map encoders quickstart quickstart-time prepare-quickstart benchmark audit clean
+.PHONY: help install test test-integration test-slow test-deepspeed test-kernels test-gpu test-oldest lint docs docs-install docs-schema map encoders quickstart quickstart-time prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -36,6 +36,10 @@ test-deepspeed: install ## ZeRO-2 in two processes, a minute; installs DeepSpeed
 test-kernels: install ## Triton's kernels, interpreted on the CPU; installs Triton, as torch's CUDA builds do
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[kernels]'
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 tests/kernels
+
+test-gpu: install     ## the tests on the accelerator that is there; VENV=… for one with a CUDA build of torch
+	TEST_DEVICE=accelerator $(BIN)/python -m pytest -v -n 4 -m 'not slow and not integration' --ignore=tests/kernels
+	TEST_DEVICE=accelerator $(BIN)/python -m pytest -v tests/kernels/test_training.py
 
 test-oldest:          ## the tests on the oldest supported versions
 	$(PYTHON) -m venv .venv-oldest

@@ -11,9 +11,11 @@ import torch
 import transformers
 
 from tests.helpers import ROOT
+from tests.helpers.device import use_test_device
 
 torch.set_num_threads(1)  # the models are tiny, and several processes run tests
 transformers.logging.disable_progress_bar()
+use_test_device()
 
 SHARED = ROOT.parent / "shared"
 

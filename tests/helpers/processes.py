@@ -16,6 +16,7 @@ import torch
 from torch.distributed import TCPStore
 
 from tests.helpers import ROOT
+from tests.helpers.device import use_test_device
 
 PROCESSES = 2
 _PRELOADED = [
@@ -89,6 +90,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> 
     for descriptor, kind in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{log}.{kind}", os.O_WRONLY | os.O_CREAT), descriptor)
     torch.set_num_threads(1)
+    use_test_device()
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

@@ -1,10 +1,12 @@
-"""Kernels run on the CPU, by Triton's interpreter."""
+"""Kernels run on the CPU, by Triton's interpreter; on a GPU (`TEST_DEVICE`) those of whole trainings, compiled."""
 
 import os
 
 import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, and where a kernel is defined
+if os.environ.get("TEST_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, and where a kernel is defined
+INTERPRET = os.environ.get("TRITON_INTERPRET", "0")
 
 
 @pytest.fixture
@@ -27,5 +29,5 @@ def count_calls(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """Let Triton interpret, whatever a test before has set."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    """Let Triton interpret, or compile, whatever a test before has set."""
+    monkeypatch.setenv("TRITON_INTERPRET", INTERPRET)
