@@ -29,6 +29,7 @@ from distil_nlp.pipeline.planning.estimate import estimate_run
 from distil_nlp.pipeline.planning.lines import cost_lines
 from distil_nlp.pipeline.planning.prepared import PreparedRun, untrained_teacher
 from distil_nlp.pipeline.run_folder import run_state
+from distil_nlp.pipeline.schemes import extensions_of
 from distil_nlp.pipeline.trial import try_models
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import large
@@ -92,14 +93,7 @@ def plan_lines(plan: RunPlan, begin: float) -> Generator[Line, None, tuple[RunTo
     student, report = prepared.built
     builders.check_student(student, plan.recipe, tokenizer)
     yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
-    if replacing := builders.replacing_of(plan.recipe.student, teacher):
-        yield "replacing", replacing.sentence
-    if augment := builders.netaug_of(plan.recipe, teacher):
-        yield "augment", augment.sentence
-    if sparsity := builders.sparsity_of(plan.recipe.student):
-        yield "sparsity", sparsity.sentence
-    if quantization := builders.quantization_of(plan.recipe.student):
-        yield "quantization", quantization.sentence
+    yield from ((scheme.key, extension.sentence) for scheme, extension in extensions_of(plan.recipe, teacher).items())
     objective = plan.objective_of(plan.main)
     try_models(teacher, student, objective, plan.recipe)
     objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)

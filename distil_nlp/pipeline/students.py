@@ -34,6 +34,7 @@ from distil_nlp.pipeline.joint.base import JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS, exit_name, load_exits, saved_exits
 from distil_nlp.pipeline.pruning import Score, StudentPruner
 from distil_nlp.pipeline.run_folder import STUDENT
+from distil_nlp.pipeline.schemes import extensions_of
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.pipeline.underfitting import mean_loss, sample_of_training_rows
 from distil_nlp.recipe import Recipe
@@ -279,12 +280,8 @@ class StudentRun:
             cache=builders.teacher_cache(self.recipe),
             gradients_every=self.recipe.run.gradients_every,
             kernels=self.recipe.run.kernels,
-            replacing=builders.replacing_of(self.recipe.student, teacher),
-            augment=builders.netaug_of(self.recipe, teacher),
-            sparsity=builders.sparsity_of(self.recipe.student),
-            quantization=builders.quantization_of(self.recipe.student),
+            extensions=[*extensions_of(self.recipe, teacher).values()],
             **builders.augmentation_arguments(self.recipe, self.tokenizer, self.args.seed),
-            ema=self.recipe.student.ema,
             args=self.args,
             train_dataset=self.training_rows,
             eval_dataset=self.data.split.selection,

@@ -200,22 +200,6 @@ def validate_double_backward(args: TrainingArguments, request: SignalRequest) ->
         )
 
 
-def validate_averaging(ema: float | None, is_sharded: bool) -> None:
-    """Raise UserError for averaged weights (`student.ema`) where a process has a part of them, and for other decays."""
-    if ema is None:
-        return
-    if not 0 < ema < 1:
-        raise UserError("student.ema", "a decay above 0 and below 1", f"{ema:g}", fix="take 0.999, say")
-    if is_sharded:
-        raise UserError(
-            "student.ema",
-            "one process or DDP",
-            "FSDP or DeepSpeed",
-            why="each process has a part of the weights, or trains a copy of them in another precision",
-            fix="use DDP, or leave student.ema out",
-        )
-
-
 def validate_dropout(objective: Any, student: PreTrainedModel) -> None:
     """Raise UserError for a student without dropout whose two passes are to be compared."""
     comparing = [term.name for term in objective.terms if term.compares_passes]

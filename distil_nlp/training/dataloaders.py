@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from distil_nlp.data.augmentation.cutoff import Cutoff
     from distil_nlp.data.augmentation.mixup import Mixup
     from distil_nlp.teachers.source import TeacherSource
+    from distil_nlp.training.extension import RunningExtensions
     from distil_nlp.training.preemption import PreemptionCallback
-    from distil_nlp.training.replacing import ModuleReplacement
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
 
@@ -38,13 +38,14 @@ def rows_per_step(args: TrainingArguments) -> int:
 class EpochDataLoaders(_Trainer):
     """A mixin for `transformers.Trainer` with resumable data loaders.
 
-    It reads `source`, `cutoff`, `mixup`, `replacement` and `_preemption` of the trainer.
+    It reads `source`, `cutoff`, `mixup`, `extensions`, `runs_teacher` and `_preemption` of the trainer.
     """
 
     source: TeacherSource
     cutoff: Cutoff | None
     mixup: Mixup | None
-    replacement: ModuleReplacement | None
+    extensions: RunningExtensions
+    runs_teacher: bool
     data_collator: Any
     eval_dataset: Any
     _preemption: PreemptionCallback
@@ -74,12 +75,12 @@ class EpochDataLoaders(_Trainer):
             device=self.args.device,
             batch_size=self.args.eval_batch_size,
             workers=self.args.dataloader_num_workers,
-            keep_model=self.eval_dataset is not None or self.replacement is not None,
+            keep_model=self.eval_dataset is not None or self.runs_teacher,
             is_told_to_stop=self._preemption.got_sigterm,
         )
         self._preemption.stop_if_told()
-        if self.replacement is not None:
-            self.replacement.to(self.args.device)  # from which another trainer may have taken it
+        for one in self.extensions:
+            one.to(self.args.device)  # from which another trainer may have taken it
         return rows
 
     def epoch_rows(self) -> EpochRows:

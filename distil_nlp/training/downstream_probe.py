@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -54,6 +53,5 @@ class DownstreamProbe(TrainerCallback):
             self.trainer.log({PROBE_ACCURACY: score})
 
     def _measured(self) -> float | None:
-        average = self.trainer.average
-        with average.applied() if average is not None else nullcontext():
+        with self.trainer.extensions.evaluated():
             return self.measure(self.trainer.accelerator.unwrap_model(self.trainer.model))

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from distil_nlp.errors import UserError
+from distil_nlp.training.extension import RunningExtension
 
 
 def refuse_beside(where: str, found: Mapping[str, tuple[bool, str, str]]) -> None:
@@ -26,7 +28,7 @@ def refuse_beside(where: str, found: Mapping[str, tuple[bool, str, str]]) -> Non
             raise UserError(where, "a student that trains without it", got, why=why, fix=fix)
 
 
-class LinearChange:
+class LinearChange(TrainerCallback, RunningExtension):
     """A change of what linear layers compute: of their weights, their inputs, or both; the base changes nothing."""
 
     def weight(self, name: str, weight: Tensor, is_training: bool) -> Tensor:
@@ -47,7 +49,7 @@ class LinearChange:
         """Make for good what is changed besides the linear layers."""
 
 
-class EffectiveWeights:
+class EffectiveWeights(RunningExtension):
     """The patch of linear layers' forwards, which compute with changed weights and inputs until `remove`.
 
     The layers keep their classes, and their parameters the names, so that optimiser, checkpoints and signals find what
@@ -70,7 +72,7 @@ class EffectiveWeights:
         return weight
 
     @torch.no_grad()
-    def bake(self) -> None:
+    def end(self) -> None:
         """Give the layers for good the weights that they compute with in evaluation."""
         for name, layer in self._layers.items():
             layer.weight.copy_(self.of(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
+from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
 
 AVERAGE = "ema.safetensors"
 """File of a checkpoint with the average; `model.safetensors` beside it has the weights of the step."""
@@ -30,7 +32,32 @@ def decay_at(update: int, decay: float) -> float:
     return min(decay, (1 + update) / (10 + update))
 
 
-class WeightAverage(TrainerCallback):
+@dataclass(frozen=True)
+class EMA(Extension):
+    """Settings of an exponential moving average of the student's weights.
+
+    Attributes:
+        decay: upper limit of the decay, above 0 and below 1.
+    """
+
+    decay: float = 0.999
+
+    @property
+    def sentence(self) -> str:
+        """Return the scheme in a sentence for people."""
+        return (
+            "The student is an exponential moving average of its weights over the steps of its training, with a decay "
+            f"of up to {self.decay:g}."
+        )
+
+    def validate(self, setup: TrainingSetup) -> None:
+        validate_averaging(self.decay, setup.is_sharded)
+
+    def begin(self, trainer: Any, setup: TrainingSetup) -> WeightAverage:
+        return WeightAverage(trainer, self.decay)
+
+
+class WeightAverage(TrainerCallback, RunningExtension):
     """Keeps average ← d · average + (1 − d) · weights after each step of the optimiser, d = `decay_at(step, decay)`.
 
     The average starts as the initial weights, and has all parameters of the student, projections that only training
@@ -44,7 +71,7 @@ class WeightAverage(TrainerCallback):
     Attributes:
         weights: parameter → average.
         updates: steps of the optimiser that are in the average.
-        is_training: whether the model has the weights of a step, which `applied` replaces.
+        is_training: whether the model has the weights of a step, which `evaluated` replaces.
 
     Reference: Polyak, Juditsky 1992, with exponentially decaying weights; Tarvainen, Valpola 2017, arXiv:1703.01780,
     section 2, where the average is the teacher.
@@ -79,7 +106,7 @@ class WeightAverage(TrainerCallback):
         get_ema_multi_avg_fn(decay_at(self.updates, self.decay))(average, [*parameters.values()], self.updates)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def evaluated(self) -> Iterator[None]:
         """Within this context the model has the averaged weights; after training it has them for good."""
         if not self.is_training:
             yield
@@ -125,12 +152,18 @@ class WeightAverage(TrainerCallback):
             parameter.copy_(weights[name])
 
 
-def average_sentence(decay: float) -> str:
-    """Return what the average is, for report and model card."""
-    return (
-        "The student is an exponential moving average of its weights over the steps of its training, with a decay of "
-        f"up to {decay:g}."
-    )
+def validate_averaging(decay: float, is_sharded: bool) -> None:
+    """Raise UserError for a decay that is none, and where a process has a part of the weights."""
+    if not 0 < decay < 1:
+        raise UserError("student.ema", "a decay above 0 and below 1", f"{decay:g}", fix="take 0.999, say")
+    if is_sharded:
+        raise UserError(
+            "student.ema",
+            "one process or DDP",
+            "FSDP or DeepSpeed",
+            why="each process has a part of the weights, or trains a copy of them in another precision",
+            fix="use DDP, or leave student.ema out",
+        )
 
 
 def _no_average(folder: Path, got: str) -> UserError:

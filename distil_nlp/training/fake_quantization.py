@@ -22,16 +22,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.training.effective_weights import LinearChange, refuse_beside
+from distil_nlp.training.extension import Extension, TrainingSetup
 
 QUANTIZATION = "student.quantization"
 
 
 @dataclass(frozen=True)
-class QuantizationAware:
+class QuantizationAware(Extension):
     """Settings of quantisation-aware training.
 
     Attributes:
@@ -55,9 +56,15 @@ class QuantizationAware:
                 fix="take 0.5, say",
             )
 
-    def is_on(self, step: int, max_steps: int) -> bool:
+    def is_due(self, step: int, max_steps: int) -> bool:
         """Return whether the student computes as in int8 in a step, from 0; in the last it always does."""
         return step >= round(self.start * (max_steps - 1))
+
+    def validate(self, setup: TrainingSetup) -> None:
+        validate_quantization(setup.is_sharded, setup.is_widened)
+
+    def begin(self, trainer: Any, setup: TrainingSetup) -> FakeQuantizer:
+        return FakeQuantizer(setup.student, self)
 
     @property
     def sentence(self) -> str:
@@ -130,7 +137,7 @@ def _not_zero(scale: Tensor) -> Tensor:
     return torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
 
 
-class FakeQuantizer(TrainerCallback, LinearChange):
+class FakeQuantizer(LinearChange):
     """Rounds a student's embeddings and what its linear layers compute with, from `start` on and in evaluation.
 
     Args:
@@ -154,7 +161,7 @@ class FakeQuantizer(TrainerCallback, LinearChange):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._is_on = self.quantization.is_on(state.global_step, state.max_steps)
+        self._is_on = self.quantization.is_due(state.global_step, state.max_steps)
 
     def weight(self, name: str, weight: Tensor, is_training: bool) -> Tensor:
         """Return the weight as int8 has it."""

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, feed_forward_layers, layer_stack
+from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
 from distil_nlp.training.meter import Meter
 from distil_nlp.utils.logging import get_logger
 
@@ -50,7 +51,7 @@ _STREAM = 2110_08890
 
 
 @dataclass(frozen=True)
-class NetAug:
+class NetAug(Extension):
     """Settings of network augmentation.
 
     Attributes:
@@ -61,6 +62,9 @@ class NetAug:
             from; None to draw them all.
     """
 
+    skips_parameters: ClassVar[bool] = True
+    widens: ClassVar[bool] = True
+
     ffn: Sequence[float] = (1.0, 2.0)
     until: float = 0.5
     weight: float = 1.0
@@ -70,6 +74,15 @@ class NetAug:
     def is_on(self) -> bool:
         """Whether any step has a wider net."""
         return max(self.ffn) > 1 and self.until > 0
+
+    def validate(self, setup: TrainingSetup) -> None:
+        validate_netaug(setup.args, setup.is_sharded, setup.is_joint)
+
+    def modules(self, setup: TrainingSetup) -> dict[str, nn.Module]:
+        return {EXTRA_UNITS: extra_units(setup.student, setup.teacher, self, setup.args.seed)}
+
+    def begin(self, trainer: Any, setup: TrainingSetup) -> WiderStudent:
+        return WiderStudent(setup.student, trainer.teacher_student.carried(EXTRA_UNITS), self, setup.args)
 
     def factor(self, seed: int, step: int, max_steps: int) -> float:
         """Return the factor of a step, from 0; 1 for the student alone."""
@@ -202,7 +215,7 @@ def _bytes(row: Tensor) -> bytes:
     return row.detach().float().cpu().numpy().tobytes()
 
 
-class WiderStudent:
+class WiderStudent(RunningExtension):
     """The patch of a student's feed-forward parts, to which extra units belong within `widened`, in train mode alone.
 
     Args:
@@ -275,7 +288,7 @@ class WiderStudent:
         """Add the wider net's loss of a micro-batch, before its weight."""
         self._meter.add(loss.detach()[None].to(self._meter.sums.dtype))
 
-    def read(self, accelerator: Any, step: int) -> dict[str, float]:
+    def logs(self, accelerator: Any, step: int, progress: float) -> dict[str, float]:
         """Return the mean of the wider net's loss over its steps since the last read; {} if there were none."""
         (mean,) = self._meter.read(accelerator, step)
         return {} if np.isnan(mean) else {"wider_loss": mean}

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,14 +33,15 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, layer_stack
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.teachers.source import Freeze
+from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
 
 _STREAM = 2002_02925
 """Keeps these draws apart from others of the same seed and step."""
 
 
 @dataclass(frozen=True)
-class Replacing:
-    """Settings of module replacing.
+class Replacing(Extension):
+    """Settings of module replacing; the teacher is needed for it even where no term reads it.
 
     Attributes:
         layers: the last of the teacher's blocks that each of the student's stands in for, from 0; a group begins where
@@ -49,9 +50,21 @@ class Replacing:
         full_at: fraction of training from which p is 1.
     """
 
+    skips_parameters: ClassVar[bool] = True
+    runs_teacher: ClassVar[bool] = True
+
     layers: Sequence[int]
     start: float = 0.3
     full_at: float = 0.6
+
+    def validate(self, setup: TrainingSetup) -> None:
+        validate_replaced_models(setup.student, setup.teacher, self)
+        validate_replacing(setup.args, setup.request, setup.is_sharded)
+
+    def begin(self, trainer: Any, setup: TrainingSetup) -> ModuleReplacement:
+        running = ModuleReplacement(setup.student, setup.teacher, self, setup.args.seed)
+        running.to(setup.args.device)
+        return running
 
     def rate(self, progress: float) -> float:
         """Return p at a fraction of training."""
@@ -90,8 +103,8 @@ class Replacing:
         )
 
 
-class ModuleReplacement:
-    """The patch of a student's blocks, in whose stead the teacher's run where `draw` says so, in train mode alone.
+class ModuleReplacement(RunningExtension):
+    """The patch of a student's blocks, in whose stead the teacher's run where the draws say so, in train mode alone.
 
     The teacher's blocks are no modules of the student: they are neither trained, nor wrapped or saved with it.
 
@@ -115,9 +128,12 @@ class ModuleReplacement:
             for number, (block, group) in enumerate(zip(layer_stack(student), groups, strict=True))
         ]
 
-    def draw(self, step: int, progress: float) -> None:
+    def begin_forward(self, step: int, progress: float) -> None:
         """Draw which of the student's blocks run from now on."""
         self.running = self.replacing.draws(self._seed, step, progress)
+
+    def logs(self, accelerator: Any, step: int, progress: float) -> dict[str, float]:
+        return {"replacing_rate": self.replacing.rate(progress)}
 
     def to(self, device: torch.device | str) -> None:
         """Move the teacher to a device."""

@@ -32,12 +32,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.training.effective_weights import LinearChange, refuse_beside
+from distil_nlp.training.extension import Extension, TrainingSetup
 
 SPARSITY = "student.sparsity"
 PRUNING_SCORES = "pruning_scores"
@@ -47,7 +48,7 @@ MASKS = "masks.safetensors"
 
 
 @dataclass(frozen=True)
-class Sparsity:
+class Sparsity(Extension):
     """Settings of sparsity.
 
     Attributes:
@@ -114,6 +115,15 @@ class Sparsity:
         first, last = self.bounds(max_steps)
         return step == last or (first < step < last and (step - first) % self.every == 0)
 
+    def validate(self, setup: TrainingSetup) -> None:
+        validate_sparsity(setup.request, setup.is_sharded, setup.is_widened)
+
+    def modules(self, setup: TrainingSetup) -> dict[str, nn.Module]:
+        return {PRUNING_SCORES: pruning_scores(setup.student)} if self.by == "movement" else {}
+
+    def begin(self, trainer: Any, setup: TrainingSetup) -> Pruner:
+        return Pruner(trainer, setup.student, self, trainer.teacher_student.carried(PRUNING_SCORES))
+
     @property
     def sentence(self) -> str:
         """Return the scheme in a sentence for people."""
@@ -171,7 +181,7 @@ def _highest_of_neighbours(values: Tensor, kept: int, among: int) -> Tensor:
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order, True).view_as(values)
 
 
-class Pruner(TrainerCallback, LinearChange):
+class Pruner(LinearChange):
     """Keeps the masks of a student's linear layers, and updates them before the steps at which that is due.
 
     All processes have the same weights and scores, and so the same masks; they are kept in checkpoints.
@@ -243,6 +253,9 @@ class Pruner(TrainerCallback, LinearChange):
         """Return the share of weights that the masks drop."""
         total = sum(mask.numel() for mask in self.masks.values())
         return 1 - float(torch.stack([mask.sum() for mask in self.masks.values()]).sum()) / total
+
+    def logs(self, accelerator: Any, step: int, progress: float) -> dict[str, float]:
+        return {"pruned_share": self.share()}
 
     def save(self, folder: Path) -> None:
         """Write the masks beside the weights of a checkpoint."""

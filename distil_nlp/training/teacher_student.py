@@ -80,6 +80,10 @@ class TeacherStudent:
         """Let kernels compute the losses that they know."""
         self.vocabulary_kernel, self.attention_kernel = vocabulary, attention
 
+    def carried(self, name: str) -> Any:
+        """Return a module that the student carries in training; None without one of that name."""
+        return dict(self._projections).get(name)
+
     def add_hooks(self, hooks: Any) -> None:
         """Let `remove_hooks` take off these hooks too, by their own `remove`."""
         self._hooks.append(hooks)

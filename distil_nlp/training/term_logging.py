@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
     from distil_nlp.objective.objective import Objective
     from distil_nlp.training.balancing import BalancingCallback
+    from distil_nlp.training.extension import RunningExtensions
     from distil_nlp.training.gradient_probe import GradientProbe
     from distil_nlp.training.netaug import WiderStudent
-    from distil_nlp.training.replacing import ModuleReplacement
-    from distil_nlp.training.sparsity import Pruner
     from distil_nlp.training.token_counter import TokenCounter
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
@@ -37,8 +36,8 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `replacement`, `wider`, `pruner`, `token_counter`, `_balancing` and `progress_at` of
-    the trainer.
+    It reads `objective`, `probe`, `extensions`, `wider`, `token_counter`, `_balancing` and `progress_at` of the
+    trainer.
 
     Attributes:
         last_terms: latest logged mean of each term.
@@ -53,10 +52,9 @@ class TermLogging(_Trainer):
     model: Any
     objective: Objective
     probe: GradientProbe | None
-    replacement: ModuleReplacement | None
     token_counter: TokenCounter
+    extensions: RunningExtensions
     wider: WiderStudent | None
-    pruner: Pruner | None
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -81,8 +79,8 @@ class TermLogging(_Trainer):
             self._balancing.start()
         if self.probe is not None:
             self.probe.start()
-        if self.wider is not None:
-            self.wider.start(step)
+        for one in self.extensions:
+            one.start(step)
         self.tokens_seen, self._start_time = 0, time.monotonic()
         self.token_counter.start()
         self.flops_per_token = self.spent_before.get("flops_per_token")
@@ -100,11 +98,7 @@ class TermLogging(_Trainer):
             self.log_groups = {name: f"terms/{name}" for name in terms}
             self.log_groups |= {name: f"weights/{name.removesuffix('_weight')}" for name in weights}
             logs = {**logs, **terms, **weights}
-            if self.replacement is not None:
-                logs["replacing_rate"] = self.replacement.replacing.rate(progress)
-            if self.pruner is not None:
-                logs["pruned_share"] = self.pruner.share()
-            logs |= self.wider.read(self.accelerator, self.state.global_step) if self.wider is not None else {}
+            logs |= self.extensions.logs(self.accelerator, self.state.global_step, progress)
             logs["tokens_per_second"] = self._tokens_per_second()
             logs |= self.probe.read() if self.probe is not None else {}
         super().log(logs, start_time)

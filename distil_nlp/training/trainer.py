@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
-from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, SaveStrategy, TrainOutput
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
@@ -41,7 +42,6 @@ from distil_nlp.training.checks import (
     validate_arguments,
     validate_augmentation,
     validate_averaged_teacher,
-    validate_averaging,
     validate_balancing_precision,
     validate_cache_support,
     validate_checkpointing,
@@ -54,35 +54,17 @@ from distil_nlp.training.checks import (
 from distil_nlp.training.compile import compile_blocks
 from distil_nlp.training.dashboards import group_terms
 from distil_nlp.training.dataloaders import EpochDataLoaders
-from distil_nlp.training.effective_weights import EffectiveWeights
-from distil_nlp.training.ema import WeightAverage
+from distil_nlp.training.effective_weights import EffectiveWeights, LinearChange
 from distil_nlp.training.energy import track_country
 from distil_nlp.training.evaluation_loop import ExactEvaluation
-from distil_nlp.training.fake_quantization import (
-    QUANTIZATION,
-    FakeQuantizer,
-    QuantizationAware,
-    validate_quantization,
-)
+from distil_nlp.training.extension import Extension, RunningExtension, RunningExtensions, TrainingSetup
 from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
-from distil_nlp.training.netaug import EXTRA_UNITS, NetAug, WiderStudent, extra_units, validate_netaug
+from distil_nlp.training.netaug import WiderStudent
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
-from distil_nlp.training.replacing import (
-    ModuleReplacement,
-    Replacing,
-    validate_replaced_models,
-    validate_replacing,
-)
-from distil_nlp.training.sparsity import (
-    PRUNING_SCORES,
-    Pruner,
-    Sparsity,
-    pruning_scores,
-    validate_sparsity,
-)
+from distil_nlp.training.sparsity import PRUNING_SCORES
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
 from distil_nlp.training.token_counter import TokenCounter
@@ -126,13 +108,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         cutoff: drops tokens of the training rows of a task each time they are read; teacher and student read the same.
             Needs rows with a length, and no `cache`.
         mixup: mixes training rows of a task with others, as `cutoff` in all else.
-        ema: decay of an average of the student's weights (`WeightAverage`), which is evaluated, and which the student
-            has once training has ended; none if None.
-        replacing: lets the teacher's layers run in place of the student's by chance (BERT-of-Theseus); the teacher is
-            needed for that even where no term reads it.
-        augment: trains a wider net around the student too, which shares its weights (NetAug).
-        sparsity: sets weights of the student's blocks to zero as training goes on, by magnitude or movement pruning.
-        quantization: lets the student's blocks compute as in int8 (quantisation-aware training).
+        extensions: what is done besides: an average of the student's weights (`EMA`), the teacher's layers in place of
+            the student's by chance (`Replacing`), a wider net around it (`NetAug`), zeros among its weights
+            (`Sparsity`), int8 in training (`QuantizationAware`), or one's own `Extension`.
         kernels: what computes the losses on a vocabulary and `attention_kl`: `torch`; `triton`, kernels of our own on a
             GPU; or `auto`, Triton where it is there.
         **kwargs: `Trainer`'s own.
@@ -143,10 +121,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         teacher_student: runs both models on a batch.
         probe: measures gradients of terms; None if nothing needs it.
         token_counter: counts the tokens that go through all models in training.
-        average: the student's averaged weights; None without `ema`.
-        replacement: lets the teacher's layers run in place of the student's; None without `replacing`.
-        wider: the wider net around the student; None without `augment`, or where that has no effect.
-        pruner: keeps the masks of the student's weights; None without `sparsity`.
+        extensions: those at work; `extensions.of(WeightAverage)` is the one of a kind.
+        wider: the wider net around the student; None without one.
+        runs_teacher: whether the teacher's layers run in training, whatever is cached of its outputs.
 
     Raises:
         UserError: for several GPUs without a launcher, for arguments that would change the objective silently
@@ -155,10 +132,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
-    replacement: ModuleReplacement | None = None
+    extensions = RunningExtensions()
     wider: WiderStudent | None = None
-    pruner: Pruner | None = None
-    effective_weights: EffectiveWeights | None = None
+    runs_teacher = False
     objective: Objective
 
     def __init__(
@@ -172,11 +148,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         gradients_every: int | None = None,
         cutoff: Cutoff | None = None,
         mixup: Mixup | None = None,
-        ema: float | None = None,
-        replacing: Replacing | None = None,
-        augment: NetAug | None = None,
-        sparsity: Sparsity | None = None,
-        quantization: QuantizationAware | None = None,
+        extensions: Sequence[Extension] = (),
         kernels: Kernels = "torch",
         **kwargs: Any,
     ):
@@ -192,8 +164,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.source = teacher_source(teacher if objective.needs_teacher else None, cache)
         replaced = self.source.model if isinstance(teacher, TeacherSource) else teacher
         teacher = self.source.model
-        if replacing is not None:
-            validate_replaced_models(model, replaced, replacing)
         objective.aligned_only(any(self.source.encodings[:1]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)  # the same projections in every process and every run
@@ -203,18 +173,12 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             validate_teacher_outputs(teacher, objective.kind)
         label_outputs(model.config, Head(objective.kind))
         request = objective.request("student")
-        if replacing is not None:
-            validate_replacing(args, request, is_sharded=False)
-        if augment is not None and not augment.is_on:
-            augment = None
-        if augment is not None:
-            validate_netaug(args, False, bool(objective.joint))
-        further: dict[str, Any] = {}
-        if augment is not None:
-            further[EXTRA_UNITS] = extra_units(model, replaced, augment, args.seed)
-        if sparsity is not None and sparsity.by == "movement":
-            further[PRUNING_SCORES] = pruning_scores(model)
-        lacks_gradients = not request.logits or replacing is not None or augment is not None
+        extensions = [one for one in extensions if one.is_on]
+        setup = TrainingSetup(model, replaced, args, request, bool(objective.joint), extensions=extensions)
+        for one in extensions:
+            one.validate(setup)
+        further = {name: module for one in extensions for name, module in one.modules(setup).items()}
+        lacks_gradients = not request.logits or any(one.skips_parameters for one in extensions)
         if lacks_gradients and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = True  # the head, or what does not run, gets no gradient
         validate_checkpointing(args, request)
@@ -236,26 +200,14 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         follows = self.source if isinstance(self.source, ChangingTeacher) else None
         is_sharded = self.is_fsdp_enabled or args.deepspeed_plugin is not None
         validate_averaged_teacher(follows is not None and follows.reads_weights and is_sharded)
-        validate_averaging(ema, is_sharded)
-        if replacing is not None:
-            validate_replacing(args, request, is_sharded)
-        if augment is not None:
-            validate_netaug(args, is_sharded, bool(objective.joint))
-        if sparsity is not None:
-            validate_sparsity(request, is_sharded, augment is not None)
-        if quantization is not None:
-            validate_quantization(is_sharded, augment is not None)
+        for one in extensions:
+            one.validate(replace(setup, is_sharded=is_sharded))
         validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
-        if replacing is not None:
-            self.replacement = ModuleReplacement(model, replaced, replacing, args.seed)
-            self.teacher_student.add_hooks(self.replacement)
-            self.replacement.to(args.device)
-        if augment is not None:
-            self.wider = WiderStudent(model, further[EXTRA_UNITS], augment, args)
-            self.teacher_student.add_hooks(self.wider)
-        changers = self._change_weights(model, sparsity, quantization, further)
+        self.runs_teacher = any(one.runs_teacher for one in extensions)
+        self.extensions = self._begin(extensions, setup)
+        self.wider = self.extensions.of(WiderStudent)
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -269,35 +221,21 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._preemption = PreemptionCallback(self)
         self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
-        self.average = WeightAverage(self, ema) if ema is not None else None
-        followers = (*changers, self.average, self._balancing, self._changing_teacher)
-        for callback in (*followers, CheckpointGuard(self), self._preemption):
-            if callback is not None:
+        followers = (*self.extensions, self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption)
+        for callback in followers:
+            if isinstance(callback, TrainerCallback):
                 self.add_callback(callback)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgressCallback())
 
-    def _change_weights(
-        self,
-        model: PreTrainedModel,
-        sparsity: Sparsity | None,
-        quantization: QuantizationAware | None,
-        further: Mapping[str, torch.nn.Module],
-    ) -> list[Pruner | FakeQuantizer]:
-        """Let the student's linear layers compute with pruned and rounded weights; return the callbacks for that."""
-        changers: list[Pruner | FakeQuantizer] = []
-        if sparsity is not None:
-            scores: Any = further.get(PRUNING_SCORES)
-            self.pruner = Pruner(self, model, sparsity, scores)
-            changers.append(self.pruner)
-        if quantization is not None:
-            quantizer = FakeQuantizer(model, quantization)
-            self.teacher_student.add_hooks(quantizer)
-            changers.append(quantizer)
-        if changers:
-            self.effective_weights = EffectiveWeights(encoder_linear_layers(model, QUANTIZATION), changers)
-            self.teacher_student.add_hooks(self.effective_weights)
-        return changers
+    def _begin(self, extensions: Sequence[Extension], setup: TrainingSetup) -> RunningExtensions:
+        """Put the extensions on this trainer; those that change weights share one patch of the linear layers."""
+        running: list[RunningExtension] = [one.begin(self, setup) for one in extensions]
+        if changes := [one for one in running if isinstance(one, LinearChange)]:
+            running.append(EffectiveWeights(encoder_linear_layers(setup.student, "student"), changes))
+        for one in running:
+            self.teacher_student.add_hooks(one)
+        return RunningExtensions(running)
 
     def _wrap(self, collator: Callable) -> RowCollator:
         """Return the collator with draws of the rows that terms read, and with mixed rows where there is a `mixup`."""
@@ -350,10 +288,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         set_seed(self.args.seed)
         with self._preemption.listening():
             output = super().train(*args, **kwargs)
-        if self.average is not None:
-            self.average.end()
-        if self.effective_weights is not None:
-            self.effective_weights.bake()
+        for one in self.extensions:
+            one.end()
         return output
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
@@ -379,10 +315,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self._is_saving_checkpoint = True
         try:
             super()._save_checkpoint(*args, **kwargs)
-            if self.average is not None and self.args.should_save:
-                self.average.save(self._checkpoint_folder())
-            if self.pruner is not None and self.args.should_save:
-                self.pruner.save(self._checkpoint_folder())
+            for one in self.extensions if self.args.should_save else ():
+                one.save(self._checkpoint_folder())
         finally:
             self._is_saving_checkpoint = False
 
@@ -421,21 +355,17 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
-        if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
-        if self.pruner is not None:
-            self.pruner.load(Path(resume_from_checkpoint))
+        for one in self.extensions:
+            one.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if self.average is not None:
-            self.average.load(Path(str(self.state.best_model_checkpoint)))
-        if self.pruner is not None:
-            self.pruner.load(Path(str(self.state.best_model_checkpoint)))
+        for one in self.extensions:
+            one.load(Path(str(self.state.best_model_checkpoint)))
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
         """Return whether this checkpoint is the best so far; one with fewer zeros than asked for does not count."""
-        if self.pruner is not None and not self.pruner.is_complete:
+        if not all(one.is_complete for one in self.extensions):
             return False
         return super()._determine_best_metric(*args, **kwargs)
 
@@ -444,8 +374,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         return [name for name in super().get_decay_parameter_names(model) if f".{PRUNING_SCORES}." not in name]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Run the loop of `ExactEvaluation`, on the averaged weights if there are any."""
-        with self.average.applied() if self.average is not None else nullcontext():
+        """Run the loop of `ExactEvaluation`, on the student as extensions want it evaluated."""
+        with self.extensions.evaluated():
             return super().evaluation_loop(*args, **kwargs)
 
     # The loss ----------------------------------------------------------------------------------------------
@@ -465,8 +395,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = counts.pin_memory()
         counts = self.accelerator.reduce(counts.to(device, non_blocking=True), "sum")
         self._train_meter.begin_step(counts)
-        if self.wider is not None:
-            self.wider.begin_step(self.state.global_step, self.state.max_steps)
+        for one in self.extensions:
+            one.begin_step(self.state.global_step, self.state.max_steps)
         return batches, counts
 
     def _gather_row_counts(self, batches: list[dict[str, Any]]) -> None:
@@ -554,8 +484,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         factors = self.objective.row_weights(self._progress, counts)
         if self.wider is not None and self.wider.factor > 1:
             return self._loss_of_wider(model, inputs, factors)
-        if self.replacement is not None:
-            self.replacement.draw(self.state.global_step, self._progress)
+        for one in self.extensions:
+            one.begin_forward(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
             self._probe_gradients(model, inputs, factors)
         with self.token_counter.counting(inputs):

@@ -120,13 +120,15 @@ def trainer(
     gradients_every: int | None = None,
     balance: Any = None,
     changes: dict[str, Any] | None = None,
+    extensions: Sequence[Any] = (),
     encodings: Any = None,
     **arguments: Any,
 ) -> DistillationTrainer:
     """Return a trainer on the CPU, by default with three steps of eight rows.
 
     Args:
-        changes: augmentation of rows.
+        changes: augmentation of rows, and kernels.
+        extensions: of the training; those that are None are left out.
         encodings: tokenizers of further encodings of the rows.
     """
     defaults = {
@@ -155,6 +157,7 @@ def trainer(
         callbacks=callbacks,
         cache=cache,
         gradients_every=gradients_every,
+        extensions=[one for one in extensions if one is not None],
         **(changes or {}),
     )
 

@@ -13,8 +13,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
-from distil_nlp.training.checks import validate_averaging
-from distil_nlp.training.ema import AVERAGE, decay_at
+from distil_nlp.training.ema import AVERAGE, EMA, WeightAverage, decay_at, validate_averaging
 from distil_nlp.training.preemption import EvaluationStopped
 from tests.helpers import tiny
 from tests.helpers.processes import forked_pair
@@ -30,7 +29,7 @@ def new(folder, ema=DECAY, **arguments):
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "gradient_accumulation_steps": 2}
     often |= {"per_device_train_batch_size": 2, "learning_rate": 0.01, "kind": "classification"}
     terms = [SoftTargetKL(1.0), HardLabel(1.0), HiddenMSE(1.0, "last")]
-    changes = {"changes": {"ema": ema}}
+    changes = {"extensions": [ema and EMA(ema)]}
     return trainer(folder, student, tiny.classifier(4, 3), terms, **often | changes | arguments)
 
 
@@ -113,7 +112,7 @@ def test_the_average_is_evaluated_and_training_goes_on_with_the_weights(tmp_path
 
 
 def _break_off(average, look):
-    with average.applied():
+    with average.evaluated():
         look()
         raise EvaluationStopped
 
@@ -121,7 +120,8 @@ def _break_off(average, look):
 def test_an_evaluation_that_breaks_off_leaves_the_weights(tmp_path):
     """Prevents a checkpoint after SIGTERM that has the average for the weights of its step."""
     run = new(tmp_path)
-    run.average.on_train_begin(None, None, None)
+    running = run.extensions.of(WeightAverage)
+    running.on_train_begin(None, None, None)
     weight = run.model.classifier.weight
     average = weight.detach().clone()
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_an_evaluation_that_breaks_off_leaves_the_weights(tmp_path):
     before = weight.detach().clone()
     seen = []
     with pytest.raises(EvaluationStopped):
-        _break_off(run.average, lambda: seen.append(weight.detach().clone()))
+        _break_off(running, lambda: seen.append(weight.detach().clone()))
     assert torch.equal(seen[0], average)
     assert torch.equal(weight, before)
 
@@ -157,13 +157,12 @@ def test_a_checkpoint_without_the_average_is_refused(tmp_path):
 
 def test_sharded_weights_and_wrong_decays_are_refused(tmp_path, capsys):
     """Prevents averages of a part of the weights, and a run that fails where its first step ends."""
-    validate_averaging(None, is_sharded=True)
     validate_averaging(DECAY, is_sharded=False)
     with pytest.raises(UserError, match=r"student\.ema: expected one process or DDP"):
         validate_averaging(DECAY, is_sharded=True)
     for wrong in (0.0, 1.0):
         with pytest.raises(UserError, match=re.escape(f"a decay above 0 and below 1 / got {wrong:g}")):
-            new(tmp_path, ema=wrong)
+            validate_averaging(wrong, is_sharded=False)
     place = Place(tmp_path / "place").prepare()
     assert check(place.command("student.ema=1.5")) == 2
     assert "student.ema" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def new(folder, quantization=ON, dropout=0.1, **arguments):
     """A trainer of a student with a checkpoint of every step."""
     student = tiny.classifier(2, 3, seed=1, hidden_dropout_prob=dropout, initializer_range=0.3)
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "learning_rate": 0.01, "kind": "classification"}
-    changes = {"changes": {"quantization": quantization, **arguments.pop("further", {})}}
+    changes = {"extensions": [*arguments.pop("further", ()), quantization]}
     terms = [SoftTargetKL(1.0), HardLabel(1.0)]
     return trainer(folder, student, tiny.classifier(4, 3), terms, **often | changes | arguments)
 
@@ -160,7 +160,7 @@ def test_micro_batches_give_the_same_gradient(tmp_path):
 
 def test_the_student_that_leaves_is_plain_and_rounded(tmp_path):
     """Prevents fake layers in the saved student, and weights that its int8 copy rounds once more."""
-    made = run(tmp_path, further={"sparsity": Sparsity(0.5, start=0.0, end=0.5, every=1)})
+    made = run(tmp_path, further=[Sparsity(0.5, start=0.0, end=0.5, every=1)])
     student = made.detach()
     for module in student.modules():
         assert "forward" not in vars(module)
@@ -180,7 +180,7 @@ def test_the_student_that_leaves_is_plain_and_rounded(tmp_path):
 def test_a_table_that_is_the_output_layer_too_stays(tmp_path):
     """Prevents a masked language model whose output layer is rounded at the end, and was not in training."""
     made = trainer(tmp_path, tiny.mlm_model(2, seed=1), tiny.mlm_model(4), [SoftTargetKL(1.0)], max_steps=2,
-                   changes={"quantization": ON})  # fmt: skip
+                   extensions=[ON])  # fmt: skip
     made.train()
     embeddings = made.detach().bert.embeddings
     assert len(embeddings.word_embeddings.weight.unique()) > 256
@@ -220,4 +220,4 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"student\.quantization: expected .* got FSDP or DeepSpeed"):
         validate_quantization(is_sharded=True, is_widened=False)
     with pytest.raises(UserError, match=r"got student\.augment"):
-        new(tmp_path, further={"augment": NetAug([2.0], 1.0)})
+        new(tmp_path, further=[NetAug([2.0], 1.0)])

@@ -40,7 +40,7 @@ def new(folder, augment=MIXED, kind="classification", teacher=None, **arguments)
     with torch.random.fork_rng():
         torch.manual_seed(3)  # of the units, which are new
         student, _ = build_student(teacher, [1, 3], config_changes={"intermediate_size": 40})
-    arguments = {"max_steps": 8, "terms": terms(), "changes": {"augment": augment}, **arguments}
+    arguments = {"max_steps": 8, "terms": terms(), "extensions": [augment], **arguments}
     return trainer(folder, student, teacher, arguments.pop("terms"), kind=kind, **arguments)
 
 
@@ -117,7 +117,7 @@ def test_loss_and_gradients_are_those_of_both_nets_in_float64(tmp_path, cut):
     made = trainer(
         tmp_path, student, teacher, [SoftTargetKL(1.0, 2.0), HardLabel(0.5), HiddenCosine(2.0, "last")],
         kind="classification", callbacks=[keep], max_steps=1, learning_rate=0.0, max_grad_norm=0,
-        changes={"augment": TWICE}, per_device_train_batch_size=cut[0], gradient_accumulation_steps=cut[1],
+        extensions=[TWICE], per_device_train_batch_size=cut[0], gradient_accumulation_steps=cut[1],
     )  # fmt: skip
     units = student.distillation_projections.extra_units
     wide = widened_copy(student, units)
@@ -308,7 +308,7 @@ def test_what_does_not_go_together_is_said(tmp_path):
     teacher, made = tiny.classifier(2), new(tmp_path)
     with pytest.raises(UserError, match=r"student.augment: expected a student that trains alone"):
         type(made)(
-            model=tiny.classifier(1), teacher=teacher, args=args, train_dataset=task_rows(), augment=TWICE,
+            model=tiny.classifier(1), teacher=teacher, args=args, train_dataset=task_rows(), extensions=[TWICE],
             objective=Objective([HardLabel(1.0)], "classification", joint=joint), data_collator=made.data_collator,
         )  # fmt: skip
 

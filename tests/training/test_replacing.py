@@ -35,9 +35,8 @@ def run(folder, replacing=HALF, kind="classification", teacher=None, **arguments
     """Return a trained trainer of a student of layers 1 and 3 of a teacher of four."""
     teacher = teacher or (tiny.classifier(4) if kind == "classification" else tiny.mlm_model(4))
     student, _ = build_student(teacher, [1, 3])
-    changes = {"replacing": replacing} | arguments.pop("changes", {})
     arguments = {"max_steps": 8, "terms": terms(), "rows": None, **arguments}
-    made = trainer(folder, student, teacher, arguments.pop("terms"), kind=kind, changes=changes, **arguments)
+    made = trainer(folder, student, teacher, arguments.pop("terms"), kind=kind, extensions=[replacing], **arguments)
     made.train()
     return made
 
@@ -58,7 +57,7 @@ def test_the_hybrid_is_the_teacher_where_no_block_is_replaced():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     own = student(**batch).logits
-    replacement.draw(0, 0.0)
+    replacement.begin_forward(0, 0.0)
     assert replacement.running == [False, False]
     hybrid = student(**batch).logits
     torch.testing.assert_close(hybrid, teacher(**batch).logits, atol=1e-6, rtol=1e-5)
@@ -162,7 +161,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
     student, _ = build_student(teacher, [1, 3])
     resumed = trainer(
         tmp_path / "cut", student, teacher, terms(), kind="classification", rows=task_rows(40), max_steps=8,
-        changes={"replacing": HALF},
+        extensions=[HALF],
     )  # fmt: skip
     resumed.train(resume_from_checkpoint=str(last_complete_checkpoint(tmp_path / "cut")))
     assert_same(weights(resumed), whole)
@@ -246,7 +245,7 @@ def test_what_does_not_go_together_is_said(tmp_path):
     def build(student=two, teacher=four, replacing=HALF, terms=None, **arguments):
         trainer(
             tmp_path, student, teacher, terms or [HardLabel(1.0)], kind="classification", rows=task_rows(),
-            changes={"replacing": replacing}, **arguments,
+            extensions=[replacing], **arguments,
         )  # fmt: skip
 
     with pytest.raises(UserError, match=r"2 layers for 2 groups, of BertLayer, widths 32 and 16"):

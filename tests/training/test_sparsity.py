@@ -18,8 +18,17 @@ from distil_nlp.models import build_student
 from distil_nlp.models.architecture import layer_stack
 from distil_nlp.models.linear_layers import count_zeros, encoder_linear_layers
 from distil_nlp.signals.types import SignalRequest
+from distil_nlp.training.ema import EMA
 from distil_nlp.training.netaug import NetAug
-from distil_nlp.training.sparsity import MASKS, PRUNING_SCORES, SPARSITY, Sparsity, mask_of, validate_sparsity
+from distil_nlp.training.sparsity import (
+    MASKS,
+    PRUNING_SCORES,
+    SPARSITY,
+    Pruner,
+    Sparsity,
+    mask_of,
+    validate_sparsity,
+)
 from tests.helpers import naive, tiny
 from tests.helpers.families import FAMILIES, model_of
 from tests.helpers.processes import forked_pair
@@ -38,7 +47,7 @@ def new(folder, sparsity=HALF, **arguments):
     student = tiny.classifier(2, 3, seed=1, hidden_size=16, intermediate_size=32, hidden_dropout_prob=0.1)
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": 8, "learning_rate": 0.01, "kind": "classification"}
     terms = [SoftTargetKL(1.0), HardLabel(1.0), HiddenMSE(1.0, "last")]
-    changes = {"changes": {"sparsity": sparsity, **arguments.pop("further", {})}}
+    changes = {"extensions": [sparsity, *arguments.pop("further", ())]}
     return trainer(folder, student, tiny.classifier(4, 3), terms, **often | changes | arguments)
 
 
@@ -110,7 +119,7 @@ def test_gradients_are_those_of_the_pruned_model(tmp_path, by, cut):
     made = trainer(
         tmp_path, student, teacher, [SoftTargetKL(1.0, 2.0), HardLabel(0.5), HiddenCosine(2.0, "last")],
         kind="classification", callbacks=[keep], max_steps=1, learning_rate=0.0, max_grad_norm=0,
-        changes={"sparsity": Sparsity(0.3, by=by, **AT_ONCE)}, per_device_train_batch_size=cut[0],
+        extensions=[Sparsity(0.3, by=by, **AT_ONCE)], per_device_train_batch_size=cut[0],
         gradient_accumulation_steps=cut[1],
     )  # fmt: skip
     batches = [batch for batch, _ in zip(made.get_train_dataloader(), range(cut[1]), strict=False)]
@@ -148,7 +157,10 @@ def test_scores_sum_what_moves_weights_away_from_zero(tmp_path):
         tmp_path, MOVING, callbacks=[Sum()], optim="sgd", lr_scheduler_type="constant", weight_decay=0.5, max_steps=5,
         learning_rate=0.1, max_grad_norm=0, save_strategy="no",
     )  # fmt: skip
-    student, made.pruner.update = made.model, lambda share: None  # gradients of weights show those of the masks alone
+    student, made.extensions.of(Pruner).update = (
+        made.model,
+        lambda share: None,
+    )  # gradients of weights show those of the masks alone
     made.train()
     scores = student.distillation_projections[PRUNING_SCORES]
     for (name, total), score in zip(sums.items(), scores, strict=True):
@@ -224,7 +236,7 @@ def _still(folder, cut):
     """Train a student without dropout, whose draws differ between micro-batches."""
     made = trainer(
         folder, tiny.classifier(2, seed=1), tiny.classifier(4), [SoftTargetKL(1.0), HardLabel(1.0)],
-        kind="classification", max_steps=6, changes={"sparsity": HALF}, per_device_train_batch_size=cut[0],
+        kind="classification", max_steps=6, extensions=[HALF], per_device_train_batch_size=cut[0],
         gradient_accumulation_steps=cut[1],
     )  # fmt: skip
     made.train()
@@ -251,7 +263,7 @@ def test_compiled_blocks_drop_the_same_weights(tmp_path):
 
 def test_an_average_of_weights_has_the_zeros(tmp_path):
     """Prevents an average that brings back what was dropped on the way."""
-    made = run(tmp_path, HALF, further={"ema": 0.5})
+    made = run(tmp_path, HALF, further=[EMA(0.5)])
     average = load_file(tmp_path / "checkpoint-8" / "ema.safetensors")
     masks = load_file(tmp_path / "checkpoint-8" / MASKS)
     for name, weight in pruned(made.detach()).items():
@@ -306,13 +318,13 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"student\.sparsity: expected .* got FSDP or DeepSpeed"):
         validate_sparsity(SignalRequest(), is_sharded=True, is_widened=False)
     with pytest.raises(UserError, match=r"got student\.augment"):
-        new(tmp_path, further={"augment": NetAug([2.0], 1.0)})
+        new(tmp_path, further=[NetAug([2.0], 1.0)])
     with pytest.raises(UserError, match=r"multiples of 5 / got 16 in bert\.encoder\.layer\.0"):
         new(tmp_path, Sparsity(pattern="2:5"))
     student, _ = build_student(tiny.classifier(4), [1, 3])
     with pytest.raises(UserError, match=r"got objective\.weights_mse"):
         trainer(tmp_path, student, tiny.classifier(4), [WeightsMSE(1.0)], kind="classification",
-                changes={"sparsity": HALF})  # fmt: skip
+                extensions=[HALF])  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -331,7 +343,7 @@ def test_every_family_has_linear_layers_in_its_blocks_alone(family):
 def test_shared_layers_are_pruned_once(tmp_path):
     """Prevents a share that ALBERT's one block counts for each layer."""
     student, teacher = model_of("Albert").train(), model_of("Albert")
-    made = trainer(tmp_path, student, teacher, [SoftTargetKL(1.0)], max_steps=4, changes={"sparsity": MOVING})
+    made = trainer(tmp_path, student, teacher, [SoftTargetKL(1.0)], max_steps=4, extensions=[MOVING])
     made.train()
     assert all(value == pytest.approx(0.5, abs=1e-3) for value in zeros(made.detach()).values())
 
@@ -355,7 +367,7 @@ def sparse_mlm(folder, batch):
     """Train a student by movement pruning on 21 texts."""
     made = trainer(
         folder, tiny.mlm_model(2, seed=1), tiny.mlm_model(4), [SoftTargetKL(1.0)], rows=text_rows(21), max_steps=6,
-        per_device_train_batch_size=batch, changes={"sparsity": MOVING}, optim="sgd", learning_rate=0.1,
+        per_device_train_batch_size=batch, extensions=[MOVING], optim="sgd", learning_rate=0.1,
     )  # fmt: skip
     made.train()
     return made

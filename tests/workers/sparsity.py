@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from distil_nlp.training.sparsity import Pruner
 from tests.helpers.training import curve
 from tests.training.test_sparsity import pruned, sparse_mlm
 
@@ -16,10 +17,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     trained = sparse_mlm(folder / "run", 3)
+    masks = trained.extensions.of(Pruner).masks
     found = {
         "wrapper": type(trained.model_wrapped).__name__,
         "curve": curve(trained),
-        "masks": {k: hashlib.sha256(m.numpy().tobytes()).hexdigest() for k, m in trained.pruner.masks.items()},
+        "masks": {
+            k: hashlib.sha256(m.numpy().tobytes()).hexdigest() for k, m in trained.extensions.of(Pruner).masks.items()
+        },
     }
     rank = dist.get_rank()
     found["sums"] = {name: float(weight.double().abs().sum()) for name, weight in pruned(trained.detach()).items()}

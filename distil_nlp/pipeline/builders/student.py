@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import (
@@ -12,7 +10,6 @@ from distil_nlp.models import (
     build_student,
     check_vocabulary,
     check_words,
-    choose_layers,
     label_outputs,
     load_tokenizer,
     start_from_checkpoint,
@@ -27,10 +24,6 @@ from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import StudentSection
 from distil_nlp.recipe.validate import is_set
 from distil_nlp.tasks import Head
-from distil_nlp.training.fake_quantization import QuantizationAware
-from distil_nlp.training.netaug import NetAug
-from distil_nlp.training.replacing import Replacing
-from distil_nlp.training.sparsity import Sparsity
 
 
 def validate_description(section: StudentSection) -> None:
@@ -103,61 +96,6 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     """
     check_positions(recipe, usable_positions(student.config), "the student")
     check_words(tokenizer, student.config, "the student")
-
-
-def replacing_of(section: StudentSection, teacher: Any) -> Replacing | None:
-    """Return the settings of module replacing for the layers that a student was copied from; None without any.
-
-    Args:
-        section: of the recipe.
-        teacher: a model, or its configuration.
-
-    Raises:
-        UserError: if the student is not made of the teacher's layers.
-    """
-    if section.replacing is None:
-        return None
-    if section.name is not None or section.layers == "random":
-        raise UserError(
-            "student.replacing",
-            "a student made of the teacher's layers",
-            f"student.name={section.name}" if section.name else "student.layers=random",
-            why="its layers stand in for those that they were copied from",
-            fix="leave one of the two out",
-        )
-    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
-    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
-    return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
-
-
-def netaug_of(recipe: Recipe, teacher: Any) -> NetAug | None:
-    """Return the settings of network augmentation; None without any.
-
-    Extra units start from the teacher's where the student is made of the layers of the model that teaches it.
-
-    Args:
-        recipe: of the student.
-        teacher: that it learns from: a model, or its configuration.
-    """
-    section, augment = recipe.student, recipe.student.augment
-    if augment is None:
-        return None
-    own, other = recipe.teacher.self, recipe.teacher.assistants or section.generations > 1
-    if own or other or section.name is not None or section.layers == "random":
-        return NetAug(augment.ffn, augment.until, augment.weight)
-    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
-    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
-    return NetAug(augment.ffn, augment.until, augment.weight, layers)
-
-
-def sparsity_of(section: StudentSection) -> Sparsity | None:
-    """Return the settings of sparsity; None without any."""
-    return None if section.sparsity is None else Sparsity(**section.sparsity.model_dump())
-
-
-def quantization_of(section: StudentSection) -> QuantizationAware | None:
-    """Return the settings of quantisation-aware training; None without any."""
-    return None if section.quantization is None else QuantizationAware(**section.quantization.model_dump())
 
 
 def lone_student(section: StudentSection) -> StudentSection:

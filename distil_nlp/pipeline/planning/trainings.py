@@ -225,7 +225,7 @@ def _kept_beside(run: Any, student: PreTrainedModel, rows: Any) -> int:
 
 def _masks_bytes(recipe: Recipe, student: PreTrainedModel) -> int:
     """Return the bytes of a checkpoint for sparsity: a mask, and scores with their moments for movement pruning."""
-    sparsity = builders.sparsity_of(recipe.student)
+    sparsity = recipe.student.sparsity
     if sparsity is None:
         return 0
     weights = sum(layer.weight.numel() for layer in encoder_linear_layers(student, SPARSITY).values())

@@ -1,9 +1,12 @@
 """Training schemes: the keys of a recipe that change who teaches, or how often.
 
-To add one: a file with its `Scheme`, and a line in `SCHEMES`.
+To add one: a file with its `Scheme`, and a line in `SCHEMES`. One that reaches into the student's steps names an
+`Extension` (`training/extension.py`), which needs no line elsewhere.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from distil_nlp.pipeline.schemes.answers import ANSWERS_IN_COLUMNS
 from distil_nlp.pipeline.schemes.assistants import ASSISTANTS
@@ -21,6 +24,7 @@ from distil_nlp.pipeline.schemes.sparsity import SPARSE
 from distil_nlp.pipeline.schemes.teacher_route import TEACHER_ROUTE
 from distil_nlp.pipeline.schemes.weight_average import WEIGHT_AVERAGE
 from distil_nlp.recipe import Recipe
+from distil_nlp.training.extension import Extension
 
 SCHEMES = (
     ANSWERS_IN_COLUMNS,
@@ -46,6 +50,17 @@ SCHEMES = (
 def schemes_of(recipe: Recipe) -> list[Scheme]:
     """Return the schemes that a recipe has."""
     return [scheme for scheme in SCHEMES if scheme.is_used(recipe)]
+
+
+def extensions_of(recipe: Recipe, teacher: Any) -> dict[Scheme, Extension]:
+    """Return the schemes of a recipe that do something in the steps of the student, and what.
+
+    Args:
+        recipe: of the student.
+        teacher: that it learns from: a model, an ensemble, or a configuration.
+    """
+    used = schemes_of(recipe)
+    return {scheme: scheme.extension(recipe, teacher) for scheme in used if scheme.extension is not None}
 
 
 def without_schemes(recipe: Recipe) -> Recipe:

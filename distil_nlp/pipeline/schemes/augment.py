@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distil_nlp.models import load_config
-from distil_nlp.models.architecture import feed_forward_layers, layer_stack
+from transformers import PretrainedConfig
+
+from distil_nlp.models import choose_layers, load_config
+from distil_nlp.models.architecture import ensemble_members, feed_forward_layers, layer_stack
 from distil_nlp.models.empty import empty_encoder
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.schemes.base import Scheme
@@ -16,9 +18,21 @@ if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
 
 
-def _augment(recipe: Recipe) -> str:
-    section = recipe.student.augment
-    return NetAug(section.ffn, section.until, section.weight).sentence if section else ""
+def _wider_net(recipe: Recipe, teacher: Any = None) -> NetAug:
+    """Return the settings; extra units start from the teacher's where the student is made of the layers of its teacher.
+
+    Args:
+        recipe: of the student.
+        teacher: that it learns from: a model, its configuration, or None for settings that are only told.
+    """
+    section, augment = recipe.student, recipe.student.augment
+    assert augment is not None  # or the recipe would not have the scheme
+    own, other = recipe.teacher.self, recipe.teacher.assistants or section.generations > 1
+    if teacher is None or own or other or section.name is not None or section.layers == "random":
+        return NetAug(augment.ffn, augment.until, augment.weight)
+    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
+    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
+    return NetAug(augment.ffn, augment.until, augment.weight, layers)
 
 
 def _check(plan: RunPlan) -> None:
@@ -39,4 +53,12 @@ def _check(plan: RunPlan) -> None:
     feed_forward_layers(shell, layer_stack(shell)[0], NETAUG)
 
 
-AUGMENT = Scheme("student", "augment", "network augmentation (NetAug)", "2110.08890", _augment, check=_check)
+AUGMENT = Scheme(
+    "student",
+    "augment",
+    "network augmentation (NetAug)",
+    "2110.08890",
+    lambda recipe: _wider_net(recipe).sentence,
+    check=_check,
+    extension=_wider_net,
+)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.validate import is_set
+from distil_nlp.training.extension import Extension
 
 if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan  # which imports the table of schemes
@@ -28,6 +29,8 @@ class Scheme:
         sentence: says what is done, for report and card.
         details: further keys of the section that have a meaning with it alone.
         check: raises UserError for a plan that it does not go with, before data and models are loaded.
+        extension: makes what it does in the steps of the student, of a recipe and the teacher; None for a scheme that
+            leaves them as they are.
     """
 
     section: str
@@ -37,6 +40,7 @@ class Scheme:
     sentence: Callable[[Recipe], str]
     details: tuple[str, ...] = ()
     check: Callable[[RunPlan], None] = _accept
+    extension: Callable[[Recipe, Any], Extension] | None = None
 
     @property
     def place(self) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.schemes.alone import check_no_other_models
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
-from distil_nlp.training.fake_quantization import QUANTIZATION, validate_quantization
+from distil_nlp.training.fake_quantization import QUANTIZATION, QuantizationAware, validate_quantization
 
 if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
 
 
-def _sentence(recipe: Recipe) -> str:
-    quantization = builders.quantization_of(recipe.student)
-    return quantization.sentence if quantization else ""
+def _quantization(recipe: Recipe, teacher: Any = None) -> QuantizationAware:
+    assert recipe.student.quantization is not None  # or the recipe would not have the scheme
+    return QuantizationAware(**recipe.student.quantization.model_dump())
 
 
 def _check(plan: RunPlan) -> None:
@@ -37,5 +36,11 @@ def _check(plan: RunPlan) -> None:
 
 
 QUANTIZATION_AWARE = Scheme(
-    "student", "quantization", "quantisation-aware training", "1712.05877", _sentence, check=_check
+    "student",
+    "quantization",
+    "quantisation-aware training",
+    "1712.05877",
+    lambda recipe: _quantization(recipe).sentence,
+    check=_check,
+    extension=_quantization,
 )

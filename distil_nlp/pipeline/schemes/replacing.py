@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
 
 from distil_nlp.errors import UserError
-from distil_nlp.models import load_config
-from distil_nlp.pipeline import builders
+from distil_nlp.models import choose_layers, load_config
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.signal_request import student_request
 from distil_nlp.recipe import Recipe
@@ -19,9 +19,34 @@ if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
 
 
-def _replacing(recipe: Recipe) -> str:
+def _sentence(recipe: Recipe) -> str:
     section = recipe.student.replacing
     return Replacing([], section.start, section.full_at).sentence if section else ""
+
+
+def _replacing(recipe: Recipe, teacher: Any) -> Replacing:
+    """Return the settings for the layers that a student was copied from.
+
+    Args:
+        recipe: of the student.
+        teacher: a model, or its configuration.
+
+    Raises:
+        UserError: if the student is not made of the teacher's layers.
+    """
+    section = recipe.student
+    assert section.replacing is not None  # or the recipe would not have the scheme
+    if section.name is not None or section.layers == "random":
+        raise UserError(
+            "student.replacing",
+            "a student made of the teacher's layers",
+            f"student.name={section.name}" if section.name else "student.layers=random",
+            why="its layers stand in for those that they were copied from",
+            fix="leave one of the two out",
+        )
+    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
+    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
+    return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
 
 
 def _check(plan: RunPlan) -> None:
@@ -68,9 +93,7 @@ def _check(plan: RunPlan) -> None:
 
 def _check_shape(recipe: Recipe, config: PretrainedConfig) -> None:
     """Raise UserError for layers that stand in for none of the teacher's, and for another width than theirs."""
-    replacing = builders.replacing_of(recipe.student, config)
-    assert replacing is not None
-    replacing.groups(config.num_hidden_layers)
+    _replacing(recipe, config).groups(config.num_hidden_layers)
     width = recipe.student.config.get("hidden_size", config.hidden_size)
     if width != config.hidden_size:
         raise UserError(
@@ -82,4 +105,12 @@ def _check_shape(recipe: Recipe, config: PretrainedConfig) -> None:
         )
 
 
-REPLACING = Scheme("student", "replacing", "module replacing (BERT-of-Theseus)", "2002.02925", _replacing, check=_check)
+REPLACING = Scheme(
+    "student",
+    "replacing",
+    "module replacing (BERT-of-Theseus)",
+    "2002.02925",
+    _sentence,
+    check=_check,
+    extension=_replacing,
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distil_nlp.models import load_config
 from distil_nlp.models.empty import empty_encoder
@@ -13,15 +13,15 @@ from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.signal_request import student_request
 from distil_nlp.recipe import Recipe
 from distil_nlp.signals.types import SignalRequest
-from distil_nlp.training.sparsity import SPARSITY, validate_sparsity, validate_widths
+from distil_nlp.training.sparsity import SPARSITY, Sparsity, validate_sparsity, validate_widths
 
 if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
 
 
-def _sentence(recipe: Recipe) -> str:
-    sparsity = builders.sparsity_of(recipe.student)
-    return sparsity.sentence if sparsity else ""
+def _sparsity(recipe: Recipe, teacher: Any = None) -> Sparsity:
+    assert recipe.student.sparsity is not None  # or the recipe would not have the scheme
+    return Sparsity(**recipe.student.sparsity.model_dump())
 
 
 def _check(plan: RunPlan) -> None:
@@ -32,7 +32,7 @@ def _check(plan: RunPlan) -> None:
     student = plan.recipe.student
     validate_sparsity(student_request(plan) or SignalRequest(), plan.is_sharded, student.augment is not None)
     check_no_other_models(student, SPARSITY)
-    sparsity = builders.sparsity_of(student)
+    sparsity = _sparsity(plan.recipe)
     place = builders.starting_model(plan.recipe)
     try:
         config = load_config(*place)
@@ -40,8 +40,15 @@ def _check(plan: RunPlan) -> None:
         shell = empty_encoder(config)
     except Exception:
         return  # what is wrong with it is told where it is loaded
-    assert sparsity is not None  # or the recipe would not have the scheme
     validate_widths(encoder_linear_layers(shell, SPARSITY), sparsity)
 
 
-SPARSE = Scheme("student", "sparsity", "sparsity", None, _sentence, check=_check)
+SPARSE = Scheme(
+    "student",
+    "sparsity",
+    "sparsity",
+    None,
+    lambda recipe: _sparsity(recipe).sentence,
+    check=_check,
+    extension=_sparsity,
+)

@@ -1,0 +1,107 @@
+"""An extension of one's own: a file that the package does not know, through a whole training and its checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from distil_nlp.errors import UserError
+from distil_nlp.training.extension import Extension, RunningExtension
+from tests.helpers import tiny
+from tests.helpers.training import StopAt, curve, task_rows, trainer
+
+
+@dataclass(frozen=True)
+class Clipping(Extension):
+    """Keeps the student's weights within ±limit, and counts the steps in which it had to."""
+
+    limit: float = 0.01
+
+    @property
+    def is_on(self):
+        return self.limit > 0
+
+    def validate(self, setup):
+        if setup.is_widened:
+            raise UserError("clipping", "a student that trains alone", "a wider net")
+
+    def modules(self, setup):
+        return {"gain": torch.nn.Linear(1, 1)}
+
+    def begin(self, trainer, setup):
+        return RunningClipping(self, setup.student, trainer.teacher_student.carried("gain"))
+
+
+class RunningClipping(TrainerCallback, RunningExtension):
+    def __init__(self, settings, student, gain):
+        self.limit, self.student, self.gain = settings.limit, student, gain
+        self.called, self.steps, self.is_removed = [], 0, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps += 1
+        for parameter in self.student.parameters():
+            parameter.data.clamp_(-self.limit, self.limit)
+
+    def logs(self, accelerator, step, progress):
+        return {"clipped": float(self.steps)}
+
+    def begin_step(self, step, max_steps):
+        self.called.append("step")
+
+    def begin_forward(self, step, progress):
+        self.called.append("forward")
+
+    def save(self, folder):
+        (folder / "clipped.txt").write_text(str(self.steps))
+
+    def load(self, folder):
+        self.steps = int((folder / "clipped.txt").read_text())
+
+    def end(self):
+        self.called.append("end")
+
+    def remove(self):
+        self.is_removed = True
+
+
+def new(folder, *extensions, **arguments):
+    arguments = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "rows": task_rows(40), **arguments}
+    student = tiny.classifier(2, 2, seed=1)
+    return trainer(
+        folder, student, tiny.classifier(4, 2), kind="classification", extensions=extensions,
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, **arguments,
+    )  # fmt: skip
+
+
+def test_an_extension_is_asked_at_every_place(tmp_path):
+    """Prevents a hook of the seam that nobody calls."""
+    made = new(tmp_path, Clipping())
+    running = made.extensions.of(RunningClipping)
+    assert running.gain is made.model.distillation_projections["gain"]
+    made.train()
+    assert running.called == ["step", "forward", "forward"] * 4 + ["end"]
+    assert curve(made, "clipped") == [1, 2, 3, 4]
+    assert Path(tmp_path, "checkpoint-4", "clipped.txt").read_text() == "4"
+    student = made.detach()
+    assert running.is_removed
+    assert not hasattr(student, "distillation_projections")
+    assert max(float(parameter.abs().max()) for parameter in student.parameters()) <= 0.01
+
+
+def test_a_resumed_training_goes_on_with_its_state(tmp_path):
+    """Prevents an extension that starts anew in the middle."""
+    new(tmp_path, Clipping(), callbacks=[StopAt(2)]).train()
+    made = new(tmp_path, Clipping())
+    made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert curve(made, "clipped")[-1] == 4
+
+
+def test_settings_without_effect_are_left_out_and_others_checked(tmp_path):
+    """Prevents modules and hooks for nothing, and a check that comes after the first step."""
+    from distil_nlp.training.netaug import NetAug
+
+    assert new(tmp_path, Clipping(0.0)).extensions.of(RunningClipping) is None
+    with pytest.raises(UserError, match="clipping: expected a student that trains alone"):
+        new(tmp_path, Clipping(), NetAug([2.0], 1.0))
