@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
@@ -52,6 +52,9 @@ class EMA(Extension):
 
     def validate(self, setup: TrainingSetup) -> None:
         validate_averaging(self.decay, setup.is_sharded)
+
+    def state_bytes(self, student: PreTrainedModel) -> int:
+        return 4 * student.num_parameters()
 
     def begin(self, trainer: Any, setup: TrainingSetup) -> WeightAverage:
         return WeightAverage(trainer, self.decay)

@@ -80,6 +80,14 @@ class Extension:
         """Return modules that the student carries in training, by name; their parameters are trained."""
         return {}
 
+    def state_bytes(self, student: PreTrainedModel) -> int:
+        """Return the bytes of a checkpoint beside the student's, with AdamW's moments of what is trained; for a plan.
+
+        Args:
+            student: a model of its shape.
+        """
+        return 0
+
     def begin(self, trainer: DistillationTrainer, setup: TrainingSetup) -> RunningExtension:
         """Put the extension on a trainer whose student is on its device and carries the modules."""
         raise NotImplementedError

@@ -121,6 +121,11 @@ class Sparsity(Extension):
     def modules(self, setup: TrainingSetup) -> dict[str, nn.Module]:
         return {PRUNING_SCORES: pruning_scores(setup.student)} if self.by == "movement" else {}
 
+    def state_bytes(self, student: PreTrainedModel) -> int:
+        """Return a byte for each mask; of movement pruning, the scores and their moments too."""
+        weights = sum(layer.weight.numel() for layer in encoder_linear_layers(student, SPARSITY).values())
+        return weights * (13 if self.by == "movement" else 1)
+
     def begin(self, trainer: Any, setup: TrainingSetup) -> Pruner:
         return Pruner(trainer, setup.student, self, trainer.teacher_student.carried(PRUNING_SCORES))
 

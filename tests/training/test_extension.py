@@ -8,7 +8,9 @@ import torch
 from transformers import TrainerCallback
 
 from distil_nlp.errors import UserError
+from distil_nlp.training.ema import EMA
 from distil_nlp.training.extension import Extension, RunningExtension
+from distil_nlp.training.sparsity import Sparsity
 from tests.helpers import tiny
 from tests.helpers.training import StopAt, curve, task_rows, trainer
 
@@ -105,3 +107,16 @@ def test_settings_without_effect_are_left_out_and_others_checked(tmp_path):
     assert new(tmp_path, Clipping(0.0)).extensions.of(RunningClipping) is None
     with pytest.raises(UserError, match="clipping: expected a student that trains alone"):
         new(tmp_path, Clipping(), NetAug([2.0], 1.0))
+
+
+@pytest.mark.parametrize("extension", [EMA(0.5), Sparsity(0.5), Sparsity(0.5, by="movement")], ids=lambda one: str(one))
+def test_the_state_in_a_plan_is_that_of_a_checkpoint(tmp_path, extension):
+    """Prevents a plan of the disk without the averages, masks and scores that checkpoints have."""
+
+    def written(folder, *extensions):
+        new(folder, *extensions, max_steps=1).train()
+        return sum(path.stat().st_size for path in (folder / "checkpoint-1").iterdir())
+
+    student = tiny.classifier(2, 2)
+    more = written(tmp_path / "with", extension) - written(tmp_path / "without")
+    assert more == pytest.approx(extension.state_bytes(student), rel=0.25)

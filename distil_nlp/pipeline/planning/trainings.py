@@ -11,7 +11,6 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.losses.hard_labels import HardLabel
-from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective.objective import Objective
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.builders.training import training_arguments
@@ -21,10 +20,10 @@ from distil_nlp.pipeline.planning.batches import PlannedBatches, plan_batches
 from distil_nlp.pipeline.planning.prepared import PreparedRun
 from distil_nlp.pipeline.planning.stage import StageKind
 from distil_nlp.pipeline.planning.step_probe import CACHE
+from distil_nlp.pipeline.schemes import extensions_of
 from distil_nlp.pipeline.teacher import finetuning_fields, is_finetuned, teacher_folder_of, teacher_to_train
 from distil_nlp.recipe import Recipe
 from distil_nlp.teachers.changing import ChangingTeacher
-from distil_nlp.training.sparsity import SPARSITY
 from distil_nlp.training.trainer import DistillationTrainer
 
 _TENSORS = 3
@@ -172,7 +171,7 @@ def _training_of(prepared: PreparedRun, alike: list[StudentPlan], steps: int | N
         times=len(alike),
         done=0,
         parameters=student.num_parameters() + further,
-        beside=_kept_beside(own, student, rows),
+        beside=_kept_beside(own, student, guide, rows),
         selection=data.split.selection,
         is_taught=own.objective.needs_teacher,
         heads=len(joint),
@@ -214,19 +213,10 @@ def _finetuning(
     )
 
 
-def _kept_beside(run: Any, student: PreTrainedModel, rows: Any) -> int:
-    """Return the bytes of a checkpoint for averages and masks of weights, and for a student that teaches itself."""
-    average = 4 * student.num_parameters() if run.recipe.student.ema is not None else 0
-    masks = _masks_bytes(run.recipe, student)
+def _kept_beside(run: Any, student: PreTrainedModel, teacher: PreTrainedModel, rows: Any) -> int:
+    """Return the bytes of a checkpoint for extensions of the training, and for a student that teaches itself."""
+    extensions = extensions_of(run.recipe, teacher).values()
     own = builders.self_teacher(run.recipe, student) if run.objective.needs_teacher else None
     number = len(rows) if hasattr(rows, "__len__") else 0  # a stream has no store of its rows
-    return average + masks + (own.state_bytes(number) if isinstance(own, ChangingTeacher) else 0)
-
-
-def _masks_bytes(recipe: Recipe, student: PreTrainedModel) -> int:
-    """Return the bytes of a checkpoint for sparsity: a mask, and scores with their moments for movement pruning."""
-    sparsity = recipe.student.sparsity
-    if sparsity is None:
-        return 0
-    weights = sum(layer.weight.numel() for layer in encoder_linear_layers(student, SPARSITY).values())
-    return weights * (1 + (4 * _TENSORS if sparsity.by == "movement" else 0))
+    itself = own.state_bytes(number) if isinstance(own, ChangingTeacher) else 0
+    return sum(one.state_bytes(student) for one in extensions) + itself
