@@ -11,6 +11,7 @@ from distil_nlp.pipeline import export
 from distil_nlp.recipe import load_recipe
 from tests.export.runs_of_kinds import SHORT
 from tests.helpers.messages import one_line
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 
 
@@ -82,3 +83,14 @@ def test_a_run_exports_its_student_at_its_end(place, capsys, monkeypatch):
     finally:
         (place.out / "results.json").write_text(before)
     assert done == [0.9]
+
+
+@pytest.mark.integration
+def test_one_of_two_processes_exports(tmp_path):
+    """Prevents two processes that write one file, and one that waits for ever for the other."""
+    place = Place(tmp_path).prepare()
+    quick = ("export.onnx=true", "export.latency=off", "export.int8=off", "training.per_device_train_batch_size=2")
+    forked_pair("scripts/distill.py", *place.command(*SHORT, *quick))
+    assert place.results["environment"]["processes"] == 2
+    assert place.results["export"]["models"]["onnx"]["fidelity"]["agreement"] == 1
+    assert (place.out / "student" / "onnx" / "model.onnx").is_file()
