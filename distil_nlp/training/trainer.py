@@ -196,13 +196,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         group_terms(self)
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
-        validate_sharding(request, self.is_fsdp_enabled, args.deepspeed_plugin)
-        follows = self.source if isinstance(self.source, ChangingTeacher) else None
-        is_sharded = self.is_fsdp_enabled or args.deepspeed_plugin is not None
-        validate_averaged_teacher(follows is not None and follows.reads_weights and is_sharded)
-        for one in extensions:
-            one.validate(replace(setup, is_sharded=is_sharded))
-        validate_joint(bool(objective.joint), args, self.is_fsdp_enabled, args.deepspeed_plugin, "Objective.joint")
+        self._validate_sharding(setup)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.runs_teacher = any(one.runs_teacher for one in extensions)
@@ -219,8 +213,25 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             gradients_every = balance.every
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
-        self._preemption = PreemptionCallback(self)
-        self._changing_teacher = ChangingTeacherCallback(self, follows) if follows is not None else None
+        self._add_callbacks()
+
+    def _validate_sharding(self, setup: TrainingSetup) -> None:
+        """Raise UserError for what does not go with FSDP or DeepSpeed, which are known now."""
+        args, deepspeed = self.args, self.args.deepspeed_plugin
+        validate_sharding(setup.request, self.is_fsdp_enabled, deepspeed)
+        is_sharded = self.is_fsdp_enabled or deepspeed is not None
+        reads_weights = isinstance(self.source, ChangingTeacher) and self.source.reads_weights
+        validate_averaged_teacher(reads_weights and is_sharded)
+        for one in setup.extensions:
+            one.validate(replace(setup, is_sharded=is_sharded))
+        validate_joint(setup.is_joint, args, self.is_fsdp_enabled, deepspeed, "Objective.joint")
+
+    def _add_callbacks(self) -> None:
+        """Add what follows training, in an order that counts: checkpoints are guarded when all else has changed."""
+        self._preemption, follows = PreemptionCallback(self), self.source
+        self._changing_teacher = (
+            ChangingTeacherCallback(self, follows) if isinstance(follows, ChangingTeacher) else None
+        )
         followers = (*self.extensions, self._balancing, self._changing_teacher, CheckpointGuard(self), self._preemption)
         for callback in followers:
             if isinstance(callback, TrainerCallback):
