@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,24 +23,33 @@ _LENGTHS = (6, 11, 8)
 _DEFAULT_VOCABULARY = 1000
 _HOOKED = "_output_capturing_hooks_installed"
 """The attribute by which transformers knows that it has hooked a model."""
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is run: hooks, modes and random numbers belong to all threads, which may share a teacher."""
 
 
 @contextmanager
 def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     """Within this context, run a model in eval mode without gradients; then leave all of it as it was."""
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
+    with (
+        _ONE_AT_A_TIME,
+        _keeping_modes(model),
+        keeping_random_state(model.device),
+        torch.no_grad(),
+        _keeping_attention_type(model.base_model),
+        _keeping_hooks(model),
+    ):
+        model.eval()
+        yield
+
+
+@contextmanager
+def _keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Put each module back into train or eval mode, as it was."""
+    modes = {module: module.training for module in model.modules()}
     try:
-        with (
-            keeping_random_state(model.device),
-            torch.no_grad(),
-            _keeping_attention_type(model.base_model),
-            _keeping_hooks(model),
-        ):
-            model.eval()
-            yield
+        yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        for module, mode in modes.items():
             module.training = mode
 
 

@@ -15,6 +15,8 @@ from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
+from distil_nlp.models.trial import trial_batch, undisturbed
+from distil_nlp.signals.probe import own_states
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.source import FrozenTeacher
@@ -129,6 +131,25 @@ def test_two_threads_share_a_teacher(tmp_path):
     for thread in threads:
         thread.join()
     assert found == single
+
+
+def test_trials_of_several_threads_see_all_states():
+    """Prevents a trial whose hooks another thread takes off, and one that leaves the model in the other's mode."""
+    teacher, found = tiny.mlm_model(4).train(), []
+    batch = trial_batch(teacher)
+
+    def look():
+        for _ in range(20):
+            with undisturbed(teacher):
+                found.append(len(own_states(teacher.base_model, batch)[0]))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [5] * 80
+    assert teacher.training
 
 
 def test_nothing_grows_on_a_teacher_of_many_trainers(tmp_path):
