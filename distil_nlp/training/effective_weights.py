@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from distil_nlp.errors import UserError
-from distil_nlp.training.extension import RunningExtension
+from distil_nlp.training.extension import RunningExtension, restore_forward
 
 
 def refuse_beside(where: str, found: Mapping[str, tuple[bool, str, str]]) -> None:
@@ -95,12 +95,4 @@ class EffectiveWeights(RunningExtension):
 
         patched = MethodType(forward, layer)
         layer.forward = patched  # type: ignore[method-assign]
-        return partial(_restore, layer, patched, before)
-
-
-def _restore(layer: nn.Linear, patched: Any, before: Any) -> None:
-    if layer.__dict__.get("forward") is not patched:
-        return  # another trainer has patched it since
-    del layer.__dict__["forward"]
-    if before is not None:
-        layer.forward = before  # type: ignore[method-assign]
+        return partial(restore_forward, layer, patched, before)

@@ -162,3 +162,18 @@ class RunningExtensions:
     def logs(self, accelerator: Any, step: int, progress: float) -> dict[str, float]:
         """Return what the training log gets from all."""
         return {name: value for one in self for name, value in one.logs(accelerator, step, progress).items()}
+
+
+def restore_forward(module: nn.Module, patched: Any, before: Any) -> None:
+    """Give a module back the forward that it had before it was patched.
+
+    Args:
+        module: whose `forward` was set.
+        patched: what it was set to; another trainer that has patched it since passes through this, and it stays.
+        before: what stood in its place, of an earlier patch; None for the class's own.
+    """
+    if module.__dict__.get("forward") is not patched:
+        return
+    del module.__dict__["forward"]
+    if before is not None:
+        module.forward = before

@@ -20,7 +20,6 @@ from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import set_required_arguments
 from distil_nlp.training.dashboards import group_terms
 from distil_nlp.training.dataloaders import rows_per_step
-from distil_nlp.training.extension import RunningExtensions
 from distil_nlp.training.preemption import PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
@@ -61,8 +60,7 @@ class MultitaskTrainer(DistillationTrainer):
         first = self._ordered[0]
         self.objective, self.source, self.teacher = first.objective, first.source, None
         self.models = TaskModels([part.teacher_student.student for part in self._ordered])
-        self.extensions = RunningExtensions()
-        self.wider = self.probe = None
+        self.probe = None
         self._balancing = self._changing_teacher = None
         super(DistillationTrainer, self).__init__(  # whose own constructor is for one task
             model=self.models,

@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, feed_forward_layers, layer_stack
-from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
+from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup, restore_forward
 from distil_nlp.training.meter import Meter
 from distil_nlp.utils.logging import get_logger
 
@@ -260,7 +260,7 @@ class WiderStudent(RunningExtension):
 
         patched = MethodType(forward, last)
         last.forward = patched  # type: ignore[method-assign]
-        return [first.register_forward_hook(add_units).remove, partial(_restore, last, patched, before)]
+        return [first.register_forward_hook(add_units).remove, partial(restore_forward, last, patched, before)]
 
     def draw(self, step: int, max_steps: int) -> float:
         """Return the factor of a step."""
@@ -298,14 +298,6 @@ class WiderStudent(RunningExtension):
         for remove in self._removers:
             remove()
         self._removers = []
-
-
-def _restore(layer: nn.Linear, patched: Any, before: Any) -> None:
-    if layer.__dict__.get("forward") is not patched:
-        return  # another trainer has patched it since, and passes through this
-    del layer.__dict__["forward"]
-    if before is not None:
-        layer.forward = before  # type: ignore[method-assign]
 
 
 def validate_netaug(args: TrainingArguments, is_sharded: bool, is_joint: bool) -> None:

@@ -33,7 +33,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, layer_stack
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.teachers.source import Freeze
-from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup
+from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup, restore_forward
 
 _STREAM = 2002_02925
 """Keeps these draws apart from others of the same seed and step."""
@@ -164,11 +164,7 @@ class _Patch:
         block.forward = self._forward
 
     def remove(self) -> None:
-        if self._block.__dict__.get("forward") is not self._forward:
-            return  # another trainer has patched it since, and passes through this
-        del self._block.__dict__["forward"]
-        if self._before is not None:
-            self._block.forward = self._before
+        restore_forward(self._block, self._forward, self._before)
 
 
 def _run_in_turn(blocks: list[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -124,7 +124,7 @@ class Sparsity(Extension):
     def state_bytes(self, student: PreTrainedModel) -> int:
         """Return a byte for each mask; of movement pruning, the scores and their moments too."""
         weights = sum(layer.weight.numel() for layer in encoder_linear_layers(student, SPARSITY).values())
-        return weights * (13 if self.by == "movement" else 1)
+        return weights * (1 + 4 * 3 if self.by == "movement" else 1)
 
     def begin(self, trainer: Any, setup: TrainingSetup) -> Pruner:
         return Pruner(trainer, setup.student, self, trainer.teacher_student.carried(PRUNING_SCORES))

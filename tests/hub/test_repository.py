@@ -142,7 +142,7 @@ def test_no_path_and_no_token_goes_up(hub, api, run, tmp_path):
     assert files["report/report.md"] == b"![loss](loss.png) of results.json"
 
 
-def test_the_students_exits_go_up_beside_it(hub, api, run, tmp_path, monkeypatch):
+def test_the_students_exits_go_up_beside_it(hub, api, run):
     """Prevents a student of each depth that only its author has, and a card that names none."""
     for one in exits()["exits"]:
         tiny.classifier(2).save_pretrained(run / one["folder"])

@@ -29,7 +29,7 @@ def new(folder, ema=DECAY, **arguments):
     often = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "gradient_accumulation_steps": 2}
     often |= {"per_device_train_batch_size": 2, "learning_rate": 0.01, "kind": "classification"}
     terms = [SoftTargetKL(1.0), HardLabel(1.0), HiddenMSE(1.0, "last")]
-    changes = {"extensions": [ema and EMA(ema)]}
+    changes = {"extensions": [None if ema is None else EMA(ema)]}
     return trainer(folder, student, tiny.classifier(4, 3), terms, **often | changes | arguments)
 
 
@@ -162,7 +162,7 @@ def test_sharded_weights_and_wrong_decays_are_refused(tmp_path, capsys):
         validate_averaging(DECAY, is_sharded=True)
     for wrong in (0.0, 1.0):
         with pytest.raises(UserError, match=re.escape(f"a decay above 0 and below 1 / got {wrong:g}")):
-            validate_averaging(wrong, is_sharded=False)
+            new(tmp_path, ema=wrong)
     place = Place(tmp_path / "place").prepare()
     assert check(place.command("student.ema=1.5")) == 2
     assert "student.ema" in capsys.readouterr().err

@@ -157,10 +157,8 @@ def test_scores_sum_what_moves_weights_away_from_zero(tmp_path):
         tmp_path, MOVING, callbacks=[Sum()], optim="sgd", lr_scheduler_type="constant", weight_decay=0.5, max_steps=5,
         learning_rate=0.1, max_grad_norm=0, save_strategy="no",
     )  # fmt: skip
-    student, made.extensions.of(Pruner).update = (
-        made.model,
-        lambda share: None,
-    )  # gradients of weights show those of the masks alone
+    student, pruner = made.model, made.extensions.of(Pruner)
+    pruner.update = lambda share: None  # gradients of weights show those of the masks alone
     made.train()
     scores = student.distillation_projections[PRUNING_SCORES]
     for (name, total), score in zip(sums.items(), scores, strict=True):

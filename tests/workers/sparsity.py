@@ -21,9 +21,7 @@ if __name__ == "__main__":
     found = {
         "wrapper": type(trained.model_wrapped).__name__,
         "curve": curve(trained),
-        "masks": {
-            k: hashlib.sha256(m.numpy().tobytes()).hexdigest() for k, m in trained.extensions.of(Pruner).masks.items()
-        },
+        "masks": {name: hashlib.sha256(mask.numpy().tobytes()).hexdigest() for name, mask in masks.items()},
     }
     rank = dist.get_rank()
     found["sums"] = {name: float(weight.double().abs().sum()) for name, weight in pruned(trained.detach()).items()}

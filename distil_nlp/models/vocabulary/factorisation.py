@@ -151,9 +151,7 @@ def _norms_ratio(tables: list[Tensor], directions: Tensor) -> float:
 
 def _projection(teacher: PreTrainedModel, projection: Projection, size: int) -> tuple[Tensor, Tensor]:
     """Return weight and bias of the teacher's own projection; those of none where its embeddings have the width."""
-    module: Any = teacher.base_model
-    for name in projection.module.split("."):
-        module = getattr(module, name, None)
+    module: Any = dict(teacher.base_model.named_modules()).get(projection.module)
     if module is None:
         return torch.eye(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     weight = module.weight.detach().double()

@@ -15,6 +15,7 @@ from distil_nlp.pipeline.builders.probe import probe_of, validate_probe
 from distil_nlp.pipeline.builders.pruning import Cut, cut_from, pruning_of
 from distil_nlp.pipeline.builders.student import (
     check_student,
+    copied_layers,
     lone_student,
     random_student,
     student_from,
@@ -41,6 +42,7 @@ __all__ = [
     "check_inputs",
     "check_student",
     "configuration_of",
+    "copied_layers",
     "cut_from",
     "data_name",
     "folder_name",

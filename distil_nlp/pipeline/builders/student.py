@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distil_nlp.errors import UserError
 from distil_nlp.models import (
@@ -10,6 +12,7 @@ from distil_nlp.models import (
     build_student,
     check_vocabulary,
     check_words,
+    choose_layers,
     label_outputs,
     load_tokenizer,
     start_from_checkpoint,
@@ -96,6 +99,19 @@ def check_student(student: PreTrainedModel, recipe: Recipe, tokenizer: PreTraine
     """
     check_positions(recipe, usable_positions(student.config), "the student")
     check_words(tokenizer, student.config, "the student")
+
+
+def copied_layers(section: StudentSection, teacher: Any) -> list[int] | None:
+    """Return the teacher's layers that a student is made of; None for one that is not made of them.
+
+    Args:
+        section: of the recipe.
+        teacher: a model, an ensemble, of which the first counts, or a configuration.
+    """
+    if section.name is not None or section.layers == "random":
+        return None
+    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
+    return choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
 
 
 def lone_student(section: StudentSection) -> StudentSection:

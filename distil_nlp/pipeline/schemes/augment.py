@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
-
-from distil_nlp.models import choose_layers, load_config
-from distil_nlp.models.architecture import ensemble_members, feed_forward_layers, layer_stack
+from distil_nlp.models import load_config
+from distil_nlp.models.architecture import feed_forward_layers, layer_stack
 from distil_nlp.models.empty import empty_encoder
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.schemes.base import Scheme
@@ -28,10 +26,7 @@ def _wider_net(recipe: Recipe, teacher: Any = None) -> NetAug:
     section, augment = recipe.student, recipe.student.augment
     assert augment is not None  # or the recipe would not have the scheme
     own, other = recipe.teacher.self, recipe.teacher.assistants or section.generations > 1
-    if teacher is None or own or other or section.name is not None or section.layers == "random":
-        return NetAug(augment.ffn, augment.until, augment.weight)
-    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
-    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
+    layers = None if teacher is None or own or other else builders.copied_layers(section, teacher)
     return NetAug(augment.ffn, augment.until, augment.weight, layers)
 
 

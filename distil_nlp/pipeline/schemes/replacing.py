@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PretrainedConfig
 
 from distil_nlp.errors import UserError
-from distil_nlp.models import choose_layers, load_config
-from distil_nlp.models.architecture import ensemble_members
+from distil_nlp.models import load_config
+from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.signal_request import student_request
 from distil_nlp.recipe import Recipe
@@ -36,7 +36,8 @@ def _replacing(recipe: Recipe, teacher: Any) -> Replacing:
     """
     section = recipe.student
     assert section.replacing is not None  # or the recipe would not have the scheme
-    if section.name is not None or section.layers == "random":
+    layers = builders.copied_layers(section, teacher)
+    if layers is None:
         raise UserError(
             "student.replacing",
             "a student made of the teacher's layers",
@@ -44,9 +45,7 @@ def _replacing(recipe: Recipe, teacher: Any) -> Replacing:
             why="its layers stand in for those that they were copied from",
             fix="leave one of the two out",
         )
-    config = teacher if isinstance(teacher, PretrainedConfig) else ensemble_members(teacher)[0].config
-    layers = choose_layers(section.layers, config.num_hidden_layers, section.num_layers)
-    return Replacing(layers or [], section.replacing.start, section.replacing.full_at)
+    return Replacing(layers, section.replacing.start, section.replacing.full_at)
 
 
 def _check(plan: RunPlan) -> None:

@@ -18,7 +18,7 @@ def _average(recipe: Recipe, teacher: Any = None) -> EMA:
 
 
 def _check(plan: RunPlan) -> None:
-    validate_averaging(plan.recipe.student.ema or 0, plan.is_sharded)
+    validate_averaging(_average(plan.recipe).decay, plan.is_sharded)
 
 
 WEIGHT_AVERAGE = Scheme(
