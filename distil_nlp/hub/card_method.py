@@ -41,6 +41,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "schemes": [escape_markdown(sentence) for sentence in _scheme_sentences(facts)],
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
+        "is_from_assistant": facts.get("recipe.teacher.start") == "assistant",
         "pruning": [escape_markdown(sentence) for sentence in pruning_sentences(facts)],
         "without_place": _names(start.get("dropped") or []),
         "checkpoint": model_link(checkpoint) if checkpoint else "",

@@ -77,8 +77,9 @@ def _check_layer_pairs(plan: RunPlan, links: Sequence[Link]) -> None:
         if recipe.student.name is not None:
             return
         choice = "every_other" if recipe.student.layers == "important" else recipe.student.layers  # as many
-        layers = choose_layers(choice, teacher.num_layers, recipe.student.num_layers)
-        depth = len(layers) if layers else recipe.student.num_layers or teacher.num_layers // 2
+        origin = guide if recipe.teacher.start == "assistant" else teacher
+        layers = choose_layers(choice, origin.num_layers, recipe.student.num_layers)
+        depth = len(layers) if layers else recipe.student.num_layers or origin.num_layers // 2
         student = dataclasses.replace(teacher, num_layers=depth)
         with torch.random.fork_rng(devices=[]):
             builders.objective_from(recipe, plan.task.kind).bind(guide, student)

@@ -93,10 +93,11 @@ def plan_lines(plan: RunPlan, begin: float) -> Generator[Line, None, tuple[RunTo
     student, report = prepared.built
     builders.check_student(student, plan.recipe, tokenizer)
     yield "student", f"{_size(student)}; {str(report).removeprefix('student ')}"
-    yield from ((scheme.key, extension.sentence) for scheme, extension in extensions_of(plan.recipe, teacher).items())
+    guide = prepared.guide_of(plan.main)
+    yield from ((scheme.key, extension.sentence) for scheme, extension in extensions_of(plan.recipe, guide).items())
     objective = plan.objective_of(plan.main)
-    try_models(teacher, student, objective, plan.recipe)
-    objective = scheme_of(plan.recipe).extend(objective, student, teacher, plan.args.seed)
+    try_models(guide, student, objective, plan.recipe)
+    objective = scheme_of(plan.recipe).extend(objective, student, guide, plan.args.seed)
     yield from (("term", _term(term)) for term in objective.terms)
     if plan.recipe.multitask.tasks:
         return tokenizers, data

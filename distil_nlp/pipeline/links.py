@@ -32,6 +32,9 @@ from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.mixing import Mix, Mixing
 from distil_nlp.utils.names import path_name
 
+_OF_CHAINS = {"guided": "last", "drop": 0.0, "start": "teacher"}
+"""Defaults of the keys that mean nothing to the first assistant, which is the same run whatever they are."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -121,7 +124,7 @@ def _last_assistant(recipe: Recipe) -> Link | None:
     if not recipe.teacher.assistants:
         return None
     *before, shape = recipe.teacher.assistants
-    teacher = {"assistants": before or None, **({} if before else {"guided": "last", "drop": 0.0})}
+    teacher = {"assistants": before or None, **({} if before else _OF_CHAINS)}
     student = StudentSection(**shape.model_dump())
     return _link(f"assistant of {describe_shape(shape)}", recipe, teacher, student)
 

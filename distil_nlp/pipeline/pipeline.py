@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -104,7 +105,8 @@ class Pipeline:
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
         self.stages.begin(self.stages.student(student_plan))
-        student, report = run.build(teacher, lambda cut: metrics_of(self.data.task, run.predict(cut, "cut student")))
+        origin = self.origin_of(student_plan, teacher)
+        student, report = run.build(origin, lambda cut: metrics_of(self.data.task, run.predict(cut, "cut student")))
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
         guide = self.guide_of(student_plan, teacher)
@@ -134,17 +136,26 @@ class Pipeline:
         """Train and score another seed's student, or a baseline's."""
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
-        return run.train_and_score(teacher, self.guide_of(student_plan, teacher))
+        return run.train_and_score(self.origin_of(student_plan, teacher), self.guide_of(student_plan, teacher))
 
     def guide_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
         """Return the model that a student learns from: the teacher, the last link's student, or all of them."""
         if student_plan.is_plain or not self.links:
             return guide_among(self.plan.recipe, [], teacher, self.data.kind, student_plan.is_plain)
         if self.guide is None:
-            is_dense = self.plan.recipe.teacher.guided == "dense"
-            students = [load_model(one.student, self.data.head) for one in self.links[0 if is_dense else -1 :]]
-            self.guide = guide_among(self.plan.recipe, students, teacher, self.data.kind, False)
+            self.guide = guide_among(self.plan.recipe, self.linked, teacher, self.data.kind, False)
         return self.guide
+
+    def origin_of(self, student_plan: StudentPlan, teacher: PreTrainedModel) -> PreTrainedModel:
+        """Return the model that a student is made of: the teacher, or the last assistant."""
+        from_assistant = self.plan.recipe.teacher.start == "assistant" and not student_plan.is_plain
+        return self.linked[-1] if from_assistant else teacher
+
+    @cached_property
+    def linked(self) -> list[PreTrainedModel]:
+        """The students of the links; of a chain that is not guided densely the last one alone."""
+        is_dense = self.plan.recipe.teacher.guided == "dense"
+        return [load_model(one.student, self.data.head) for one in self.links[0 if is_dense else -1 :]]
 
     def seconds_of(self, student_plan: StudentPlan, scores: RunScores) -> float | None:
         """Return the seconds that a distilled student's training took before; None for another objective or teacher."""

@@ -67,6 +67,7 @@ def _unused_other_keys(recipe: Recipe, kind: TaskKind) -> dict[str, bool]:
         "run.gradients_every": balance.kind == "gradient_norm" and is_set(recipe.run, "gradients_every"),
         "balance.decay": balance.kind == "fixed" and is_set(balance, "decay"),
         "teacher.guided": not recipe.teacher.assistants and is_set(recipe.teacher, "guided"),
+        "teacher.start": not recipe.teacher.assistants and is_set(recipe.teacher, "start"),
         "teacher.drop": recipe.teacher.guided != "dense" and is_set(recipe.teacher, "drop"),
         **{
             f"teacher.self.{key}": own is not None and own.kind != kind and is_set(own, key)

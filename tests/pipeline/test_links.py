@@ -113,6 +113,31 @@ def test_guides_are_left_out_by_seed_and_step():
     assert drawn != [Guides(guides.model, None, 0.5, seed=8).weights_at(step) for step in range(400)]
 
 
+def test_a_student_made_of_its_assistant(place, monkeypatch):
+    """Prevents a student that starts from the teacher in spite of `start`, and a plain baseline that does not."""
+    given = ("teacher.assistants=[{num_layers: 3}]", "teacher.start=assistant", "training.max_steps=3")
+    starts = {}
+    build = StudentRun.build
+
+    def built(run, teacher, score=None):
+        student, report = build(run, teacher, score)
+        starts[run.folder] = {name: value.clone() for name, value in student.state_dict().items()}
+        return student, report
+
+    monkeypatch.setattr(StudentRun, "build", built)
+    assert place.run(*given, "student.num_layers=1", "evaluation.baselines=[plain]") == 0
+    (link,) = links_of(place, *given)
+    assistant = weights(link.folder / "student")
+    first, name = starts[place.out], "bert.encoder.layer.0.attention.self.query.weight"
+    assert first[name].equal(assistant[name.replace("layer.0", "layer.2")])
+    teacher = weights(place.folder / "teacher")
+    (plain,) = (folder for folder in starts if "plain" in str(folder))
+    assert starts[plain][name].equal(teacher[name.replace("layer.0", "layer.3")])
+    assert "the last assistant’s layers 2 (" in (place.out / "student" / "README.md").read_text()
+    # the first assistant is the same run, whatever its student is made of
+    assert links_of(place, given[0], given[2])[0].folder == link.folder
+
+
 def test_an_interrupted_chain_carries_on(place, monkeypatch, capsys):
     """Prevents links that are trained again, and another student, after a stop in the middle."""
     assert place.run(*ASSISTED) == 0
@@ -183,6 +208,8 @@ def test_plain_distillation_at_equal_compute(place):
         (["student.generations=2", *LABELS_ONLY], "objective: expected a term that learns from a tea"),
         (["teacher.guided=dense"], "teacher.guided too"),
         ([*ASSISTED, "teacher.drop=0.5"], "teacher.drop too"),
+        (["teacher.start=assistant"], "teacher.start too"),
+        ([*ASSISTED, "teacher.start=assistant", "student.layers=[3]"], "student.layers: expected numbers from 0 to 2"),
         ([*ASSISTED, "objective.hidden_cosine.layers=[[3,0]]"], "objective.hidden_cosine.layers: expected "),
         (["teacher.assistants=[{num_layers: 9}]"], "expected stack or interpolate for a student of 9 layers"),
     ],

@@ -72,7 +72,7 @@ class _Estimate:
         """Yield all stages, in the order in which they are done."""
         if self.title is None:  # the teacher of links is the run's own
             yield from map(self._training, planned_finetunings(self.prepared, self.basis.processes, self.known))
-            for link, prepared in self.prepared.links():
+            for link, prepared in self.prepared.links:
                 yield from self._link(link, prepared)
         yield self._scoring("scoring the teacher", self._teacher, self._number_of_teachers, 0)
         students = list(planned_students(self.prepared, self.basis.processes))

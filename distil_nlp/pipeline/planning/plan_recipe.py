@@ -51,6 +51,6 @@ def plan_recipe(
     teacher, _ = untrained_teacher(plan, data, tokenizers)
     prepared = PreparedRun(plan, tokenizers, data, teacher, probe=probe)
     builders.check_student(prepared.student, plan.recipe, tokenizers.student)
-    try_models(teacher, prepared.student, plan.objective_of(plan.main), plan.recipe)
+    try_models(prepared.guide_of(plan.main), prepared.student, plan.objective_of(plan.main), plan.recipe)
     say(f"{'timing' if basis.is_timed else 'counting'} some steps")
     return estimate_run(prepared, basis, time.perf_counter() - begin, known)

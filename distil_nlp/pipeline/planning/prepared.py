@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,16 +32,16 @@ class PreparedRun:
         tokenizers: of the student and of all teachers.
         data: rows and collator.
         teacher: a model or an ensemble; one that is to be fine-tuned as it is before that.
-        earlier: untrained students of the links that come before.
         probe: scores the run's own student while it trains; None without one.
+        chain: the links before it, and what there is of them; None to find them.
     """
 
     plan: RunPlan
     tokenizers: RunTokenizers
     data: TransferSet
     teacher: PreTrainedModel
-    earlier: Sequence[PreTrainedModel] = field(default_factory=list)
     probe: LinearProbe | None = None
+    chain: Sequence[tuple[Link, PreparedRun]] | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -56,7 +56,8 @@ class PreparedRun:
     @cached_property
     def built(self) -> tuple[PreTrainedModel, StudentReport]:
         """The run's own student, or one of its shape if it is pruned, and which tensors were copied into it."""
-        return builders.student_from(self.plan.recipe, self.teacher, self.tokenizer, self.data.head)
+        origin = self.earlier[-1] if self.plan.recipe.teacher.start == "assistant" else self.teacher
+        return builders.student_from(self.plan.recipe, origin, self.tokenizer, self.data.head)
 
     @property
     def student(self) -> PreTrainedModel:
@@ -97,14 +98,21 @@ class PreparedRun:
             return recipe
         return next(student for student in self.plan.students if student.seed == seed).recipe(recipe, None)
 
-    def links(self) -> list[tuple[Link, PreparedRun]]:
-        """Return the links of the run, and what there is of them."""
+    @cached_property
+    def links(self) -> Sequence[tuple[Link, PreparedRun]]:
+        """The links of the run in the order in which they are trained, and what there is of them."""
+        if self.chain is not None:
+            return self.chain
         found: list[tuple[Link, PreparedRun]] = []
-        for link in chain_of(self.plan.recipe):  # in the order in which they are trained
+        for link in chain_of(self.plan.recipe):
             plan = RunPlan.of(link.recipe, link.title).with_trained_teacher()
-            earlier = [one.student for _, one in found]
-            found.append((link, PreparedRun(plan, self.tokenizers, self.data, self.teacher, earlier)))
+            found.append((link, PreparedRun(plan, self.tokenizers, self.data, self.teacher, chain=tuple(found))))
         return found
+
+    @cached_property
+    def earlier(self) -> list[PreTrainedModel]:
+        """Untrained students of the links."""
+        return [prepared.student for _, prepared in self.links]
 
 
 def untrained_teacher(plan: RunPlan, data: TransferSet, tokenizers: RunTokenizers) -> tuple[PreTrainedModel, str]:

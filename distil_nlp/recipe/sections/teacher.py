@@ -174,6 +174,8 @@ class TeacherSection(Section):
         guided: `last` for a student (and assistants) taught by the assistant before alone, `dense` by the teacher and
             all assistants before.
         drop: with `dense`, the probability with which each of these is left out of a step.
+        start: what the student (and each assistant) is made of: the `teacher`, or the `assistant` before, so that
+            weights come down the chain as answers do.
         cache: keep its outputs for the training rows on disk; `{}` takes the defaults.
         checkpoints: fractions of its fine-tuning, such as `[0.25, 0.5, 1.0]`, at which the teacher is kept; each of
             these teaches for an equal share of the student's steps (RCO). Needs `finetune`.
@@ -197,6 +199,7 @@ class TeacherSection(Section):
     assistants: Annotated[list[ShapeSection], Field(min_length=1)] | None = None
     guided: Literal["last", "dense"] = "last"
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    start: Literal["teacher", "assistant"] = "teacher"
     cache: CacheSection | None = None
     checkpoints: Annotated[list[FractionOrAll], Field(min_length=2), AfterValidator(_route)] | None = None
     self: Annotated[

@@ -81,7 +81,9 @@ class Initialisation(Block):
     """Origin of the student's parameters before training."""
 
     teacher_layers: list[int] | None = described(
-        "Teacher layer (0-based) that each student layer was copied from.", null="if no layers were copied"
+        "Layer (0-based) that each student layer was copied from: of the teacher, or of the last assistant with "
+        "`teacher.start: assistant`.",
+        null="if no layers were copied",
     )
     copied: int = described("Number of tensors that were copied.")
     new: list[str] = described("Names of the tensors that were newly initialised.")
