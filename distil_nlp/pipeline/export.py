@@ -28,11 +28,12 @@ from distil_nlp.hub.card import CARD_FILE
 from distil_nlp.models import load_model
 from distil_nlp.models.segments import fit_segments
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
+from distil_nlp.pipeline.kept_outputs import OUTPUTS, read_outputs
 from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
-from distil_nlp.pipeline.students import OUTPUTS, altered_student, read_outputs
+from distil_nlp.pipeline.students import altered_student
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.export import export_summary

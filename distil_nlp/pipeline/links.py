@@ -19,11 +19,12 @@ from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.compute import COUNTED
+from distil_nlp.pipeline.kept_outputs import OUTPUTS, load_outputs
 from distil_nlp.pipeline.plan import student_seeds
 from distil_nlp.pipeline.provenance import fingerprint_of_recipe, hash_plugins, hash_teachers
 from distil_nlp.pipeline.run_folder import RESULTS, STUDENT
 from distil_nlp.pipeline.schemes.shapes import describe_shape
-from distil_nlp.pipeline.students import OUTPUTS, altered_student, load_outputs
+from distil_nlp.pipeline.students import altered_student
 from distil_nlp.recipe import Recipe
 from distil_nlp.recipe.sections import BalanceSection, StudentSection
 from distil_nlp.results import read_results

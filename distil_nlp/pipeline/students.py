@@ -6,8 +6,6 @@ import copy
 import gc
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.joint.base import JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS, exit_name, load_exits, saved_exits
+from distil_nlp.pipeline.kept_outputs import OUTPUTS, read_outputs, save_outputs
 from distil_nlp.pipeline.pruning import Score, StudentPruner
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.schemes import extensions_of
@@ -46,7 +45,7 @@ from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.downstream_probe import DownstreamProbe
 from distil_nlp.training.fit import KEPT_BESIDE, Finished, fit
 from distil_nlp.training.trainer import DistillationTrainer
-from distil_nlp.utils.files import altered_files, atomic_file, read_json, write_atomically
+from distil_nlp.utils.files import altered_files, read_json, write_atomically
 from distil_nlp.utils.installed import package_versions
 from distil_nlp.utils.logging import get_logger
 
@@ -54,11 +53,7 @@ logger = get_logger(__name__)
 
 TRAINING = "training.json"
 """File with the record of a training, beside the student: a run that is stopped while scoring does not train again."""
-OUTPUTS = "outputs.npz"
-"""File with the outputs of a student on the evaluation splits."""
 _SELECTION = "selection"
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""Exceptions that `load_outputs` raises for a file that is damaged, or none."""
 
 
 @dataclass
@@ -455,45 +450,3 @@ def altered_student(folder: Path) -> list[str]:
     """Return the weight files of a kept student that are not as they were saved; none where that is unknown."""
     record = read_json(folder / TRAINING, "the student cannot be compared with it", weights=dict)
     return altered_files(folder / STUDENT, record["weights"]) if record else []
-
-
-def save_outputs(path: Path, outputs: dict[str, Outputs]) -> None:
-    """Write the outputs of all splits to one file, as a whole or not at all."""
-    arrays = {
-        f"{split}/{name}": array
-        for split, predicted in outputs.items()
-        for name, array in vars(predicted).items()
-        if array is not None
-    }
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def read_outputs(path: Path, evaluation: Mapping[str, Any]) -> dict[str, Outputs] | None:
-    """Return the kept outputs on the evaluation splits; None without, or if they are damaged or of other rows."""
-    if not path.is_file():
-        return None
-    try:
-        outputs = load_outputs(path)
-    except DAMAGED as error:
-        logger.info(f"{path} cannot be used ({error}): the student is trained again")
-        return None
-    rows = {split: len(predicted.predictions) for split, predicted in outputs.items()}
-    if rows != {split: len(rows) for split, rows in evaluation.items()}:
-        logger.info(f"{path} is of other rows than are evaluated on: the student is trained again")
-        return None
-    return outputs
-
-
-def load_outputs(path: Path) -> dict[str, Outputs]:
-    """Read the outputs that `save_outputs` wrote."""
-    with np.load(path) as arrays:
-        splits = dict.fromkeys(name.rpartition("/")[0] for name in arrays.files)
-        return {split: _outputs_of(arrays, split) for split in splits}
-
-
-def _outputs_of(arrays: Mapping[str, np.ndarray], split: str) -> Outputs:
-    threshold = arrays.get(f"{split}/threshold")
-    predictions, labels = (arrays[f"{split}/{name}"] for name in ("predictions", "labels"))
-    known = None if threshold is None else float(threshold)
-    return Outputs(predictions, labels, known, arrays.get(f"{split}/reference"))

@@ -7,9 +7,9 @@ from typing import Any
 from distil_nlp.evaluation.bootstrap import paired_gain, paired_p_value
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
+from distil_nlp.pipeline.kept_outputs import DAMAGED, OUTPUTS, load_outputs
 from distil_nlp.pipeline.plan import DISTILLED
 from distil_nlp.pipeline.run_folder import VARIANTS
-from distil_nlp.pipeline.students import DAMAGED, OUTPUTS, load_outputs
 from distil_nlp.results import RunResults
 from distil_nlp.results.predictions import read_predictions
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.pipeline.students import OUTPUTS
+from distil_nlp.pipeline.kept_outputs import OUTPUTS
 from distil_nlp.reporting.formatting import decimal, duration, large, percent
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain

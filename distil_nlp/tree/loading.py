@@ -14,12 +14,12 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation.kinds import Metrics
 from distil_nlp.evaluation.predict import Outputs, predict
 from distil_nlp.pipeline import preflight
+from distil_nlp.pipeline.kept_outputs import OUTPUTS, read_outputs
 from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import DISTILLED, RunPlan, sources
 from distil_nlp.pipeline.provenance import provenance_of
 from distil_nlp.pipeline.scores import RunScores
-from distil_nlp.pipeline.students import OUTPUTS, read_outputs
 from distil_nlp.pipeline.teacher_loader import TeacherLoader
 from distil_nlp.recipe import Recipe
 from distil_nlp.results.provenance import PROVENANCE, UNCOMPARED, Provenance

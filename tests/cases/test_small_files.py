@@ -14,9 +14,10 @@ from distil_nlp.errors import UserError
 from distil_nlp.evaluation.glue.output_folder import SCORES, Folder
 from distil_nlp.evaluation.glue.settings import FinetuningSettings
 from distil_nlp.pipeline import publication
+from distil_nlp.pipeline.kept_outputs import read_outputs
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.run_folder import run_state
-from distil_nlp.pipeline.students import StudentRun, read_outputs
+from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe import load_recipe
 from distil_nlp.study.processes import MEMORY_FILE
 from distil_nlp.teachers.cache.shards import MANIFEST, read_manifest

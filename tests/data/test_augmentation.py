@@ -23,7 +23,7 @@ from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.losses.weight_matrices import WeightsMSE
-from distil_nlp.pipeline import publication, teacher
+from distil_nlp.pipeline import kept_outputs, publication, teacher
 from distil_nlp.pipeline import students as variants
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
@@ -516,7 +516,7 @@ def test_a_run_with_all_of_it(place, monkeypatch, capsys):
     assert "replacement: 24 training rows became 72, kept in" in capsys.readouterr().out
     assert place.results["rows"]["train"] == 72
     assert place.results["rows"]["labelled"] == 24
-    outputs = variants.load_outputs(place.variants[0] / "outputs.npz")
+    outputs = kept_outputs.load_outputs(place.variants[0] / "outputs.npz")
     assert [len(split.labels) for split in outputs.values()] == [9]
     card = (place.out / "student" / "README.md").read_text()
     assert re.search("2 more rows were made of each, with 40.% of the words replaced", card)

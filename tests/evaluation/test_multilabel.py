@@ -17,7 +17,7 @@ from distil_nlp.evaluation.mean_outputs import mean_outputs
 from distil_nlp.evaluation.metrics import metrics_of, retention
 from distil_nlp.evaluation.multilabel import EVALUATOR, best_threshold
 from distil_nlp.evaluation.predict import Outputs, predict
-from distil_nlp.pipeline.students import load_outputs, save_outputs
+from distil_nlp.pipeline.kept_outputs import load_outputs, save_outputs
 from distil_nlp.tasks import KINDS
 from tests.helpers import tiny, training
 from tests.losses.test_losses import naive_bernoulli_kl

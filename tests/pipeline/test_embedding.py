@@ -13,7 +13,7 @@ from transformers import AutoModel, BertModel
 from distil_nlp.cli import check, distill
 from distil_nlp.hub.repository import _files
 from distil_nlp.models import load_model
-from distil_nlp.pipeline import students
+from distil_nlp.pipeline import kept_outputs, students
 from distil_nlp.results import schema_mismatches
 from distil_nlp.results.predictions import read_predictions
 from distil_nlp.tasks import Head
@@ -103,7 +103,7 @@ def test_pairs_are_kept_with_their_cosines(finished):
     assert [(row["text"], row["text_pair"], row["label"]) for row in rows] == [
         (row["sentence1"], row["sentence2"], row["score"]) for row in scored
     ]
-    outputs = students.load_outputs(finished.out / "outputs.npz")["validation"]
+    outputs = kept_outputs.load_outputs(finished.out / "outputs.npz")["validation"]
     first, second = outputs.predictions[0::2].astype(float), outputs.predictions[1::2].astype(float)
     cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
     assert [row["student"] for row in rows] == pytest.approx(cosines.tolist())
@@ -132,7 +132,7 @@ def test_the_student_is_a_plain_encoder_with_the_scored_vectors(finished):
     """Prevents a student whose folder gives other vectors than those that were scored."""
     plain = AutoModel.from_pretrained(finished.out / "student")
     assert type(plain) is BertModel
-    outputs = students.load_outputs(finished.out / "outputs.npz")["validation"]
+    outputs = kept_outputs.load_outputs(finished.out / "outputs.npz")["validation"]
     texts = [text for row in finished.scored() for text in (row["sentence1"], row["sentence2"])]
     assert np.abs(vectors_of(plain, texts) - outputs.predictions).max() < 1e-5
     assert outputs.reference.shape == outputs.predictions.shape

@@ -9,8 +9,9 @@ from scipy.special import softmax
 
 from distil_nlp.cli import main
 from distil_nlp.pipeline import publication
+from distil_nlp.pipeline.kept_outputs import load_outputs
 from distil_nlp.pipeline.links import chain_of
-from distil_nlp.pipeline.students import StudentRun, load_outputs
+from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe import load_recipe
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.guides import Guides

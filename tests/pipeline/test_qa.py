@@ -11,9 +11,9 @@ from transformers import AutoModelForQuestionAnswering
 
 from distil_nlp.evaluation.predict import predict
 from distil_nlp.evaluation.qa import EVALUATOR, best_null_threshold
+from distil_nlp.pipeline.kept_outputs import load_outputs
 from distil_nlp.pipeline.other_tokens import load_data
 from distil_nlp.pipeline.plan import RunPlan
-from distil_nlp.pipeline.students import load_outputs
 from distil_nlp.recipe import load_recipe
 from distil_nlp.results.predictions import read_predictions
 from tests.helpers import squad, tiny

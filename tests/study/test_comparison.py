@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distil_nlp.evaluation.predict import Outputs
-from distil_nlp.pipeline.students import OUTPUTS, save_outputs
+from distil_nlp.pipeline.kept_outputs import OUTPUTS, save_outputs
 from distil_nlp.results import RunResults
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE
