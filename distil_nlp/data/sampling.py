@@ -33,14 +33,22 @@ class EpochSampler(Sampler[int]):
     """Yields encoded indices, shuffled anew each epoch or in order, with fillers up to a multiple.
 
     Args:
-        num_rows: rows of the dataset.
+        num_rows: rows of an epoch: those of the dataset, or the length of what `order` gives.
         multiple: number of rows that all processes read in one round.
         order: (epoch) → row numbers; None for 0, 1, 2, …
+        first_filler: the number of the first filler, which no row of the dataset has; `num_rows` if None.
     """
 
-    def __init__(self, num_rows: int, multiple: int, order: Callable[[int], list[int]] | None = None):
+    def __init__(
+        self,
+        num_rows: int,
+        multiple: int,
+        order: Callable[[int], list[int]] | None = None,
+        first_filler: int | None = None,
+    ):
         self.num_rows, self.order, self.epoch = num_rows, order, 0
         self.num_fillers = math.ceil(num_rows / multiple) * multiple - num_rows
+        self.first_filler = num_rows if first_filler is None else first_filler
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -52,7 +60,7 @@ class EpochSampler(Sampler[int]):
         rows = self.order(self.epoch) if self.order else range(self.num_rows)
         base = encode_index(self.epoch, 0)
         yield from (base + row for row in rows)
-        yield from (base + self.num_rows + filler for filler in range(self.num_fillers))
+        yield from (base + self.first_filler + filler for filler in range(self.num_fillers))
 
 
 def training_order(
@@ -98,6 +106,15 @@ def grouped_order(rows: Any, args: TrainingArguments, group_size: int) -> Groupe
     check_grouping(args, group_size)
     shuffles = args.train_sampling_strategy == "random"
     return GroupedOrder(_labels(rows), args.train_batch_size, group_size, draw_seed(args), shuffles)
+
+
+def epoch_length(rows: Any, args: TrainingArguments, group_size: int | None) -> int:
+    """Return how many rows an epoch reads, those that fill up batches of whole queries included.
+
+    Args:
+        group_size: most rows of a query in a batch of whole queries; None for batches of single rows.
+    """
+    return grouped_order(rows, args, group_size).num_slots if group_size else len(rows)
 
 
 def check_grouping(args: TrainingArguments, group_size: int) -> None:

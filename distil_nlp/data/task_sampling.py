@@ -111,7 +111,7 @@ class _Order:
             self.sampler.set_epoch(epoch)
             self.epoch, self.indices = epoch, list(self.sampler)
         rows = self.indices[within * self.size : (within + 1) * self.size]
-        filler = encode_index(epoch, self.sampler.num_rows)
+        filler = encode_index(epoch, self.sampler.first_filler)
         return rows + [filler] * (self.size - len(rows))
 
 

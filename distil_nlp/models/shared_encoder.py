@@ -65,6 +65,7 @@ def share_encoder(models: Sequence[PreTrainedModel], names: Sequence[str]) -> No
         for part, module in first.named_children():
             if part not in _OF_HEADS and hasattr(base, part):
                 setattr(base, part, module)
+        model.tie_weights()  # a head on words reads the table of the shared embeddings
         own = {key for key, value in _encoder_weights(base).items() if value is not _encoder_weights(first)[key]}
         if own:
             raise UserError(

@@ -45,6 +45,7 @@ def _allow_several_tasks(schema: dict[str, Any]) -> None:
     own = {
         "task_name": {"type": "string", "description": "Name of the task, in logs and folders."},
         "teacher": teacher | {"description": "What its teacher has of its own."},
+        "objective": {"$ref": "#/$defs/ObjectiveSection", "description": "Its own terms; null leaves one out."},
     }
     entry = definitions["DataSection"]
     definitions["TaskSection"] = entry | {"properties": entry["properties"] | own}

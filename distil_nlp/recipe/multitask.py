@@ -13,8 +13,8 @@ from distil_nlp.recipe.sections import Recipe
 from distil_nlp.tasks import CUSTOM_TASKS
 from distil_nlp.utils.names import check_path_names, path_name
 
-_OF_ENTRIES = ("task_name", "teacher")
-"""Keys of an entry of `data` that are not of the section: the task's name, and keys of its own teacher."""
+_OF_ENTRIES = ("task_name", "teacher", "objective")
+"""Keys of an entry of `data` that are not of the section: the task's name, keys of its own teacher, its own terms."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MultitaskRecipe:
     """The settings of a run of several tasks.
 
     Attributes:
-        tasks: name of a task → its recipe, with its own `data` and `teacher`, and all else as the others.
+        tasks: name of a task → its recipe, with its own `data`, `teacher` and `objective`, and all else as the others.
         settings: the settings as they were given, overrides merged.
     """
 
@@ -56,7 +56,7 @@ def task_trees(tree: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list
     mistakes += [f"multitask.{key}: unknown key; it is filled in from the list data" for key in given]
     own = {**section, "tasks": names}
     trees = {
-        name: {**tree, "data": _section(entry), "teacher": _teacher(tree, entry), "multitask": {**own, "task": name}}
+        name: {**tree, **_own_sections(tree, entry), "multitask": {**own, "task": name}}
         for name, entry in zip(names, entries, strict=True)
     }
     return ({}, mistakes) if mistakes else (deepcopy(trees), [])
@@ -84,9 +84,10 @@ def _mistakes_in(names: list[str]) -> list[str]:
     return []
 
 
-def _section(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `data` of a task."""
-    return {key: value for key, value in entry.items() if key not in _OF_ENTRIES}
+def _own_sections(tree: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections that a task has of its own."""
+    data = {key: value for key, value in entry.items() if key not in _OF_ENTRIES}
+    return {"data": data, "teacher": _teacher(tree, entry), "objective": _objective(tree, entry)}
 
 
 def _teacher(tree: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
@@ -96,3 +97,11 @@ def _teacher(tree: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
         return own or shared
     kept = {key: value for key, value in shared.items() if not (key == "revision" and "name" in own)}
     return kept | own
+
+
+def _objective(tree: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
+    """Return the section `objective` of a task: the recipe's, with the entry's own terms; null leaves one out."""
+    shared, own = tree.get("objective", {}), entry.get("objective") or {}
+    if not isinstance(shared, dict) or not isinstance(own, dict):
+        return own or shared
+    return {name: term for name, term in (shared | own).items() if term is not None}

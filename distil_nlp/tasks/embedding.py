@@ -20,7 +20,6 @@ SENTENCE_EMBEDDING = TaskKind(
     joins_pairs=False,
     task_of_texts=TEXTS,
     learns_labels=False,
-    shares_encoder=False,
     can_augment=False,
     names_corpus=True,
     reads_other_tokens=False,

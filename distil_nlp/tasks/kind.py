@@ -55,7 +55,6 @@ class TaskKind:
         task_of_texts: name of the task of the same kind for one text column, where that has another headline metric.
         learns_labels: True if a model can be trained on the data's labels alone.
         streams: True if the data may be streamed.
-        shares_encoder: True if the kind can train together with other tasks on one encoder.
         reads_other_tokens: True if the teacher may have another tokenizer than the student.
         can_augment: True if `data.augmentation` is supported.
         names_corpus: True if folders are named after the data rather than the task.
@@ -114,7 +113,6 @@ class TaskKind:
     task_of_texts: str | None = None
     learns_labels: bool = True
     streams: bool = False
-    shares_encoder: bool = True
     reads_other_tokens: bool = True
     can_augment: bool = True
     names_corpus: bool = False

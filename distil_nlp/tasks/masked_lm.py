@@ -16,7 +16,6 @@ MASKED_LM = TaskKind(
     data_keys=frozenset({"masking", "held_out_share"}),
     max_text_columns=1,
     streams=True,
-    shares_encoder=False,
     can_augment=False,
     names_corpus=True,
     columns=frozenset({"labels", "word_ids", "partner_starts", "partner_stops"}),

@@ -16,7 +16,6 @@ RANKING = TaskKind(
     label_rows="labelled",
     columns=frozenset({"labels", "filler"}),
     data_keys=frozenset({"label_column", "group_column", "group_size", "pad_to_multiple_of", "test_share"}),
-    shares_encoder=False,
     can_augment=False,
     reads_other_tokens=False,
     headline="ndcg_at_10",

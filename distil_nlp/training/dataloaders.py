@@ -143,7 +143,8 @@ class EpochDataLoaders(_Trainer):
         size = self.data_collator.group_size
         if size:
             grouped = grouped_order(rows, args, size)
-            self._sampler = EpochSampler(grouped.num_slots, self._train_batch_size * args.world_size, grouped)
+            multiple = self._train_batch_size * args.world_size
+            self._sampler = EpochSampler(grouped.num_slots, multiple, grouped, first_filler=len(rows))
             return self._sampler
         order = training_order(rows, args)
         multiple = 1 if args.dataloader_drop_last else self._train_batch_size * args.world_size

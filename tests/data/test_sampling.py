@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader
 
+from distil_nlp.data.query_groups import GroupedOrder
 from distil_nlp.data.row_sets import EPOCH, FILLER
 from distil_nlp.data.sampling import EpochRows, EpochSampler, EpochStream, training_order
 from distil_nlp.errors import UserError
@@ -100,6 +101,15 @@ def test_fillers_make_the_last_batch_even(rows, multiple, fillers):
     assert len(sampler) == len(read) == rows + fillers
     assert [row[FILLER] for row in read] == [False] * rows + [True] * fillers
     assert [row["value"] for row in read[:rows]] == list(range(rows))
+
+
+def test_an_epoch_shorter_than_its_rows_is_filled_up_by_none_of_them():
+    """Prevents rows of other queries that fill up a round of two processes, and count in terms on single rows."""
+    labels = [[float(j == 0), float(query)] for query in range(3) for j in range(4)]
+    order = GroupedOrder(labels, batch_size=2, group_size=2, seed=0)  # six of twelve rows
+    sampler = EpochSampler(order.num_slots, 4, order, first_filler=len(labels))
+    read = EpochRows([{"value": i} for i in range(len(labels))]).__getitems__(list(sampler))
+    assert [row[FILLER] for row in read] == [False] * 6 + [True] * 2
 
 
 def test_an_index_carries_its_epoch():

@@ -21,6 +21,7 @@ from tests.helpers.runs import Place
 pytestmark = pytest.mark.integration
 
 OBJECTIVE = {"soft_target_kl": {"weight": 1.0}, "hard_label": {"weight": 1.0}, "hidden_cosine": {"weight": 1.0}}
+EMBEDDING_TERMS = {"soft_target_kl": None, "hard_label": None, "embedding_cosine": {"weight": 1.0}}
 KINDS = {
     "topics": {"task": "classification", "text_columns": ["text"], "label_column": "topic"},
     "moods": {"task": "multilabel", "text_columns": ["text"], "label_columns": ["calm", "loud"]},
@@ -247,9 +248,24 @@ REFUSED = {
     "no task": (lambda recipe: recipe.update(data=[]), "expected a section, or a list of sections / got an empty list"),
     "a name that is no folder": (lambda recipe: recipe["data"][0].update(task_name="a/b"), "call it a-b"),
     "an unknown key of one task": (lambda recipe: recipe["data"][1].update(taks=1), "moods: data.taks: unknown key"),
-    "a kind that cannot": (
-        lambda recipe: recipe["data"][0].update(task="embedding"),
-        "task topics, data.task: expected a task that can share an encoder",
+    "a term that a kind has no use for": (
+        lambda recipe: recipe["data"][0].update(objective={"margin_mse": {"weight": 1.0}}),
+        "task topics, objective.margin_mse",
+    ),
+    "an unknown term of one task": (
+        lambda recipe: recipe["data"][1].update(objective={"soft_kl": {}}),
+        "moods: objective.soft_kl: unknown",
+    ),
+    "labels of a kind that learns from none": (
+        lambda recipe: (
+            recipe.update(evaluation=recipe["evaluation"] | {"baselines": ["no_distillation"]})
+            or recipe["data"][2].update(task="embedding", label_column="grade", objective=EMBEDDING_TERMS)
+        ),
+        "task grades, evaluation.baselines",
+    ),
+    "a probe": (
+        lambda recipe: recipe.update(evaluation={"probe": {"path": "x", "every": 1}}),
+        "evaluation.probe",
     ),
     "a scheme": (
         lambda recipe: recipe["student"].update(ema=0.9),

@@ -15,7 +15,6 @@ from distil_nlp.pipeline.run_folder import (
     RECIPE,
     validate_folder,
 )
-from distil_nlp.pipeline.schemes.multitask import validate_kind
 from distil_nlp.recipe import MultitaskRecipe, Recipe, read_yaml
 
 
@@ -28,7 +27,6 @@ def plan_tasks(recipe: MultitaskRecipe, recipe_name: str) -> tuple[Path, dict[st
     folder, plans = tasks_folder(recipe, recipe_name), {}
     for name, own in recipe.tasks.items():
         with naming(name):
-            validate_kind(own)
             plan = RunPlan.of(_recipe_of_task(own, name, folder), recipe_name)
             preflight.validate_plan(plan)
             plans[name] = plan.with_trained_teacher()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import TrainingArguments
 
 from distil_nlp.data import TransferSet
-from distil_nlp.data.sampling import draw_seed
+from distil_nlp.data.sampling import draw_seed, epoch_length
 from distil_nlp.data.task_sampling import TaskDraws
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.plan import NO_DISTILLATION, StudentPlan
@@ -35,8 +36,8 @@ class TaskSteps:
         Args:
             args: their training arguments.
         """
-        rows = [self._rows(data, plan) for data in self.datasets.values()]
-        draws = TaskDraws(tuple(rows), self.power, draw_seed(args))
+        rows = {name: self._rows(data, plan) for name, data in self.datasets.items()}
+        draws = TaskDraws(tuple(map(len, rows.values())), self.power, draw_seed(args))
         return dict(zip(self.datasets, draws.steps(self._total(rows, args)), strict=True))
 
     def sentence(self, plan: StudentPlan, args: TrainingArguments) -> str:
@@ -57,11 +58,12 @@ class TaskSteps:
                 fix="train for more steps, or lower multitask.sampling_power",
             )
 
-    def _rows(self, data: TransferSet, plan: StudentPlan) -> int:
+    def _rows(self, data: TransferSet, plan: StudentPlan) -> Any:
         """Return the rows that a student learns from: those with a label where nothing else teaches."""
-        return len(data.labelled() if plan.name == NO_DISTILLATION else data.split.train)
+        return data.labelled() if plan.name == NO_DISTILLATION else data.split.train
 
-    def _total(self, rows: Sequence[int], args: TrainingArguments) -> int:
+    def _total(self, rows: Mapping[str, Any], args: TrainingArguments) -> int:
         if args.max_steps > 0:
             return args.max_steps
-        return math.ceil(args.num_train_epochs * sum(math.ceil(count / rows_per_step(args)) for count in rows))
+        lengths = [epoch_length(own, args, self.datasets[name].group_size) for name, own in rows.items()]
+        return math.ceil(args.num_train_epochs * sum(math.ceil(length / rows_per_step(args)) for length in lengths))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainingArguments
 
-from distil_nlp.data.sampling import grouped_order, training_order
+from distil_nlp.data.sampling import epoch_length, grouped_order, training_order
 
 _EPOCHS = 3
 """Epochs whose order is drawn; whole ones after these are taken to be padded as they are."""
@@ -103,7 +103,7 @@ def steps_of(args: TrainingArguments, rows: Any, group_size: int | None = None, 
     """
     if args.max_steps > 0:
         return args.max_steps
-    count = grouped_order(rows, args, group_size).num_slots if group_size else len(rows)
+    count = epoch_length(rows, args, group_size)
     rounding = math.floor if args.dataloader_drop_last else math.ceil
     batches = rounding(count / (args.train_batch_size * (processes or args.world_size)))
     return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))

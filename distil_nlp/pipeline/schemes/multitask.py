@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from distil_nlp.errors import UserError, listed
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
-from distil_nlp.tasks import KINDS, TASKS
 
 if TYPE_CHECKING:
     from distil_nlp.pipeline.plan import RunPlan
@@ -26,20 +25,6 @@ def _sentence(recipe: Recipe) -> str:
     )
 
 
-def validate_kind(recipe: Recipe) -> None:
-    """Raise UserError for a kind of task that cannot train together with others."""
-    kind = TASKS[recipe.data.task].kind if recipe.data.task in TASKS else None
-    if kind is not None and not kind.shares_encoder:
-        sharing = [other.name for other in KINDS.values() if other.shares_encoder]
-        raise UserError(
-            "data.task",
-            f"a task that can share an encoder: {listed(sharing, 20)}, or one of GLUE",
-            recipe.data.task,
-            why="its head, its rows or its batches are of another form",
-            fix="distil it by itself",
-        )
-
-
 def _check(plan: RunPlan) -> None:
     """Raise UserError for what several tasks at once do not go with."""
     recipe = plan.recipe
@@ -52,6 +37,8 @@ def _check(plan: RunPlan) -> None:
         "teacher.self": teacher.self is not None,
         "teacher.checkpoints": teacher.checkpoints is not None,
         "teacher.reseed": teacher.reseed,
+        "data.streaming": recipe.data.streaming,
+        "evaluation.probe": recipe.evaluation.probe is not None,
         "balance.kind": recipe.balance.kind != "fixed",
         "run.gradients_every": recipe.run.gradients_every is not None,
         "evaluation.baselines=equal_compute": "equal_compute" in recipe.evaluation.baselines,
