@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.signals.types import SignalRequest
+from distil_nlp.training.further_passes import FurtherPass
 
 if TYPE_CHECKING:
     from distil_nlp.training.trainer import DistillationTrainer
@@ -57,11 +58,13 @@ class Extension:
         skips_parameters: True if some parameters of the student get no gradient in some steps.
         runs_teacher: True if the teacher's own layers run in training, whatever is cached of its outputs.
         widens: True if a wider net trains around the student.
+        undecayed: names of its modules whose parameters do not decay.
     """
 
     skips_parameters: ClassVar[bool] = False
     runs_teacher: ClassVar[bool] = False
     widens: ClassVar[bool] = False
+    undecayed: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def sentence(self) -> str:
@@ -94,7 +97,13 @@ class Extension:
 
 
 class RunningExtension:
-    """An extension at work on a trainer. A `TrainerCallback` too is called back; by default nothing is done."""
+    """An extension at work on a trainer. A `TrainerCallback` too is called back; by default nothing is done.
+
+    Attributes:
+        takes_further_passes: True if some steps have a further pass, see `further_pass`.
+    """
+
+    takes_further_passes: ClassVar[bool] = False
 
     def remove(self) -> None:
         """Take off what was put on the models."""
@@ -110,6 +119,10 @@ class RunningExtension:
 
     def begin_forward(self, step: int, progress: float) -> None:
         """Prepare a forward of the student in training."""
+
+    def further_pass(self, step: int, max_steps: int) -> FurtherPass | None:
+        """Return the further pass of each micro-batch of an optimiser step, from 0; None for a step without one."""
+        return None
 
     def logs(self, accelerator: Any, step: int, progress: float) -> dict[str, float]:
         """Return what the training log gets, of the steps since the last one."""

@@ -19,6 +19,7 @@ from distil_nlp.training.checkpoints import last_complete_checkpoint, read_spent
 from distil_nlp.training.compile import compiled_graphs
 from distil_nlp.training.downstream_probe import PROBE_ACCURACY
 from distil_nlp.training.energy import energy_used
+from distil_nlp.training.term_logging import FURTHER_FLOPS
 from distil_nlp.training.token_counter import TOKENS_BACKWARD, TOKENS_FORWARD
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.environment import peak_memory_mib
@@ -171,7 +172,7 @@ def _record(trainer: DistillationTrainer, checkpoint: Path | None) -> dict[str, 
 def _flops(spent: dict[str, float]) -> float | None:
     """Return the operations of a training; None where they could not be counted."""
     per_token = spent.get("flops_per_token")
-    return per_token and per_token * spent["tokens"] + spent.get("wider_flops", 0.0)
+    return per_token and per_token * spent["tokens"] + spent.get(FURTHER_FLOPS, 0.0)
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:

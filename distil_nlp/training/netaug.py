@@ -38,6 +38,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, feed_forward_layers, layer_stack
 from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup, restore_forward
+from distil_nlp.training.further_passes import FurtherPass
 from distil_nlp.training.meter import Meter
 from distil_nlp.utils.logging import get_logger
 
@@ -227,14 +228,13 @@ class WiderStudent(RunningExtension):
     Attributes:
         netaug: the settings.
         factor: of the net that runs now; 1 for the student alone.
-        flops_per_token: operations of a wider net's forward and backward, by its factor, as far as they were counted.
-        flops: those that this process has taken since training started.
     """
+
+    takes_further_passes = True
 
     def __init__(self, student: PreTrainedModel, units: nn.ModuleList, netaug: NetAug, args: TrainingArguments):
         self.netaug, self._seed = netaug, args.seed
-        self.factor, self.flops = 1.0, 0.0
-        self.flops_per_token: dict[float, float] = {}
+        self.factor = 1.0
         self._meter = Meter(1, args.device)
         blocks = list({id(block): block for block in layer_stack(student)}.values())
         self._removers = [
@@ -262,9 +262,12 @@ class WiderStudent(RunningExtension):
         last.forward = patched  # type: ignore[method-assign]
         return [first.register_forward_hook(add_units).remove, partial(restore_forward, last, patched, before)]
 
-    def draw(self, step: int, max_steps: int) -> float:
-        """Return the factor of a step."""
-        return self.netaug.factor(self._seed, step, max_steps)
+    def further_pass(self, step: int, max_steps: int) -> FurtherPass | None:
+        """Return the wider net's pass in a step; None in one of the student alone."""
+        factor = self.netaug.factor(self._seed, step, max_steps)
+        if factor == 1:
+            return None
+        return FurtherPass(sort_of(factor), self.netaug.weight, partial(self.widened, factor), self.add)
 
     @contextmanager
     def widened(self, factor: float) -> Iterator[None]:
@@ -278,11 +281,10 @@ class WiderStudent(RunningExtension):
     def start(self, step: int) -> None:
         """Forget what was summed, where training starts at a step."""
         self._meter.start(step)
-        self.flops = 0.0
 
     def begin_step(self, step: int, max_steps: int) -> None:
         """Count a step, if it has a wider net."""
-        self._meter.begin_step(self._meter.sums.new_tensor([self.draw(step, max_steps) > 1]))
+        self._meter.begin_step(self._meter.sums.new_tensor([self.netaug.factor(self._seed, step, max_steps) > 1]))
 
     def add(self, loss: Tensor) -> None:
         """Add the wider net's loss of a micro-batch, before its weight."""
@@ -298,6 +300,11 @@ class WiderStudent(RunningExtension):
         for remove in self._removers:
             remove()
         self._removers = []
+
+
+def sort_of(factor: float) -> str:
+    """Return the name of the passes of a wider net."""
+    return f"{factor:g} × the units"
 
 
 def validate_netaug(args: TrainingArguments, is_sharded: bool, is_joint: bool) -> None:

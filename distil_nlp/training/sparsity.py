@@ -26,7 +26,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import safe_open
@@ -61,6 +61,8 @@ class Sparsity(Extension):
     Raises:
         UserError: for neither or both of share and pattern, and for values out of these bounds.
     """
+
+    undecayed: ClassVar[frozenset[str]] = frozenset({PRUNING_SCORES})
 
     share: float | None = None
     pattern: str | None = None

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from distil_nlp.objective.objective import Objective
     from distil_nlp.training.balancing import BalancingCallback
     from distil_nlp.training.extension import RunningExtensions
+    from distil_nlp.training.further_passes import FurtherPasses
     from distil_nlp.training.gradient_probe import GradientProbe
-    from distil_nlp.training.netaug import WiderStudent
     from distil_nlp.training.token_counter import TokenCounter
 else:
     _Trainer = object  # a mixin, of a trainer for a type checker alone
 
+FURTHER_FLOPS = "further_flops"
+"""Key of what was spent: operations of further passes."""
 _REMEDY = (
     "lower training.learning_rate, set training.max_grad_norm=1, or use bf16 instead of fp16, and start anew "
     "(run.overwrite=true)"
@@ -36,7 +38,7 @@ _REMEDY = (
 class TermLogging(_Trainer):
     """A mixin for `transformers.Trainer` that logs each term by its own name.
 
-    It reads `objective`, `probe`, `extensions`, `wider`, `token_counter`, `_balancing` and `progress_at` of the
+    It reads `objective`, `probe`, `extensions`, `further`, `token_counter`, `_balancing` and `progress_at` of the
     trainer.
 
     Attributes:
@@ -44,7 +46,7 @@ class TermLogging(_Trainer):
         tokens_seen: tokens of this process since training started, without padding.
         spent_before: seconds and tokens before the checkpoint that training resumed from.
         flops_per_token: floating-point operations of the first micro-batch, of all models, per token that is no
-            padding; None until then, and where they cannot be counted. Those of a wider net come on top.
+            padding; None until then, and where they cannot be counted. Those of further passes come on top.
         provenance: what the student is made of, kept in each checkpoint; None if nobody said.
         log_groups: name in the last training log → its name on a dashboard, such as `terms/hidden_cosine`.
     """
@@ -54,7 +56,7 @@ class TermLogging(_Trainer):
     probe: GradientProbe | None
     token_counter: TokenCounter
     extensions: RunningExtensions
-    wider: WiderStudent | None
+    further: FurtherPasses
     progress_at: Callable[[int], float]
     _balancing: BalancingCallback | None
     _start_time: float
@@ -81,6 +83,7 @@ class TermLogging(_Trainer):
             self.probe.start()
         for one in self.extensions:
             one.start(step)
+        self.further.start()
         self.tokens_seen, self._start_time = 0, time.monotonic()
         self.token_counter.start()
         self.flops_per_token = self.spent_before.get("flops_per_token")
@@ -126,16 +129,16 @@ class TermLogging(_Trainer):
             "seconds": self.spent_before["seconds"] + time.monotonic() - self._start_time,
             **{name: self.spent_before[name] + total for name, total in tokens.items()},
             **counted,
-            **self._spent_on_wider(),
+            **self._spent_on_further(),
         }
 
-    def _spent_on_wider(self) -> dict[str, float]:
-        """Return the operations of the wider net (of all processes); {} without one."""
-        if self.wider is None:
+    def _spent_on_further(self) -> dict[str, float]:
+        """Return the operations of further passes (of all processes); {} where none are taken."""
+        if not self.further.are_taken:
             return {}
-        own = torch.tensor(self.wider.flops, device=self.args.device)
+        own = torch.tensor(self.further.flops, device=self.args.device)
         flops = self.accelerator.reduce(own, "sum").item()
-        return {"wider_flops": self.spent_before.get("wider_flops", 0.0) + flops}
+        return {FURTHER_FLOPS: self.spent_before.get(FURTHER_FLOPS, 0.0) + flops}
 
     def _tokens_per_second(self) -> float:
         """Return tokens per second since the last log, of all processes, without padding."""

@@ -59,12 +59,11 @@ from distil_nlp.training.energy import track_country
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.extension import Extension, RunningExtension, RunningExtensions, TrainingSetup
 from distil_nlp.training.flops import flop_counter
+from distil_nlp.training.further_passes import FurtherPass, FurtherPasses
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
-from distil_nlp.training.netaug import WiderStudent
 from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
-from distil_nlp.training.sparsity import PRUNING_SCORES
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
 from distil_nlp.training.token_counter import TokenCounter
@@ -122,7 +121,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         probe: measures gradients of terms; None if nothing needs it.
         token_counter: counts the tokens that go through all models in training.
         extensions: those at work; `extensions.of(WeightAverage)` is the one of a kind.
-        wider: the wider net around the student; None without one.
+        further: passes of a micro-batch besides the student's own, which extensions ask for.
         runs_teacher: whether the teacher's layers run in training, whatever is cached of its outputs.
 
     Raises:
@@ -133,7 +132,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     loss_is_scaled_for_ga = True
     _is_saving_checkpoint = False
     extensions = RunningExtensions()
-    wider: WiderStudent | None = None
+    further = FurtherPasses()
+    _undecayed: frozenset[str] = frozenset()
     runs_teacher = False
     objective: Objective
 
@@ -201,7 +201,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.runs_teacher = any(one.runs_teacher for one in extensions)
         self.extensions = self._begin(extensions, setup)
-        self.wider = self.extensions.of(WiderStudent)
+        self.further = FurtherPasses(self.extensions)
+        self._undecayed = frozenset[str]().union(*(one.undecayed for one in extensions))
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
@@ -381,8 +382,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         return super()._determine_best_metric(*args, **kwargs)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Return the names of the parameters that decay; scores of weights do not."""
-        return [name for name in super().get_decay_parameter_names(model) if f".{PRUNING_SCORES}." not in name]
+        """Return the names of the parameters that decay, without those that an extension exempts."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if self._undecayed.isdisjoint(name.split("."))]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Run the loop of `ExactEvaluation`, on the student as extensions want it evaluated."""
@@ -425,17 +427,19 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             batch["rows"]["batch"] = torch.arange(int(sum(counts[0]) > 1))
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Take a micro-batch's forward and backward, and those of the wider net if this step has one.
+        """Take a micro-batch's forward and backward, and those of further passes if this step has any.
 
-        The gradients are added; in several processes they are exchanged with the second.
+        The gradients are added; in several processes they are exchanged with the last.
         """
-        factor = self.wider.draw(self.state.global_step, self.state.max_steps) if self.wider is not None else 1.0
-        if factor == 1:
+        further = self.further.of_step(self.state.global_step, self.state.max_steps)
+        if not further:
             return self._step_alone(model, inputs, *args, **kwargs)
         with self.teacher_student.asking_once():
             with self.accelerator.no_sync(model):
                 loss = self._step_alone(model, inputs, *args, **kwargs)
-            self._step_wider(factor, model, inputs, *args, **kwargs)
+                for one in further[:-1]:
+                    self._step_further(one, model, inputs, *args, **kwargs)
+            self._step_further(further[-1], model, inputs, *args, **kwargs)
         return loss
 
     def _step_alone(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -451,18 +455,17 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.flops_per_token = counter.get_total_flops() / inputs["tokens"]
         return loss
 
-    def _step_wider(
-        self, factor: float, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    def _step_further(
+        self, one: FurtherPass, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Take a micro-batch's forward and backward of the wider net; those of each width's first are counted."""
-        assert self.wider is not None
-        known, tokens = self.wider.flops_per_token, inputs.get("tokens") or 0
-        counter = flop_counter() if factor not in known and self._counts_flops(inputs) else None
-        with self.wider.widened(factor), counter or nullcontext():
+        """Take a micro-batch's further pass; the operations of each sort's first one are counted."""
+        known, tokens = self.further.flops_per_token, inputs.get("tokens") or 0
+        counter = flop_counter() if one.sort not in known and self._counts_flops(inputs) else None
+        with self.further.taking(one), counter or nullcontext():
             super().training_step(model, inputs, *args, **kwargs)
         if counter is not None:
-            known[factor] = counter.get_total_flops() / tokens
-        self.wider.flops += known.get(factor, 0.0) * tokens
+            known[one.sort] = counter.get_total_flops() / tokens
+        self.further.flops += known.get(one.sort, 0.0) * tokens
 
     def _counts_flops(self, inputs: dict[str, Any]) -> bool:
         """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
@@ -493,8 +496,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
             counts = torch.tensor(counted, dtype=torch.float32, device=self.args.device)
             self._train_meter.begin_step(counts)
         factors = self.objective.row_weights(self._progress, counts)
-        if self.wider is not None and self.wider.factor > 1:
-            return self._loss_of_wider(model, inputs, factors)
+        if self.further.now is not None:
+            return self._further_loss(self.further.now, model, inputs, factors)
         for one in self.extensions:
             one.begin_forward(self.state.global_step, self._progress)
         if self.probe is not None and self.probe.is_due(self.state.global_step):
@@ -509,12 +512,13 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         loss = loss * self.accelerator.num_processes
         return (loss, {"logits": student.logits}) if return_outputs else loss
 
-    def _loss_of_wider(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> Tensor:
-        """Return α times the objective on the wider net's outputs; what observes the student does not see them."""
-        assert self.wider is not None
+    def _further_loss(
+        self, one: FurtherPass, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor
+    ) -> Tensor:
+        """Return the weighted objective of a further pass; what observes the student does not see it."""
         loss = self._compute(model, inputs, factors)[0]
-        self.wider.add(loss)
-        return self.wider.netaug.weight * loss * self.accelerator.num_processes
+        one.add(loss)
+        return one.weight * loss * self.accelerator.num_processes
 
     def _compute(self, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor) -> tuple[Tensor, Tensor, Any]:
         passes = self.objective.passes

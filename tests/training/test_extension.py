@@ -1,5 +1,6 @@
 """An extension of one's own: a file that the package does not know, through a whole training and its checkpoints."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import TrainerCallback
 from distil_nlp.errors import UserError
 from distil_nlp.training.ema import EMA
 from distil_nlp.training.extension import Extension, RunningExtension
+from distil_nlp.training.further_passes import FurtherPass
 from distil_nlp.training.sparsity import Sparsity
 from tests.helpers import tiny
 from tests.helpers.training import StopAt, curve, task_rows, trainer
@@ -90,6 +92,44 @@ def test_an_extension_is_asked_at_every_place(tmp_path):
     assert running.is_removed
     assert not hasattr(student, "distillation_projections")
     assert max(float(parameter.abs().max()) for parameter in student.parameters()) <= 0.01
+
+
+@dataclass(frozen=True)
+class Again(Extension):
+    """Takes each micro-batch a second time, with a weight."""
+
+    weight: float
+
+    def begin(self, trainer, setup):
+        return RunningAgain(self.weight)
+
+
+class RunningAgain(RunningExtension):
+    takes_further_passes = True
+
+    def __init__(self, weight):
+        self.weight, self.losses = weight, []
+
+    def further_pass(self, step, max_steps):
+        return FurtherPass("again", self.weight, nullcontext, self.losses.append) if step % 2 == 0 else None
+
+
+def test_further_passes_add_their_gradients(tmp_path):
+    """Prevents a second pass that is not weighted, of another objective, or whose operations are not counted."""
+    constant = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "save_strategy": "no"}
+
+    def trained(name, rate, *extensions, steps=1):
+        made = new(tmp_path / name, *extensions, max_steps=steps, learning_rate=rate, **constant)
+        made.train()
+        return made
+
+    thrice, again = trained("thrice", 0.9), trained("again", 0.3, Again(1.0), Again(1.0))
+    for name, value in again.detach().state_dict().items():
+        torch.testing.assert_close(value, thrice.model.state_dict()[name], atol=1e-6, rtol=1e-5)
+    two = trained("two", 0.3, Again(0.5), steps=2)  # the second step has none
+    assert len(two.extensions.of(RunningAgain).losses) == 2  # two micro-batches
+    spent = two.spent()
+    assert 0 < spent["further_flops"] < spent["flops_per_token"] * spent["tokens"] / 2  # the teacher is asked once
 
 
 def test_a_resumed_training_goes_on_with_its_state(tmp_path):

@@ -17,7 +17,7 @@ from distil_nlp.models.trial import trial_batch
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import ProjectionInput
 from distil_nlp.training.checkpoints import last_complete_checkpoint
-from distil_nlp.training.netaug import NETAUG, NetAug, WiderStudent, extra_units, validate_netaug
+from distil_nlp.training.netaug import NETAUG, NetAug, WiderStudent, extra_units, sort_of, validate_netaug
 from tests.helpers import naive, tiny
 from tests.helpers.families import classifier_of
 from tests.helpers.processes import forked_pair
@@ -290,9 +290,9 @@ def test_operations_of_the_wider_net_are_counted(tmp_path):
     spent, drawn = half.spent(), [NetAug([1.0, 2.0], 0.5).factor(7, step, 8) for step in range(8)]
     assert spent["flops_per_token"] == plain["flops_per_token"]
     assert spent["tokens"] == plain["tokens"]
-    per_token = half.wider.flops_per_token[2.0]
-    assert spent["wider_flops"] == pytest.approx(per_token * spent["tokens"] * drawn.count(2.0) / 8, rel=0.4)
-    assert 0 < spent["wider_flops"] < spent["flops_per_token"] * spent["tokens"]
+    per_token = half.further.flops_per_token[sort_of(2.0)]
+    assert spent["further_flops"] == pytest.approx(per_token * spent["tokens"] * drawn.count(2.0) / 8, rel=0.4)
+    assert 0 < spent["further_flops"] < spent["flops_per_token"] * spent["tokens"]
 
 
 def test_what_does_not_go_together_is_said(tmp_path):
@@ -321,7 +321,7 @@ def test_two_processes_give_the_same_weights(tmp_path):
     assert (found["world_size"], found["wrapper"]) == (2, "DistributedDataParallel")
     for name in ("loss", "soft_target_kl", "hidden_mse", "wider_loss"):
         assert found["curves"][name] == pytest.approx(curve(whole, name), rel=2e-4, abs=1e-7), name
-    ratio = found["flops"] / whole.spent()["wider_flops"]  # smaller micro-batches have less padding
+    ratio = found["flops"] / whole.spent()["further_flops"]  # smaller micro-batches have less padding
     assert 0.7 < ratio < 1.1  # that of one process alone would be half as much
     for name, weight in dict(whole.model.named_parameters()).items():
         assert found["sums"][name] == pytest.approx(float(weight.detach().double().abs().sum()), rel=1e-4, abs=1e-4), (

@@ -21,7 +21,7 @@ if __name__ == "__main__":
         "world_size": trained.args.world_size,
         "wrapper": type(trained.model_wrapped).__name__,
         "curves": {name: curve(trained, name) for name in names},
-        "flops": trained.spent()["wider_flops"],
+        "flops": trained.spent()["further_flops"],
         "sums": {name: float(weight.double().abs().sum()) for name, weight in parameters.items()},
     }
     if dist.get_rank() == 0:

@@ -177,15 +177,12 @@ class _StepWatch(TrainerCallback):
         self.taken.append(taken)
         if len(self.taken) > _COUNTED:
             return self._step(model, inputs, *args, **kwargs)
-        wider, self.trainer.flops_per_token = self.trainer.wider, None
-        before = wider.flops if wider is not None else 0.0
+        self.trainer.flops_per_token, before = None, self.trainer.further.flops
         with _PeakBytes(self.trainer.args.device) as peak:
             loss = self._step(model, inputs, *args, **kwargs)
         taken.peak = peak.bytes
         if self.trainer.flops_per_token is not None:
-            taken.flops = (
-                self.trainer.flops_per_token * taken.tokens + (wider.flops if wider is not None else 0) - before
-            )
+            taken.flops = self.trainer.flops_per_token * taken.tokens + self.trainer.further.flops - before
         return loss
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
