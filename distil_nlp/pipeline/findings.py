@@ -12,6 +12,7 @@ from distil_nlp.data import TransferSet
 from distil_nlp.evaluation.breakdown import breakdown
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.fidelity import CKA_ROWS, compare_models, compare_outputs
+from distil_nlp.evaluation.fidelity.other_tokens import OtherTokens
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.latency import PLANS
 from distil_nlp.evaluation.mean_outputs import mean_outputs
@@ -222,14 +223,13 @@ class Findings:
     def fidelity(self, student: PreTrainedModel) -> dict[str, Any] | None:
         """Return the agreement of teacher and student on the first evaluation split, from the outputs scored there.
 
-        None for outputs of tokens that are others in the other model.
+        Outputs of tokens, where the teacher has others, are those of words that are one token in both.
 
         Layers are compared on no more rows than the student was trained on, so that a try of two steps is short. Of
         answers in the data there are outputs alone; None if they were not scored.
         """
         self.stages.begin(self.stages.fidelity)
-        if self.data.encoding_of() and self.data.kind.level == "token":
-            return None  # outputs are of tokens, and neither these nor layers are those of the other model
+        has_other_tokens = bool(self.data.encoding_of()) and self.data.kind.level == "token"
         if self.plan.has_answers:
             answers, own_outputs = self.scores.first_outputs()
             if answers is None:
@@ -242,7 +242,7 @@ class Findings:
             return theirs and compare_outputs(theirs[split], own_outputs[split], self.data.kind)
         seed, own = next(iter(self.scores.students[DISTILLED].items()))
         teacher = self.scores.teacher.get(seed) or next(iter(self.scores.teacher.values()))
-        return compare_models(
+        fidelity = compare_models(
             self.teacher if not self.data.split.cut else ensemble_members(self.teacher)[0],  # the layers are its own
             student,
             self.data.kind,
@@ -254,4 +254,8 @@ class Findings:
             device=self.plan.args.device,
             bf16=self.plan.args.bf16,
             no_cka=_OTHER_TOKENS if self.data.encoding_of() else None,
+            other_tokens=OtherTokens(self.data.kind, self.data.encoding_of(), self.data.vocabulary)
+            if has_other_tokens
+            else None,
         )
+        return fidelity if "rows" in fidelity else None  # no word is one token in both

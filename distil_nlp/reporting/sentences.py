@@ -154,6 +154,7 @@ def _predictions(run: RunResults) -> str:
     tokens, rows = run.get("fidelity.tokens"), run.get("fidelity.rows")
     number = tokens or rows
     compared = plural(number, run.kind.compared) if number else f"the {run.kind.compared}s"
+    compared += " that are one token in both" if tokens and run.get("tokenizers.others") else ""
     target = run.kind.predicted
     word, entity_f1 = teacher_word(run), run.get("fidelity.entity_f1")
     same = f"{word.capitalize()} and student predict the same {target} for {percent(agreement)} of {compared}."

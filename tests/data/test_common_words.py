@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -17,6 +18,8 @@ from distil_nlp.data.common_masking import CommonMaskingCollator
 from distil_nlp.data.common_vocabulary import CommonVocabulary
 from distil_nlp.data.corpus import pack
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation.fidelity import compare_models
+from distil_nlp.evaluation.fidelity.other_tokens import OtherTokens
 from distil_nlp.losses.divergences import ReverseKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
@@ -25,6 +28,7 @@ from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective import ModelShape
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import LazyLogits
+from distil_nlp.tasks import KINDS
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.common_words import CommonWords
 from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
@@ -276,3 +280,29 @@ def test_what_needs_one_vocabulary_is_refused(tmp_path):
         new(tmp_path, FrozenTeacher(teacher, "teacher_"))
     with pytest.raises(UserError, match=r"teacher.cache: expected none where words of two vocabularies"):
         new(tmp_path, CachedTeacher(teacher, CacheConfig(tmp_path / "cache"), "teacher_"))
+
+
+def test_fidelity_is_that_of_common_words():
+    """Prevents an agreement of masked words that one of the vocabularies lacks, and a KL of unlike words."""
+    vocabulary = CommonVocabulary.of(WORDPIECE, BYTES)
+    blocks = pack_alike({"text": TEXTS}, [WORDPIECE, BYTES], vocabulary, "text", 24)
+    rows = Dataset.from_list([dict(zip(blocks, row, strict=True)) for row in zip(*blocks.values(), strict=True)])
+    collate = CommonMaskingCollator(WORDPIECE, 0.4, True, other=BYTES, vocabulary=vocabulary)
+    student, teacher = tiny.mlm_model(2, initializer_range=0.3).eval(), byte_pairs.mlm_model(2).eval()
+    found = compare_models(
+        teacher, student, "mlm", rows, collate, batch_size=2, no_cka="not asked",
+        other_tokens=OtherTokens(KINDS["mlm"], "teacher_", vocabulary),
+    )  # fmt: skip
+    ours, theirs = [], []
+    for row in rows:
+        batch = collate([row])
+        own = student(input_ids=batch["input_ids"]).logits[0]
+        other = teacher(input_ids=batch["teacher_input_ids"]).logits[0]
+        for place, partner in enumerate(row["partners"]):
+            if batch["labels"][0, place] != -100 and partner >= 0:
+                ours.append(own[place])
+                theirs.append(other[partner])
+    assert found["tokens"] == len(ours)
+    kl = kl_by_words(torch.stack(ours), torch.stack(theirs), vocabulary, 1.0)
+    assert found["kl"] == pytest.approx(kl / len(ours), rel=1e-4)
+    assert 0 <= found["agreement"] <= 1

@@ -13,6 +13,8 @@ from transformers import TrainingArguments
 from distil_nlp.data import DataLimits, tokens
 from distil_nlp.data.common_text import cut_words_alike
 from distil_nlp.data.encodings import rows_of
+from distil_nlp.evaluation.fidelity import compare_models
+from distil_nlp.evaluation.fidelity.other_tokens import OtherTokens
 from distil_nlp.losses.divergences import JensenShannon
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
@@ -148,3 +150,33 @@ def test_no_tokenizer_reads_words_that_another_does_not(sentences, max_length):
         assert is_cut == (max(lengths(before)) > max_length)
         assert after[:-1] == before[: max(len(after) - 1, 0)]
         assert not after or before[len(after) - 1].startswith(after[-1])
+
+
+def compared(data, teacher, own, encoding="teacher_"):
+    other = OtherTokens(data.kind, encoding) if encoding else None
+    return compare_models(
+        teacher, own, data.kind, data.split.train, data.scored_by, batch_size=2, no_cka="not asked", other_tokens=other
+    )
+
+
+def test_fidelity_is_that_of_the_words():
+    """Prevents an agreement of tokens that are not the same words, and none where tokens are others."""
+    own, again, other = loaded(), loaded(tiny.tokenizer()), loaded(byte_pairs.tokenizer())
+    teacher, small = tiny.tagger(4, 4, seed=2, initializer_range=0.3), tiny.tagger(2, 4, seed=1)
+    plain, told = compared(own, teacher, small, ""), compared(again, teacher, small)
+    assert told.keys() == plain.keys()
+    for name in ("rows", "tokens", "agreement", "kl", "entity_f1"):
+        assert told[name] == pytest.approx(plain[name], rel=1e-5), name
+    reader = byte_pairs.tagger(2, 4, seed=3).eval()
+    rows, found = other.split.train, compared(other, reader, small)
+    logits = {"": [], "teacher_": []}
+    for row in rows:  # by hand: the first sub-words of the words that both tokenizers have one for
+        for place, partner in enumerate(row["partners"]):
+            if row["labels"][place] != -100 and partner >= 0:
+                for prefix, model, at in (("", small, place), ("teacher_", reader, partner)):
+                    ids = torch.tensor([row[f"{prefix}input_ids"]])
+                    logits[prefix].append(model.eval()(input_ids=ids).logits[0, at])
+    ours, theirs = (torch.stack(one) for one in logits.values())
+    assert found["tokens"] == len(ours) < sum(map(len, SENTENCES))
+    assert found["agreement"] == pytest.approx(float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()))
+    assert found["kl"] == pytest.approx(float(soft_target_kl(ours, theirs)) / len(ours), rel=1e-4)

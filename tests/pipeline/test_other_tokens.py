@@ -143,7 +143,11 @@ def test_words_are_distilled_across_vocabularies(tmp_path, capsys):
     assert place.run(*words(place), *more) == 0
     train = place.results["tokenizers"]["rows"]["train"]
     assert 0 < train["matched"] < train["words"] < train["tokens"]
-    assert "fidelity" not in place.results
+    fidelity = place.results["fidelity"]
+    assert 0 <= fidelity["agreement"] <= 1
+    assert fidelity["kl"] > 0
+    assert fidelity["tokens"] > 0
+    assert "that are one token in both" in (place.out / "report" / "report.md").read_text()
     assert place.results["retention"] is None  # words of other vocabularies are easier, or harder
     assert "there is no retention" in (place.out / "report" / "report.md").read_text()
     shares = f"({train['matched']:,} of {train['words']:,}) of the words that it is to predict"

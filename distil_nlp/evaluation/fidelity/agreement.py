@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from distil_nlp.data.row_sets import RowCollator, RowSets
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.fidelity.cka import cka_table
+from distil_nlp.evaluation.fidelity.other_tokens import OtherTokens
 from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.models.architecture import ensemble_members, layer_stack
@@ -48,6 +49,7 @@ def compare_models(
     cka_rows: int = CKA_ROWS,
     cka_tokens: int = 2048,
     no_cka: str | None = None,
+    other_tokens: OtherTokens | None = None,
 ) -> dict[str, Any]:
     """Return the block `fidelity` of `results.json`.
 
@@ -87,8 +89,11 @@ def compare_models(
         cka_rows: upper limit of rows whose layers are compared.
         cka_tokens: upper limit of tokens for CKA.
         no_cka: why the layers of the two models cannot be compared, if they cannot.
+        other_tokens: the teacher's, where outputs are of tokens and its own are others: the words that are one token in
+            both are compared. None of them: {}.
     """
-    comparison = _Comparison(teacher, student, task_kind(kind), rows, collator, batch_size, device, bf16)
+    place = (rows, collator, batch_size, device, bf16, other_tokens)
+    comparison = _Comparison(teacher, student, task_kind(kind), *place)
     known = outputs if comparison.kind.has_row_outputs else None
     fidelity = comparison.of_known(*known) if known else comparison.of_outputs(max_rows)
     if outputs and not known:
@@ -113,6 +118,7 @@ class _Comparison:
     batch_size: int
     device: torch.device | str
     bf16: bool
+    other: OtherTokens | None = None
 
     def of_known(self, teacher: Outputs, student: Outputs) -> dict[str, Any]:
         """Return the agreement of outputs that are there already."""
@@ -122,12 +128,23 @@ class _Comparison:
         """Return the agreement of the outputs on at most so many rows."""
         evaluator = evaluator_of(self.kind)
         batches = self.batches(max_rows)
+        if self.other is not None and not any(len(batch["rows"][self.other.compared]) for batch in batches):
+            return {}
         outputs = [
-            evaluator.compare_batch(teacher.logits, student.logits, batch)
+            self._compared(teacher.logits, student.logits, batch)
             for (teacher, student), batch in zip(self.signals(batches, "logits"), batches, strict=True)
         ]
         labels = torch.cat([batch["labels"] for batch in batches]) if _has_row_labels(batches, self.kind) else None
         return {"rows": sum(len(batch["input_ids"]) for batch in batches), **evaluator.fidelity(outputs, labels)}
+
+    def _compared(self, teacher: Tensor, student: Tensor, batch: Mapping[str, Any]) -> Any:
+        """Return what `Evaluator.compare_batch` makes of the logits of a batch."""
+        evaluator = evaluator_of(self.kind)
+        if self.other is None:
+            return evaluator.compare_batch(teacher, student, batch)
+        return evaluator.compare_batch(
+            self.other.aligned(teacher, student, batch), student, self.other.of_student(batch)
+        )
 
     def of_layers(self, max_rows: int, max_tokens: int) -> dict[str, Any]:
         """Return `cka`, or `cka_not_measured`; nothing below 4 tokens."""
@@ -142,13 +159,18 @@ class _Comparison:
 
     def batches(self, max_rows: int) -> list[dict[str, Any]]:
         """Return batches of at most so many rows, evenly spaced over the set."""
-        output = evaluator_of(self.kind).fidelity_sets
-        known = forward_arguments(self.teacher) | forward_arguments(self.student) | self.kind.columns
-        collate = RowCollator(self.collator, RowSets(self.kind, output | {"all"}, output), known)
+        collate = self._collator()
         count = min(len(self.rows), max_rows)
         chosen = Subset(self.rows, [i * len(self.rows) // count for i in range(count)])
         loader = DataLoader(chosen, batch_size=self.batch_size, collate_fn=collate, generator=torch.Generator())
         return list(loader)  # its own generator: a loader draws from torch's otherwise, even to read in order
+
+    def _collator(self) -> RowCollator:
+        if self.other is not None:
+            return self.other.collator(self.collator, self.teacher, self.student)
+        output = evaluator_of(self.kind).fidelity_sets
+        known = forward_arguments(self.teacher) | forward_arguments(self.student) | self.kind.columns
+        return RowCollator(self.collator, RowSets(self.kind, output | {"all"}, output), known)
 
     def signals(
         self, batches: list[dict[str, Any]], kept: Literal["logits", "layers"]
@@ -157,7 +179,8 @@ class _Comparison:
         with self._recording(self.teacher, kept), self._recording(self.student, kept):
             for batch in batches:
                 inputs = send_to_device(batch, self.device)
-                yield self._forward(self.teacher, inputs), self._forward(self.student, inputs)
+                read = inputs if self.other is None else self.other.of_teacher(inputs)
+                yield self._forward(self.teacher, read), self._forward(self.student, inputs)
 
     @contextmanager
     def _recording(self, model: PreTrainedModel, kept: Literal["logits", "layers"]) -> Iterator[None]:
@@ -171,7 +194,7 @@ class _Comparison:
             recorder.remove()
             model.train(was_training)
 
-    def _forward(self, model: PreTrainedModel, batch: dict[str, Any]) -> Signals:
+    def _forward(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Signals:
         with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=self.bf16):
             return forward_with_signals(model, batch, batch["rows"])
 

@@ -6,14 +6,24 @@ import numpy as np
 from scipy.special import log_softmax
 from torch import Tensor
 
-from distil_nlp.losses.soft_targets import soft_target_kl
+from distil_nlp.losses.soft_targets import soft_target_kl, soft_target_kl_top
+from distil_nlp.signals.top_logits import TopLogits
 
 _CHUNK = 256
 """Rows whose distributions are compared at once: those of a vocabulary are large."""
 
 
-def count_agreement(teacher: Tensor, student: Tensor) -> tuple[int, int, float]:
-    """Return (rows, rows with equal predictions, Σ KL(teacher ‖ student) in nats) of logits (rows, classes)."""
+def count_agreement(teacher: Tensor | TopLogits, student: Tensor) -> tuple[int, int, float]:
+    """Return (rows, rows with equal predictions, Σ KL(teacher ‖ student) in nats) of logits (rows, classes).
+
+    Of a teacher that knows some words alone, predictions are the likeliest of these, and the KL is that over them and
+    all others as one.
+    """
+    if isinstance(teacher, TopLogits):
+        equal = int((teacher.values.argmax(-1) == student.gather(-1, teacher.words).argmax(-1)).sum())
+        starts = range(0, len(student), _CHUNK)
+        parts = ((student[start : start + _CHUNK], teacher.logits(start, start + _CHUNK)) for start in starts)
+        return len(student), equal, sum(float(soft_target_kl_top(*part)) for part in parts)
     equal = int((teacher.argmax(-1) == student.argmax(-1)).sum())
     chunks = zip(student.split(_CHUNK), teacher.split(_CHUNK), strict=True)
     return len(student), equal, sum(float(soft_target_kl(*chunk)) for chunk in chunks)
