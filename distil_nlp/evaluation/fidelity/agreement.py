@@ -142,9 +142,8 @@ class _Comparison:
         evaluator = evaluator_of(self.kind)
         if self.other is None:
             return evaluator.compare_batch(teacher, student, batch)
-        return evaluator.compare_batch(
-            self.other.aligned(teacher, student, batch), student, self.other.of_student(batch)
-        )
+        aligned: Any = self.other.aligned(teacher, student, batch)  # of a vocabulary `TopLogits`
+        return evaluator.compare_batch(aligned, student, self.other.of_student(batch))
 
     def of_layers(self, max_rows: int, max_tokens: int) -> dict[str, Any]:
         """Return `cka`, or `cka_not_measured`; nothing below 4 tokens."""
