@@ -111,7 +111,8 @@ class StudentPruner:
             cut = builders.cut_from(run.recipe.student, whole, importance, shape)
             assert cut is not None
             student, report = builders.student_from(run.recipe, teacher, run.tokenizer, run.data.head, cut)
-            self.repair(student, cut, report, None)
+            logger.info(f"trying {shape} for {steps} steps")
+            self.repair(student, cut, report, None, is_kept=False)
             with TemporaryDirectory() as folder:
                 args = few_steps(run.args, folder, steps, run.args.per_device_train_batch_size)
                 short = replace(run, args=args, objective=copy.deepcopy(run.objective), probe=None)
@@ -174,7 +175,14 @@ class StudentPruner:
         with _giving_logits(model, kind):
             return measure_importance(model, parameter_axes(model), batches, loss, section.importance, seed=seed)
 
-    def repair(self, student: PreTrainedModel, cut: builders.Cut, report: StudentReport, score: Score | None) -> None:
+    def repair(
+        self,
+        student: PreTrainedModel,
+        cut: builders.Cut,
+        report: StudentReport,
+        score: Score | None,
+        is_kept: bool = True,
+    ) -> None:
         """Repair a student in place, and tell in the report what was cut.
 
         Args:
@@ -182,6 +190,7 @@ class StudentPruner:
             cut: what it was made of.
             report: of the student.
             score: returns the scores of the cut student; None to leave them out.
+            is_kept: whether it is the student, not one that is tried for a while.
         """
         section, layers = self.section, report.layers
         assert section is not None
@@ -190,7 +199,8 @@ class StudentPruner:
         report.pruning = cut.facts(section) | ({"search": self.search} if self.search else {})
         if section.repair:
             self._repair(student, cut, layers, report.pruning, score)
-        logger.info(pruning_sentence(report.pruning))
+        if is_kept:
+            logger.info(pruning_sentence(report.pruning))
 
     def _repair(
         self,

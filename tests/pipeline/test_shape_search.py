@@ -144,6 +144,8 @@ def test_a_budget_goes_through_a_whole_run(place, capsys):
     assert kept == [".json", ".safetensors"]
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("were chosen, at") >= 1
+    assert said.count("trying ") == 2
+    assert said.count("student’s layers keep") == 2  # of each seed, and of none that is only tried
     report = " ".join((place.out / "report" / "report.md").read_text().split())
     assert "were chosen, at" in report
     assert "Importance lost over cost of" in report
