@@ -10,6 +10,7 @@ from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, 
 from distil_nlp.pipeline import shape_search
 from distil_nlp.pipeline.outputs import output_distance
 from distil_nlp.pipeline.shape_search import search_shape
+from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import KINDS
 from tests.helpers import tiny
@@ -145,11 +146,29 @@ def test_a_budget_goes_through_a_whole_run(place, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("were chosen, at") >= 1
     assert said.count("trying ") == 2
-    assert said.count("student’s layers keep") == 2  # of each seed, and of none that is only tried
+    assert said.count("student’s layers keep") == 2  # of each seed, not of trials and random weights
     report = " ".join((place.out / "report" / "report.md").read_text().split())
     assert "were chosen, at" in report
     assert "Importance lost over cost of" in report
     assert (place.out / "report" / "shapes.png").stat().st_size > 0
+
+
+def test_a_baseline_of_random_weights_has_the_shape_alone(place, monkeypatch):
+    """Prevents a baseline that is the student itself, since its shape was found by importance."""
+    built, build = {}, StudentRun.build
+
+    def noted(run, teacher, score=None):
+        student, report = build(run, teacher, score)
+        built[run.folder.name] = (student, report)
+        return student, report
+
+    monkeypatch.setattr(StudentRun, "build", noted)
+    assert searched(place, "parameters: 0.5, tries: 1, steps: 1", "evaluation.baselines=[random_init]", *TERMS) == 0
+    (own, copied), (other, drawn) = built.values()
+    assert copied.layers
+    assert drawn.layers is None
+    assert not drawn.copied
+    assert shape_of(other.config) == shape_of(own.config)
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,14 @@ class Cut:
         whole: the same model, uncut.
         layers: those that the student copies.
         kept: the numbers of what is kept, for all of the teacher's layers.
+        depth: the student's; None where `layers` tell it.
     """
 
     model: PreTrainedModel
     whole: PreTrainedModel
     layers: LayerChoice
     kept: Kept
+    depth: int | None = None
 
     def facts(self, section: PruningSection) -> dict[str, Any]:
         """Return what of the block `pruning` of `results.json` is known before training."""
@@ -128,8 +130,9 @@ def cut_from(
     if pruning is None:
         return None
     layers: LayerChoice = section.layers
-    if shape is not None or layers == "important":
-        depth = shape.layers if shape else section.num_layers or max(config.num_hidden_layers // 2, 1)
+    depth = shape.layers if shape else section.num_layers
+    if layers == "important" or (shape is not None and layers != "random"):
+        depth = depth or max(config.num_hidden_layers // 2, 1)
         _check_depth(depth, config)
         layers = top(importance.layers, depth) if importance else list(range(depth))
     sizes = shape or Shape(0, *_sizes(pruning, config))
@@ -137,12 +140,12 @@ def cut_from(
         config.num_attention_heads,
         feed_forward_width(config) or 0,
     ) and not section.budget:
-        return Cut(whole, whole, layers, everything(whole))
+        return Cut(whole, whole, layers, everything(whole), depth)
     axes = parameter_axes(whole)
     if importance is None:
         check_axes(whole, axes)
     kept = _kept(whole, axes, importance, sizes)
-    return Cut(cut_model(whole, axes, kept), whole, layers, kept)
+    return Cut(cut_model(whole, axes, kept), whole, layers, kept, depth)
 
 
 def _kept(whole: PreTrainedModel, axes: Axes, importance: Importance | None, sizes: Shape) -> Kept:

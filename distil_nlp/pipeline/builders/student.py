@@ -81,7 +81,7 @@ def student_from(
     student, report = build_student(
         cut.model if cut else teacher,
         cut.layers if cut else section.layers,
-        num_layers=section.num_layers,
+        num_layers=cut.depth if cut else section.num_layers,
         architecture=section.architecture,
         config_changes=section.config,
         fresh=section.fresh,
