@@ -13,7 +13,7 @@ from distil_nlp.hub.card_facts import CardFacts, inline_code, model_link
 from distil_nlp.hub.card_method import method, training_data
 from distil_nlp.hub.citations import bibtex
 from distil_nlp.hub.sources import hub_id
-from distil_nlp.recipe import concise, dump_yaml
+from distil_nlp.recipe import concise, dump_yaml, read_yaml
 from distil_nlp.redaction import last_component, redact_paths
 from distil_nlp.reporting.formatting import decimal, percent, plural
 from distil_nlp.reporting.joint import exits_table
@@ -204,14 +204,28 @@ def _accuracy_margin(facts: CardFacts) -> dict[str, str]:
 
 def _reproduction(facts: CardFacts) -> dict[str, Any]:
     """Return the recipe as a person would write it, and what a reader must put in its place."""
-    settings = redact_paths(concise(facts.get("recipe") or {}))
+    several = _recipe_of_several(facts)
+    settings = redact_paths(several or concise(facts.get("recipe") or {}))
     recipe = {name: section for name, section in settings.items() if name not in ("hub", "run")}
     commit = facts.get("environment.commit")
     models = filter(None, (facts.get(f"recipe.{key}.name") for key in ("teacher", "student")))
     sources = [*models, *all_paths(facts.get("recipe.data.path") or [])]
     sources += all_paths(facts.get("recipe.evaluation.probe.path") or [])
+    for entry in several.get("data", []):
+        name = (entry.get("teacher") or {}).get("name")
+        sources += [one for one in (name, *all_paths(entry.get("path") or [])) if one and one not in sources]
     return {
         "recipe": dump_yaml(recipe) if recipe else "",
+        "is_part": bool(facts.get("recipe.multitask.tasks")) and not several,
         "commit": inline_code(commit) if commit else "",
         "local_sources": [inline_code(last_component(name)) for name in sources if not hub_id(name)],
     }
+
+
+def _recipe_of_several(facts: CardFacts) -> dict[str, Any]:
+    """Return the recipe of all tasks that were distilled at once, which is in the folder above; {} without one."""
+    file = facts.folder.parent / "recipe.yaml"
+    if not facts.get("recipe.multitask.tasks") or not file.is_file():
+        return {}
+    recipe = read_yaml(file)
+    return recipe if isinstance(recipe.get("data"), list) else {}

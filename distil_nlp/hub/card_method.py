@@ -41,7 +41,7 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "schemes": [escape_markdown(sentence) for sentence in _scheme_sentences(facts)],
         "pairings": _pairings(facts),
         "teacher_layers": start.get("teacher_layers"),
-        "is_from_assistant": facts.get("recipe.teacher.start") == "assistant",
+        "origin": _origin(facts),
         "pruning": [escape_markdown(sentence) for sentence in pruning_sentences(facts)],
         "without_place": _names(start.get("dropped") or []),
         "checkpoint": model_link(checkpoint) if checkpoint else "",
@@ -55,6 +55,14 @@ def method(facts: CardFacts) -> dict[str, Any]:
         "balance": "" if balance in (None, "fixed") else escape_markdown(balance.replace("_", " ")),
         "finetuning": _fields(redact_paths(facts.get("recipe.teacher.finetune") or {})),
     }
+
+
+def _origin(facts: CardFacts) -> str:
+    """Return which model the student's layers are from; empty for its own teacher."""
+    first, *_ = facts.get("recipe.multitask.tasks") or [None]
+    if first != facts.get("recipe.multitask.task"):
+        return f"the teacher of {escape_markdown(first)}"
+    return "the last assistant" if facts.get("recipe.teacher.start") == "assistant" else ""
 
 
 def _scheme_sentences(facts: CardFacts) -> list[str]:

@@ -104,7 +104,7 @@ def test_a_teacher_that_guesses_stops_the_run(name, capsys):
 def test_a_language_model_is_warned_of_alone(capsys):
     """Prevents a stop where there are no classes: a model of other text may be behind the token frequencies of this."""
     check([[9.0, 1, 10]] * 4, [0] * 4, 0.3, task="mlm", mapping=None).run(accepts_weak=False)
-    assert re.search("warning: teacher: .*token frequencies.*got 0.100", capsys.readouterr().out)
+    assert re.search("warning: teacher: .*unigram model.*got 0.100", capsys.readouterr().out)
 
 
 def test_the_setting_of_another_order_can_be_typed(capsys):

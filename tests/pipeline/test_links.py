@@ -134,7 +134,10 @@ def test_a_student_made_of_its_assistant(place, monkeypatch):
     teacher = weights(place.folder / "teacher")
     (plain,) = (folder for folder in starts if "plain" in str(folder))
     assert starts[plain][name].equal(teacher[name.replace("layer.0", "layer.3")])
-    assert "the last assistant’s layers 2 (" in (place.out / "student" / "README.md").read_text()
+    assert (
+        "started as layers 2 (counted from 0) of the last assistant."
+        in (place.out / "student" / "README.md").read_text()
+    )
     # the first assistant is the same run, whatever its student is made of
     assert links_of(place, given[0], given[2])[0].folder == link.folder
 

@@ -125,7 +125,10 @@ def test_each_task_has_an_ordinary_folder(tasks, capsys):
         assert "Trained together with" in one["schemes"]["used"][0]["sentence"]
         page = (tasks.out / name / "report" / "report.html").read_text()
         assert "Trained together with" in page
-        assert (tasks.out / name / "student" / "README.md").is_file()
+        card = (tasks.out / name / "student" / "README.md").read_text()
+        whole = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
+        assert [entry["task_name"] for entry in whole["data"]] == [*KINDS]  # the run can be repeated from any card
+        assert ("of the teacher of topics." in card) == (name != "topics")
     table = json.loads((tasks.out / "tasks.json").read_text())
     assert [(one["name"], one["steps"]) for one in table] == list(steps.items())
     assert "grades/report/report.html" in (tasks.out / "report" / "report.html").read_text()

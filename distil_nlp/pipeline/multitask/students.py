@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from distil_nlp.models import StudentReport
 from distil_nlp.models.shared_encoder import share_encoder
 from distil_nlp.pipeline.pipeline import Pipeline
 from distil_nlp.pipeline.plan import StudentPlan
@@ -22,16 +23,18 @@ class TaskStudentRun(StudentRun):
     """A student whose encoder is shared with those of other tasks; it is trained with them.
 
     Attributes:
-        start: gives the student of the first task as it starts; None for that itself.
+        start: gives the student of the first task as it starts, and the report of its tensors; None for that itself.
     """
 
-    start: Callable[[], PreTrainedModel] | None = None
+    start: Callable[[], tuple[PreTrainedModel, StudentReport]] | None = None
 
     def build(self, teacher: PreTrainedModel, score: Any = None) -> tuple[PreTrainedModel, Any]:
         """Return the student as it starts: the head of its own teacher, and the encoder of the first task's student."""
         student, report = super().build(teacher, score)
         if self.start is not None:
-            share_encoder([self.start(), student], [_name_of(self.recipe, first=True), _name_of(self.recipe)])
+            first, of_first = self.start()
+            share_encoder([first, student], [_name_of(self.recipe, first=True), _name_of(self.recipe)])
+            report.layers = of_first.layers
         return student, report
 
     @property
@@ -55,12 +58,12 @@ class TaskPipeline(Pipeline):
 
     Attributes:
         steps: name of a student, its seed → its steps in the training of all tasks, and those of this task among them.
-        start: student → the first task's student as it starts; None for the first task.
+        start: student → the first task's student as it starts, and the report of its tensors; None for the first task.
         scores: scores that need no student, once the teacher is scored.
     """
 
     steps: Callable[[StudentPlan], int] = lambda student: 0
-    start: Callable[[StudentPlan], PreTrainedModel] | None = None
+    start: Callable[[StudentPlan], tuple[PreTrainedModel, StudentReport]] | None = None
     scores: RunScores | None = field(default=None, init=False)
 
     def first_scores(self) -> RunScores:

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
 
 from distil_nlp.data.fingerprint import hash_json
+from distil_nlp.models import StudentReport
 from distil_nlp.models.shared_encoder import share_encoder
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.multitask.steps import TaskSteps
@@ -112,14 +113,14 @@ class Together:
         own = self._first_plan(plan)
         return self.steps.by_task(own, self.args_of(own))[name]
 
-    def start_of(self, plan: StudentPlan) -> PreTrainedModel:
-        """Return the student of the first task as it starts.
+    def start_of(self, plan: StudentPlan) -> tuple[PreTrainedModel, StudentReport]:
+        """Return the student of the first task as it starts, and the report of its tensors.
 
         Args:
             plan: of the student of any task.
         """
         own = self._first_plan(plan)
-        return self.first.joint_run(own).build(self.first.loaded_teacher)[0]
+        return self.first.joint_run(own).build(self.first.loaded_teacher)
 
     def _title(self, plan: StudentPlan) -> str:
         which = "the students" if len(self.first.plan.students) == 1 else f"the students ({plan})"
