@@ -6,7 +6,6 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -104,6 +103,8 @@ def finished(tmp_path_factory):
 @pytest.mark.integration
 def test_students_of_unlike_heads_share_an_encoder_and_load_plainly(finished):
     """Prevents an encoder that drifted apart, a head that is lost, and a folder that plain transformers cannot read."""
+    from sentence_transformers import SentenceTransformer  # seconds
+
     folders = {name: str(finished.out / name / "student") for name in TASKS}
     words = pipeline("token-classification", folders["entities"], aggregation_strategy="first")
     assert words.model.config.id2label == dict(enumerate(NAMES))
