@@ -40,6 +40,7 @@ from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_w
 from distil_nlp.tasks import TaskKind
 from distil_nlp.utils.files import atomic_file, write_atomically
 from distil_nlp.utils.logging import get_logger, is_main_process
+from distil_nlp.utils.processes import from_main_process
 
 logger = get_logger(__name__)
 
@@ -80,26 +81,33 @@ class StudentPruner:
         """Return the shape for a budget: from disk, or searched for and kept there.
 
         Raises:
-            UserError: on several processes, which would not find the same times.
+            UserError: if it is to be searched for where FSDP or DeepSpeed divide the student.
         """
         learnt = [getattr(self.run.recipe, name).model_dump(mode="json") for name in ("objective", "balance")]
         key = hash_json([self._key(whole, 0), budget.model_dump(), learnt])  # one shape for all seeds and baselines
         file = self._file("shape", key, "json")
-        if not file.is_file():
-            if PartialState().num_processes > 1:
-                raise UserError(
-                    "student.budget",
-                    f"one process, or the shape that one has found in {file.parent}",
-                    f"{PartialState().num_processes} processes",
-                    why="each would find other times",
-                    fix="start it on one process until the student is trained, then go on with all",
-                )
+        known = from_main_process(lambda: file.read_text() if file.is_file() else None)
+        if known is None:
+            self._require_whole_students(file.parent)
             found = search_shape(budget, whole, importance, self._trial(teacher, whole, importance))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(found, indent=2) + "\n")
-        self.search = json.loads(file.read_text())
+            known = json.dumps(found, indent=2) + "\n"
+            if is_main_process():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, known)
+        self.search = json.loads(known)
         logger.info(search_sentence(self.search))
         return Shape(*(self.search["chosen"][key] for key in ("layers", "heads", "units")))
+
+    def _require_whole_students(self, folder: Path) -> None:
+        """Raise UserError where FSDP or DeepSpeed divide the student."""
+        if self.run.args.fsdp or self.run.args.deepspeed_plugin is not None:
+            raise UserError(
+                "student.budget",
+                f"one process or DDP, or the shape that these have found in {folder}",
+                "FSDP or DeepSpeed",
+                why="students of several shapes are tried one after the other",
+                fix="start it without until the shape is found, then go on",
+            )
 
     def _trial(self, teacher: PreTrainedModel, whole: PreTrainedModel, importance: Importance) -> Trial:
         """Return what trains a shape for some steps, and measures how far it is from the teacher then."""
@@ -117,7 +125,7 @@ class StudentPruner:
                 args = few_steps(run.args, folder, steps, run.args.per_device_train_batch_size)
                 short = replace(run, args=args, objective=copy.deepcopy(run.objective), probe=None)
                 short.trainer(student, teacher).train()
-            return self._distance(student, wanted, held)
+            return from_main_process(lambda: self._distance(student, wanted, held))
 
         return try_shape
 

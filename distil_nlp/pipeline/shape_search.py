@@ -5,6 +5,8 @@
 3. The best few that fit when they are measured themselves are cut, repaired and trained for some steps; the better half
    goes on with twice the steps, and so on (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943), by the
    distance of outputs to the teacher's on training rows that were drawn apart. No evaluation row and no label is read.
+
+Of several processes the main one measures, and all take its figures; they train together.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.utils.logging import get_logger, is_main_process
+from distil_nlp.utils.processes import from_main_process
 
 logger = get_logger(__name__)
 
@@ -124,6 +127,19 @@ _Costs = tuple[dict[Shape, float], float, Callable[[PreTrainedModel], float]]
 
 
 def _costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
+    """Return costs as the main process finds them."""
+    measures: list[Callable[[PreTrainedModel], float]] = []
+
+    def found() -> tuple[dict[Shape, float], float]:
+        of_shapes, of_teacher, measure = _own_costs(budget, whole)
+        measures.append(measure)
+        return of_shapes, of_teacher
+
+    return *from_main_process(found), lambda model: from_main_process(lambda: measures[0](model))
+
+
+def _own_costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
+    """Return costs as this process finds them."""
     name, _ = budget.limit
     shapes = all_shapes(shape_of(whole.config))
     if name.startswith("latency"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.processes import from_main_process
 
 logger = get_logger(__name__)
 
@@ -46,8 +46,7 @@ class DownstreamProbe(TrainerCallback):
 
     def _score(self, state: TrainerState) -> None:
         """Log the score in every process, as each keeps the whole log."""
-        found = [self._measured() if state.is_world_process_zero else None]
-        (score,) = broadcast_object_list(found)
+        score = from_main_process(self._measured)
         if score is not None:
             logger.info(f"probe at step {state.global_step}: accuracy {score:.3f}{self.beside}")
             self.trainer.log({PROBE_ACCURACY: score})

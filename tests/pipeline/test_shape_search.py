@@ -15,6 +15,7 @@ from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import KINDS
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
+from tests.helpers.processes import forked_pair
 from tests.helpers.runs import Place
 
 pytestmark = pytest.mark.integration
@@ -169,6 +170,25 @@ def test_a_baseline_of_random_weights_has_the_shape_alone(place, monkeypatch):
     assert drawn.layers is None
     assert not drawn.copied
     assert shape_of(other.config) == shape_of(own.config)
+
+
+def test_two_processes_find_the_shape_of_one(place):
+    """Prevents processes that measure, or choose, for themselves, and trials of other batches."""
+
+    def found(name, size, run):
+        budget = (
+            "student.budget={parameters: 0.5, tries: 2, steps: 2}",
+            f"student.pruning={{rows: 8, folder: {name}}}",
+        )
+        run(*budget, *TERMS, f"training.per_device_train_batch_size={size}", "run.overwrite=true")
+        return place.results["student"]["initialisation"]["pruning"]["search"]
+
+    one = found(place.folder / "one", 4, place.run)
+    two = found(place.folder / "two", 2, lambda *given: forked_pair("scripts/distill.py", *place.command(*given)))
+    for mine, theirs in zip(one["candidates"], two["candidates"], strict=True):
+        assert mine.pop("distances") == pytest.approx(theirs.pop("distances"), rel=1e-3)
+        assert mine == theirs
+    assert {**one["chosen"], "distances": []} == {**two["chosen"], "distances": []}
 
 
 @pytest.mark.parametrize(
