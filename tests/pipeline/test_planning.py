@@ -15,6 +15,7 @@ from distil_nlp.pipeline.planning.advice import advice_of
 from distil_nlp.pipeline.planning.basis import Basis
 from distil_nlp.pipeline.planning.batches import plan_batches
 from distil_nlp.pipeline.planning.curve import CostCurve
+from distil_nlp.pipeline.planning.cutting import trial_steps
 from distil_nlp.pipeline.planning.lines import stage_table
 from distil_nlp.pipeline.planning.memory import TrainingMemory, activations_of
 from distil_nlp.pipeline.planning.plan_recipe import plan_recipe
@@ -115,6 +116,21 @@ def test_seeds_and_baselines_are_counted(place):
     }
     assert stage(costs, "scoring students").times == 7
     assert costs.steps == 2 * (12 + 3 * 3)
+
+
+def test_a_student_that_is_cut_takes_what_comes_before(place):
+    """Prevents a plan without the search for a shape, or one that does not say of which shape it is."""
+    cut = planned(place, *SHORT, "student.pruning={feed_forward: 0.5, rows: 8}", "evaluation.seeds=2", basis=Basis())
+    names = [one.name for one in cut.stages if one.kind == "cutting"]
+    assert names == ["importance of the teacher's parts", "repairing the student"]
+    assert stage(cut, names[1]).times == 2
+    assert min(stage(cut, name).seconds for name in names) > 0
+    searched = ("student.num_layers=null", "student.budget={parameters: 0.5, tries: 4, steps: 10}")
+    budget = planned(place, *SHORT, *searched, basis=Basis())
+    assert stage(budget, "trying shapes").times == 6
+    assert trial_steps(4, 10) == (4 * 10 + 2 * 20, 6)
+    assert "searched for" in budget.advice[0]
+    assert not [one for one in planned(place, *SHORT).stages if one.kind == "cutting"]
 
 
 def test_a_cache_takes_the_teacher_out_of_the_steps(place):

@@ -24,7 +24,7 @@ from distil_nlp.models.pruning.axes import Axes, parameter_axes, sites
 from distil_nlp.models.pruning.importance import Batch
 from distil_nlp.models.trial import undisturbed
 
-_TOKENS = 20_000
+MOST_TOKENS = 20_000
 """Tokens that are fitted to: several for each weight of an output."""
 _RIDGE = 1e-2
 """λ, as a fraction of the mean squared norm of what the projection reads."""
@@ -90,7 +90,7 @@ def repair(
         run: runs a model on a batch.
         progress: shows how many of the projections are fitted.
     """
-    batches = list(_until(batches, _TOKENS))
+    batches = list(_until(batches, MOST_TOKENS))
     places = _projections(student, parameter_axes(student))
     targets = [_projections(teacher, parameter_axes(teacher))[layer] for layer in layers]
     theirs = [place for block in targets for place in block.values()]

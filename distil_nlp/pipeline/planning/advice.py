@@ -31,7 +31,15 @@ def advice_of(costs: RunCosts, recipe: Recipe, basis: Basis) -> list[str]:
         *_checkpoints(costs, total),
     ]
     ordered = [text for _, text in sorted(found, key=lambda one: -one[0])]
-    return [*_fitting(costs, basis), *ordered, *_precision(recipe, basis)]
+    return [*_shape(recipe), *_fitting(costs, basis), *ordered, *_precision(recipe, basis)]
+
+
+def _shape(recipe: Recipe) -> Iterator[str]:
+    if recipe.student.budget is not None:
+        yield (
+            "the student's shape is searched for: the figures are those of half the teacher's layers, without what measuring "
+            "the cost of layers takes"
+        )
 
 
 def _stages(costs: RunCosts, total: float) -> Iterator[tuple[float, str]]:

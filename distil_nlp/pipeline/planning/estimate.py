@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from distil_nlp.pipeline.links import Link
 from distil_nlp.pipeline.plan import DISTILLED, EQUAL_COMPUTE, PLAIN
 from distil_nlp.pipeline.planning.advice import advice_of
 from distil_nlp.pipeline.planning.basis import Basis
+from distil_nlp.pipeline.planning.cutting import cutting_stages
 from distil_nlp.pipeline.planning.forward_probe import ForwardRate, probe_forward, probe_teachers, row_tokens
 from distil_nlp.pipeline.planning.memory import TrainingMemory
 from distil_nlp.pipeline.planning.prepared import PreparedRun
@@ -78,6 +79,7 @@ class _Estimate:
         students = list(planned_students(self.prepared, self.basis.processes))
         caches = [one for one in students if one.has_cache]
         trained = {one.student: self._training(one) for one in students}
+        yield from self._cutting(trained[DISTILLED])
         if caches:
             yield self._cache(caches[0])
         yield from trained.values()
@@ -191,6 +193,12 @@ class _Estimate:
             yield replace(stage, kind="link", is_done=is_done, seconds=0.0 if is_done else stage.seconds)
         if own.memory and (self.memory is None or own.memory[0].total > self.memory[0].total):
             self.memory = own.memory
+
+    def _cutting(self, trained: PlannedStage) -> Iterator[PlannedStage]:
+        """Yield what a student takes that is cut from its teacher, before its first step."""
+        left = (trained.steps or 1) * self.prepared.plan.args.gradient_accumulation_steps * trained.times
+        rates = (partial(self._seconds, self._teacher), partial(self._seconds, self._student))
+        yield from cutting_stages(self.prepared, *rates, trained.parts.get("steps", 0.0) / left, self.title)
 
     # Forwards ------------------------------------------------------------------------------------------------
 

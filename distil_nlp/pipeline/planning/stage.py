@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from distil_nlp.pipeline.planning.memory import TrainingMemory
 
-StageKind = Literal["start", "teacher", "cache", "link", "student", "baseline", "scoring", "measuring", "report"]
+StageKind = Literal[
+    "start", "teacher", "cache", "link", "cutting", "student", "baseline", "scoring", "measuring", "report"
+]
 
 
 @dataclass(frozen=True)
