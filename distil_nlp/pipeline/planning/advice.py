@@ -37,8 +37,8 @@ def advice_of(costs: RunCosts, recipe: Recipe, basis: Basis) -> list[str]:
 def _shape(recipe: Recipe) -> Iterator[str]:
     if recipe.student.budget is not None:
         yield (
-            "the student's shape is searched for: the figures are those of half the teacher's layers, without measuring what "
-            "layers cost"
+            "the student's shape is searched for: the figures are those of half the teacher's layers, "
+            "without measuring what layers cost"
         )
 
 
