@@ -90,7 +90,7 @@ def _members_table(run: RunResults, key: str, word: str) -> Table | None:
         for number, member in enumerate(found["members"], 1)
     ]
     rows += [(name, decimal(get_nested(found, name, metric)), "", "", "") for name in ("mean", "ensemble")]
-    head = ["", headline_name(run), "on rows to choose by", "layers", "from teacher layers"]
+    head = ["", headline_name(run), "on rows to choose by", "layers", "from layers"]
     note = "Ensemble: the mean of their probabilities. Which one is kept was not chosen by these scores."
     return make_table(f"{key.capitalize()} that trained together", head, rows, note)
 
