@@ -97,9 +97,7 @@ TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 def test_a_tokenizer_finds_each_of_its_own_tokens(first, second, tokenizer, is_pair):
     """Prevents bytes of a character, spaces and special tokens that have each other's partners."""
     texts = (first, second) if is_pair else (first,)
-    assume(
-        tokenizer is not UNIGRAM or "İ" not in "".join(texts)
-    )  # by its offsets, ▁ and what follows are one character
+    assume(tokenizer is not UNIGRAM or "İ" not in "".join(texts))  # whose offsets two tokens have
     assert partners(tokenizer, tokenizer, *texts) == [
         (token, [token]) for token in tokenizer(*([text] for text in texts)).tokens(0)
     ]
