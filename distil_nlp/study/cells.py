@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.study.plan import LABELS_ONLY_METHOD, SHARE_KEY, StudyPlan
+from distil_nlp.study.plan import LABELS_ONLY_METHOD, SHARE_KEY, WITHOUT_TEACHER, StudyPlan
 from distil_nlp.utils.names import path_name
 
 EQUAL_STEPS = " (equal steps)"
@@ -133,9 +133,31 @@ def is_lost(plan: StudyPlan, method: str, key: str) -> bool:
 def run_overrides(plan: StudyPlan, cell: Cell, run_folder: Path, overrides: Sequence[str]) -> list[str]:
     """Return `section.key=value` of one run: those for all runs, its own, and its task, seeds and folder.
 
-    On dashboards (trackio; W&B by the runner) all runs of a study are in a project of its name, unless another is set.
+    Later ones win: those for all runs, the method's, the cell's. On dashboards (trackio; W&B by the runner) all runs
+    of a study are in a project of its name, unless another is set.
     """
     place, project = (json.dumps(str(one), ensure_ascii=False) for one in (run_folder, run_folder.parents[1].name))
     shown = [f"training.project={project}", f"training.run_name={json.dumps(f'{cell.task}-{run_folder.name}')}"]
     own = [f"data.task={cell.task}", f"evaluation.seeds={plan.seeds}", f"training.output_dir={place}"]
-    return [*shown, *overrides, *cell.overrides, *own]
+    return [*shown, *overrides_of(plan, cell.method, overrides), *cell.overrides, *own]
+
+
+def overrides_of(plan: StudyPlan, method: str, overrides: Sequence[str]) -> list[str]:
+    """Return `section.key=value` of all runs as one method takes them: what makes the method is not overridden.
+
+    `training.num_train_epochs=1` leaves a method that is there for its eight epochs at eight, `teacher.cache={}` gives
+    none to a method with `teacher.cache: null`, and a term that a method leaves out is not brought back.
+    """
+    kept = [one for one in overrides if not is_lost(plan, method, _key_of(one))]
+    changes = plan.methods.get(method, WITHOUT_TEACHER)
+    own = [key for key in changes if "." in key and any(_overlap(key, _key_of(one)) for one in kept)]
+    return [*kept, *(f"{key}={json.dumps(changes[key], ensure_ascii=False)}" for key in own)]
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two dotted keys are the same, or one is a section that holds the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -23,7 +23,7 @@ SHARE_KEY = "data.share"
 """The key of a learning curve."""
 _PLAIN, _ONLY = "plain", "distilled"
 """The method that others are compared with, if it is there and no other is named; the method of a study without any."""
-_WITHOUT_TEACHER: dict[str, Any] = {
+WITHOUT_TEACHER: dict[str, Any] = {
     "data.augmentation.mixup": None, "student.replacing": None, "student.augment": None, "student.exits": None,
     "student.peers": None, "student.branches": None, "teacher.self": None,
 }  # fmt: skip
@@ -141,7 +141,7 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
     weak = {"run.accept_weak_teacher": True} if plan.axes else {}
     changes = plan.methods.get(method)
     if changes is None:
-        tree["objective"], changes = {"hard_label": {}}, _WITHOUT_TEACHER
+        tree["objective"], changes = {"hard_label": {}}, WITHOUT_TEACHER
     else:
         base = tree.get("objective") if plan.always is None else plan.always
         terms = {name: options for name, options in changes.items() if "." not in name}

@@ -18,7 +18,7 @@ from distil_nlp.pipeline.plan import RunPlan, student_seeds
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.reporting.formatting import decimal, plural
 from distil_nlp.results import get_nested
-from distil_nlp.study.cells import Cell, is_lost, run_overrides
+from distil_nlp.study.cells import Cell, is_lost, overrides_of, run_overrides
 from distil_nlp.study.plan import StudyPlan
 from distil_nlp.study.processes import StudyJob, log_file, run_jobs
 from distil_nlp.study.search import SEARCHES, MethodSearch, best_trial, read_searches
@@ -86,7 +86,9 @@ class Trials:
         ]
         if not names:
             return None
-        recipe = load_recipe(self.files[method], [*self.overrides, f"data.task={task}"])
+        recipe = load_recipe(
+            self.files[method], [*overrides_of(self.plan, method, self.overrides), f"data.task={task}"]
+        )
         metric = settings.metric or _metric_of(recipe)
         identity = hashlib.sha256(f"{task}/{method}".encode()).digest()
         return MethodSearch(

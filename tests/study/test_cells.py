@@ -6,7 +6,7 @@ import yaml
 from distil_nlp.cli import study
 from distil_nlp.errors import UserError
 from distil_nlp.study.axes import axis_of
-from distil_nlp.study.cells import baseline_of, cells_of
+from distil_nlp.study.cells import baseline_of, cells_of, overrides_of
 from distil_nlp.study.plan import LABELS_ONLY_METHOD, read_plan, recipe_of
 from distil_nlp.study.runner import plan_cells
 from tests.helpers import ROOT
@@ -63,6 +63,36 @@ def test_a_method_without_the_term_does_not_get_it_from_the_grid(tmp_path):
     methods = {"kd": {}, "labels": {"soft_target_kl": None}}
     plan = read_plan(written(tmp_path, methods=methods, sweep={T: [1, 2]}, baseline="labels"))
     assert [cell.name for cell in cells_of(plan) if cell.method == "labels"] == ["labels"]
+
+
+def test_settings_of_all_runs_leave_a_method_what_makes_it(tmp_path):
+    """Prevents eight epochs that are one, a cache for who takes none, and a dropped term that is back."""
+    methods = {
+        "kd": {},
+        "long": {"training.num_train_epochs": 8},
+        "alone": {"soft_target_kl": None, "teacher.self": {"kind": "ema"}, "teacher.cache": None},
+        "labels": {"soft_target_kl": None},
+    }
+    path = written(tmp_path, methods=methods, baseline="kd")
+    given = ["teacher.cache={}", "training.num_train_epochs=1", f"{T}=4", "objective.hard_label.weight=0.5"]
+    recipes = {one.cell.method: one.recipe for one in plan_cells(read_plan(path), path, tmp_path / "study", given)}
+    assert {name: recipe.training["num_train_epochs"] for name, recipe in recipes.items()} == {
+        "kd": 1, "long": 8, "alone": 1, "labels": 1,
+    }  # fmt: skip
+    assert {name for name, recipe in recipes.items() if recipe.teacher.cache is None} == {"alone"}
+    assert {name for name, recipe in recipes.items() if recipe.objective.soft_target_kl} == {"kd", "long"}
+    assert recipes["kd"].objective.soft_target_kl.temperature == 4
+    assert all(recipe.objective.hard_label.weight == 0.5 for recipe in recipes.values())
+
+
+def test_settings_of_all_runs_give_labels_only_no_teacher(tmp_path):
+    """Prevents a baseline without a teacher that is taught, because the temperature of all runs was set."""
+    plan = read_plan(written(tmp_path, sweep={RATE: [1e-5, 1e-4]}))
+    given = [f"{T}=4", "teacher={cache: {}}", "student={ema: 0.9, exits: {after: [1]}}", "training.seed=3"]
+    kept = overrides_of(plan, LABELS_ONLY_METHOD, given)
+    assert kept[:3] == given[1:]
+    assert {"student.exits=null", "teacher.self=null"} <= {*kept} and "student.ema=null" not in kept
+    assert overrides_of(plan, "distilled", given) == given
 
 
 def test_a_run_of_a_study_is_quick_and_has_its_methods_keys(tmp_path):
