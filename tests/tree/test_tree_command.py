@@ -16,9 +16,10 @@ from distil_nlp.tree.pooled_states import keep_pooled_states
 from distil_nlp.tree.schema import TreeLine, TreeResults
 from distil_nlp.tree.targets import label_targets, teacher_targets
 from distil_nlp.tree.training import TreeSettings
-from tests.helpers import ROOT, tiny
+from tests.helpers import ROOT, byte_pairs, tiny
 from tests.helpers.messages import one_line
 from tests.helpers.runs import Place
+from tests.helpers.two_tokenizers import NAMES, TwoTokenizers
 from tests.tree.conftest import QUICK
 
 
@@ -135,6 +136,19 @@ def test_pairs_and_rows_without_a_label(tmp_path, capsys):
     tree = json.loads((tmp_path / "out" / "tree.json").read_text())
     words = tree["nodes"][0]["words"]
     assert {word["word"][-4:] for word in words["left"] + words["right"]} == {" (1)", " (2)"}
+
+
+def test_a_teacher_reads_its_own_tokens(tmp_path):
+    """Prevents a tree taught by a teacher that was asked with the ids of another tokenizer."""
+    found = TwoTokenizers(tmp_path).prepare()
+    out = tmp_path / "out"
+    assert main(["tree", *found.command(), "--input", "embedding", *QUICK, "--output", str(out)]) == 0
+    teacher, tokenizer = byte_pairs.classifier(4, **NAMES).eval(), byte_pairs.tokenizer()
+    with np.load(out / "teacher.npz") as kept, torch.no_grad():
+        for text, logits in zip(found.texts, kept["predictions/train"], strict=True):
+            expected = teacher(**tokenizer(text, return_tensors="pt")).logits[0]
+            assert logits == pytest.approx(expected.numpy(), abs=1e-5)
+        assert kept["states/train"].shape == (len(found.texts), teacher.config.hidden_size)
 
 
 def test_targets_mix_teacher_and_labels():
