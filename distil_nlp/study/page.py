@@ -19,7 +19,7 @@ from distil_nlp.study.axes import Axis
 from distil_nlp.study.choice import choice_sentences, worth_sentences
 from distil_nlp.study.pictures import axis_pictures, compute_pictures
 from distil_nlp.study.statistics import interquartile_mean
-from distil_nlp.study.table import method_costs, method_table, reference_scores, row_label
+from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores, row_label
 
 StudyRow = Mapping[str, Any]
 
@@ -78,10 +78,22 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
     spent = compute_pictures(task, rows)
+    sizes = method_students(rows)
+    students = [ReportSection(f"{task}: students", (), [_table("Students", sizes, _of_sizes(rows))])] if sizes else []
     return [
         ReportSection(task, [sentence, *choice_sentences(rows), *worth_sentences(rows, axes)], [quality], pictures),
+        *students,
         ReportSection(f"{task}: cost", (), [cost], spent),
     ]
+
+
+def _of_sizes(rows: Sequence[StudyRow]) -> str:
+    """Return the note of the table of students."""
+    settings = {row["student"]["setting"] for row in rows} - {None}
+    timed = [f"ms: median latency, {settings.pop()}."] if settings else []
+    sizes = "Parameters of all, and of the transformer’s layers alone; megabytes of the weights."
+    before = "Scores before any training: cut, as it was cut from the teacher; start, as its training begins."
+    return " ".join([sizes, *timed, before])
 
 
 def _whose(rows: Sequence[StudyRow]) -> str:

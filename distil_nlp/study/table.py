@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from distil_nlp.pipeline.kept_outputs import OUTPUTS
-from distil_nlp.reporting.formatting import decimal, duration, large, percent
+from distil_nlp.reporting.formatting import decimal, duration, large, milliseconds, percent
+from distil_nlp.reporting.latency import Setting, headline_setting, latency_in
 from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain
 from distil_nlp.reporting.verdicts import stop_verdict
-from distil_nlp.results import RunResults, has_results, read_runs
+from distil_nlp.results import RunResults, get_nested, has_results, read_runs
 from distil_nlp.study.cells import EQUAL_STEPS, baseline_of, cells_of, short_names
 from distil_nlp.study.comparison import gain_over
 from distil_nlp.study.plan import SHARE_KEY, StudyPlan
@@ -20,7 +21,8 @@ from distil_nlp.study.statistics import holm
 
 _QUALITY = ["median", "seeds", "accuracy", "gain", "won", "p, Holm", "retention", "agreement"]
 _COST = ["s/step", "× plain", "MiB", "time", "tokens forward", "tokens backward", "operations", "operations ÷ plain"]
-"""Columns of the two tables after the method's name; `gain` and `plain` stand for what the baseline is called."""
+_STUDENT = ["layers", "parameters", "in its layers", "MB", "ms", "cut", "start"]
+"""Columns of the tables after the method's name; `gain` and `plain` stand for what the baseline is called."""
 
 _SPENT = ("seconds", "tokens_forward", "tokens_backward", "flops")
 """What a student took, in results and rows: all stages of its training schemes together."""
@@ -65,6 +67,7 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
     done = [cell for cell in cells_of(plan) if has_results(cell.folder(folder))]
     folders = [cell.folder(folder) for cell in done]
     runs = dict(zip(folders, read_runs(folders) if done else [], strict=True))
+    setting = headline_setting(*runs.values())
     for cell in done:
         run = runs[cell.folder(folder)]
         baseline = runs.get(baseline_of(plan, cell).folder(folder))
@@ -89,7 +92,20 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
             "times_plain": seconds / _seconds(baseline) if baseline else None,
             "flops_ratio": _ratio(spent.get("flops"), spent_on(baseline).get("flops") if baseline else None),
             "peak_mib": _memory(cell.folder(folder) / MEMORY_FILE),
+            "student": _student(run, setting),
         }  # fmt: skip
+
+
+def _student(run: RunResults, setting: Setting | None) -> dict[str, Any]:
+    """Return how large a run's student is, how fast in a setting, and its scores before it was trained."""
+    start = headline_score(run, "copied_only")
+    return {
+        "layers": len(run.get("student.initialisation.teacher_layers") or ()) or None,
+        **{key: run.get(f"student.{key}") for key in ("parameters", "encoder_parameters", "size_mb")},
+        "latency_ms": latency_in(run, setting, "student"), "setting": setting and str(setting),
+        "cut": get_nested(run.get("student.initialisation.pruning"), "cut", run.metric),
+        "start": start and start.median,
+    }  # fmt: skip
 
 
 def _gain(run: RunResults, baseline: RunResults | None) -> dict[str, Any] | None:
@@ -165,6 +181,13 @@ def method_costs(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return _table(rows, _COST, _cost)
 
 
+def method_students(rows: Sequence[Mapping[str, Any]]) -> list[list[str]] | None:
+    """Return a table of the methods' students, its head first; None where all are of one size."""
+    if len({tuple(row["student"].get(key) for key in ("layers", "parameters", "size_mb")) for row in rows}) == 1:
+        return None
+    return _table(rows, _STUDENT, _size)
+
+
 def _table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cells: Callable[[Mapping[str, Any]], list[str]]
 ) -> list[list[str]]:
@@ -209,4 +232,17 @@ def _cost(row: Mapping[str, Any]) -> list[str]:
         large(row["tokens_backward"]),
         large(row["flops"], "FLOP"),
         f"{row['flops_ratio']:.2f}" if row["flops_ratio"] else "",
+    ]
+
+
+def _size(row: Mapping[str, Any]) -> list[str]:
+    student = row["student"]
+    return [
+        str(student["layers"] or ""),
+        large(student["parameters"]),
+        large(student["encoder_parameters"]),
+        f"{student['size_mb']:.1f}" if student["size_mb"] else "",
+        milliseconds(student["latency_ms"]),
+        decimal(student["cut"]),
+        decimal(student["start"]),
     ]

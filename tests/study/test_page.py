@@ -18,7 +18,13 @@ def row(method, median, gain=None, stop=None):
             "seeds": 2, "compared_with": "plain", "gain": interval, "teacher": 0.7, "agreement": 0.8, "steps": 16,
             "beside": {"teacher": 0.7}, "seconds_per_step": 0.5, "times_plain": 1.0, "peak_mib": 900,
             "seconds": 8.0, "tokens_forward": 2e6, "tokens_backward": 1e6, "flops": None, "flops_ratio": None,
-            "accuracy": None, "stop": stop, "point": {}}  # fmt: skip
+            "accuracy": None, "stop": stop, "point": {}, "student": size()}  # fmt: skip
+
+
+def size(**changes):
+    """A student in a method's row."""
+    return {"layers": 3, "parameters": 17.4e6, "encoder_parameters": 5.3e6, "size_mb": 69.6, "latency_ms": None,
+            "setting": None, "cut": None, "start": 0.4} | changes  # fmt: skip
 
 
 def test_the_page_opens_with_the_best_method(tmp_path):
@@ -32,6 +38,19 @@ def test_the_page_opens_with_the_best_method(tmp_path):
     assert [head.count("|") - 1 for head in heads] == [8, 7]
     two = (write_study_page("mine", {"rte": rows, "mrpc": rows[1:]}, tmp_path).parent / "report.md").read_text()
     assert "**rte: better is 10.0 points ahead of plain (+9.0 to +11.0). mrpc: No method is ahead of plain" in two
+
+
+def test_students_of_unlike_sizes_are_told_beside_each_other(tmp_path):
+    """Prevents a score whose student is twice as large, or was no better before its training, without a word of it."""
+    timed = {"setting": "batch 1, real lengths, 1 thread"}
+    small = size(layers=6, parameters=10e6, size_mb=40.0, latency_ms=5.31, cut=0.31, start=0.45, **timed)
+    rows = [row("cut", 0.6, 0.1) | {"student": small}, row("plain", 0.5) | {"student": size(latency_ms=14.8, **timed)}]
+    text = (write_study_page("mine", {"rte": rows}, tmp_path).parent / "report.md").read_text()
+    assert "| cut | 6 | 10.0 M | 5.3 M | 40.0 | 5.31 | 0.310 | 0.450 |" in text.replace("\u00a0", " ")
+    assert "| plain | 3 | 17.4 M | 5.3 M | 69.6 | 14.8 | – | 0.400 |" in text.replace("\u00a0", " ")
+    assert "ms: median latency, batch 1, real lengths, 1 thread." in text
+    alike = (write_study_page("mine", {"rte": [row("plain", 0.5)] * 2}, tmp_path).parent / "report.md").read_text()
+    assert "Students" not in alike
 
 
 T, RATE = "objective.soft_target_kl.temperature", "training.learning_rate"
