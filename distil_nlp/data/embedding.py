@@ -17,11 +17,12 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.column_checks import check_columns
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.labels import is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.sequence_regression import LABELS
-from distil_nlp.data.sequences import check_columns, scored_split_names, with_held_out
+from distil_nlp.data.sequences import scored_split_names, with_held_out
 from distil_nlp.data.shares import keep_share
 from distil_nlp.data.splits import Split, limit_rows, row_numbers, split_off
 from distil_nlp.data.tokenization import tokenise

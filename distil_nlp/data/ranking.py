@@ -19,13 +19,13 @@ from datasets import Dataset, DatasetDict, List, Value
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import PreTrainedTokenizerBase
 
+from distil_nlp.data.column_checks import check_columns
 from distil_nlp.data.labels import LabelReader, Labels, is_missing
 from distil_nlp.data.overlap import training_rows_among
 from distil_nlp.data.row_sets import FILLER
 from distil_nlp.data.sequences import (
     SELECTION_ROWS,
     TaskCollator,
-    check_columns,
     labelled_rows,
     load_task,
     scored_split_names,

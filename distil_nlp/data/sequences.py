@@ -1,40 +1,33 @@
-"""Tokenisation of labelled texts or pairs of texts, for every kind of label."""
+"""Labelled texts or pairs of texts, for every kind of label: splits → tokenised rows and their collator."""
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, Features, List, Value
-from datasets.fingerprint import Hasher
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedTokenizerBase
 
 from distil_nlp.data.answers import AnswerColumns, AnswerTask
-from distil_nlp.data.encodings import OWN, batch_of, columns_of, encoding_name, further_encodings
+from distil_nlp.data.column_checks import check_columns, check_label_values
+from distil_nlp.data.encodings import batch_of, further_encodings
 from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
-from distil_nlp.data.labels import LabelReader, Labels, is_missing
+from distil_nlp.data.labels import LabelReader, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
 from distil_nlp.data.shares import keep_share
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
-from distil_nlp.data.token_alignment import STARTS, STOPS, Spans, overlaps
-from distil_nlp.data.tokenization import word_ids
+from distil_nlp.data.tokenised_rows import RowTokenizers, check_padding, tokenised_rows
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
-from distil_nlp.errors import UserError, listed, quoted, shown
+from distil_nlp.errors import UserError, listed
 from distil_nlp.tasks import CUSTOM_TASKS, GLUE, Head, Task, TaskKind, task_kind
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-_LENGTH, _CUT, _ALIGNED = "length", "cut", "aligned"
-"""Columns: tokens of a row, in each encoding; see `splits.COUNTS` for the others."""
 SELECTION_ROWS = "rows to choose a checkpoint by"
 """Name of the rows that are split off the training rows, which no split of a dataset has."""
 
@@ -102,9 +95,9 @@ def load_task(
     Raises:
         UserError: for missing splits or columns, an empty split, or invalid labels or answers.
     """
-    tokenizers = _Tokenizers(tokenizer, encodings or {})
+    tokenizers = RowTokenizers(tokenizer, encodings or {})
     for one in (tokenizer, *tokenizers.further.values()):
-        _check_padding(one)
+        check_padding(one)
     names = scored_split_names(splits, task, train_split, evaluation_splits)
     chosen = {name: splits[name] for name in (train_split, *names)}
     uses_validation = bool(selection_share) and "validation" in splits and "validation" not in chosen
@@ -118,7 +111,7 @@ def load_task(
     limited = {name: limit_rows(rows, limits.get(name), seed) for name, rows in chosen.items()}
     limited[train_split] = _share_of(limited[train_split], share, reader, task, seed)
     for name, rows in limited.items():
-        _check_labels(rows, task, reader, classes, name, complete=name != train_split)
+        check_label_values(rows, task, reader, classes, name, complete=name != train_split)
     selection_split = "validation" if uses_validation else None
     if selection_share and not uses_validation:
         selection_split = SELECTION_ROWS
@@ -128,7 +121,7 @@ def load_task(
     price, outputs = 0.0, AnswerTask(task.kind, *classes, reader)
     for name, rows in limited.items():
         with_words = words and name == train_split
-        tokenised[name] = _tokenise(rows, tokenizers, task, reader, classes, max_length, num_proc, with_words)
+        tokenised[name] = tokenised_rows(rows, tokenizers, task, reader, classes, max_length, num_proc, with_words)
         if answers is not None:
             is_needed = name in (train_split, SELECTION_ROWS)
             tokenised[name] = answers.with_answers(tokenised[name], rows, name, outputs, needed=is_needed)
@@ -282,7 +275,7 @@ def unlabelled_rows(
     """
     check_columns(rows, task, split, needs_labels=False)
     texts, reader = rows.select_columns(list(task.text_columns)), label_reader(task.kind)
-    return _tokenise(texts, _Tokenizers(tokenizer), task, reader, (None, 0), max_length, None)
+    return tokenised_rows(texts, RowTokenizers(tokenizer), task, reader, (None, 0), max_length, None)
 
 
 def scored_split_names(splits: Any, task: Task, train: str, named: list[str] | None) -> list[str]:
@@ -305,223 +298,6 @@ def scored_split_names(splits: Any, task: Task, train: str, named: list[str] | N
             else "add one: data.path=[rows.csv,rows-test.csv], or a folder of the two",
         )
     return own if task.name in GLUE else own[:1]
-
-
-def check_columns(rows: Dataset, task: Task, split: str, needs_labels: bool) -> None:
-    """Raise UserError if text columns are missing or blank, or labels are missing in a split that is scored."""
-    missing = [name for name in task.text_columns if name not in rows.column_names]
-    if missing:
-        raise UserError(
-            "data.text_columns",
-            f"columns {listed(task.text_columns)}",
-            f"{listed(rows.column_names)} in {shown(split)}",
-            why=f"{listed(missing)} cannot be read",
-            fix="name the dataset's text columns",
-        )
-    if len(rows) == 0:
-        raise UserError(
-            "data",
-            f"rows in {split}",
-            "none",
-            why="there is nothing to learn from or to score",
-        )
-    blank = sum(map(_is_blank, zip(*(rows[name] for name in task.text_columns), strict=True)))
-    if 0 < blank < len(rows):
-        logger.warning(f"{blank:,} of {len(rows):,} texts of {split} are blank")
-    if blank == len(rows):
-        raise UserError(
-            "data.text_columns",
-            f"text in {listed(task.text_columns)} of {shown(split)}",
-            "blank rows only",
-            why="there is nothing to learn from or to score",
-            fix="name the column of text",
-        )
-    if needs_labels and task.label_column not in rows.column_names:
-        raise UserError(
-            "data.label_column",
-            f"a column {quoted(task.label_column)} in {shown(split)}",
-            listed(rows.column_names),
-            why="scores need labels",
-            fix="name the label column",
-        )
-
-
-def _is_blank(texts: Sequence[Any]) -> bool:
-    return not any(text and not str(text).isspace() for text in texts)
-
-
-def _check_labels(
-    rows: Dataset, task: Task, reader: LabelReader, classes: tuple[Labels, int], split: str, complete: bool
-) -> None:
-    """Raise UserError for invalid labels, or missing ones in a split that is scored (`complete`)."""
-    if task.label_column not in rows.column_names:
-        return
-    values = [value for value in rows[task.label_column] if not is_missing(value)]
-    if complete and len(values) < len(rows):
-        raise UserError(
-            "data",
-            f"every row of {split} labelled",
-            f"{len(rows) - len(values)} of {len(rows)} without a label",
-            why="scores need labels",
-            fix="name another split with data.evaluation_splits",
-        )
-    invalid = reader.invalid(values, *classes)
-    if invalid:
-        examples = ", ".join(map(quoted, invalid[:3]))
-        raise UserError(
-            f"data.{task.label_column}",
-            reader.expected(*classes),
-            f"{examples} in {split} ({len(invalid)} rows)",
-            why="they cannot be learnt",
-            fix=_label_remedy(values, invalid, classes[0], split, complete),
-        )
-
-
-def _label_remedy(
-    values: Sequence[Any], invalid: Sequence[Any], labels: tuple[str, ...] | None, split: str, complete: bool
-) -> str:
-    """Return what to do with invalid labels: hidden ones, spellings, classes that training does not have, others."""
-    if complete and all(str(value) == "-1" for value in values):
-        return f"labels of {split} are hidden: name another split with data.evaluation_splits, such as [validation]"
-    if any(str(value) == "-1" for value in invalid):
-        return "write −100 or null for an unlabelled row, and number classes from 0 on"
-    known = {name.strip().casefold() for name in labels or ()}
-    if known and any(str(value).strip().casefold() in known for value in invalid):
-        return "spell them as in the training split"
-    if known and complete:
-        return "leave those rows out, or add training rows of their classes"
-    return "fix those rows; −100 or null marks an unlabelled one"
-
-
-@dataclass(frozen=True)
-class _Tokenizers:
-    """The tokenizers of all encodings.
-
-    Attributes:
-        own: the student's.
-        further: those of further encodings, by the encodings' names.
-    """
-
-    own: PreTrainedTokenizerBase
-    further: Mapping[str, PreTrainedTokenizerBase] = field(default_factory=dict)
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns of all encodings."""
-        further = {f"{encoding}{_LENGTH}" for encoding in self.further}
-        inputs = (columns_of(one.model_input_names, encoding) for encoding, one in self.further.items())
-        return sorted({*self.own.model_input_names, _LENGTH}.union(further, *inputs))
-
-
-def _check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            None,
-            "a tokenizer with a padding token",
-            f"{type(tokenizer).__name__} without one ({shown(tokenizer.name_or_path)})",
-            why="rows of unlike length cannot share a batch",
-            fix="set pad_token in its tokenizer_config.json",
-        )
-
-
-def _tokenise(
-    rows: Dataset,
-    tokenizers: _Tokenizers,
-    task: Task,
-    reader: LabelReader,
-    classes: tuple[Labels, int],
-    max_length: int,
-    num_proc: int | None,
-    words: bool = False,
-) -> Dataset:
-    """Return tokenised rows; `classes` are the names of the classes and the number of outputs."""
-    features = {name: Value("int32") if name.endswith(_LENGTH) else List(Value("int32")) for name in tokenizers.columns}
-    features |= reader.features(classes[1])
-    features |= {"word_ids": List(Value("int32"))} if words else {}
-    arguments = dict(
-        tokenizers=tokenizers,
-        columns=(task.text_columns, task.label_column),  # a task's kind has another hash in each process
-        reader=reader,
-        classes=classes,
-        max_length=max_length,
-        words=words,
-    )
-    if tokenizers.further:
-        numbers = List(Value("int32"))
-        features |= {_CUT: Value("bool"), _ALIGNED: Value("int32"), STARTS: numbers, STOPS: numbers}
-        features |= reader.further_features(tokenizers.further)
-    return rows.map(
-        _encode,
-        batched=True,
-        remove_columns=rows.column_names,
-        num_proc=num_proc if len(rows) > 5000 else None,
-        features=Features(features),
-        fn_kwargs=arguments,
-        new_fingerprint=_fingerprint(rows, features, arguments),
-        desc="tokenising",
-    )
-
-
-def _fingerprint(rows: Dataset, features: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """Return the fingerprint of tokenised rows, which is the same in each process, so that `datasets` reuses them."""
-    tokenizers: _Tokenizers = arguments["tokenizers"]
-    states = {name: _state(one) for name, one in {OWN: tokenizers.own, **tokenizers.further}.items()}
-    return Hasher.hash([rows._fingerprint, features, {**arguments, "tokenizers": states}, _made_by()])
-
-
-def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return all that a tokenizer's output depends on, quick to hash where it is a fast one."""
-    if not tokenizer.is_fast:
-        return tokenizer
-    settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, str | int | bool)}
-    sides = (tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names)
-    of_a_call = {"truncation": None, "padding": None}  # what the call before has set, which the next one sets anew
-    model = {**json.loads(tokenizer.backend_tokenizer.to_str()), **of_a_call}
-    return [type(tokenizer).__name__, json.dumps(model, sort_keys=True), settings, sides]
-
-
-@functools.cache
-def _made_by() -> list[str]:
-    """Return the sources of this package and the versions that tokenise: `datasets` keeps rows by their fingerprint."""
-    sources = [file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))]
-    return [*sources, *(version(name) for name in ("tokenizers", "transformers"))]
-
-
-def _encode(
-    batch: dict[str, list],
-    tokenizers: _Tokenizers,
-    columns: tuple[Sequence[str], str],
-    reader: LabelReader,
-    classes: Any,
-    max_length: int,
-    words: bool,
-) -> dict[str, Any]:
-    text_columns, label_column = columns
-    texts = {column: [text if text is not None else "" for text in batch[column]] for column in text_columns}
-    encoded: dict[str, Any] = {}
-    if tokenizers.further:
-        texts, encoded[_CUT] = reader.cut_alike(texts, [tokenizers.own, *tokenizers.further.values()], max_length)
-    read: dict[str, BatchEncoding] = {}
-    for encoding, tokenizer in {OWN: tokenizers.own, **tokenizers.further}.items():
-        tokens = read[encoding] = reader.tokenise(tokenizer, texts, max_length)
-        encoded |= {f"{encoding}{name}": tokens[name] for name in tokenizer.model_input_names}
-        encoded[f"{encoding}{_LENGTH}"] = [len(ids) for ids in tokens["input_ids"]]
-    values = batch.get(label_column, [None] * len(batch[text_columns[0]]))
-    encoded |= reader.columns(values, classes, read[OWN])
-    if words:
-        encoded["word_ids"] = [word_ids(read[OWN], i, length) for i, length in enumerate(encoded[_LENGTH])]
-    if tokenizers.further:
-        encoded |= reader.further_columns(values, classes, read)
-        encoded |= _partner_columns(read[OWN], read[encoding_name(0)], list(texts.values()))
-    return encoded
-
-
-def _partner_columns(own: BatchEncoding, other: BatchEncoding, texts: Sequence[Any]) -> dict[str, Any]:
-    """Return the partners of each token of the student's, and how many tokens of a row have any."""
-    rows = range(len(own["input_ids"]))
-    found = [overlaps(*(Spans.of(encoded, i, texts) for encoded in (own, other))) for i in rows]
-    aligned = [int((stops > 0).sum()) for _, stops in found]
-    return {STARTS: [starts for starts, _ in found], STOPS: [stops for _, stops in found], _ALIGNED: aligned}
 
 
 @dataclass
