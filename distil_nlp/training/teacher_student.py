@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
 from distil_nlp.kernels.attention import AttentionKernel, using
+from distil_nlp.kernels.fallback import Kernels, kernel_for
+from distil_nlp.kernels.residual_norm import FusedResidualNorms, ResidualNormKernel
 from distil_nlp.kernels.vocabulary import VocabularyKernel
 from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.objective import OutputTerm
@@ -76,9 +79,22 @@ class TeacherStudent:
         self.remove_hooks = weakref.finalize(self, _take_off, student, self._projections, self._hooks, source)
         self.remove_hooks.atexit = False
 
-    def use_kernels(self, vocabulary: VocabularyKernel | None, attention: AttentionKernel | None) -> None:
-        """Let kernels compute the losses that they know."""
-        self.vocabulary_kernel, self.attention_kernel = vocabulary, attention
+    def use_kernels(self, kernels: Kernels, device: torch.device, is_compiled: bool) -> None:
+        """Let kernels compute the losses that they know, and the residual norms of both models.
+
+        Args:
+            kernels: whose.
+            device: that the models run on.
+            is_compiled: whether their blocks are, so that the compiler fuses what is in them.
+
+        Raises:
+            UserError: if Triton is asked for, and is not there.
+        """
+        self.vocabulary_kernel = kernel_for(VocabularyKernel, kernels, device)
+        self.attention_kernel = kernel_for(AttentionKernel, kernels, device)
+        norms = kernel_for(ResidualNormKernel, kernels, device)
+        if norms is not None and not is_compiled and not self._differentiates:
+            self.add_hooks(FusedResidualNorms([self.student, *self.source.models], norms))
 
     def carried(self, name: str) -> Any:
         """Return a module that the student carries in training; None without one of that name."""

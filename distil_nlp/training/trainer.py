@@ -20,9 +20,7 @@ from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
 from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.errors import UserError
-from distil_nlp.kernels.attention import AttentionKernel
-from distil_nlp.kernels.fallback import Kernels, kernel_for
-from distil_nlp.kernels.vocabulary import VocabularyKernel
+from distil_nlp.kernels.fallback import Kernels
 from distil_nlp.models import label_outputs
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.objective import ROWS_PER_PROCESS, ModelShape
@@ -110,8 +108,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         extensions: what is done besides: an average of the student's weights (`EMA`), the teacher's layers in place of
             the student's by chance (`Replacing`), a wider net around it (`NetAug`), zeros among its weights
             (`Sparsity`), int8 in training (`QuantizationAware`), or one's own `Extension`.
-        kernels: what computes the losses on a vocabulary and `attention_kl`: `torch`; `triton`, kernels of our own on a
-            GPU; or `auto`, Triton where it is there.
+        kernels: what computes the losses on a vocabulary, `attention_kl`, and the residual sums and layer norms of both
+            models: `torch`; `triton`, kernels of our own on a GPU; or `auto`, Triton where it is there.
         **kwargs: `Trainer`'s own.
 
     Attributes:
@@ -206,9 +204,7 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
-        self.teacher_student.use_kernels(
-            kernel_for(VocabularyKernel, kernels, args.device), kernel_for(AttentionKernel, kernels, args.device)
-        )
+        self.teacher_student.use_kernels(kernels, args.device, is_compiled=args.torch_compile)
         balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every

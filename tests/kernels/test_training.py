@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distil_nlp.kernels import attention
+from distil_nlp.kernels import attention, residual_norm
 from distil_nlp.kernels.attention import AttentionKernel
 from distil_nlp.kernels.vocabulary import VocabularyKernel
 from distil_nlp.losses.attention_maps import AttentionKL
@@ -24,6 +24,12 @@ TERMS = {
     "none with a kernel": lambda: [ReverseKL(1.0), SoftTargetKL(1.0, by_confidence=True)],
     "soft targets alone": lambda: [SoftTargetKL(1.0, rows="all")],
 }
+
+
+@pytest.fixture(autouse=True)
+def without_fused_norms(monkeypatch):
+    """Leave the norms of both models to torch, which takes them minutes less than the interpreter."""
+    monkeypatch.setattr(residual_norm, "is_residual_norm", lambda module: False)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ class RunSection(Section):
         report: write `report.html` and its plots at the end; `distil-nlp make-report` writes them later.
         outputs_folder: keep the outputs of models that are not trained here (the teacher, the untrained copy) on the
             evaluation rows in this folder, so that further runs need not ask again; null for none.
-        kernels: what computes the losses on a vocabulary and `attention_kl`: `torch`; `triton`, kernels of our own on a
-            GPU; or `auto`, Triton where it is there.
+        kernels: what computes the losses on a vocabulary, `attention_kl`, and the residual sums and layer norms of both
+            models: `torch`; `triton`, kernels of our own on a GPU; or `auto`, Triton where it is there.
     """
 
     overwrite: bool = False
