@@ -108,7 +108,8 @@ def is_residual_norm(module: nn.Module) -> bool:
     dropout, norm = getattr(module, "dropout", None), getattr(module, "LayerNorm", None)
     if type(dropout) is not nn.Dropout or type(norm) is not nn.LayerNorm or not hasattr(module, "dense"):
         return False
-    return norm.weight is not None and norm.bias is not None and _has_berts_forward(type(module))
+    kind: Any = type(module)
+    return norm.weight is not None and norm.bias is not None and _has_berts_forward(kind)
 
 
 @cache
