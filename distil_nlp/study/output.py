@@ -32,7 +32,7 @@ def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
     markdown, terminal = [], []
     for task, of_task in by_task.items():
         tables, first = [method_table(of_task), method_students(of_task), method_costs(of_task)], of_task[0]
-        heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(first)}"
+        heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(of_task)}"
         markdown.append("\n\n".join([heading, *(markdown_table(table) for table in tables if table)]) + "\n")
         terminal.append(f"{heading}\n" + "\n\n".join(terminal_table(table) for table in tables if table))
     write_atomically(folder / "study.md", "\n".join(markdown))

@@ -74,7 +74,7 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
     )
     quality = _table("Methods", method_table(rows), reading)
     cost = _table(f"{task}: cost", method_costs(rows), units)
-    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(first)}{_whose(rows)}."
+    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(rows)}."
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
     spent = compute_pictures(task, rows)
@@ -94,11 +94,6 @@ def _of_sizes(rows: Sequence[StudyRow]) -> str:
     sizes = "Parameters of all, and of the transformer’s layers alone; megabytes of the weights."
     before = "Scores before any training: cut, as it was cut from the teacher; start, as its training begins."
     return " ".join([sizes, *timed, before])
-
-
-def _whose(rows: Sequence[StudyRow]) -> str:
-    """Return which row the scores beside are of, where the teacher is not the same in all."""
-    return f" ({row_label(rows[0])})" if len({row["teacher"] for row in rows}) > 1 else ""
 
 
 def _steps(rows: Sequence[StudyRow]) -> str:

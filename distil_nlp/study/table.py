@@ -151,10 +151,16 @@ def _terms(run: RunResults) -> Mapping[str, Any]:
     return {name: term for name, term in (run.get("recipe.objective") or {}).items() if term}
 
 
-def reference_scores(row: Mapping[str, Any]) -> str:
-    """Return the scores of teacher and baselines, beside which the methods are read."""
+def reference_scores(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the scores of teacher and baselines, beside which the methods of a task are read, and whose they are.
+
+    They are those of the method that others are compared with, if it is finished. Another teacher, or a student that
+    starts elsewhere, has others.
+    """
+    row = next((one for one in rows if one["method"] == one["compared_with"]), rows[0])
+    whose = f" ({row_label(row)})" if any(one["beside"] != row["beside"] for one in rows) else ""
     labels = {key: label for label, key in _KEYS.items()}
-    return ", ".join(f"{labels.get(key, key)} {decimal(score)}" for key, score in row["beside"].items())
+    return ", ".join(f"{labels.get(key, key)} {decimal(score)}" for key, score in row["beside"].items()) + whose
 
 
 def row_label(row: Mapping[str, Any]) -> str:

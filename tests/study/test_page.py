@@ -6,7 +6,7 @@ from distil_nlp.results import RunResults
 from distil_nlp.study.axes import axis_of
 from distil_nlp.study.choice import choice_sentences
 from distil_nlp.study.page import write_study_page
-from distil_nlp.study.table import method_table, spent_on
+from distil_nlp.study.table import method_table, reference_scores, spent_on
 
 
 def row(method, median, gain=None, stop=None):
@@ -38,6 +38,15 @@ def test_the_page_opens_with_the_best_method(tmp_path):
     assert [head.count("|") - 1 for head in heads] == [8, 7]
     two = (write_study_page("mine", {"rte": rows, "mrpc": rows[1:]}, tmp_path).parent / "report.md").read_text()
     assert "**rte: better is 10.0 points ahead of plain (+9.0 to +11.0). mrpc: No method is ahead of plain" in two
+
+
+def test_the_scores_beside_are_those_of_the_baseline(tmp_path):
+    """Prevents the start of a student that begins elsewhere, as the best one may, from standing for all."""
+    best = row("chained", 0.6, 0.1) | {"beside": {"teacher": 0.7, "untrained copy": 0.41}}
+    rows = [best, row("plain", 0.5) | {"beside": {"teacher": 0.7, "untrained copy": 0.33}}]
+    text = (write_study_page("mine", {"rte": rows}, tmp_path).parent / "report.md").read_text()
+    assert "teacher 0.700, initialised student 0.330 (plain)." in text
+    assert reference_scores(rows[:1]) == "teacher 0.700, initialised student 0.410"
 
 
 def test_students_of_unlike_sizes_are_told_beside_each_other(tmp_path):
