@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,21 @@ def write_study_page(
     subject = f"study · {what} · {', '.join(by_task)} · {plural(seeds, 'seed')} each"
     said = {task: _verdict(rows) for task, rows in by_task.items()}
     lead = " ".join(f"{task}: {text}" if len(said) > 1 else text for task, text in said.items())
-    of_no_use = [
-        Verdict("stop", f"{row_label(row)} on {task}: {row['stop']}")
-        for task, rows in by_task.items()
-        for row in rows
-        if row["stop"]
-    ]
+    of_no_use = [verdict for task, rows in by_task.items() for verdict in _of_no_use(task, rows)]
     return write_page(Page(name, subject, lead, _remarks(by_task), sections, verdicts=of_no_use), folder)
+
+
+def _of_no_use(task: str, rows: Sequence[StudyRow]) -> list[Verdict]:
+    """Return what is said of rows that are of no use; once where several are for one reason, as tables have scores."""
+    reasons: dict[str, list[StudyRow]] = {}
+    for row in filter(itemgetter("stop"), rows):
+        reasons.setdefault(row["stop"].partition(":")[0].rstrip("."), []).append(row)
+    return [
+        Verdict("stop", f"{row_label(some[0])} on {task}: {some[0]['stop']}")
+        if len(some) == 1
+        else Verdict("stop", f"{', '.join(map(row_label, some))} on {task}, each: {reason}.")
+        for reason, some in reasons.items()
+    ]
 
 
 def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list[ReportSection]:

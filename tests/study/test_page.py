@@ -40,6 +40,13 @@ def test_the_page_opens_with_the_best_method(tmp_path):
     assert "**rte: better is 10.0 points ahead of plain (+9.0 to +11.0). mrpc: No method is ahead of plain" in two
 
 
+def test_one_reason_is_told_once(tmp_path):
+    """Prevents a page whose first screen is one sentence ten times."""
+    rows = [row(name, score, 0.1, f"Do not use this student: {score}.") for name, score in (("a", 0.6), ("b", 0.5))]
+    text = (write_study_page("mine", {"rte": rows}, tmp_path).parent / "report.md").read_text()
+    assert "- stop: a, b on rte, each: Do not use this student." in text
+
+
 def test_the_scores_beside_are_those_of_the_baseline(tmp_path):
     """Prevents the start of a student that begins elsewhere, as the best one may, from standing for all."""
     best = row("chained", 0.6, 0.1) | {"beside": {"teacher": 0.7, "untrained copy": 0.41}}
