@@ -65,7 +65,6 @@ def validate_plan(plan: RunPlan) -> None:
     validate_cache_support(plan.objective, recipe.teacher.cache)
     validate_augmentation(plan.objective, dict(recipe.data.augmentation), recipe.teacher.cache)
     validate_tokens(plan)
-    _check_blocks(plan)
     if recipe.export.onnx:
         require_export_packages()
     _check_hub(recipe)
@@ -231,18 +230,6 @@ def _check_masking(plan: RunPlan) -> None:
             "0",
             why="no token is masked, so that there is nothing for them to learn from",
             fix="set rows=all (or a fraction) for terms that have it, leave the others out, or mask tokens",
-        )
-
-
-def _check_blocks(plan: RunPlan) -> None:
-    """Raise UserError where blocks of text, which are of one length, are to be grouped by length."""
-    if plan.task.kind.predicts_words and plan.args.train_sampling_strategy == "group_by_length":
-        raise UserError(
-            "training.train_sampling_strategy",
-            "random or sequential, for text",
-            "group_by_length",
-            why="text is packed into blocks of one length",
-            fix="leave it out",
         )
 
 

@@ -580,10 +580,6 @@ MISTAKES = {
     ),
     "student twice described": (["student.name=TEACHER", "student.layers=first"], r"student.name: .*got layers too"),
     "masking of a task": (["data.masking.probability=0.3"], r"got data.masking too / they would have no effect"),
-    "blocks by length": (
-        ["data.task=mlm", "data.text_columns=null", "training.train_sampling_strategy=group_by_length"],
-        r"train_sampling_strategy: expected random or sequential, for text / got group_by_length",
-    ),
     "rows of a task": (["objective.soft_target_kl.rows=all"], r"got objective.soft_target_kl.rows too"),
     "two columns of text": (["data.task=mlm", "data.text_columns=[a, b]"], r"got a second of data.text_columns"),
     "columns of GLUE": (["data.task=sst2", "data.label_column=gold"], r"got data.text_columns, data.label_column too"),
