@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from distil_nlp.reporting.formatting import decimal
 from distil_nlp.results import RunResults, get_nested
 from distil_nlp.tasks import TaskKind
 
@@ -36,6 +37,16 @@ def has_taught_itself(run: RunResults) -> bool:
 def learned_from_answers(run: RunResults) -> bool:
     """Return whether answers in the data's columns taught the student, and no model did."""
     return run.get("recipe.teacher.columns") is not None
+
+
+def teacher_below_labels_only(run: RunResults) -> str | None:
+    """Return the scores of a teacher, and of the student on labels only where all its seeds are better; else None."""
+    teacher, labels = headline_score(run, "teacher"), headline_score(run, "no_distillation")
+    if has_taught_itself(run) or predicts_other_words(run) or teacher is None or labels is None:
+        return None
+    if labels.span[0] <= teacher.median:
+        return None
+    return f"{headline_name(run)} {decimal(teacher.median)}, where labels only reach {decimal(labels.median)}"
 
 
 def answers_word(run: RunResults) -> str:

@@ -23,6 +23,7 @@ from distil_nlp.reporting.scores import (
     is_within_noise,
     its_teacher,
     majority_name,
+    teacher_below_labels_only,
     teacher_word,
 )
 from distil_nlp.results import RunResults
@@ -144,6 +145,13 @@ def _not_ahead_of_untrained(run: RunResults) -> str | None:
     return f"Training made no difference beyond the noise: the initialised student does as well ({change})."
 
 
+def _teacher_below_labels_only(run: RunResults) -> str | None:
+    scores = teacher_below_labels_only(run)
+    if scores is None or is_above_floor(run, "teacher") is False:
+        return None
+    return f"The {teacher_word(run)} knows less than the student learns without: {scores}."
+
+
 def _behind_labels_only(run: RunResults) -> str | None:
     gain = _gain(run)
     if not gain or gain["high"] >= 0:
@@ -244,6 +252,7 @@ RULES: tuple[tuple[Severity, Callable[[RunResults], str | None]], ...] = (
     ("stop", _teacher_at_floor),
     ("stop", _student_at_floor),
     ("caution", _not_ahead_of_untrained),
+    ("caution", _teacher_below_labels_only),
     ("caution", _behind_labels_only),
     ("caution", _not_ahead_of_labels_only),
     ("caution", _low_retention),

@@ -420,6 +420,12 @@ def untrained(mean, low, high):
     return gain(mean, low, high, over="copied_only")
 
 
+def outdone():
+    """A student on labels only that is better than the teacher, and than the distilled one."""
+    loss = gain(-0.03, -0.05, -0.01)["baselines"]["no_distillation"]["gain"]
+    return changed("baselines.no_distillation", {"metrics": {"f1": 0.9}, "gain": loss})
+
+
 def test_the_verdict_follows_the_interval(tmp_path):
     """Prevents noise that is sold as a gain, and a loss that is hidden."""
     assert told(distillation_gain(run_of(tmp_path))) == (
@@ -492,6 +498,11 @@ def test_small_and_large_numbers():
             "no difference beyond the noise: the initialised student does as well (+1.0 points of F1, 95 % interval",
         ),
         (untrained(-0.03, -0.05, -0.01), "caution", "worse than its initialised copy was (−3.0 points of F1, 95 %"),
+        (
+            outdone(),
+            "caution",
+            "The teacher knows less than the student learns without: F1 0.842, where labels only reach 0.900.",
+        ),
         ({"retention": 0.9}, "caution", "keeps 90.0 % of the teacher’s F1"),
         ({"retention_above_majority": 0.5}, "caution", "50.0 % of what the teacher has above the majority class"),
         (changed("teacher.metrics.f1", 0.82), "caution", "The teacher is hardly better than a guess"),
@@ -570,6 +581,10 @@ def test_advice_follows_the_figures(tmp_path):
         ({"seeds": None}, "Only one seed"),
         (gain(0.01, -0.004, 0.024), "within the noise"),
         (gain(-0.03, -0.05, -0.01), "costs quality"),
+        (
+            outdone(),
+            "less to teach than the labels (F1 0.842, where labels only reach 0.900): fine-tune it longer",
+        ),
         ({"retention": 0.9}, "clearly below its teacher"),
         ({"retention_above_majority": 0.8}, "above the majority class the student keeps 80"),
         (changed("teacher.metrics.f1", 0.815), "hardly better than the majority class"),

@@ -18,6 +18,7 @@ from distil_nlp.reporting.scores import (
     its_teacher,
     learned_from_answers,
     majority_name,
+    teacher_below_labels_only,
     teacher_word,
 )
 from distil_nlp.reporting.sentences import last_layer_cka
@@ -60,8 +61,8 @@ def advice(run: RunResults) -> list[Advice]:
     if stop_verdict(run):
         return [*_advised(run, (_other_classes, _weak_teacher, _untrained)), _compare(run)]
     rules = (
-        _other_classes, _weak_teacher, _untrained, _no_labels_only, _single_seed, _no_gain, _low_retention,
-        _smaller_student, _last_layer, _calibration,
+        _other_classes, _weak_teacher, _outdone_teacher, _untrained, _no_labels_only, _single_seed, _no_gain,
+        _low_retention, _smaller_student, _last_layer, _calibration,
     )  # fmt: skip
     hints = _advised(run, rules)
     last = [_load(run), *([] if run.get("recipe.hub.push") else [_push(run)])]
@@ -125,6 +126,16 @@ def _weak_teacher(run: RunResults) -> _Hint:
         return f"The answers are {much} better than the {majority_name(run)}: look at some, and at their classes.", ""
     text = f"The teacher is {much} better than the {majority_name(run)}: fine-tune it first, or longer."
     return text, _longer(run, "teacher.finetune")
+
+
+def _outdone_teacher(run: RunResults) -> _Hint:
+    scores = teacher_below_labels_only(run)
+    if scores is None:
+        return None
+    text = f"The {teacher_word(run)} has less to teach than the labels ({scores})"
+    if learned_from_answers(run):
+        return f"{text}: take better ones, or weigh them less.", ""
+    return f"{text}: fine-tune it longer, or with a higher learning rate.", _longer(run, "teacher.finetune")
 
 
 def _untrained(run: RunResults) -> _Hint:
