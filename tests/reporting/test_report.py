@@ -595,6 +595,11 @@ def test_advice_follows_the_figures(tmp_path):
         assert expected not in said(good), expected
 
 
+def test_a_student_of_a_teacher_that_knows_little_is_not_to_be_smaller(tmp_path):
+    """Prevents praise of a student for keeping what is less than the labels teach."""
+    assert "fewer may do" not in said(run_of(tmp_path, retention_above_majority=1.2, **outdone()))
+
+
 def test_there_are_three_to_five_pieces_of_advice_and_none_to_push_what_was_pushed(tmp_path):
     """Prevents a page that ends in a lecture, or in nothing."""
     everything = run_of(tmp_path, baselines=None, seeds=None, retention=0.5)

@@ -193,7 +193,7 @@ def _smaller_student(run: RunResults) -> _Hint:
     is_own = run.get("recipe.student.name") or run.get(
         "student.initialisation.start"
     )  # not some of the teacher's layers
-    if retention is None or retention < NEARLY_ALL or depth < 2 or is_own:
+    if retention is None or retention < NEARLY_ALL or depth < 2 or is_own or teacher_below_labels_only(run):
         return None
     text = f"With {plural(depth, 'layer')} the student keeps nearly all: fewer may do."
     return text, "student.layers=every_other", f"student.num_layers={depth - 1}"
