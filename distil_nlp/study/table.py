@@ -97,14 +97,12 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _student(run: RunResults, setting: Setting | None) -> dict[str, Any]:
-    """Return how large a run's student is, how fast in a setting, and its scores before it was trained."""
-    start = headline_score(run, "copied_only")
+    """Return how large a run's student is, how fast in a setting, and its score as it was cut."""
     return {
         "layers": len(run.get("student.initialisation.teacher_layers") or ()) or None,
         **{key: run.get(f"student.{key}") for key in ("parameters", "encoder_parameters", "size_mb")},
         "latency_ms": latency_in(run, setting, "student"), "setting": setting and str(setting),
         "cut": get_nested(run.get("student.initialisation.pruning"), "cut", run.metric),
-        "start": start and start.median,
     }  # fmt: skip
 
 
@@ -250,5 +248,5 @@ def _size(row: Mapping[str, Any]) -> list[str]:
         f"{student['size_mb']:.1f}" if student["size_mb"] else "",
         milliseconds(student["latency_ms"]),
         decimal(student["cut"]),
-        decimal(student["start"]),
+        decimal(row["beside"].get(_KEYS["initialised student"])),
     ]
