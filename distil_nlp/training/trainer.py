@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, SaveStrategy, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import PARTNER, SHARE, Mixup, MixupCollator
@@ -56,12 +53,13 @@ from distil_nlp.training.effective_weights import EffectiveWeights, LinearChange
 from distil_nlp.training.energy import track_country
 from distil_nlp.training.evaluation_loop import ExactEvaluation
 from distil_nlp.training.extension import Extension, RunningExtension, RunningExtensions, TrainingSetup
-from distil_nlp.training.flops import flop_counter
 from distil_nlp.training.further_passes import FurtherPass, FurtherPasses
 from distil_nlp.training.gradient_probe import GradientProbe
 from distil_nlp.training.models import prepare_models, validate_places
-from distil_nlp.training.preemption import EvaluationStopped, PreemptionCallback
+from distil_nlp.training.preemption import PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
+from distil_nlp.training.saving import StudentSaving
+from distil_nlp.training.steps import CountedSteps
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
 from distil_nlp.training.token_counter import TokenCounter
@@ -70,7 +68,7 @@ _CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**29}
 """Memory for one model's logits in fp32 that the losses on a vocabulary hold at a time."""
 
 
-class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Trainer):
+class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, StudentSaving, CountedSteps, Trainer):
     """A `Trainer` that makes a student match a teacher, by the terms of an objective.
 
     ```python
@@ -128,7 +126,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
     """
 
     loss_is_scaled_for_ga = True
-    _is_saving_checkpoint = False
     extensions = RunningExtensions()
     further = FurtherPasses()
     _undecayed: frozenset[str] = frozenset()
@@ -308,75 +305,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         """
         validate_places(None, self.args, self.objective, self.teacher)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the plain model; a checkpoint also has the projections that only training needs."""
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if self._is_saving_checkpoint or is_sharded:
-            super().save_model(output_dir, _internal_call)
-            return
-        with self.teacher_student.without_projections():
-            super().save_model(output_dir, _internal_call)
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint unless the student is broken; one that is would push out good ones (`save_total_limit`)."""
-        self.raise_if_broken()
-        self._is_saving_checkpoint = True
-        try:
-            super()._save_checkpoint(*args, **kwargs)
-            for one in self.extensions if self.args.should_save else ():
-                one.save(self._checkpoint_folder())
-        finally:
-            self._is_saving_checkpoint = False
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Resume the optimiser and, where it changes during training, the teacher."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._changing_teacher is not None:
-            self._changing_teacher.load(checkpoint)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        is_done = self.state.global_step >= self.state.max_steps  # Trainer would take one more step
-        if not is_done and not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-        except EvaluationStopped:
-            self._preemption.save()
-
-    def save_checkpoint(self) -> None:
-        """Save a checkpoint of the step that training is at; its control says whether an evaluation is due."""
-        self.raise_if_not_finite()
-        self._save_checkpoint(self.model, None)
-        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-
-    def evaluate_again(self) -> None:
-        """Do the evaluation of the step that training resumes from, with all that depends on it."""
-        is_best = self._determine_best_metric(self._evaluate(None, None), None)
-        if is_best and self.args.save_strategy != SaveStrategy.NO:
-            self.state.best_model_checkpoint = str(self._checkpoint_folder())
-
-    def _checkpoint_folder(self) -> Path:
-        """Return the folder of the checkpoint of this step."""
-        return Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
-        for one in self.extensions:
-            one.load(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        for one in self.extensions:
-            one.load(Path(str(self.state.best_model_checkpoint)))
-
-    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """Return whether this checkpoint is the best so far; one with fewer zeros than asked for does not count."""
-        if not all(one.is_complete for one in self.extensions):
-            return False
-        return super()._determine_best_metric(*args, **kwargs)
-
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Return the names of the parameters that decay, without those that an extension exempts."""
         names = super().get_decay_parameter_names(model)
@@ -421,54 +349,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Traine
         for batch, counts in zip(batches, sizes, strict=True):
             batch[ROWS_PER_PROCESS] = dict(zip(names, counts, strict=True))
             batch["rows"]["batch"] = torch.arange(int(sum(counts[0]) > 1))
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Take a micro-batch's forward and backward, and those of further passes if this step has any.
-
-        The gradients are added; in several processes they are exchanged with the last.
-        """
-        further = self.further.of_step(self.state.global_step, self.state.max_steps)
-        if not further:
-            return self._step_alone(model, inputs, *args, **kwargs)
-        with self.teacher_student.asking_once():
-            with self.accelerator.no_sync(model):
-                loss = self._step_alone(model, inputs, *args, **kwargs)
-                for one in further[:-1]:
-                    self._step_further(one, model, inputs, *args, **kwargs)
-            self._step_further(further[-1], model, inputs, *args, **kwargs)
-        return loss
-
-    def _step_alone(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Take a micro-batch's forward and backward; the operations of the first one are counted."""
-        return self.counting_flops(inputs, partial(super().training_step, model, inputs, *args, **kwargs))
-
-    def counting_flops(self, inputs: dict[str, Any], step: Callable[[], Tensor]) -> Tensor:
-        """Take a micro-batch's step, and keep its operations per token if it is the first that they can be seen in."""
-        if self.flops_per_token is not None or not self._counts_flops(inputs):
-            return step()
-        with flop_counter() as counter:
-            loss = step()
-        self.flops_per_token = counter.get_total_flops() / inputs["tokens"]
-        return loss
-
-    def _step_further(
-        self, one: FurtherPass, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        """Take a micro-batch's further pass; the operations of each sort's first one are counted."""
-        known, tokens = self.further.flops_per_token, inputs.get("tokens") or 0
-        counter = flop_counter() if one.sort not in known and self._counts_flops(inputs) else None
-        with self.further.taking(one), counter or nullcontext():
-            super().training_step(model, inputs, *args, **kwargs)
-        if counter is not None:
-            known[one.sort] = counter.get_total_flops() / tokens
-        self.further.flops += known.get(one.sort, 0.0) * tokens
-
-    def _counts_flops(self, inputs: dict[str, Any]) -> bool:
-        """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
-        is_seen = not (self.args.torch_compile or self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        is_seen &= not self.objective.request("student").input_gradient  # the counter cannot follow autograd.grad
-        is_probed = self.probe is not None and self.probe.is_due(self.state.global_step)
-        return is_seen and not is_probed and bool(inputs.get("tokens"))
 
     def compute_loss(
         self,
