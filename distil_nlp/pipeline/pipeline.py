@@ -104,15 +104,17 @@ class Pipeline:
         """Train and score the run's own student; return which tensors were copied into it."""
         run = self.student_run(student_plan, scores)
         teacher = self.teacher_of(student_plan, run, scores)
-        scorer = run.scorer
+        predictor = run.predictor
         self.stages.begin(self.stages.student(student_plan))
         origin = self.origin_of(student_plan, teacher)
-        student, report = run.build(origin, lambda cut: metrics_of(self.data.task, scorer.predict(cut, "cut student")))
+        student, report = run.build(
+            origin, lambda cut: metrics_of(self.data.task, predictor.predict(cut, "cut student"))
+        )
         logger.info(str(report))
         builders.check_student(student, self.plan.recipe, self.tokenizer)
         guide = self.guide_of(student_plan, teacher)
         try_models(guide, student, self.plan.objective_of(student_plan), self.plan.recipe)
-        scores.copied = scorer.predict(student, "copy", is_kept=True)
+        scores.copied = predictor.predict(student, "copy", is_kept=True)
         training = None if is_new else run.saved_record()
         if training is None:
             training = run.train(student, guide, before=self.claim)
@@ -129,8 +131,8 @@ class Pipeline:
 
     def train_loss(self, run: StudentRun, teacher: PreTrainedModel) -> dict[str, float] | None:
         """Return both models' loss on training rows, which tells whether the student under-fits; None if unknown."""
-        theirs = run.scorer.read_by().train_loss(teacher, "teacher")
-        own = run.scorer.train_loss(load_model(str(self.plan.folder / STUDENT), self.data.head), "student")
+        theirs = run.predictor.read_by().train_loss(teacher, "teacher")
+        own = run.predictor.train_loss(load_model(str(self.plan.folder / STUDENT), self.data.head), "student")
         return theirs and own and {"rows": own["rows"], "teacher": theirs["loss"], "student": own["loss"]}
 
     def further_student(self, student_plan: StudentPlan, scores: RunScores) -> TrainedStudent:

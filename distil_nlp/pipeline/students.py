@@ -29,10 +29,10 @@ from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.joint.base import JointScheme, Judge
 from distil_nlp.pipeline.joint.exits import EXITS, exit_name, load_exits, saved_exits
 from distil_nlp.pipeline.kept_outputs import OUTPUTS, read_outputs, save_outputs
+from distil_nlp.pipeline.predictor import Predictor
 from distil_nlp.pipeline.pruning import Score, StudentPruner
 from distil_nlp.pipeline.run_folder import STUDENT
 from distil_nlp.pipeline.schemes import extensions_of
-from distil_nlp.pipeline.scorer import Scorer
 from distil_nlp.pipeline.teacher import earlier_teachers
 from distil_nlp.recipe import Recipe
 from distil_nlp.reporting.formatting import plural
@@ -97,9 +97,9 @@ class StudentRun:
     probe: LinearProbe | None = None
 
     @property
-    def scorer(self) -> Scorer:
+    def predictor(self) -> Predictor:
         """What runs models on this student's evaluation rows."""
-        return Scorer(self.recipe, self.args, self.data, self.reference)
+        return Predictor(self.recipe, self.args, self.data, self.reference)
 
     def build(self, teacher: PreTrainedModel, score: Score | None = None) -> tuple[PreTrainedModel, StudentReport]:
         """Return the initialised student and a report of the tensors copied into it, with the student's seed.
@@ -133,7 +133,9 @@ class StudentRun:
         trainer.accelerator.wait_for_everyone()
 
         def finish(model: PreTrainedModel) -> Finished:
-            finished = scheme.finish(model, Judge(self.data.task, self.scorer.predict, self.scorer.predict_selection))
+            finished = scheme.finish(
+                model, Judge(self.data.task, self.predictor.predict, self.predictor.predict_selection)
+            )
             finished.record |= probed
             return finished
 
@@ -273,9 +275,9 @@ class StudentRun:
         Args:
             training: the record of its training.
         """
-        outputs = self.scorer.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
+        outputs = self.predictor.predict(load_model(str(self.folder / STUDENT), self.data.head), "student")
         exits = {
-            blocks: self.scorer.predict(model, f"exit after {plural(blocks, 'block')}")
+            blocks: self.predictor.predict(model, f"exit after {plural(blocks, 'block')}")
             for blocks, model in load_exits(self.folder, training, self.data.head).items()
         }
         return TrainedStudent(metrics_of(self.data.task, outputs), outputs, training, exits)

@@ -24,7 +24,7 @@ from distil_nlp.pipeline.answers import answered_outputs, answers_title, answers
 from distil_nlp.pipeline.builders.tokenizers import RunTokenizers
 from distil_nlp.pipeline.ensemble_scores import member_scores, mixed_outputs
 from distil_nlp.pipeline.plan import RunPlan
-from distil_nlp.pipeline.scorer import beside_teacher
+from distil_nlp.pipeline.predictor import beside_teacher
 from distil_nlp.pipeline.scores import RunScores
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.pipeline.teacher import finetuned_teacher, is_finetuned, teacher_folder_of, teacher_to_train
@@ -81,20 +81,21 @@ class TeacherLoader:
         if self.plan.has_answers:
             answers = answered_outputs(self.data) or {}
             return answers, [answers] if answers else []
-        scorer = run.scorer
+        predictor = run.predictor
         if not isinstance(teacher, Ensemble):
-            outputs = scorer.read_by().predict(teacher, "teacher", is_kept=True)
+            outputs = predictor.read_by().predict(teacher, "teacher", is_kept=True)
             outputs = beside_teacher(self.data.kind, outputs, outputs)
             return outputs, [outputs]
         names = [one.teacher.name for one in builders.single_teachers(run.recipe)]
         pairs = enumerate(zip(teacher.members, names, strict=True))
         members = [
-            scorer.read_by(number).predict(member, f"teacher {name}", is_kept=True) for number, (member, name) in pairs
+            predictor.read_by(number).predict(member, f"teacher {name}", is_kept=True)
+            for number, (member, name) in pairs
         ]
         if self.are_mixable:
             members += [answers_to(self.data)] if teacher.mixing.has_answers else []
             return mixed_outputs(members, teacher.mixing), members
-        return scorer.predict(teacher, "teacher"), members
+        return predictor.predict(teacher, "teacher"), members
 
     @property
     def are_mixable(self) -> bool:

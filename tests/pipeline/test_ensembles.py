@@ -7,7 +7,7 @@ from datasets import load_dataset
 
 from distil_nlp.errors import UserError
 from distil_nlp.pipeline import publication
-from distil_nlp.pipeline.scorer import Scorer
+from distil_nlp.pipeline.predictor import Predictor
 from distil_nlp.recipe import dump_recipe, load_recipe
 from distil_nlp.teachers.mixing import Mixing
 from tests.helpers import tiny
@@ -58,8 +58,8 @@ def accuracy(logits, labels):
 @pytest.mark.parametrize("weighting", ["correctness", "student_uncertainty"])
 def test_each_teacher_is_scored_once_alone_and_left_out(place, monkeypatch, weighting):
     """Prevents scores of another teacher or mixture, a second forward for them, and weights that are not the rows'."""
-    predicted, predict = [], Scorer.predict
-    monkeypatch.setattr(Scorer, "predict", lambda *args, **kept: predicted.append(args[2]) or predict(*args, **kept))
+    predicted, predict = [], Predictor.predict
+    monkeypatch.setattr(Predictor, "predict", lambda *args, **kept: predicted.append(args[2]) or predict(*args, **kept))
     options = [f"teacher.weighting={weighting}", "teacher.mix=probabilities", "teacher.weight=0.5"]
     assert place.run(further(place), *options) == 0
     assert sum(role.startswith("teacher") for role in predicted) == 3

@@ -28,7 +28,7 @@ _SELECTION = "selection"
 
 
 @dataclass
-class Scorer:
+class Predictor:
     """Runs models on a run's evaluation rows.
 
     Attributes:
@@ -43,8 +43,8 @@ class Scorer:
     data: TransferSet
     reference: dict[str, Outputs] | None = None
 
-    def read_by(self, teacher: int = 0) -> Scorer:
-        """Return the scorer with its rows as a teacher reads them, by its number, to score that teacher."""
+    def read_by(self, teacher: int = 0) -> Predictor:
+        """Return the predictor with its rows as a teacher reads them, by its number, to score that teacher."""
         return replace(self, data=self.data.read_by(teacher))
 
     def predict(self, model: PreTrainedModel, role: str, is_kept: bool = False) -> dict[str, Outputs]:
