@@ -41,9 +41,11 @@ def reference_page() -> str:
 
 def _sections(path: str, field: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
     """Yield the headings and tables of a section and of those within it; nothing for a key that is no section."""
-    for name in _references(field):
+    names = _references(field)
+    for name in names:
         section = schema["$defs"][name]
-        yield f"{'#' * min(2 + path.count('.'), 4)} `{path}`\n"
+        which = ", each of a list" if len(names) > 1 and name in _listed(field) else ""
+        yield f"{'#' * min(2 + path.count('.'), 4)} `{path}`{which}\n"
         yield f"{section.get('description', '')}\n"
         yield from _table(section, schema)
         for key, inner in section["properties"].items():
@@ -114,6 +116,12 @@ def _references(field: dict[str, Any]) -> list[str]:
     inner = [*field.get("anyOf", ()), *([field["items"]] if "items" in field else ())]
     found = [field["$ref"].rpartition("/")[2]] if "$ref" in field else []
     return list(dict.fromkeys(found + [name for one in inner for name in _references(one)]))
+
+
+def _listed(field: dict[str, Any]) -> set[str]:
+    """Return the names of the sections in a field's lists."""
+    lists = [one["items"] for one in (field, *field.get("anyOf", ())) if "items" in one]
+    return {name for one in lists for name in _references(one)}
 
 
 def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:

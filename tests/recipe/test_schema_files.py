@@ -42,6 +42,8 @@ def test_every_key_and_term_is_described():
     assert "see `" not in json.dumps([one["properties"]["rows"] for one in definitions if "rows" in one["properties"]])
     page = reference_page()
     assert all(f"### `{name}`" in page for name in TERMS)
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert len(headings) == len(set(headings))
     assert len({section.__name__ for section in _sections(Recipe)}) >= len(SCHEMA["$defs"])
 
 
