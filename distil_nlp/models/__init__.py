@@ -10,6 +10,7 @@ from distil_nlp.models.classes import (
 )
 from distil_nlp.models.compatibility import check_vocabulary, check_words, count_ids, has_vocabulary_of
 from distil_nlp.models.heads import has_head
+from distil_nlp.models.layer_choice import choose_layers
 from distil_nlp.models.loading import (
     commit_of,
     load_config,
@@ -21,7 +22,8 @@ from distil_nlp.models.loading import (
 from distil_nlp.models.positions import usable_positions
 from distil_nlp.models.sentence_encoder import SentenceEncoder, save_sentence_encoder
 from distil_nlp.models.size import ModelSize, size_of
-from distil_nlp.models.student import StudentReport, build_student, choose_layers, start_from_checkpoint
+from distil_nlp.models.student import build_student, start_from_checkpoint
+from distil_nlp.models.student_report import StudentReport
 
 __all__ = [
     "ClassMapping",

@@ -47,7 +47,7 @@ _AROUND = {
 }
 
 
-def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
+def distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> dict[str, Tensor]:
     """Return student name → teacher tensor, from BERT to DistilBERT classes.
 
     A head on tokens is included; a classifier of texts is not: BERT's reads the pooler's tanh, DistilBERT's a ReLU.
@@ -65,8 +65,8 @@ def _distilbert_sources(teacher: PreTrainedModel, student: PreTrainedModel, laye
     return sources
 
 
-def _distilbert_origins(student: PreTrainedModel, layers: list[int]) -> set[str]:
-    """Return the names of the teacher's parameters that `_distilbert_sources` reads."""
+def distilbert_origins(student: PreTrainedModel, layers: list[int]) -> set[str]:
+    """Return the names of the teacher's parameters that `distilbert_sources` reads."""
     blocks = {f"bert.encoder.layer.{i}.{part}.{kind}" for i in layers for part in _BLOCK.values() for kind in _KINDS}
     return {*_AROUND.values(), *_TABLES, *blocks, *_names_of_head(student)}
 
@@ -77,7 +77,7 @@ def _names_of_head(student: PreTrainedModel) -> set[str]:
     return {f"{head}.{kind}" for kind in _KINDS} if head else set()
 
 
-def _distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
+def distilbert_config(teacher: PreTrainedModel) -> DistilBertConfig:
     config = teacher.config
     if config.model_type != "bert":
         raise UserError(
@@ -114,7 +114,7 @@ _CLASSES = {
 }
 
 
-def _distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
+def distilbert_class(teacher: PreTrainedModel) -> type[PreTrainedModel]:
     if isinstance(teacher, SentenceEncoder):
         return sentence_encoder_class(DistilBertModel)
     name = type(teacher).__name__

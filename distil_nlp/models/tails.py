@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import layer_stack, stack_prefixes
 from distil_nlp.models.config_fields import set_for_distilling
-from distil_nlp.models.student import set_depth, split_name
+from distil_nlp.models.parameter_names import split_name
+from distil_nlp.models.student_shape import set_depth
 from distil_nlp.models.trial import run_plainly, trial_batch, undisturbed
 
 

@@ -9,7 +9,7 @@ import torch
 
 from distil_nlp.errors import UserError, listed
 from distil_nlp.models import load_config
-from distil_nlp.models.student import choose_layers
+from distil_nlp.models.layer_choice import choose_layers
 from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.links import Link

@@ -18,7 +18,7 @@ from distil_nlp.models import (
     size_of,
     start_from_checkpoint,
 )
-from distil_nlp.models.student import part_of
+from distil_nlp.models.parameter_names import part_of
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.tasks import Head

@@ -18,7 +18,8 @@ from transformers.initialization import no_init_weights
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import feed_forward_width, stack_prefixes
-from distil_nlp.models.student import IMPOSSIBLE, followers, split_name
+from distil_nlp.models.parameter_names import split_name
+from distil_nlp.models.student_shape import IMPOSSIBLE, followers
 from distil_nlp.models.widening import head_width
 from distil_nlp.utils.logging import quiet_transformers
 

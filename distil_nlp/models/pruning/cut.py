@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distil_nlp.models.architecture import feed_forward_width, stack_prefixes
+from distil_nlp.models.parameter_names import split_name
 from distil_nlp.models.pruning.axes import Axes, ParameterAxis, cannot_cut, resized
 from distil_nlp.models.sentence_encoder import SentenceEncoder
-from distil_nlp.models.student import split_name
 from distil_nlp.models.trial import keeping_random_state, logit_difference
 from distil_nlp.models.widening import head_width
 

@@ -28,8 +28,8 @@ from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import layer_stack, stack_prefixes
+from distil_nlp.models.parameter_names import split_name
 from distil_nlp.models.pruning.axes import Axes, cannot_cut, sites
-from distil_nlp.models.student import split_name
 from distil_nlp.models.widening import head_width
 
 Criterion = Literal["fisher", "taylor", "obd", "activation", "random"]

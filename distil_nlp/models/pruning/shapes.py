@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from distil_nlp.models.architecture import feed_forward_width
 from distil_nlp.models.pruning.axes import resized
 from distil_nlp.models.pruning.importance import Importance
-from distil_nlp.models.student import set_depth
+from distil_nlp.models.student_shape import set_depth
 from distil_nlp.models.widening import head_width
 
 _SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)

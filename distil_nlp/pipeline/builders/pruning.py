@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import feed_forward_width
+from distil_nlp.models.layer_choice import LayerChoice
 from distil_nlp.models.pruning import (
     Axes,
     Importance,
@@ -21,7 +22,6 @@ from distil_nlp.models.pruning import (
     shares_heads,
 )
 from distil_nlp.models.pruning.shapes import Shape, kept_heads, kept_units, top
-from distil_nlp.models.student import LayerChoice
 from distil_nlp.models.widening import head_width
 from distil_nlp.recipe.sections import PruningSection, StudentSection
 
