@@ -111,7 +111,7 @@ def running_hub(**tokens: str) -> Iterator[Hub]:
 def reachable_hub(monkeypatch: pytest.MonkeyPatch, **tokens: str) -> Iterator[Hub]:
     """Run a Hub that this process takes for the real one, without a token and without pauses between tries."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("distil_nlp.hub.repository.PAUSES", (0, 0, 0))
+    monkeypatch.setattr("distil_nlp.hub.client.PAUSES", (0, 0, 0))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "no such file")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

@@ -254,7 +254,7 @@ def test_an_upload_that_breaks_off_can_be_finished(hub, api, run, call, status):
 @pytest.mark.parametrize("trouble", [[503], [429], [0], [500, 0], [-2]], ids=str)
 def test_an_upload_outlives_a_stumble(hub, api, run, monkeypatch, call, trouble):
     """Prevents hours of training that end in "try again" for one overloaded moment, or wait for ever for an answer."""
-    monkeypatch.setattr("distil_nlp.hub.repository.PATIENCE", 0.5)
+    monkeypatch.setattr("distil_nlp.hub.client.PATIENCE", 0.5)
     hub.flaky[call] = list(trouble)
     push(run, "me/x", api=api)
     assert not hub.flaky[call]
@@ -263,7 +263,7 @@ def test_an_upload_outlives_a_stumble(hub, api, run, monkeypatch, call, trouble)
 
 def test_a_hub_that_says_nothing_is_not_waited_for(hub, api, run, monkeypatch):
     """Prevents a finished run that hangs for ever at its upload: the client knows no limit of its own."""
-    monkeypatch.setattr("distil_nlp.hub.repository.PATIENCE", 0.3)
+    monkeypatch.setattr("distil_nlp.hub.client.PATIENCE", 0.3)
     before = get_session().timeout
     hub.flaky["whoami"] = [-1.5]
     with pytest.raises(UserError, match=r"got ReadTimeout.*check the network, then: distil-nlp push-to-hub"):

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from transformers import AutoModel, BertModel
 
 from distil_nlp.cli import check, distill
-from distil_nlp.hub.repository import _files
+from distil_nlp.hub.run_files import files_of_run
 from distil_nlp.models import load_model
 from distil_nlp.pipeline import kept_outputs, students
 from distil_nlp.results import schema_mismatches
@@ -124,7 +124,7 @@ def test_report_and_card_have_the_kinds_words(finished):
     assert "pipeline_tag: sentence-similarity" in card
     assert "validation` (9 rows)" in card
     assert 'model = SentenceTransformer("path/to/student")' in card
-    files = _files(finished.out, finished.results, "me/student")
+    files = files_of_run(finished.out, finished.results, "me/student")
     assert {"modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"} <= files.keys()
 
 
