@@ -13,31 +13,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, LargeList, List, Value
+from datasets import Dataset, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from distil_nlp.data import sequences
 from distil_nlp.data.labels import LabelReader, Labels
+from distil_nlp.data.qa_answers import FORM_OF_ANSWERS, checked_answers
+from distil_nlp.data.qa_collator import NOT_CONTEXT, QACollator
 from distil_nlp.data.sequences import labelled_rows
 from distil_nlp.data.splits import Split
 from distil_nlp.data.tokenization import tokenise
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
-from distil_nlp.errors import UserError, listed, quoted, shown
+from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.tasks import Task
 from distil_nlp.utils.logging import get_logger
 
-__all__ = ["LABELS", "QACollator", "SpanLabels", "Windows", "labelled_rows", "load"]
+__all__ = ["LABELS", "SpanLabels", "labelled_rows", "load"]
 
 logger = get_logger(__name__)
 
 LONGEST_QUESTION = 64
 """Tokens of a question that are read, as in BERT's own code; at most half of the input."""
-NOT_CONTEXT = -1
-"""Place in the context of a token that is none of it."""
-_FORM = (
-    "{text: [...], answer_start: [...]} as SQuAD has it: all answers that are right, and the character each starts at"
-)
 
 
 def load(splits: Any, tokenizer: PreTrainedTokenizerBase, task: Task, options: Any, limits: DataLimits) -> TransferSet:
@@ -164,7 +160,7 @@ class SpanLabels(LabelReader):
 
     def read(self, splits: Mapping[str, Dataset], train_split: str, task: Task) -> tuple[Labels, int]:
         """Return (None, 2): the outputs are start and end."""
-        kept = {name: _checked_answers(rows, task, name) for name, rows in splits.items()}
+        kept = {name: checked_answers(rows, task, name) for name, rows in splits.items()}
         counts = [len(answers["text"]) for own in kept.values() for answers in own if answers is not None]
         if not any(counts):
             raise UserError(
@@ -172,7 +168,7 @@ class SpanLabels(LabelReader):
                 f"answers in {quoted(task.label_column)}",
                 "none in any row",
                 why="there is nothing to score by",
-                fix=f"name the column of answers, {_FORM}",
+                fix=f"name the column of answers, {FORM_OF_ANSWERS}",
             )
         self.has_unanswerable = not all(counts)
         return None, 2
@@ -183,7 +179,7 @@ class SpanLabels(LabelReader):
 
     def expected(self, labels: Labels, num_labels: int) -> str:
         """Return the form of answers."""
-        return _FORM
+        return FORM_OF_ANSWERS
 
     def encode(self, values: Sequence[Any], labels: Labels, num_labels: int) -> list[Any]:
         """Raise TypeError: places depend on the windows, see `columns`."""
@@ -294,140 +290,3 @@ def _question_id(question: str, context: str, answers: Sequence[str]) -> int:
     """Return a number of a question, the same for all its windows and in all runs."""
     content = "\x1f".join((question, context, *answers)).encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)
-
-
-def _checked_answers(rows: Dataset, task: Task, split: str) -> list[Any]:
-    """Return the answers of a split; none where it has no such column.
-
-    Raises:
-        UserError: for answers of another form or that are not where they are said to be, and for blank contexts.
-    """
-    name, column = task.text_columns[1], task.label_column
-    contexts = rows[name][:]
-    blank = [number for number, context in enumerate(contexts) if not isinstance(context, str) or not context.strip()]
-    if blank:
-        raise UserError(
-            "data.text_columns",
-            f"a context in each row of {shown(split)}",
-            f"{len(blank):,} blank ones in {quoted(name)}, the first in row {blank[0]}",
-            why="no answer could be found there",
-            fix="take these rows out",
-        )
-    if column not in rows.column_names:
-        return []
-    if not _has_form(rows.features[column]):
-        raise UserError(
-            "data.label_column",
-            _FORM,
-            f"{shown(rows.features[column])} in {quoted(column)} of {shown(split)}",
-            why="nothing else tells where an answer is",
-            fix="name the column of answers, or write it in this form ([] for a question without an answer)",
-        )
-    answers = [_none_if_null(value) for value in rows[column][:]]
-    for number, (context, own) in enumerate(zip(contexts, answers, strict=True)):
-        if own is not None:
-            _check_places(context, own, f"row {number} of {shown(split)}")
-    return answers
-
-
-def _has_form(feature: Any) -> bool:
-    """Return whether a column has a list of texts and a list of whole numbers."""
-    if not isinstance(feature, dict) or not {"text", "answer_start"} <= feature.keys():
-        return False
-    parts = [feature["text"], feature["answer_start"]]
-    types = [
-        part.feature.dtype for part in parts if isinstance(part, List | LargeList) and hasattr(part.feature, "dtype")
-    ]
-    if len(types) < 2:
-        return False
-    return types[0] in ("string", "large_string", "null") and ("int" in types[1] or types[1] == "null")
-
-
-def _none_if_null(value: Any) -> Any:
-    """Return None for a question without a label: null, or null for the texts."""
-    return None if value is None or value["text"] is None else value
-
-
-def _check_places(context: str, answers: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for answers that are not in the context at the given places."""
-    texts, starts = answers["text"], answers["answer_start"] or []
-    if len(texts) != len(starts):
-        raise UserError(
-            "data.label_column",
-            f"a start for each of the {len(texts)} answers in {where}",
-            str(len(starts)),
-            why="nothing else tells where an answer is",
-            fix="correct that row, or set its answers to null",
-        )
-    for text, start in zip(texts, starts, strict=True):
-        found = None if start is None or start < 0 or not text else context[start : start + len(text)]
-        if found != text:
-            raise UserError(
-                "data.label_column",
-                f"the answer {quoted(text)} at character {start} of the context in {where}",
-                quoted(found) if found else "nothing",
-                why="another piece of text would be learned and scored",
-                fix="count characters of the context as it is in the file (not bytes), from 0; or take the row out",
-            )
-
-
-# Batches ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Windows:
-    """What scores need of a batch's windows, a value each.
-
-    Attributes:
-        question_ids: the number of the question.
-        contexts: the whole text.
-        answers: all right answers; none where the text has none.
-        starts: for each token the character of the context at which it starts; −1 for other tokens.
-        ends: for each token the character behind it; likewise.
-    """
-
-    question_ids: list[int]
-    contexts: list[str]
-    answers: list[list[str]]
-    starts: list[list[int]]
-    ends: list[list[int]]
-
-
-@dataclass
-class QACollator:
-    """Pads windows to the longest of the batch, or further to a multiple.
-
-    A batch has `labels`, (windows, 2), positions of the first and the last token of the answer, and `is_allowed`,
-    (windows, seq), the positions that may be one. For scores it also has `windows`.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    pad_to_multiple_of: int | None = None
-
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        inputs = [{k: v for k, v in row.items() if k in self.tokenizer.model_input_names} for row in features]
-        batch: dict[str, Any] = dict(
-            self.tokenizer.pad(inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt")
-        )
-        length = batch["input_ids"].shape[1]
-        before = [self._padding_before(row, length) for row in features]
-        batch["is_allowed"] = torch.zeros(len(features), length, dtype=torch.bool)
-        for allowed, row, first in zip(batch["is_allowed"], features, before, strict=True):
-            allowed[first : first + len(row["is_allowed"])] = torch.tensor(row["is_allowed"])
-        if "labels" in features[0]:
-            labels = torch.tensor([row["labels"] for row in features])
-            batch["labels"] = labels + torch.tensor(before)[:, None] * (labels >= 0)
-        if "context" in features[0]:
-            batch["windows"] = self._windows(features, before)
-        return batch
-
-    def _padding_before(self, row: Mapping[str, Any], length: int) -> int:
-        return length - len(row["input_ids"]) if self.tokenizer.padding_side == "left" else 0
-
-    def _windows(self, features: Sequence[dict[str, Any]], before: Sequence[int]) -> Windows:
-        starts, ends = (
-            [[NOT_CONTEXT] * first + row[name] for row, first in zip(features, before, strict=True)]
-            for name in ("token_starts", "token_ends")
-        )
-        numbers, contexts, answers = ([row[name] for row in features] for name in ("question_id", "context", "answers"))
-        return Windows(numbers, contexts, answers, starts, ends)

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 from transformers import EvalPrediction
 
-from distil_nlp.data.qa import Windows
+from distil_nlp.data.qa_collator import Windows
 from distil_nlp.evaluation.bootstrap import ratio_of_sums
 from distil_nlp.evaluation.kinds import Evaluator, MetricOfSums, Metrics, RowFeatures, RowScores
 from distil_nlp.evaluation.predict import Outputs

@@ -6,7 +6,8 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import BertTokenizer
 
 from distil_nlp.data import qa
-from distil_nlp.data.qa import QACollator, load
+from distil_nlp.data.qa import load
+from distil_nlp.data.qa_collator import QACollator
 from distil_nlp.data.transfer_set import DataLimits
 from distil_nlp.errors import UserError
 from distil_nlp.recipe.sections import DataSection

@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers import BertForMaskedLM
 
-from distil_nlp.data.qa import QACollator
+from distil_nlp.data.qa_collator import QACollator
 from distil_nlp.data.ranking import RankingCollator
 from distil_nlp.evaluation.efficiency import measure_efficiency
 from distil_nlp.evaluation.latency import LatencyPlan

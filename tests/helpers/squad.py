@@ -5,7 +5,8 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from distil_nlp.data.qa import QACollator, SpanLabels
+from distil_nlp.data.qa import SpanLabels
+from distil_nlp.data.qa_collator import QACollator
 from distil_nlp.tasks import TASKS
 from tests.helpers import tiny
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from distil_nlp.data import MaskingCollator, TaskCollator
 from distil_nlp.data.embedding import EmbeddingCollator
-from distil_nlp.data.qa import QACollator
+from distil_nlp.data.qa_collator import QACollator
 from distil_nlp.data.ranking import RankingCollator
 from distil_nlp.data.tokens import TokenCollator
 from distil_nlp.losses.attention_maps import AttentionKL, AttentionMSE
