@@ -16,6 +16,7 @@ from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.recipe import Recipe
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.tasks import Head
+from distil_nlp.teachers.cache.contents import validate_attention
 from distil_nlp.training.checks import validate_dropout
 
 _TOKENS = 16
@@ -70,7 +71,12 @@ def try_models(teacher: PreTrainedModel, student: PreTrainedModel, objective: Ob
         on_tokens = objective.kind.level == "token"
         roles: tuple[tuple[Role, PreTrainedModel], ...] = (("teacher", source), ("student", student))
         for role, model in roles:
-            Recorder(model, objective.request(role), head_rows=on_tokens).remove()
+            recorder = Recorder(model, objective.request(role), head_rows=on_tokens)
+            try:
+                if role == "teacher" and recipe.teacher.cache is not None:
+                    validate_attention(recorder, inputs)
+            finally:
+                recorder.remove()
         if recipe.evaluation.efficiency != "off":
             models = {"teacher": teacher, "student": student}
             measure_efficiency(models, None, dict, plan=_ONCE, max_length=_TOKENS, device=teacher.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,9 @@ from distil_nlp.redaction import abbreviate_home
 from distil_nlp.results.schema import SCHEMA_VERSION, schema_mismatches
 from distil_nlp.results.upgrade import READABLE_VERSIONS, upgraded
 from distil_nlp.utils.files import write_atomically
+from distil_nlp.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 _NEEDED = {"task": str, "headline": str, "teacher": dict, "student": dict}
 """Keys without which nothing can be shown, and their types."""
@@ -28,7 +30,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(document, indent=2) + "\n")
     mismatches = schema_mismatches(document)
     if mismatches:
-        warnings.warn(f"{path} is complete, but differs from its schema: {'; '.join(mismatches)}", stacklevel=2)
+        logger.warning(f"{path} is complete, but differs from its schema: {'; '.join(mismatches)}")
 
 
 def drop_non_finite(results: Mapping[str, Any]) -> dict[str, Any]:

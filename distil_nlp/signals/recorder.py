@@ -13,8 +13,7 @@ forward in that form, the student's losses are computed within it.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,7 +39,7 @@ from distil_nlp.signals.attention_routing import (
 )
 from distil_nlp.signals.call import Call, calling, current_call
 from distil_nlp.signals.output_projection import decode, output_projection
-from distil_nlp.signals.probe import axes_of, check_own_states, is_close, own_states, unlike_states
+from distil_nlp.signals.probe import axes_of, check_own_states, is_close, own_states, say_once, unlike_states
 from distil_nlp.signals.sdpa import KEEP, show_probabilities
 from distil_nlp.signals.types import (
     EMBEDDINGS,
@@ -205,10 +204,9 @@ class Recorder:
 
     def _watch_attention(self, model: PreTrainedModel, routed: bool) -> None:
         if not routed:
-            warnings.warn(
+            say_once(
                 f"{type(model).__name__} cannot run a registered attention function, so attention terms read "
-                "its own eager attention: right, but the (batch, heads, seq, seq) maps stay in memory",
-                stacklevel=3,
+                "its own eager attention: right, but the (batch, heads, seq, seq) maps stay in memory"
             )
         for layer in {id(self.layers[i]): self.layers[i] for i in self.request.attention}.values():
             keep = partial(self.keep_attention, layer)
@@ -246,6 +244,15 @@ class Recorder:
         for layer, attention in call.attention.items():
             if (attention.shape[0], *attention.shape[2:]) != (len(last), call.length, call.length):
                 raise unlike_states(base, f"attention of shape {tuple(attention.shape)} in layer {layer}")
+
+    def attention_of(self, inputs: Mapping[str, Tensor]) -> dict[int, Any]:
+        """Return the requested attention of the encoder alone, by layer; the model's random state is left as it is."""
+        inputs = {name: value.to(self._model.device) for name, value in inputs.items()}
+        rows = {"head": torch.arange(1, device=self._model.device)}
+        call = Call(self, rows, {}, length=inputs["input_ids"].shape[1])
+        with undisturbed(self._model), calling(call):
+            run_plainly(self._members[0].base_model, inputs)
+        return call.attention
 
     def _require_states(self, base: nn.Module, call: Call) -> None:
         """Raise UserError if a block was not seen to run: SqueezeBERT calls its blocks' forwards past all hooks."""

@@ -86,7 +86,6 @@ def test_states_that_cannot_be_had_are_refused_at_the_start(family):
 
 
 @pytest.mark.parametrize("family", ["FNet", "Longformer", "XLM", "Yoso", "SqueezeBert"])
-@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 def test_maps_are_the_models_own_or_refused_at_the_start(family):
     """Prevents a message about SDPA, or one in the first step, where a family shows no maps."""
     model, request = classifier_of(family), SignalRequest(True, attention=frozenset({0, 2}))

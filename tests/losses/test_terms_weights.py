@@ -103,7 +103,6 @@ def test_a_distilbert_student_is_paired_with_bert():
         assert weights_mse(seen[0][ours], seen[1][theirs]).item() == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 @pytest.mark.parametrize("family", ["Albert", "ModernBert", "DebertaV2", "MPNet", "Electra"])
 def test_every_family_shows_its_matrices(family):
     """Prevents blocks without matrices, and gradients that do not arrive."""

@@ -6,6 +6,7 @@ import torch
 from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
 from distil_nlp.signals.call import current_call
+from distil_nlp.signals.probe import say_once
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, forward_with_signals
 from tests.helpers.families import FAMILIES, ROWS, batch, model_of
@@ -13,7 +14,6 @@ from tests.helpers.families import FAMILIES, ROWS, batch, model_of
 REQUEST = SignalRequest(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")}), frozenset({0, 2, 3}))
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_signals_are_the_models_own(family):
     """Prevents an off-by-one in layers, maps of another layer, scores with padding, or logits of other rows."""
@@ -77,7 +77,6 @@ def test_no_mask_is_a_mask_of_ones(family):
     torch.testing.assert_close(found, expected.flatten(0, 1), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 @pytest.mark.parametrize("family", ["Bert", "DebertaV2"])
 def test_attention_is_before_dropout(family):
     """Prevents matching maps with holes: rows that do not sum to one, 10 % exact zeros."""
@@ -122,10 +121,14 @@ def test_saved_configuration_names_no_attention_of_ours(tmp_path):
     assert "distil_nlp" not in (tmp_path / "config.json").read_text()
 
 
-def test_eager_fallback_says_what_it_costs():
-    """Prevents a silent switch to eager attention."""
-    with pytest.warns(UserWarning, match=r"DebertaV2ForMaskedLM.*stay in memory"):
-        Recorder(model_of("DebertaV2"), REQUEST, head_rows=True)
+def test_eager_fallback_says_what_it_costs_once(capsys):
+    """Prevents a silent switch to eager attention, and three warnings of one run."""
+    say_once.cache_clear()
+    for _ in range(2):
+        Recorder(model_of("DebertaV2"), REQUEST, head_rows=True).remove()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("DebertaV2ForMaskedLM")
+    assert line.endswith("stay in memory")
 
 
 def test_a_model_without_a_stack_of_layers_is_refused():
@@ -141,10 +144,7 @@ def test_attention_that_cannot_be_seen_is_an_error():
     model = model_of("DebertaV2")
     for layer in model.base_model.encoder.layer:
         layer.attention.self.dropout = torch.nn.Identity()
-    with (
-        pytest.warns(UserWarning, match="eager"),
-        pytest.raises(UserError, match=r"attention of layers \[0, 2, 3\]"),
-    ):
+    with pytest.raises(UserError, match=r"attention of layers \[0, 2, 3\]"):
         Recorder(model, REQUEST, head_rows=True)
 
 

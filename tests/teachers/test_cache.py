@@ -547,7 +547,6 @@ def test_numbers_that_cannot_be_cached_are_refused(tmp_path, value, problem):
 SIZES = {"vocab_size": WORDS, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3}
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot run a registered attention function")
 def test_attention_that_shows_only_maps_is_refused(tmp_path):
     """Prevents (seq × seq) maps of every row on disk that nobody requested."""
     teacher = DebertaV2ForSequenceClassification(DebertaV2Config(num_hidden_layers=4, **SIZES)).eval()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distil_nlp.errors import UserError
 from distil_nlp.signals.attention import QueriesKeys
+from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import EMBEDDINGS, SignalRequest, Signals
 from distil_nlp.tasks import TaskKind, task_kind
@@ -186,6 +187,21 @@ def _logit_rows(kind: TaskKind) -> str:
     if kind.output == "spans":
         return "all"
     return "head" if kind.level == "token" else "sequences"
+
+
+def validate_attention(recorder: Recorder, inputs: Mapping[str, Tensor]) -> None:
+    """Run a teacher on a row, and check that its attention can be restored from a cache.
+
+    Args:
+        recorder: of all that the teacher shows.
+        inputs: a row of the longest inputs, so that layers which attend to a window are seen to.
+
+    Raises:
+        UserError: as where the cache is written.
+    """
+    if recorder.request.attention:
+        for layer, attention in recorder.attention_of(inputs).items():
+            _check_attention(attention, layer)
 
 
 def _check_attention(attention: Any, layer: int) -> None:
