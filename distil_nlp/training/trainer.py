@@ -392,7 +392,8 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         self, one: FurtherPass, model: torch.nn.Module, inputs: dict[str, Any], factors: Tensor
     ) -> Tensor:
         """Return the weighted objective of a further pass; what observes the student does not see it."""
-        loss = self._compute(model, inputs, factors)[0]
+        with self.token_counter.counting(inputs):
+            loss = self._compute(model, inputs, factors)[0]
         one.add(loss)
         return one.weight * loss * self.accelerator.num_processes
 

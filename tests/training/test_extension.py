@@ -130,6 +130,9 @@ def test_further_passes_add_their_gradients(tmp_path):
     assert len(two.extensions.of(RunningAgain).losses) == 2  # two micro-batches
     spent = two.spent()
     assert 0 < spent["further_flops"] < spent["flops_per_token"] * spent["tokens"] / 2  # the teacher is asked once
+    forward, backward, tokens = spent["tokens_forward"], spent["tokens_backward"], spent["tokens"]
+    assert forward - backward == tokens  # the teacher's
+    assert tokens < backward < 2 * tokens
 
 
 def test_a_resumed_training_goes_on_with_its_state(tmp_path):
