@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.teachers.changing import ChangingTeacher
-from distil_nlp.teachers.source import FrozenTeacher, TeacherSource
+from distil_nlp.teachers.frozen import FrozenTeacher
+from distil_nlp.teachers.source import TeacherSource
 
 _TEACHER = "teacher."
 

@@ -13,7 +13,8 @@ from distil_nlp.data.row_sets import RowCollator
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import Signals
 from distil_nlp.teachers.changing import ChangingTeacher
-from distil_nlp.teachers.source import FrozenTeacher, TeacherSource
+from distil_nlp.teachers.frozen import FrozenTeacher
+from distil_nlp.teachers.source import TeacherSource
 
 
 class TeacherCurriculum(ChangingTeacher):

@@ -18,9 +18,11 @@ from distil_nlp.signals.types import SignalRequest, Signals, forward_arguments
 from distil_nlp.teachers.alignment import validate_alignment
 from distil_nlp.teachers.answers import answers_in, require_answers, validate_answered_kind
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.cached import CachedTeacher
 from distil_nlp.teachers.ensemble import Ensemble
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.teachers.mixing import MixedVocabulary, Mixing
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher, TeacherSource
+from distil_nlp.teachers.source import TeacherSource
 
 
 class EnsembleTeacher(TeacherSource):

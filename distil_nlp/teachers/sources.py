@@ -5,9 +5,11 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.cached import CachedTeacher
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher, TeacherSource
+from distil_nlp.teachers.frozen import FrozenTeacher
+from distil_nlp.teachers.source import TeacherSource
 
 
 def teacher_source(

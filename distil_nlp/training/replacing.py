@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members, layer_stack
 from distil_nlp.signals.types import SignalRequest
-from distil_nlp.teachers.source import Freeze
+from distil_nlp.teachers.frozen import Freeze
 from distil_nlp.training.extension import Extension, RunningExtension, TrainingSetup, restore_forward
 
 _STREAM = 2002_02925

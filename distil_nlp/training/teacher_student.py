@@ -21,7 +21,8 @@ from distil_nlp.objective import OutputTerm
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import PROJECTIONS, Recorder
 from distil_nlp.signals.types import RECORDERS, Signals, forward_arguments, forward_with_signals
-from distil_nlp.teachers.source import TeacherSource, differentiating
+from distil_nlp.teachers.frozen import differentiating
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.training.compile import restore_blocks
 from distil_nlp.training.passes import doubled_batch, doubled_signals
 from distil_nlp.training.sampled_text import of_own_text, with_sampled_text

@@ -19,7 +19,7 @@ from distil_nlp.models.trial import trial_batch, undisturbed
 from distil_nlp.signals.probe import own_states
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
-from distil_nlp.teachers.source import FrozenTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from tests.helpers import tiny
 from tests.helpers.training import curve, task_rows, text_rows, trainer
 

@@ -30,8 +30,9 @@ from distil_nlp.signals.top_logits import TopLogits
 from distil_nlp.signals.types import LazyLogits
 from distil_nlp.tasks import KINDS
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.cached import CachedTeacher
 from distil_nlp.teachers.common_words import CommonWords
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from tests.helpers import byte_pairs, sentence_pieces, tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import forked_pair

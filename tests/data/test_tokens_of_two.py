@@ -22,7 +22,8 @@ from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl
 from distil_nlp.objective.objective import Objective
 from distil_nlp.tasks import TASKS
 from distil_nlp.teachers.cache import CacheConfig
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
+from distil_nlp.teachers.cached import CachedTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import byte_pairs, tiny
 from tests.helpers.training import curve

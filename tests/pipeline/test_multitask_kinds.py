@@ -19,7 +19,7 @@ from transformers import (
 
 from distil_nlp.cli import main
 from distil_nlp.results import schema_mismatches
-from distil_nlp.teachers.source import FrozenTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from tests.helpers import byte_pairs, squad, tiny
 from tests.helpers.hub import reachable_hub
 from tests.helpers.processes import forked_pair

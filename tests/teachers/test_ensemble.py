@@ -23,8 +23,8 @@ from distil_nlp.signals.types import LazyLogits
 from distil_nlp.teachers.cache import CacheConfig
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher, validate_mixing
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.teachers.mixing import MixedVocabulary, Mixing
-from distil_nlp.teachers.source import FrozenTeacher
 from distil_nlp.teachers.sources import teacher_source
 from distil_nlp.training.teacher_student import TeacherStudent
 from tests.helpers import tiny

@@ -22,11 +22,12 @@ from distil_nlp.losses.relations import KeyRelation
 from distil_nlp.losses.soft_targets import SoftTargetKL, soft_target_kl
 from distil_nlp.losses.variational import VariationalInformation
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.cached import CachedTeacher
 from distil_nlp.teachers.curriculum import TeacherCurriculum
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.teachers.mixing import Mixing
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher
 from tests.helpers import byte_pairs, tiny
 from tests.helpers.gradients import Steps, distance
 from tests.helpers.processes import forked_pair

@@ -11,7 +11,7 @@ from distil_nlp.losses.pkd import PKD
 from distil_nlp.losses.similarity import SimilarityPreserving
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.tasks import Task
-from distil_nlp.teachers.source import FrozenTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from tests.helpers import byte_pairs, tiny
 from tests.helpers.training import curve, trainer
 from tests.helpers.worker import write_results

@@ -17,7 +17,7 @@ from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
-from distil_nlp.teachers.source import FrozenTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import byte_pairs, tiny
 from tests.helpers.training import curve

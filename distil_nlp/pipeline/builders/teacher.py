@@ -20,12 +20,14 @@ from distil_nlp.tasks import TaskKind
 from distil_nlp.teachers.answers import AnswersTeacher
 from distil_nlp.teachers.averaged import CheckpointMeanTeacher, EMATeacher
 from distil_nlp.teachers.cache import CacheConfig
+from distil_nlp.teachers.cached import CachedTeacher
 from distil_nlp.teachers.ensemble import Ensemble
 from distil_nlp.teachers.ensemble_teacher import EnsembleTeacher
+from distil_nlp.teachers.frozen import FrozenTeacher
 from distil_nlp.teachers.guides import Guides
 from distil_nlp.teachers.last_epoch import LastEpochTeacher
 from distil_nlp.teachers.mixing import Mixing
-from distil_nlp.teachers.source import CachedTeacher, FrozenTeacher, TeacherSource
+from distil_nlp.teachers.source import TeacherSource
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
