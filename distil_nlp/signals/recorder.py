@@ -228,9 +228,7 @@ class Recorder:
         batch = trial_batch(self._model)
         with undisturbed(self._model):
             own, last = own_states(base, batch)
-            call = Call(self, {"head": torch.arange(1, device=last.device)}, {}, length=last.shape[1])
-            with calling(call):
-                run_plainly(base, batch)
+            call = self._seen_in(batch, last.shape[1])
         self._require_states(base, call)
         call.hidden.pop(len(self.layers) - 1, None)  # the encoder's output, which `own_states` has looked at
         within = [*call.hidden.values(), *call.activations.values()]
@@ -248,11 +246,15 @@ class Recorder:
     def attention_of(self, inputs: Mapping[str, Tensor]) -> dict[int, Any]:
         """Return the requested attention of the encoder alone, by layer; the model's random state is left as it is."""
         inputs = {name: value.to(self._model.device) for name, value in inputs.items()}
-        rows = {"head": torch.arange(1, device=self._model.device)}
-        call = Call(self, rows, {}, length=inputs["input_ids"].shape[1])
-        with undisturbed(self._model), calling(call):
-            run_plainly(self._members[0].base_model, inputs)
-        return call.attention
+        with undisturbed(self._model):
+            return self._seen_in(inputs, inputs["input_ids"].shape[1]).attention
+
+    def _seen_in(self, batch: dict[str, Tensor], length: int) -> Call:
+        """Return what the hooks see in a forward of the encoder alone."""
+        call = Call(self, {"head": torch.arange(1, device=batch["input_ids"].device)}, {}, length=length)
+        with calling(call):
+            run_plainly(self._members[0].base_model, batch)
+        return call
 
     def _require_states(self, base: nn.Module, call: Call) -> None:
         """Raise UserError if a block was not seen to run: SqueezeBERT calls its blocks' forwards past all hooks."""
