@@ -18,6 +18,7 @@ from distil_nlp.pipeline.run_folder import VARIANTS
 from distil_nlp.pipeline.schemes import without_schemes
 from distil_nlp.recipe import Recipe
 from distil_nlp.tasks import Task
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.utils.names import path_name
 
 DISTILLED, NO_DISTILLATION, RANDOM_INIT, COPIED_ONLY = "distilled", "no_distillation", "random_init", "copied_only"
@@ -122,7 +123,7 @@ class RunPlan:
     @property
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed divide the student among processes."""
-        return bool(self.args.fsdp) or self.args.deepspeed_plugin is not None
+        return bool(Sharding.of(self.args))
 
     def with_trained_teacher(self) -> RunPlan:
         """Return the plan with the teacher as it is, where its fine-tuning is for untrained ones only."""

@@ -34,8 +34,10 @@ from distil_nlp.training.checks import (
     validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
+    validate_sharding,
 )
 from distil_nlp.training.rehearsal import rehearse, require_checkpointing
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.utils.environment import cpu_cores
 from distil_nlp.utils.logging import get_logger, is_main_process
 
@@ -122,6 +124,7 @@ def _check_signals(plan: RunPlan) -> None:
     name = next((name for name in plan.recipe.training if name.endswith("checkpointing_kwargs")), "")
     validate_checkpointing(plan.args, request, f"training.{name}")
     validate_double_backward(plan.args, request)
+    validate_sharding(request, Sharding.of(plan.args))
 
 
 def _check_lengths(plan: RunPlan) -> None:

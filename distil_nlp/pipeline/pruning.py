@@ -38,6 +38,7 @@ from distil_nlp.reporting.pruning import pruning_sentence, search_sentence
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_with_signals
 from distil_nlp.tasks import TaskKind
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.utils.files import atomic_file, write_atomically
 from distil_nlp.utils.logging import get_logger, is_main_process
 from distil_nlp.utils.processes import from_main_process
@@ -100,7 +101,7 @@ class StudentPruner:
 
     def _require_whole_students(self, folder: Path) -> None:
         """Raise UserError where FSDP or DeepSpeed divide the student."""
-        if self.run.args.fsdp or self.run.args.deepspeed_plugin is not None:
+        if Sharding.of(self.run.args):
             raise UserError(
                 "student.budget",
                 f"one process or DDP, or the shape that these have found in {folder}",

@@ -14,6 +14,7 @@ from distil_nlp.models import check_meaning
 from distil_nlp.models.architecture import drops_out, ensemble_members
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.tasks import TaskKind
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -214,32 +215,31 @@ def validate_dropout(objective: Any, student: PreTrainedModel) -> None:
         )
 
 
-def validate_sharding(request: SignalRequest, is_fsdp: bool, deepspeed: Any) -> None:
+def validate_sharding(request: SignalRequest, sharding: Sharding) -> None:
     """Raise an error for terms that sharding rules out.
 
     Args:
         request: signals of the student.
-        is_fsdp: whether FSDP shards the student.
-        deepspeed: accelerate's plugin, or None.
+        sharding: what divides the student.
 
     Raises:
         UserError: for terms on whole parameters where each process has a part, and for terms with a backward of their
             own where FSDP or DeepSpeed take over the backward.
     """
-    if request.weights and (is_fsdp or (deepspeed is not None and deepspeed.zero_stage == 3)):
+    if request.weights and sharding.takes_weights:
         raise UserError(
             "objective.weights_mse",
             "whole weights in every process",
-            "FSDP or ZeRO-3, which shard them",
+            f"{sharding}, which shards them",
             why="there would be nothing to compare",
             fix="use DDP or ZeRO-2, or leave the term out",
         )
-    if request.input_gradient and (is_fsdp or deepspeed is not None):
+    if request.input_gradient and sharding:
         raise UserError(
             "objective.input_gradient",
             "one process or DDP",
-            "FSDP or DeepSpeed",
-            why="their backward cannot be differentiated once more",
+            str(sharding),
+            why="its backward cannot be differentiated once more",
             fix="use DDP, or leave the term out",
         )
 
@@ -256,24 +256,23 @@ def validate_averaged_teacher(is_sharded: bool) -> None:
         )
 
 
-def validate_joint(is_joint: bool, args: TrainingArguments, is_fsdp: bool, deepspeed: Any, where: str) -> None:
+def validate_joint(is_joint: bool, args: TrainingArguments, where: str) -> None:
     """Raise an error for arguments under which further modules cannot train together with the student.
 
     Args:
         is_joint: whether there are such modules.
         args: the training's.
-        is_fsdp: whether FSDP shards the student.
-        deepspeed: whether, or by which plugin, DeepSpeed trains it.
         where: the recipe key of the modules.
 
     Raises:
         UserError: for FSDP, DeepSpeed and torch_compile.
     """
-    if is_joint and (is_fsdp or deepspeed):
+    sharding = Sharding.of(args)
+    if is_joint and sharding:
         raise UserError(
             where,
             "one process, or DDP",
-            "FSDP" if is_fsdp else "DeepSpeed",
+            str(sharding),
             why="it would wrap or divide the modules that train together with the student",
             fix="use DDP, or leave it out",
         )

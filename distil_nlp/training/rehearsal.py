@@ -33,6 +33,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.objective.objective import Objective
 from distil_nlp.training.checks import validate_arguments
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.training.trainer import DistillationTrainer
 from distil_nlp.utils.logging import quiet_transformers
 
@@ -181,7 +182,7 @@ def _arguments(args: TrainingArguments, folder: str) -> TrainingArguments:
 
 
 def _take_step(args: TrainingArguments, has_metrics: bool) -> None:
-    if args.deepspeed or args.fsdp:
+    if Sharding.of(args):
         validate_arguments(args)
         return  # which leave their mark on the process
     row = {"input_ids": [1, 2, 3], "attention_mask": [1, 1, 0], "labels": 0, "length": 3}

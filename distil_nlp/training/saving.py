@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from distil_nlp.training.preemption import EvaluationStopped
+from distil_nlp.training.sharding import Sharding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +40,7 @@ class StudentSaving(_Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the plain model; a checkpoint also has the projections that only training needs."""
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if self._is_saving_checkpoint or is_sharded:
+        if self._is_saving_checkpoint or Sharding.of(self.args):
             super().save_model(output_dir, _internal_call)
             return
         with self.teacher_student.without_projections():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distil_nlp.training.flops import flop_counter
+from distil_nlp.training.sharding import Sharding
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -78,7 +79,7 @@ class CountedSteps(_Trainer):
 
     def _counts_flops(self, inputs: dict[str, Any]) -> bool:
         """Return whether a micro-batch's operations are those of its models alone, and can be seen."""
-        is_seen = not (self.args.torch_compile or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        is_seen = not (self.args.torch_compile or Sharding.of(self.args))
         is_seen &= not self.objective.request("student").input_gradient  # the counter cannot follow autograd.grad
         is_probed = self.probe is not None and self.probe.is_due(self.state.global_step)
         return is_seen and not is_probed and bool(inputs.get("tokens"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,6 +58,7 @@ from distil_nlp.training.models import prepare_models, validate_places
 from distil_nlp.training.preemption import PreemptionCallback
 from distil_nlp.training.progress import TermProgressCallback
 from distil_nlp.training.saving import StudentSaving
+from distil_nlp.training.sharding import Sharding
 from distil_nlp.training.steps import CountedSteps
 from distil_nlp.training.teacher_student import TeacherStudent
 from distil_nlp.training.term_logging import TermLogging
@@ -167,11 +167,16 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         if teacher is not None and objective.request("teacher").logits:
             validate_teacher_outputs(teacher, objective.kind)
         label_outputs(model.config, Head(objective.kind))
-        request = objective.request("student")
+        request, sharding = objective.request("student"), Sharding.of(args)
         extensions = [one for one in extensions if one.is_on]
-        setup = TrainingSetup(model, replaced, args, request, bool(objective.joint), extensions=extensions)
+        is_joint = bool(objective.joint)
+        setup = TrainingSetup(model, replaced, args, request, is_joint, bool(sharding), extensions)
         for one in extensions:
             one.validate(setup)
+        validate_sharding(request, sharding)
+        validate_joint(is_joint, args, "Objective.joint")
+        if isinstance(self.source, ChangingTeacher) and self.source.reads_weights:
+            validate_averaged_teacher(bool(sharding))
         further = {name: module for one in extensions for name, module in one.modules(setup).items()}
         lacks_gradients = not request.logits or any(one.skips_parameters for one in extensions)
         if lacks_gradients and args.ddp_find_unused_parameters is None:
@@ -191,7 +196,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         group_terms(self)
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
-        self._validate_sharding(setup)
         if args.torch_compile:
             compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
         self.runs_teacher = any(one.runs_teacher for one in extensions)
@@ -208,17 +212,6 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         self.probe = GradientProbe(gradients_every) if gradients_every else None
         self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
         self._add_callbacks()
-
-    def _validate_sharding(self, setup: TrainingSetup) -> None:
-        """Raise UserError for what does not go with FSDP or DeepSpeed, which are known now."""
-        args, deepspeed = self.args, self.args.deepspeed_plugin
-        validate_sharding(setup.request, self.is_fsdp_enabled, deepspeed)
-        is_sharded = self.is_fsdp_enabled or deepspeed is not None
-        reads_weights = isinstance(self.source, ChangingTeacher) and self.source.reads_weights
-        validate_averaged_teacher(reads_weights and is_sharded)
-        for one in setup.extensions:
-            one.validate(replace(setup, is_sharded=is_sharded))
-        validate_joint(setup.is_joint, args, self.is_fsdp_enabled, deepspeed, "Objective.joint")
 
     def _add_callbacks(self) -> None:
         """Add what follows training, in an order that counts: checkpoints are guarded when all else has changed."""

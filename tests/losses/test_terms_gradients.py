@@ -1,7 +1,5 @@
 """The term on input gradients: against finite differences and naive arithmetic, in training, and what it refuses."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.types import SignalRequest
 from distil_nlp.training.checks import validate_cache_support, validate_sharding
+from distil_nlp.training.sharding import Sharding
 from tests.helpers import tiny
 from tests.helpers.relations import assert_learns, assert_same, assert_zero_and_still, normal
 from tests.helpers.training import curve, task_rows, trainer
@@ -174,7 +173,7 @@ def test_a_cache_and_shards_are_refused():
     wanted = SignalRequest(logits=True, input_gradient=True)
     with pytest.raises(UserError, match=r"teacher\.cache.*input_gradient"):
         validate_cache_support(Objective([InputGradient()], "classification"), object())
-    for fsdp, deepspeed in ((True, None), (False, SimpleNamespace(zero_stage=2))):
-        with pytest.raises(UserError, match="FSDP or DeepSpeed"):
-            validate_sharding(wanted, fsdp, deepspeed)
-    validate_sharding(wanted, is_fsdp=False, deepspeed=None)
+    for sharding in (Sharding(is_fsdp=True), Sharding(zero_stage=2)):
+        with pytest.raises(UserError, match=str(sharding)):
+            validate_sharding(wanted, sharding)
+    validate_sharding(wanted, Sharding())

@@ -1,7 +1,5 @@
 """The term on weights: against naive arithmetic, on models of other widths and families, and what it refuses."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import transformers
@@ -14,6 +12,7 @@ from distil_nlp.objective.objective import Objective
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_with_signals
 from distil_nlp.training.checks import validate_cache_support, validate_sharding
+from distil_nlp.training.sharding import Sharding
 from tests.helpers import tiny
 from tests.helpers.families import ROWS, batch, model_of
 from tests.helpers.relations import assert_same, assert_zero_and_still, normal, trained
@@ -132,16 +131,15 @@ def test_a_cache_and_shards_are_refused():
     wanted = SignalRequest(weights=frozenset({1}))
     with pytest.raises(UserError, match=r"teacher\.cache"):
         validate_cache_support(Objective([WeightsMSE()]), object())
-    zero = {stage: SimpleNamespace(zero_stage=stage) for stage in (2, 3)}
-    for fsdp, deepspeed in ((True, None), (False, zero[3])):
-        with pytest.raises(UserError, match="FSDP or ZeRO-3"):
-            validate_sharding(wanted, fsdp, deepspeed)
-    for request, fsdp, deepspeed in (
-        (wanted, False, None),
-        (wanted, False, zero[2]),
-        (SignalRequest(logits=True), True, None),
+    for sharding in (Sharding(is_fsdp=True), Sharding(zero_stage=3)):
+        with pytest.raises(UserError, match=str(sharding)):
+            validate_sharding(wanted, sharding)
+    for request, sharding in (
+        (wanted, Sharding()),
+        (wanted, Sharding(zero_stage=2)),
+        (SignalRequest(logits=True), Sharding(is_fsdp=True)),
     ):
-        validate_sharding(request, fsdp, deepspeed)
+        validate_sharding(request, sharding)
 
 
 def test_a_width_that_stays_is_not_turned(tmp_path):

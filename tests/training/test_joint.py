@@ -82,13 +82,17 @@ def test_two_processes_equal_one(tmp_path, scheme):
     assert found["norm"] == pytest.approx(norm, rel=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"torch_compile": True}, {"deepspeed": True}, {"fsdp": True}])
+@pytest.mark.parametrize(
+    "changes", [{"torch_compile": True}, {"deepspeed_plugin": SimpleNamespace(zero_stage=2)}, {"fsdp": True}]
+)
 def test_what_would_leave_the_modules_out_is_refused(changes):
     """Prevents modules that are sharded apart from their hooks, or of which half is compiled."""
-    args = SimpleNamespace(torch_compile=changes.get("torch_compile", False))
+    plain = {"torch_compile": False, "deepspeed_plugin": None, "fsdp": None, "device": torch.device("cuda")}
+    args = SimpleNamespace(**plain | changes)
     with pytest.raises(UserError, match=r"student\.exits"):
-        validate_joint(True, args, changes.get("fsdp", False), changes.get("deepspeed"), "student.exits")
-    validate_joint(False, args, changes.get("fsdp", False), changes.get("deepspeed"), "student.exits")
+        validate_joint(True, args, "student.exits")
+    validate_joint(False, args, "student.exits")
+    validate_joint(True, SimpleNamespace(**plain), "student.exits")
 
 
 # Exits ----------------------------------------------------------------------------------------------------------

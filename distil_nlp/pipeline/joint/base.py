@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from transformers import PreTrainedModel
 
@@ -123,5 +123,4 @@ def validate_joint_plan(plan: RunPlan, where: str) -> None:
             why="its further heads would have nothing to learn but each other",
             fix="add one, or leave it out",
         )
-    args: Any = plan.args
-    validate_joint(True, args, bool(args.fsdp), args.deepspeed, where)
+    validate_joint(True, plan.args, where)
