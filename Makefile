@@ -6,7 +6,7 @@ CORES  := $(shell getconf _NPROCESSORS_ONLN)
 RUN    := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $(CORES)
 
-.PHONY: help install test test-integration test-slow test-deepspeed test-kernels test-gpu test-oldest lint docs docs-install docs-schema map encoders quickstart quickstart-time prepare-quickstart benchmark audit clean
+.PHONY: help install test test-integration test-slow test-deepspeed test-kernels test-gpu test-oldest lint docs docs-install docs-schema map evidence encoders quickstart quickstart-time prepare-quickstart benchmark audit clean
 
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 22
@@ -53,6 +53,9 @@ lint: install         ## ruff, and mypy for the types of the package, the script
 
 map: install          ## the map of files in docs/design.md, from their docstrings
 	$(BIN)/python -m tests.helpers.module_map
+
+evidence: install     ## the tables of runs in the docs, from docs/evidence
+	$(BIN)/python -m tests.helpers.evidence_tables
 
 encoders: install     ## the table of docs/encoders.md, by trying all encoders; some minutes
 	$(BIN)/python -m tests.helpers.encoder_table
