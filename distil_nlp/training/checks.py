@@ -88,6 +88,25 @@ def validate_arguments(args: TrainingArguments) -> None:
         )
 
 
+def validate_settings(
+    args: TrainingArguments, objective: Any, student: PreTrainedModel, cache: Any, augmentations: Mapping[str, Any]
+) -> None:
+    """Raise UserError for what is known to be wrong before the objective is bound to the models.
+
+    Args:
+        args: the training's.
+        objective: its kind and its terms are checked.
+        student: the model to train.
+        cache: where teacher outputs are kept, or None.
+        augmentations: see `validate_augmentation`.
+    """
+    validate_arguments(args)
+    validate_cache_support(objective, cache)
+    validate_dropout(objective, student)
+    validate_augmentation(objective, augmentations, cache)
+    validate_balancing_precision(objective, args)
+
+
 def validate_augmentation(objective: Any, augmentations: Mapping[str, Any], cache: Any) -> None:
     """Raise an error for augmentation that an objective cannot use.
 

@@ -33,15 +33,11 @@ from distil_nlp.training.changing_teacher import ChangingTeacherCallback
 from distil_nlp.training.checkpoints import CheckpointGuard
 from distil_nlp.training.checks import (
     set_required_arguments,
-    validate_arguments,
-    validate_augmentation,
     validate_averaged_teacher,
-    validate_balancing_precision,
-    validate_cache_support,
     validate_checkpointing,
     validate_double_backward,
-    validate_dropout,
     validate_joint,
+    validate_settings,
     validate_sharding,
     validate_teacher_outputs,
 )
@@ -150,40 +146,15 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         model, teacher = prepare_models(model, args, objective, teacher, kwargs.get("model_init"))
         assert args is not None  # or `prepare_models` has raised UserError
         assert objective is not None
-        validate_arguments(args)
-        validate_cache_support(objective, cache)
-        validate_dropout(objective, model)
-        validate_augmentation(objective, {"cutoff": cutoff, "mixup": mixup}, cache)
-        validate_balancing_precision(objective, args)
+        validate_settings(args, objective, model, cache, {"cutoff": cutoff, "mixup": mixup})
         set_required_arguments(args)
+        self.objective, self.cutoff, self.mixup = objective, cutoff, mixup
         self.source = teacher_source(teacher if objective.needs_teacher else None, cache)
         replaced = self.source.model if isinstance(teacher, TeacherSource) else teacher
-        teacher = self.source.model
-        objective.aligned_only(any(self.source.encodings[:1]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(args.seed)  # the same projections in every process and every run
-            objective.bind(self.source.shape, ModelShape.of(model.config))
-        objective.answered_only(self.source.has_gaps)
-        if teacher is not None and objective.request("teacher").logits:
-            validate_teacher_outputs(teacher, objective.kind)
-        label_outputs(model.config, Head(objective.kind))
-        request, sharding = objective.request("student"), Sharding.of(args)
-        extensions = [one for one in extensions if one.is_on]
-        is_joint = bool(objective.joint)
-        setup = TrainingSetup(model, replaced, args, request, is_joint, bool(sharding), extensions)
-        for one in extensions:
-            one.validate(setup)
-        validate_sharding(request, sharding)
-        validate_joint(is_joint, args, "Objective.joint")
-        if isinstance(self.source, ChangingTeacher) and self.source.reads_weights:
-            validate_averaged_teacher(bool(sharding))
-        further = {name: module for one in extensions for name, module in one.modules(setup).items()}
-        lacks_gradients = not request.logits or any(one.skips_parameters for one in extensions)
-        if lacks_gradients and args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = True  # the head, or what does not run, gets no gradient
-        validate_checkpointing(args, request)
-        validate_double_backward(args, request)
-        self.objective, self.teacher, self.cutoff, self.mixup = objective, teacher, cutoff, mixup
+        self.teacher = self.source.model
+        self._bind(model, args.seed)
+        setup = self._setup(model, replaced, args, extensions)
+        further = {name: module for one in setup.extensions for name, module in one.modules(setup).items()}
         self.teacher_student = TeacherStudent(model, self.source, objective, mixup is not None, further)
         joint = [module for _, module in objective.joint.values()]
         self.token_counter = TokenCounter(model, self.source.models, joint, self.source.encodings)
@@ -192,25 +163,62 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
             AcceleratorState._reset_state()  # accelerate allows DeepSpeed one trainer, even after that has finished
         settings = dict(vars(model.config))
         super().__init__(model=_unprepared(model), args=args, data_collator=data_collator, **kwargs)
-        track_country(self)
-        group_terms(self)
         if "use_cache" in settings:  # Trainer sets it, for decoders, and would leave it in the student's configuration
             model.config.use_cache = settings["use_cache"]
-        if args.torch_compile:
-            compile_blocks([model, *([teacher] if teacher is not None else [])], args, self.accelerator)
-        self.runs_teacher = any(one.runs_teacher for one in extensions)
-        self.extensions = self._begin(extensions, setup)
-        self.further = FurtherPasses(self.extensions)
-        self._undecayed = frozenset[str]().union(*(one.undecayed for one in extensions))
         self.model_accepts_loss_kwargs = True  # transformers < 5.20: the loss is scaled for accumulation here
+        self._prepare(setup, kernels, gradients_every)
+
+    def _bind(self, student: PreTrainedModel, seed: int) -> None:
+        """Bind the objective to both models, and the student's configuration to the objective's kind of task."""
+        objective, source = self.objective, self.source
+        objective.aligned_only(any(source.encodings[:1]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # the same projections in every process and every run
+            objective.bind(source.shape, ModelShape.of(student.config))
+        objective.answered_only(source.has_gaps)
+        if source.model is not None and objective.request("teacher").logits:
+            validate_teacher_outputs(source.model, objective.kind)
+        label_outputs(student.config, Head(objective.kind))
+
+    def _setup(
+        self, student: PreTrainedModel, replaced: Any, args: TrainingArguments, extensions: Sequence[Extension]
+    ) -> TrainingSetup:
+        """Return what is known of the training, once all of it goes together."""
+        request, sharding, is_joint = self.objective.request("student"), Sharding.of(args), bool(self.objective.joint)
+        working = [one for one in extensions if one.is_on]
+        setup = TrainingSetup(student, replaced, args, request, is_joint, bool(sharding), working)
+        for one in working:
+            one.validate(setup)
+        validate_sharding(request, sharding)
+        validate_joint(is_joint, args, "Objective.joint")
+        if isinstance(self.source, ChangingTeacher) and self.source.reads_weights:
+            validate_averaged_teacher(bool(sharding))
+        lacks_gradients = not request.logits or any(one.skips_parameters for one in working)
+        if lacks_gradients and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # the head, or what does not run, gets no gradient
+        validate_checkpointing(args, request)
+        validate_double_backward(args, request)
+        return setup
+
+    def _prepare(self, setup: TrainingSetup, kernels: Kernels, gradients_every: int | None) -> None:
+        """Add to a `Trainer` that is built what this one does besides: hooks, kernels, collator, callbacks."""
+        args, balance = self.args, self.objective.balance
+        track_country(self)
+        group_terms(self)
+        if args.torch_compile:
+            teachers = [] if self.teacher is None else [self.teacher]
+            compile_blocks([setup.student, *teachers], args, self.accelerator)
+        self.runs_teacher = any(one.runs_teacher for one in setup.extensions)
+        self.extensions = self._begin(setup)
+        self.further = FurtherPasses(self.extensions)
+        self._undecayed = frozenset[str]().union(*(one.undecayed for one in setup.extensions))
         self.data_collator = self._wrap(self.data_collator)
         self.source.to(args.device)
         self.teacher_student.use_kernels(kernels, args.device, is_compiled=args.torch_compile)
-        balance = objective.balance
         if balance is not None and balance.kind == "gradient_norm":
             gradients_every = balance.every
         self.probe = GradientProbe(gradients_every) if gradients_every else None
-        self._balancing = BalancingCallback(self, len(objective.terms), args.device) if balance is not None else None
+        self._balancing = None if balance is None else BalancingCallback(self, len(self.objective.terms), args.device)
         self._add_callbacks()
 
     def _add_callbacks(self) -> None:
@@ -226,9 +234,9 @@ class DistillationTrainer(TermLogging, ExactEvaluation, EpochDataLoaders, Studen
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermProgressCallback())
 
-    def _begin(self, extensions: Sequence[Extension], setup: TrainingSetup) -> RunningExtensions:
+    def _begin(self, setup: TrainingSetup) -> RunningExtensions:
         """Put the extensions on this trainer; those that change weights share one patch of the linear layers."""
-        running: list[RunningExtension] = [one.begin(self, setup) for one in extensions]
+        running: list[RunningExtension] = [one.begin(self, setup) for one in setup.extensions]
         if changes := [one for one in running if isinstance(one, LinearChange)]:
             running.append(EffectiveWeights(encoder_linear_layers(setup.student, "student"), changes))
         for one in running:
