@@ -1,23 +1,108 @@
-"""The output projection of a language model: which layer it is, and its forward while signals are recorded."""
+"""The output projection of a language model: which layer it is, and what it returns while signals are recorded.
+
+The vocabulary's logits are the largest tensor of a step. The projection can return its input instead, so that losses go
+through the logits chunk by chunk: the teacher's leave the forward in that form (`LazyLogits`), the student's losses are
+computed within it.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distil_nlp.signals.call import current_call
+from distil_nlp.signals.call import Call, current_call
+from distil_nlp.signals.types import LazyLogits, VocabularyLoss
 
 
-def decode(decoder: nn.Linear, states: Tensor) -> Tensor:
+class OutputProjection:
+    """The output projection of a model, as one recorder has it.
+
+    Args:
+        model: a language model.
+        projects: True for logits as a whole; otherwise, and where a loss is measured, they stay lazy.
+
+    Attributes:
+        decoder: the layer; None where the head projects in its own way.
+    """
+
+    def __init__(self, model: PreTrainedModel, projects: bool):
+        self.decoder, self._projects = output_projection(model), projects
+        self._measure: VocabularyLoss | None = None
+        self._embedding: Any = None
+        if self.decoder is not None:
+            self.decoder.forward = partial(_decode, self.decoder)  # type: ignore[method-assign]
+            embedding = model.get_input_embeddings()
+            self._embedding = embedding if embedding.weight is self.decoder.weight else None
+
+    def release(self) -> None:
+        """Give the layer its own forward back."""
+        if self.decoder is not None:
+            self.decoder.__dict__.pop("forward", None)
+
+    @contextmanager
+    def measuring(self, measure: VocabularyLoss) -> Iterator[None]:
+        """Within this context, pass the logits to `measure`, inside the forward."""
+        self._measure = measure
+        try:
+            yield
+        finally:
+            self._measure = None
+
+    def whole(self, call: Call, logits: Tensor) -> Tensor | None:
+        """Return the logits of a head that projects in its own way; None once they are kept as lazy ones."""
+        if self._projects and self._measure is None:
+            return logits
+        self._keep(call, LazyLogits(logits))
+        return None
+
+    def decode(self, call: Call, states: Tensor) -> Tensor:
+        """Return what the layer gives: its input, if the logits are not wanted as a whole."""
+        decoder = self.decoder
+        assert decoder is not None  # it calls this
+        if self._projects and self._measure is None:
+            return F.linear(states, decoder.weight, decoder.bias)
+        self._keep(call, LazyLogits(states.squeeze(1), decoder.weight, decoder.bias))
+        return states
+
+    def _keep(self, call: Call, vocabulary: LazyLogits) -> None:
+        """Keep the lazy logits, or the loss that is measured on them."""
+        if self._measure is None:
+            call.vocabulary = vocabulary
+        else:
+            call.measured = self._measure(vocabulary)
+
+    def begin(self) -> None:
+        """Make the word embedding's gradient sparse on the CPU if its weights are the layer's, and a loss is measured.
+
+        The rows of a batch's words are then added to the gradient of the projection, which is dense already, instead of
+        a second table of mostly zeros. Set during the forward only, since DDP would take the sum for sparse.
+        """
+        self._add_embedding_gradient_by_rows(self._measure is not None)
+
+    def end(self) -> None:
+        """Undo `begin`."""
+        self._add_embedding_gradient_by_rows(False)
+
+    def _add_embedding_gradient_by_rows(self, enabled: bool) -> None:
+        if self._embedding is not None:
+            self._embedding.sparse = enabled and self._embedding.weight.device.type == "cpu"
+
+
+def _decode(decoder: nn.Linear, states: Tensor) -> Tensor:
     """Run the output projection, as the recorder whose forward it is has it; the forward of a model's decoder."""
     call = current_call()
-    if call is None or call.recorder.decoder is not decoder:
+    projection = None if call is None else call.recorder.output_projection
+    if call is None or projection is None or projection.decoder is not decoder:
         return F.linear(states, decoder.weight, decoder.bias)
-    return call.recorder.decode(states)
+    return projection.decode(call, states)
 
 
 @torch.no_grad()

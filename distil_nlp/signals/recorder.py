@@ -5,10 +5,6 @@ FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of
 acts in the forwards of `forward_with_signals` alone; called by itself, the model behaves as if nothing were attached.
 Several recorders may sit on one model: each forward is meant for one of them (`Call`), and the last that is removed
 leaves the model as it was.
-
-The vocabulary's logits are the largest tensor of a step. A `Recorder` can make the output projection return its input
-instead of the logits (`LazyLogits`), so that losses can go through the logits chunk by chunk: the teacher's leave the
-forward in that form, the student's losses are computed within it.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,14 +33,13 @@ from distil_nlp.signals.attention_routing import (
     routes_attention,
 )
 from distil_nlp.signals.call import Call, calling, current_call
-from distil_nlp.signals.output_projection import decode, output_projection
+from distil_nlp.signals.output_projection import OutputProjection
 from distil_nlp.signals.probe import axes_of, check_own_states, is_close, own_states, say_once, unlike_states
 from distil_nlp.signals.sdpa import KEEP, show_probabilities
 from distil_nlp.signals.types import (
     EMBEDDINGS,
     RECORDERS,
     GradientFunction,
-    LazyLogits,
     ProjectionInput,
     SignalRequest,
     VocabularyLoss,
@@ -84,8 +78,7 @@ class Recorder:
         projects: bool = True,
         projections: dict[str, ProjectionInput] | None = None,
     ):
-        self.request, self.head_rows, self.projects = request, head_rows, projects
-        self.projections = projections or {}
+        self.request, self.head_rows, self.projections = request, head_rows, projections or {}
         self._model, self._members = model, ensemble_members(model)
         self._hosts = list({id(host): host for host in (model, *self._members)}.values())
         self.layers = layer_stack(self._members[0]) if request.has_layers else []
@@ -96,16 +89,10 @@ class Recorder:
             require_maps_only(model, request)
         units = {layer: feed_forward_units(self._members[0], self.layers[layer]) for layer, _ in request.activations}
         self._axes = (0, 1, 2)
-        self._measure: VocabularyLoss | None = None
         self._differentiate: GradientFunction | None = None
         self.last: Tensor | None = None
         self._keeps_last = False
-        self.decoder = output_projection(model) if head_rows and request.logits else None
-        self._embedding: Any = None
-        if self.decoder is not None:
-            self.decoder.forward = partial(decode, self.decoder)  # type: ignore[method-assign]
-            embedding = model.get_input_embeddings()
-            self._embedding = embedding if embedding.weight is self.decoder.weight else None
+        self.output_projection = OutputProjection(model, projects) if head_rows and request.logits else None
         self._handles = [
             model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(self._finish),
@@ -135,8 +122,8 @@ class Recorder:
         for host in self._hosts:
             host.__dict__[RECORDERS].remove(self)
         others = self._others()
-        if self.decoder is not None and all(other.decoder is None for other in others):
-            self.decoder.__dict__.pop("forward", None)
+        if self.output_projection is not None and all(other.output_projection is None for other in others):
+            self.output_projection.release()
         if not any(other.request.attention for other in others):
             for module in {id(m): m for layer in self.layers for m in layer.modules()}.values():
                 module.__dict__.pop(KEEP, None)
@@ -161,11 +148,9 @@ class Recorder:
 
         The result is `Signals.measured`. Where the model is wrapped (FSDP), its weights are whole only there.
         """
-        self._measure = measure
-        try:
+        assert self.output_projection is not None
+        with self.output_projection.measuring(measure):
             yield
-        finally:
-            self._measure = None
 
     @contextmanager
     def differentiating(self, differentiate: GradientFunction) -> Iterator[None]:
@@ -283,7 +268,8 @@ class Recorder:
             return None
         call.length = _length_of(args, kwargs)
         choose_attention(self._members, self._routes)
-        self._add_embedding_gradient_by_rows(self._measure is not None)
+        if self.output_projection is not None:
+            self.output_projection.begin()
         is_ensemble = module is not self._members[0]  # which fits each member's segments itself
         call.inputs = kwargs if is_ensemble else fit_segments(module.config, kwargs)
         return args, dict(call.inputs)
@@ -354,61 +340,33 @@ class Recorder:
         first = next(iter(output))
         return type(output)(**{**output, first: chosen})
 
-    def decode(self, states: Tensor) -> Tensor:
-        """Return what the output projection gives: its input, if the logits are not requested as a whole."""
-        decoder = self.decoder
-        assert decoder is not None  # it calls this
-        if self.projects and self._measure is None:
-            return F.linear(states, decoder.weight, decoder.bias)
-        self._keep_vocabulary(LazyLogits(states.squeeze(1), decoder.weight, decoder.bias))
-        return states
-
-    def _keep_vocabulary(self, vocabulary: LazyLogits) -> None:
-        """Keep the lazy logits, or the loss that is measured on them."""
-        call = self._call()
-        assert call is not None
-        if self._measure is None:
-            call.vocabulary = vocabulary
-        else:
-            call.measured = self._measure(vocabulary)
-
-    def _add_embedding_gradient_by_rows(self, enabled: bool) -> None:
-        """Make the word embedding's gradient sparse on the CPU if its weights are also the output projection's.
-
-        The rows of a batch's words are then added to the gradient of the projection, which is dense already, instead of
-        a second table of mostly zeros. Set during the forward only, since DDP would take the sum for sparse.
-        """
-        if self._embedding is not None:
-            self._embedding.sparse = enabled and self._embedding.weight.device.type == "cpu"
-
     def _finish(self, module: nn.Module, args: tuple, output: Any) -> dict[str, Any] | None:
         """Return the signals as a plain dict: extra attributes of a ModelOutput would be lost under DDP."""
         call = self._call()
         if call is None:
             return None
-        self._add_embedding_gradient_by_rows(False)
-        last = len(self.layers) - 1  # the encoder's output, which has the batch's tokens
-        hidden = {
-            (layer, name): (call.hidden[layer] if layer == last else self._of_tokens(call, call.hidden[layer]))
-            .flatten(0, 1)
-            .index_select(0, call.rows[name])
-            for layer, name in sorted(self.request.hidden)  # gradients are summed in this order, the same in every run
+        if self.output_projection is not None:
+            self.output_projection.end()
+        hidden = {  # gradients are summed in this order, the same in every run
+            (layer, name): _rows(self._states(call, layer), call.rows[name])
+            for layer, name in sorted(self.request.hidden)
         }
         require_attention(module, self.request, call)
         activations = {
-            (layer, name): self._of_tokens(call, call.activations[layer]).flatten(0, 1).index_select(0, call.rows[name])
+            (layer, name): _rows(self._of_tokens(call, call.activations[layer]), call.rows[name])
             for layer, name in sorted(self.request.activations)
         }
         weights = {layer: self._matrices(layer) for layer in self.request.weights}
-        weights_by_rows = {(layer, ""): matrices for layer, matrices in weights.items()}
-        sources: dict[str, Any] = {"hidden": hidden, "activations": activations, "weights": weights_by_rows}
-        sources["states"] = {(layer, ""): call.hidden[layer] for layer in self.request.states}
+        sources: dict[str, Any] = {
+            "hidden": hidden,
+            "activations": activations,
+            "weights": {(layer, ""): matrices for layer, matrices in weights.items()},
+            "states": {(layer, ""): call.hidden[layer] for layer in self.request.states},
+        }
         logits: Any = None
         if self.request.logits and call.vocabulary is None and call.measured is None:
             logits = output.logits.squeeze(1) if self.head_rows else output_logits(output)
-            if self.head_rows and not (self.projects and self._measure is None):  # the head projects in its own way
-                self._keep_vocabulary(LazyLogits(logits))
-                logits = None
+            logits = logits if self.output_projection is None else self.output_projection.whole(call, logits)
         modules: Any = getattr(module, PROJECTIONS, None)
         return {
             "logits": logits,
@@ -426,6 +384,11 @@ class Recorder:
             "measured": call.measured,
         }
 
+    def _states(self, call: Call, layer: int) -> Tensor:
+        """Return the states after a block as (batch, length, width); after the last they have the batch's tokens."""
+        states = call.hidden[layer]
+        return states if layer == len(self.layers) - 1 else self._of_tokens(call, states)
+
     def _of_tokens(self, call: Call, states: Tensor) -> Tensor:
         """Return states from within the model as (batch, length, width), without what it has padded itself."""
         states = states if self._axes == (0, 1, 2) else states.permute(self._axes)
@@ -439,6 +402,11 @@ class Recorder:
         """
         linear = [module for module in self.layers[layer].modules() if isinstance(module, nn.Linear)]
         return [module.weight.view_as(module.weight) for module in linear]
+
+
+def _rows(states: Tensor, rows: Tensor) -> Tensor:
+    """Return some tokens of a batch's states, (rows, width), by their numbers in the flattened batch."""
+    return states.flatten(0, 1).index_select(0, rows)
 
 
 def _arguments(call: Call, name: str, source: ProjectionInput, sources: dict[str, Any]) -> tuple[Any, ...]:

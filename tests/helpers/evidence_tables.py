@@ -1,35 +1,58 @@
-"""Tables of runs in the docs: `python -m tests.helpers.evidence_tables` writes them from docs/evidence."""
+"""Tables of runs and studies in the docs: `python -m tests.helpers.evidence_tables` writes them from docs/evidence."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
 from distil_nlp.reporting.tables import quality_table
 from distil_nlp.results import RunResults, read_runs
+from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
 EVIDENCE = DOCS / "evidence"
-_BLOCK = re.compile(r"(<!-- run: (\S+) -->\n).*?(<!-- /run -->\n)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (run|study): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
 
 
 def pages() -> list[Path]:
-    """Return the pages that have tables of runs."""
+    """Return the pages that have such tables."""
     return [page for page in sorted(DOCS.glob("*.md")) if _BLOCK.search(page.read_text())]
 
 
 def with_tables(page: str) -> str:
-    """Return a page whose blocks `<!-- run: FOLDER -->` have the table of that run's results."""
-    return _BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2])}\n\n{block[3]}", page)
+    """Return a page whose blocks have the tables of their results.
+
+    `<!-- run: FOLDER -->` is the table of scores that a run's own report has; `<!-- study: FOLDER TASK -->` has the
+    tables of a task that a study's page has. They end with `<!-- /run -->` and `<!-- /study -->`; folders are below
+    docs/evidence.
+    """
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{_WRITERS[block[2]](*block[3].split())}\n\n{block[4]}", page)
 
 
-def _table(folder: str) -> str:
-    """Return the table that the run's own report has, the student's line in bold, and where the run took place."""
+def run_table(folder: str) -> str:
+    """Return the scores of a run, the student's line in bold, and where it took place."""
     (run,) = read_runs([EVIDENCE / folder])
     table = quality_table(run)
     assert table is not None, folder
     return f"{markdown_table([table.head, *map(_marked, table.rows)])}\n\n{_origin(run)}"
+
+
+def study_tables(folder: str, task: str) -> str:
+    """Return scores, students and costs of a study's methods on a task, the best first, and where they were run."""
+    rows = [row for row in json.loads((EVIDENCE / folder / "study.json").read_text()) if row["task"] == task]
+    rows.sort(key=lambda row: -row["median"])
+    tables = [
+        markdown_table(table) for table in (method_table(rows), method_students(rows), method_costs(rows)) if table
+    ]
+    (run,) = read_runs([EVIDENCE / folder / task / rows[0]["run"]])
+    heading = f"{rows[0]['metric']} after {rows[0]['steps']} steps: {reference_scores(rows)}."
+    return "\n\n".join([heading, *tables, _origin(run)])
+
+
+_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_tables}
 
 
 def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
