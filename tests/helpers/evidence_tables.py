@@ -1,20 +1,23 @@
-"""Tables of runs and studies in the docs: `python -m tests.helpers.evidence_tables` writes them from docs/evidence."""
+"""Tables and plots of runs in the docs: `python -m tests.helpers.evidence_tables` writes them from docs/evidence."""
 
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
+from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.tables import quality_table
 from distil_nlp.results import RunResults, read_runs
+from distil_nlp.study.pictures import compute_pictures
 from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
 EVIDENCE = DOCS / "evidence"
-_BLOCK = re.compile(r"(<!-- (run|study): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (run|study|plot): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -26,8 +29,8 @@ def with_tables(page: str) -> str:
     """Return a page whose blocks have the tables of their results.
 
     `<!-- run: FOLDER -->` is the table of scores that a run's own report has; `<!-- study: FOLDER TASK -->` has the
-    tables of a task that a study's page has. They end with `<!-- /run -->` and `<!-- /study -->`; folders are below
-    docs/evidence.
+    tables of a task that a study's page has, `<!-- plot: FOLDER TASK FILE -->` its plot of scores over operations. They
+    end with `<!-- /run -->` and the like; folders are below docs/evidence.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_WRITERS[block[2]](*block[3].split())}\n\n{block[4]}", page)
 
@@ -42,8 +45,7 @@ def run_table(folder: str) -> str:
 
 def study_tables(folder: str, task: str) -> str:
     """Return scores, students and costs of a study's methods on a task, the best first, and where they were run."""
-    rows = [row for row in json.loads((EVIDENCE / folder / "study.json").read_text()) if row["task"] == task]
-    rows.sort(key=lambda row: -row["median"])
+    rows = sorted(_rows(folder, task), key=lambda row: -row["median"])
     tables = [
         markdown_table(table) for table in (method_table(rows), method_students(rows), method_costs(rows)) if table
     ]
@@ -52,7 +54,23 @@ def study_tables(folder: str, task: str) -> str:
     return "\n\n".join([heading, *tables, _origin(run)])
 
 
-_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_tables}
+def study_plot(folder: str, task: str, file: str) -> str:
+    """Return the reference of a plot of scores over operations, and its caption."""
+    plot = compute_plot_of(folder, task)
+    return f"![{plot.description}]({file})\n\n{plot.note}"
+
+
+def compute_plot_of(folder: str, task: str) -> Picture:
+    """Return the plot of a study's scores over operations."""
+    with style():
+        return compute_pictures(task, _rows(folder, task))[0]
+
+
+def _rows(folder: str, task: str) -> list[dict[str, Any]]:
+    return [row for row in json.loads((EVIDENCE / folder / "study.json").read_text()) if row["task"] == task]
+
+
+_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_tables, "plot": study_plot}
 
 
 def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,4 +90,9 @@ def _origin(run: RunResults) -> str:
 
 if __name__ == "__main__":
     for path in pages():
-        path.write_text(with_tables(path.read_text()))
+        text = path.read_text()
+        path.write_text(with_tables(text))
+        for block in _BLOCK.finditer(text):
+            if block[2] == "plot":
+                *study, file = block[3].split()
+                (DOCS / file).write_bytes(compute_plot_of(*study).png)
