@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from string import ascii_lowercase
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from distil_nlp.reporting.formatting import decimal, span
@@ -106,7 +109,7 @@ def compute_plot(
 ) -> Picture:
     """Return scores over what their trainings took, on a logarithmic axis, with the front drawn.
 
-    The runs on the front have letters, which the caption explains.
+    The runs on the front have their names; where these would overlap they have letters, which the caption explains.
 
     Args:
         name: the file's name.
@@ -126,18 +129,38 @@ def compute_plot(
     last = max(run.spent for run in runs)
     steps = [*((run.spent, run.score) for run in front), (last, front[-1].score)]
     axes.step(*zip(*steps, strict=True), where="post", color=SERIES[0], linewidth=1.2)
-    letters = dict(zip(ascii_lowercase, front, strict=False))
-    for letter, run in letters.items():
-        axes.annotate(letter, (run.spent, run.score), (4, 5), textcoords="offset points", fontsize=10)
     _name_ticks(axes, [run.spent for run in runs], write)
     axes.set_xlabel(f"{axis}, logarithmic axis")
     axes.set_ylabel(metric)
+    letters = _name_front(figure, axes, front)
     said = "; ".join(
         f"{one.label} {decimal(one.score)} ({span(one.low, one.high)}) for {write(one.spent)}" for one in front
     )
-    named = "; ".join(f"{letter}: {run.label}" for letter, run in letters.items())
-    note = f"Line: the front, the best score for that much or less ({named}). Bars: 95 % intervals. Grey: behind it."
+    named = f" ({'; '.join(f'{letter}: {run.label}' for letter, run in letters.items())})" if letters else ""
+    note = f"Line: the front, the best score for that much or less{named}. Bars: 95 % intervals. Grey: behind it."
     return picture(figure, name, f"{metric} over {axis}. On the front: {said}.", note)
+
+
+def _name_front(figure: Figure, axes: Axes, front: Sequence[ComputePoint]) -> dict[str, ComputePoint]:
+    """Write the names of runs at their points; letters where names would overlap, which are returned."""
+    names = [_write(axes, run, shorten(run.label, 24), is_first=run is front[0]) for run in front]
+    figure.draw_without_rendering()
+    boxes, space = [name.get_window_extent() for name in names], axes.get_window_extent()
+    is_clear = not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    if is_clear and all(space.x0 <= box.x0 and box.x1 <= space.x1 for box in boxes):
+        return {}
+    for name in names:
+        name.remove()
+    letters = dict(zip(ascii_lowercase, front, strict=False))
+    for letter, run in letters.items():
+        _write(axes, run, letter, is_first=True)
+    return letters
+
+
+def _write(axes: Axes, run: ComputePoint, text: str, is_first: bool) -> Annotation:
+    """Write above a point, to its left, where no run lies that is on or behind the front; of the first to its right."""
+    side = {"xytext": (5, 5), "ha": "left"} if is_first else {"xytext": (-6, 4), "ha": "right"}
+    return axes.annotate(text, (run.spent, run.score), textcoords="offset points", fontsize=9.5, **side)
 
 
 def _name_ticks(axes: Axes, spent: Sequence[float], write: Callable[[float], str]) -> None:
