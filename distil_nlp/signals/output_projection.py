@@ -47,6 +47,10 @@ class OutputProjection:
         if self.decoder is not None:
             self.decoder.__dict__.pop("forward", None)
 
+    @property
+    def _is_whole(self) -> bool:
+        return self._projects and self._measure is None
+
     @contextmanager
     def measuring(self, measure: VocabularyLoss) -> Iterator[None]:
         """Within this context, pass the logits to `measure`, inside the forward."""
@@ -58,7 +62,7 @@ class OutputProjection:
 
     def whole(self, call: Call, logits: Tensor) -> Tensor | None:
         """Return the logits of a head that projects in its own way; None once they are kept as lazy ones."""
-        if self._projects and self._measure is None:
+        if self._is_whole:
             return logits
         self._keep(call, LazyLogits(logits))
         return None
@@ -67,7 +71,7 @@ class OutputProjection:
         """Return what the layer gives: its input, if the logits are not wanted as a whole."""
         decoder = self.decoder
         assert decoder is not None  # it calls this
-        if self._projects and self._measure is None:
+        if self._is_whole:
             return F.linear(states, decoder.weight, decoder.bias)
         self._keep(call, LazyLogits(states.squeeze(1), decoder.weight, decoder.bias))
         return states
@@ -85,24 +89,22 @@ class OutputProjection:
         The rows of a batch's words are then added to the gradient of the projection, which is dense already, instead of
         a second table of mostly zeros. Set during the forward only, since DDP would take the sum for sparse.
         """
-        self._add_embedding_gradient_by_rows(self._measure is not None)
+        if self._embedding is not None:
+            self._embedding.sparse = self._measure is not None and self._embedding.weight.device.type == "cpu"
 
     def end(self) -> None:
         """Undo `begin`."""
-        self._add_embedding_gradient_by_rows(False)
-
-    def _add_embedding_gradient_by_rows(self, enabled: bool) -> None:
         if self._embedding is not None:
-            self._embedding.sparse = enabled and self._embedding.weight.device.type == "cpu"
+            self._embedding.sparse = False
 
 
 def _decode(decoder: nn.Linear, states: Tensor) -> Tensor:
     """Run the output projection, as the recorder whose forward it is has it; the forward of a model's decoder."""
     call = current_call()
-    projection = None if call is None else call.recorder.output_projection
-    if call is None or projection is None or projection.decoder is not decoder:
-        return F.linear(states, decoder.weight, decoder.bias)
-    return projection.decode(call, states)
+    projection = call and call.recorder.output_projection
+    if call and projection and projection.decoder is decoder:
+        return projection.decode(call, states)
+    return F.linear(states, decoder.weight, decoder.bias)
 
 
 @torch.no_grad()
