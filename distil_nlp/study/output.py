@@ -13,7 +13,7 @@ from distil_nlp.study.page import write_study_page
 from distil_nlp.study.plan import StudyPlan
 from distil_nlp.study.search import read_searches
 from distil_nlp.study.searched import search_sections
-from distil_nlp.study.table import add_best, method_costs, method_students, method_table, reference_scores, study_rows
+from distil_nlp.study.table import add_best, study_heading, study_rows, study_tables
 from distil_nlp.utils.files import write_atomically
 
 
@@ -31,10 +31,9 @@ def write_study(plan: StudyPlan, folder: Path, has_page: bool = True) -> str:
     by_task = {task: sorted(part, key=lambda row: -row["median"]) for task, part in by_task.items() if part}
     markdown, terminal = [], []
     for task, of_task in by_task.items():
-        tables, first = [method_table(of_task), method_students(of_task), method_costs(of_task)], of_task[0]
-        heading = f"{task.upper()}, {first['metric']} after {first['steps']} steps: {reference_scores(of_task)}"
-        markdown.append("\n\n".join([heading, *(markdown_table(table) for table in tables if table)]) + "\n")
-        terminal.append(f"{heading}\n" + "\n\n".join(terminal_table(table) for table in tables if table))
+        heading, tables = f"{task.upper()}, {study_heading(of_task)}", study_tables(of_task)
+        markdown.append("\n\n".join([heading, *map(markdown_table, tables)]) + "\n")
+        terminal.append(f"{heading}\n" + "\n\n".join(map(terminal_table, tables)))
     write_atomically(folder / "study.md", "\n".join(markdown))
     if by_task and has_page:
         for of_task in by_task.values():

@@ -175,6 +175,17 @@ def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str
     return [*(row for row in rows if row["method"] == arm), *whole]
 
 
+def study_heading(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the scores of a task are, after how many steps, and the scores beside which they are read."""
+    return f"{rows[0]['metric']} after {rows[0]['steps']} steps: {reference_scores(rows)}"
+
+
+def study_tables(rows: Sequence[Mapping[str, Any]]) -> list[list[list[str]]]:
+    """Return the tables of a task's methods: scores, students where they differ in size, and costs."""
+    tables = [method_table(rows), method_students(rows), method_costs(rows)]
+    return [table for table in tables if table]
+
+
 def method_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return a table of the methods' scores with a line for each, its head first; with accuracy beside other scores."""
     return _table(rows, _QUALITY, _quality)

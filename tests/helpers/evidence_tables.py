@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.tables import quality_table
 from distil_nlp.results import RunResults, read_runs
 from distil_nlp.study.pictures import compute_pictures
-from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores
+from distil_nlp.study.table import study_heading, study_tables
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
@@ -43,15 +44,11 @@ def run_table(folder: str) -> str:
     return f"{markdown_table([table.head, *map(_marked, table.rows)])}\n\n{_origin(run)}"
 
 
-def study_tables(folder: str, task: str) -> str:
+def study_text(folder: str, task: str) -> str:
     """Return scores, students and costs of a study's methods on a task, the best first, and where they were run."""
     rows = sorted(_rows(folder, task), key=lambda row: -row["median"])
-    tables = [
-        markdown_table(table) for table in (method_table(rows), method_students(rows), method_costs(rows)) if table
-    ]
     (run,) = read_runs([EVIDENCE / folder / task / rows[0]["run"]])
-    heading = f"{rows[0]['metric']} after {rows[0]['steps']} steps: {reference_scores(rows)}."
-    return "\n\n".join([heading, *tables, _origin(run)])
+    return "\n\n".join([f"{study_heading(rows)}.", *map(markdown_table, study_tables(rows)), _origin(run)])
 
 
 def study_plot(folder: str, task: str, file: str) -> str:
@@ -60,6 +57,7 @@ def study_plot(folder: str, task: str, file: str) -> str:
     return f"![{plot.description}]({file})\n\n{plot.note}"
 
 
+@cache
 def compute_plot_of(folder: str, task: str) -> Picture:
     """Return the plot of a study's scores over operations."""
     with style():
@@ -70,7 +68,7 @@ def _rows(folder: str, task: str) -> list[dict[str, Any]]:
     return [row for row in json.loads((EVIDENCE / folder / "study.json").read_text()) if row["task"] == task]
 
 
-_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_tables, "plot": study_plot}
+_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_text, "plot": study_plot}
 
 
 def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
