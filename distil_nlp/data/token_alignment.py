@@ -45,7 +45,7 @@ class Spans:
         units = encoded.word_ids(row) if words else encoded.sequence_ids(row)
         strings = texts[0][row] if words else [column[row] for column in texts]
         sides, gap, places = encoded.sequence_ids(row), 0, []
-        for unit, side, (start, stop) in zip(units, sides, own[row].offsets, strict=True):
+        for unit, side, (start, stop) in zip(units, sides, _characters(units, own[row].offsets), strict=True):
             gap = gap if side is None else side + 1
             places.append((_SPECIAL - gap, 0, 1) if unit is None else (unit, *_place(strings[unit], start, stop)))
         return cls(*_in_parts(np.array(places, dtype=np.int64).reshape(-1, 3)))
@@ -61,6 +61,18 @@ def overlaps(student: Spans, teacher: Spans) -> tuple[np.ndarray, np.ndarray]:
     has_any = shared.any(1)
     first, last = shared.argmax(1), shared.shape[1] - shared[:, ::-1].argmax(1)
     return np.where(has_any, first, 0), np.where(has_any, last, 0)
+
+
+def _characters(units: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the characters of each token: none for a mark of a word's start that claims the first of the next token.
+
+    SentencePiece's lone ▁ at the start of a text has the offsets of the text's first character.
+    """
+    following = [*zip(units[1:], offsets[1:], strict=True), (None, (0, 0))]
+    return [
+        (start, start if unit == after and start == next_start and stop < next_stop else stop)
+        for unit, (start, stop), (after, (next_start, next_stop)) in zip(units, offsets, following, strict=True)
+    ]
 
 
 def _place(text: str, start: int, stop: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Alignment of tokens by the characters that they cover, of a byte-level BPE, WordPiece and SentencePiece."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -77,6 +79,19 @@ def test_pieces_of_sentences_find_the_words_of_others():
         (".", ["."]),
         ("</s>", ["[SEP]"]),
     ]
+    assert partners(UNIGRAM, UNIGRAM, "🙂🙂") == [
+        ("<s>", ["<s>"]),
+        ("▁", ["▁"]),  # with the offsets of the first character of the next one
+        ("🙂🙂", ["🙂🙂"]),
+        ("</s>", ["</s>"]),
+    ]
+    assert partners(WORDPIECE, UNIGRAM, "🙂🙂", "1⁄2") == [
+        ("[CLS]", ["<s>"]),
+        ("[UNK]", ["🙂🙂"]),
+        ("[SEP]", ["</s>", "</s>"]),
+        ("[UNK]", ["1⁄2"]),
+        ("[SEP]", ["</s>"]),
+    ]
     assert partners(UNIGRAM, BYTES, "the cat", "a dog") == [
         ("<s>", ["<s>"]),
         ("▁the", ["the"]),
@@ -103,16 +118,22 @@ def test_a_tokenizer_finds_each_of_its_own_tokens(first, second, tokenizer, is_p
     ]
 
 
+def letters_of(offsets, text):
+    """Return the numbers of each token's characters without spaces; a lone ▁ has none of the next token's."""
+    letters = [{c for c in range(*some) if not text[c].isspace()} for some in offsets]
+    for i, ((start, stop), (next_start, next_stop)) in enumerate(itertools.pairwise(offsets)):
+        if start == next_start and stop < next_stop:
+            letters[i] = set()
+    return letters
+
+
 @settings(max_examples=80, deadline=None)
 @given(TEXT, st.sampled_from([(WORDPIECE, BYTES), (WORDPIECE, UNIGRAM), (UNIGRAM, BYTES)]))
 def test_partners_share_characters_and_nothing_else_does(text, pair):
     """Prevents a token without a partner beside one that it overlaps; counted character by character."""
     own, other = (tokenizer([text]) for tokenizer in pair)
     starts, stops = overlaps(Spans.of(own, 0, [[text]]), Spans.of(other, 0, [[text]]))
-    letters = [
-        [{c for c in range(*offsets) if not text[c].isspace()} for offsets in one.encodings[0].offsets]
-        for one in (own, other)
-    ]
+    letters = [letters_of(one.encodings[0].offsets, text) for one in (own, other)]
     for place in range(1, len(starts) - 1):
         shared = [i for i, one in enumerate(letters[1]) if one & letters[0][place]]
         found = list(range(starts[place], stops[place]))
