@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 
 from distil_nlp.errors import UserError, listed
-from distil_nlp.models import load_config
 from distil_nlp.models.layer_choice import choose_layers
-from distil_nlp.objective.term import ModelShape
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.links import Link
+from distil_nlp.pipeline.peek import peek_shape
 from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.pipeline.schemes import schemes_of
 
@@ -68,10 +67,9 @@ def _check_layer_pairs(plan: RunPlan, links: Sequence[Link]) -> None:
 
     What cannot be looked at passes.
     """
-    try:
-        guide = ModelShape.of(load_config(plan.recipe.teacher.name, plan.recipe.teacher.revision))
-    except Exception:
-        return  # what is wrong with it is told where it is loaded
+    guide = peek_shape(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+    if guide is None:
+        return
     teacher = guide
     for recipe in [*(link.recipe for link in links), plan.recipe]:
         if recipe.student.name is not None:

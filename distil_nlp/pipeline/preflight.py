@@ -15,13 +15,12 @@ from distil_nlp.evaluation.kinds import evaluator_of
 from distil_nlp.evaluation.metrics import metric_names
 from distil_nlp.export.packages import require_export_packages
 from distil_nlp.hub import check_repository
-from distil_nlp.models import load_config
-from distil_nlp.models.empty import empty_encoder
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.chain import validate_chain
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.other_tokens import validate_tokens
+from distil_nlp.pipeline.peek import peek_first_layer
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.signal_request import student_request
@@ -105,15 +104,9 @@ def _check_checkpointing(plan: RunPlan) -> None:
         return
     where = "training." + next((name for name in recipe.training if name.endswith("checkpointing")), "")
     for section in (recipe.teacher, recipe.student):
-        if section.name is None:
-            continue
-        try:
-            config = load_config(section.name, section.revision)
-            config.num_hidden_layers = 1
-            shell = empty_encoder(config)
-        except Exception:
-            continue  # what is wrong with it is told where it is loaded
-        require_checkpointing(shell, args, where)
+        shell = None if section.name is None else peek_first_layer(section.name, section.revision)
+        if shell is not None:
+            require_checkpointing(shell, args, where)
 
 
 def _check_signals(plan: RunPlan) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distil_nlp.models import load_config
 from distil_nlp.objective.objective import Objective
-from distil_nlp.objective.term import ModelShape
+from distil_nlp.pipeline.peek import peek_shape
 from distil_nlp.signals.types import SignalRequest
 
 if TYPE_CHECKING:
@@ -28,11 +27,12 @@ def bound_objective(plan: RunPlan) -> Objective | None:
     What is wrong with such a teacher or objective is told where it is loaded.
     """
     objective = copy.deepcopy(plan.objective)
-    teacher = plan.recipe.teacher
+    shape = peek_shape(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+    if shape is None:
+        return None
     try:
-        shape = ModelShape.of(load_config(teacher.name, teacher.revision))
         with torch.random.fork_rng(devices=[]):
             objective.bind(shape, shape)
-    except Exception:
+    except Exception:  # whatever a term asks for
         return None
     return objective

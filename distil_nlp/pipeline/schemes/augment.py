@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distil_nlp.models import load_config
 from distil_nlp.models.architecture import feed_forward_layers, layer_stack
-from distil_nlp.models.empty import empty_encoder
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.peek import peek_first_layer
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.netaug import NETAUG, NetAug, validate_netaug
@@ -38,14 +37,9 @@ def _check(plan: RunPlan) -> None:
     student = plan.recipe.student
     joint = student.exits or student.peers or student.branches
     validate_netaug(plan.args, plan.is_sharded, joint is not None)
-    place = builders.starting_model(plan.recipe)
-    try:
-        config = load_config(*place)
-        config.num_hidden_layers = 1
-        shell = empty_encoder(config)
-    except Exception:
-        return  # what is wrong with it is told where it is loaded
-    feed_forward_layers(shell, layer_stack(shell)[0], NETAUG)
+    shell = peek_first_layer(*builders.starting_model(plan.recipe))
+    if shell is not None:
+        feed_forward_layers(shell, layer_stack(shell)[0], NETAUG)
 
 
 AUGMENT = Scheme(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PretrainedConfig
 
 from distil_nlp.errors import UserError
-from distil_nlp.models import load_config
 from distil_nlp.pipeline import builders
+from distil_nlp.pipeline.peek import peek_config
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.signal_request import student_request
 from distil_nlp.recipe import Recipe
@@ -81,10 +81,7 @@ def _check(plan: RunPlan) -> None:
             why="layers of other classes cannot take the place of the teacher's",
             fix="leave one of the two out",
         )
-    try:
-        config = load_config(recipe.teacher.name, recipe.teacher.revision)
-    except Exception:
-        config = None  # what is wrong with it is told where it is loaded
+    config = peek_config(recipe.teacher.name, recipe.teacher.revision)
     if config is not None:
         _check_shape(recipe, config)
     validate_replacing(plan.args, student_request(plan) or SignalRequest(), plan.is_sharded)
