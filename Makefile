@@ -77,7 +77,7 @@ prepare-quickstart: install
 	$(BIN)/python scripts/prepare_quickstart.py --out build/quickstart
 
 quickstart-time:
-	@echo "about 9 minutes on 2 CPU cores, after some 3 minutes of installation where $(VENV) is not there yet"
+	@echo "about 5 minutes on 2 idle CPU cores, after some 3 minutes of installation where $(VENV) is not there yet"
 
 quickstart: quickstart-time prepare-quickstart ## distil a MiniLM from 6 to 3 layers on text that is at hand; ARGS="section.key=value …"
 	$(RUN) scripts/distill.py recipes/quickstart.yaml $(ARGS)

@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from distil_nlp.reporting.tables import quality_table
+from distil_nlp.results import read_runs
 from distil_nlp.study.table import method_costs, method_table
 from tests.helpers.evidence_tables import DOCS, EVIDENCE, pages, with_tables
 
+README = DOCS.parent / "README.md"
+ROLES = ("teacher", "student", "labels only", "initialised student")  # columns of its table, before the guess
 KINDS = sorted(folder.name for folder in (EVIDENCE / "kinds").iterdir())
 
 
@@ -21,6 +25,24 @@ def test_tables_are_of_the_results(page):
 def test_every_kept_run_is_shown(kind):
     """Prevents results that are kept and told to nobody, such as of runs that did not go well."""
     assert f"<!-- run: kinds/{kind} -->" in (DOCS / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("quickstart", "quickstart"),
+        ("sentence embeddings on STS-B", "kinds/embedding"),
+        ("entities in messages", "kinds/tokens"),
+    ],
+)
+def test_the_first_page_tells_what_runs_gave(line, folder):
+    """Prevents a README of an older run than the results, or of none."""
+    (run,) = read_runs([EVIDENCE / folder])
+    scores = {row[0]: row[1] for row in quality_table(run).rows}
+    (guess,) = scores.keys() - ROLES
+    shown = [scores.get(name, "") for name in (*ROLES, guess)]
+    (text,) = [text for text in README.read_text().splitlines() if text.startswith(f"| {line}")]
+    assert [cell.strip(" *") for cell in text.split("|")[2:-1]] == shown
 
 
 def test_the_table_of_schemes_is_of_its_study():
