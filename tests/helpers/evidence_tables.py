@@ -3,14 +3,15 @@
 import json
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from distil_nlp.reporting.export import export_latency_table, export_table
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
 from distil_nlp.reporting.plots.style import Picture, style
-from distil_nlp.reporting.tables import quality_table
+from distil_nlp.reporting.tables import Table, quality_table
 from distil_nlp.results import RunResults, read_runs
 from distil_nlp.study.pictures import compute_pictures
 from distil_nlp.study.table import study_heading, study_tables
@@ -18,7 +19,7 @@ from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
 EVIDENCE = DOCS / "evidence"
-_BLOCK = re.compile(r"(<!-- (run|study|plot): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (run|export|latency|study|plot): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -29,9 +30,10 @@ def pages() -> list[Path]:
 def with_tables(page: str) -> str:
     """Return a page whose blocks have the tables of their results.
 
-    `<!-- run: FOLDER -->` is the table of scores that a run's own report has; `<!-- study: FOLDER TASK -->` has the
-    tables of a task that a study's page has, `<!-- plot: FOLDER TASK FILE -->` its plot of scores over operations. They
-    end with `<!-- /run -->` and the like; folders are below docs/evidence.
+    `<!-- run: FOLDER -->` is the table of scores that a run's own report has, `<!-- export: FOLDER -->` and `<!--
+    latency: FOLDER -->` are those of its export; `<!-- study: FOLDER TASK -->` has the tables of a task that a study's
+    page has, `<!-- plot: FOLDER TASK FILE -->` its plot of scores over operations. They end with `<!-- /run -->` and
+    the like; folders are below docs/evidence.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_WRITERS[block[2]](*block[3].split())}\n\n{block[4]}", page)
 
@@ -42,6 +44,14 @@ def run_table(folder: str) -> str:
     table = quality_table(run)
     assert table is not None, folder
     return f"{markdown_table([table.head, *map(_marked, table.rows)])}\n\n{_origin(run)}"
+
+
+def exported(folder: str, make: Callable[[RunResults], Table | None] = export_table) -> str:
+    """Return a table of a run's export, and its note."""
+    (run,) = read_runs([EVIDENCE / folder])
+    table = make(run)
+    assert table is not None, folder
+    return f"{markdown_table([table.head, *table.rows])}\n\n{table.note}"
 
 
 def study_text(folder: str, task: str) -> str:
@@ -68,7 +78,13 @@ def _rows(folder: str, task: str) -> list[dict[str, Any]]:
     return [row for row in json.loads((EVIDENCE / folder / "study.json").read_text()) if row["task"] == task]
 
 
-_WRITERS: dict[str, Callable[..., str]] = {"run": run_table, "study": study_text, "plot": study_plot}
+_WRITERS: dict[str, Callable[..., str]] = {
+    "run": run_table,
+    "export": exported,
+    "latency": partial(exported, make=export_latency_table),
+    "study": study_text,
+    "plot": study_plot,
+}
 
 
 def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
