@@ -33,6 +33,8 @@ def test_every_kept_run_is_shown(kind):
         ("quickstart", "quickstart"),
         ("sentence embeddings on STS-B", "kinds/embedding"),
         ("entities in messages", "kinds/tokens"),
+        ("reranking", "kinds/ranking"),
+        ("answers in a text", "kinds/qa"),
     ],
 )
 def test_the_first_page_tells_what_runs_gave(line, folder):

@@ -33,7 +33,7 @@ def test_the_quickstart_says_first_how_long_it_takes():
     first, *_ = subprocess.run(
         ["make", "-n", "quickstart"], cwd=ROOT, env=of_its_own, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    assert "about 9 minutes on 2 CPU cores" in first
+    assert "about 5 minutes on 2 idle CPU cores" in first
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)

@@ -6,6 +6,7 @@ characters (`partner_starts`, `partner_stops`), and which one token is its equal
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +69,12 @@ def _characters(units: Sequence[int | None], offsets: Sequence[tuple[int, int]])
 
     SentencePiece's lone ▁ at the start of a text has the offsets of the text's first character.
     """
-    following = [*zip(units[1:], offsets[1:], strict=True), (None, (0, 0))]
-    return [
-        (start, start if unit == after and start == next_start and stop < next_stop else stop)
-        for unit, (start, stop), (after, (next_start, next_stop)) in zip(units, offsets, following, strict=True)
-    ]
+    found = [*offsets]
+    tokens = zip(units, offsets, strict=True)
+    for i, ((unit, (start, stop)), (after, (next_start, next_stop))) in enumerate(itertools.pairwise(tokens)):
+        if unit == after and start == next_start and stop < next_stop:
+            found[i] = (start, start)
+    return found
 
 
 def _place(text: str, start: int, stop: int) -> tuple[int, int]:

@@ -118,6 +118,12 @@ def test_a_tokenizer_finds_each_of_its_own_tokens(first, second, tokenizer, is_p
     ]
 
 
+def test_a_row_without_tokens_has_no_places():
+    """Prevents an empty text, read without special tokens, that stops a run."""
+    empty = UNIGRAM([""], add_special_tokens=False)
+    assert Spans.of(empty, 0, [[""]]).starts.tolist() == []
+
+
 def letters_of(offsets, text):
     """Return the numbers of each token's characters without spaces; a lone ▁ has none of the next token's."""
     letters = [{c for c in range(*some) if not text[c].isspace()} for some in offsets]
