@@ -16,3 +16,15 @@ def empty_encoder(config: PretrainedConfig) -> PreTrainedModel:
     config = copy.deepcopy(config)
     with quiet_transformers(), no_init_weights(), torch.device("meta"):
         return AutoModel.from_config(config)
+
+
+def shallow_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """Return `empty_encoder` with one block, or with all blocks if its classes insist on them."""
+    shallow = copy.deepcopy(config)
+    try:
+        if getattr(shallow, "layer_types", None):
+            shallow.layer_types = shallow.layer_types[:1]
+        shallow.num_hidden_layers = 1
+        return empty_encoder(shallow)
+    except Exception:  # fields that go with the depth
+        return empty_encoder(config)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from functools import lru_cache
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from distil_nlp.models.empty import empty_encoder
+from distil_nlp.models.empty import shallow_encoder
 
 NO_LIMIT = 10**6
 """Positions of a model without a table of them, such as one with relative or rotary positions alone."""
@@ -50,22 +49,10 @@ class _Hashable:
 def _usable(hashable: _Hashable) -> int:
     config = hashable.config
     try:
-        model = _shallow(config)
+        model = shallow_encoder(config)
     except Exception:  # whatever an impossible configuration leads to: loading the model says so in words
         return trained_positions(config) or NO_LIMIT
     return min((_positions(model, name) for name in _tables(model)), default=NO_LIMIT)
-
-
-def _shallow(config: PretrainedConfig) -> PreTrainedModel:
-    """Return the encoder with one block without weights, or with all blocks if its classes insist on them."""
-    shallow = copy.deepcopy(config)
-    try:
-        if getattr(shallow, "layer_types", None):
-            shallow.layer_types = shallow.layer_types[:1]
-        shallow.num_hidden_layers = 1
-        return empty_encoder(shallow)
-    except Exception:  # fields that go with the depth
-        return empty_encoder(config)
 
 
 def _tables(model: nn.Module) -> list[str]:

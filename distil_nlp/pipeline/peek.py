@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distil_nlp.models import load_config
-from distil_nlp.models.empty import empty_encoder
+from distil_nlp.models.empty import shallow_encoder
 from distil_nlp.objective.term import ModelShape
 
 
@@ -27,8 +27,8 @@ def peek_shape(name: str, revision: str | None = None) -> ModelShape | None:
         return None
 
 
-def peek_first_layer(name: str, revision: str | None = None, **fields: Any) -> PreTrainedModel | None:
-    """Return a model's encoder with its first layer alone, without values; None where it cannot be built.
+def peek_encoder(name: str, revision: str | None = None, **fields: Any) -> PreTrainedModel | None:
+    """Return a model's encoder without values, see `shallow_encoder`; None where it cannot be built.
 
     Args:
         name, revision: of the model, whose weights are not read.
@@ -38,7 +38,7 @@ def peek_first_layer(name: str, revision: str | None = None, **fields: Any) -> P
     if config is None:
         return None
     try:
-        config.update({**fields, "num_hidden_layers": 1})
-        return empty_encoder(config)
+        config.update(fields)
+        return shallow_encoder(config)
     except Exception:  # whatever a family asks for
         return None

@@ -20,7 +20,7 @@ from distil_nlp.pipeline.chain import validate_chain
 from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.other_tokens import validate_tokens
-from distil_nlp.pipeline.peek import peek_first_layer
+from distil_nlp.pipeline.peek import peek_encoder
 from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.signal_request import student_request
@@ -104,7 +104,7 @@ def _check_checkpointing(plan: RunPlan) -> None:
         return
     where = "training." + next((name for name in recipe.training if name.endswith("checkpointing")), "")
     for section in (recipe.teacher, recipe.student):
-        shell = None if section.name is None else peek_first_layer(section.name, section.revision)
+        shell = None if section.name is None else peek_encoder(section.name, section.revision)
         if shell is not None:
             require_checkpointing(shell, args, where)
 

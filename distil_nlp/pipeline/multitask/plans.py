@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distil_nlp.errors import UserError
-from distil_nlp.models import load_config
 from distil_nlp.pipeline import preflight
+from distil_nlp.pipeline.peek import peek_config
 from distil_nlp.pipeline.plan import RunPlan, output_folder
 from distil_nlp.pipeline.run_folder import (
     RECIPE,
@@ -56,8 +56,8 @@ def _check_shapes(plans: Mapping[str, RunPlan]) -> None:
         return
     known: dict[str, tuple[Any, ...]] = {}
     for name, plan in plans.items():
-        with suppress(Exception):  # what is wrong with it is told where it is loaded
-            config = load_config(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+        config = peek_config(plan.recipe.teacher.name, plan.recipe.teacher.revision)
+        if config is not None:
             known[name] = tuple(getattr(config, key, None) for key in _SHAPE)
     for name, shape in known.items():
         first, expected = next(iter(known.items()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil_nlp.models.architecture import feed_forward_layers, layer_stack
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.peek import peek_first_layer
+from distil_nlp.pipeline.peek import peek_encoder
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.recipe import Recipe
 from distil_nlp.training.netaug import NETAUG, NetAug, validate_netaug
@@ -37,7 +37,7 @@ def _check(plan: RunPlan) -> None:
     student = plan.recipe.student
     joint = student.exits or student.peers or student.branches
     validate_netaug(plan.args, plan.is_sharded, joint is not None)
-    shell = peek_first_layer(*builders.starting_model(plan.recipe))
+    shell = peek_encoder(*builders.starting_model(plan.recipe))
     if shell is not None:
         feed_forward_layers(shell, layer_stack(shell)[0], NETAUG)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil_nlp.models.linear_layers import encoder_linear_layers
 from distil_nlp.pipeline import builders
-from distil_nlp.pipeline.peek import peek_first_layer
+from distil_nlp.pipeline.peek import peek_encoder
 from distil_nlp.pipeline.schemes.alone import check_no_other_models
 from distil_nlp.pipeline.schemes.base import Scheme
 from distil_nlp.pipeline.signal_request import student_request
@@ -32,7 +32,7 @@ def _check(plan: RunPlan) -> None:
     validate_sparsity(student_request(plan) or SignalRequest(), plan.is_sharded, student.augment is not None)
     check_no_other_models(student, SPARSITY)
     sparsity = _sparsity(plan.recipe)
-    shell = peek_first_layer(*builders.starting_model(plan.recipe), **student.config)
+    shell = peek_encoder(*builders.starting_model(plan.recipe), **student.config)
     if shell is not None:
         validate_widths(encoder_linear_layers(shell, SPARSITY), sparsity)
 
