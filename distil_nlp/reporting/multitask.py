@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.reporting.formatting import count, decimal, duration, percent, plural
+from distil_nlp.errors import listed
+from distil_nlp.reporting.formatting import count, decimal, duration, percent, plural, points
 from distil_nlp.reporting.markdown import drop_empty, markdown_table, terminal_table
+from distil_nlp.reporting.report.comparison_verdicts import own_verdicts
 from distil_nlp.reporting.report.pages import Page, ReportSection
 from distil_nlp.reporting.report.write import write_page
 from distil_nlp.reporting.scores import headline_name, scored_models
-from distil_nlp.reporting.tables import format_gain, make_table
+from distil_nlp.reporting.tables import Table, format_gain, make_table
+from distil_nlp.reporting.verdicts import Verdict, verdict_lines
 from distil_nlp.results import RunResults, read_runs
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -32,29 +35,54 @@ _NOTE = (
 
 
 def write_tasks(folder: Path, names: Sequence[str]) -> Path:
-    """Write the table of finished tasks, log it, and return the path of its JSON file.
+    """Write the table of finished tasks, log it with what it says, and return the path of its JSON file.
 
     Args:
         folder: of the run.
         names: of the tasks, whose folders are in it.
     """
     runs = read_runs([folder / name for name in names])
-    rows = [_facts(name, run) for name, run in zip(names, runs, strict=True)]
-    cells = [[*sum(_HEAD, ())], *map(_cells, rows)]
-    table = drop_empty(cells)
-    write_atomically(folder / TASKS_FILE, json.dumps(rows, indent=1) + "\n")
-    write_atomically(folder / "tasks.md", markdown_table(table) + f"\n\n{_NOTE}\n")
-    page = write_page(_page(folder, runs[0], names, cells), folder / "report")
-    logger.info(f"\nall tasks\n{terminal_table(table)}\nreport: {page}")
+    table, page = tasks_table(runs), _page(folder, runs)
+    write_atomically(folder / TASKS_FILE, json.dumps([_facts(run) for run in runs], indent=1) + "\n")
+    write_atomically(folder / "tasks.md", f"{markdown_table([table.head, *table.rows])}\n\n{table.note}\n")
+    report = write_page(page, folder / "report")
+    found = [*([Verdict(page.severity, page.lead)] if page.severity else []), *page.verdicts]
+    logger.info(f"\nall tasks\n{terminal_table([table.head, *table.rows])}\nreport: {report}\n\n{verdict_lines(found)}")
     return folder / TASKS_FILE
 
 
-def _facts(name: str, run: RunResults) -> dict[str, Any]:
+def tasks_table(runs: Sequence[RunResults]) -> Table:
+    """Return the table of several tasks, a line for each, from the results in their folders."""
+    cells = drop_empty([[*sum(_HEAD, ())], *(_cells(_facts(run)) for run in runs)])
+    table = make_table("Tasks", cells[0], cells[1:], _NOTE)
+    assert table is not None
+    return table
+
+
+def sharing_verdict(runs: Sequence[RunResults]) -> Verdict | None:
+    """Return what sharing an encoder did to each task, beside a student of that task alone; None if it is not known."""
+    gains = {run.name: run.get("baselines.plain.gain") or {} for run in runs}
+    if any(None in map(gain.get, ("mean", "low", "high")) for gain in gains.values()):
+        return None
+    better = [_change(name, gain) for name, gain in gains.items() if gain["low"] > 0]
+    worse = [_change(name, gain) for name, gain in gains.items() if gain["high"] < 0]
+    equal = [name for name, gain in gains.items() if gain["low"] <= 0 <= gain["high"]]
+    parts = {"better on": better, "worse on": worse, "no difference beyond the noise on": equal}
+    told = "; ".join(f"{found} {listed(tasks)}" for found, tasks in parts.items() if tasks)
+    text = f"One encoder for all, beside a student of each task alone: {told}."
+    return Verdict("caution" if worse else "good" if better else "note", text)
+
+
+def _change(name: str, gain: Mapping[str, float]) -> str:
+    return f"{name} ({points(gain['mean'], '+')} points)"
+
+
+def _facts(run: RunResults) -> dict[str, Any]:
     """Return the figures of a task."""
     models = {row.role: row for row in scored_models(run)}
     scores = {role: score.median for role, row in models.items() if (score := row.score(run.metric))}
     return {
-        "name": name,
+        "name": run.name,
         "task": run.task,
         "metric": run.metric,
         "metric_name": headline_name(run),
@@ -64,7 +92,7 @@ def _facts(name: str, run: RunResults) -> dict[str, Any]:
         "training_rows": run.get("rows.train"),
         "steps": run.get("training.steps"),
         "seconds": run.get("training.seconds"),
-        "folder": name,
+        "folder": run.name,
     }
 
 
@@ -85,12 +113,11 @@ def _cells(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _page(folder: Path, first: RunResults, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Page:
+def _page(folder: Path, runs: Sequence[RunResults]) -> Page:
     """Return the page of all tasks."""
-    layers = first.get("student.initialisation.teacher_layers")
-    subject = f"several tasks at once · {plural(len(names), 'task')} · {', '.join(names)}"
-    encoder = first.get("student.encoder_parameters")
-    lead = f"One encoder of {encoder:,} parameters, and a head for each of {plural(len(names), 'task')}."
+    first, names = runs[0], [run.name for run in runs]
+    layers, encoder = first.get("student.initialisation.teacher_layers"), first.get("student.encoder_parameters")
+    size = f"One encoder of {encoder:,} parameters, and a head for each of {plural(len(names), 'task')}."
     start = (
         [f"The encoder starts from blocks {', '.join(map(str, layers))} of the teacher of {names[0]}."]
         if layers
@@ -98,6 +125,13 @@ def _page(folder: Path, first: RunResults, names: Sequence[str], cells: Sequence
     )
     reports = ", ".join(f"{name}/report/report.html" for name in names)
     remarks = [*start, f"Each task has a folder of its own, with its student and its report: {reports}."]
-    head, *rows = cells
-    section = ReportSection("Tasks", tables=[make_table("Tasks", head, rows, _NOTE)])
-    return Page(folder.name, subject, lead, remarks, [section])
+    sharing = sharing_verdict(runs)
+    return Page(
+        folder.name,
+        f"several tasks at once · {plural(len(names), 'task')} · {', '.join(names)}",
+        sharing.text if sharing else size,
+        [size, *remarks] if sharing else remarks,
+        [ReportSection("Tasks", tables=[tasks_table(runs)])],
+        severity=sharing.severity if sharing else None,
+        verdicts=own_verdicts(runs),
+    )

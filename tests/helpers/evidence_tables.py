@@ -10,6 +10,7 @@ from typing import Any
 from distil_nlp.reporting.export import export_latency_table, export_table
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
+from distil_nlp.reporting.multitask import TASKS_FILE, tasks_table
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.tables import Table, quality_table
 from distil_nlp.results import RunResults, read_runs
@@ -19,7 +20,7 @@ from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
 EVIDENCE = DOCS / "evidence"
-_BLOCK = re.compile(r"(<!-- (run|export|latency|study|plot): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (run|tasks|export|latency|study|plot): ([^>]*) -->\n).*?(<!-- /\2 -->\n)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -30,10 +31,10 @@ def pages() -> list[Path]:
 def with_tables(page: str) -> str:
     """Return a page whose blocks have the tables of their results.
 
-    `<!-- run: FOLDER -->` is the table of scores that a run's own report has, `<!-- export: FOLDER -->` and `<!--
-    latency: FOLDER -->` are those of its export; `<!-- study: FOLDER TASK -->` has the tables of a task that a study's
-    page has, `<!-- plot: FOLDER TASK FILE -->` its plot of scores over operations. They end with `<!-- /run -->` and
-    the like; folders are below docs/evidence.
+    `<!-- run: FOLDER -->` is the table of scores that a run's own report has, `<!-- tasks: FOLDER -->` that of a run of
+    several tasks, `<!-- export: FOLDER -->` and `<!-- latency: FOLDER -->` are those of a run's export; `<!-- study:
+    FOLDER TASK -->` has the tables of a task that a study's page has, `<!-- plot: FOLDER TASK FILE -->` its plot of
+    scores over operations. They end with `<!-- /run -->` and the like; folders are below docs/evidence.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_WRITERS[block[2]](*block[3].split())}\n\n{block[4]}", page)
 
@@ -44,6 +45,14 @@ def run_table(folder: str) -> str:
     table = quality_table(run)
     assert table is not None, folder
     return f"{markdown_table([table.head, *map(_marked, table.rows)])}\n\n{_origin(run)}"
+
+
+def tasks_text(folder: str) -> str:
+    """Return the table of a run of several tasks, its note, and where it took place."""
+    names = [row["folder"] for row in json.loads((EVIDENCE / folder / TASKS_FILE).read_text())]
+    runs = read_runs([EVIDENCE / folder / name for name in names])
+    table = tasks_table(runs)
+    return f"{markdown_table([table.head, *table.rows])}\n\n{table.note}\n\n{_place(runs[0])}"
 
 
 def exported(folder: str, make: Callable[[RunResults], Table | None] = export_table) -> str:
@@ -80,6 +89,7 @@ def _rows(folder: str, task: str) -> list[dict[str, Any]]:
 
 _WRITERS: dict[str, Callable[..., str]] = {
     "run": run_table,
+    "tasks": tasks_text,
     "export": exported,
     "latency": partial(exported, make=export_latency_table),
     "study": study_text,
@@ -93,13 +103,16 @@ def _marked(row: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _origin(run: RunResults) -> str:
-    rows, environment = run.get("rows"), run.get("environment")
+    rows = run.get("rows")
     scored = sum(rows["evaluation"].values())
+    return f"{rows['train']:,} training rows, {scored:,} scored; {_place(run)}"
+
+
+def _place(run: RunResults) -> str:
+    environment = run.get("environment")
     versions = [f"{name} {environment['versions'][name]}" for name in ("torch", "transformers")]
-    return (
-        f"{rows['train']:,} training rows, {scored:,} scored; {environment['device']}, "
-        f"{plural(environment['threads'], 'thread')}; {', '.join(versions)}; commit {environment['commit'][:7]}."
-    )
+    threads = plural(environment["threads"], "thread")
+    return f"{environment['device']}, {threads}; {', '.join(versions)}; commit {environment['commit'][:7]}."
 
 
 if __name__ == "__main__":
