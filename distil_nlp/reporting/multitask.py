@@ -1,4 +1,4 @@
-"""The table of a run of several tasks: `tasks.json`, `tasks.md`, and a page that leads to the report of each task."""
+"""The tables of a run of several tasks: `tasks.json`, `tasks.md`, and a page that leads to the report of each task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from distil_nlp.errors import listed
 from distil_nlp.reporting.formatting import count, decimal, duration, percent, plural, points
-from distil_nlp.reporting.markdown import drop_empty, markdown_table, terminal_table
+from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.reporting.report.comparison_verdicts import own_verdicts
 from distil_nlp.reporting.report.pages import Page, ReportSection
 from distil_nlp.reporting.report.write import write_page
@@ -23,15 +23,22 @@ from distil_nlp.utils.logging import get_logger
 logger = get_logger(__name__)
 
 TASKS_FILE = "tasks.json"
-_HEAD = (
-    ("task", "metric", "guess", "teacher", "student", "retention"),
-    ("labels only", "gain over labels only, points", "trained alone", "gain over trained alone, points"),
-    ("training rows", "steps", "time"),
-)
-_NOTE = (
-    "Scores are those of the first evaluation split, medians over seeds. Steps and time are those of the task. "
-    "“Trained alone” is the baseline `plain`: a student of this task alone, for as many steps as the task had here."
-)
+_TABLES = {
+    "Scores": ("task", "metric", "guess", "teacher", "student", "retention"),
+    "Gains": (
+        "task",
+        "labels only",
+        "gain over labels only, points",
+        "trained alone",
+        "gain over trained alone, points",
+    ),
+    "Training": ("task", "rows", "steps", "time"),
+}
+_NOTES = {
+    "Scores": "Of the first evaluation split, medians over seeds.",
+    "Gains": "Trained alone: a student of this task alone, for as many steps as the task had here (baseline plain).",
+    "Training": "Rows that are trained on, and the task’s share of steps and time.",
+}
 
 
 def write_tasks(folder: Path, names: Sequence[str]) -> Path:
@@ -42,21 +49,29 @@ def write_tasks(folder: Path, names: Sequence[str]) -> Path:
         names: of the tasks, whose folders are in it.
     """
     runs = read_runs([folder / name for name in names])
-    table, page = tasks_table(runs), _page(folder, runs)
+    tables, page = tasks_tables(runs), _page(folder, runs)
     write_atomically(folder / TASKS_FILE, json.dumps([_facts(run) for run in runs], indent=1) + "\n")
-    write_atomically(folder / "tasks.md", f"{markdown_table([table.head, *table.rows])}\n\n{table.note}\n")
+    write_atomically(folder / "tasks.md", tasks_markdown(runs) + "\n")
     report = write_page(page, folder / "report")
     found = [*([Verdict(page.severity, page.lead)] if page.severity else []), *page.verdicts]
-    logger.info(f"\nall tasks\n{terminal_table([table.head, *table.rows])}\nreport: {report}\n\n{verdict_lines(found)}")
+    shown = "\n\n".join(terminal_table([table.head, *table.rows]) for table in tables)
+    logger.info(f"\nall tasks\n{shown}\n\nreport: {report}\n\n{verdict_lines(found)}")
     return folder / TASKS_FILE
 
 
-def tasks_table(runs: Sequence[RunResults]) -> Table:
-    """Return the table of several tasks, a line for each, from the results in their folders."""
-    cells = drop_empty([[*sum(_HEAD, ())], *(_cells(_facts(run)) for run in runs)])
-    table = make_table("Tasks", cells[0], cells[1:], _NOTE)
-    assert table is not None
-    return table
+def tasks_tables(runs: Sequence[RunResults]) -> list[Table]:
+    """Return scores, gains and training of several tasks, a line for each, from the results in their folders."""
+    facts = [_cells(_facts(run)) for run in runs]
+    made = (
+        make_table(name, head, [[cells[column] for column in head] for cells in facts], _NOTES[name])
+        for name, head in _TABLES.items()
+    )
+    return [table for table in made if table]
+
+
+def tasks_markdown(runs: Sequence[RunResults]) -> str:
+    """Return the tables of several tasks as Markdown, each with its note."""
+    return "\n\n".join(f"{markdown_table([one.head, *one.rows])}\n\n{one.note}" for one in tasks_tables(runs))
 
 
 def sharing_verdict(runs: Sequence[RunResults]) -> Verdict | None:
@@ -96,21 +111,24 @@ def _facts(run: RunResults) -> dict[str, Any]:
     }
 
 
-def _cells(facts: dict[str, Any]) -> list[str]:
+def _cells(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the cells of a task's lines, by the heads of their columns."""
     scores, gains = facts["scores"], facts["gains"]
-    return [
-        facts["name"],
-        facts["metric_name"],
-        *(decimal(scores.get(role)) for role in ("majority", "teacher", "student")),
-        percent(facts["retention"]),
-        decimal(scores.get("no_distillation")),
-        format_gain(gains.get("no_distillation")),
-        decimal(scores.get("plain")),
-        format_gain(gains.get("plain")),
-        count(facts["training_rows"]),
-        count(facts["steps"]),
-        duration(facts["seconds"]),
-    ]
+    return {
+        "task": facts["name"],
+        "metric": facts["metric_name"],
+        "guess": decimal(scores.get("majority")),
+        "teacher": decimal(scores.get("teacher")),
+        "student": decimal(scores.get("student")),
+        "retention": percent(facts["retention"]),
+        "labels only": decimal(scores.get("no_distillation")),
+        "gain over labels only, points": format_gain(gains.get("no_distillation")),
+        "trained alone": decimal(scores.get("plain")),
+        "gain over trained alone, points": format_gain(gains.get("plain")),
+        "rows": count(facts["training_rows"]),
+        "steps": count(facts["steps"]),
+        "time": duration(facts["seconds"]),
+    }
 
 
 def _page(folder: Path, runs: Sequence[RunResults]) -> Page:
@@ -131,7 +149,7 @@ def _page(folder: Path, runs: Sequence[RunResults]) -> Page:
         f"several tasks at once · {plural(len(names), 'task')} · {', '.join(names)}",
         sharing.text if sharing else size,
         [size, *remarks] if sharing else remarks,
-        [ReportSection("Tasks", tables=[tasks_table(runs)])],
+        [ReportSection("Tasks", tables=tasks_tables(runs))],
         severity=sharing.severity if sharing else None,
         verdicts=own_verdicts(runs),
     )

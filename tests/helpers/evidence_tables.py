@@ -10,7 +10,7 @@ from typing import Any
 from distil_nlp.reporting.export import export_latency_table, export_table
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
-from distil_nlp.reporting.multitask import TASKS_FILE, tasks_table
+from distil_nlp.reporting.multitask import TASKS_FILE, tasks_markdown
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.tables import Table, quality_table
 from distil_nlp.results import RunResults, read_runs
@@ -31,10 +31,10 @@ def pages() -> list[Path]:
 def with_tables(page: str) -> str:
     """Return a page whose blocks have the tables of their results.
 
-    `<!-- run: FOLDER -->` is the table of scores that a run's own report has, `<!-- tasks: FOLDER -->` that of a run of
-    several tasks, `<!-- export: FOLDER -->` and `<!-- latency: FOLDER -->` are those of a run's export; `<!-- study:
-    FOLDER TASK -->` has the tables of a task that a study's page has, `<!-- plot: FOLDER TASK FILE -->` its plot of
-    scores over operations. They end with `<!-- /run -->` and the like; folders are below docs/evidence.
+    `<!-- run: FOLDER -->` is the table of scores that a run's own report has, `<!-- tasks: FOLDER -->` has those of a
+    run of several tasks, `<!-- export: FOLDER -->` and `<!-- latency: FOLDER -->` are those of a run's export; `<!--
+    study: FOLDER TASK -->` has the tables of a task that a study's page has, `<!-- plot: FOLDER TASK FILE -->` its plot
+    of scores over operations. They end with `<!-- /run -->` and the like; folders are below docs/evidence.
     """
     return _BLOCK.sub(lambda block: f"{block[1]}\n{_WRITERS[block[2]](*block[3].split())}\n\n{block[4]}", page)
 
@@ -48,11 +48,10 @@ def run_table(folder: str) -> str:
 
 
 def tasks_text(folder: str) -> str:
-    """Return the table of a run of several tasks, its note, and where it took place."""
+    """Return the tables of a run of several tasks, their notes, and where it took place."""
     names = [row["folder"] for row in json.loads((EVIDENCE / folder / TASKS_FILE).read_text())]
     runs = read_runs([EVIDENCE / folder / name for name in names])
-    table = tasks_table(runs)
-    return f"{markdown_table([table.head, *table.rows])}\n\n{table.note}\n\n{_place(runs[0])}"
+    return f"{tasks_markdown(runs)}\n\n{_place(runs[0])}"
 
 
 def exported(folder: str, make: Callable[[RunResults], Table | None] = export_table) -> str:

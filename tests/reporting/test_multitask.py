@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distil_nlp.reporting.multitask import sharing_verdict, tasks_table, write_tasks
+from distil_nlp.reporting.multitask import sharing_verdict, tasks_tables, write_tasks
 from distil_nlp.results import RunResults, read_runs
 from tests.helpers.showcase import example
 
@@ -56,6 +56,7 @@ def test_a_run_of_several_tasks_ends_with_its_verdicts(tmp_path, capsys):
     assert said.index(lead) < said.index("good: a: Distillation paid") < said.index("good: b: Distillation paid")
     page = (tmp_path / "report" / "report.md").read_text()
     assert page.index(lead) < page.index("b: Distillation paid")
-    table = tasks_table(read_runs([tmp_path / "a", tmp_path / "b"]))
-    assert [row[0] for row in table.rows] == ["a", "b"]
-    assert table.note in (tmp_path / "tasks.md").read_text()
+    tables = tasks_tables(read_runs([tmp_path / "a", tmp_path / "b"]))
+    assert [[row[0] for row in table.rows] for table in tables] == [["a", "b"]] * 3
+    assert all(table.note in (tmp_path / "tasks.md").read_text() for table in tables)
+    assert all(len(table.head) <= 6 for table in tables)  # more are not seen without scrolling
