@@ -42,7 +42,7 @@ def plan_study(
     Raises:
         UserError: if the plan or a recipe that it makes is wrong.
     """
-    plan, known, cells = read_plan(path), set[Path](), []
+    plan, known, cells = read_plan(path, overrides), set[Path](), []
     with tempfile.TemporaryDirectory() as temporary:
         files = {name: recipe_of(plan, path, name, Path(temporary)) for name in plan.all_methods}
         fill_in_steps(plan, files[plan.all_methods[0]], folder, overrides)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe import Recipe, dump_yaml, read_yaml
 from distil_nlp.recipe.plugins import locate_plugins
+from distil_nlp.recipe.yaml_file import parse_yaml
 from distil_nlp.study.axes import Axis, axis_of
 from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import write_atomically
@@ -168,13 +171,19 @@ def _set_key(tree: dict[str, Any], parts: list[str], value: Any) -> None:
     tree[parts[-1]] = value
 
 
-def read_plan(path: Path) -> StudyPlan:
+def read_plan(path: Path, overrides: Sequence[str] = ()) -> StudyPlan:
     """Return the plan in a study's file.
 
+    Args:
+        path: the file.
+        overrides: `section.key=value` for all runs; `evaluation.seeds` and `data.task` stand for the plan's own `seeds`
+            and `tasks`.
+
     Raises:
-        UserError: if the file is not a study, or a method or task cannot be the name of a folder.
+        UserError: if the file is not a study, a method or task cannot be the name of a folder, or all runs would have
+            one folder.
     """
-    tree = read_yaml(path)
+    tree = {**read_yaml(path), **_own_keys(overrides)}
     try:
         plan = StudyPlan.model_validate(tree)
         _check_axes(plan, tree)
@@ -188,6 +197,27 @@ def read_plan(path: Path) -> StudyPlan:
     check_path_names("methods", [*plan.methods])
     check_path_names("tasks", plan.tasks)
     return plan
+
+
+def _own_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plan's keys that overrides for all runs stand for; a value that is no YAML is told with the recipe."""
+    tree: dict[str, Any] = {}
+    given = {key.strip(): value for key, _, value in (one.partition("=") for one in overrides)}
+    if "training.output_dir" in given:
+        raise UserError(
+            "training.output_dir",
+            "--output, the folder of the study",
+            quoted(given["training.output_dir"]),
+            why="each run has a folder of its own in it",
+            fix=f"--output {given['training.output_dir']}",
+        )
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
+        if "evaluation.seeds" in given:
+            tree["seeds"] = parse_yaml(given["evaluation.seeds"])
+        if "data.task" in given:
+            tasks = parse_yaml(given["data.task"])
+            tree["tasks"] = tasks if isinstance(tasks, list) else [tasks]
+    return tree
 
 
 def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:

@@ -75,7 +75,7 @@ def run_study(
             of other settings; if a run failed, once all others have ended.
         Preempted: if this process or a run received SIGTERM.
     """
-    plan = read_plan(path)
+    plan = read_plan(path, overrides)
     read_found(plan, folder)
     unknown = [name for name in methods or () if name not in plan.all_methods]
     if unknown:

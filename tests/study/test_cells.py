@@ -132,6 +132,40 @@ def test_a_grid_is_told_what_is_wrong_with_it(tmp_path, plan, words):
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "seeds", "tasks"),
+    [
+        ("evaluation.seeds=1", 1, ["mrpc"]),
+        ("data.task=stsb", 3, ["stsb"]),
+        ("data.task=[mrpc, stsb]", 3, ["mrpc", "stsb"]),
+        ("training.seed=7", 3, ["mrpc"]),
+    ],
+)
+def test_seeds_and_tasks_can_be_given_for_all_runs(tmp_path, override, seeds, tasks):
+    """Prevents seeds=1 on the command line that is read, and three students that are trained for hours."""
+    path = written(tmp_path, tasks=["mrpc"], methods={"plain": {}, "soft": {"hard_label": None}})
+    plan = read_plan(path, [override])
+    assert (plan.seeds, plan.tasks) == (seeds, tasks)
+    made = plan_cells(plan, path, tmp_path / "study", [override])
+    assert {(one.recipe.data.task, one.recipe.evaluation.seeds) for one in made} == {(task, seeds) for task in tasks}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("evaluation.seeds=0", "seeds: "),
+        ("evaluation.seeds=[1, 2", "expected a YAML value"),
+        ("training.output_dir=here", "training.output_dir: expected --output, the folder of the study / got 'here'"),
+    ],
+)
+def test_what_a_study_cannot_take_for_all_runs_is_told(tmp_path, override, words):
+    """Prevents a value that is dropped in silence."""
+    path = written(tmp_path, methods={"plain": {}, "soft": {"hard_label": None}})
+    with pytest.raises(UserError) as raised:
+        plan_cells(read_plan(path, [override]), path, tmp_path / "study", [override])
+    assert words in str(raised.value)
+
+
 def test_plan_finds_the_shipped_study(tmp_path):
     """Prevents `plan methods` that looks for a file, where `study methods` knows one."""
     from distil_nlp.cli.commands.plan import _file_of
