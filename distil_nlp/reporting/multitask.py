@@ -13,9 +13,9 @@ from distil_nlp.reporting.markdown import markdown_table, terminal_table
 from distil_nlp.reporting.report.comparison_verdicts import own_verdicts
 from distil_nlp.reporting.report.pages import Page, ReportSection
 from distil_nlp.reporting.report.write import write_page
-from distil_nlp.reporting.scores import headline_name, scored_models
+from distil_nlp.reporting.scores import headline_name, is_within_noise, scored_models
 from distil_nlp.reporting.tables import Table, format_gain, make_table
-from distil_nlp.reporting.verdicts import Verdict, verdict_lines
+from distil_nlp.reporting.verdicts import Verdict, measured_gain, verdict_lines
 from distil_nlp.results import RunResults, read_runs
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -49,13 +49,13 @@ def write_tasks(folder: Path, names: Sequence[str]) -> Path:
         names: of the tasks, whose folders are in it.
     """
     runs = read_runs([folder / name for name in names])
-    tables, page = tasks_tables(runs), _page(folder, runs)
+    tables = tasks_tables(runs)
+    page = _page(folder, runs, tables)
     write_atomically(folder / TASKS_FILE, json.dumps([_facts(run) for run in runs], indent=1) + "\n")
-    write_atomically(folder / "tasks.md", tasks_markdown(runs) + "\n")
+    write_atomically(folder / "tasks.md", tasks_markdown(tables) + "\n")
     report = write_page(page, folder / "report")
-    found = [*([Verdict(page.severity, page.lead)] if page.severity else []), *page.verdicts]
     shown = "\n\n".join(terminal_table([table.head, *table.rows]) for table in tables)
-    logger.info(f"\nall tasks\n{shown}\n\nreport: {report}\n\n{verdict_lines(found)}")
+    logger.info(f"\nall tasks\n{shown}\n\nreport: {report}\n\n{verdict_lines(page.all_verdicts)}")
     return folder / TASKS_FILE
 
 
@@ -69,21 +69,22 @@ def tasks_tables(runs: Sequence[RunResults]) -> list[Table]:
     return [table for table in made if table]
 
 
-def tasks_markdown(runs: Sequence[RunResults]) -> str:
-    """Return the tables of several tasks as Markdown, each with its note."""
-    return "\n\n".join(f"{markdown_table([one.head, *one.rows])}\n\n{one.note}" for one in tasks_tables(runs))
+def tasks_markdown(tables: Sequence[Table]) -> str:
+    """Return tables of several tasks as Markdown, each with its note."""
+    return "\n\n".join(f"{markdown_table([one.head, *one.rows])}\n\n{one.note}" for one in tables)
 
 
 def sharing_verdict(runs: Sequence[RunResults]) -> Verdict | None:
     """Return what sharing an encoder did to each task, beside a student of that task alone; None if it is not known."""
-    gains = {run.name: run.get("baselines.plain.gain") or {} for run in runs}
-    if any(None in map(gain.get, ("mean", "low", "high")) for gain in gains.values()):
+    found = {run.name: measured_gain(run, "baselines.plain") for run in runs}
+    gains = {name: gain for name, gain in found.items() if gain}
+    if len(gains) < len(runs):
         return None
     better = [_change(name, gain) for name, gain in gains.items() if gain["low"] > 0]
     worse = [_change(name, gain) for name, gain in gains.items() if gain["high"] < 0]
-    equal = [name for name, gain in gains.items() if gain["low"] <= 0 <= gain["high"]]
+    equal = [name for name, gain in gains.items() if is_within_noise(gain)]
     parts = {"better on": better, "worse on": worse, "no difference beyond the noise on": equal}
-    told = "; ".join(f"{found} {listed(tasks)}" for found, tasks in parts.items() if tasks)
+    told = "; ".join(f"{what} {listed(tasks)}" for what, tasks in parts.items() if tasks)
     text = f"One encoder for all, beside a student of each task alone: {told}."
     return Verdict("caution" if worse else "good" if better else "note", text)
 
@@ -131,7 +132,7 @@ def _cells(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _page(folder: Path, runs: Sequence[RunResults]) -> Page:
+def _page(folder: Path, runs: Sequence[RunResults], tables: Sequence[Table]) -> Page:
     """Return the page of all tasks."""
     first, names = runs[0], [run.name for run in runs]
     layers, encoder = first.get("student.initialisation.teacher_layers"), first.get("student.encoder_parameters")
@@ -149,7 +150,7 @@ def _page(folder: Path, runs: Sequence[RunResults]) -> Page:
         f"several tasks at once · {plural(len(names), 'task')} · {', '.join(names)}",
         sharing.text if sharing else size,
         [size, *remarks] if sharing else remarks,
-        [ReportSection("Tasks", tables=tasks_tables(runs))],
+        [ReportSection("Tasks", tables=tables)],
         severity=sharing.severity if sharing else None,
         verdicts=own_verdicts(runs),
     )

@@ -122,7 +122,7 @@ def _weak_teacher(run: RunResults) -> str | None:
     return f"The teacher is hardly better than {run.kind.guess}: {_against_floor(run, 'teacher')}."
 
 
-def _gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | None:
+def measured_gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | None:
     """Return the student's gain over a baseline; None if it has no interval."""
     gain = run.get(f"{baseline}.gain") or {}
     return None if None in (gain.get(name) for name in ("mean", "low", "high")) else gain
@@ -130,12 +130,12 @@ def _gain(run: RunResults, baseline: str = LABELS_ONLY) -> dict[str, float] | No
 
 def is_ahead_of_untrained(run: RunResults) -> bool | None:
     """Return whether training took the student beyond its initialised copy; None where that was not measured."""
-    gain = _gain(run, UNTRAINED)
+    gain = measured_gain(run, UNTRAINED)
     return None if gain is None else gain["low"] > 0
 
 
 def _not_ahead_of_untrained(run: RunResults) -> str | None:
-    gain = _gain(run, UNTRAINED)
+    gain = measured_gain(run, UNTRAINED)
     if not gain or gain["low"] > 0 or any(is_above_floor(run, role) is False for role in ("teacher", "student")):
         return None
     ends = f"{percent(gain.get('level', 0.95), 0)} interval {points(gain['low'], '+')} to {points(gain['high'], '+')}"
@@ -153,7 +153,7 @@ def _teacher_below_labels_only(run: RunResults) -> str | None:
 
 
 def _behind_labels_only(run: RunResults) -> str | None:
-    gain = _gain(run)
+    gain = measured_gain(run)
     if not gain or gain["high"] >= 0:
         return None
     lost = points(-gain["mean"])
@@ -163,7 +163,7 @@ def _behind_labels_only(run: RunResults) -> str | None:
 
 
 def _not_ahead_of_labels_only(run: RunResults) -> str | None:
-    if not is_within_noise(_gain(run)):
+    if not is_within_noise(measured_gain(run)):
         return None
     return "Distillation made no difference beyond the noise: the same student trained on labels only does as well."
 
@@ -212,7 +212,7 @@ def _fits_already(run: RunResults) -> str | None:
 
 
 def _ahead(run: RunResults) -> str | None:
-    gain, retention = _gain(run), run.get("retention")
+    gain, retention = measured_gain(run), run.get("retention")
     if not gain or gain["low"] <= 0 or (retention or 0) < ENOUGH or is_ahead_of_untrained(run) is False:
         return None
     if is_above_floor(run, "student") is False or is_above_floor(run, "teacher") is False:

@@ -10,7 +10,7 @@ from typing import Any
 from distil_nlp.reporting.export import export_latency_table, export_table
 from distil_nlp.reporting.formatting import plural
 from distil_nlp.reporting.markdown import markdown_table
-from distil_nlp.reporting.multitask import TASKS_FILE, tasks_markdown
+from distil_nlp.reporting.multitask import TASKS_FILE, tasks_markdown, tasks_tables
 from distil_nlp.reporting.plots.style import Picture, style
 from distil_nlp.reporting.tables import Table, quality_table
 from distil_nlp.results import RunResults, read_runs
@@ -51,7 +51,7 @@ def tasks_text(folder: str) -> str:
     """Return the tables of a run of several tasks, their notes, and where it took place."""
     names = [row["folder"] for row in json.loads((EVIDENCE / folder / TASKS_FILE).read_text())]
     runs = read_runs([EVIDENCE / folder / name for name in names])
-    return f"{tasks_markdown(runs)}\n\n{_place(runs[0])}"
+    return f"{tasks_markdown(tasks_tables(runs))}\n\n{_place(runs[0])}"
 
 
 def exported(folder: str, make: Callable[[RunResults], Table | None] = export_table) -> str:

@@ -94,6 +94,11 @@ class Page:
     verdicts: Sequence[Verdict] = ()
 
     @property
+    def all_verdicts(self) -> list[Verdict]:
+        """The lead, where it is a verdict, and the further ones."""
+        return [*([Verdict(self.severity, self.lead)] if self.severity else []), *self.verdicts]
+
+    @property
     def pictures(self) -> list[Picture]:
         """All plots of the page."""
         return [picture for section in self.sections for picture in section.pictures if picture]

@@ -9,7 +9,7 @@ from distil_nlp.errors import UserError
 from distil_nlp.reporting.report.comparison_verdicts import GainOver
 from distil_nlp.reporting.report.html import page_script, page_template
 from distil_nlp.reporting.report.pages import Page, comparison_page, run_page
-from distil_nlp.reporting.verdicts import Verdict, verdict_lines
+from distil_nlp.reporting.verdicts import verdict_lines
 from distil_nlp.results import read_runs
 from distil_nlp.utils.files import validate_links, write_atomically
 from distil_nlp.utils.logging import get_logger
@@ -39,8 +39,7 @@ def write_report(
     runs = read_runs(folders)
     page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs, gain_over)
     if len(runs) > 1:
-        lead = [Verdict(page.severity, page.lead)] if page.severity else []
-        logger.info(verdict_lines([*lead, *page.verdicts]))
+        logger.info(verdict_lines(page.all_verdicts))
     first = runs[0].folder
     if output is None and len(runs) == 1:
         validate_links(first)
