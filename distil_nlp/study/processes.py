@@ -223,8 +223,21 @@ def _run_job(job: StudyJob, environment: Mapping[str, str], cores: Sequence[int]
     if code == 0 and job.folder.is_dir():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         kib = peak if sys.platform != "darwin" else peak / 1024
-        write_atomically(job.folder / MEMORY_FILE, f"{kib / 1024:.0f}\n")
+        keep_peak(job.folder / MEMORY_FILE, round(kib / 1024))
     sys.exit(code)
+
+
+def keep_peak(file: Path, mib: int) -> None:
+    """Write a run's peak memory into a file, unless an earlier stretch of the run took more."""
+    write_atomically(file, f"{max(mib, read_peak(file) or 0)}\n")
+
+
+def read_peak(file: Path) -> int | None:
+    """Return the peak memory in a file, in MiB; None where it is missing or damaged."""
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _redirect(log: Path) -> None:

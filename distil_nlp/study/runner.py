@@ -13,7 +13,7 @@ from distil_nlp.pipeline.plan import RunPlan
 from distil_nlp.recipe import Recipe, complete, load_recipe, read_yaml
 from distil_nlp.recipe.validate import validate_no_unused_keys
 from distil_nlp.reporting.formatting import plural
-from distil_nlp.results import has_results
+from distil_nlp.results import has_results, read_results
 from distil_nlp.study.cells import Cell, cells_of, run_overrides
 from distil_nlp.study.lengths import fill_in_steps
 from distil_nlp.study.output import write_study
@@ -24,7 +24,7 @@ from distil_nlp.study.tuning import Trials, read_found, run_searches
 from distil_nlp.utils.files import load_json, read_json, write_atomically
 from distil_nlp.utils.locks import claimed
 from distil_nlp.utils.logging import get_logger
-from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, describe_changes
+from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, asks_for_more, describe_changes, flatten
 
 logger = get_logger(__name__)
 
@@ -52,6 +52,13 @@ class PlannedCell:
     def title(self) -> str:
         """Its name for people."""
         return f"{self.cell.label} on {self.cell.task}"
+
+    def is_finished(self) -> bool:
+        """Return whether its run has all seeds and measurements that are asked for."""
+        if not has_results(self.folder):
+            return False
+        scored = complete(read_results(self.folder / "results.json")["recipe"], type(self.recipe))
+        return not asks_for_more(scored, self.recipe.model_dump(mode="json"))
 
 
 def run_study(
@@ -128,10 +135,18 @@ def _settings(plan: StudyPlan, path: Path, overrides: Sequence[str]) -> dict[str
     return {"seeds": plan.seeds, "recipe": tree, "overrides": sorted(overrides), **searched}
 
 
+def _binding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that make a run another one, without those that add to it, or to the study."""
+    free = (*IRRELEVANT_KEYS, *EXTENDING_KEYS, "data.task")
+    recipe = {key: value for key, value in flatten(settings["recipe"]).items() if not key.startswith(free)}
+    overrides = [one for one in settings["overrides"] if not one.strip().startswith(free)]
+    return {**settings, "seeds": None, "recipe": recipe, "overrides": overrides}
+
+
 def _run_all(
     plan: StudyPlan, folder: Path, planned: Sequence[PlannedCell], at_once: int, trials: Mapping[str, str]
 ) -> None:
-    """Run what is not finished yet, and write the table after each run.
+    """Run what is not finished yet, or lacks seeds or measurements, and write the table after each run.
 
     Args:
         plan: the study's.
@@ -143,7 +158,7 @@ def _run_all(
     Raises:
         UserError: for runs that failed, trials among them.
     """
-    missing = [one for one in planned if not has_results(one.folder)]
+    missing = [one for one in planned if not one.is_finished()]
     numbers = {str(one.folder): f"run {i} of {len(planned)}" for i, one in enumerate(planned, 1)}
     failed = _prepare(missing, folder, at_once) if at_once > 1 else {}
     jobs = [_job(one, folder, at_once) for one in missing if teacher_key(one.recipe) not in failed]
@@ -207,10 +222,18 @@ def _validate(recipe: Recipe, method: str, run_folder: Path) -> None:
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError for a folder whose runs share other settings; methods, points and tasks may be added."""
+    """Raise UserError for a folder whose runs share other settings, or have more seeds.
+
+    Methods, points, tasks, seeds and measurements may be added.
+    """
     file = folder / _SETTINGS
-    if file.is_file() and (previous := _saved_settings(file)) != settings:
-        different = describe_changes(previous, settings)
+    if not file.is_file():
+        return
+    previous = _saved_settings(file)
+    different = describe_changes(_binding(previous), _binding(settings))
+    if settings["seeds"] < previous["seeds"]:
+        different.append(f"seeds was {previous['seeds']}, is {settings['seeds']}")
+    if different:
         raise UserError(
             "--output",
             f"the settings of the runs in {folder}",

@@ -16,7 +16,7 @@ from distil_nlp.results import RunResults, get_nested, has_results, read_runs
 from distil_nlp.study.cells import EQUAL_STEPS, baseline_of, cells_of, short_names
 from distil_nlp.study.comparison import gain_over
 from distil_nlp.study.plan import SHARE_KEY, StudyPlan
-from distil_nlp.study.processes import MEMORY_FILE
+from distil_nlp.study.processes import MEMORY_FILE, read_peak
 from distil_nlp.study.statistics import holm
 
 _QUALITY = ["median", "seeds", "accuracy", "gain", "won", "p, Holm", "retention", "agreement"]
@@ -91,7 +91,7 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
             "training_rows": run.get("rows.labelled"), "interval": run.get("intervals.student"),
             "times_plain": seconds / _seconds(baseline) if baseline else None,
             "flops_ratio": _ratio(spent.get("flops"), spent_on(baseline).get("flops") if baseline else None),
-            "peak_mib": _memory(cell.folder(folder) / MEMORY_FILE),
+            "peak_mib": read_peak(cell.folder(folder) / MEMORY_FILE),
             "student": _student(run, setting),
         }  # fmt: skip
 
@@ -134,14 +134,6 @@ def _seconds(run: RunResults) -> float:
 
 def _ratio(value: float | None, whole: float | None) -> float | None:
     return value / whole if value and whole else None
-
-
-def _memory(file: Path) -> int | None:
-    """Return the peak memory in a file; None where it is missing or damaged."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _terms(run: RunResults) -> Mapping[str, Any]:

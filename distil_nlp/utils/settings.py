@@ -18,6 +18,8 @@ EXTENDING_KEYS = (
     "evaluation.compare_layers",
 )  # fmt: skip
 """Keys that add students, measurements or files. A run that lacks some is unfinished, not the run of another recipe."""
+_EFFORTS = ("off", "quick", "full")
+"""Values of `evaluation.efficiency`, ascending."""
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +35,25 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tup
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
     """Return `section.key was …, is …` for each of `changed_keys`."""
     return [f"{shown(key)} was {quoted(old)}, is {quoted(new)}" for key, old, new in _changes(before, now, ignored)]
+
+
+def asks_for_more(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a recipe asks for students, measurements or files that a run of another one has not made.
+
+    Args:
+        before: all settings of the run's recipe, defaults included.
+        now: likewise, of the other; the two differ in `EXTENDING_KEYS` at most.
+    """
+    done, wanted = flatten(before), flatten(now)
+    return any(_is_more(value, done[key]) for key, value in wanted.items() if key in EXTENDING_KEYS)
+
+
+def _is_more(value: Any, than: Any) -> bool:
+    if isinstance(value, list):
+        return not isinstance(than, list) or not {*value} <= {*than}
+    if isinstance(value, str):
+        return _EFFORTS.index(value) > _EFFORTS.index(than)
+    return value > (len(than) if isinstance(than, list) else than)
 
 
 def _changes(

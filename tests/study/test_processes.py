@@ -8,7 +8,7 @@ import time
 import pytest
 
 from distil_nlp.errors import Preempted
-from distil_nlp.study.processes import MEMORY_FILE, StudyJob, cores_of, run_jobs
+from distil_nlp.study.processes import MEMORY_FILE, StudyJob, cores_of, keep_peak, read_peak, run_jobs
 
 pytestmark = pytest.mark.integration  # the server of processes imports torch first
 HERE = "tests.study.test_processes"
@@ -90,3 +90,15 @@ def test_ctrl_c_stops_all(tmp_path):
         list(run_jobs([job(tmp_path, "told", "save_first", [str(saved), str(os.getpid()), "SIGINT"])], 2))
     signal.signal(signal.SIGINT, before)
     assert saved.exists()
+
+
+def test_the_peak_of_a_run_is_that_of_its_largest_stretch(tmp_path):
+    """Prevents a run that needed two gigabytes from being told by the seconds in which it was timed again."""
+    file = tmp_path / MEMORY_FILE
+    keep_peak(file, 2048)
+    keep_peak(file, 700)
+    assert read_peak(file) == 2048
+    keep_peak(file, 3000)
+    assert read_peak(file) == 3000
+    file.write_text("damaged")
+    assert read_peak(file) is None

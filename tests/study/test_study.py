@@ -80,6 +80,37 @@ def test_a_study_runs_each_method_once_and_tells_them_side_by_side(tmp_path, cap
 
 
 @pytest.mark.integration
+def test_seeds_and_measurements_are_added_to_finished_runs(tmp_path, capsys, monkeypatch):
+    """Prevents a study of one seed that must begin anew to have two, or to be timed, and runs done again for less."""
+    monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)
+    path, folder = prepared(tmp_path, seeds=1)
+    command = [path, "--output", str(folder), "training.max_steps=1"]
+
+    def rows_after(*more):
+        capsys.readouterr()
+        assert study([*command, *more]) == 0
+        return {row["method"]: row for row in json.loads((folder / "study.json").read_text())}
+
+    first = rows_after()
+    assert first["cosine"]["student"]["latency_ms"] is None
+    timed = rows_after("evaluation.efficiency=quick", "--methods", "cosine")
+    assert "run 1 of 1: cosine" in capsys.readouterr().out
+    assert timed["cosine"]["student"]["latency_ms"] > 0
+    assert timed["cosine"]["values"] == first["cosine"]["values"]
+    rows_after()
+    assert "run 1 of 2" not in capsys.readouterr().out, "what is timed stays timed"
+    longer = rows_after("evaluation.seeds=2")
+    printed = capsys.readouterr().out
+    assert "run 1 of 2: plain" in printed
+    assert "run 2 of 2: cosine" in printed
+    assert {name: row["values"][:1] for name, row in longer.items()} == {n: row["values"] for n, row in first.items()}
+    assert [row["seeds"] for row in longer.values()] == [2, 2]
+    assert longer["cosine"]["gain"]["seeds"] == 2
+    assert study(command) == 2
+    assert "seeds was 2, is 1" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.integration
 def test_some_methods_alone(tmp_path, capsys, monkeypatch):
     """Prevents a night of all methods for the sake of one, a table that forgets the others, and a name that is none."""
     monkeypatch.setattr("distil_nlp.study.runner.run_jobs", run_jobs_here)

@@ -1,6 +1,8 @@
 """Differences between settings: one way to find and to tell them."""
 
-from distil_nlp.utils.settings import IRRELEVANT_KEYS, changed_keys, describe_changes, flatten
+import pytest
+
+from distil_nlp.utils.settings import IRRELEVANT_KEYS, asks_for_more, changed_keys, describe_changes, flatten
 
 
 def test_nested_settings_are_compared_by_dotted_keys():
@@ -29,3 +31,25 @@ def test_the_home_folder_is_one_place(monkeypatch):
     """Prevents a run from being another one on a machine whose home folder lies elsewhere."""
     monkeypatch.setenv("HOME", "/home/me")
     assert changed_keys({"data": {"path": "~/x"}}, {"data": {"path": "/home/me/x"}}) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "more"),
+    [
+        ({"seeds": 2}, {"seeds": 3}, True),
+        ({"seeds": 3}, {"seeds": 2}, False),
+        ({"seeds": [42, 43]}, {"seeds": 3}, True),
+        ({"seeds": 2}, {"seeds": [7]}, True),
+        ({"seeds": [42, 43]}, {"seeds": [43]}, False),
+        ({"efficiency": "off"}, {"efficiency": "quick"}, True),
+        ({"efficiency": "full"}, {"efficiency": "quick"}, False),
+        ({"baselines": []}, {"baselines": ["plain"]}, True),
+        ({"baselines": ["plain", "random_init"]}, {"baselines": ["random_init"]}, False),
+        ({"compare_layers": False}, {"compare_layers": True}, True),
+        ({"compare_layers": True}, {"compare_layers": False}, False),
+    ],
+    ids=str,
+)
+def test_more_is_asked_for_only_where_something_is_missing(before, now, more):
+    """Prevents a finished run that is scored again because less is asked of it, and one that is never timed."""
+    assert asks_for_more({"evaluation": before}, {"evaluation": now}) is more
