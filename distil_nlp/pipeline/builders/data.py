@@ -15,7 +15,7 @@ from distil_nlp.data import DataLimits, MaskingCollator, TransferSet, commit_of_
 from distil_nlp.data.augmentation.cutoff import Cutoff
 from distil_nlp.data.augmentation.mixup import Mixup
 from distil_nlp.data.augmentation.word_replacement import WordReplacement, augment_with_replacements
-from distil_nlp.data.paths import all_paths, dataset_name
+from distil_nlp.data.paths import dataset_name
 from distil_nlp.data.sampling import check_grouping
 from distil_nlp.errors import UserError, quoted
 from distil_nlp.evaluation.metrics import metric_names
@@ -185,13 +185,12 @@ def _no_such_task(name: str) -> UserError:
 def data_name(recipe: Recipe) -> str:
     """Return the task's or the corpus's name, for names of folders."""
     kind = task_of(recipe).kind
-    return Path(all_paths(recipe.data.path)[0]).name if kind.names_corpus else recipe.data.task
+    return dataset_name(recipe.data.path) if kind.names_corpus else recipe.data.task
 
 
 def folder_name(recipe: Recipe) -> str:
     """Return the name that a run's folder has from its data: the task's, the corpus's, or that of data of one's own."""
-    is_own = recipe.data.task in CUSTOM_TASKS and not task_of(recipe).kind.names_corpus
-    return dataset_name(recipe.data.path) if is_own else data_name(recipe)
+    return dataset_name(recipe.data.path) if recipe.data.task in CUSTOM_TASKS else data_name(recipe)
 
 
 def check_positions(recipe: Recipe, positions: int, model: str) -> None:
