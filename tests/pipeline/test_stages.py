@@ -30,7 +30,7 @@ def test_each_stage_has_its_number(capsys):
 
 def test_a_run_of_one_student_has_no_numbers_of_students():
     """Prevents `student 1 of 1`, and a fine-tuning that is announced and does not happen."""
-    numbered, plan = stages("teacher.finetune=null")
+    numbered, plan = stages("teacher.finetune=null", "evaluation.baselines=[]")
     assert numbered.names == ["scoring the teacher", numbered.student(plan.main), COSTS, FIDELITY]
     assert numbered.student(plan.main) == "training and scoring the student"
 
