@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 from distil_nlp.cli import main
 from distil_nlp.errors import UserError
@@ -490,14 +491,18 @@ def test_small_and_large_numbers():
     [
         (changed("teacher.metrics.f1", 0.812), "stop", "The teacher knows no more than a guess: F1 0.812, where the"),
         ({"seeds": None, **changed("student.metrics.f1", 0.7)}, "stop", "Do not use this student, which knows no more"),
-        (gain(0.01, -0.004, 0.024), "caution", "no difference beyond the noise"),
+        (
+            gain(0.01, -0.004, 0.024),
+            "caution",
+            "noise: over the same student trained on labels only +1.0 points of F1 (95 % interval −0.4 to +2.4).",
+        ),
         (gain(-0.03, -0.05, -0.01), "caution", "Distillation cost 3.0 points of F1"),
         (
             untrained(0.01, -0.004, 0.024),
             "caution",
-            "no difference beyond the noise: the initialised student does as well (+1.0 points of F1, 95 % interval",
+            "no difference beyond the noise: over the initialised student +1.0 points of F1 (95 % interval −0.4 to",
         ),
-        (untrained(-0.03, -0.05, -0.01), "caution", "worse than its initialised copy was (−3.0 points of F1, 95 %"),
+        (untrained(-0.03, -0.05, -0.01), "caution", "worse than its initialised copy was: −3.0 points of F1 (95 %"),
         (
             outdone(),
             "caution",
@@ -562,6 +567,21 @@ def test_a_student_below_the_floor_is_not_to_be_shared(tmp_path):
         assert "from_pretrained" not in text
     assert "learned nothing yet" in text
     assert "The teacher is no better than" in said(run_of(tmp_path, **changed("teacher.metrics.f1", 0.8)))
+
+
+def test_few_seeds_are_told(tmp_path):
+    """Prevents an interval over two seeds, wider than that of one alone, which nobody explains."""
+    two = {"f1": {"seeds": [42, 43], "values": [0.83, 0.84], "median": 0.835}}
+    for seeds, told_first, advised in (
+        (None, "One seed was run", "Only one seed was run"),
+        (two, "Two seeds were run", "Only two seeds were run"),
+    ):
+        run = run_of(tmp_path, seeds=seeds)
+        assert next(one.text for one in verdicts(run) if one.severity == "note").startswith(told_first)
+        assert advised in said(run)
+    assert "run:" not in " ".join(one.text for one in verdicts(run_of(tmp_path)))
+    wider = student_t.ppf(0.975, 1) / student_t.ppf(0.975, 2) * (3 / 2) ** 0.5
+    assert f"{wider:.1f} times narrower" in " ".join(one.text for one in verdicts(run_of(tmp_path, seeds=two)))
 
 
 # Advice -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def advice(run: RunResults) -> list[Advice]:
     if stop_verdict(run):
         return [*_advised(run, (_other_classes, _weak_teacher, _untrained)), _compare(run)]
     rules = (
-        _other_classes, _weak_teacher, _outdone_teacher, _untrained, _no_labels_only, _single_seed, _no_gain,
+        _other_classes, _weak_teacher, _outdone_teacher, _untrained, _no_labels_only, _few_seeds, _no_gain,
         _low_retention, _smaller_student, _last_layer, _calibration,
     )  # fmt: skip
     hints = _advised(run, rules)
@@ -153,12 +153,13 @@ def _no_labels_only(run: RunResults) -> _Hint:
     return text, "evaluation.baselines=[no_distillation]"
 
 
-def _single_seed(run: RunResults) -> _Hint:
+def _few_seeds(run: RunResults) -> _Hint:
     score = headline_score(run, "student")
-    if score is None or len(score.values) > 1:
+    if score is None or len(score.values) > 2:
         return None
+    few = "one seed was" if len(score.values) == 1 else "two seeds were"
     return (
-        "Only one seed was run, so the variation over seeds is unknown: train five students and read the median.",
+        f"Only {few} run, so the variation over seeds is hardly known: train five students and read the median.",
         "evaluation.seeds=5",
     )
 
