@@ -18,7 +18,7 @@ from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
-from distil_nlp.data.shares import keep_share
+from distil_nlp.data.shares import keep_share, rows_of_share, share_order
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
 from distil_nlp.data.tokenised_rows import RowTokenizers, check_padding, tokenised_rows
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -69,6 +69,7 @@ def load_task(
     selection_share: float | None = None,
     max_train_rows: int | None = None,
     share: float = 1.0,
+    labelled_share: float = 1.0,
     max_evaluation_rows: int | None = None,
     num_proc: int | None = None,
     seed: int = 42,
@@ -85,6 +86,7 @@ def load_task(
         selection_share: fraction of the training rows that is split off for selection, if given; `validation` is used
             instead if scores are reported on another split.
         share: fraction of the training rows that is kept, see `keep_share`.
+        labelled_share: fraction of their labels that is kept, of those that are left to train on.
         words: True for training rows with `word_ids` too: the number of the word in its text that a token belongs to,
             −1 for special tokens.
         answers: columns of a teacher's answers, which the rows then have as `teacher_logits`.
@@ -117,6 +119,7 @@ def load_task(
         selection_split = SELECTION_ROWS
         parts = split_off(limited[train_split], selection_share, seed, "choosing the best checkpoint")
         limited |= dict(zip((train_split, selection_split), parts, strict=True))
+    limited[train_split] = _with_labels_of(limited[train_split], labelled_share, reader, task, seed)
     tokenised: dict[str, Dataset] = {}
     price, outputs = 0.0, AnswerTask(task.kind, *classes, reader)
     for name, rows in limited.items():
@@ -141,6 +144,21 @@ def _share_of(rows: Dataset, share: float, reader: LabelReader, task: Task, seed
     labels = rows[task.label_column][:] if task.label_column in rows.column_names else [None] * len(rows)
     known = [not is_missing(label) for label in labels]
     return keep_share(rows, share, [*zip(known, reader.strata(labels), strict=True)], seed)
+
+
+def _with_labels_of(rows: Dataset, share: float, reader: LabelReader, task: Task, seed: int) -> Dataset:
+    """Return the rows with a share of their labels, of each group of them; null in place of the others."""
+    if share >= 1 or task.label_column not in rows.column_names:
+        return rows
+    labels = rows[task.label_column][:]
+    known = np.flatnonzero([not is_missing(label) for label in labels])
+    order = share_order(reader.strata([labels[row] for row in known]), seed)
+    kept = {*known[order[: rows_of_share(len(known), share)]]}
+
+    def with_label(row: dict[str, Any], number: int) -> dict[str, Any]:
+        return row if number in kept else {**row, task.label_column: None}
+
+    return rows.map(with_label, with_indices=True, features=rows.features)
 
 
 def load(
@@ -181,6 +199,7 @@ def load(
         selection_share=limits.selection_share,
         max_train_rows=options.max_train_rows,
         share=options.share,
+        labelled_share=options.labelled_share,
         max_evaluation_rows=options.max_evaluation_rows,
         num_proc=options.num_proc,
         seed=limits.data_seed,

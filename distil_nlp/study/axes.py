@@ -17,6 +17,7 @@ _NAMES = {
     "max_steps": "steps",
     "num_layers": "layers",
     "share": "share of the training rows",
+    "labelled_share": "share of the labels",
     "max_train_rows": "training rows",
     "max_length": "length, tokens",
     "per_device_train_batch_size": "batch, rows",

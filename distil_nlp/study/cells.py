@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distil_nlp.study.plan import LABELS_ONLY_METHOD, SHARE_KEY, WITHOUT_TEACHER, StudyPlan
+from distil_nlp.study.plan import LABELS_ONLY_METHOD, SHARE_KEYS, WITHOUT_TEACHER, StudyPlan
 from distil_nlp.utils.names import path_name
 
 EQUAL_STEPS = " (equal steps)"
@@ -113,7 +113,7 @@ def cell_at(plan: StudyPlan, task: str, method: str, indices: Sequence[int], equ
         if own:
             point[axis.name] = axis.values[index]
             settings |= own
-    has_all_steps = equal == "steps" and settings.get(SHARE_KEY, 1) != 1
+    has_all_steps = equal == "steps" and any(settings.get(key, 1) != 1 for key in SHARE_KEYS)
     settings |= {"training.max_steps": plan.all_steps.get(task, 1)} if has_all_steps else {}
     return Cell(task, method, point, settings, EQUAL_STEPS if has_all_steps else "")
 

@@ -8,6 +8,7 @@ from typing import Any
 from distil_nlp.reporting.formatting import percent, plural
 from distil_nlp.study.axes import Axis
 from distil_nlp.study.cells import EQUAL_STEPS
+from distil_nlp.study.plan import LABELS_KEY, SHARE_KEYS
 from distil_nlp.study.statistics import equivalent_rows
 from distil_nlp.study.table import best_row, p_value, row_label, rows_of_arm
 
@@ -52,9 +53,10 @@ def _cheapest(rows: Sequence[_Row]) -> list[str]:
 
 def worth_sentences(rows: Sequence[_Row], axes: Sequence[Axis]) -> list[str]:
     """Return how many labels a distilled student of fewer rows is worth, where the rows of training are varied."""
-    if len(axes) != 1 or axes[0].name not in ("data.share", "data.max_train_rows"):
+    if len(axes) != 1 or axes[0].name not in (*SHARE_KEYS, "data.max_train_rows"):
         return []
     baseline, told = rows[0]["compared_with"], []
+    counted = "label" if axes[0].name == LABELS_KEY else "row"
     for row in sorted(rows, key=lambda one: (one["method"], one["training_rows"])):
         if row["method"].removesuffix(EQUAL_STEPS) == baseline:
             continue
@@ -64,7 +66,7 @@ def worth_sentences(rows: Sequence[_Row], axes: Sequence[Axis]) -> list[str]:
             worth = equivalent_rows(row["median"], *zip(*curve, strict=True))
             as_much = f"more than all {curve[-1][0]:,}" if worth is None else f"about {worth:,.0f}"
             as_much = f"at most {curve[0][0]:,}" if row["median"] <= curve[0][1] else as_much
-            own = plural(row["training_rows"], "row")
+            own = plural(row["training_rows"], counted)
             told.append(f"{row['method']} with {own} is worth {as_much} with {against}.")
     noise = f"Read off the medians of {baseline}; where the gain is within the noise, so is that number."
     return [*told, noise] if told else []

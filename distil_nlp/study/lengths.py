@@ -10,7 +10,7 @@ from distil_nlp.pipeline.plan import RunPlan, sources
 from distil_nlp.pipeline.planning.batches import plan_batches
 from distil_nlp.recipe import Recipe, load_recipe
 from distil_nlp.study.cells import cell_at, run_overrides
-from distil_nlp.study.plan import StudyPlan
+from distil_nlp.study.plan import SHARE_KEYS, StudyPlan
 from distil_nlp.utils.hub_connection import use_cache_without_network
 
 
@@ -28,7 +28,7 @@ def fill_in_steps(plan: StudyPlan, file: Path, folder: Path, overrides: Sequence
     for task in plan.tasks or []:
         cell = cell_at(plan, task, plan.all_methods[0], [0])
         own = run_overrides(plan, cell, cell.folder(folder), overrides)
-        plan.all_steps[task] = _steps_of(load_recipe(file, [*own, "data.share=1"]))
+        plan.all_steps[task] = _steps_of(load_recipe(file, [*own, *(f"{key}=1" for key in SHARE_KEYS)]))
 
 
 def _steps_of(recipe: Recipe) -> int:

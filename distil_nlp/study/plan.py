@@ -22,8 +22,10 @@ from distil_nlp.utils.names import check_path_names
 
 LABELS_ONLY_METHOD = "labels_only"
 """The method without a teacher that a grid or a sweep is compared with."""
-SHARE_KEY = "data.share"
-"""The key of a learning curve."""
+LABELS_KEY = "data.labelled_share"
+"""The key of a learning curve over labels, beside all texts."""
+SHARE_KEYS = ("data.share", LABELS_KEY)
+"""The keys of learning curves: over rows, and over labels."""
 _PLAIN, _ONLY = "plain", "distilled"
 """The method that others are compared with, if it is there and no other is named; the method of a study without any."""
 WITHOUT_TEACHER: dict[str, Any] = {
@@ -65,8 +67,9 @@ class StudyPlan(BaseModel):
         grid: two keys of the recipe or more, each with its values: every method runs at every point. A name with
             several keys moves them together.
         sweep: likewise, one key.
-        equal: for a sweep of `data.share`: `epochs` trains a share as long as the recipe says, which are fewer steps;
-            `steps` for as many steps as all rows take. Of both, each share has two runs of each method.
+        equal: for a sweep of `data.share` or `data.labelled_share`: `epochs` trains a share as long as the recipe says,
+            which are fewer steps; `steps` for as many steps as all rows take. Of both, each share has two runs of each
+            method.
         search: keys of the recipe whose values are looked for, for each method.
         baseline: the method that the others are compared with; by default `labels_only` for a grid or a sweep, else
             `plain`, or the first.
@@ -238,9 +241,10 @@ def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:
                 fix=f"make the {varied[-2]}'s keys some of the search's",
             )
         plan.search.check()
-    if "steps" in plan.equal and list(plan.sweep or {}) != [SHARE_KEY]:
+    if "steps" in plan.equal and not {*(plan.sweep or {"": []})} <= {*SHARE_KEYS}:
+        keys = " or ".join(SHARE_KEYS)
         raise UserError(
-            "equal", f"steps beside a sweep of {SHARE_KEY}", "none", why="runs of the same rows have as many anyway"
+            "equal", f"steps beside a sweep of {keys}", "none", why="runs of the same rows have as many anyway"
         )
     for axis in plan.axes:
         axis.check(varied[-1])

@@ -15,7 +15,7 @@ from distil_nlp.reporting.verdicts import stop_verdict
 from distil_nlp.results import RunResults, get_nested, has_results, read_runs
 from distil_nlp.study.cells import EQUAL_STEPS, baseline_of, cells_of, short_names
 from distil_nlp.study.comparison import gain_over
-from distil_nlp.study.plan import SHARE_KEY, StudyPlan
+from distil_nlp.study.plan import SHARE_KEYS, StudyPlan
 from distil_nlp.study.processes import MEMORY_FILE, read_peak
 from distil_nlp.study.statistics import holm
 
@@ -163,8 +163,11 @@ def row_label(row: Mapping[str, Any]) -> str:
 def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str, Any]]:
     """Return the rows of a method; one of equal steps has all training rows in common with the method itself."""
     plain = arm.removesuffix(EQUAL_STEPS)
-    whole = [row for row in rows if row["method"] == plain and row["point"].get(SHARE_KEY) == 1] if plain != arm else []
-    return [*(row for row in rows if row["method"] == arm), *whole]
+    own = [row for row in rows if row["method"] == arm]
+    if plain == arm:
+        return own
+    whole = [row for row in rows if row["method"] == plain and any(row["point"].get(key) == 1 for key in SHARE_KEYS)]
+    return [*own, *whole]
 
 
 def study_heading(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,15 @@ MULTILABEL = TaskKind(
     output="labels",
     label_rows="labelled",
     data_keys=frozenset(
-        {"label_column", "label_columns", "label_separator", "label_names", "pad_to_multiple_of", "test_share"}
+        {
+            "label_column",
+            "label_columns",
+            "label_separator",
+            "label_names",
+            "pad_to_multiple_of",
+            "test_share",
+            "labelled_share",
+        }
     ),
     headline="f1_micro",
     majority_name="most frequent labels",

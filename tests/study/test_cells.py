@@ -174,6 +174,19 @@ def test_plan_finds_the_shipped_study(tmp_path):
     assert _file_of("glue").is_file()
 
 
+def test_few_labels_are_learned_for_as_many_steps_as_all():
+    """Prevents labels only from ending after a hundredth of the steps, because it has a hundredth of the rows."""
+    plan = read_plan(ROOT / "recipes/study/few_labels.yaml")
+    plan.all_steps["sst2"] = 1000
+    cells = cells_of(plan)
+    assert {cell.method for cell in cells} == {"distilled", LABELS_ONLY_METHOD}
+    steps = {
+        (cell.method, cell.settings["data.labelled_share"]): cell.settings.get("training.max_steps") for cell in cells
+    }
+    assert steps == {(name, share): 1000 if share < 1 else None for name, share in steps}
+    assert len(steps) == len(cells) == 10
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes/study").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_method_of_a_shipped_study_is_a_recipe(tmp_path, file):
     """Prevents a shipped study that ends at its last method."""

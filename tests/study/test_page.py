@@ -104,19 +104,20 @@ def test_a_sweep_is_a_curve_and_labels_only_stay_where_they_have_no_point(tmp_pa
     assert "temperature T, logarithmic axis" in page
 
 
-def test_a_learning_curve_tells_what_distilling_is_worth(tmp_path):
+@pytest.mark.parametrize(("key", "unit"), [("data.share", "rows"), ("data.labelled_share", "labels")])
+def test_a_learning_curve_tells_what_distilling_is_worth(tmp_path, key, unit):
     """Prevents a curve whose reader must measure how many labels are saved."""
     shares, counts = (0.1, 0.5, 1), (100, 500, 1000)
     curves = {"plain": (0.5, 0.6, 0.7), "kd": (0.6, 0.65, 0.8)}
     rows = [
-        {**row(name, score, None if name == "plain" else 0.1), "point": {"data.share": share}, "training_rows": count}
+        {**row(name, score, None if name == "plain" else 0.1), "point": {key: share}, "training_rows": count}
         for name, scores in curves.items()
         for share, count, score in zip(shares, counts, scores, strict=True)
     ]
-    axes = [axis_of("data.share", shares)]
+    axes = [axis_of(key, shares)]
     text = (write_study_page("mine", {"rte": rows}, tmp_path, axes).parent / "report.md").read_text()
-    assert "kd with 100 rows is worth about 500 with plain." in text
-    assert "kd with 1,000 rows is worth more than all 1,000 with plain." in text
+    assert f"kd with 100 {unit} is worth about 500 with plain." in text
+    assert f"kd with 1,000 {unit} is worth more than all 1,000 with plain." in text
 
 
 def test_what_took_more_is_drawn_over_what_it_took(tmp_path):

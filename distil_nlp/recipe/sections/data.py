@@ -119,6 +119,8 @@ class DataSection(Section):
         max_train_rows: upper limit of training rows, drawn with a fixed seed.
         share: fraction of the training rows (after that limit) that is kept, for a fine-tuned teacher too; a larger one
             has all rows of a smaller one, and labels keep their proportion.
+        labelled_share: fraction of the labels of the training rows that is kept: the other rows learn from the teacher
+            alone, who is fine-tuned on those with a label. Nested and in proportion as `share` is.
         max_evaluation_rows: upper limit of rows of each evaluation split.
         streaming: for `mlm`, read the corpus while training; needs `training.max_steps`.
         shuffle_buffer: blocks of a stream in memory, from which the next one is drawn.
@@ -150,6 +152,7 @@ class DataSection(Section):
     pad_to_multiple_of: PositiveInt | None = None
     max_train_rows: PositiveInt | None = None
     share: FractionOrAll = 1.0
+    labelled_share: FractionOrAll = 1.0
     max_evaluation_rows: PositiveInt | None = None
     streaming: bool = False
     shuffle_buffer: PositiveInt = 2000
