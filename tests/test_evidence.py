@@ -37,6 +37,7 @@ def test_every_kept_run_is_shown(kind):
         ("entities in messages", "kinds/tokens"),
         ("reranking", "kinds/ranking"),
         ("answers in a text", "kinds/qa"),
+        ("base size on SST-2", "kinds/base-sst2"),
     ],
 )
 def test_the_first_page_tells_what_runs_gave(line, folder):
