@@ -61,7 +61,15 @@ _IRRELEVANT_FIELDS = (
     "save_total_limit", "report_to", "run_name", "ddp_backend", "use_cpu",
 )  # fmt: skip
 """Fields that do not change the teacher."""
-_IRRELEVANT_DATA = {"num_proc", "max_evaluation_rows", "evaluation_splits", "streaming", "augmentation"}
+_IRRELEVANT_DATA = {
+    "num_proc",
+    "max_evaluation_rows",
+    "evaluation_splits",
+    "streaming",
+    "augmentation",
+    "labelled_share",
+}
+"""Keys of the data that do not change the teacher, or do so by its rows alone, which have a hash of their own."""
 
 
 def finetuning_fields(recipe: Recipe) -> dict[str, Any]:

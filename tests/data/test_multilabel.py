@@ -24,7 +24,7 @@ def options(**changes):
     fields = dict(
         streaming=False, train_split="train", evaluation_splits=None, max_length=32, max_train_rows=None,
         max_evaluation_rows=None, num_proc=None, test_share=0.2, pad_to_multiple_of=None, label_columns=None,
-        label_separator=None, share=1.0,
+        label_separator=None, share=1.0, labelled_share=1.0,
     )  # fmt: skip
     return SimpleNamespace(**fields | changes)
 

@@ -47,6 +47,7 @@ OPTIONS = {
     "test_share": 0.1,
     "max_train_rows": None,
     "share": 1.0,
+    "labelled_share": 1.0,
     "max_evaluation_rows": None,
     "num_proc": 1,
     "label_names": None,
