@@ -138,8 +138,8 @@ def _settings(plan: StudyPlan, path: Path, overrides: Sequence[str]) -> dict[str
 def _binding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that make a run another one, without those that add to it, or to the study."""
     free = (*IRRELEVANT_KEYS, *EXTENDING_KEYS, "data.task")
-    recipe = {key: value for key, value in flatten(settings["recipe"]).items() if not key.startswith(free)}
-    overrides = [one for one in settings["overrides"] if not one.strip().startswith(free)]
+    recipe = {key: value for key, value in flatten(settings.get("recipe") or {}).items() if not key.startswith(free)}
+    overrides = [one for one in settings.get("overrides") or [] if not one.strip().startswith(free)]
     return {**settings, "seeds": None, "recipe": recipe, "overrides": overrides}
 
 
@@ -231,7 +231,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         return
     previous = _saved_settings(file)
     different = describe_changes(_binding(previous), _binding(settings))
-    if settings["seeds"] < previous["seeds"]:
+    if settings["seeds"] < previous.get("seeds", 0):
         different.append(f"seeds was {previous['seeds']}, is {settings['seeds']}")
     if different:
         raise UserError(
