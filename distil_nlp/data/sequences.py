@@ -18,7 +18,7 @@ from distil_nlp.data.held_out_rows import hold_out_rows
 from distil_nlp.data.kinds import data_module
 from distil_nlp.data.labels import LabelReader, is_missing
 from distil_nlp.data.overlap import scored_splits, training_rows_among
-from distil_nlp.data.shares import keep_share, rows_of_share, share_order
+from distil_nlp.data.shares import keep_labels, keep_share
 from distil_nlp.data.splits import Split, limit_rows, named_split, row_numbers, split_off, without_counts
 from distil_nlp.data.tokenised_rows import RowTokenizers, check_padding, tokenised_rows
 from distil_nlp.data.transfer_set import DataLimits, TransferSet
@@ -152,13 +152,7 @@ def _with_labels_of(rows: Dataset, share: float, reader: LabelReader, task: Task
         return rows
     labels = rows[task.label_column][:]
     known = np.flatnonzero([not is_missing(label) for label in labels])
-    order = share_order(reader.strata([labels[row] for row in known]), seed)
-    kept = {*known[order[: rows_of_share(len(known), share)]]}
-
-    def with_label(row: dict[str, Any], number: int) -> dict[str, Any]:
-        return row if number in kept else {**row, task.label_column: None}
-
-    return rows.map(with_label, with_indices=True, features=rows.features)
+    return keep_labels(rows, task.label_column, share, known, reader.strata([labels[row] for row in known]), seed)
 
 
 def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -22,6 +23,27 @@ def keep_share(rows: Dataset, share: float, strata: Sequence[Hashable], seed: in
         return rows
     kept = share_order(strata, seed)[: rows_of_share(len(rows), share)]
     return rows.select(np.sort(kept)).flatten_indices()
+
+
+def keep_labels(
+    rows: Dataset, column: str, share: float, labelled: np.ndarray, strata: Sequence[Hashable], seed: int
+) -> Dataset:
+    """Return all rows, with a share of their labels, at least one, and null in place of the others.
+
+    Args:
+        rows: all rows.
+        column: of the labels.
+        share: of the labels that there are.
+        labelled: the numbers of the rows that have a label.
+        strata: the group of each of these; see `keep_share`.
+        seed: likewise.
+    """
+    kept = {*labelled[share_order(strata, seed)[: rows_of_share(len(labelled), share)]]}
+
+    def with_label(row: dict[str, Any], number: int) -> dict[str, Any]:
+        return row if number in kept else {**row, column: None}
+
+    return rows.map(with_label, with_indices=True, features=rows.features)
 
 
 def rows_of_share(count: int, share: float) -> int:

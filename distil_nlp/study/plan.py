@@ -241,7 +241,7 @@ def _check_axes(plan: StudyPlan, tree: Mapping[str, Any]) -> None:
                 fix=f"make the {varied[-2]}'s keys some of the search's",
             )
         plan.search.check()
-    if "steps" in plan.equal and not {*(plan.sweep or {"": []})} <= {*SHARE_KEYS}:
+    if "steps" in plan.equal and next(iter(plan.sweep or {}), None) not in SHARE_KEYS:
         keys = " or ".join(SHARE_KEYS)
         raise UserError(
             "equal", f"steps beside a sweep of {keys}", "none", why="runs of the same rows have as many anyway"
