@@ -86,12 +86,13 @@ class FusedChunkLoss:
         places, sums = [place for place in range(len(self.terms)) if place not in taken], torch.zeros_like(factors)
         if not places:
             return sums, None
-        index = torch.tensor(places, device=factors.device)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             found = self.sums_of(leaf, chunk, [self.terms[place] for place in places])
-            (gradient,) = torch.autograd.grad((found * factors[index]).sum(), leaf)
-        sums[index] = found.detach()
+            own = torch.stack([factors[place] for place in places])  # a list of places to the device would wait for it
+            (gradient,) = torch.autograd.grad((found * own).sum(), leaf)
+        for place, value in zip(places, found.detach(), strict=True):
+            sums[place] = value
         return sums, gradient
 
     def _rows(self, chunk: Chunk, size: int) -> FusedRows:

@@ -273,14 +273,17 @@ class Objective:
         Args:
             factors: the factor of each term.
             further: terms that are summed too, with a factor of 0.
-            kernel: computes the terms that it knows together, on projections of an aligned width; torch if None.
+            kernel: computes the terms that it knows together; torch if None.
+
+        With a kernel, and on a GPU, projections are of a width that tensor cores multiply fast.
         """
         terms = [term for term in self.terms if isinstance(term, OutputTerm)]
         own_factors = [factor for term, factor in zip(self.terms, factors.unbind(), strict=True) if term in terms]
         output_factors = torch.stack([*own_factors, *(torch.zeros_like(factors[0]) for _ in further)])
         chunks, every = batch["chunks"], (*terms, *further)
         vocabulary = teacher.vocabulary
-        if kernel is not None and isinstance(vocabulary, LazyLogits):
+        is_aligned = kernel is not None or factors.device.type == "cuda"
+        if is_aligned and isinstance(vocabulary, LazyLogits):
             vocabulary = aligned(vocabulary)
 
         def chunk_of(number: int, size: int) -> Chunk:
@@ -299,7 +302,7 @@ class Objective:
             return sums_of(logits, chunk_of(number, len(logits)), every)
 
         fused = FusedChunkLoss(kernel, every, chunk_of, sums_of, progress) if kernel else None
-        align = WORDS_ALIGNED if kernel else 1
+        align = WORDS_ALIGNED if is_aligned else 1
         return lambda lazy: chunked_loss(
             lazy.states, lazy.weight, lazy.bias, chunk_sums, output_factors, chunks.size, fused, align
         )

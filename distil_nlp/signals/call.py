@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _CURRENT: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -29,6 +30,7 @@ class Call:
         teacher_states: the teacher's states for the projections that take them too.
         length: tokens of each row.
         inputs: of the model, by name.
+        precision: the dtype of autocast within the model, around whose forward accelerate puts it; None without.
         counts: how often a module has run, by kind of signal.
         hidden, attention, activations, vocabulary, measured: what was captured, see `Signals`.
     """
@@ -38,6 +40,7 @@ class Call:
     teacher_states: Mapping[str, Tensor]
     length: int = 0
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    precision: torch.dtype | None = None
     counts: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     hidden: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, Any] = field(default_factory=dict)

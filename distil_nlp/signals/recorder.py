@@ -1,7 +1,8 @@
 """Hooks that capture the signals of a forward pass.
 
 A `Recorder` sits on a model as hooks, so that everything happens *inside* the model's own forward: what DDP,
-FSDP, autocast or `torch.compile` wrap around the model also wraps the choice of rows and the projections. It
+FSDP or `torch.compile` wrap around the model also wraps the choice of rows and the projections. Autocast is around
+`model.forward` alone, from which hooks on the model are outside: projections run in that of the encoder. A recorder
 acts in the forwards of `forward_with_signals` alone; called by itself, the model behaves as if nothing were attached.
 Several recorders may sit on one model: each forward is meant for one of them (`Call`), and the last that is removed
 leaves the model as it was.
@@ -326,6 +327,8 @@ class Recorder:
         if call is None:
             return None
         states = output[0]
+        kind = states.device.type
+        call.precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         if self._keeps_last and module is self._model.base_model:
             self.last = states
         last = len(self.layers) - 1
@@ -367,14 +370,10 @@ class Recorder:
         if self.request.logits and call.vocabulary is None and call.measured is None:
             logits = output.logits.squeeze(1) if self.head_rows else output_logits(output)
             logits = logits if self.output_projection is None else self.output_projection.whole(call, logits)
-        modules: Any = getattr(module, PROJECTIONS, None)
         return {
             "logits": logits,
             "hidden": hidden,
-            "projected": {
-                name: modules[name](*_arguments(call, name, source, sources))
-                for name, source in self.projections.items()
-            },
+            "projected": self._projected(call, module, sources),
             "attention": call.attention,
             "activations": activations,
             "weights": weights,
@@ -383,6 +382,15 @@ class Recorder:
             "vocabulary": call.vocabulary,
             "measured": call.measured,
         }
+
+    def _projected(self, call: Call, model: nn.Module, sources: dict[str, Any]) -> dict[str, Any]:
+        """Return what the projections make of their inputs, in the precision of the encoder."""
+        modules: Any = getattr(model, PROJECTIONS, None)
+        with torch.autocast(self._model.device.type, call.precision, enabled=call.precision is not None):
+            return {
+                name: modules[name](*_arguments(call, name, source, sources))
+                for name, source in self.projections.items()
+            }
 
     def _states(self, call: Call, layer: int) -> Tensor:
         """Return the states after a block as (batch, length, width); after the last they have the batch's tokens."""

@@ -40,9 +40,16 @@ def _hand_over(
 ) -> None:
     call = current_call()
     if call is not None:
+        key, value = _for_each_head(query, key), _for_each_head(query, value)
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         owner = module.__dict__[KEEP]
         call.recorder.keep_attention(owner, query=query, key=key, value=value, scaling=scale, mask=mask)
+
+
+def _for_each_head(query: Tensor, shared: Tensor) -> Tensor:
+    """Return keys or values for each head of the queries; in grouped-query attention several heads share them."""
+    groups = query.shape[1] // shared.shape[1]
+    return shared if groups == 1 else shared.repeat_interleave(groups, 1)
 
 
 def show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:

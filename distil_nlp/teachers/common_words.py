@@ -51,10 +51,8 @@ class CommonLogits(DeferredLogits):
         """
         size = student.shape[1]
         places = torch.full((self.own.shape[1],), size, device=self.own.device)  # that of all others
-        known = self.student_of.to(self.own.device)
-        places[: len(known)] = torch.where(known >= 0, known, size)
+        places[: len(self.student_of)] = torch.where(self.student_of >= 0, self.student_of, size)
         shares = (self.own.float() / temperature).softmax(1)
         merged = shares.new_zeros(len(shares), size + 1).index_add(1, places, shares)
         logs = merged.clamp_min(torch.finfo(merged.dtype).tiny).log()
-        words = self.words.to(self.own.device)
-        return TopLogits(words.expand(len(logs), -1), temperature * logs[:, words], logs[:, size])
+        return TopLogits(self.words.expand(len(logs), -1), temperature * logs[:, self.words], logs[:, size])

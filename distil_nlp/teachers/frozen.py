@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil_nlp.data.augmentation.mixup import EmbeddingMixer
@@ -70,6 +70,7 @@ class FrozenTeacher(TeacherSource):
         self.model, self.encoding, self.vocabulary = model, encoding, vocabulary
         self.inputs = columns_of(forward_arguments(model), encoding)
         self._hooks: list[Recorder | EmbeddingMixer | Freeze] = []
+        self._merged: tuple[Tensor, ...] = ()
 
     def attach(self, objective: Objective, mixes: bool = False, request: SignalRequest | None = None) -> None:
         """Freeze the model and put hooks on it.
@@ -127,8 +128,15 @@ class FrozenTeacher(TeacherSource):
         if self.encoding == OWN:
             return found
         if found.vocabulary is not None and self.vocabulary is not None:
-            found.vocabulary = CommonWords(found.vocabulary, *map(torch.from_numpy, self.vocabulary.merged))
+            found.vocabulary = CommonWords(found.vocabulary, *self._merged_on(batch["input_ids"].device))
         return aligned_signals(found, self._wanted, batch, self.objective.kind)
+
+    def _merged_on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the tables of common words on a device, copied there once: each copy would make it wait."""
+        if not self._merged or self._merged[0].device != device:
+            assert self.vocabulary is not None
+            self._merged = tuple(torch.from_numpy(table).to(device) for table in self.vocabulary.merged)
+        return self._merged
 
     def _run(self, batch: dict[str, Any]) -> Signals:
         """Return the signals of the tokens that the model reads."""

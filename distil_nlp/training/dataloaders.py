@@ -118,7 +118,8 @@ class EpochDataLoaders(_Trainer):
         )
         # one process of one, since the stream is split already; dispatching would cut the rows to the batch size
         alone = {"num_processes": 1, "process_index": 0, "dispatch_batches": False}
-        return prepare_data_loader(loader, device=args.device, put_on_device=True, **alone)
+        moving = {"device": args.device, "put_on_device": True, "non_blocking": args.dataloader_pin_memory}
+        return prepare_data_loader(loader, **moving, **alone)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return batches in the order of the rows; fillers of the last batch belong to no row set.

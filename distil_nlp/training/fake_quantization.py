@@ -87,7 +87,7 @@ def fake_int8_weight(weight: Tensor, reduce_range: bool = False) -> Tensor:
     """
     highest = 64 if reduce_range else 127
     scale = _not_zero(weight.detach().abs().amax(1).float() / highest)
-    zero = torch.zeros_like(scale, dtype=torch.int32)
+    zero = torch.zeros_like(scale)  # of integers, torch would read the least and the greatest, and wait for a GPU
     rounded = torch.fake_quantize_per_channel_affine(weight.float(), scale, zero, 0, -highest, highest)
     return rounded.to(weight.dtype)
 

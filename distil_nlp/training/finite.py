@@ -15,13 +15,13 @@ from torch import Tensor, nn
 def broken_weights(model: nn.Module, accelerator: Any) -> list[str]:
     """Return the names of parameters with NaN or infinity on any process; every process must call this."""
     names, values = zip(*model.named_parameters(), strict=True)
-    flags = accelerator.reduce(_flags(values).float().to(accelerator.device), "sum").tolist()
+    flags = accelerator.reduce(_flags(values, accelerator.device).float(), "sum").tolist()
     return [name for name, flag in zip(names, flags, strict=True) if flag]
 
 
 def has_broken_state(optimizer: Any, accelerator: Any) -> bool:
     """Return whether an optimizer's moments hold NaN or infinity on any process; every process must call this."""
-    flag = _flags(_moments(optimizer)).any().float().to(accelerator.device)
+    flag = _flags(_moments(optimizer), accelerator.device).any().float()
     return bool(accelerator.reduce(flag, "sum").item())
 
 
@@ -43,10 +43,14 @@ def named(tensors: list[str]) -> str:
     return ", ".join(tensors[:3]) + more
 
 
-def _flags(values: Iterable[Tensor]) -> Tensor:
-    """Return True for each tensor that is not finite; of a sharded tensor, this process's part."""
+def _flags(values: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Return True for each tensor that is not finite; of a sharded tensor, this process's part.
+
+    The tensors may be on several devices: most optimizers of torch count their steps on the CPU.
+    """
     own = [getattr(value, "_local_tensor", value).detach() for value in values]
-    return torch.stack([~value.isfinite().all() for value in own]) if own else torch.zeros(1, dtype=torch.bool)
+    flags = [(~value.isfinite().all()).to(device) for value in own]
+    return torch.stack(flags) if flags else torch.zeros(1, dtype=torch.bool, device=device)
 
 
 def _moments(optimizer: Any) -> Iterator[Tensor]:

@@ -284,7 +284,8 @@ class WiderStudent(RunningExtension):
 
     def begin_step(self, step: int, max_steps: int) -> None:
         """Count a step, if it has a wider net."""
-        self._meter.begin_step(self._meter.sums.new_tensor([self.netaug.factor(self._seed, step, max_steps) > 1]))
+        is_wider = self.netaug.factor(self._seed, step, max_steps) > 1
+        self._meter.begin_step(self._meter.sums.new_full((1,), float(is_wider)))
 
     def add(self, loss: Tensor) -> None:
         """Add the wider net's loss of a micro-batch, before its weight."""

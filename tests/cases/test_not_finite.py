@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from distil_nlp.losses.hidden_states import HiddenMSE
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from distil_nlp.pipeline import preflight, publication
 from distil_nlp.training.checkpoints import last_complete_checkpoint, mark_as_complete
+from distil_nlp.training.finite import has_broken_state
 from distil_nlp.training.fit import fit
 from distil_nlp.training.trainer import DistillationTrainer
 from tests.helpers import tiny
@@ -93,6 +95,18 @@ def test_what_belongs_to_the_training_alone_is_looked_at_too(tmp_path, part):
     made.add_callback(Spoil(found[part]))
     with pytest.raises(UserError, match=f"NaN or infinity in {name if part == 'a projection' else part} by step 1"):
         made.train()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_optimizer_that_counts_its_steps_on_the_cpu_is_looked_at(device):
+    """Prevents a training that ends in an error of torch's, where moments are on a GPU and the steps are not."""
+    parameter = torch.nn.Parameter(torch.ones(2, device="meta"))
+    optimizer = torch.optim.AdamW([parameter])
+    optimizer.state[parameter] = {"step": torch.ones(()), "exp_avg": torch.ones(2, device=device)}
+    accelerator = SimpleNamespace(
+        device=torch.device(device), reduce=lambda flag, how: torch.zeros_like(flag, device="cpu")
+    )
+    assert not has_broken_state(optimizer, accelerator)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

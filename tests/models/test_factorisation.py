@@ -19,19 +19,20 @@ FAMILIES = {
     "RoFormer": {"embedding_size": 32},
 }
 RANK = 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def teacher_of(family, rank=None):
     """A tiny teacher with embeddings of distinct norms; with tables that lie within `rank` dimensions."""
-    model = classifier_of(family, **FAMILIES[family]).eval()
+    model = classifier_of(family, **FAMILIES[family]).eval().to(DEVICE)
     torch.manual_seed(0)
     embeddings = model.base_model.embeddings
     tables = [module for module in embeddings.modules() if isinstance(module, torch.nn.Embedding)]
     width = tables[0].embedding_dim
-    basis = torch.randn(rank or width, width)
+    basis = torch.randn(rank or width, width, device=DEVICE)
     with torch.no_grad():
         for table in tables:
-            table.weight.copy_(torch.randn(table.num_embeddings, len(basis)) @ basis)
+            table.weight.copy_(torch.randn(table.num_embeddings, len(basis), device=DEVICE) @ basis)
         for name, parameter in model.named_parameters():
             if "LayerNorm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
@@ -42,8 +43,8 @@ def states(model):
     torch.manual_seed(1)
     ids = torch.randint(5, model.config.vocab_size, (3, 7))
     with torch.no_grad():
-        output = model.eval().base_model(input_ids=ids, output_hidden_states=True)
-    return output.hidden_states[0], output.last_hidden_state
+        output = model.eval().base_model(input_ids=ids.to(model.device), output_hidden_states=True)
+    return output.hidden_states[0].cpu(), output.last_hidden_state.cpu()
 
 
 def test_every_family_with_a_projection_is_tried():

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from transformers import MobileBertConfig, MobileBertForMaskedLM
@@ -51,6 +52,20 @@ def test_every_recipe_builds(path, tmp_path):
     if recipe.student.name is None:
         assert report.layers == choose_layers(recipe.student.layers, depth, recipe.student.num_layers)
     build.objective_from(recipe, kind).bind(ModelShape.of(teacher.config), ModelShape.of(student.config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ([], torch.float32),
+        (["training.bf16=true"], torch.bfloat16),
+        (["training.fp16=true"], torch.float16),
+        (["training.bf16=true", "teacher.dtype=float32"], torch.float32),
+    ],
+)
+def test_the_teacher_runs_in_the_precision_of_the_training(changes, dtype):
+    """Prevents a teacher in float32, which costs more than the step, beside a student in half precision."""
+    assert build.teacher_dtype(load_recipe(ROOT / "recipes" / "glue.yaml", ["data.task=mrpc", *changes])) == dtype
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from distil_nlp.signals.call import current_call
 from distil_nlp.signals.probe import say_once
 from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import EMBEDDINGS, ProjectionInput, SignalRequest, forward_with_signals
-from tests.helpers.families import FAMILIES, ROWS, batch, model_of
+from tests.helpers.families import FAMILIES, ROWS, batch, classifier_of, model_of
 
 REQUEST = SignalRequest(True, frozenset({(EMBEDDINGS, "all"), (1, "all"), (3, "all")}), frozenset({0, 2, 3}))
 
@@ -32,6 +32,18 @@ def test_signals_are_the_models_own(family):
         torch.testing.assert_close(ours[0], maps[layer][0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(ours[1, :, :6], maps[layer][1, :, :6], atol=1e-5, rtol=1e-4)
         assert ours[1, :, :6, 6:].max() < 1e-30  # padded keys
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_heads_that_share_keys_have_maps_of_their_own(groups):
+    """Prevents maps of other keys where several heads share some, as in grouped-query attention."""
+    model, inputs = classifier_of("EuroBert", num_key_value_heads=4 // groups, mask_token_id=4).eval(), batch()
+    model.set_attn_implementation("eager")
+    maps = model(**inputs, output_attentions=True).attentions
+    Recorder(model, SignalRequest(True, attention=frozenset({1}), values=frozenset({1})))
+    seen = forward_with_signals(model, inputs, ROWS).attention[1]
+    torch.testing.assert_close(seen.log_probabilities().exp()[0], maps[1][0], atol=1e-5, rtol=1e-4)
+    assert seen.query.shape == seen.key.shape == seen.value.shape
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,6 +18,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 
 from distil_nlp.errors import UserError
 from distil_nlp.losses import attention_maps
+from distil_nlp.losses.activations import ActivationBoundary
 from distil_nlp.losses.attention_maps import AttentionKL
 from distil_nlp.losses.hard_labels import HardLabel
 from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
@@ -389,6 +390,20 @@ def test_bf16_stays_near_fp32(tmp_path):
         found.append(curve(run))
     assert found[0] == pytest.approx(found[1], rel=0.02)
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("term", [ActivationBoundary(1.0), HiddenMSE(1.0)], ids=lambda term: term.name)
+def test_projections_run_in_the_precision_of_the_model(tmp_path, term):
+    """Prevents a projection in fp32 of states in bf16, which torch refuses, and whole peers that train in fp32."""
+    student = tiny.mlm_model(2, seed=1, hidden_size=16, intermediate_size=24)
+    run = trainer(tmp_path, student, tiny.mlm_model(4), [term], bf16=True)
+    seen = []
+    for module in student.distillation_projections.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    run.train()
+    assert seen
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_a_term_that_is_not_finite_stops_by_name_and_keeps_the_checkpoint(tmp_path):

@@ -64,5 +64,5 @@ class OtherTokens:
         """
         if self.vocabulary is None:
             return means_of(logits, batch[PARTNERED][self.compared])
-        student_of, words = map(torch.from_numpy, self.vocabulary.merged)
+        student_of, words = (torch.from_numpy(table).to(logits.device) for table in self.vocabulary.merged)
         return CommonLogits(logits, student_of, words).logits_for(student, 1.0)

@@ -87,7 +87,7 @@ def factorised_tensors(teacher: PreTrainedModel, student: PreTrainedModel) -> tu
     config = student.config
     projection = EMBEDDING_PROJECTIONS[config.model_type]
     names = _names(student, projection)
-    tables = {name: teacher.get_parameter(name).detach().double() for name in names["tables"]}
+    tables = {name: _on_cpu(teacher.get_parameter(name)) for name in names["tables"]}
     if projection.is_after_norm:
         tables = {name: table - table.mean(1, keepdim=True) for name, table in tables.items()}
     size = _size(config, projection)
@@ -99,7 +99,7 @@ def factorised_tensors(teacher: PreTrainedModel, student: PreTrainedModel) -> tu
     if projection.is_after_norm:
         norm = teacher.get_submodule(names["norm"])
         assert isinstance(norm, nn.LayerNorm)
-        gain, shift = norm.weight.detach().double(), norm.bias.detach().double()
+        gain, shift = _on_cpu(norm.weight), _on_cpu(norm.bias)
         bias = bias + weight @ shift
         weight = weight * gain * _norms_ratio([*tables.values()], directions) * (len(narrow) / size) ** 0.5
         found[f"{names['norm']}.weight"], found[f"{names['norm']}.bias"] = torch.ones(size), torch.zeros(size)
@@ -154,5 +154,10 @@ def _projection(teacher: PreTrainedModel, projection: Projection, size: int) -> 
     module: Any = dict(teacher.base_model.named_modules()).get(projection.module)
     if module is None:
         return torch.eye(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    weight = module.weight.detach().double()
-    return weight, torch.zeros(len(weight)).double() if module.bias is None else module.bias.detach().double()
+    weight = _on_cpu(module.weight)
+    return weight, torch.zeros(len(weight)).double() if module.bias is None else _on_cpu(module.bias)
+
+
+def _on_cpu(weight: Tensor) -> Tensor:
+    """Return a weight in float64 on the CPU, where all of this is computed: not every accelerator has float64."""
+    return weight.detach().cpu().double()

@@ -150,9 +150,10 @@ def source_of(
 def teacher_dtype(recipe: Recipe) -> torch.dtype:
     """Return the teacher's precision.
 
-    `auto` is bfloat16 where the student trains in it, since accelerate does not autocast the teacher.
+    `auto` is the half precision that the student trains in, since accelerate does not autocast the teacher.
     """
     name = recipe.teacher.dtype
-    if name == "auto":
-        return torch.bfloat16 if recipe.training.get("bf16") else torch.float32
-    return getattr(torch, name)
+    if name != "auto":
+        return getattr(torch, name)
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return next((dtype for key, dtype in halves.items() if recipe.training.get(key)), torch.float32)

@@ -157,7 +157,7 @@ class TeacherSection(Section):
     Attributes:
         name: a folder, or a name on the Hub.
         revision: commit, branch or tag on the Hub.
-        dtype: its precision; `auto` is bfloat16 where the student trains with `training.bf16`, else float32.
+        dtype: its precision; `auto` is the half precision of `training.bf16` or `training.fp16`, else float32.
         finetune: fields of `TrainingArguments` to train it on this data first, once. Batch size, precision, optimiser
             and sampling are those of `training` unless named here. `{}` takes the defaults; null uses it as it is.
         finetune_when: `untrained` leaves a teacher as it is if its checkpoint has a head for this kind of task.
@@ -187,7 +187,7 @@ class TeacherSection(Section):
 
     name: str = Field(min_length=1)
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     finetune: TrainingFields | None = None
     finetune_when: Literal["always", "untrained"] = "always"
     reseed: bool = False
