@@ -101,8 +101,11 @@ class ScoredModel:
     gain: dict[str, Any] | None = None
 
     def score(self, metric: str) -> SeedScores | None:
-        """Return a metric over all seeds; None if it was not measured or is not a number."""
-        values = [value for value in get_nested(self.seeds, metric, "values") or () if value is not None]
+        """Return a metric over all seeds; None if it was not measured, or the only one is not a number.
+
+        Of several seeds, a correlation that is not a number counts as 0, as it does in their median.
+        """
+        values = [0.0 if value is None else value for value in get_nested(self.seeds, metric, "values") or ()]
         median = get_nested(self.seeds, metric, "median") if values else self.metrics.get(metric)
         return None if median is None else SeedScores(median, tuple(values or [median]))
 

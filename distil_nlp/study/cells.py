@@ -95,9 +95,16 @@ def cells_of(plan: StudyPlan) -> list[Cell]:
 
 
 def baseline_of(plan: StudyPlan, cell: Cell) -> Cell:
-    """Return the cell that one is compared with: the baseline's at the same point, as the file has it."""
+    """Return the cell that one is compared with: the baseline's at the same point.
+
+    One whose keys were searched is compared with the baseline after its own search, and that with itself as the file
+    has it: what the search is worth.
+    """
     if cell.ending == TUNED:
-        return cell_at(plan, cell.task, plan.compared_with, ())
+        tuned = plan.found.get((cell.task, plan.compared_with))
+        if tuned is None or cell.method == plan.compared_with:
+            return cell_at(plan, cell.task, plan.compared_with, ())
+        return Cell(cell.task, plan.compared_with, {}, tuned, TUNED)
     for indices, equal in itertools.product(_indices(plan), plan.equal):
         if cell_at(plan, cell.task, cell.method, indices, equal).name == cell.name:
             return cell_at(plan, cell.task, plan.compared_with, indices, equal)

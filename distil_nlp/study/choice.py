@@ -13,24 +13,34 @@ from distil_nlp.study.statistics import equivalent_rows
 from distil_nlp.study.table import best_row, p_value, row_label, rows_of_arm
 
 _Row = Mapping[str, Any]
+ROW_KEYS = (*SHARE_KEYS, "data.max_train_rows")
+"""Keys by which a run has more training rows or fewer."""
 _MOST_NAMES = 6
 
 
-def choice_sentences(rows: Sequence[_Row]) -> list[str]:
-    """Return which row of a task to choose, which cannot be told from it, and which gains are noise."""
+def choice_sentences(rows: Sequence[_Row], axes: Sequence[Axis] = ()) -> list[str]:
+    """Return which row of a task to choose, which cannot be told from it, and which gains are noise.
+
+    Where the number of training rows is varied there is nothing to choose.
+    """
     best, compared = best_row(rows), [row for row in rows if row["gain"]]
     if best is None:
         return []
+    noise = sum(row["gain"]["low"] <= 0 <= row["gain"]["high"] for row in compared)
+    last = f"Within the noise of {best['compared_with']}: {noise} of {len(compared)}."
+    if any(axis.name in ROW_KEYS for axis in axes):
+        return [last]
     alike = [row for row in rows if (over := row.get("best_over")) and over["low"] <= 0]
-    told, gain = [f"Best by its mean gain: {row_label(best)}."], best["gain"]
+    unknown = [row for row in rows if row is not best and not row.get("best_over")]
+    told, gain = [f"Best by its mean score: {row_label(best)}."], best["gain"]
     if (corrected := gain.get("p_holm")) is not None and len(compared) > 1:
         told.append(f"Corrected for {len(compared)} comparisons its p is {p_value(corrected)}.")
     if alike:
         told.append(f"Not told apart from it: {_names(alike)}.")
         told += _cheapest([best, *alike])
-    noise = sum(row["gain"]["low"] <= 0 <= row["gain"]["high"] for row in compared)
-    told.append(f"Within the noise of {best['compared_with']}: {noise} of {len(compared)}.")
-    return told
+    if unknown:
+        told.append(f"Not compared with it, of other rows or without outputs: {_names(unknown)}.")
+    return [*told, last]
 
 
 def _names(rows: Sequence[_Row]) -> str:
@@ -53,7 +63,7 @@ def _cheapest(rows: Sequence[_Row]) -> list[str]:
 
 def worth_sentences(rows: Sequence[_Row], axes: Sequence[Axis]) -> list[str]:
     """Return how many labels a distilled student of fewer rows is worth, where the rows of training are varied."""
-    if len(axes) != 1 or axes[0].name not in (*SHARE_KEYS, "data.max_train_rows"):
+    if len(axes) != 1 or axes[0].name not in ROW_KEYS:
         return []
     baseline, told = rows[0]["compared_with"], []
     counted = "label" if axes[0].name == LABELS_KEY else "row"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distil_nlp.evaluation.bootstrap import paired_gain, paired_p_value
+from distil_nlp.evaluation.bootstrap import OtherRowsError, paired_gain, paired_p_value
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
 from distil_nlp.pipeline.kept_outputs import DAMAGED, OUTPUTS, load_outputs
@@ -49,15 +49,19 @@ def _has_same_rows(run: RunResults, other: RunResults) -> bool:
 def gain_over(run: RunResults, other: RunResults) -> dict[str, Any] | None:
     """Return the gain of a run's students over another run's, with its interval and the number of seeds won.
 
-    Students of the same seed are compared on the same rows; see `paired_gain`. None where outputs were not kept, or no
-    seed is in both.
+    Students of the same seed are compared on the same rows; see `paired_gain`. None where outputs were not kept, no
+    seed is in both, or they were scored on other rows, as texts that are cut elsewhere or into other tokens.
     """
     own, theirs = _outputs(run), _outputs(other)
     seeds = [seed for seed in own if seed in theirs]
     if not seeds:
         return None
     pairs = [own[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-    gain, p_value = paired_gain(run.task, *pairs), paired_p_value(run.task, *pairs)
+    try:
+        gain, p_value = paired_gain(run.task, *pairs), paired_p_value(run.task, *pairs)
+    except OtherRowsError:
+        logger.warning(f"{run.folder} and {other.folder} are not compared: they were scored on other rows")
+        return None
     scores = [(_score(run.task, own[seed]), _score(run.task, theirs[seed])) for seed in seeds]
     return {
         **gain.to_dict(),

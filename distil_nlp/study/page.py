@@ -20,9 +20,11 @@ from distil_nlp.study.axes import Axis
 from distil_nlp.study.choice import choice_sentences, worth_sentences
 from distil_nlp.study.pictures import axis_pictures, compute_pictures
 from distil_nlp.study.statistics import interquartile_mean
-from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores, row_label
+from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores, row_label, steps_of
 
 StudyRow = Mapping[str, Any]
+_ALPHA = 0.05
+"""Probability of a difference by chance below which a verdict is given."""
 
 
 def write_study_page(
@@ -83,14 +85,16 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
     )
     quality = _table("Methods", method_table(rows), reading)
     cost = _table(f"{task}: cost", method_costs(rows), units)
-    sentence = f"Scores are {first['metric']} after {_steps(rows)} steps: {reference_scores(rows)}."
+    sentence = f"Scores are {first['metric']} after {steps_of(rows)} steps: {reference_scores(rows)}."
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
     spent = compute_pictures(task, rows)
     sizes = method_students(rows)
     students = [ReportSection(f"{task}: students", (), [_table("Students", sizes, _of_sizes(rows))])] if sizes else []
     return [
-        ReportSection(task, [sentence, *choice_sentences(rows), *worth_sentences(rows, axes)], [quality], pictures),
+        ReportSection(
+            task, [sentence, *choice_sentences(rows, axes), *worth_sentences(rows, axes)], [quality], pictures
+        ),
         *students,
         ReportSection(f"{task}: cost", (), [cost], spent),
     ]
@@ -105,14 +109,9 @@ def _of_sizes(rows: Sequence[StudyRow]) -> str:
     return " ".join([sizes, *timed, before])
 
 
-def _steps(rows: Sequence[StudyRow]) -> str:
-    steps = sorted({row["steps"] for row in rows})
-    return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-
-
 def _over_tasks(by_task: Mapping[str, Sequence[StudyRow]]) -> Table | None:
     """Return the interquartile mean of the retention of each method that all tasks have, the best first."""
-    of_task = [{row_label(row): row for row in rows if row["teacher"]} for rows in by_task.values()]
+    of_task = [{row_label(row): row for row in rows if (row["teacher"] or 0) > 0} for rows in by_task.values()]
     labels = [label for label in of_task[0] if all(label in rows for rows in of_task)]
     means = {
         label: interquartile_mean(
@@ -121,10 +120,13 @@ def _over_tasks(by_task: Mapping[str, Sequence[StudyRow]]) -> Table | None:
         for label in labels
     }
     lines = [
-        (label, percent(mean), f"{percent(low)} to {percent(high)}")
+        (label, percent(mean), f"{percent(low)} to {percent(high)}" if low < high else "")
         for label, (mean, low, high) in sorted(means.items(), key=lambda item: -item[1][0])
     ]
-    note = "Mean of the middle half of score ÷ teacher’s, over tasks and seeds; seeds are drawn anew within tasks."
+    note = (
+        "Mean of the middle half of score ÷ teacher’s, over tasks and seeds. The interval is of the choice of seeds, "
+        "drawn anew within tasks, and not of the rows."
+    )
     return make_table("Interquartile mean of the retention", ("method", "mean", "95 % interval"), lines, note)
 
 
@@ -159,15 +161,19 @@ def _gains(task: str, rows: Sequence[StudyRow]) -> Picture | None:
 
 
 def _verdict(rows: Sequence[StudyRow]) -> str:
-    """Return which method is ahead of the baseline, if one of use is beyond the noise."""
-    ahead = [row for row in rows if row["gain"] and row["gain"]["low"] > 0 and not row["stop"]]
-    baseline = rows[0]["compared_with"]
+    """Return which method of use is ahead of the baseline: beyond the noise of all comparisons, or by itself alone."""
+    baseline, compared = rows[0]["compared_with"], [row for row in rows if row["gain"]]
+    if not compared:
+        return f"Nothing was compared with {baseline}."
+    ahead = [row for row in compared if row["gain"]["low"] > 0 and not row["stop"]]
     if not ahead:
         return f"No method is ahead of {baseline} beyond the noise."
-    best = max(ahead, key=lambda row: row["gain"]["mean"])
-    gain = best["gain"]
+    sure = [row for row in ahead if row["gain"].get("p_holm", 0) < _ALPHA]
+    best = max(sure or ahead, key=lambda row: row["gain"]["mean"])
+    gain, place = best["gain"], " at the same point" if any(map(itemgetter("point"), rows)) else ""
     interval = f"{points(gain['low'], '+')} to {points(gain['high'], '+')}"
-    return f"{row_label(best)} is {points(gain['mean'])} points ahead of {baseline} ({interval})."
+    told = f"{row_label(best)} is {points(gain['mean'])} points ahead of {baseline}{place} ({interval})"
+    return f"{told}." if sure else f"{told} by itself, but not as one of {plural(len(compared), 'comparison')}."
 
 
 def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:
@@ -176,9 +182,9 @@ def _remarks(by_task: Mapping[str, Sequence[StudyRow]]) -> list[str]:
     compared, remarks = sum(row["gain"] is not None for row in rows), []
     if compared > 5:
         remarks.append(
-            f"{compared} comparisons at a level of 95 % each: about {max(round(0.05 * compared), 1)} of them would be "
-            "beyond the noise by chance. p, Holm takes that into account."
+            f"{compared} comparisons at a level of 95 % each: if none differed, about {_ALPHA * compared:.1f} of them "
+            "would be beyond the noise by chance. p, Holm takes that into account."
         )
     if any(row["seeds"] == 1 for row in rows):
-        remarks.append("Where a method has one seed, the interval covers the choice of rows alone.")
+        remarks.append("Where a method has one seed, intervals and p cover the choice of rows alone.")
     return remarks

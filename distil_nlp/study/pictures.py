@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,17 +54,22 @@ def _heat_maps(task: str, rows: Sequence[_Row], axes: Sequence[Axis]) -> list[Pi
 def _curves(task: str, rows: Sequence[_Row], axis: Axis) -> Picture:
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        at = {row["point"].get(axis.name): row for row in rows_of_arm(rows, method)}
+        at = {_shown(row["point"].get(axis.name)): row for row in rows_of_arm(rows, method)}
         constant = at.get(None)  # what the key has no effect on
-        found = [(value, at.get(value, constant)) for value in axis.values]
+        found = [(value, at.get(value, constant)) for value in map(_shown, axis.values)]
         lines.append(SweepLine(method, [_point(value, row) for value, row in found if row is not None]))
-    teachers = {row["point"].get(axis.name): row["teacher"] for row in rows if row["teacher"] is not None}
-    known = [SweepPoint(value, *[teachers[value]] * 3) for value in axis.values if value in teachers]
+    teachers = {_shown(row["point"].get(axis.name)): row["teacher"] for row in rows if row["teacher"] is not None}
+    known = [SweepPoint(value, *[teachers[value]] * 3) for value in map(_shown, axis.values) if value in teachers]
     lines += [SweepLine("teacher", known)] if known else []
     metric = rows[0]["metric"]
     return sweep_plot(
         f"sweep-{task}", f"{metric} over {axis.title}", lines, axis.title, metric, axis.is_logarithmic, _LEVEL
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return a value that can be looked up and named: a list or a section as its text."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _point(value: Any, row: _Row) -> SweepPoint:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from distil_nlp.study.processes import StudyJob
 from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import load_json
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.settings import describe_changes
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -35,6 +37,11 @@ _UNPRUNED = 5
 """Trials that are never ended early, since there is no median yet; Optuna's own default."""
 _SECONDS = "seconds"
 _FOLDER = "folder"
+_REPEATS = "repeats"
+"""Note of a trial whose values another one has had, which counts for nothing."""
+_RECIPE = "recipe"
+_IDLE = 100
+"""Draws in a row that make no new run, after which a search ends: all points of its space have been tried."""
 
 
 @dataclass
@@ -52,7 +59,7 @@ class MethodSearch:
         metric: name in the evaluations of the log.
         start: point of the recipe's own values, as far as the space has them.
         seed: of the sampler.
-        keeps_best: whether a run keeps the student of its best evaluation, not of its last.
+        recipe: settings of all trials, by key, but for those that are looked through.
         at_once: trials at a time.
     """
 
@@ -66,7 +73,7 @@ class MethodSearch:
     direction: Literal["minimize", "maximize"]
     start: Mapping[str, Any]
     seed: int
-    keeps_best: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     at_once: int = 1
     failures: dict[str, str] = field(default_factory=dict)
     _running: dict[str, tuple[Trial, float]] = field(default_factory=dict)
@@ -74,19 +81,45 @@ class MethodSearch:
 
     def __post_init__(self) -> None:
         self._study = _open(self)
+        self._check_recipe()
         for point in [self.start, *self.settings.first]:
             known = {name: self.settings.parameter(name, value) for name, value in point.items() if name in self.keys}
             if known:
                 self._study.enqueue_trial(known, skip_if_exists=True)
 
+    def _check_recipe(self) -> None:
+        """Raise UserError for trials of other settings, whose best would be taken for this method's."""
+        before = self._study.user_attrs.get(_RECIPE)
+        if before is None:
+            self._study.set_user_attr(_RECIPE, dict(self.recipe))
+        elif changes := describe_changes(before, json.loads(json.dumps(self.recipe))):
+            raise UserError(
+                f"methods.{self.method}",
+                f"the settings of the trials in {self.journal.parent}",
+                f"others: {listed(changes, 5)}",
+                why="the best of these trials would be taken for this method's",
+                fix="give the method another name, or name another folder by --output",
+            )
+
     def jobs(self) -> Iterator[StudyJob]:
-        """Yield the runs of trials, those that were stopped on their way first, until the budget is spent."""
+        """Yield the runs of trials, those that were stopped on their way first, until the budget is spent.
+
+        The search ends before where the space has no point that was not tried.
+        """
         from optuna.trial import Trial, TrialState
 
-        for stopped in self._study.get_trials(states=[TrialState.RUNNING]):
-            yield from self._job(self._complete(Trial(self._study, stopped._trial_id)))
-        while self._has_budget():
-            yield from self._job(self._complete(self._study.ask()))
+        stopped = self._study.get_trials(states=[TrialState.RUNNING])
+        begun = (Trial(self._study, trial._trial_id) for trial in stopped)
+        drawn = (self._study.ask() for _ in iter(self._has_budget, False))
+        idle = 0
+        for trial in chain(begun, drawn):
+            job = self._job(self._complete(trial))
+            idle = idle + 1 if job is None else 0
+            if job is not None:
+                yield job
+            elif idle == _IDLE:
+                logger.info(f"{self.method} on {self.task}: the last {_IDLE} draws made no new run; the search ends")
+                return
 
     def _complete(self, trial: Trial) -> Trial:
         """Return a trial with a value of each key, those it has already among them."""
@@ -99,25 +132,41 @@ class MethodSearch:
                 trial.suggest_float(name, span.low, span.high, log=span.log)
         return trial
 
-    def _job(self, trial: Trial) -> Iterator[StudyJob]:
-        """Yield the run of a trial; nothing if it is finished, runs already, or makes no recipe."""
+    def _job(self, trial: Trial) -> StudyJob | None:
+        """Return the run of a trial; None if it is finished, another trial's, or makes no recipe."""
         try:
             job = self.job_of(self.settings.settings(trial.params))
         except UserError as error:
             self._fail(trial, str(error))
-            return
-        if str(job.folder) in self._running:
-            self._fail(trial, "drawn twice at once")
-            return
+            return None
+        if self._repeats(trial, job.folder):
+            return None
         trial.set_user_attr(_FOLDER, job.folder.name)
         self._running[str(job.folder)] = trial, time.monotonic()
-        if has_results(job.folder):  # of the same values, or told nobody before it was stopped
-            self.record(job, 0)
-        else:
-            yield job
+        if not has_results(job.folder):
+            return job
+        self.record(job, 0)  # it told nobody before it was stopped
+        return None
+
+    def _repeats(self, trial: Trial, folder: Path) -> bool:
+        """Return whether another trial has the same values; if so, end this one with the other's value, if any."""
+        others = (one for one in self._counted() if one.number != trial.number)
+        twin = next((one for one in others if one.user_attrs.get(_FOLDER) == folder.name), None)
+        if twin is None:
+            return False
+        from optuna.trial import TrialState
+
+        trial.set_user_attr(_REPEATS, twin.number)
+        is_valued = twin.state == TrialState.COMPLETE
+        self._study.tell(trial, twin.value if is_valued else None, state=None if is_valued else TrialState.FAIL)
+        return True
+
+    def _counted(self) -> list[FrozenTrial]:
+        """Return the trials that have values of their own."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if _REPEATS not in trial.user_attrs]
 
     def _has_budget(self) -> bool:
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._counted()
         if self.settings.runs is not None:
             return sum(trial.state.name != "WAITING" for trial in trials) < self.settings.runs
         spent = sum(trial.user_attrs.get(_SECONDS, 0.0) for trial in trials)
@@ -152,7 +201,7 @@ class MethodSearch:
             self._study.tell(trial, self._value_of(job.folder))
 
     def _value_of(self, folder: Path) -> float:
-        """Return the metric of the student that a run has kept: of its last evaluation, or of its best.
+        """Return the metric of the student that a run has kept: at its best checkpoint, if it chose one, or the last.
 
         Raises:
             UserError: if no evaluation has it.
@@ -160,7 +209,7 @@ class MethodSearch:
         results = load_json(folder / "results.json")
         name = f"eval_{self.metric}"
         entries = [entry for entry in results["training"]["history"] if any(key.startswith("eval_") for key in entry)]
-        values = [entry[name] for entry in entries if name in entry]
+        values = {entry["step"]: entry[name] for entry in entries if name in entry}
         if not values:
             known = {key.removeprefix("eval_") for entry in entries for key in entry if key.startswith("eval_")}
             raise UserError(
@@ -170,8 +219,8 @@ class MethodSearch:
                 why="no evaluation has it" if known else f"{folder} was not evaluated while it trained",
                 fix="name one of these" if known else "set training.eval_strategy: epoch in the recipe",
             )
-        best = max(values) if self.direction == "maximize" else min(values)
-        return best if self.keeps_best else values[-1]
+        chosen = (results["training"].get("best_checkpoint") or "").rpartition("-")[2]
+        return values[int(chosen) if chosen else max(values)]
 
     def _fail(self, trial: Trial, reason: str) -> None:
         from optuna.trial import TrialState
@@ -189,12 +238,13 @@ class MethodSearch:
     def _best(self) -> FrozenTrial | None:
         from optuna.trial import TrialState
 
-        done = self._study.get_trials(states=[TrialState.COMPLETE])
-        return self._study.best_trial if done else None
+        done = [trial for trial in self._counted() if trial.state == TrialState.COMPLETE and trial.value is not None]
+        choose = max if self.direction == "maximize" else min
+        return choose(done, key=lambda trial: trial.value or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all trials that have ended, as `search.json` has them."""
-        trials, best = self._study.get_trials(deepcopy=False), self._best()
+        trials, best = self._counted(), self._best()
         return {
             "task": self.task,
             "method": self.method,
@@ -244,14 +294,16 @@ def _open(search: MethodSearch) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     given = len(search.settings.first) + bool(search.start)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(search.journal)))
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=f"{search.task}/{search.method}",
         direction=search.direction,
-        sampler=optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=_FIRST_TRIALS + given),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED),
         load_if_exists=True,
     )
+    seed = search.seed + len(study.get_trials(deepcopy=False))  # one taken up again would else draw the same once more
+    study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=_FIRST_TRIALS + given)
+    return study
 
 
 def read_searches(folder: Path) -> list[dict[str, Any]]:

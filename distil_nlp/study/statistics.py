@@ -29,7 +29,8 @@ def interquartile_mean(
     """Return (mean of the middle half of all runs' scores, lower end, upper end), over tasks and seeds.
 
     The interval is a stratified bootstrap: seeds are drawn anew within each task (Agarwal et al. 2021,
-    arXiv:2108.13264). With one seed a task it has no width.
+    arXiv:2108.13264). As n seeds that are drawn from n spread less than n others would, their deviations from the
+    task's mean are made √(n ÷ (n − 1)) as large. With one seed a task it has no width.
 
     Args:
         by_task: task → the scores of its seeds, on one scale, such as retention.
@@ -38,10 +39,16 @@ def interquartile_mean(
         seed: of the draws.
     """
     generator = np.random.default_rng(seed)
-    drawn = [generator.choice(np.asarray(scores, dtype=float), (resamples, len(scores))) for scores in by_task]
+    drawn = [generator.choice(_spread(np.asarray(scores, dtype=float)), (resamples, len(scores))) for scores in by_task]
     means = trim_mean(np.concatenate(drawn, axis=1), _QUARTER, axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(trim_mean(np.concatenate([*map(np.asarray, by_task)]), _QUARTER)), float(low), float(high)
+
+
+def _spread(scores: np.ndarray) -> np.ndarray:
+    """Return scores whose variance, divided by their number, is the unbiased one."""
+    mean, count = scores.mean(), len(scores)
+    return mean + (scores - mean) * np.sqrt(count / max(count - 1, 1))
 
 
 def equivalent_rows(score: float, rows: Sequence[float], scores: Sequence[float]) -> float | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from distil_nlp.pipeline.kept_outputs import OUTPUTS
 from distil_nlp.reporting.formatting import decimal, duration, large, milliseconds, percent
 from distil_nlp.reporting.latency import Setting, headline_setting, latency_in
-from distil_nlp.reporting.scores import headline_name, headline_score, scored_models
+from distil_nlp.reporting.scores import SeedScores, headline_name, headline_score, scored_models
 from distil_nlp.reporting.tables import format_gain
 from distil_nlp.reporting.verdicts import stop_verdict
 from distil_nlp.results import RunResults, get_nested, has_results, read_runs
@@ -35,6 +37,10 @@ _KEYS = {
 """Name of a baseline → its key in `beside` of `study.json`, which keeps the words of the first version."""
 
 
+_NO_CORRELATION = SeedScores(0.0, (0.0,))
+"""The score of a single student whose outputs are all the same, as several seeds count it."""
+
+
 def study_rows(plan: StudyPlan, folder: Path) -> list[dict[str, Any]]:
     """Return the row of each finished run: scores as fractions, seconds per step, peak memory in MiB.
 
@@ -49,7 +55,7 @@ def study_rows(plan: StudyPlan, folder: Path) -> list[dict[str, Any]]:
 
 
 def add_best(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Add to the rows of one task `best_over`: the gain of the best of them, by its mean gain, over each other."""
+    """Add to the rows of one task `best_over`: the gain of the best of them over each other."""
     best = best_row(rows)
     runs = read_runs([folder / row["task"] / row["run"] for row in rows])
     own = next((run for row, run in zip(rows, runs, strict=True) if row is best), None)
@@ -58,9 +64,12 @@ def add_best(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def best_row(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the row of the largest mean gain that is of use; None without any."""
-    compared = [row for row in rows if row["gain"] and not row["stop"]]
-    return max(compared, key=lambda row: row["gain"]["mean"], default=None)
+    """Return the row of use with the best mean score, among those that are compared with a baseline; None without any.
+
+    Not the largest gain: at another point the baseline has another score, which may be the reason.
+    """
+    compared = [row for row in rows if row["gain"] and isfinite(row["gain"]["mean"]) and not row["stop"]]
+    return max(compared, key=lambda row: mean(row["values"]), default=None)
 
 
 def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
@@ -71,7 +80,7 @@ def _rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, Any]]:
     for cell in done:
         run = runs[cell.folder(folder)]
         baseline = runs.get(baseline_of(plan, cell).folder(folder))
-        score: Any = headline_score(run, "student")
+        score = headline_score(run, "student") or _NO_CORRELATION
         teacher: Any = headline_score(run, "teacher")
         seconds, spent = _seconds(run), spent_on(run)
         models = {model.role: model for model in scored_models(run)}
@@ -172,7 +181,13 @@ def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str
 
 def study_heading(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what the scores of a task are, after how many steps, and the scores beside which they are read."""
-    return f"{rows[0]['metric']} after {rows[0]['steps']} steps: {reference_scores(rows)}"
+    return f"{rows[0]['metric']} after {steps_of(rows)} steps: {reference_scores(rows)}"
+
+
+def steps_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the optimiser steps of all rows, or the least and the most."""
+    steps = sorted({row["steps"] for row in rows})
+    return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
 
 
 def study_tables(rows: Sequence[Mapping[str, Any]]) -> list[list[list[str]]]:

@@ -25,11 +25,12 @@ from distil_nlp.study.search import SEARCHES, MethodSearch, best_trial, read_sea
 from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import write_atomically
 from distil_nlp.utils.logging import get_logger
+from distil_nlp.utils.settings import EXTENDING_KEYS, IRRELEVANT_KEYS, flatten
 
 logger = get_logger(__name__)
 
 _SEEDS_APART = 1_000
-"""What the seed of all trials is above the last of the runs that follow."""
+"""What the seed of all trials is above the first of the runs that follow, however many these are."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Trials:
         """Return the recipe and the overrides of a trial: one student of its own seed, with rows to choose by."""
         file, own = self.files[cell.method], run_overrides(self.plan, cell, run_folder, self.overrides)
         recipe = load_recipe(file, own)
-        own += ["evaluation.seeds=1", f"training.seed={student_seeds(recipe)[-1] + _SEEDS_APART}"]
+        own += ["evaluation.seeds=1", f"training.seed={student_seeds(recipe)[0] + _SEEDS_APART}"]
         every = recipe.training.get("eval_strategy", "no")
         every = "epoch" if every == "no" else every
         own += [f"training.eval_strategy={every}"]
@@ -102,7 +103,7 @@ class Trials:
             direction="minimize" if is_lower_better(metric, recipe) else "maximize",
             start=start_of(settings, recipe),
             seed=int.from_bytes(identity[:4], "big"),
-            keeps_best=bool(recipe.training.get("load_best_model_at_end")),
+            recipe=_settled(settings, recipe, names),
             at_once=self.at_once,
         )
 
@@ -157,6 +158,13 @@ def start_of(settings: SearchSettings, recipe: Recipe) -> dict[str, Any]:
             continue
         found[name] = value
     return found
+
+
+def _settled(settings: SearchSettings, recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that all trials share: those that make a run what it is, but for the keys of the space."""
+    searched = tuple(key for name in names for key in _keys(settings, name))
+    free = (*IRRELEVANT_KEYS, *EXTENDING_KEYS, *searched)
+    return {key: value for key, value in flatten(recipe.model_dump(mode="json")).items() if not key.startswith(free)}
 
 
 def _keys(settings: SearchSettings, name: str) -> list[str]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distil_nlp.errors import UserError
+from distil_nlp.evaluation import bootstrap
 from distil_nlp.evaluation.bootstrap import paired_gain, score_interval
 from distil_nlp.evaluation.metrics import headline_metric, metrics_of
 from distil_nlp.evaluation.predict import Outputs
@@ -57,6 +58,27 @@ def test_few_seeds_are_not_too_sure():
         gain = paired_gain("sst2", ours, theirs, resamples=500)
         covered += gain.low <= 0.03 <= gain.high
     assert covered >= 36
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.03, 0.2], ids=["rows alone", "both", "seeds above all"])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_interval_covers_what_it_says(seeds, of_seeds):
+    """Prevents noise of the rows that is counted again as that of the seeds: an interval far wider than its level."""
+    generator, rows, covered = np.random.default_rng(1), 100, []
+    for _ in range(300):
+        own = generator.normal(0, of_seeds, (seeds, 1)) + generator.normal(0, 0.3, (seeds, rows))
+        scores = own + generator.normal(0, 0.3, rows)
+        _, low, high = bootstrap._interval(lambda counts, s=scores: counts @ s.T / rows, rows, 200, 0.95, 0)
+        covered.append(low <= 0 <= high)
+    assert 0.9 <= np.mean(covered) <= 0.99
+
+
+def test_a_gain_that_is_no_number_is_not_significant():
+    """Prevents the smallest p-value that there is for a student whose outputs are NaN."""
+    good = classes(np.arange(20) < 10)
+    bad = [np.array([[1.0, np.nan, 4.0]] * 10), np.array([[1.0, 2.0, 4.0]] * 10)]
+    assert bootstrap.paired_p_value("mlm", *([Outputs(block, np.zeros(10))] for block in bad)) == 1
+    assert bootstrap.paired_p_value("sst2", [good], [good]) == 1
 
 
 def test_other_rows_are_not_compared():

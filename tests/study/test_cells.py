@@ -46,6 +46,19 @@ def test_labels_only_are_trained_at_each_point_that_matters_to_them(tmp_path):
         assert baseline_of(plan, cell).settings == {RATE: cell.settings[RATE]}
 
 
+def test_what_was_searched_is_compared_with_what_was(tmp_path):
+    """Prevents a method that is ahead because its learning rate was searched for, and the baseline's was not."""
+    methods = {"kd": {"soft_target_kl": {}}, "plain": {"hard_label": {}}}
+    search = {"space": {RATE: [1e-5, 1e-4]}, "runs": 2}
+    plan = read_plan(written(tmp_path, methods=methods, baseline="plain", search=search))
+    plan.found["mrpc", "kd"] = {RATE: 1e-4}
+    alone = {cell.arm: baseline_of(plan, cell).arm for cell in cells_of(plan)}
+    assert alone == {"kd": "plain", "plain": "plain", "kd (tuned)": "plain"}
+    plan.found["mrpc", "plain"] = {RATE: 1e-5}
+    both = {cell.arm: baseline_of(plan, cell).arm for cell in cells_of(plan)}
+    assert both == {**alone, "kd (tuned)": "plain (tuned)", "plain (tuned)": "plain"}
+
+
 def test_a_cell_is_known_by_its_ingredients(tmp_path):
     """Prevents finished cells that are run again because a value was added, or a run under another's name."""
     few = read_plan(written(tmp_path, grid={T: [1, 2], ALPHA: [0, 1]}))

@@ -10,7 +10,7 @@ from distil_nlp.pipeline.kept_outputs import OUTPUTS, save_outputs
 from distil_nlp.results import RunResults
 from distil_nlp.results.predictions import write_predictions
 from distil_nlp.results.provenance import PROVENANCE
-from distil_nlp.study.comparison import gain_on_same_rows
+from distil_nlp.study.comparison import gain_on_same_rows, gain_over
 
 LABELS = np.arange(60) % 3
 
@@ -43,6 +43,14 @@ def test_texts_tell_where_fingerprints_do_not(tmp_path):
     assert gain_on_same_rows(first, second)["mean"] == 0.0
     other = run_of(tmp_path / "other", 6, rows="c", texts=[*texts[1:], "another"])
     assert gain_on_same_rows(first, other) is None
+
+
+def test_rows_that_are_cut_elsewhere_are_not_compared(tmp_path, capsys):
+    """Prevents a study that stops at its first table, where a method reads other tokens or lengths."""
+    first, second = run_of(tmp_path / "first", 6), run_of(tmp_path / "second", 6)
+    save_outputs(second.folder / OUTPUTS, {"test": Outputs(np.eye(3)[LABELS[:50]], LABELS[:50])})
+    assert gain_over(first, second) is None
+    assert "scored on other rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["other rows", "another seed", "no outputs", "damaged outputs"])

@@ -137,11 +137,49 @@ def test_what_to_choose_and_what_is_noise():
     rows[0] |= {"flops": 4e9, "best_over": None}
     rows[1] |= {"flops": 1e9, "best_over": {"low": -0.01}}
     rows[2] |= {"best_over": {"low": 0.05}}
+    rows[3] |= {"best_over": {"low": 0.05}}
     assert choice_sentences(rows) == [
-        "Best by its mean gain: best.", "Corrected for 3 comparisons its p is 0.02.", "Not told apart from it: equal.",
+        "Best by its mean score: best.", "Corrected for 3 comparisons its p is 0.02.", "Not told apart from it: equal.",
         "The cheapest of these is equal, at 25\u00a0% of its operations.", "Within the noise of plain: 1 of 3.",
     ]  # fmt: skip
     assert choice_sentences([row("plain", 0.5)]) == []
+
+
+def test_the_best_point_is_that_of_the_best_score():
+    """Prevents a learning rate that is chosen because the baseline collapses there."""
+    rows = [
+        *cells("kd", [{RATE: 1e-5}, {RATE: 1e-3}], [0.02, 0.2]),
+        {**row("plain", 0.7), "point": {RATE: 1e-5}}, {**row("plain", 0.3), "point": {RATE: 1e-3}},
+    ]  # fmt: skip
+    rows[0] |= {"median": 0.72, "values": [0.72, 0.72], "best_over": None}
+    rows[1] |= {"median": 0.5, "values": [0.5, 0.5], "best_over": {"low": 0.1}}
+    told = choice_sentences(rows, [axis_of(RATE, [1e-5, 1e-3])])
+    assert told[0] == "Best by its mean score: kd, learning rate 1e-05."
+    assert "Not compared with it, of other rows or without outputs: plain, learning rate 1e-05; plain" in " ".join(told)
+    shares = [{**one, "point": {"data.share": share}} for one, share in zip(rows, (0.1, 1, 0.1, 1), strict=True)]
+    told = choice_sentences(shares, [axis_of("data.share", [0.1, 1])])
+    assert told == ["Within the noise of plain: 0 of 2."], "more rows are no choice"
+
+
+def test_the_verdict_holds_for_all_comparisons(tmp_path):
+    """Prevents a first line that praises the luckiest of many, and one that has compared nothing."""
+    lucky = row("lucky", 0.6, 0.1)
+    lucky["gain"] |= {"p_holm": 0.3}
+    text = (
+        write_study_page("mine", {"rte": [lucky, row("plain", 0.5)]}, tmp_path / "a").parent / "report.md"
+    ).read_text()
+    assert "lucky is 10.0 points ahead of plain (+9.0 to +11.0) by itself, but not as one of 1 comparison." in text
+    text = (write_study_page("mine", {"rte": [row("plain", 0.5)]}, tmp_path / "b").parent / "report.md").read_text()
+    assert "Nothing was compared with plain." in text
+
+
+def test_a_sweep_over_lists_is_drawn(tmp_path):
+    """Prevents a study of layers that ends without its page."""
+    key = "student.layers"
+    rows = [*cells("kd", [{key: layers} for layers in ([0, 2], [1, 3], "last")], [0.1, 0.2, 0.05]), row("plain", 0.5)]
+    axes = [axis_of(key, [[0, 2], [1, 3], "last"])]
+    page = write_study_page("mine", {"rte": rows}, tmp_path, axes).read_text()
+    assert "[0, 2] 0.600, [1, 3] 0.700, last 0.550" in page
 
 
 def test_a_scheme_costs_what_all_its_stages_do(tmp_path):

@@ -26,6 +26,7 @@ BEST = 2e-4
 
 def search_in(folder, task="rte", **changes):
     """A search whose runs are made by `finish`."""
+    recipe = changes.pop("recipe", {})
     settings = SearchSettings(**{"space": SPACE, "runs": 8, **changes})
 
     def job_of(values):
@@ -36,7 +37,7 @@ def search_in(folder, task="rte", **changes):
 
     return MethodSearch(
         settings, task, "kd", [*settings.space], folder / "search.journal", job_of, "accuracy", "maximize",
-        {RATE: 5e-5, T: 2}, seed=3,
+        {RATE: 5e-5, T: 2} if T in settings.space else {}, seed=3, recipe=recipe,
     )  # fmt: skip
 
 
@@ -88,7 +89,52 @@ def test_a_search_that_was_stopped_carries_on(tmp_path):
     run(again)
     assert len(again.to_dict()["trials"]) == 8
     assert run(search_in(tmp_path)) == []
-    assert len(run(search_in(tmp_path, runs=10))) == 2, "a larger budget goes on"
+    assert len(run(search_in(tmp_path, runs=12))) == 4, "a larger budget goes on"
+    points = [json.dumps(trial["point"]) for trial in search_in(tmp_path).to_dict()["trials"]]
+    assert len(set(points)) == len(points) == 12, "with draws of its own"
+
+
+@pytest.mark.parametrize("budget", [{"runs": 20}, {"hours": 1.0}])
+def test_a_search_ends_where_all_has_been_tried(tmp_path, budget):
+    """Prevents a budget that is spent on the same few points, a journal that grows for hours, and false failures."""
+    search = search_in(tmp_path, **{"space": {RATE: [1e-5, 2e-4, 1e-3]}, "runs": None, **budget})
+    assert sorted(one[RATE] for one in run(search)) == [1e-5, 2e-4, 1e-3]
+    assert search.failures == {}
+    assert [trial["state"] for trial in search.to_dict()["trials"]] == ["complete"] * 3
+    assert search.found == {RATE: 2e-4}
+
+
+def test_values_that_run_already_are_not_run_twice(tmp_path):
+    """Prevents a trial that waits for itself, and a study that ends as failed for one draw that came twice at once."""
+    search = search_in(tmp_path, space={RATE: [1e-5, 2e-4]}, runs=4, first=[{RATE: 1e-5}])
+    jobs = search.jobs()
+    running = [next(jobs), next(jobs)]
+    assert next(jobs, None) is None
+    for job in running:
+        finish(job)
+        search.record(job, 0)
+    assert search.failures == {}
+    assert len(search.to_dict()["trials"]) == 2
+
+
+def test_trials_of_another_recipe_are_not_taken_for_these(tmp_path):
+    """Prevents the best of what a method was before, under the name of what it is now."""
+    search_in(tmp_path, recipe={"objective.hidden_cosine.weight": 1.0})
+    search_in(tmp_path, recipe={"objective.hidden_cosine.weight": 1.0})
+    with pytest.raises(UserError, match=r"hidden_cosine.weight was 1.0, is 10.0"):
+        search_in(tmp_path, recipe={"objective.hidden_cosine.weight": 10.0})
+
+
+def test_the_value_is_that_of_the_student_that_is_kept(tmp_path):
+    """Prevents the best evaluation on the way, where the checkpoint was chosen by another metric."""
+    search = search_in(tmp_path)
+    job = next(search.jobs())
+    finish(job)
+    results = json.loads((job.folder / "results.json").read_text())
+    results["training"]["best_checkpoint"] = "checkpoint-1"
+    (job.folder / "results.json").write_text(json.dumps(results))
+    search.record(job, 0)
+    assert search.to_dict()["trials"][0]["value"] == 2.0
 
 
 def test_a_trial_below_the_others_ends_early(tmp_path):

@@ -46,6 +46,15 @@ def test_the_interquartile_mean():
     assert interquartile_mean([[0.5], [0.7]])[1:] == (0.6, 0.6)
 
 
+def test_the_interval_over_tasks_is_not_far_too_narrow():
+    """Prevents seeds that are drawn from so few that they hardly differ."""
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        _, low, high = interquartile_mean(generator.normal(0, 1, (3, 3)), resamples=300)
+        covered += low <= 0 <= high
+    assert 180 <= covered <= 198
+
+
 def test_the_worth_of_distilling_in_labels():
     """Prevents a number of labels outside the curve, or one that is read off where the curve falls by chance."""
     assert equivalent_rows(0.75, [100, 1000], [0.7, 0.8]) == pytest.approx(10**2.5)

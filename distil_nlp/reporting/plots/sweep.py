@@ -64,7 +64,7 @@ def sweep_plot(
         f"{line.label}: " + ", ".join(f"{point.value} {decimal(point.score)}" for point in line.points)
         for line in lines
     )
-    note = f"Dots: medians over seeds; bars: {level:.0%} intervals of the score, wider than those of differences."
+    note = f"Dots: medians over seeds; bars: {level:.0%} intervals of the mean score, wider than those of differences."
     return picture(figure, name, f"{metric} over {axis}. {said}.", note)
 
 
