@@ -8,6 +8,7 @@ import pytest
 from transformers import DataCollatorForLanguageModeling
 
 from distil_nlp.cli.commands import COMMANDS
+from distil_nlp.losses.registry import TERMS
 from distil_nlp.recipe.shipped import recipe_file
 from tests.helpers import ROOT, tiny
 
@@ -15,14 +16,16 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str = "") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+    return [block for name, block in fences if name == language]
 
 
 def test_the_notebook_example_runs(tmp_path, monkeypatch):
     """Prevents an example that no longer matches the code."""
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny.tokenizer()
-    example = blocks("python")[1].replace("max_steps=100", "max_steps=2, use_cpu=True")
+    (own_loop,) = [block for block in blocks("python") if "DistillationTrainer(" in block]
+    example = own_loop.replace("max_steps=100", "max_steps=2, use_cpu=True")
     own = {
         "teacher": tiny.mlm_model(6),
         "rows": [tokenizer(text) for text in tiny.SENTENCES * 4],
@@ -43,6 +46,11 @@ def test_the_recipe_shown_is_a_recipe(tmp_path):
     assert shown.teacher == shipped.teacher
 
 
+def test_it_counts_the_terms():
+    """Prevents a number that was right once."""
+    assert f"| {len(TERMS)} terms on outputs" in README
+
+
 def test_commands_name_files_and_targets_that_exist():
     """Prevents a README that points at what was renamed."""
     commands = [line.split("#")[0].strip() for block in blocks() for line in block.splitlines()]
@@ -61,7 +69,7 @@ def test_commands_name_files_and_targets_that_exist():
         for path in re.findall(r"\b(?:scripts|recipes)/[\w./]+", command):
             assert (ROOT / path).is_file(), path
             found += 1
-    assert found >= 6
+    assert found >= 20
     for path in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / path).exists(), path
 

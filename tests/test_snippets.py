@@ -33,7 +33,7 @@ SHORT = (
 )  # fmt: skip
 EDITOR = jsonschema.Draft202012Validator(recipe_schema())
 STAND_IN = {"teacher": {"name": "x"}, "data": {"path": "x", "task": "classification"}, "objective": {"hard_label": {}}}
-READERS_RECIPES = {"RECIPE", "my-recipe.yaml", "my.yaml", "tickets.yaml"}
+READERS_RECIPES = {"RECIPE", "my-recipe.yaml", "my.yaml", "my-study.yaml", "tickets.yaml"}
 """Recipes that commands name and that are the reader's own."""
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, Val
 from distil_nlp.errors import UserError, listed, quoted
 from distil_nlp.recipe import Recipe, dump_yaml, read_yaml
 from distil_nlp.recipe.plugins import locate_plugins
+from distil_nlp.recipe.shipped import shipped_file
 from distil_nlp.recipe.yaml_file import parse_yaml
 from distil_nlp.study.axes import Axis, axis_of
 from distil_nlp.study.search_space import SearchSettings
@@ -38,7 +39,7 @@ _QUICK: dict[str, Any] = {
 }  # fmt: skip
 """What a run of a study leaves out, unless the study asks for it."""
 _EXAMPLES = {
-    "recipe": "../glue.yaml, relative to this file",
+    "recipe": "glue, one that comes with the package, or a file, relative to this one",
     "tasks": "[mrpc, rte], or [classification] for columns that the recipe names; left out, the recipe's own",
     "seeds": "3",
     "always": "{soft_target_kl: {}, hard_label: {}}: terms of every run",
@@ -123,6 +124,11 @@ class StudyPlan(BaseModel):
             return LABELS_ONLY_METHOD
         return _PLAIN if _PLAIN in self.methods else next(iter(self.methods))
 
+    def recipe_file(self, path: Path) -> Path:
+        """Return the file of the recipe: one relative to the study's own, or the shipped one of that name."""
+        file = path.parent / self.recipe
+        return file if file.is_file() else shipped_file(self.recipe) or file
+
     @property
     def all_methods(self) -> list[str]:
         """The names of the methods, and of the one without a teacher that a grid or a sweep adds."""
@@ -142,7 +148,7 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
         method: the name of one of its methods.
         folder: of the study's runs, which share what they keep in it.
     """
-    tree = read_yaml(path.parent / plan.recipe)
+    tree = read_yaml(plan.recipe_file(path))
     shared = {"run.outputs_folder": str(folder / "outputs")}
     weak = {"run.accept_weak_teacher": True} if plan.axes else {}
     changes = plan.methods.get(method)
@@ -156,7 +162,7 @@ def recipe_of(plan: StudyPlan, path: Path, method: str, folder: Path) -> Path:
         changes = {key: value for key, value in changes.items() if "." in key}
     for key, value in {**_QUICK, **shared, **weak, **changes}.items():
         _set_key(tree, key.split("."), value)
-    locate_plugins(tree, (path.parent / plan.recipe).parent)
+    locate_plugins(tree, plan.recipe_file(path).parent)
     file = folder / "recipes" / f"{method}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, dump_yaml(tree))
@@ -196,7 +202,7 @@ def read_plan(path: Path, overrides: Sequence[str] = ()) -> StudyPlan:
     if plan.baseline is not None and plan.baseline not in plan.methods:
         raise UserError("baseline", f"one of {listed(plan.methods, 50)}", quoted(plan.baseline))
     if plan.tasks is None:
-        plan.tasks = [_task_of(path.parent / plan.recipe)]
+        plan.tasks = [_task_of(plan.recipe_file(path))]
     check_path_names("methods", [*plan.methods])
     check_path_names("tasks", plan.tasks)
     return plan

@@ -128,7 +128,7 @@ def plan_cells(plan: StudyPlan, path: Path, folder: Path, overrides: Sequence[st
 
 def _settings(plan: StudyPlan, path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Return what all runs of a folder share."""
-    tree = read_yaml(path.parent / plan.recipe) | ({} if plan.always is None else {"objective": plan.always})
+    tree = read_yaml(plan.recipe_file(path)) | ({} if plan.always is None else {"objective": plan.always})
     searched = (
         {} if plan.search is None else {"search": plan.search.model_dump(mode="json", include={"space", "metric"})}
     )

@@ -27,6 +27,17 @@ def written(tmp_path, **plan):
     return path
 
 
+def test_a_study_names_a_recipe_that_ships(tmp_path):
+    """Prevents a study that cannot be copied out of the folder of recipes."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"recipe": "own_data", "sweep": {T: [1, 2]}}))
+    plan = read_plan(path)
+    assert plan.recipe_file(path) == ROOT / "recipes" / "own_data.yaml"
+    assert plan.tasks == ["classification"]
+    (tmp_path / "own_data").write_text("data: {task: regression}")
+    assert read_plan(path).tasks == ["regression"], "a file beside it is meant first"
+
+
 def test_a_grid_has_a_cell_for_each_point_and_one_without_a_teacher(tmp_path):
     """Prevents labels only that are trained again at each temperature, which has no effect on them."""
     plan = read_plan(written(tmp_path, grid={T: [1, 2, 4], ALPHA: [0, 1]}))
