@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 from distil_nlp.data.fingerprint import hash_json, hash_model
 from distil_nlp.data.row_sets import sample_rows
@@ -39,6 +41,7 @@ from distil_nlp.signals.recorder import Recorder
 from distil_nlp.signals.types import SignalRequest, forward_arguments, forward_with_signals
 from distil_nlp.tasks import TaskKind
 from distil_nlp.training.sharding import Sharding
+from distil_nlp.utils.environment import device_name
 from distil_nlp.utils.files import atomic_file, write_atomically
 from distil_nlp.utils.logging import get_logger, is_main_process
 from distil_nlp.utils.processes import from_main_process
@@ -48,6 +51,11 @@ logger = get_logger(__name__)
 Score = Callable[[PreTrainedModel], dict[str, Any]]
 _HELD = 512
 """Training rows on which shapes are compared."""
+_TRIAL_FIELDS = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "adam_beta1",
+    "adam_beta2", "adam_epsilon",
+)  # fmt: skip
+"""Settings of the training that decide which shape is nearest to the teacher after a few steps."""
 
 
 @dataclass
@@ -84,13 +92,13 @@ class StudentPruner:
         Raises:
             UserError: if it is to be searched for where FSDP or DeepSpeed divide the student.
         """
-        learnt = [getattr(self.run.recipe, name).model_dump(mode="json") for name in ("objective", "balance")]
-        key = hash_json([self._key(whole, 0), budget.model_dump(), learnt])  # one shape for all seeds and baselines
+        key = hash_json([self._key(whole, 0), budget.model_dump(), self._searched_with(budget)])
         file = self._file("shape", key, "json")
         known = from_main_process(lambda: file.read_text() if file.is_file() else None)
         if known is None:
             self._require_whole_students(file.parent)
-            found = search_shape(budget, whole, importance, self._trial(teacher, whole, importance))
+            trial, own = self._trial(teacher, whole, importance), ensemble_members(teacher)[0]
+            found = search_shape(budget, whole, importance, trial, own)
             known = json.dumps(found, indent=2) + "\n"
             if is_main_process():
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +106,15 @@ class StudentPruner:
         self.search = json.loads(known)
         logger.info(search_sentence(self.search))
         return Shape(*(self.search["chosen"][key] for key in ("layers", "heads", "units")))
+
+    def _searched_with(self, budget: BudgetSection) -> list[Any]:
+        """Return what a shape follows from besides the model: not the seed, so that all students have one shape."""
+        recipe, args = self.run.recipe, self.run.args
+        assert self.section is not None
+        learnt = [getattr(recipe, name).model_dump(mode="json") for name in ("objective", "balance")]
+        trained = {name: value for name, value in recipe.training.items() if name in _TRIAL_FIELDS}
+        timed = [device_name(args.device), budget.threads or torch.get_num_threads()]
+        return [learnt, trained, self.section.repair, *(timed if budget.limit[0].startswith("latency") else [])]
 
     def _require_whole_students(self, folder: Path) -> None:
         """Raise UserError where FSDP or DeepSpeed divide the student."""
@@ -112,7 +129,9 @@ class StudentPruner:
 
     def _trial(self, teacher: PreTrainedModel, whole: PreTrainedModel, importance: Importance) -> Trial:
         """Return what trains a shape for some steps, and measures how far it is from the teacher then."""
-        run, held = self.run, list(self.batches(whole, _HELD, seed=1))
+        recipe = self.run.recipe.model_copy(deep=True)
+        recipe.evaluation.early_stopping_patience = None
+        run, held = replace(self.run, recipe=recipe), list(self.batches(whole, _HELD, seed=1))
         wanted = self._logits(whole, held)
 
         def try_shape(shape: Shape, steps: int) -> float:
@@ -124,8 +143,15 @@ class StudentPruner:
             self.repair(student, cut, report, None, is_kept=False)
             with TemporaryDirectory() as folder:
                 args = few_steps(run.args, folder, steps, run.args.per_device_train_batch_size)
+                args.warmup_steps = _warmup_share(run.args, run.training_rows)
                 short = replace(run, args=args, objective=copy.deepcopy(run.objective), probe=None)
-                short.trainer(student, teacher).train()
+                trainer = short.trainer(student, teacher)
+                try:
+                    trainer.train()
+                finally:
+                    trainer.detach()
+                    del trainer
+                    gc.collect()  # its cycles keep the optimizer's moments
             return from_main_process(lambda: self._distance(student, wanted, held))
 
         return try_shape
@@ -234,6 +260,15 @@ class StudentPruner:
         drawn: Any = sample_rows(train, rows, seed) if hasattr(train, "select") else list(islice(train, rows))
         for batch in DataLoader(drawn, batch_size=args.per_device_eval_batch_size, collate_fn=collate):
             yield send_to_device(batch, args.device)
+
+
+def _warmup_share(args: TrainingArguments, rows: Any) -> float:
+    """Return the share of the training in which the learning rate rises, for a trial of fewer steps."""
+    if args.warmup_steps < 1:
+        return float(args.warmup_steps)
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(len(rows) / per_step) * args.num_train_epochs
+    return float(min(args.warmup_steps / steps, 0.99))
 
 
 def _run(model: PreTrainedModel, batch: Mapping[str, Any]) -> None:

@@ -3,14 +3,16 @@
 1. Costs: each sort of layer (heads × units) is measured at two depths, all of them beside the teacher in turns.
 2. Of the shapes that fit, those that cannot grow are ordered by how much of the teacher's importance they lose.
 3. The best few that fit when they are measured themselves are cut, repaired and trained for some steps; the better half
-   goes on with twice the steps, and so on (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943), by the
-   distance of outputs to the teacher's on training rows that were drawn apart. No evaluation row and no label is read.
+   is trained anew for twice the steps, and so on (successive halving, Jamieson and Talwalkar 2016, arXiv:1502.07943),
+   by the distance of outputs to the teacher's on training rows that were drawn apart. No evaluation row and no label is
+   read.
 
 Of several processes the main one measures, and all take its figures; they train together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +23,11 @@ from transformers import PreTrainedModel
 
 from distil_nlp.errors import UserError
 from distil_nlp.evaluation.efficiency import forward_flops, forward_milliseconds
+from distil_nlp.models.positions import usable_positions
 from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.recipe.sections import BudgetSection
+from distil_nlp.training.finite import NotFiniteError
 from distil_nlp.utils.logging import get_logger, is_main_process
 from distil_nlp.utils.processes import from_main_process
 
@@ -56,20 +60,28 @@ class Tried:
 
 
 def search_shape(
-    budget: BudgetSection, whole: PreTrainedModel, importance: Importance, try_shape: Trial
+    budget: BudgetSection,
+    whole: PreTrainedModel,
+    importance: Importance,
+    try_shape: Trial,
+    teacher: PreTrainedModel | None = None,
 ) -> dict[str, Any]:
     """Return the shape that was found, and how: the block `search` of `results.json`.
 
     Args:
         budget: what the student may cost.
-        whole: the teacher.
+        whole: what students are cut from: the teacher, with the student's vocabulary.
         importance: of its parts.
         try_shape: trains a shape for some steps.
+        teacher: of whose cost a budget is a fraction, if it has another vocabulary.
 
     Raises:
-        UserError: if no shape fits.
+        UserError: if no shape fits, the length is more than the model has positions, or every trial diverges.
     """
-    of_shapes, of_teacher, measure = _costs(budget, whole)
+    most, has_length = usable_positions(whole.config), budget.limit[0] not in ("parameters", "size_mb")
+    if has_length and budget.length > most:
+        raise UserError("student.budget.length", f"at most {most}, the teacher's positions", str(budget.length))
+    of_shapes, of_teacher, measure = _costs(budget, whole, teacher or whole)
     limit = _limit(budget, of_teacher)
     fitting = [shape for shape, cost in of_shapes.items() if cost <= limit]
     if not fitting:
@@ -111,34 +123,52 @@ def _within(limit: float, candidates: Sequence[Tried], count: int, measure: Call
 
 
 def _halved(tried: Sequence[Tried], steps: int, try_shape: Trial) -> Tried:
-    """Return the best by successive halving."""
+    """Return the best by successive halving; one that diverges is behind all others.
+
+    Each round trains anew, so that the learning rate falls to 0 within it.
+
+    Raises:
+        NotFiniteError: if all diverge.
+    """
     going = list(tried)
     while len(going) > 1:
+        failures = []
         for one in going:
-            one.distances.append(try_shape(one.shape, steps))
+            try:
+                one.distances.append(_finite(try_shape(one.shape, steps)))
+            except NotFiniteError as error:
+                one.distances.append(math.inf)
+                failures.append(error)
             logger.info(f"{one.shape}: {one.distances[-1]:.4g} from the teacher’s outputs after {steps} steps")
+        if len(failures) == len(going):
+            raise failures[0]
         going = sorted(going, key=lambda one: one.distances[-1])[: len(going) // 2]
         steps *= 2
     return going[0]
+
+
+def _finite(distance: float) -> float:
+    """Return a distance, infinity for one that is no number."""
+    return distance if math.isfinite(distance) else math.inf
 
 
 _Costs = tuple[dict[Shape, float], float, Callable[[PreTrainedModel], float]]
 """Cost of each shape, cost of the teacher, and what measures a model's, all in the budget's unit."""
 
 
-def _costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
+def _costs(budget: BudgetSection, whole: PreTrainedModel, teacher: PreTrainedModel) -> _Costs:
     """Return costs as the main process finds them."""
     measures: list[Callable[[PreTrainedModel], float]] = []
 
     def found() -> tuple[dict[Shape, float], float]:
-        of_shapes, of_teacher, measure = _own_costs(budget, whole)
+        of_shapes, of_teacher, measure = _own_costs(budget, whole, teacher)
         measures.append(measure)
         return of_shapes, of_teacher
 
     return *from_main_process(found), lambda model: from_main_process(lambda: measures[0](model))
 
 
-def _own_costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
+def _own_costs(budget: BudgetSection, whole: PreTrainedModel, teacher: PreTrainedModel) -> _Costs:
     """Return costs as this process finds them."""
     name, _ = budget.limit
     shapes = all_shapes(shape_of(whole.config))
@@ -149,8 +179,7 @@ def _own_costs(budget: BudgetSection, whole: PreTrainedModel) -> _Costs:
         "size_mb": lambda model: 4 * model.num_parameters() / 1e6,
         "flops": lambda model: float(forward_flops(model, budget.length)),
     }[name]
-    of_teacher = measure(whole)
-    return costs(whole, shapes, measure, of_teacher, _shown), of_teacher, measure
+    return costs(whole, shapes, measure, measure(whole), _shown), measure(teacher), measure
 
 
 def _latencies(budget: BudgetSection, whole: PreTrainedModel, shapes: Sequence[Shape]) -> _Costs:

@@ -111,6 +111,7 @@ class StudentRun:
         set_seed(self.args.seed)  # independent of what was trained before
         pruner = StudentPruner(self)
         cut = pruner.cut(teacher)
+        set_seed(self.args.seed)  # and of whether importance and shape were on disk
         student, report = builders.student_from(self.recipe, teacher, self.tokenizer, self.data.head, cut)
         if cut is not None:
             pruner.repair(student, cut, report, score)

@@ -11,6 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from distil_nlp.errors import UserError
+
+
+class NotFiniteError(UserError):
+    """Training has come to a loss, weights or moments that are NaN or infinite."""
+
 
 def broken_weights(model: nn.Module, accelerator: Any) -> list[str]:
     """Return the names of parameters with NaN or infinity on any process; every process must call this."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distil_nlp.errors import UserError
 from distil_nlp.results.provenance import Provenance
 from distil_nlp.training.checkpoints import NOTHING_SPENT, last_complete_checkpoint
-from distil_nlp.training.finite import broken_weights, has_broken_state, named
+from distil_nlp.training.finite import NotFiniteError, broken_weights, has_broken_state, named
 from distil_nlp.training.meter import Meter
 
 if TYPE_CHECKING:
@@ -166,12 +165,12 @@ class TermLogging(_Trainer):
         """Raise an error if a term was NaN or infinite since the last log; called before a save.
 
         Raises:
-            UserError: naming those terms.
+            NotFiniteError: naming those terms.
         """
         bad = self.broken_terms()
         if bad:
             last = self.state.global_step
-            raise UserError(
+            raise NotFiniteError(
                 None,
                 "a finite loss",
                 f"NaN or infinity in {', '.join(bad)} by step {last}",
@@ -185,14 +184,14 @@ class TermLogging(_Trainer):
         A gradient may overflow while the terms are finite, and the weights are then broken before any term is.
 
         Raises:
-            UserError: naming the tensors and the last good checkpoint.
+            NotFiniteError: naming the tensors and the last good checkpoint.
         """
         self.raise_if_not_finite()
         bad = broken_weights(self.model, self.accelerator)
         if not bad and has_broken_state(self.optimizer, self.accelerator):
             bad = ["the optimizer's moments"]
         if bad:
-            raise UserError(
+            raise NotFiniteError(
                 None,
                 "finite weights",
                 f"NaN or infinity in {named(bad)} by step {self.state.global_step}",

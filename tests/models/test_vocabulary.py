@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from distil_nlp.data.token_counts import by_need, count_tokens
@@ -43,7 +43,33 @@ def word_pieces(tmp_path):
     return BertTokenizer.from_pretrained(tmp_path)
 
 
-TOKENIZERS = {"WordPiece": word_pieces, "BPE": lambda _: byte_pairs.tokenizer(), "Unigram": lambda _: unigram()}
+def marked_endings():
+    """A tokenizer in the form of HerBERT's, whose tokens at the end of a word are marked."""
+    built = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    built.pre_tokenizer, built.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder()
+    names = {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    settings = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=[*names.values()], end_of_word_suffix="</w>", show_progress=False
+    )
+    built.train_from_iterator(tiny.SENTENCES * 4, settings)
+    built.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=built, **names)
+
+
+TOKENIZERS = {
+    "WordPiece": word_pieces,
+    "BPE": lambda _: byte_pairs.tokenizer(),
+    "BPE with marked endings": lambda _: marked_endings(),
+    "Unigram": lambda _: unigram(),
+}
 
 
 @pytest.fixture(params=TOKENIZERS)

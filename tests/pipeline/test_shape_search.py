@@ -13,6 +13,7 @@ from distil_nlp.pipeline.shape_search import search_shape
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe.sections import BudgetSection
 from distil_nlp.tasks import KINDS
+from distil_nlp.training.finite import NotFiniteError
 from tests.helpers import tiny
 from tests.helpers.messages import one_line
 from tests.helpers.processes import forked_pair
@@ -77,6 +78,45 @@ def test_the_shape_found_fits_and_is_the_best_of_its_trials(name):
     assert lost == sorted(lost)
 
 
+def test_a_shape_that_diverges_loses():
+    """Prevents NaN that wins because it is not above any other, and a run that ends for one bad shape."""
+    model, tried = tiny.classifier(3), []
+
+    def trial(shape, steps):
+        tried.append(shape)
+        if len(tried) == 1:
+            return float("nan")
+        if len(tried) == 2:
+            raise NotFiniteError(None, "a finite loss", "NaN")
+        return 0.5
+
+    budget = BudgetSection(parameters=0.5, tries=3, steps=1)
+    found = search_shape(budget, model, importance(model), trial)
+    assert Shape(*(found["chosen"][name] for name in ("layers", "heads", "units"))) == tried[2]
+
+    def broken(shape, steps):
+        raise NotFiniteError(None, "a finite loss", "NaN")
+
+    with pytest.raises(NotFiniteError):
+        search_shape(budget, model, importance(model), broken)
+
+
+def test_a_fraction_is_of_the_teacher_with_its_own_vocabulary():
+    """Prevents a limit that shrinks with the student's vocabulary."""
+    teacher, whole = tiny.classifier(3, vocab_size=2000), tiny.classifier(3, vocab_size=100)
+    found = search_shape(BudgetSection(parameters=0.5, tries=1), whole, importance(whole), lambda *_: 0.0, teacher)
+    assert found["teacher_cost"] == teacher.num_parameters()
+    assert found["budget"]["limit"] == 0.5 * teacher.num_parameters()
+    assert found["chosen"]["cost"] == whole.num_parameters() < found["budget"]["limit"]
+
+
+def test_a_length_beyond_the_positions_is_refused():
+    """Prevents an index error in the middle of measuring, an assertion of the device's on a GPU."""
+    model = tiny.classifier(2)
+    with pytest.raises(UserError, match=r"student.budget.length: expected at most \d+"):
+        search_shape(BudgetSection(flops=0.5, length=10_000), model, importance(model), lambda *_: 0.0)
+
+
 def test_a_latency_is_measured_beside_the_teacher():
     """Prevents times of different moments from being compared: no shape is above the whole, and the limit is told."""
     model = tiny.classifier(3, num_attention_heads=1, intermediate_size=8).eval()
@@ -95,7 +135,7 @@ def test_a_shape_that_does_not_keep_its_promise_is_passed_over(monkeypatch):
         shape_search, "forward_flops", lambda one, _: one.num_parameters() * one.config.num_hidden_layers**2
     )
     limit = 0.3 * model.num_parameters() * 9
-    found = search_shape(BudgetSection(flops=0.3, tries=1), model, importance(model), lambda *_: 0.0)
+    found = search_shape(BudgetSection(flops=0.3, tries=1, length=16), model, importance(model), lambda *_: 0.0)
     passed = [one for one in found["candidates"] if one["cost"] > limit]
     chosen = found["chosen"]
     student = model_of(model, Shape(chosen["layers"], chosen["heads"], chosen["units"]))
@@ -135,7 +175,9 @@ TERMS = ("objective.hidden_cosine=null", "objective.attention_kl=null")
 
 def test_a_budget_goes_through_a_whole_run(place, capsys):
     """Prevents a student of another shape than was found, and seeds that search again."""
-    options = ("evaluation.seeds=2", "evaluation.baselines=[random_init]", *TERMS)
+    early = ("evaluation.early_stopping_patience=3", "training.eval_strategy=steps", "training.eval_steps=1")
+    early += ("training.save_strategy=steps", "training.save_steps=1", "training.load_best_model_at_end=true")
+    options = ("evaluation.seeds=2", "evaluation.baselines=[random_init]", *early, *TERMS)
     assert searched(place, "parameters: 0.5, tries: 2, steps: 2", *options) == 0
     block = place.results["student"]["initialisation"]["pruning"]["search"]
     student = AutoModelForSequenceClassification.from_pretrained(place.out / "student")
@@ -200,6 +242,7 @@ def test_two_processes_find_the_shape_of_one(place):
         ("flops: 0.5", ("student.num_layers=2",), "student.num_layers too"),
         ("flops: 0.5", ("student.layers=[0]",), "student.layers too"),
         ("flops: 0.5", ("student.name=somewhere",), "student.name too"),
+        ("flops: 0.5", ("student.embedding_size=8",), "student.embedding_size too"),
         ("size_mb: 0.0001", TERMS, "the smallest shape takes"),
     ],
 )

@@ -6,9 +6,9 @@ r what its output is added to, it is given the W and b of least
 
     Σ over tokens ‖W a + b + r − s‖² + λ ‖(W, b) − (W₀, b₀)‖²,
 
-where s is the teacher's sum at the same place, restricted to the student's features. Where the sum is is seen: it is
-what the next norm reads. The fit is that of Kwon et al. 2022 (arXiv:2204.09656, section 4.3, which fits masks of units
-rather than weights); λ is a value of our own.
+where s is the teacher's sum at the same place, restricted to the student's features; b is 0 where it has no bias. Where
+the sum is is seen: it is what the next norm reads. The fit is that of Kwon et al. 2022 (arXiv:2204.09656, section 4.3,
+which fits masks of units rather than weights); λ is a value of our own.
 """
 
 from __future__ import annotations
@@ -33,24 +33,23 @@ Run = Callable[[PreTrainedModel, Batch], Any]
 
 
 class _Sums:
-    """Watches a model's forwards: what its projections read and give, and what the next norm reads, token by token."""
+    """Watches a model's forwards: what its projections read, and what the next norm reads, token by token."""
 
     def __init__(self, model: PreTrainedModel, places: Sequence[nn.Linear]):
         self.model, self.wanted = model, {id(place): number for number, place in enumerate(places)}
         self.read: dict[int, Tensor] = {}
-        self.given: dict[int, Tensor] = {}
         self.sums: dict[int, Tensor] = {}
 
     def run(self, batch: Batch, run: Run) -> None:
         """Run a batch; the attributes then hold (tokens, width) of its attended tokens, by number of the place."""
-        self.read, self.given, self.sums = {}, {}, {}
+        self.read, self.sums = {}, {}
         attended = batch["attention_mask"].bool()
         waiting: list[tuple[int, torch.Size]] = []
 
         def after(module: nn.Module, args: tuple, output: Any) -> None:
             if id(module) in self.wanted:
                 number = self.wanted[id(module)]
-                self.read[number], self.given[number] = args[0][attended].float(), output[attended].float()
+                self.read[number] = args[0][attended].float()
                 waiting[:] = [(number, output.shape)]
 
         def before(module: nn.Module, args: tuple) -> None:
@@ -147,19 +146,21 @@ def _fit(
     batches: Sequence[Batch],
     run: Run,
 ) -> None:
-    """Move a projection's weights to those of least squares."""
-    size = place.in_features + 1
+    """Move a projection's weights, and its bias if it has one, to those of least squares."""
+    size = place.in_features + (place.bias is not None)
     squares = torch.zeros(size, size, dtype=torch.float64, device=place.weight.device)
     errors = torch.zeros(size, place.out_features, dtype=torch.float64, device=place.weight.device)
     for batch, targets in zip(batches, wanted, strict=True):
         watch.run(batch, run)
         if number not in watch.sums:
             return
-        read = torch.cat([watch.read[number], torch.ones_like(watch.read[number][:, :1])], 1).double()
+        read = watch.read[number].double()
+        if place.bias is not None:
+            read = torch.cat([read, torch.ones_like(read[:, :1])], 1)
         squares += read.T @ read
         errors += read.T @ (targets[number] - watch.sums[number]).double()
     squares.diagonal().add_(_RIDGE * squares.diagonal().mean())
     change = torch.linalg.solve(squares, errors)
-    place.weight.add_(change[:-1].T.to(place.weight))
+    place.weight.add_(change[: place.in_features].T.to(place.weight))
     if place.bias is not None:
         place.bias.add_(change[-1].to(place.bias))

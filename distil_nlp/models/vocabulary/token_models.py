@@ -27,9 +27,15 @@ class TokenModelKind(NamedTuple):
     cut: Callable[[TokenModel, list[str]], TokenModel]
 
 
-def is_one_character(token: str, prefix: str = "") -> bool:
-    """Return whether a token is one character or one byte, without the prefix of those that continue a word."""
-    bare = token.removeprefix(prefix) if prefix else token
+def is_one_character(token: str, prefix: str = "", suffix: str = "") -> bool:
+    """Return whether a token is one character or one byte.
+
+    Args:
+        token: any.
+        prefix: of tokens that continue a word.
+        suffix: of tokens that end a word, each character of which is a token of its own.
+    """
+    bare = token.removeprefix(prefix).removesuffix(suffix) if token not in (prefix, suffix) else token
     return len(bare) == 1 or (len(token) == 6 and token.startswith("<0x") and token.endswith(">"))
 
 

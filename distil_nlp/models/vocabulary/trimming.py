@@ -77,9 +77,9 @@ class _TokenizerFile:
         self.tokens = self.kind.tokens(self.model)
         self.ids = {token: number for number, token in enumerate(self.tokens)}
         self.ids |= {one["content"]: one["id"] for one in self.added}
-        prefix = self.model.get("continuing_subword_prefix") or ""
+        prefix, suffix = (self.model.get(name) or "" for name in ("continuing_subword_prefix", "end_of_word_suffix"))
         base = {one["content"] for one in self.added} | {self.model.get("unk_token")}
-        base |= {token for token in self.tokens if is_one_character(token, prefix)}
+        base |= {token for token in self.tokens if is_one_character(token, prefix, suffix)}
         self.base = self._closed(base & self.ids.keys())
 
     def _closed(self, tokens: set[str]) -> set[str]:

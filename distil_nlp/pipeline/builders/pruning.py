@@ -94,6 +94,8 @@ def _validate_budget(section: StudentSection, pruning: PruningSection) -> None:
     told = ["student.num_layers"] if section.num_layers is not None else []
     told += ["student.layers"] if section.layers not in ("every_other", "important", "random") else []
     told += [f"student.pruning.{key}" for key in ("feed_forward", "width") if getattr(pruning, key) != 1]
+    told += ["student.embedding_size"] if section.embedding_size is not None else []
+    told += ["student.architecture"] if section.architecture != "same" else []
     if told:
         raise UserError(
             "student.budget",

@@ -1,5 +1,8 @@
 """Structured pruning: axes, cutting, importance and repair against independent computations."""
 
+import importlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -238,6 +241,23 @@ def test_repair_brings_states_nearer(name):
     assert repair(student, model, [1], kept.width, rows, run) == 30 * 24
     after = states(student, unseen)
     assert F.mse_loss(after, wanted) < 0.7 * F.mse_loss(before, wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_projection_gets_the_weights_of_least_squares(bias, monkeypatch):
+    """Prevents, where there is no bias, the weights of a fit that has one, which are not those of least squares."""
+    torch.manual_seed(0)
+    place, read, missing = torch.nn.Linear(3, 2, bias=bias), torch.randn(500, 3) + 2, torch.randn(500, 2) + 1
+    columns = torch.cat([read, torch.ones(500, 1)], 1) if bias else read
+    best = torch.linalg.lstsq(columns, missing).solution
+    expected = place.weight.detach() + best[:3].T
+
+    watch = SimpleNamespace(run=lambda batch, run: None, read={0: read}, sums={0: torch.zeros(500, 2)})
+    fitting = importlib.import_module("distil_nlp.models.pruning.repair")
+    monkeypatch.setattr(fitting, "_RIDGE", 1e-9)
+    with torch.no_grad():
+        fitting._fit(place, 0, watch, [{0: missing}], [{}], run)
+    torch.testing.assert_close(place.weight.detach(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_repair_of_a_whole_student_changes_nothing():
