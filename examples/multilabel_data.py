@@ -2,7 +2,7 @@
 
 Run with the folder of a local copy of the dataset, and a folder for the rows:
 
-    python examples/multilabel_data.py ../shared/data/wnut17 wnut17-types
+    python examples/multilabel_data.py WNUT17 wnut17-types
 
 Texts are the tokens with spaces between them. Most have no entity, so an empty list, which is a label too: none.
 """

@@ -2,7 +2,7 @@
 
 Run with the folder of a local copy of GLUE's QNLI, and a folder for the rows:
 
-    python examples/ranking_data.py ../shared/data/glue/qnli qnli-ranking
+    python examples/ranking_data.py GLUE/qnli qnli-ranking
 
 A question's documents are the sentences that QNLI has for it, and the others of its split with the most words in
 common (TF-IDF), ten in all. Answers have relevance 1. Sentences that were found have 0, though one of them may answer
