@@ -21,7 +21,7 @@ from distil_nlp.pipeline.joint import scheme_of
 from distil_nlp.pipeline.links import chain_of
 from distil_nlp.pipeline.other_tokens import validate_tokens
 from distil_nlp.pipeline.peek import peek_encoder
-from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources
+from distil_nlp.pipeline.plan import EQUAL_COMPUTE, NO_DISTILLATION, PLAIN, RunPlan, sources, student_seeds
 from distil_nlp.pipeline.schemes import schemes_of
 from distil_nlp.pipeline.signal_request import student_request
 from distil_nlp.pipeline.teacher import finetuning_fields
@@ -189,6 +189,14 @@ def _check_baselines(recipe: Recipe) -> None:
             "teacher.finetune=null",
             why="it would be the same for all seeds",
             fix="set teacher.finetune={} or leave reseed out",
+        )
+    if recipe.teacher.reseed and recipe.student.budget is not None and len(student_seeds(recipe)) > 1:
+        raise UserError(
+            "teacher.reseed",
+            "false with student.budget and several seeds",
+            "true",
+            why="a shape is found for one teacher, and seeds of several shapes do not compare",
+            fix="leave reseed out, or set student.num_layers and student.pruning to the shape that one seed has found",
         )
     has_random = "random_init" in recipe.evaluation.baselines
     if has_random and (recipe.student.name is not None or recipe.student.layers == "random"):

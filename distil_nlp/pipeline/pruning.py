@@ -132,7 +132,7 @@ class StudentPruner:
         recipe = self.run.recipe.model_copy(deep=True)
         recipe.evaluation.early_stopping_patience = None
         run, held = replace(self.run, recipe=recipe), list(self.batches(whole, _HELD, seed=1))
-        wanted = self._logits(whole, held)
+        wanted = self._logits(whole if recipe.student.vocabulary else teacher, held)  # an ensemble's, where it teaches
 
         def try_shape(shape: Shape, steps: int) -> float:
             set_seed(run.args.seed)

@@ -86,17 +86,21 @@ def search_shape(
     fitting = [shape for shape, cost in of_shapes.items() if cost <= limit]
     if not fitting:
         raise _nothing_fits(budget, of_shapes, of_teacher)
-    candidates = sorted(
-        (Tried(shape, of_shapes[shape], lost_importance(importance, shape)) for shape in largest(fitting)),
-        key=lambda one: one.lost,
-    )
 
     def cost_of(shape: Shape) -> float:
         return min(measure(model_of(whole, shape)), of_teacher)  # of which it is a part, however busy the machine
 
-    tried = _within(limit, candidates, budget.tries, cost_of)
+    candidates: list[Tried] = []
+    tried: list[Tried] = []
+    left = list(fitting)
+    while left and not tried:  # the largest that fit by their layers may not fit themselves, and hide smaller ones
+        own = [Tried(shape, of_shapes[shape], lost_importance(importance, shape)) for shape in largest(left)]
+        own.sort(key=lambda one: one.lost)
+        tried = _within(limit, own, budget.tries, cost_of)
+        candidates += own
+        left = [shape for shape in left if shape not in {one.shape for one in own}]
     if not tried:
-        raise _nothing_fits(budget, of_shapes, of_teacher)
+        raise _nothing_fits(budget, {one.shape: one.cost for one in candidates}, of_teacher)
     best = _halved(tried, budget.steps, try_shape)
     name, value = budget.limit
     return {

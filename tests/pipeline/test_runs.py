@@ -572,6 +572,10 @@ MISTAKES = {
     ),
     "a seed twice": (["evaluation.seeds=[1, 1]"], r"evaluation.seeds: expected different seeds"),
     "two first seeds": (["evaluation.seeds=[1, 2]", "training.seed=3"], r"training.seed the first of them"),
+    "reseeded, and a shape for each": (
+        ["teacher.reseed=true", "teacher.finetune={}", "student.budget={flops: 0.5}", "evaluation.seeds=2"],
+        r"teacher.reseed: expected false with student.budget and several seeds",
+    ),
     "reseeded, not trained": (["teacher.reseed=true"], r"teacher.reseed: expected a teacher that is fine-tuned"),
     "random beside random": (["student.layers=random", "evaluation.baselines=[random_init]"], r"leave random_init out"),
     "unknown metric": (

@@ -5,10 +5,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from distil_nlp.errors import UserError
+from distil_nlp.models.architecture import ensemble_members
 from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.pipeline import shape_search
 from distil_nlp.pipeline.outputs import output_distance
+from distil_nlp.pipeline.pruning import StudentPruner
 from distil_nlp.pipeline.shape_search import search_shape
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe.sections import BudgetSection
@@ -143,6 +145,27 @@ def test_a_shape_that_does_not_keep_its_promise_is_passed_over(monkeypatch):
     assert all(one["lost"] <= chosen["lost"] for one in passed)
 
 
+def test_smaller_shapes_are_looked_at_where_the_largest_do_not_keep_theirs(monkeypatch):
+    """Prevents a search that finds nothing, because what fits lies within shapes that seemed to."""
+    model, found_costs, state = tiny.classifier(3), shape_search.costs, {"factor": 1}
+
+    def then_dearer(*args):
+        found = found_costs(*args)
+        state["factor"] = 3
+        return found
+
+    def cost(one, _):
+        return one.num_parameters() * (state["factor"] if one.config.num_hidden_layers > 1 else 1)
+
+    monkeypatch.setattr(shape_search, "costs", then_dearer)
+    monkeypatch.setattr(shape_search, "forward_flops", cost)
+    budget = BudgetSection(flops=0.26, tries=1, length=16)  # of three times as much
+    found = search_shape(budget, model, importance(model), lambda *_: 0.0)
+    chosen = found["chosen"]
+    assert chosen["layers"] == 1
+    assert chosen["cost"] <= found["budget"]["limit"]
+
+
 def test_a_budget_that_nothing_fits_tells_the_least():
     """Prevents a search that ends without a word."""
     with pytest.raises(UserError, match="the smallest shape takes") as raised:
@@ -194,6 +217,20 @@ def test_a_budget_goes_through_a_whole_run(place, capsys):
     assert "were chosen, at" in report
     assert "Importance lost over cost of" in report
     assert (place.out / "report" / "shapes.png").stat().st_size > 0
+
+
+def test_an_ensemble_is_what_shapes_are_compared_with(place, monkeypatch):
+    """Prevents a shape that is nearest to the first of several teachers, where students learn from all."""
+    seen, logits = [], StudentPruner._logits
+
+    def noted(pruner, model, batches):
+        seen.append(len(ensemble_members(model)))
+        return logits(pruner, model, batches)
+
+    monkeypatch.setattr(StudentPruner, "_logits", noted)
+    together = f"teacher.ensemble=[{{name: {place.folder / 'teacher'}}}]"
+    assert searched(place, "parameters: 0.5, tries: 2, steps: 1", together, "evaluation.baselines=[]", *TERMS) == 0
+    assert seen == [2, 1, 1], "the teachers, then each shape that is tried"
 
 
 def test_a_baseline_of_random_weights_has_the_shape_alone(place, monkeypatch):
