@@ -7,7 +7,7 @@ from torch.nn.functional import layer_norm
 from transformers import DistilBertConfig, DistilBertModel
 
 from distil_nlp.kernels.residual_norm import FusedResidualNorms, ResidualNormKernel, is_residual_norm
-from distil_nlp.losses.hidden_states import HiddenCosine
+from distil_nlp.losses.hidden_states import HiddenCosine, HiddenMSE
 from distil_nlp.losses.input_gradients import InputGradient
 from distil_nlp.losses.soft_targets import SoftTargetKL
 from tests.helpers import tiny
@@ -130,6 +130,18 @@ def test_a_training_with_the_kernel_is_the_training_without(tmp_path, count_call
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
     student = runs[1].detach()
     assert not any("forward" in module.__dict__ for model in (student, runs[1].teacher) for module in model.modules())
+
+
+def test_states_in_half_precision_are_projected(tmp_path, count_calls):
+    """Prevents a projection in float32 of the states in bf16 that the kernel gives, which torch refuses."""
+    calls = count_calls(ResidualNormKernel, "normalised")
+    run = trainer(
+        tmp_path, tiny.mlm_model(2, seed=1, hidden_size=16), tiny.mlm_model(4), [HiddenMSE(1.0)],
+        changes={"kernels": "auto"}, bf16=True, **FEW,
+    )  # fmt: skip
+    run.train()
+    assert calls
+    assert all(calls)
 
 
 def test_recomputed_states_drop_the_same(tmp_path):
