@@ -234,7 +234,7 @@ def test_a_search_goes_through_a_whole_study(tmp_path, capsys, monkeypatch):
     assert [trial["state"] for trial in search["trials"]] == ["complete"] * 3
     trial = json.loads((folder / "classification" / search["trials"][0]["folder"] / "results.json").read_text())
     own = json.loads((folder / "classification" / rows["plain (tuned)"]["run"] / "results.json").read_text())
-    assert trial["environment"]["seed"] == own["environment"]["seed"] + 1 + 1_000
+    assert trial["environment"]["seed"] == own["environment"]["seed"] + 1_000, "and not that of another number of seeds"
     assert any("eval_accuracy" in entry for entry in trial["training"]["history"])
     assert not any("eval_accuracy" in entry for entry in own["training"]["history"])
     best = max(search["trials"], key=lambda one: one["value"])
