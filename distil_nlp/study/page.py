@@ -20,7 +20,7 @@ from distil_nlp.study.axes import Axis
 from distil_nlp.study.choice import choice_sentences, worth_sentences
 from distil_nlp.study.pictures import axis_pictures, compute_pictures
 from distil_nlp.study.statistics import interquartile_mean
-from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores, row_label, steps_of
+from distil_nlp.study.table import method_costs, method_students, method_table, reference_scores, row_label, shown_steps
 
 StudyRow = Mapping[str, Any]
 _ALPHA = 0.05
@@ -85,7 +85,7 @@ def _sections(task: str, rows: Sequence[StudyRow], axes: Sequence[Axis]) -> list
     )
     quality = _table("Methods", method_table(rows), reading)
     cost = _table(f"{task}: cost", method_costs(rows), units)
-    sentence = f"Scores are {first['metric']} after {steps_of(rows)} steps: {reference_scores(rows)}."
+    sentence = f"Scores are {first['metric']} after {shown_steps(rows)} steps: {reference_scores(rows)}."
     of_axes = axis_pictures(task, rows, axes)
     pictures: list[Picture | None] = [*of_axes] or [_scores(task, rows), _gains(task, rows)]
     spent = compute_pictures(task, rows)
@@ -168,7 +168,7 @@ def _verdict(rows: Sequence[StudyRow]) -> str:
     ahead = [row for row in compared if row["gain"]["low"] > 0 and not row["stop"]]
     if not ahead:
         return f"No method is ahead of {baseline} beyond the noise."
-    sure = [row for row in ahead if row["gain"].get("p_holm", 0) < _ALPHA]
+    sure = [row for row in ahead if row["gain"]["p_holm"] < _ALPHA]
     best = max(sure or ahead, key=lambda row: row["gain"]["mean"])
     gain, place = best["gain"], " at the same point" if any(map(itemgetter("point"), rows)) else ""
     interval = f"{points(gain['low'], '+')} to {points(gain['high'], '+')}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distil_nlp.errors import UserError, listed
-from distil_nlp.results import has_results
+from distil_nlp.results import get_nested, has_results
 from distil_nlp.study.processes import StudyJob
 from distil_nlp.study.search_space import SearchSettings
 from distil_nlp.utils.files import load_json
@@ -219,7 +219,7 @@ class MethodSearch:
                 why="no evaluation has it" if known else f"{folder} was not evaluated while it trained",
                 fix="name one of these" if known else "set training.eval_strategy: epoch in the recipe",
             )
-        chosen = (results["training"].get("best_checkpoint") or "").rpartition("-")[2]
+        chosen = (get_nested(results, "training", "best_checkpoint") or "").rpartition("-")[2]
         return values[int(chosen) if chosen else max(values)]
 
     def _fail(self, trial: Trial, reason: str) -> None:

@@ -181,10 +181,10 @@ def rows_of_arm(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str
 
 def study_heading(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what the scores of a task are, after how many steps, and the scores beside which they are read."""
-    return f"{rows[0]['metric']} after {steps_of(rows)} steps: {reference_scores(rows)}"
+    return f"{rows[0]['metric']} after {shown_steps(rows)} steps: {reference_scores(rows)}"
 
 
-def steps_of(rows: Sequence[Mapping[str, Any]]) -> str:
+def shown_steps(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the optimiser steps of all rows, or the least and the most."""
     steps = sorted({row["steps"] for row in rows})
     return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
