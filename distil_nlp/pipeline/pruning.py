@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from distil_nlp.models.pruning import Importance, measure_importance, parameter_
 from distil_nlp.models.pruning.shapes import Shape
 from distil_nlp.pipeline import builders
 from distil_nlp.pipeline.outputs import drawn_loss, output_distance
+from distil_nlp.pipeline.planning.batches import steps_of
 from distil_nlp.pipeline.planning.step_probe import few_steps
 from distil_nlp.pipeline.shape_search import Trial, search_shape
 from distil_nlp.recipe.sections import BudgetSection
@@ -132,6 +132,7 @@ class StudentPruner:
         recipe = self.run.recipe.model_copy(deep=True)
         recipe.evaluation.early_stopping_patience = None
         run, held = replace(self.run, recipe=recipe), list(self.batches(whole, _HELD, seed=1))
+        warmup = _warmup_share(run.args, run.training_rows, run.data.group_size)
         wanted = self._logits(whole if recipe.student.vocabulary else teacher, held)  # an ensemble's, where it teaches
 
         def try_shape(shape: Shape, steps: int) -> float:
@@ -143,7 +144,7 @@ class StudentPruner:
             self.repair(student, cut, report, None, is_kept=False)
             with TemporaryDirectory() as folder:
                 args = few_steps(run.args, folder, steps, run.args.per_device_train_batch_size)
-                args.warmup_steps = _warmup_share(run.args, run.training_rows)
+                args.warmup_steps = warmup
                 short = replace(run, args=args, objective=copy.deepcopy(run.objective), probe=None)
                 trainer = short.trainer(student, teacher)
                 try:
@@ -262,13 +263,11 @@ class StudentPruner:
             yield send_to_device(batch, args.device)
 
 
-def _warmup_share(args: TrainingArguments, rows: Any) -> float:
+def _warmup_share(args: TrainingArguments, rows: Any, group_size: int | None) -> float:
     """Return the share of the training in which the learning rate rises, for a trial of fewer steps."""
     if args.warmup_steps < 1:
         return float(args.warmup_steps)
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(len(rows) / per_step) * args.num_train_epochs
-    return float(min(args.warmup_steps / steps, 0.99))
+    return float(min(args.warmup_steps / steps_of(args, rows, group_size), 0.99))
 
 
 def _run(model: PreTrainedModel, batch: Mapping[str, Any]) -> None:

@@ -136,23 +136,28 @@ def _halved(tried: Sequence[Tried], steps: int, try_shape: Trial) -> Tried:
     """
     going = list(tried)
     while len(going) > 1:
-        failures = []
         for one in going:
-            try:
-                one.distances.append(_finite(try_shape(one.shape, steps)))
-            except NotFiniteError as error:
-                one.distances.append(math.inf)
-                failures.append(error)
+            one.distances.append(_distance(try_shape, one.shape, steps))
             logger.info(f"{one.shape}: {one.distances[-1]:.4g} from the teacher’s outputs after {steps} steps")
-        if len(failures) == len(going):
-            raise failures[0]
+        if all(math.isinf(one.distances[-1]) for one in going):
+            raise NotFiniteError(
+                "student.budget",
+                "a shape whose training has a finite loss",
+                f"NaN or infinity in each of {len(going)}",
+                why="none can be compared with the teacher",
+                fix="set a lower training.learning_rate",
+            )
         going = sorted(going, key=lambda one: one.distances[-1])[: len(going) // 2]
         steps *= 2
     return going[0]
 
 
-def _finite(distance: float) -> float:
-    """Return a distance, infinity for one that is no number."""
+def _distance(try_shape: Trial, shape: Shape, steps: int) -> float:
+    """Return the distance of a shape's outputs to the teacher's; infinity where its training diverges."""
+    try:
+        distance = try_shape(shape, steps)
+    except NotFiniteError:
+        return math.inf
     return distance if math.isfinite(distance) else math.inf
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from distil_nlp.signals.call import current_call
@@ -40,16 +40,11 @@ def _hand_over(
 ) -> None:
     call = current_call()
     if call is not None:
-        key, value = _for_each_head(query, key), _for_each_head(query, value)
+        groups = query.shape[1] // key.shape[1]  # in grouped-query attention several heads share keys and values
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         owner = module.__dict__[KEEP]
         call.recorder.keep_attention(owner, query=query, key=key, value=value, scaling=scale, mask=mask)
-
-
-def _for_each_head(query: Tensor, shared: Tensor) -> Tensor:
-    """Return keys or values for each head of the queries; in grouped-query attention several heads share them."""
-    groups = query.shape[1] // shared.shape[1]
-    return shared if groups == 1 else shared.repeat_interleave(groups, 1)
 
 
 def show_probabilities(keep: Callable[..., None], module: nn.Module, args: tuple) -> None:

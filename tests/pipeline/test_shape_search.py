@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 from distil_nlp.errors import UserError
 from distil_nlp.models.architecture import ensemble_members
@@ -10,7 +10,7 @@ from distil_nlp.models.pruning import Importance
 from distil_nlp.models.pruning.shapes import Shape, all_shapes, costs, largest, lost_importance, model_of, shape_of
 from distil_nlp.pipeline import shape_search
 from distil_nlp.pipeline.outputs import output_distance
-from distil_nlp.pipeline.pruning import StudentPruner
+from distil_nlp.pipeline.pruning import StudentPruner, _warmup_share
 from distil_nlp.pipeline.shape_search import search_shape
 from distil_nlp.pipeline.students import StudentRun
 from distil_nlp.recipe.sections import BudgetSection
@@ -101,6 +101,13 @@ def test_a_shape_that_diverges_loses():
 
     with pytest.raises(NotFiniteError):
         search_shape(budget, model, importance(model), broken)
+
+
+@pytest.mark.parametrize(("warmup", "share"), [(0.06, 0.06), (40, 0.1), (1000, 0.99)])
+def test_trials_warm_up_for_the_same_share(tmp_path, warmup, share):
+    """Prevents trials at a fortieth of the learning rate, where the recipe counts its warm-up in steps."""
+    args = TrainingArguments(str(tmp_path), max_steps=400, warmup_steps=warmup, use_cpu=True)
+    assert _warmup_share(args, [], None) == pytest.approx(share)
 
 
 def test_a_fraction_is_of_the_teacher_with_its_own_vocabulary():
